@@ -1,0 +1,10 @@
+"""The shared library behind the six notebooks.
+
+Five floors; a file imports only from floors below its own (tests/test_house.py checks it):
+
+5  study, report, plots, claims, command line      4  stitching (and what else is measured)
+3  training: loop, objectives, zoo, evaluation     2  data, attacks, models
+1  recipe, settings, plan, runtime, store
+
+Nothing here imports torch: a plan is made, priced and checked without it.
+"""

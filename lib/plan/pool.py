@@ -1,0 +1,50 @@
+"""The common pool: normal and robust networks that all six notebooks share, and their untrained twins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.recipe import Recipe
+from lib.settings import Settings, objective
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of the pool; kind `N` (normal), `R` (robust) or `U` (untrained), seed from 0."""
+
+    kind: str
+    seed: int
+    recipe: Recipe
+
+
+def member(settings: Settings, kind: str, seed: int) -> Member:
+    """The pool's network of a kind and a seed; seeds beyond the pool's count wrap around (R1 and R2 of a pair)."""
+    n = settings.networks
+    sizes = n.robust if kind == "R" else n.normal
+    if kind != "U":
+        seed %= sizes.count
+    recipe = Recipe(
+        data=n.data,
+        arch=n.arch,
+        objective=objective(n, sizes.attack if kind == "R" else None),
+        epochs=0 if kind == "U" else sizes.epochs,
+        optimiser=sizes.optimiser,
+        schedule=sizes.schedule,
+        batch_size=n.batch_size,
+        augment=n.augment,
+        precision=n.precision,
+        seed=seed,
+    )
+    return Member(kind, seed, recipe)
+
+
+def pool(settings: Settings) -> list[Member]:
+    """Every trained network of the pool, normal and robust alternating so that an interrupted run has pairs."""
+    n = settings.networks
+    wanted = [
+        (kind, seed)
+        for seed in range(max(n.normal.count, n.robust.count))
+        for kind, sizes in (("N", n.normal), ("R", n.robust))
+        if seed < sizes.count
+    ]
+    return [member(settings, kind, seed) for kind, seed in wanted]

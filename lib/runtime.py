@@ -1,0 +1,194 @@
+"""Where and how things run: device, precision, threads, seeded generators, progress, provenance.
+
+torch is imported inside the functions: the plan and the command line need this module but not torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from lib.recipe import SettingsError, unknown
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def seed_of(*parts) -> int:
+    """A 63-bit integer from the parts (texts, numbers): equal parts give equal seeds on every machine."""
+    text = "\x1f".join(str(p) for p in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(*parts, device="cpu"):
+    """A torch.Generator of its own, seeded by the parts; nothing in the project draws from global state."""
+    import torch
+
+    return torch.Generator(device=device).manual_seed(seed_of(*parts))
+
+
+@contextlib.contextmanager
+def initialise_with(*parts):
+    """Run a block that draws from torch's global generator (layer initialisation) on a seed of its own."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*parts))
+        yield
+
+
+def device(name: str = "auto"):
+    """The torch.device meant by `auto` (GPU if there is one), `cpu`, `cuda` or `cuda:N`."""
+    import torch
+
+    # "fp32" means it in every number reported here; torch would let convolutions on the GPU round to TF32
+    torch.backends.cudnn.allow_tf32 = False
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "cpu" and name.split(":")[0] != "cuda":
+        raise unknown("device", name, ("auto", "cpu", "cuda"))
+    if name != "cpu" and not torch.cuda.is_available():
+        raise SettingsError(f"device = {name} is not possible: no CUDA device is visible here; use cpu or auto")
+    return torch.device(name)
+
+
+def autocast(where, precision: str):
+    """bf16 autocast for precision `bf16`, nothing for `fp32`; weights and losses stay fp32 either way."""
+    import torch
+
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(where).type, dtype=torch.bfloat16)
+
+
+def set_threads(threads: int | None) -> int:
+    """Use so many CPU threads (None: torch's choice); returns the number in force.
+
+    Part of each result's record: on the CPU, weights are bit-identical only at the same number.
+    """
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def cores() -> int:
+    """Cores this process may use (containers and Slurm give fewer than the machine has)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def interactive() -> bool:
+    """Whether a person watches: a terminal, or a Jupyter kernel that papermill did not start."""
+    if os.environ.get("REPRO_HEADLESS"):
+        return False
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+class Progress:
+    """A bar with loss, accuracy and time left for a person; headless one plain line per `every` seconds and at the end.
+
+    Use as a context manager; `step(n, **shown)` advances by n units.
+    """
+
+    def __init__(self, total: int, text: str, unit: str = "it", every: float = 20.0):
+        self.total, self.text, self.unit, self.every = total, text, unit, every
+        self.done, self.shown, self.bar = 0, {}, None
+
+    def __enter__(self):
+        self.started = self.last = time.monotonic()
+        if interactive():
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=self.total, desc=self.text, unit=self.unit, leave=False, mininterval=0.5)
+        return self
+
+    def step(self, n: int = 1, **shown):
+        self.done += n
+        self.shown.update(shown)
+        if self.bar is not None:
+            self.bar.set_postfix(self.shown, refresh=False)
+            self.bar.update(n)
+        elif time.monotonic() - self.last > self.every:
+            self._line()
+
+    def _line(self):
+        self.last = time.monotonic()
+        took = self.last - self.started
+        left = took / max(self.done, 1) * (self.total - self.done)
+        shown = " ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.shown.items())
+        print(f"{self.text}: {self.done}/{self.total} {self.unit} {shown} {took:.0f} s, {left:.0f} s left", flush=True)
+
+    def __exit__(self, *exc):
+        if self.bar is not None:
+            self.bar.close()
+        elif exc[0] is None and time.monotonic() - self.started > self.every / 4:
+            self._line()  # what took a moment is not worth a line
+
+
+def commit() -> str:
+    """The commit of the checkout, with '+changes' when files differ from it; 'unknown' outside git."""
+
+    def git(*args):
+        return subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, timeout=20)
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        if head.returncode:
+            return "unknown"
+        return head.stdout.strip() + ("+changes" if git("status", "--porcelain", "-uno").stdout.strip() else "")
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+
+
+def provenance(where) -> dict:
+    """Versions, machine and commit, as they belong into every card."""
+    import importlib.metadata as md
+
+    import torch
+
+    where = torch.device(where)
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.processor() or platform.machine()
+    versions = {"python": platform.python_version()}
+    for package in ("torch", "torchvision", "numpy", "pandas", "pyautoattack", "papermill"):
+        with contextlib.suppress(md.PackageNotFoundError):
+            versions[package] = md.version(package)
+    return {
+        "commit": commit(),
+        "device": f"{where.type}: {name}",
+        "threads": torch.get_num_threads(),
+        "cores": cores(),
+        "versions": versions,
+    }
+
+
+def watch_parent() -> None:
+    """End this process when the batch run that started it (REPRO_RUN_PID) is gone, or its own parent.
+
+    A run killed with -9 cannot tell its children; papermill's kernels and training jobs would go on for an hour.
+    """
+    run = int(os.environ.get("REPRO_RUN_PID", "0"))
+    if not run or run == os.getpid():
+        return
+    import threading
+
+    parent = os.getppid()
+
+    def watch():
+        while True:
+            time.sleep(0.5)
+            try:
+                os.kill(run, 0)
+            except ProcessLookupError:
+                os._exit(143)
+            except PermissionError:
+                pass
+            if os.getppid() != parent:
+                os._exit(143)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()

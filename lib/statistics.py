@@ -1,0 +1,275 @@
+"""Intervals and p-values for repeated trainings measured on the same images; numpy and scipy only.
+
+The seed (one training) and the test image are both random: an interval that forgets either is too narrow. All
+intervals are two-sided at `level` (0.95: each bound alone errs in 2.5 %). Fewer than two seeds give NaN bounds, and so
+does a spread of exactly zero where nothing else bounds it: an interval of width 0 would claim certainty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import special
+
+from lib.recipe import need, unknown
+
+# Below this number of images that depart from the common outcome, normal theory is too narrow and exact binomial
+# bounds on the images take over where they are wider.
+RARE = 10
+_P_FLOOR = 1e-9  # p-values are not resolved below
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its bounds. `n_images` is 0 where images play no part; `method` names the formula used."""
+
+    value: float
+    low: float
+    high: float
+    n_seeds: int
+    n_images: int
+    level: float
+    method: str
+
+
+# An estimate that can be asked for its interval at any level; the data have been read once.
+Estimate = Callable[[float], Interval]
+
+
+def paired_difference(d, level: float = 0.95) -> Interval:
+    """The mean of per-image differences between two arms, measured on the same images with paired seeds.
+
+    d: [S, m], seed s and image i, in [-1, 1] (correct minus correct, or minus a fraction of correct).
+    se^2 = var_s(mean_i d) / S + var_i(mean_s d) / m, Student t with Satterthwaite's degrees of freedom. When nearly
+    all differences are the same, never narrower than Clopper-Pearson's bounds on m images allow (m, not S x m).
+    Simulated coverage at 95 %: 94-98 % where seeds scatter d by 2 points (SD); 91 % at worst, 3 seeds and 5 points.
+    """
+    return estimate("difference", d)(level)
+
+
+def accuracy(correct, level: float = 0.95) -> Interval:
+    """The share of correct outcomes. correct: bool [S, m]. The standard error is that of `paired_difference`; all or
+    nearly all right (wrong): never narrower than Clopper-Pearson's interval of m images."""
+    return estimate("accuracy", correct)(level)
+
+
+def seeds(values, level: float = 0.95) -> Interval:
+    """The mean of one number per seed. values: [S]. Student t with S - 1 degrees of freedom."""
+    return estimate("seeds", values)(level)
+
+
+def log_ratio(a, b, level: float = 0.95) -> Interval:
+    """The ratio of two paired arms, each [S] and measured above its chance level.
+
+    exp of the t interval of log(a / b): the value is the geometric mean ratio. `fieller` where the denominator lies
+    within 3 standard errors of 0 or a logarithm does not exist.
+    """
+    return estimate("ratio", _pairs(a, b))(level)
+
+
+def fieller(a, b, level: float = 0.95) -> Interval:
+    """Fieller's interval of mean(a) / mean(b), paired arms [S] each; -inf to inf when mean(b) may be 0 at `level`."""
+    return _fieller(_pairs(a, b))(level)
+
+
+def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
+    """The exact interval of a share from k successes on n independent images."""
+    need(isinstance(n, (int, np.integer)) and n >= 1, "n", n, "a whole number of at least 1")
+    need(isinstance(k, (int, np.integer)) and 0 <= k <= n, "k", k, f"a whole number from 0 to {n}")
+    tail = _tail(level)
+    return Interval(k / n, 1 - _binomial_upper(n - k, n, tail), _binomial_upper(k, n, tail), 1, int(n), level,
+                    "Clopper-Pearson")
+
+
+# ------------------------------------------------------------------------------------------------- many comparisons
+
+
+def p_value(interval_at: Estimate, margin: float, side: str) -> float:
+    """One-sided p-value against "the true value is not `side` ('above' or 'below') the margin".
+
+    The smallest error rate at which the bound still clears the margin, so that p < 0.025 exactly when the bound of the
+    95 % interval does, whatever the interval's method; for t intervals it is the one-sided t test. NaN when the bounds
+    are; not resolved below 1e-9.
+    """
+    if side not in ("above", "below"):
+        raise unknown("side", side, ("above", "below"))
+
+    def clears(alpha: float, way: str) -> bool:
+        interval = interval_at(1 - 2 * alpha)
+        return interval.low > margin if way == "above" else interval.high < margin
+
+    def smallest(way: str) -> float:
+        low, high = math.log(_P_FLOOR), math.log(0.4999)
+        if not clears(math.exp(high), way):
+            return 0.5
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (low, middle) if clears(math.exp(middle), way) else (middle, high)
+        return math.exp(high)
+
+    if math.isnan(interval_at(0.95).low):
+        return math.nan
+    p = smallest(side)
+    return p if p < 0.5 else 1 - smallest("below" if side == "above" else "above")
+
+
+def bonferroni(level: float, n: int) -> float:
+    """The level at which each of n intervals must stand for all n together to keep `level`."""
+    need(n >= 1, "n", n, "a whole number of at least 1")
+    return 1 - (1 - level) / n
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Holm's step-down adjusted p-values, in the order given; NaN stays NaN and does not count."""
+    p = np.asarray(p, dtype=float)
+    adjusted = np.full(p.shape, np.nan)
+    order = [i for i in np.argsort(p) if not np.isnan(p[i])]
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, float(p[i]) * (len(order) - rank)))
+        adjusted[i] = highest
+    return adjusted
+
+
+# -------------------------------------------------------------------------------------------------------- statistics
+
+
+def estimate(statistic: str, data) -> Estimate:
+    """Read the data once and return the interval as a function of the level.
+
+    statistic: 'difference' (data [S, m] in [-1, 1]), 'accuracy' ([S, m] of 0 and 1), 'ratio' ([2, S]: numerators and
+    denominators above chance) or 'seeds' ([S]).
+    """
+    if statistic not in STATISTICS:
+        raise unknown("statistic", statistic, STATISTICS)
+    return STATISTICS[statistic](data)
+
+
+def _difference(d) -> Estimate:
+    d = _numbers("d", d, 2, "[seeds, images]")
+    need(np.abs(d).max() <= 1, "d", f"up to {np.abs(d).max():g}", "in [-1, 1], differences of outcomes")
+    return _two_way(d, -1.0, 1.0)
+
+
+def _accuracy(correct) -> Estimate:
+    correct = _numbers("correct", correct, 2, "[seeds, images]")
+    need(np.isin(correct, (0, 1)).all(), "correct", "an array with other values", "true or false (1 or 0) everywhere")
+    return _two_way(correct, 0.0, 1.0)
+
+
+def _two_way(d: np.ndarray, least: float, most: float) -> Estimate:
+    """Seeds and images both random. d: [S, m] with values in [least, most]."""
+    (n_seeds, n_images), value = d.shape, float(d.mean())
+    need(n_images >= 2, "images", n_images, "at least 2")
+    if n_seeds < 2:
+        return _unknown_spread(value, n_seeds, n_images, "one seed")
+    by_seed, by_image = d.mean(1).var(ddof=1) / n_seeds, d.mean(0).var(ddof=1) / n_images
+    se = math.sqrt(by_seed + by_image)
+    df = (by_seed + by_image) ** 2 / (by_seed**2 / (n_seeds - 1) + by_image**2 / (n_images - 1)) if se else 1.0
+
+    common = float(np.median(d))
+    rare = np.count_nonzero((d != common).any(0)) < RARE
+    # Departures from the common value in units of the largest possible one: how many whole images they amount to.
+    up = float(np.maximum(d - common, 0).mean(0).sum()) / (most - common) if common < most else 0.0
+    down = float(np.maximum(common - d, 0).mean(0).sum()) / (common - least) if common > least else 0.0
+
+    def at(level: float) -> Interval:
+        tail = _tail(level)
+        half = float(se * special.stdtrit(df, 1 - tail))
+        low, high, method = value - half, value + half, "two-way t"
+        if rare:
+            low = min(low, common - (common - least) * _binomial_upper(down, n_images, tail))
+            high = max(high, common + (most - common) * _binomial_upper(up, n_images, tail))
+            method = "two-way t, at least Clopper-Pearson on images"
+        return Interval(value, max(low, least), min(high, most), n_seeds, n_images, level, method)
+
+    return at
+
+
+def _seeds(values) -> Estimate:
+    values = _numbers("values", values, 1, "[seeds]")
+    n, value = len(values), float(values.mean())
+    if n < 2 or _flat(values):
+        return _unknown_spread(value, n, 0, "one seed" if n < 2 else "no spread over seeds")
+    se = values.std(ddof=1) / math.sqrt(n)
+
+    def at(level: float) -> Interval:
+        half = float(se * special.stdtrit(n - 1, 1 - _tail(level)))
+        return Interval(value, value - half, value + half, n, 0, level, "t over seeds")
+
+    return at
+
+
+def _ratio(pairs) -> Estimate:
+    pairs = _numbers("ratio", pairs, 2, "[2, seeds]")
+    need(len(pairs) == 2, "ratio", f"of shape {pairs.shape}", "of shape [2, seeds]: numerators and denominators")
+    a, b = pairs
+    if (pairs <= 0).any() or (len(b) > 1 and b.mean() < 3 * b.std(ddof=1) / math.sqrt(len(b))):
+        return _fieller(pairs)
+    of_logs = _seeds(np.log(a) - np.log(b))
+
+    def at(level: float) -> Interval:
+        logs = of_logs(level)
+        method = logs.method.replace("t over seeds", "t of log-ratios")
+        return replace(logs, value=math.exp(logs.value), low=math.exp(logs.low), high=math.exp(logs.high),
+                       method=method)
+
+    return at
+
+
+def _fieller(pairs: np.ndarray) -> Estimate:
+    n = pairs.shape[1]
+    a, b = pairs.mean(1)
+    value = float(a / b) if b else math.nan
+    if n < 2 or (_flat(pairs[0]) and _flat(pairs[1])):
+        return _unknown_spread(value, n, 0, "one seed" if n < 2 else "no spread over seeds")
+    (aa, ab), (_, bb) = np.cov(pairs) / n
+
+    def at(level: float) -> Interval:
+        t2 = special.stdtrit(n - 1, 1 - _tail(level)) ** 2
+        # The ratios r with (a - r b)^2 <= t^2 var(a - r b); no bound exists when b = 0 is among the possible.
+        x, y, z = b * b - t2 * bb, a * b - t2 * ab, a * a - t2 * aa
+        low, high = -math.inf, math.inf
+        if x > 0:
+            root = math.sqrt(max(y * y - x * z, 0.0))
+            low, high = float((y - root) / x), float((y + root) / x)
+        return Interval(value, low, high, n, 0, level, "Fieller")
+
+    return at
+
+
+STATISTICS = {"difference": _difference, "accuracy": _accuracy, "ratio": _ratio, "seeds": _seeds}
+
+
+def _flat(values: np.ndarray) -> bool:
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())  # equal up to rounding
+
+
+def _unknown_spread(value: float, n_seeds: int, n_images: int, why: str) -> Estimate:
+    return lambda level: Interval(value, math.nan, math.nan, n_seeds, n_images, level, why)
+
+
+def _binomial_upper(k: float, n: int, tail: float) -> float:
+    """The share at which k or fewer of n have probability `tail`; k may be fractional."""
+    return 1.0 if k >= n else float(special.betaincinv(k + 1, n - k, 1 - tail))
+
+
+def _tail(level: float) -> float:
+    need(0 < level < 1, "level", level, "between 0 and 1, such as 0.95")
+    return (1 - level) / 2
+
+
+def _pairs(a, b) -> np.ndarray:
+    a, b = _numbers("a", a, 1, "[seeds]"), _numbers("b", b, 1, "[seeds]")
+    need(len(a) == len(b), "b", f"of {len(b)} seeds", f"paired with a, of {len(a)} seeds")
+    return np.stack((a, b))
+
+
+def _numbers(name: str, values, dims: int, shape: str) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    need(values.ndim == dims and values.size > 0, name, f"of shape {values.shape}", f"a non-empty array {shape}")
+    need(bool(np.isfinite(values).all()), name, "an array with NaN or infinity", "finite everywhere")
+    return values

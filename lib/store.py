@@ -1,0 +1,189 @@
+"""A content-addressed store for what is expensive: networks, per-image outcomes, arrays, tables.
+
+`results/store/<kind>/<key>/` holds the files of one entry and `meta.json` with their SHA-256. An entry is made in a
+work folder, under a lock, and moved into place in one step: it is whole or absent. Two processes that want the same
+entry make it once. A damaged entry is noticed when it is read, set aside under `damaged/` and made again, and the log
+says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.recipe import SettingsError
+from lib.runtime import ROOT
+
+log = logging.getLogger("lib.store")
+META = "meta.json"
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(part, "wb") as f:
+        f.write(data.encode() if isinstance(data, str) else data)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(part, path)
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry that is in place: its folder and what was noted with it."""
+
+    kind: str
+    key: str
+    path: Path
+    meta: dict
+
+    def tensors(self, name: str = "data") -> dict:
+        """The named tensors of `<name>.safetensors`, on the CPU."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path / f"{name}.safetensors")
+
+    def table(self, name: str = "table"):
+        """The DataFrame of `<name>.csv`."""
+        import pandas as pd
+
+        return pd.read_csv(self.path / f"{name}.csv")
+
+
+class Store:
+    """The store in a folder; None means `results/store`, or the folder that REPRO_STORE names."""
+
+    def __init__(self, root: Path | str | None = None):
+        self.root = Path(root or os.environ.get("REPRO_STORE") or ROOT / "results" / "store")
+
+    def folder(self, kind: str, key: str) -> Path:
+        return self.root / kind / key
+
+    def workdir(self, kind: str, key: str) -> Path:
+        """Where an entry is being made; what lies there survives a kill and serves to go on."""
+        return self.root / "making" / f"{kind}-{key}"
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the entry is in place (not yet whether it is whole: `load` checks that)."""
+        return (self.folder(kind, key) / META).exists()
+
+    def load(self, kind: str, key: str) -> Entry | None:
+        """The entry if it is in place and whole; a damaged one is set aside and counts as absent."""
+        path = self.folder(kind, key)
+        if not path.exists():
+            return None
+        try:
+            meta = json.loads((path / META).read_text())
+            bad = [name for name, digest in meta["files"].items() if sha256(path / name) != digest]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            bad = [f"{META} ({error})"]
+        if not bad:
+            return Entry(kind, key, path, meta)
+        aside = self.root / "damaged" / f"{kind}-{key}-{time.time_ns()}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            os.replace(path, aside)
+        log.warning("%s %s was damaged (%s): set aside as %s, it will be made again", kind, key, ", ".join(bad), aside)
+        return None
+
+    def lock(self, kind: str, key: str):
+        """The lock held while an entry is made; freed by the system when its holder dies."""
+        from filelock import FileLock
+
+        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        return FileLock(str(self.root / "locks" / f"{kind}-{key}.lock"))
+
+    def obtain(self, kind: str, key: str, make: Callable[[Path], dict | None]) -> Entry:
+        """The entry, made if it is missing: `make(folder)` writes its files there and returns what meta.json says."""
+        entry = self.load(kind, key)
+        if entry is not None:
+            return entry
+        with self.lock(kind, key):
+            entry = self.load(kind, key)  # somebody may have made it while we waited
+            if entry is not None:
+                return entry
+            work = self.workdir(kind, key)
+            work.mkdir(parents=True, exist_ok=True)
+            started = time.time()
+            meta = make(work) or {}
+            for scratch in work.glob("checkpoint*"):
+                scratch.unlink()
+            files = {p.name: sha256(p) for p in sorted(work.iterdir()) if p.is_file() and not p.name.startswith(".")}
+            meta = {
+                **meta,
+                "kind": kind,
+                "key": key,
+                "files": files,
+                "made_seconds": time.time() - started,
+                "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
+            write_atomic(work / META, json.dumps(meta, indent=1))
+            place = self.folder(kind, key)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(work, place)
+            return Entry(kind, key, place, meta)
+
+    def entries(self):
+        """All entries in place as (kind, key, bytes, meta), newest last."""
+        found = []
+        for path in self.root.glob(f"*/*/{META}"):
+            kind, key = path.parts[-3:-1]
+            if kind in ("making", "damaged"):
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                size = sum(p.stat().st_size for p in path.parent.iterdir())
+                found.append((kind, key, size, json.loads(path.read_text())))
+        return sorted(found, key=lambda e: e[3].get("made_at", ""))
+
+    def prune(self, keep: set[tuple[str, str]]) -> int:
+        """Delete every entry not in `keep` (kind, key), and what was set aside; returns the bytes freed."""
+        freed = 0
+        for kind, key, size, _ in self.entries():
+            if (kind, key) not in keep:
+                shutil.rmtree(self.folder(kind, key))
+                freed += size
+        shutil.rmtree(self.root / "damaged", ignore_errors=True)
+        return freed
+
+    def export(self, archive: Path, kinds: tuple[str, ...] = ()) -> int:
+        """Write all entries (of these kinds) into one .tar file; returns how many."""
+        chosen = [(k, key) for k, key, _, _ in self.entries() if not kinds or k in kinds]
+        part = archive.with_name(archive.name + ".part")
+        with tarfile.open(part, "w") as tar:
+            for kind, key in chosen:
+                tar.add(self.folder(kind, key), arcname=f"{kind}/{key}")
+        os.replace(part, archive)
+        return len(chosen)
+
+    def import_(self, archive: Path) -> int:
+        """Take over the entries of an exported .tar file that are not here yet and are whole; returns how many."""
+        if not Path(archive).exists():
+            raise SettingsError(
+                f"archive = {archive} is not possible: no such file; name a .tar that `store export` wrote"
+            )
+        taken, inbox = 0, self.root / "making" / f"import-{os.getpid()}"
+        with tarfile.open(archive) as tar:
+            tar.extractall(inbox, filter="data")
+        other = Store(inbox)
+        for kind, key, _, _ in other.entries():
+            if self.load(kind, key) is None and other.load(kind, key) is not None:
+                self.folder(kind, key).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(other.folder(kind, key), self.folder(kind, key))
+                taken += 1
+        shutil.rmtree(inbox)
+        return taken

@@ -1,0 +1,117 @@
+"""Recipes and settings: exact numbers, stable keys, one-line errors."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from lib import settings
+from lib.plan import plan
+from lib.plan.stitching import cells
+from lib.recipe import PGD, Adversarial, Data, Probe, Recipe, ResNet, SettingsError, Stitch, Threat, fraction
+
+BASE = Recipe(Data("digits"), ResNet(16, (1, 1)), epochs=2)
+
+
+def test_fractions_are_exact():
+    assert fraction("8/255") == Fraction(8, 255)
+    assert fraction(0.1) == Fraction(1, 10)
+    assert Threat("linf", "8/255").eps == Fraction(8, 255)
+
+
+def test_keys_tell_networks_apart_and_nothing_else():
+    assert BASE.key == replace(BASE, data=Data("digits", test=100)).key, "what is measured on does not change a network"
+    different = [
+        replace(BASE, seed=1),
+        replace(BASE, epochs=3),
+        replace(BASE, precision="bf16"),
+        replace(BASE, data=Data("digits", train=500)),
+        replace(BASE, arch=ResNet(32, (1, 1))),
+        replace(BASE, parents=(BASE,)),
+        replace(BASE, parents=(replace(BASE, seed=1),)),
+        replace(BASE, objective=Adversarial(Threat("linf", "8/255"), PGD(3, "2/255"))),
+    ]
+    assert len({BASE.key, *(r.key for r in different)}) == len(different) + 1
+    assert (
+        replace(BASE, objective=Adversarial(Threat("l2", 1), PGD(3, 1), alpha=1)).key
+        == replace(BASE, objective=Adversarial(Threat("l2", 1), PGD(3, 1), alpha=1.0)).key
+    )
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: Threat("linf", "-8/255"), ["threat.eps", "-8/255"]),
+        (lambda: Threat("linf", "1/0"), ["threat.eps", "1/0"]),
+        (lambda: Threat("l3", 1), ["l3", "linf"]),
+        (lambda: Data("cifr10"), ["cifr10", "did you mean 'cifar10'"]),
+        (lambda: Data("cifar10", train=60_000), ["data.train", "60000", "50000"]),
+        (lambda: replace(BASE, arch=Stitch("layer9.0"), parents=(BASE, BASE)), ["layer9.0", "layer2.0"]),
+        (lambda: replace(BASE, arch=Probe("head"), parents=(BASE,)), ["head", "layer1.0"]),
+        (lambda: replace(BASE, arch=Stitch("stem"), parents=(BASE,)), ["parents", "2"]),
+        (lambda: replace(BASE, arch=ResNet(16, (1, 1, 1, 1, 1))), ["8 pixels"]),
+        (lambda: replace(BASE, epochs=-1), ["epochs", "-1"]),
+        (lambda: replace(BASE, batch_size=5000), ["batch_size", "5000", "1197"]),
+        (lambda: PGD(3, "0"), ["attack.step_size", "0"]),
+    ],
+)
+def test_impossible_values_are_one_sentence(make, words):
+    with pytest.raises(SettingsError) as error:
+        make()
+    text = str(error.value)
+    assert "\n" not in text and all(w in text for w in words), text
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        ({"stitching.sedes": 3}, ["stitching.sedes", "did you mean 'stitching.seeds'"]),
+        ({"networks.threat.eps": "-8/255"}, ["threat.eps", "-8/255", "0 or more"]),
+        ({"networks.data.name": "cifar"}, ["unknown data set 'cifar'"]),
+        ({"stitching.joints": ["stem", "layer7.0"], "stitching.middle": "stem"}, ["joint 'layer7.0'", "layer1.0"]),
+        ({"stitching.seeds": 0}, ["stitching.seeds", "0", "1 to 100"]),
+        ({"stitching.seeds": "three"}, ["stitching.seeds", "three", "whole number"]),
+        ({"networks.robust.attack": None, "networks.robust": {"count": 1, "epochs": 1}}, ["networks.robust.attack"]),
+        ({"stitching.verify": {"type": "APDG"}}, ["APDG", "did you mean 'APGD'"]),
+        ({"stitching.alphas": [0, 2]}, ["alphas"]),
+        ({"device.x": 1}, ["device"]),
+    ],
+)
+def test_bad_overrides_are_one_sentence(overrides, words):
+    with pytest.raises(SettingsError) as error:
+        settings.load("smoke", overrides)
+    text = str(error.value)
+    assert "\n" not in text and all(w in text for w in words), text
+
+
+def test_unknown_profile_suggests_one():
+    with pytest.raises(SettingsError, match="did you mean 'laptop'"):
+        settings.load("laptp")
+
+
+def test_overrides_change_the_folder_and_only_what_they_name():
+    plain, other = settings.load("smoke"), settings.load("smoke", {"stitching.epochs": 1, "stitching.seeds": None})
+    assert plain.run == "smoke" and other.run.startswith("smoke+") and other.stitching.epochs == 1
+    assert replace(other, stitching=plain.stitching, overrides=()) == plain
+
+
+@pytest.mark.parametrize("profile", settings.profiles())
+def test_every_profile_loads_and_its_plan_has_parents_first(profile):
+    s = settings.load(profile)
+    seen = set()
+    for task in plan(s):
+        assert all(p.key in seen for p in task.recipe.parents)
+        assert task.recipe.key not in seen, "a network stands twice in the plan"
+        seen.add(task.recipe.key)
+
+
+def test_more_seeds_make_a_larger_pool():
+    s = settings.load("smoke", {"stitching.seeds": 7})
+    fronts = {c.recipe.parents[0].key for c in cells(s) if c.role == "pair" and c.pair == "N->R"}
+    assert len(fronts) == 7
+
+
+def test_two_networks_of_one_type_are_never_the_same():
+    for c in cells(settings.load("smoke")):
+        if c.pair in ("R->R2", "N->N2"):
+            assert c.recipe.parents[0].key != c.recipe.parents[1].key
