@@ -1,0 +1,132 @@
+"""Projected gradient descent as training uses it (Madry et al. 2018, eq. 2), and the losses that attacks climb."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.attacks.threat import ball_noise, project, random_start, step
+from lib.recipe import PGD, Threat, need, unknown
+from lib.runtime import autocast
+
+
+@contextlib.contextmanager
+def frozen(net: nn.Module):
+    """Parameters need no gradient inside, so that an attack forms none for the weights; the flags are restored after.
+    """
+    learning = [p for p in net.parameters() if p.requires_grad]
+    for p in learning:
+        p.requires_grad_(False)
+    try:
+        yield net
+    finally:
+        for p in learning:
+            p.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def frozen_eval(net: nn.Module):
+    """`frozen`, and every module in eval mode (BatchNorm uses and keeps its running statistics); all is restored
+    after.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with frozen(net):
+            yield net
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _margin(logits: Tensor, classes: Tensor) -> Tensor:
+    """The largest logit of the other classes minus that of `classes`: positive where another class wins."""
+    others = logits.scatter(1, classes[:, None], float("-inf"))
+    return others.amax(1) - logits.gather(1, classes[:, None]).squeeze(1)
+
+
+def adversarial_loss(name: str, logits: Tensor, labels: Tensor, targets: Tensor | None = None,
+                     reference: Tensor | None = None) -> Tensor:
+    """What the attack wants large, per image: logits [B, K] and labels [B] -> [B].
+
+    ce: cross-entropy. cw: the margin max_{i != y} z_i - z_y. dlr: the difference of logits ratio, the margin over
+    z_(1) - z_(3) (Croce & Hein 2020, eq. 6). kl: KL(softmax(reference) || softmax(logits)), `reference` being the
+    clean logits. With `targets` [B] large means near the target: -ce and -cw of the target, and the targeted DLR
+    (their eq. 7).
+
+    Raises SettingsError for DLR with fewer than 3 classes (targeted: 4), and for a targeted kl.
+    """
+    if name == "dlr":
+        fewest = 3 if targets is None else 4
+        need(logits.shape[1] >= fewest, "number of classes", logits.shape[1], f"at least {fewest} for the DLR loss")
+        top = logits.topk(fewest, dim=1).values
+        if targets is None:
+            return _margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
+        gap = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
+        return gap.squeeze(1) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
+    sign, classes = (1, labels) if targets is None else (-1, targets)
+    if name == "ce":
+        return sign * F.cross_entropy(logits, classes, reduction="none")
+    if name == "cw":
+        return sign * _margin(logits, classes)
+    if name == "kl":
+        need(targets is None, "attack.targeted", True, "false for the loss kl, which has no class to aim at")
+        return F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="none", log_target=True).sum(1)
+    raise unknown("attack loss", name, ("ce", "dlr", "cw", "kl"))
+
+
+def input_gradient(net: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor],
+                   precision: str = "fp32") -> tuple[Tensor, Tensor, Tensor]:
+    """fp32 logits [B, K], loss per image [B] and its gradient [B, C, H, W] at the images `x`; `loss` maps logits to
+    [B].
+
+    Losses are summed, so an image's gradient does not depend on its company. Entries that are not finite count as
+    zero: a step along NaN would leave the images.
+    """
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        with autocast(x.device, precision):
+            logits = net(x)
+        logits = logits.float()
+        values = loss(logits)
+        grad, = torch.autograd.grad(values.sum(), x)
+    return logits.detach(), values.detach(), torch.nan_to_num(grad, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: PGD,
+        generator: torch.Generator | None = None, noise: Tensor | None = None, targets: Tensor | None = None,
+        precision: str = "fp32") -> Tensor:
+    """The last iterate of `attack` on images [B, C, H, W] in [0, 1], labels [B]: detached, of the same dtype and
+    layout.
+
+    Uses the network in the mode it is in (see `frozen_eval`) and forms no gradient for its weights. A random start
+    needs `noise` (points of the unit ball, [B, C, H, W]) or a `generator` to draw it from; a targeted attack needs
+    `targets` [B]. Raises SettingsError when one of them is missing, or for restarts: the last iterates of several
+    cannot all be kept.
+    """
+    given = targets is not None
+    need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 where one adversarial image is asked for")
+    need(attack.targeted == given, "attack.targeted", attack.targeted, "true exactly when targets are given")
+    x = images.detach()
+    if threat.eps == 0:
+        return x.clone()
+    x_adv = x
+    if attack.random_start:
+        drawn = noise is not None or generator is not None
+        need(drawn, "attack.random_start", True, "false without noise or a generator")
+        noise = ball_noise(threat.norm, x.shape, generator) if noise is None else noise
+        x_adv = random_start(x, threat, noise)
+    reference = None
+    with frozen(net):
+        if attack.loss == "kl":
+            with torch.no_grad(), autocast(x.device, precision):
+                reference = net(x).float()
+        for _ in range(attack.steps):
+            _, _, grad = input_gradient(
+                net, x_adv, lambda logits: adversarial_loss(attack.loss, logits, labels, targets, reference), precision)
+            x_adv = project(step(x_adv, grad, float(attack.step_size), threat), x, threat)
+    return x_adv.clone() if x_adv is x else x_adv

@@ -1,0 +1,226 @@
+"""Data sets as uint8 tensors that lie whole on one device, and the fixed subsets that runs use.
+
+Files are looked for in the folder that `REPRO_DATA` names, then in the project's own `data/`; a missing set is
+downloaded into `data/` (never into `REPRO_DATA`), a corrupt file is named and left as it is. Which file goes where
+stands in `data/README.md`.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import os
+import socket
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lib.recipe import DATASETS, Data, need, unknown
+from lib.runtime import ROOT, generator
+
+SPLITS = ("train", "holdout", "test")
+OWN = ROOT / "data"
+TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100",
+               "svhn": "SVHN", "stl10": "STL10"}
+
+
+class DataError(RuntimeError):
+    """A data set cannot be read; the message is one sentence naming the file, where it belongs and how to get it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images on one device.
+
+    images: uint8 [N, C, H, W]. labels: int64 [N]. indices: int64 [N], each image's position in its official split
+    ("digits": in this project's split). name, split: where they come from ("train", "holdout" or "test").
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    name: str
+    split: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device) -> ImageSet:
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device),
+                       indices=self.indices.to(device))
+
+    def take(self, positions) -> ImageSet:
+        """The images at these positions of this set (int64 tensor, list or slice), in that order."""
+        if not isinstance(positions, slice):
+            positions = torch.as_tensor(positions, device=self.images.device)
+        return replace(self, images=self.images[positions], labels=self.labels[positions],
+                       indices=self.indices[positions])
+
+    def pixels(self, sel=None) -> Tensor:
+        """float32 [n, C, H, W] in [0, 1] (x / 255) of all images or those that `sel` (an index) picks."""
+        return (self.images if sel is None else self.images[sel]).to(torch.float32) / 255
+
+
+def load(data: Data, split: str, device="cpu") -> ImageSet:
+    """The images that `data` names, of `split` "train", "holdout" or "test", on `device`.
+
+    Train and holdout both come from the official training split and are disjoint. Every subset is class-balanced
+    (counts differ by at most 1 while each class has images left), random, in a fixed order, and the same on every
+    call and machine: it is the start of one order, so smaller subsets lie inside larger ones.
+
+    Raises SettingsError for an unknown split or a holdout of size 0, DataError when files are missing or corrupt.
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    need(split != "holdout" or data.holdout > 0, "data.holdout", data.holdout, "at least 1 to have a holdout split")
+    official = "test" if split == "test" else "train"
+    images, labels = _official(data.name, official, None if data.name == "digits" else root())
+    shuffled = torch.randperm(len(labels), generator=generator("split", data.name, data.info.version, official))
+    first = _dealt(shuffled, labels)
+    if split == "test":
+        chosen = first[: data.test]
+    elif split == "holdout":
+        chosen = first[: data.holdout]
+    else:  # dealt from the other end, so that small training subsets do not change with the size of the holdout
+        rest = shuffled.flip(0)
+        rest = rest[~torch.isin(rest, first[: data.holdout])]
+        chosen = _dealt(rest, labels)[: data.train]
+    return ImageSet(images[chosen], labels[chosen], chosen, data.name, split).to(device)
+
+
+def root() -> Path:
+    """The folder that data are read from: `REPRO_DATA`, else the project's own `data/`."""
+    named = os.environ.get("REPRO_DATA")
+    if not named:
+        return OWN
+    folder = Path(named).expanduser().resolve()
+    if not folder.is_dir():
+        raise DataError(f"REPRO_DATA = {named} is not a folder: name one that holds the data sets, or unset it")
+    return folder
+
+
+def _dealt(order: Tensor, labels: Tensor) -> Tensor:
+    """`order` as rounds of one image per class, so that each start of it is balanced; within a class it is kept."""
+    classes = labels[order]
+    grouped = torch.argsort(classes, stable=True)
+    counts = torch.bincount(classes)
+    turn = torch.empty_like(order)
+    turn[grouped] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[classes[grouped]]
+    return order[torch.argsort(turn, stable=True)]
+
+
+# --------------------------------------------------------------------------------------------------- official splits
+
+
+@functools.lru_cache(maxsize=8)
+def _official(name: str, split: str, folder: Path | None) -> tuple[Tensor, Tensor]:
+    """All images (uint8 [N, C, H, W]) and labels (int64 [N]) of an official split, read once per process."""
+    info = DATASETS[name]
+    images, labels = _digits(split) if name == "digits" else _files_read(name, split, folder)
+    shape = (getattr(info, split), info.channels, info.size, info.size)
+    if images.numel() != torch.Size(shape).numel() or len(labels) != shape[0]:
+        raise DataError(f"the {split} split of {name} is not whole: {len(labels)} labels and {images.numel()} pixel "
+                        f"values were read where {shape[0]} images of {shape[1:]} are expected; fetch its files again")
+    return images.reshape(shape), labels.long()
+
+
+def _digits(split: str) -> tuple[Tensor, Tensor]:
+    """scikit-learn's digits, whose pixels are 0 to 16, in a class-balanced split of our own (it has none)."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = torch.as_tensor(found.images).mul(255 / 16).round().to(torch.uint8)
+    labels = torch.as_tensor(found.target)
+    shuffled = torch.randperm(len(labels), generator=generator("split", "digits", DATASETS["digits"].version))
+    dealt, n_test = _dealt(shuffled, labels), DATASETS["digits"].test
+    mine = (dealt[:n_test] if split == "test" else dealt[n_test:]).sort().values
+    return images[mine], labels[mine]
+
+
+def _files_read(name: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
+    """Find (or download), verify and read a split through torchvision."""
+    from torchvision import datasets
+
+    kind = getattr(datasets, TORCHVISION[name])
+    folder = _found(name, kind, split, folder)
+    files = _files(kind, split, folder)
+    _verify(name, files)
+    if hasattr(kind, "resources"):  # torchvision reads these unpacked only, and without looking at their md5
+        return tuple(_idx(path, header) for (path, _), header in zip(files, (16, 8), strict=True))
+    # torchvision's own check hashes both splits (and STL-10's unlabelled 2.6 GB); ours has seen what is read here.
+    checked = type(kind.__name__, (kind,), {"_check_integrity": lambda self: True})
+    read = checked(folder, **_which(kind, split))
+    images = torch.as_tensor(read.data)
+    if images.shape[-1] == 3:  # CIFAR comes as NHWC
+        images = images.permute(0, 3, 1, 2)
+    return images.contiguous(), torch.as_tensor(read.labels if hasattr(read, "labels") else read.targets)
+
+
+def _which(kind, split: str) -> dict:
+    return {"split": split} if kind.__name__ in ("SVHN", "STL10") else {"train": split == "train"}
+
+
+def _files(kind, split: str, folder: Path) -> list[tuple[Path, str | None]]:
+    """Path and md5 (from torchvision's tables) of each file that the split is read from."""
+    if hasattr(kind, "split_list"):  # SVHN
+        _, file, md5 = kind.split_list[split]
+        return [(folder / file, md5)]
+    if hasattr(kind, "resources"):  # MNIST and its like: images, then labels; an unpacked file will do (md5 unknown)
+        raw = folder / kind.__name__ / "raw"
+        pair = kind.resources[:2] if split == "train" else kind.resources[2:4]
+        return [(raw / Path(file).stem, None) if (raw / Path(file).stem).is_file() and not (raw / file).is_file()
+                else (raw / file, md5) for file, md5 in pair]
+    listed = [pair for pair in (kind.train_list if split == "train" else kind.test_list) if "unlabeled" not in pair[0]]
+    if hasattr(kind, "meta"):
+        listed.append((kind.meta["filename"], kind.meta["md5"]))
+    return [(folder / kind.base_folder / file, md5) for file, md5 in listed]
+
+
+def _missing(kind, split: str, folder: Path) -> list[Path]:
+    return [path for path, _ in _files(kind, split, folder) if not path.is_file()]
+
+
+def _found(name: str, kind, split: str, folder: Path) -> Path:
+    """The folder that has all files of the split: `folder`, else our own, there after a download if need be."""
+    from filelock import FileLock
+
+    missing = _missing(kind, split, folder)
+    if not missing:
+        return folder
+    timeout = socket.getdefaulttimeout()
+    try:
+        OWN.mkdir(parents=True, exist_ok=True)
+        with FileLock(OWN / f".{name}.lock"):  # jobs that start together download once
+            if _missing(kind, split, OWN):
+                _verify(name, [(p, md5) for s in ("train", "test") for p, md5 in _files(kind, s, OWN) if p.is_file()])
+                socket.setdefaulttimeout(30)  # torchvision sets none: without it a dead network hangs for minutes
+                kind(OWN, **_which(kind, split), download=True)
+    except DataError:
+        raise
+    except Exception as error:  # whatever torchvision, urllib, tarfile or the file system raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise DataError(
+            f"{name} cannot be read because {missing[0]}{more} is missing and the download failed ({reason}): put the "
+            f"file there, or name the folder that holds the data sets in REPRO_DATA (see data/README.md)") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+    return OWN
+
+
+def _verify(name: str, files: list[tuple[Path, str | None]]) -> None:
+    from torchvision.datasets.utils import check_integrity
+
+    for path, md5 in files:
+        if not check_integrity(path, md5):
+            raise DataError(f"{name} cannot be read because {path} is corrupt (its md5 is not {md5}): delete the file "
+                            f"and fetch it again, or name a folder with a good copy in REPRO_DATA")
+
+
+def _idx(path: Path, header: int) -> Tensor:
+    """The uint8 values of an IDX file, packed or not, after its header of so many bytes."""
+    content = path.read_bytes()
+    content = gzip.decompress(content) if path.suffix == ".gz" else content
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:]

@@ -1,0 +1,58 @@
+"""Networks: sequences of named stages that take pixels in [0, 1] and own their normaliser."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from torch import nn
+
+from lib.models.fold import folded, forward_flops
+from lib.models.plain import cnn, vgg11
+from lib.models.resnet import resnet
+from lib.models.staged import Normalise, Staged, memory_format
+from lib.models.stitched import Probe, Stitched, probe, stitch
+from lib.recipe import CNN, VGG11, Recipe, ResNet, SettingsError, Stitch, need
+from lib.recipe import Probe as ProbeArch
+from lib.runtime import initialise_with
+
+__all__ = ["Normalise", "Probe", "Staged", "Stitched", "build", "folded", "forward_flops", "memory_format", "stitch"]
+
+_PLAIN = {ResNet: resnet, CNN: cnn, VGG11: vgg11}
+
+
+def build(recipe: Recipe, parents: Sequence[nn.Module] = ()) -> nn.Module:
+    """The network of `recipe` before its training: on the CPU, in train mode, all parameters learnable.
+
+    Fresh weights depend on `recipe.key` only. `parents` are the trained networks of `recipe.parents`, in their order;
+    they are copied, never shared, and stay as they are. A plain architecture with a parent is a copy of it
+    (fine-tuning). Raises `SettingsError` when the parents do not fit the recipe or each other.
+    """
+    arch, info = recipe.arch, recipe.data.info
+    need(len(parents) == len(recipe.parents), "parents", len(parents), f"the {len(recipe.parents)} of the recipe")
+    for parent in recipe.parents:
+        _check_parent(recipe, parent)
+    shape = (info.channels, info.size, info.size)
+    with initialise_with(recipe.key, "init"):
+        if isinstance(arch, Stitch):
+            net = stitch(*parents, arch.joint, arch.init, shape)
+        elif isinstance(arch, ProbeArch):
+            net = probe(*parents, arch.joint, info.classes, shape)
+        elif parents:
+            net = copy.deepcopy(parents[0])
+        else:
+            net = _PLAIN[type(arch)](arch, info.channels, info.classes)
+    return net.cpu().train().requires_grad_(True)
+
+
+def _check_parent(recipe: Recipe, parent: Recipe) -> None:
+    ours, theirs = recipe.data.info, parent.data.info
+    need(ours.channels == theirs.channels, "data", recipe.data.name,
+         f"a data set with the {theirs.channels} channel(s) that the parent on {parent.data.name} takes")
+    if isinstance(recipe.arch, ProbeArch):
+        return
+    if not isinstance(recipe.arch, Stitch):
+        need(recipe.arch == parent.arch, "arch", recipe.arch, f"the parent's, {parent.arch}, for fine-tuning")
+    if parent is recipe.parents[-1] and ours.classes != theirs.classes:
+        raise SettingsError(f"data = {recipe.data.name} is not possible: its {ours.classes} classes must be as many as "
+                            f"the {theirs.classes} of the parent on {parent.data.name}, whose head is kept")

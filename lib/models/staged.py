@@ -1,0 +1,113 @@
+"""A network as a sequence of named stages, so that its front and its back are slices of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from lib.recipe import unknown
+
+
+class Normalise(nn.Module):
+    """Pixels in [0, 1] to (x - mean) / std; mean and std are buffers [1, C, 1, 1], saved with the network.
+
+    One rule for every data set (0.5 and 0.25) keeps ends that were trained on different data sets exchangeable.
+    """
+
+    def __init__(self, channels: int, mean: float = 0.5, std: float = 0.25):
+        super().__init__()
+        self.register_buffer("mean", torch.full((1, channels, 1, 1), mean))
+        self.register_buffer("std", torch.full((1, channels, 1, 1), std))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - self.mean) / self.std
+
+
+class Blocks(nn.Sequential):
+    """Holds consecutive blocks whose dotted stage names share a beginning (`layer1.0`, `layer1.1`)."""
+
+
+class Staged(nn.Sequential):
+    """Images [B, C, H, W] in [0, 1] to logits [B, classes], through `normalise` and then the stages in order.
+
+    Made from a mapping of names to modules; a dotted name puts a block into a `Blocks` container, so that qualified
+    module names, stage names and state-dict keys agree. `front` and `back` share the modules and keep the names.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module]):
+        super().__init__()
+        for name, module in modules.items():
+            container, _, block = name.partition(".")
+            if not block:
+                self.add_module(name, module)
+                continue
+            if container not in self._modules:
+                self.add_module(container, Blocks())
+            self._modules[container].add_module(block, module)
+
+    @property
+    def stages(self) -> dict[str, nn.Module]:
+        """Stage name -> module, in order of computation, without the normaliser."""
+        stages = {}
+        for name, child in self._modules.items():
+            if isinstance(child, Blocks):
+                stages.update({f"{name}.{block}": module for block, module in child._modules.items()})
+            elif name != "normalise":
+                stages[name] = child
+        return stages
+
+    def front(self, joint: str) -> Staged:
+        """The normaliser and the stages up to and with `joint`; raises `SettingsError` for an unknown stage."""
+        names = self._upto(joint)
+        normalise = {"normalise": self.normalise} if "normalise" in self._modules else {}
+        return Staged(normalise | {name: self.stages[name] for name in names})
+
+    def back(self, joint: str) -> Staged:
+        """The stages after `joint`; raises `SettingsError` for an unknown stage."""
+        first = self._upto(joint)
+        return Staged({name: stage for name, stage in self.stages.items() if name not in first})
+
+    def _upto(self, joint: str) -> list[str]:
+        names = list(self.stages)
+        if joint not in names:
+            raise unknown("joint", joint, names)
+        return names[: names.index(joint) + 1]
+
+
+def pooled_linear(channels: int, classes: int) -> nn.Sequential:
+    """Global average pooling and one linear layer: [B, channels, H, W] to logits [B, classes], for any H and W."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+
+
+def kaiming(net: nn.Module) -> nn.Module:
+    """Convolutions drawn Kaiming-normal by fan-out (He et al. 2015), their biases 0; the rest stays torch's default."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return net
+
+
+def dry_run(net: nn.Module, image_shape: tuple[int, int, int]) -> torch.Tensor:
+    """What `net` gives for one black image [C, H, W] in eval mode: for shapes and counts. Nothing in `net` changes.
+
+    An image is cheaper than the meta device, whose first convolution imports compilers for six seconds.
+    """
+    like = next(net.parameters())
+    with torch.no_grad():
+        return copy.deepcopy(net).eval()(torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype))
+
+
+def memory_format(net: nn.Module) -> torch.memory_format:
+    """The layout in which `net` and its images are to be used: channels_last, unless `net` holds a strided 1x1
+    convolution of fewer than 16 channels, whose backward corrupts the heap in that layout on some CPUs.
+
+    The networks built here never hold one (`lib.models.resnet` avoids it); networks from elsewhere may.
+    """
+    risky = any(isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels < 16
+                for m in net.modules())
+    return torch.contiguous_format if risky else torch.channels_last
