@@ -1,0 +1,46 @@
+"""Objectives: one file a family; `of(recipe.objective)` gives the object that the loop calls.
+
+An objective is called with `(net, batch, progress)` and returns `(loss, logits)`: the scalar to minimise and the
+logits of the images it trained on, for the running accuracy. One with state gives `state_dict` and `load_state_dict`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from lib.recipe import TRADES, Adversarial, CrossEntropy, unknown
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an objective sees: augmented images float32 [B,C,H,W] in [0, 1], labels int64 [B], indices int64 [B]
+    (positions in the official split), what the augmentation did, and the generator this step draws from.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+    placement: object
+    generator: torch.Generator
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where training stands: epoch from 0, step from 0 over all epochs, and the share done in [0, 1)."""
+
+    epoch: int
+    step: int
+    share: float
+    precision: str = "fp32"
+
+
+def of(spec):
+    """The objective object of a recipe's objective value."""
+    from lib.training.objectives import adversarial, clean
+
+    table = {CrossEntropy: clean.CleanLoss, Adversarial: adversarial.AdversarialLoss, TRADES: adversarial.TradesLoss}
+    if type(spec) not in table:
+        raise unknown("objective", type(spec).__name__, [t.__name__ for t in table])
+    return table[type(spec)](spec)

@@ -1,0 +1,238 @@
+"""The one loop: schedules, objectives, resuming after a kill, the golden training, the zoo."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lib.attacks.pgd import pgd
+from lib.data import load
+from lib.models import build
+from lib.plan.stitching import NOTHING
+from lib.recipe import (
+    PGD,
+    TRADES,
+    Adversarial,
+    CrossEntropy,
+    Data,
+    Optimiser,
+    Recipe,
+    ResNet,
+    Schedule,
+    SettingsError,
+    Stitch,
+    Threat,
+)
+from lib.runtime import ROOT, generator
+from lib.store import Store
+from lib.training import loop
+from lib.training.objectives import Batch, Moment, of
+from lib.training.zoo import Zoo
+
+THREAT = Threat("linf", "0.15")
+ATTACK = PGD(3, "0.1")
+BASE = Recipe(
+    Data("digits", train=512),
+    ResNet(16, (1, 1)),
+    epochs=2,
+    batch_size=64,
+    augment="crop",
+    optimiser=Optimiser(lr=0.1),
+    schedule=Schedule("onecycle"),
+)
+
+
+def batch(n=20):
+    images = load(BASE.data, "train").take(slice(0, n))
+    return Batch(images.pixels(), images.labels, images.indices, None, generator("test"))
+
+
+def test_schedules():
+    piecewise = Schedule("piecewise")
+    rates = [loop.learning_rate(piecewise, 1.0, e / 30) for e in range(30)]
+    assert (
+        rates[:10] == [1.0] * 10
+        and rates[10:20] == pytest.approx([0.1] * 10)
+        and rates[20:] == pytest.approx([0.01] * 10)
+    )
+    onecycle = [loop.learning_rate(Schedule("onecycle"), 2.0, s / 100) for s in range(100)]
+    assert max(onecycle) == pytest.approx(2.0) and onecycle.index(max(onecycle)) == 25 and onecycle[0] == 0
+    assert loop.learning_rate(Schedule("cosine"), 1.0, 0.5) == pytest.approx(0.5)
+    assert loop.learning_rate(Schedule("constant"), 1.0, 0.99) == 1.0
+
+
+@pytest.mark.parametrize("alpha, changed", [(0.0, 0), (0.5, 10), (0.29, 5), (1.0, 20)])
+def test_alpha_is_the_share_of_adversarial_images(alpha, changed):
+    net, seen = build(BASE).train(), []
+    net.register_forward_pre_hook(lambda m, x: seen.append((m.training, x[0].detach().clone())))
+    clean = batch()
+    of(Adversarial(THREAT, PGD(2, "0.1", random_start=False), alpha))(net, clean, Moment(0, 0, 0.0))
+    trained_on = [x for training, x in seen if training]
+    assert len(trained_on) == 1, "weights learn from one pass; the attack runs with BatchNorm in eval mode"
+    moved = (trained_on[0] - clean.images).flatten(1).abs().amax(1)
+    assert int((moved > 0).sum()) == changed
+    assert moved.max() <= float(THREAT.eps) + 1e-6
+
+
+def test_clean_statistics_adds_a_clean_pass_in_train_mode():
+    net, seen = build(BASE).train(), []
+    net.register_forward_pre_hook(lambda m, x: seen.append((m.training, x[0].detach().clone())))
+    clean = batch()
+    of(Adversarial(THREAT, ATTACK, 1.0, clean_statistics=True))(net, clean, Moment(0, 0, 0.0))
+    trained_on = [x for training, x in seen if training]
+    assert len(trained_on) == 2 and torch.equal(trained_on[0], clean.images)
+    assert not torch.equal(trained_on[1], clean.images)
+
+
+def test_trades_is_cross_entropy_plus_beta_times_kl():
+    net, clean = build(BASE).eval(), batch()
+    loss = {
+        b: of(TRADES(THREAT, ATTACK, b))(net, replace(clean, generator=generator("x")), Moment(0, 0, 0.0))[0].item()
+        for b in (0.0, 1.0, 2.0)
+    }
+    assert loss[0.0] == pytest.approx(of(CrossEntropy())(net, clean, Moment(0, 0, 0.0))[0].item(), abs=1e-5)
+    assert loss[1.0] > loss[0.0] + 1e-4, "the adversarial images move the prediction"
+    assert loss[2.0] - loss[1.0] == pytest.approx(loss[1.0] - loss[0.0], rel=1e-3)
+
+
+def test_training_learns_and_adversarial_training_makes_robust(tmp_path):
+    zoo = Zoo(Store(tmp_path))
+    whole = replace(BASE, data=Data("digits", holdout=200, test=300), epochs=10)
+    robust = replace(whole, objective=Adversarial(THREAT, ATTACK), epochs=15)
+    judge = PGD(10, "0.04")
+    normal, hard = zoo.outcomes(whole, THREAT, judge), zoo.outcomes(robust, THREAT, judge)
+    assert normal.accuracy("clean") > 0.9 and hard.accuracy("clean") > 0.8
+    assert hard.accuracy("robust") > normal.accuracy("robust") + 0.2
+
+
+def test_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    recipe = replace(BASE, epochs=4, objective=Adversarial(THREAT, ATTACK, 0.5))
+    images = load(recipe.data, "train")
+    straight = build(recipe)
+    loop.fit(straight, recipe, images, "cpu")
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
+    work, epochs_done = tmp_path, []
+
+    class Killed(Exception):
+        pass
+
+    def save_then_die(*args):
+        real(*args)
+        epochs_done.append(1)
+        if len(epochs_done) == 2:
+            raise Killed
+
+    real = loop._save
+    monkeypatch.setattr(loop, "_save", save_then_die)
+    with pytest.raises(Killed):
+        loop.fit(build(recipe), recipe, images, "cpu", work)
+    monkeypatch.setattr(loop, "_save", real)
+    resumed = build(recipe)
+    rows = loop.fit(resumed, recipe, images, "cpu", work)
+    assert [r["epoch"] for r in rows] == [0, 1, 2, 3]
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_an_unreadable_checkpoint_is_dropped(tmp_path, capsys):
+    recipe, images = BASE, load(BASE.data, "train")
+    (tmp_path / "checkpoint.pt").write_bytes(b"torn")
+    net, straight = build(recipe), build(recipe)
+    loop.fit(net, recipe, images, "cpu", tmp_path)
+    loop.fit(straight, recipe, images, "cpu")
+    assert "cannot be read" in capsys.readouterr().out
+    assert torch.equal(net.state_dict()["stem.0.weight"], straight.state_dict()["stem.0.weight"])
+
+
+def test_kill_9_in_the_middle_then_the_same_command(tmp_path):
+    """A process killed in the middle of a training; the next one goes on from its checkpoint to the same weights."""
+    script = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+import torch; torch.set_num_threads(1)
+from dataclasses import replace
+from lib.training import loop; loop.CHECKPOINT_EVERY = 0.0
+from tests.test_training import BASE, THREAT, ATTACK
+from lib.recipe import Adversarial; from lib.store import Store; from lib.training.zoo import Zoo
+recipe = replace(BASE, epochs=6, objective=Adversarial(THREAT, ATTACK))
+Zoo(Store(sys.argv[1])).obtain(recipe)
+"""
+    interrupted, whole = tmp_path / "a", tmp_path / "b"
+    first = subprocess.Popen([sys.executable, "-c", script, str(interrupted)], cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while not list(interrupted.glob("making/*/checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not list(interrupted.glob("network/*")), "nothing half made is in place"
+    again = subprocess.run([sys.executable, "-c", script, str(interrupted)], cwd=ROOT, capture_output=True, text=True)
+    assert "going on after epoch" in again.stdout, again.stderr
+    subprocess.run([sys.executable, "-c", script, str(whole)], cwd=ROOT, check=True, capture_output=True)
+    results = [next(p.glob("network/*/data.safetensors")).read_bytes() for p in (interrupted, whole)]
+    assert results[0] == results[1]
+
+
+def test_a_diverging_training_stops_and_names_recipe_and_epoch():
+    recipe = replace(BASE, optimiser=Optimiser(lr=1e12))
+    with pytest.raises(loop.TrainingDiverged, match=recipe.key):
+        loop.fit(build(recipe), recipe, load(recipe.data, "train"), "cpu")
+
+
+@pytest.mark.parametrize(
+    "trainable, batchnorm, weights, statistics",
+    [
+        (("joint",), "train", {"joint"}, True),
+        (("joint",), "frozen", {"joint"}, False),
+        (("joint", "back"), "train", {"joint", "back"}, True),
+        (NOTHING, "train", set(), True),
+    ],
+)
+def test_only_what_is_trainable_changes_and_only_that_is_stored(tmp_path, trainable, batchnorm, weights, statistics):
+    zoo = Zoo(Store(tmp_path))
+    parent = replace(BASE, epochs=1)
+    recipe = replace(
+        BASE,
+        arch=Stitch("layer1.0"),
+        parents=(parent, replace(parent, seed=1)),
+        trainable=trainable,
+        batchnorm=batchnorm,
+        epochs=1,
+        optimiser=Optimiser("adam", lr=1e-3),
+    )
+    trained = zoo.obtain(recipe).net.state_dict()
+    start = build(recipe, [zoo.obtain(p).net for p in recipe.parents]).state_dict()
+    changed = {n for n in start if not torch.equal(start[n], trained[n])}
+    buffers = {n for n in changed if "running_" in n or "num_batches" in n}
+    assert bool(buffers) == statistics
+    assert {n.split(".")[0] for n in changed - buffers} == weights
+    assert set(zoo.store.load("network", recipe.key).tensors()) == changed
+    again = Zoo(Store(tmp_path)).obtain(recipe)
+    assert all(torch.equal(v, trained[n]) for n, v in again.net.state_dict().items())
+
+
+def test_zoo_refuses_what_is_not_planned(tmp_path):
+    with pytest.raises(SettingsError, match="not in this run's plan"):
+        Zoo(Store(tmp_path), allowed=set()).obtain(BASE)
+
+
+def test_untrained_networks_need_no_store(tmp_path):
+    zoo = Zoo(Store(tmp_path))
+    one, two = (zoo.obtain(replace(BASE, epochs=0)).net.state_dict() for _ in range(2))
+    assert all(torch.equal(one[n], two[n]) for n in one) and not list(tmp_path.iterdir())
+
+
+def test_training_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    recipe = replace(BASE, epochs=1, objective=Adversarial(THREAT, ATTACK))
+    loop.fit(build(recipe), recipe, load(recipe.data, "train"), "cpu")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_attack_in_training_is_the_one_of_the_recipe():
+    net, clean = build(BASE).eval(), batch()
+    made = pgd(net, clean.images, clean.labels, THREAT, ATTACK, generator=generator("a"))
+    assert (made - clean.images).abs().max() <= float(THREAT.eps) + 1e-6
