@@ -232,3 +232,18 @@ def test_probe_is_the_front_and_a_linear_head():
     assert isinstance(net, Probe) and tuple(net.front.stages) == ("stem", "layer1.0", "layer2.0", "layer3.0")
     assert net.head[-1].weight.shape == (10, 64) and net(images(2, *SHAPE)).shape == (2, 10)
     assert torch.allclose(net(images(2, *SHAPE)), net.head[-1](net.front(images(2, *SHAPE)).mean((2, 3))), atol=1e-6)
+
+
+def test_twin_follows_a_network_in_training():
+    from lib.models import Twin
+
+    recipe = Recipe(Data("digits"), ResNet(16, (1, 1)), epochs=0)
+    net = build(recipe)
+    twin, x = Twin(net), torch.rand(8, 1, 8, 8)
+    with torch.no_grad():
+        net.train()(x)  # statistics move
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.rand_like(parameter))
+        assert not torch.allclose(twin.copy(x), net.eval()(x), atol=1e-3), "the copy is behind"
+        assert torch.allclose(twin.follow()(x), net.eval()(x), atol=1e-4)
+    assert not any(p.requires_grad for p in twin.copy.parameters()) and not twin.copy.training

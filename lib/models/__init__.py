@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from lib.models.fold import folded, forward_flops
+from lib.models.fold import Twin, folded, forward_flops
 from lib.models.plain import cnn, vgg11
 from lib.models.resnet import resnet
 from lib.models.staged import Normalise, Staged, memory_format
@@ -16,7 +16,7 @@ from lib.recipe import CNN, VGG11, Recipe, ResNet, SettingsError, Stitch, need
 from lib.recipe import Probe as ProbeArch
 from lib.runtime import initialise_with
 
-__all__ = ["Normalise", "Probe", "Staged", "Stitched", "build", "folded", "forward_flops", "memory_format", "stitch"]
+__all__ = ["Normalise", "Probe", "Staged", "Stitched", "Twin", "build", "folded", "forward_flops", "memory_format", "stitch"]
 
 _PLAIN = {ResNet: resnet, CNN: cnn, VGG11: vgg11}
 

@@ -8,25 +8,64 @@ import itertools
 import torch
 from torch import nn
 
-from lib.models.staged import dry_run
+from lib.models.staged import dry_run, memory_format
 
 
 def folded(net: nn.Module) -> nn.Module:
-    """A copy of `net` in eval mode, in channels_last, with frozen parameters and BN folded into the convolutions.
+    """A copy of `net` in eval mode, in its `memory_format`, with frozen parameters and BN folded into the convolutions.
 
     Gives what `net.eval()` gives (to rounding) with fewer passes over memory. Folded are the neighbours Conv2d and
     BatchNorm2d in `nn.Sequential`s and the pairs that a module class names in `fold_pairs`; a folded BN leaves an
     Identity, so module names stay. Whatever else is in the network is copied as it is. `net` does not change.
     """
     net = copy.deepcopy(net).eval().requires_grad_(False)
-    for module in list(net.modules()):
+    for module, conv_name, bn_name in list(_foldable(net)):
+        conv = module._modules[conv_name]
+        weight, bias = _fold(conv, module._modules[bn_name])
+        conv.weight, conv.bias = (nn.Parameter(t, requires_grad=False) for t in (weight, bias))
+        module._modules[bn_name] = nn.Identity()
+    return net.to(memory_format=memory_format(net))
+
+
+class Twin:
+    """A folded copy of a network that is being trained: `follow()` brings it up to date without copying anew.
+
+    Attacks inside training run on it; folding costs a pass over the weights, and every attack step saves one BN forward
+    and one backward.
+    """
+
+    def __init__(self, net: nn.Module):
+        self.net, self.copy = net, folded(net)
+        made, folds = dict(self.copy.named_modules()), []
+        for name, module in net.named_modules():
+            folds += [(module._modules[c], module._modules[b], made[name]._modules[c])
+                      for owner, c, b in _foldable(module, deep=False)]
+        self.folds = folds
+        done = {id(t) for conv, bn, _ in folds for t in (*conv.parameters(), *bn.parameters(), *bn.buffers())}
+        tensors = dict(itertools.chain(self.copy.named_parameters(), self.copy.named_buffers()))
+        self.others = [(tensors[name], t) for name, t in itertools.chain(net.named_parameters(), net.named_buffers())
+                       if id(t) not in done]
+
+    @torch.no_grad()
+    def follow(self) -> nn.Module:
+        """The copy, in eval mode with frozen parameters, computing what the network would now."""
+        for conv, bn, into in self.folds:
+            weight, bias = _fold(conv, bn)
+            into.weight.copy_(weight)
+            into.bias.copy_(bias)
+        for into, tensor in self.others:
+            into.copy_(tensor)
+        return self.copy
+
+
+def _foldable(net: nn.Module, deep: bool = True):
+    """(owner, name of the convolution, name of the BN) of every pair that can be folded."""
+    for module in net.modules() if deep else [net]:
         for conv_name, bn_name in _pairs(module):
             conv, bn = module._modules[conv_name], module._modules[bn_name]
             # Exact types: a subclass or a parametrised layer may compute something else.
             if type(conv) is nn.Conv2d and type(bn) is nn.BatchNorm2d and bn.affine and bn.track_running_stats:
-                _fold(conv, bn)
-                module._modules[bn_name] = nn.Identity()
-    return net.to(memory_format=torch.channels_last)
+                yield module, conv_name, bn_name
 
 
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:
@@ -35,14 +74,12 @@ def _pairs(module: nn.Module) -> list[tuple[str, str]]:
     return list(getattr(module, "fold_pairs", ()))
 
 
-def _fold(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> None:
+def _fold(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     """BN(W x + b) = (s W) x + s (b - mean) + beta with s = gamma / sqrt(var + eps), worked out in fp64."""
     scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
     bias = -bn.running_mean.double() if conv.bias is None else conv.bias.double() - bn.running_mean.double()
     weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
-    dtype = conv.weight.dtype
-    conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    conv.bias = nn.Parameter((bn.bias.double() + scale * bias).to(dtype), requires_grad=False)
+    return weight.to(conv.weight.dtype), (bn.bias.double() + scale * bias).to(conv.weight.dtype)
 
 
 def forward_flops(net: nn.Module, image_shape: tuple[int, int, int]) -> int:

@@ -57,7 +57,8 @@ def make_optimiser(spec: Optimiser, parameters) -> torch.optim.Optimizer | None:
 
 
 def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None, text: str = "") -> list[dict]:
-    """Train `net` in place as the recipe says; returns one row per epoch (loss, accuracy in [0, 1], rate, seconds).
+    """Train `net` in place as the recipe says; returns one row per epoch (loss and its four quarters, accuracy in
+    [0, 1], rate, seconds).
 
     images: the training images, already on `device`. work: a folder for checkpoints; a training found there goes on.
     The last partial batch of an epoch is dropped. Raises TrainingDiverged naming recipe and epoch.
@@ -76,7 +77,7 @@ def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None,
             net.train(recipe.batchnorm == "train")
             started = time.monotonic()
             order = torch.randperm(len(images), generator=generator(recipe.key, "order", epoch)).to(device)
-            total = torch.zeros(2, device=device, dtype=torch.float64)
+            sums = torch.zeros(2, steps, device=device, dtype=torch.float64)
             for i in range(steps):
                 share = (epoch + i / steps) / recipe.epochs
                 rate = learning_rate(recipe.schedule, recipe.optimiser.lr, share)
@@ -92,24 +93,19 @@ def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None,
                     optimiser.zero_grad(set_to_none=True)
                     loss.backward()
                     optimiser.step()
-                with torch.no_grad():  # summed on the device: no step waits for a number
-                    total += torch.stack([loss.detach().double(), (logits.argmax(1) == batch.labels).double().mean()])
+                with torch.no_grad():  # kept on the device: no step waits for a number
+                    sums[0, i], sums[1, i] = loss.detach(), (logits.argmax(1) == batch.labels).double().mean()
                 bar.step()
-            loss, accuracy = (total / steps).tolist()
+            loss, accuracy = sums.mean(1).tolist()
             if not math.isfinite(loss):
                 raise TrainingDiverged(
                     f"{recipe.describe()}: the loss of epoch {epoch} is {loss}; lower the learning rate"
                     + (f" (last good checkpoint: {work / 'checkpoint.pt'})" if rows and work else "")
                 )
-            rows.append(
-                {
-                    "epoch": epoch,
-                    "loss": loss,
-                    "accuracy": accuracy,
-                    "rate": rate,
-                    "seconds": time.monotonic() - started,
-                }
-            )
+            quarters = [float(q.mean()) for q in sums[0].cpu().tensor_split(4) if len(q)]
+            took = time.monotonic() - started
+            row = {"epoch": epoch, "loss": loss, "accuracy": accuracy, "rate": rate, "seconds": took}
+            rows.append({**row, "quarters": quarters})
             bar.step(0, loss=loss, accuracy=accuracy)
             if work is not None and time.monotonic() - saved > CHECKPOINT_EVERY and epoch + 1 < recipe.epochs:
                 _save(net, optimiser, objective, rows, work)

@@ -1,0 +1,56 @@
+"""All claims of one paper together: corrected p-values, the error to expect, claims.json and the table shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lib import statistics
+from lib.claims.verdict import MIN_SEEDS, Judged, alpha, limit, measured
+from lib.store import write_atomic
+
+
+def with_holm(judged: Sequence[Judged]) -> list[Judged]:
+    """The claims of one paper with Holm's p-values filled in: over the claims, and over all their rows."""
+    of_claims = statistics.holm([j.p for j in judged])
+    of_rows = iter(statistics.holm([row.p for j in judged for row in j.rows]))
+    out = []
+    for j, p in zip(judged, of_claims, strict=True):
+        rows = tuple(replace(row, p_holm=float(next(of_rows))) for row in j.rows)
+        decisive = rows[j.rows.index(j.decisive)] if j.decisive else None
+        out.append(replace(j, rows=rows, decisive=decisive, p_holm=float(p)))
+    return out
+
+
+def expected_false_decisions(judged: Sequence[Judged]) -> float:
+    """At most this many false verdicts are expected among these claims, by chance alone.
+
+    Each claim that could be decided is wrongly supported or wrongly contradicted at a rate of at most 2.5 % (5 % where
+    it says that something is unchanged): one or the other, as it is either true or false.
+    """
+    return sum(max(alpha(row) for row in j.rows) for j in judged if any(row.seeds >= MIN_SEEDS for row in j.rows))
+
+
+def save(judged: Sequence[Judged], path: str | Path) -> None:
+    """Write one paper's claims.json; a reader sees the old file or the whole new one."""
+    text = json.dumps([j.to_dict() for j in with_holm(judged)], indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(Path(path), text + "\n")
+
+
+def table(judged: Sequence[Judged]):
+    """One paper's claims as a pandas DataFrame for display, each with the comparison that its verdict hangs on."""
+    import pandas as pd
+
+    rows = []
+    for j in with_holm(judged):
+        row = j.decisive
+        rows.append({
+            "claim": j.claim.id, "statement": j.claim.statement, "verdict": j.verdict,
+            "decided by": row.name if row else "", "measured": measured(row) if row else "",
+            "needed": limit(row) if row else "",
+            "seeds": row.seeds if row else None, "images": row.images if row else None,
+            "paper": j.claim.paper_value, "p": j.p, "p (Holm)": j.p_holm, "reason": j.reason,
+        })
+    return pd.DataFrame(rows).astype({"seeds": "Int64", "images": "Int64"}) if rows else pd.DataFrame()

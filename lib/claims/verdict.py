@@ -1,0 +1,256 @@
+"""The judge: one claim, the measurements handed over for it, a verdict and its reason. The rules: lib/claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from lib import statistics
+from lib.claims.sheet import Claim, Part
+from lib.recipe import SettingsError, digest, unknown
+
+MIN_SEEDS = 3
+SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
+
+@dataclass(frozen=True)
+class Precondition:
+    """Something without which no verdict counts, such as "robust networks are robust"; `detail` gives the numbers."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One instance of one part. low, high: the interval at `level` (90 % for side within, else 95 %); `passed` is True,
+    False or None (undecided); `p` the one-sided p-value of what `passed` says (None: of passing); `p_holm` the same
+    after Holm's correction over all rows of the paper; `size`: smaller, consistent or larger than the paper's number.
+    """
+
+    name: str
+    what: str
+    value: float
+    low: float
+    high: float
+    level: float
+    threshold: float
+    side: str
+    statistic: str
+    seeds: int
+    images: int
+    method: str
+    passed: bool | None
+    p: float
+    p_holm: float = math.nan
+    size: str | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with its verdict. `p` is the one-sided p-value of the verdict (undecided: of support), `decisive` the row
+    it hangs on, `margins_hash` the hash of the claim's whole text and margins as they stood."""
+
+    claim: Claim
+    verdict: str
+    reason: str
+    rows: tuple[Row, ...] = ()
+    decisive: Row | None = None
+    p: float = math.nan
+    p_holm: float = math.nan
+
+    @property
+    def margins_hash(self) -> str:
+        return digest(self.claim)
+
+    def to_dict(self) -> dict:
+        """The row of claims.json; what has no number is null."""
+        claim = self.claim
+        return _json({
+            "id": claim.id, "statement": claim.statement, "verdict": self.verdict,
+            "parts": [asdict(row) for row in self.rows],
+            "paper_value": claim.paper_value, "paper_source": claim.paper_source, "protocol": claim.protocol,
+            "figure": claim.figure, "reason": self.reason, "margins_hash": self.margins_hash,
+            "p": self.p, "p_holm": self.p_holm,
+        })
+
+
+def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profile: str,
+          preconditions: Sequence[Precondition | Mapping] = ()) -> Judged:
+    """Judge a claim.
+
+    evidence: part id -> instance name -> array: [S, m] for difference (per seed and image, in [-1, 1]) and accuracy
+    (true or false), [2, S] for ratio (numerators, denominators, above chance), [S] for seeds.
+    preconditions: `Precondition`s or mappings with their fields.
+    Raises SettingsError for evidence of unknown parts or of wrong shape: that is a mistake, not a verdict.
+    """
+    if profile not in claim.scope:
+        why = f"it can be tested at {', '.join(claim.scope)}" if claim.scope else claim.needs
+        return Judged(claim, NOT_TESTED, f"Not at profile {profile}: {why}.")
+    for part_id in evidence:
+        if part_id not in {p.id for p in claim.parts}:
+            raise unknown(f"part of claim {claim.id}", part_id, [p.id for p in claim.parts])
+    absent = [p.what for p in claim.parts if not evidence.get(p.id)]
+    if absent:
+        return Judged(claim, NOT_TESTED, f"No measurement of {'; '.join(absent)}.")
+    checks = [c if isinstance(c, Precondition) else Precondition(**c) for c in preconditions]
+    failed = [f"{c.name} ({c.detail})" if c.detail else c.name for c in checks if not c.ok]
+    if failed:
+        return Judged(claim, NOT_TESTED, f"Precondition not met: {'; '.join(failed)}.")
+
+    # How many comparisons could contradict the claim by chance: every instance of an `all`, an `any` as a whole.
+    family = sum(len(evidence[p.id]) if p.combine == "all" else 1 for p in claim.parts)
+    parts = [_judge_part(claim, part, evidence[part.id], family) for part in claim.parts]
+    rows = tuple(row for part in parts for row in part.rows)
+    for verdict in (CONTRADICTED, UNDECIDED, SUPPORTED):
+        deciding = [part for part in parts if part.verdict == verdict]
+        if deciding:
+            break
+    if verdict == CONTRADICTED:
+        part = min(deciding, key=lambda part: part.p)
+        p = min(1.0, family * part.p)
+    else:
+        part = max(deciding, key=lambda part: _known(part.p))
+        p = part.p
+    return Judged(claim, verdict, part.reason, rows, part.decisive, p)
+
+
+@dataclass(frozen=True)
+class _JudgedPart:
+    verdict: str
+    rows: tuple[Row, ...]
+    decisive: Row
+    p: float
+    reason: str
+
+
+def _judge_part(claim: Claim, part: Part, instances: Mapping[str, np.ndarray], family: int) -> _JudgedPart:
+    rows, p_pass, p_fail = [], [], []
+    for name, data in instances.items():
+        try:
+            estimate = statistics.estimate(part.statistic, data)
+        except SettingsError as error:
+            raise SettingsError(f"claim {claim.id}, part {part.id}, {name}: {error}") from None
+        row, passing, failing = _row(part, name, estimate, family)
+        rows, p_pass, p_fail = [*rows, row], [*p_pass, passing], [*p_fail, failing]
+
+    if part.combine == "any":
+        # Instances of too few seeds have been looked at too: they count among the comparisons and pass nothing.
+        p_pass = [float(p) for p in statistics.holm(
+            [_known(p) if row.seeds >= MIN_SEEDS else 1.0 for row, p in zip(rows, p_pass, strict=True)])]
+        rows = [replace(row, passed=None) if row.passed and p >= alpha(row) else row
+                for row, p in zip(rows, p_pass, strict=True)]
+        enough, ruined = any, all
+    else:
+        enough, ruined = all, any
+
+    if enough(row.passed is True for row in rows):
+        verdict, p_values, chosen = SUPPORTED, p_pass, True
+    elif ruined(row.passed is False for row in rows):
+        verdict, p_values, chosen = CONTRADICTED, p_fail, False
+    else:
+        verdict, p_values, chosen = UNDECIDED, p_pass, None
+    # The row the verdict hangs on: of an `all` the least convincing, of an `any` the most (contradicted: vice versa).
+    among = [i for i, row in enumerate(rows) if row.passed is chosen]
+    pick = min if (part.combine == "any") != (verdict == CONTRADICTED) else max
+    at = pick(among, key=lambda i: _known(p_values[i]))
+    return _JudgedPart(verdict, tuple(rows), rows[at], p_values[at], _reason(part, rows[at], verdict, family))
+
+
+def _row(part: Part, name: str, estimate: statistics.Estimate, family: int) -> tuple[Row, float, float]:
+    """The row of one instance, and its p-values for passing and for failing."""
+    level = 0.90 if part.side == "within" else 0.95
+    shown, usual = estimate(level), estimate(0.95)
+    least, most = _range(part)
+    passing = max(statistics.p_value(estimate, least, "above"), statistics.p_value(estimate, most, "below"))
+    failing = min(statistics.p_value(estimate, least, "below"), statistics.p_value(estimate, most, "above"))
+    passed = None
+    if shown.n_seeds >= MIN_SEEDS and least < shown.low and shown.high < most:
+        passed = True
+    elif shown.n_seeds >= MIN_SEEDS and _misses(part, estimate(statistics.bonferroni(0.95, family))):
+        passed = False
+    size = None
+    if part.paper_value is not None and not math.isnan(usual.low):
+        paper = part.paper_value
+        size = "smaller" if usual.high < paper else "larger" if usual.low > paper else "consistent"
+    row = Row(f"{part.id}: {name}", part.what, shown.value, shown.low, shown.high, level, part.margin, part.side,
+              part.statistic, shown.n_seeds, shown.n_images, shown.method, passed,
+              failing if passed is False else passing, size=size)
+    return row, passing, failing
+
+
+def _range(part: Part) -> tuple[float, float]:
+    """Between which values a part's true value must lie."""
+    return {"above": (part.margin, math.inf), "below": (-math.inf, part.margin),
+            "within": (-part.margin, part.margin)}[part.side]
+
+
+def _misses(part: Part, interval: statistics.Interval | Row) -> bool:
+    least, most = _range(part)
+    return interval.high < least or interval.low > most
+
+
+def alpha(row: Row) -> float:
+    """The rate of false support that one comparison may have: one bound of a 95 % interval, or of a 90 % one."""
+    return 0.05 if row.side == "within" else 0.025
+
+
+def _known(p: float) -> float:
+    return 1.0 if math.isnan(p) else p
+
+
+# -------------------------------------------------------------------------------------------------------------- words
+
+
+def _reason(part: Part, row: Row, verdict: str, family: int) -> str:
+    if verdict == SUPPORTED:
+        return ""
+    subject = f"{part.what[0].upper()}{part.what[1:]}, {row.name.split(': ', 1)[1]},"
+    seeds = f"{row.seeds} seed{'s' if row.seeds > 1 else ''}"
+    if row.seeds < MIN_SEEDS:
+        return f"{subject} is {measured(row)} from {seeds}; fewer than {MIN_SEEDS} decide nothing."
+    if math.isnan(row.low):
+        return f"{subject} is {measured(row)} for each of {seeds}, so their spread is unknown."
+    best = "at best " if part.combine == "any" else ""
+    if verdict == CONTRADICTED:
+        return f"{subject} is {best}{measured(row)}; for the claim it must be {limit(row)}."
+    if _misses(part, row) and part.combine == "all" and family > 1:
+        return (f"{subject} is {measured(row)}; for the claim it must be {limit(row)}, but one such miss among "
+                f"{family} comparisons may be chance.")
+    return f"{subject} is {best}{measured(row)}, so it may or may not be {limit(row)}."
+
+
+def limit(row: Row) -> str:
+    """What a row must be: 'more than +5.0 points'."""
+    number = _number(row.threshold, row.statistic).replace("+0.0", "0")
+    return {"above": f"more than {number}", "below": f"less than {number}",
+            "within": f"within ±{number.lstrip('+')}"}[row.side]
+
+
+def measured(row: Row) -> str:
+    """A row's value and interval: '+3.1 points (95 % interval +1.0 to +5.2)'."""
+    value = _number(row.value, row.statistic)
+    if math.isnan(row.low):
+        return value
+    low, high = (_number(x, row.statistic).split(" ")[0] for x in (row.low, row.high))
+    return f"{value} ({100 * row.level:.0f} % interval {low} to {high})"
+
+
+def _number(x: float, statistic: str) -> str:
+    if statistic == "difference":
+        return f"{100 * x:+.1f} points"
+    return f"{100 * x:.1f} %" if statistic == "accuracy" else f"{x:.3g}"
+
+
+def _json(value):
+    """Plain JSON: numbers that are none (NaN, infinite bounds) become null."""
+    if isinstance(value, dict):
+        return {k: _json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(v) for v in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,298 @@
+"""Model stitching (Balogh & Jelasity, ICML 2023): measure the cells of the plan and hand the judge its evidence.
+
+What is stitched where stands in lib/plan/stitching.py; how a stitched network is put together in
+lib/models/stitched.py; how claims are worded in claims/stitching.yaml.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from lib.plan.stitching import PAIRS, Cell, first_joints
+from lib.recipe import Recipe, Stitch
+from lib.runtime import Progress
+from lib.settings import Settings
+from lib.training.evaluation import attack_name
+from lib.training.zoo import Zoo
+
+MIXED = ("N->R", "R->N")
+
+
+@dataclass
+class Measured:
+    """Per-image outcomes of every cell; `outcomes[cell][which]` is bool [m], which in `clean`, `search`, `verify`."""
+
+    settings: Settings
+    cells: list[Cell]
+    outcomes: dict[Cell, dict[str, np.ndarray]]
+    protocols: dict[Cell, dict[str, dict]]
+    converged: dict[Cell, float] = field(default_factory=dict)
+
+    def correct(self, which: str, role: str, pair: str, joint: str = "", alpha: float = 0.0) -> np.ndarray:
+        """Outcomes [S, m] over repetitions of one kind of cell; images are the same for every repetition."""
+        rows = [
+            self.outcomes[c][which]
+            for c in self.cells
+            if (c.role, c.pair, c.joint, c.alpha) == (role, pair, joint, alpha)
+        ]
+        if not rows:
+            raise KeyError(f"no cell {role} {pair} at {joint!r}, alpha {alpha}, was measured")
+        return np.stack(rows).astype(float)
+
+    def has(self, role: str, pair: str, joint: str = "", alpha: float = 0.0, which: str = "clean") -> bool:
+        return any(
+            (c.role, c.pair, c.joint, c.alpha) == (role, pair, joint, alpha) and which in self.outcomes[c]
+            for c in self.cells
+        )
+
+    def table(self):
+        """A tidy DataFrame: a row per cell and measurement, with its protocol."""
+        import pandas as pd
+
+        rows = []
+        for cell in self.cells:
+            for which, right in self.outcomes[cell].items():
+                rows.append(
+                    {
+                        "role": cell.role,
+                        "pair": cell.pair,
+                        "joint": cell.joint,
+                        "alpha": cell.alpha,
+                        "seed": cell.seed,
+                        "measure": which,
+                        "accuracy": right.mean(),
+                        "images": len(right),
+                        "last_epoch_change": self.converged.get(cell),
+                        "batchnorm": cell.recipe.batchnorm,
+                        "network": cell.recipe.key,
+                        **self.protocols[cell][which],
+                    }
+                )
+        return pd.DataFrame(rows)
+
+
+def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Measured:
+    """Train (or load) every cell and measure it: clean, under the search attack, and under the stronger one where a
+    claim rests on it. Everything comes from the store when it is there."""
+    found = Measured(settings, cells, {}, {})
+    names = (settings.stitching.search, settings.stitching.verify)
+    with Progress(len(cells), "stitching cells", "cell") as bar:
+        for cell in cells:
+            found.outcomes[cell], found.protocols[cell] = {}, {}
+            for attack in cell.attacks:
+                outcome = zoo.outcomes(cell.recipe, settings.networks.threat, attack)
+                which = "search" if attack == names[0] else "verify"
+                found.outcomes[cell]["clean"] = outcome.table["clean"].to_numpy(bool)
+                found.outcomes[cell][which] = outcome.table["robust"].to_numpy(bool)
+                found.protocols[cell][which] = outcome.protocol
+                found.protocols[cell]["clean"] = {
+                    k: v for k, v in outcome.protocol.items() if not k.startswith(("attack", "threat", "eps", "norm"))
+                }
+            found.converged[cell] = last_change(zoo, cell.recipe)
+            bar.step(1, cell=f"{cell.role} {cell.pair} {cell.joint}")
+    return found
+
+
+def last_change(zoo: Zoo, recipe: Recipe) -> float:
+    """By which share the training loss still fell from the last quarter but one of the last epoch to the last one; NaN
+    for an untrained network."""
+    entry = zoo.store.load("network", recipe.key) if recipe.epochs else None
+    loss = entry.meta["log"][-1]["quarters"] if entry else []
+    return (loss[-2] - loss[-1]) / loss[-2] if len(loss) > 1 else float("nan")
+
+
+def self_stitch_gap(zoo: Zoo, recipe: Recipe, joint: str, images) -> float:
+    """Largest difference of logits between a network and itself stitched by an identity joint; 0 when exact, because
+    the activation is rectified already and ReLU leaves it as it is (the sheet's check 1)."""
+    from lib.models import build
+
+    net = zoo.obtain(recipe).net
+    stitched = build(Recipe(recipe.data, Stitch(joint, "identity"), parents=(recipe, recipe), epochs=0), [net, net])
+    pixels = images.pixels(slice(0, 64))
+    with torch.no_grad():
+        return float((stitched.eval().to(pixels.device)(pixels) - net(pixels)).abs().max())
+
+
+# -------------------------------------------------------------------------------------------------- for the judge
+
+
+def evidence(m: Measured) -> dict:
+    """{claim: {part: {instance: array}}}: [S, m] arrays of per-image differences (or outcomes), as the claims file
+    wants them. Clean claims read joints trained with alpha 0, robust ones alpha 1, declared before the run.
+    """
+    s = m.settings.stitching
+    first, middle, last = first_joints(m.settings), s.middle, s.joints[-1]
+    clean, robust = s.alphas[0], s.alphas[-1]
+
+    def endpoint(kind: str, which: str = "clean", shift: int = 0):
+        got = m.correct(which, "endpoint", kind)
+        return np.roll(got, -shift, axis=0)
+
+    def pair(name: str, joint: str, which: str):
+        return m.correct(which, "pair", name, joint, clean if which == "clean" else robust)
+
+    def weaker(name: str):
+        front, end, shift = PAIRS[name]
+        both = endpoint(front), endpoint(end, shift=shift)
+        return min(both, key=np.mean)
+
+    found = {
+        "C1a": {"retained": {f"{p} at {j}": pair(p, j, "clean") - 0.9 * weaker(p) for p in MIXED for j in s.joints}},
+        "C1b": {
+            "beats_untrained_front": {
+                j: pair("N->R", j, "clean") - m.correct("clean", "untrained front", "U->R", j, clean) for j in s.joints
+            },
+            "not_below_probe": {
+                f"{p} at {j}": pair(p, j, "clean") - m.correct("clean", "linear probe", p[0], j)
+                for p in MIXED
+                for j in s.joints
+            },
+        },
+    }
+    if robust == 1:  # the robust claims are about joints trained on adversarial images alone
+        r2 = pair("R->R2", middle, "verify")
+        found |= {
+            "C2a": {"same_type_above_mixed": {f"R->R2 minus {p}": r2 - pair(p, middle, "verify") for p in MIXED}},
+            "C2b": {
+                "ceiling_above_mixed": {
+                    f"{p[0]}->new minus {p}": m.correct("verify", "new end", f"{p[0]}->new", middle, 1.0)
+                    - pair(p, middle, "verify")
+                    for p in MIXED
+                }
+            },
+            "C3a": {
+                "drop": {
+                    f"{j} minus {middle}": pair("N->R", j, "verify") - pair("N->R", middle, "verify") for j in first
+                }
+            },
+            "C3b": {
+                "beats_untrained_front": {
+                    j: pair("N->R", j, "verify") - m.correct("verify", "untrained front", "U->R", j, robust)
+                    for j in first
+                }
+            },
+            "C4a": {
+                "recovers": {"R->N": pair("R->N", last, "verify") - 0.9 * endpoint("R", "verify")},
+                "rises": {f"{last} minus {middle}": pair("R->N", last, "verify") - pair("R->N", middle, "verify")},
+                "takes_the_fronts_weakness": {"N->R": pair("N->R", last, "verify")},
+                "keeps_clean": {"N->R minus N": m.correct("clean", "pair", "N->R", last, clean) - endpoint("N")},
+            },
+            "C4b": {
+                "beats_untrained_end": {
+                    "R->N minus R->U": pair("R->N", last, "verify")
+                    - m.correct("verify", "untrained end", "R->U", last, robust)
+                }
+            },
+            "C6": {
+                part: {
+                    f"{p} minus R->U": m.correct(which, "pair", p, last, robust)
+                    - m.correct(which, "untrained end", "R->U", last, robust)
+                    for p in ("R->N", "R->R2")
+                }
+                for part, which in (("same_robust", "verify"), ("same_clean", "clean"))
+            },
+        }
+    return found
+
+
+def preconditions(m: Measured, self_gap: float, warnings: list[str]) -> list[dict]:
+    """What must hold before any claim is judged: trained networks, converged joints, an exact self-stitch, a working
+    attack (`warnings` of `attack_warnings`)."""
+    from lib.statistics import accuracy
+
+    s, gates, checks = m.settings.stitching, m.settings.stitching.gates, []
+
+    def check(name: str, ok: bool, detail: str):
+        checks.append({"name": name, "ok": bool(ok), "detail": detail})
+
+    normal = accuracy(m.correct("clean", "endpoint", "N"))
+    check(
+        "normal networks are trained",
+        normal.value >= gates.normal_clean,
+        f"clean accuracy {normal.value:.1%}, at least {gates.normal_clean:.0%} needed",
+    )
+    broken = accuracy(m.correct("search", "endpoint", "N"))
+    check(
+        "normal networks are not robust",
+        broken.value <= gates.normal_robust,
+        f"robust accuracy {broken.value:.1%}, at most {gates.normal_robust:.0%} allowed",
+    )
+    good = accuracy(m.correct("clean", "endpoint", "R"))
+    check(
+        "robust networks are trained",
+        good.value >= gates.robust_clean,
+        f"clean accuracy {good.value:.1%}, at least {gates.robust_clean:.0%} needed",
+    )
+    strong = accuracy(m.correct("verify", "endpoint", "R"))
+    low = strong.low if np.isfinite(strong.low) else strong.value
+    check(
+        "robust networks are robust",
+        low >= gates.robust_robust,
+        f"lower bound of robust accuracy under {attack_name(s.verify)} {low:.1%}, "
+        f"at least {gates.robust_robust:.0%} needed",
+    )
+    worst = max((v for c, v in m.converged.items() if c.role != "endpoint" and np.isfinite(v)), default=0.0)
+    check(
+        "joints converged",
+        worst <= s.converged,
+        f"the training loss of the slowest joint fell by {worst:.1%} in the last quarter of its last epoch, "
+        f"at most {s.converged:.0%} allowed",
+    )
+    check("self-stitch is exact", self_gap == 0, f"largest difference of logits {self_gap:g}")
+    check("the attack can be trusted", not warnings, "; ".join(warnings) or "no sanity check raised a doubt")
+    return checks
+
+
+def attack_warnings(zoo: Zoo, recipe: Recipe, settings: Settings) -> list[str]:
+    """Reasons to mistrust robust accuracies of a robust network of the pool (lib.training.evaluation.sanity)."""
+    from lib.training.evaluation import sanity
+
+    return sanity(zoo.obtain(recipe).net, zoo.images(recipe.data, "test"), settings.networks.threat.norm)
+
+
+# ------------------------------------------------------------------------------------------------- for the reader
+
+
+def as_table(checks: list[dict]):
+    """The preconditions as a DataFrame: what, whether it holds, the numbers."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [{"check": c["name"], "holds": "yes" if c["ok"] else "NO", "detail": c["detail"]} for c in checks]
+    )
+
+
+def beside_controls(m: Measured, joint: str):
+    """Clean and robust accuracy with intervals of every alpha 1 cell at one joint and of the endpoints, as a DataFrame
+    with rows `what`, `measure`, `value`, `low`, `high`."""
+    import pandas as pd
+
+    from lib.statistics import accuracy
+
+    rows = []
+    wanted = dict.fromkeys(
+        (c.role, c.pair, c.joint, c.alpha)
+        for c in m.cells
+        if c.role == "endpoint" or (c.joint == joint and c.alpha == 1)
+    )
+    for role, pair, at, alpha in wanted:
+        if (role, pair) == ("endpoint", "U"):
+            continue
+        name = f"{pair.replace('->', ' → ')} alone" if role == "endpoint" else pair.replace("->", " → ")
+        strong = "verify" if m.has(role, pair, at, alpha, "verify") else "search"
+        for measure, which in (("clean", "clean"), ("robust", strong)):
+            got = accuracy(m.correct(which, role, pair, at, alpha))
+            rows.append(
+                {
+                    "what": name if role in ("endpoint", "pair") else f"{name}  ({role})",
+                    "measure": measure,
+                    "value": got.value,
+                    "low": got.low,
+                    "high": got.high,
+                    "under": which,
+                }
+            )
+    return pd.DataFrame(rows)

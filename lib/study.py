@@ -1,0 +1,174 @@
+"""What a notebook holds: its settings, the zoo, where its results go, and the judge.
+
+    from lib.study import Study
+    study = Study("stitching", globals())
+
+reads the parameters that the cells above have set (the parameters cell and papermill's injected one), refuses unknown
+or impossible ones, and gives `settings`, `zoo`, `table`, `figure`, `judge` and `close`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import types
+from pathlib import Path
+
+from lib import settings as profiles
+from lib.plan import NOTEBOOKS, plan
+from lib.recipe import SettingsError, plain, unknown
+from lib.runtime import ROOT, device, provenance, set_threads, watch_parent
+from lib.store import Store, write_atomic
+
+_KERNEL_NAMES = {"In", "Out", "get_ipython", "exit", "quit", "open"}
+
+
+def parameters(names: dict) -> dict:
+    """The notebook's parameters among its global names: plain values set before anything was imported."""
+    plain_types = (str, int, float, bool, list, tuple, dict, type(None))
+    return {
+        k: v
+        for k, v in names.items()
+        if not k.startswith("_")
+        and k not in _KERNEL_NAMES
+        and isinstance(v, plain_types)
+        and not isinstance(v, types.ModuleType)
+    }
+
+
+def overrides_of(notebook: str, given: dict) -> tuple[str, dict]:
+    """Profile and dotted overrides from a notebook's parameters.
+
+    A bare name is a setting of the notebook's own section; `overrides` holds any others by their dotted names. None
+    means: as the profile says.
+    """
+    given = dict(given)
+    profile = given.pop("profile", "smoke")
+    found = dict(given.pop("overrides", None) or {})
+    for name, value in given.items():
+        if value is not None:
+            found[f"{notebook}.{name}"] = value
+    return profile, found
+
+
+class Study:
+    """One notebook's run. Raises SettingsError before any work if a parameter is unknown or impossible."""
+
+    def __init__(self, notebook: str, names: dict):
+        if notebook not in NOTEBOOKS:
+            raise unknown("notebook", notebook, NOTEBOOKS)
+        again = isinstance(names.get("study"), Study)
+        given = parameters(names)
+        if again:  # a cell run a second time in JupyterLab: later cells' variables are no parameters
+            given = {k: v for k, v in given.items() if k in names["study"].known}
+        self.known = set(given)
+        self.notebook = notebook
+        profile, overrides = overrides_of(notebook, given)
+        self.settings = profiles.load(profile, overrides)
+        self.section = getattr(self.settings, notebook)
+        self.batch = bool(os.environ.get("REPRO_HEADLESS"))
+        watch_parent()
+        set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
+        self.device = device(self.settings.device)
+        self.cells = NOTEBOOKS[notebook](self.settings)
+        from lib.training.zoo import Zoo
+
+        tasks = plan(self.settings, (notebook,))
+        self.keys = [t.recipe.key for t in tasks if t.recipe.epochs]
+        self.zoo = Zoo(Store(), self.device, {t.recipe.key for t in tasks})
+        self.started = time.time()
+        self.seconds = time.monotonic()
+        self.claims: list = []
+        self.warnings: list[str] = []
+
+    @property
+    def folder(self) -> Path:
+        """Where results go: the run's folder in a batch run, a folder of its own when a person explores."""
+        base = ROOT / "results" if self.batch else ROOT / "results" / "interactive"
+        return Path(os.environ.get("REPRO_RESULTS") or base) / self.settings.run / self.notebook
+
+    def table(self, name: str, frame):
+        """Save a DataFrame as tables/<name>.csv and give it back."""
+        write_atomic(self.folder / "tables" / f"{name}.csv", frame.to_csv(index=False))
+        return frame
+
+    def figure(self, name: str, figure):
+        """Save a matplotlib figure as figures/<name>.png and .svg and give it back."""
+        (self.folder / "figures").mkdir(parents=True, exist_ok=True)
+        for kind in ("png", "svg"):
+            part = self.folder / "figures" / f".{name}.part.{kind}"
+            figure.savefig(part, dpi=150, bbox_inches="tight", metadata={"Date": None} if kind == "svg" else None)
+            os.replace(part, self.folder / "figures" / f"{name}.{kind}")
+        return figure
+
+    def warn(self, sentences: list[str]) -> list[str]:
+        """Print warnings and keep them for the card: they stand in the report beside the numbers. Gives them back."""
+        self.warnings += sentences
+        for sentence in sentences:
+            print("warning:", sentence)
+        return sentences
+
+    def judge(self, evidence: dict, preconditions: list):
+        """Judge the notebook's claims from evidence {claim: {part: {instance: array}}}; returns the table shown."""
+        from lib import claims
+
+        self.claims = [
+            claims.judge(claim, evidence.get(claim.id, {}), self.settings.profile, preconditions)
+            for claim in claims.load(self.notebook).claims
+        ]
+        return claims.table(self.claims)
+
+    def close(self):
+        """Write claims.json and card.json, print what the run cost."""
+        from lib import claims
+        from lib.training import price
+
+        trained = set(self.zoo.trained_here)
+        tasks = plan(self.settings, (self.notebook,))
+        flops = sum(price.training(t.recipe) for t in tasks if t.recipe.epochs)
+        seconds = time.monotonic() - self.seconds
+        metas = [self.zoo.store.load("network", key) for key in self.keys]
+        training_seconds = sum(m.meta["seconds"] for m in metas if m)
+        card = {
+            "notebook": self.notebook,
+            "profile": self.settings.profile,
+            "run": self.settings.run,
+            "status": "ok",
+            "parameters": plain(self.section),
+            "networks_section": plain(self.settings.networks),
+            "overrides": dict(self.settings.overrides),
+            "seeds": self.section.seeds,
+            "seconds": seconds,
+            "flops": flops,
+            "training_seconds": training_seconds,
+            "networks": self.keys,
+            "trained_here": len(trained),
+            "started": _stamp(self.started),
+            "finished": _stamp(time.time()),
+            "warnings": self.warnings,
+            "expected_false_decisions": claims.expected_false_decisions(self.claims),
+            **provenance(self.device),
+        }
+        claims.save(self.claims, self.folder / "claims.json")
+        write_atomic(self.folder / "card.json", json.dumps(card, indent=1))
+        print(
+            f"{len(self.keys)} networks, {len(trained)} of them trained in this run; all of them took "
+            f"{training_seconds / 60:.1f} min and about {flops / 1e15:.2g} PFLOP; this notebook {seconds:.0f} s on "
+            f"{card['device']} with {card['threads']} threads; commit {card['commit']}; results in {_short(self.folder)}"
+        )
+
+
+def _stamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def check(notebook: str, profile: str, given: dict):
+    """The settings a notebook would run with; raises SettingsError as the notebook would, without running it."""
+    if "overrides" in given and not isinstance(given["overrides"], (dict, type(None))):
+        raise SettingsError(f"overrides = {given['overrides']!r} is not possible: it must be a dictionary")
+    return profiles.load(*overrides_of(notebook, {"profile": profile, **given}))

@@ -1,0 +1,296 @@
+"""Claims: the file's checks, each rule of the judge, its false decisions by simulation, and what is written."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lib import claims
+from lib.claims import Claim, Part, Precondition, judge
+from lib.recipe import SettingsError
+
+IMAGES = 400
+
+
+def part(name="gain", **changes) -> Part:
+    return Part(**{"id": name, "what": f"the {name}", "statistic": "difference", "side": "above", "margin": 0.05,
+                   **changes})
+
+
+def claim(*parts, **changes) -> Claim:
+    return Claim(**{"id": "C1a", "statement": "A gains on B.", "paper_value": "number not found",
+                    "paper_source": "abstract", "protocol": "as it is done", "scope": ("laptop",),
+                    "parts": parts or (part(),), **changes})
+
+
+def data(mean, seeds=3, spread=0.01, images=IMAGES):
+    """Differences [seeds, images] of exactly this mean, whose interval is about +-3 points wide."""
+    d = np.zeros((seeds, images))
+    for s, shift in enumerate(np.linspace(-spread, spread, seeds)):
+        plus = round(images * (abs(mean + shift)))
+        d[s, :plus] = np.sign(mean + shift)
+    return d
+
+
+def verdict(c, evidence, profile="laptop", preconditions=()):
+    return judge(c, evidence, profile, preconditions)
+
+
+# ------------------------------------------------------------------------------------------------------------- judging
+
+
+@pytest.mark.parametrize("side, margin, mean, wanted", [
+    ("above", 0.05, 0.15, "supported"), ("above", 0.05, 0.06, "undecided"), ("above", 0.05, -0.05, "contradicted"),
+    ("below", 0.05, -0.05, "supported"), ("below", 0.05, 0.06, "undecided"), ("below", 0.05, 0.15, "contradicted"),
+    ("within", 0.05, 0.002, "supported"), ("within", 0.05, 0.05, "undecided"), ("within", 0.05, 0.15, "contradicted"),
+    ("within", 0.05, -0.15, "contradicted"),
+])
+def test_each_side(side, margin, mean, wanted):
+    got = verdict(claim(part(side=side, margin=margin)), {"gain": {"x": data(mean)}})
+    assert got.verdict == wanted
+    assert got.rows[0].passed is {"supported": True, "undecided": None, "contradicted": False}[wanted]
+    assert bool(got.reason) == (wanted != "supported")
+
+
+def test_within_is_judged_by_90_percent_and_contradicted_by_95():
+    values = np.array([-1.0, 0.0, 1.0])  # half-widths: 90 % 1.69, 95 % 2.48
+    two = part(statistic="seeds", side="within", margin=2.0)
+    got = verdict(claim(two), {"gain": {"x": values}})
+    assert got.verdict == "supported" and got.rows[0].level == 0.9 and got.rows[0].p < 0.05
+    assert verdict(claim(two), {"gain": {"x": values + 4.0}}).verdict == "undecided"
+    assert verdict(claim(two), {"gain": {"x": values + 4.6}}).verdict == "contradicted"
+
+
+def test_reasons_name_the_instance_and_its_numbers():
+    evidence = {"gain": {"stem": data(0.15), "layer2.0": data(-0.05)}}
+    got = verdict(claim(), evidence)
+    assert got.verdict == "contradicted" and got.decisive.name == "gain: layer2.0"
+    assert got.reason.startswith("The gain, layer2.0, is -5.0 points (95 % interval -")
+    assert got.reason.endswith("for the claim it must be more than +5.0 points.")
+    got = verdict(claim(), {"gain": {"stem": data(0.15), "layer2.0": data(0.06)}})
+    assert got.verdict == "undecided" and "layer2.0, is +6.0 points" in got.reason
+    assert got.reason.endswith("so it may or may not be more than +5.0 points.")
+    zero = verdict(claim(part(statistic="accuracy", side="below")), {"gain": {"N->R": np.ones((3, 200))}})
+    assert zero.verdict == "contradicted" and "N->R, is 100.0 %" in zero.reason and "less than 5.0 %" in zero.reason
+
+
+def test_order_of_the_rules():
+    good, bad = {"gain": {"x": data(0.15)}}, Precondition("robust networks are robust", False, "20 %, 25 % needed")
+    got = verdict(claim(), {}, "test", [bad])
+    assert got.verdict == "not tested" and "profile test" in got.reason and "laptop" in got.reason
+    assert verdict(claim(), {}, preconditions=[bad]).reason == "No measurement of the gain."
+    assert verdict(claim(), {"gain": {}}).verdict == "not tested"
+    got = verdict(claim(), good, preconditions=[Precondition("a", True), bad, Precondition("exact", False)])
+    assert got.verdict == "not tested" and not got.rows
+    assert got.reason == "Precondition not met: robust networks are robust (20 %, 25 % needed); exact."
+    assert verdict(claim(), good, preconditions=[{"name": "a", "ok": True, "detail": ""}]).verdict == "supported"
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("mean", [-0.3, 0.3])
+def test_fewer_than_three_seeds_decide_nothing(seeds, mean):
+    got = verdict(claim(), {"gain": {"x": data(mean, seeds, spread=0)}})
+    assert got.verdict == "undecided" and "fewer than 3" in got.reason
+    assert claims.expected_false_decisions([got]) == 0
+    got = verdict(claim(part(combine="any")), {"gain": {"x": data(mean, seeds, spread=0)}})
+    assert got.verdict == "undecided"
+
+
+def test_no_spread_over_seeds_is_no_certainty():
+    got = verdict(claim(part(statistic="seeds")), {"gain": {"x": np.full(5, 0.3)}})
+    assert got.verdict == "undecided" and "spread is unknown" in got.reason
+    json.dumps(got.to_dict(), allow_nan=False)
+
+
+def test_all_parts_must_hold_and_one_contradicts():
+    two = claim(part("a"), part("b", side="below"))
+    yes, no, open_ = data(0.15), data(-0.05), data(0.06)
+    assert verdict(two, {"a": {"x": yes}, "b": {"x": no}}).verdict == "supported"
+    assert verdict(two, {"a": {"x": open_}, "b": {"x": no}}).verdict == "undecided"
+    got = verdict(two, {"a": {"x": open_}, "b": {"x": yes}})
+    assert got.verdict == "contradicted" and got.decisive.name == "b: x" and len(got.rows) == 2
+    assert "b" in verdict(two, {"a": {"x": yes}}).reason
+
+
+def test_all_allows_for_having_looked_at_many():
+    values = np.array([-0.6, -0.5, -0.4, -0.7, -0.3])  # below 0 at 95 %, and not at Bonferroni's level of many
+    near = part(statistic="seeds", margin=-0.3)
+    wanted = {1: "contradicted", 20: "undecided"}
+    for n, expected in wanted.items():
+        evidence = {"gain": {f"x{i}": values + 10 * (i > 0) for i in range(n)}}
+        got = verdict(claim(near), evidence)
+        assert got.verdict == expected
+    assert "one such miss among 20 comparisons may be chance" in got.reason
+
+
+def test_any_needs_one_after_holm_and_is_contradicted_by_all():
+    values = np.array([0.5, 0.6, 0.4, 0.7, 0.3])
+    some = part(statistic="seeds", margin=0.3, combine="any")
+    alone = verdict(claim(some), {"gain": {"x": values}})
+    assert alone.verdict == "supported" and alone.p == pytest.approx(0.0237, abs=1e-3)
+    many = verdict(claim(some), {"gain": {"x": values, "y": values - 0.3, "z": values - 0.25}})
+    assert many.verdict == "undecided" and many.decisive.name == "gain: x" and many.p == pytest.approx(3 * alone.p)
+    none = verdict(claim(some), {"gain": {"x": values - 1, "y": values - 2}})
+    assert none.verdict == "contradicted" and "at best" in none.reason and none.decisive.name == "gain: x"
+
+
+def test_false_decisions_stay_at_their_level():
+    """Four instances of five seeds with a common seed effect, the truth on the margin: every verdict is false."""
+    rng, repeats = np.random.default_rng(1), 400
+    any_of = claim(part(statistic="seeds", margin=0.0, combine="any"))
+    all_of = claim(part(statistic="seeds", margin=0.0))
+    same = claim(part(statistic="seeds", side="within", margin=3.0))
+    false = dict.fromkeys(("any", "uncorrected any", "all contradicted", "uncorrected all", "all", "within"), 0)
+    for _ in range(repeats):
+        shared = rng.normal(0, 0.3, 5)
+        values = [shared + rng.normal(0, 1, 5) for _ in range(4)]
+
+        def judged(c, *shifts, values=values):
+            instances = {str(k): v + d for k, (v, d) in enumerate(zip(values, shifts, strict=True))}
+            return judge(c, {"gain": instances}, "laptop")
+
+        best = judged(any_of, 0, 0, 0, 0)
+        false["any"] += best.verdict == "supported"
+        false["uncorrected any"] += any(row.low > 0 for row in best.rows)
+        false["uncorrected all"] += any(row.high < 0 for row in best.rows)
+        false["all contradicted"] += judged(all_of, 0, 0, 0, 0).verdict == "contradicted"
+        false["all"] += judged(all_of, 0, 5, 5, 5).verdict == "supported"
+        false["within"] += judged(same, 3, 0, 0, 0).verdict == "supported"
+    rates = {name: n / repeats for name, n in false.items()}
+    assert max(rates["any"], rates["all contradicted"], rates["all"]) <= 0.035 and rates["within"] <= 0.065, rates
+    assert min(rates["uncorrected any"], rates["uncorrected all"]) > 0.05, rates
+
+
+def test_agreement_with_the_papers_size_is_its_own_field():
+    for value, wanted in ((0.30, "smaller"), (0.15, "consistent"), (0.02, "larger"), (None, None)):
+        got = verdict(claim(part(paper_value=value)), {"gain": {"x": data(0.15)}})
+        assert got.verdict == "supported" and got.rows[0].size == wanted
+
+
+def test_mistakes_in_evidence_are_errors():
+    with pytest.raises(SettingsError, match="unknown part of claim C1a 'gian'; did you mean 'gain'"):
+        verdict(claim(), {"gian": {"x": data(0.1)}})
+    with pytest.raises(SettingsError, match="claim C1a, part gain, stem: d = of shape"):
+        verdict(claim(), {"gain": {"stem": np.zeros(3)}})
+
+
+# ------------------------------------------------------------------------------------------------- a paper's claims
+
+
+def judged_paper():
+    texts = [claim(id=f"C{i}") for i in (1, 2, 3)]
+    return [verdict(texts[0], {"gain": {"x": data(0.15), "y": data(0.12)}}),
+            verdict(texts[1], {"gain": {"x": data(-0.05)}}), verdict(texts[2], {}, "test")]
+
+
+def test_what_is_saved(tmp_path):
+    path = tmp_path / "deep" / "claims.json"
+    claims.save(judged_paper(), path)
+    claims.save(judged_paper(), path)
+    rows = json.loads(path.read_text())
+    assert [row["verdict"] for row in rows] == ["supported", "contradicted", "not tested"]
+    assert {"id", "statement", "verdict", "parts", "paper_value", "paper_source", "protocol", "figure", "reason",
+            "margins_hash"} <= set(rows[0])
+    assert {"name", "value", "low", "high", "threshold", "side", "seeds", "images", "passed", "p",
+            "p_holm"} <= set(rows[0]["parts"][0])
+    first = rows[0]["parts"][0]
+    assert (first["name"], first["seeds"], first["images"], first["passed"]) == ("gain: x", 3, IMAGES, True)
+    assert first["value"] == pytest.approx(0.15, abs=2e-3)
+    assert rows[2]["parts"] == [] and rows[2]["p"] is None
+    assert all(part["p"] <= part["p_holm"] for row in rows for part in row["parts"])
+    assert [p.name for p in path.parent.iterdir()] == ["claims.json"]
+
+
+def test_table_and_expected_false_decisions():
+    judged = judged_paper()
+    shown = claims.table(judged)
+    assert list(shown["claim"]) == ["C1", "C2", "C3"] and shown["measured"][0].startswith("+12.0 points")
+    assert shown["needed"][0] == "more than +5.0 points" and shown["measured"][2] == ""
+    assert (shown["p (Holm)"][:2] >= shown["p"][:2]).all()
+    assert claims.expected_false_decisions(judged) == pytest.approx(0.05)
+    same = verdict(claim(part(side="within")), {"gain": {"x": data(0.001)}})
+    assert claims.expected_false_decisions([same]) == pytest.approx(0.05)
+    assert claims.table([]).empty and claims.expected_false_decisions([]) == 0
+
+
+def test_the_hash_covers_text_and_margins():
+    base = verdict(claim(), {}).margins_hash
+    assert base == verdict(claim(), {"gain": {"x": data(0.1)}}).margins_hash
+    for other in (claim(part(margin=0.049)), claim(statement="A gains a lot on B."), claim(part(combine="any")),
+                  claim(scope=("gpu", "laptop")), claim(protocol="otherwise")):
+        assert verdict(other, {}).margins_hash != base
+
+
+# ------------------------------------------------------------------------------------------------------- claims files
+
+GOOD = """
+paper: {title: T, authors: A, venue: V, key: k}
+claims:
+  - id: C1
+    statement: S
+    paper_value: 0.5
+    paper_source: Table 1
+    protocol: P
+    scope: [laptop]
+    parts:
+      - {id: gain, what: the gain, statistic: difference, side: above, margin: 0.02}
+"""
+
+
+def read(tmp_path, text):
+    path = tmp_path / "paper.yaml"
+    path.write_text(text)
+    return claims.load(path)
+
+
+def test_a_good_file(tmp_path):
+    paper = read(tmp_path, GOOD)
+    assert paper["C1"].parts[0].combine == "all" and [c.id for c in paper] == ["C1"]
+    with pytest.raises(SettingsError, match="unknown claim 'C2'"):
+        paper["C2"]
+
+
+@pytest.mark.parametrize("old, new, message", [
+    ("margin: 0.02", "margin: 2", r"claim C1, part gain: margin = 2 is not possible.*from -1 to 1"),
+    ("margin: 0.02", "margin: yes", "margin = True"),
+    ("margin: 0.02", "margn: 0.02", "part gain: 'margn'; did you mean 'margin'"),
+    (", margin: 0.02", "", "claim C1, part gain = without margin"),
+    ("side: above", "side: abov", "side 'abov'; did you mean 'above'"),
+    ("difference, side: above", "accuracy, side: within", "side within"),
+    ("statistic: difference", "statistic: diff", "did you mean 'difference'"),
+    ("statement: S", "statement: ''", "claim C1: statement = '' is not possible: it must be text"),
+    ("statement: S", "statment: S", "claim C1: 'statment'; did you mean 'statement'"),
+    ("scope: [laptop]", "scope: [labtop]", "did you mean 'laptop'"),
+    ("scope: [laptop]", "scope: laptop", "it must be a list"),
+    ("scope: [laptop]", "scope: []", "needs = empty"),
+    ("id: C1\n", "id: one\n", "id = one"),
+    ("claims:", "clams:", "it must be a mapping of exactly paper and claims"),
+    ("key: k}", "key: k", "paper.yaml is not YAML at line"),
+    ("venue: V, ", "", "paper = without venue"),
+])
+def test_each_mistake_is_named(tmp_path, old, new, message):
+    assert old in GOOD
+    with pytest.raises(SettingsError, match=message) as error:
+        read(tmp_path, GOOD.replace(old, new))
+    assert "paper.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unknown_papers_and_doubled_ids(tmp_path):
+    with pytest.raises(SettingsError, match="did you mean 'stitching'"):
+        claims.load("stiching")
+    with pytest.raises(SettingsError, match="claim ids = C1 "):
+        read(tmp_path, GOOD + GOOD.split("claims:\n")[1])
+
+
+def test_the_stitching_claims():
+    paper = claims.load("stitching")
+    assert [c.id for c in paper] == ["C1a", "C1b", "C2a", "C2b", "C3a", "C3b", "C4a", "C4b", "C5", "C6", "C7"]
+    for c in paper:
+        assert judge(c, {}, "test").verdict == "not tested"
+        assert set(c.scope) in (set(), {"smoke", "laptop", "gpu", "paper"})
+        assert judge(c, {}, "laptop").reason.startswith("No measurement" if c.scope else "Not at profile laptop: ")
+    probe = replace(paper["C6"], id="C9")
+    equal = {p.id: {"R->N minus R->U": data(0.0)} for p in probe.parts}
+    assert judge(probe, equal, "laptop").verdict == "supported" and not math.isnan(judge(probe, equal, "laptop").p)
