@@ -125,75 +125,57 @@ def evidence(m: Measured) -> dict:
     """
     s = m.settings.stitching
     first, middle, last = first_joints(m.settings), s.middle, s.joints[-1]
-    clean, robust = s.alphas[0], s.alphas[-1]
+    found: dict[str, dict] = {}
 
-    def endpoint(kind: str, which: str = "clean", shift: int = 0):
-        got = m.correct(which, "endpoint", kind)
-        return np.roll(got, -shift, axis=0)
+    def endpoint(kind: str, which: str = "clean"):
+        return m.correct(which, "endpoint", kind)
 
-    def pair(name: str, joint: str, which: str):
-        return m.correct(which, "pair", name, joint, clean if which == "clean" else robust)
+    def clean(pair: str, joint: str, role: str = "pair"):
+        return m.correct("clean", role, pair, joint, 0.0)
 
-    def weaker(name: str):
-        front, end, shift = PAIRS[name]
-        both = endpoint(front), endpoint(end, shift=shift)
-        return min(both, key=np.mean)
+    def robust(pair: str, joint: str, role: str = "pair", which: str = "verify"):
+        return m.correct(which, role, pair, joint, 1.0)
 
-    found = {
-        "C1a": {"retained": {f"{p} at {j}": pair(p, j, "clean") - 0.9 * weaker(p) for p in MIXED for j in s.joints}},
-        "C1b": {
+    def weaker(pair: str):
+        return min((endpoint(kind) for kind in PAIRS[pair][:2]), key=np.mean)
+
+    if 0 in s.alphas:
+        found["C1a"] = {"retained": {f"{p} at {j}": clean(p, j) - 0.9 * weaker(p) for p in MIXED for j in s.joints}}
+        found["C1b"] = {
             "beats_untrained_front": {
-                j: pair("N->R", j, "clean") - m.correct("clean", "untrained front", "U->R", j, clean) for j in s.joints
+                j: clean("N->R", j) - clean("U->R", j, "untrained front") for j in s.joints
             },
             "not_below_probe": {
-                f"{p} at {j}": pair(p, j, "clean") - m.correct("clean", "linear probe", p[0], j)
-                for p in MIXED
-                for j in s.joints
+                f"{p} at {j}": clean(p, j) - clean(p[0], j, "linear probe") for p in MIXED for j in s.joints
             },
-        },
-    }
-    if robust == 1:  # the robust claims are about joints trained on adversarial images alone
-        r2 = pair("R->R2", middle, "verify")
-        found |= {
-            "C2a": {"same_type_above_mixed": {f"R->R2 minus {p}": r2 - pair(p, middle, "verify") for p in MIXED}},
-            "C2b": {
-                "ceiling_above_mixed": {
-                    f"{p[0]}->new minus {p}": m.correct("verify", "new end", f"{p[0]}->new", middle, 1.0)
-                    - pair(p, middle, "verify")
-                    for p in MIXED
-                }
-            },
-            "C3a": {
-                "drop": {
-                    f"{j} minus {middle}": pair("N->R", j, "verify") - pair("N->R", middle, "verify") for j in first
-                }
-            },
-            "C3b": {
-                "beats_untrained_front": {
-                    j: pair("N->R", j, "verify") - m.correct("verify", "untrained front", "U->R", j, robust)
-                    for j in first
-                }
-            },
-            "C4a": {
-                "recovers": {"R->N": pair("R->N", last, "verify") - 0.9 * endpoint("R", "verify")},
-                "rises": {f"{last} minus {middle}": pair("R->N", last, "verify") - pair("R->N", middle, "verify")},
-                "takes_the_fronts_weakness": {"N->R": pair("N->R", last, "verify")},
-                "keeps_clean": {"N->R minus N": m.correct("clean", "pair", "N->R", last, clean) - endpoint("N")},
-            },
-            "C4b": {
-                "beats_untrained_end": {
-                    "R->N minus R->U": pair("R->N", last, "verify")
-                    - m.correct("verify", "untrained end", "R->U", last, robust)
-                }
-            },
-            "C6": {
-                part: {
-                    f"{p} minus R->U": m.correct(which, "pair", p, last, robust)
-                    - m.correct(which, "untrained end", "R->U", last, robust)
-                    for p in ("R->N", "R->R2")
-                }
-                for part, which in (("same_robust", "verify"), ("same_clean", "clean"))
-            },
+        }
+    if 1 in s.alphas:
+        same_type = robust("R->R2", middle)
+        found["C2a"] = {"same_type_above_mixed": {f"R->R2 minus {p}": same_type - robust(p, middle) for p in MIXED}}
+        found["C2b"] = {
+            "ceiling_above_mixed": {
+                f"{p[0]}->new minus {p}": robust(f"{p[0]}->new", middle, "new end") - robust(p, middle) for p in MIXED
+            }
+        }
+        found["C3a"] = {"drop": {f"{j} minus {middle}": robust("N->R", j) - robust("N->R", middle) for j in first}}
+        found["C3b"] = {
+            "beats_untrained_front": {j: robust("N->R", j) - robust("U->R", j, "untrained front") for j in first}
+        }
+        recovered, untrained_end = robust("R->N", last), robust("R->U", last, "untrained end")
+        found["C4a"] = {
+            "recovers": {"R->N": recovered - 0.9 * endpoint("R", "verify")},
+            "rises": {f"{last} minus {middle}": recovered - robust("R->N", middle)},
+            "takes_the_fronts_weakness": {"N->R": robust("N->R", last)},
+        }
+        if 0 in s.alphas:
+            found["C4a"]["keeps_clean"] = {"N->R minus N": clean("N->R", last) - endpoint("N")}
+        found["C4b"] = {"beats_untrained_end": {"R->N minus R->U": recovered - untrained_end}}
+        found["C6"] = {
+            part: {
+                f"{p} minus R->U": robust(p, last, which=which) - robust("R->U", last, "untrained end", which)
+                for p in ("R->N", "R->R2")
+            }
+            for part, which in (("same_robust", "verify"), ("same_clean", "clean"))
         }
     return found
 

@@ -155,7 +155,8 @@ class Study:
         print(
             f"{len(self.keys)} networks, {len(trained)} of them trained in this run; all of them took "
             f"{training_seconds / 60:.1f} min and about {flops / 1e15:.2g} PFLOP; this notebook {seconds:.0f} s on "
-            f"{card['device']} with {card['threads']} threads; commit {card['commit']}; results in {_short(self.folder)}"
+            f"{card['device']} with {card['threads']} threads; commit {card['commit']}; "
+            f"results in {_short(self.folder)}"
         )
 
 

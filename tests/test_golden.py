@@ -10,11 +10,27 @@ import torch
 
 from lib.data import load
 from lib.models import build
-from lib.recipe import NUMERICS, PGD, TRADES, Adversarial, CrossEntropy, Data, Optimiser, Recipe, ResNet, Schedule, Threat
+from lib.recipe import (
+    NUMERICS,
+    PGD,
+    TRADES,
+    Adversarial,
+    CrossEntropy,
+    Data,
+    Optimiser,
+    Recipe,
+    ResNet,
+    Schedule,
+    Threat,
+)
 from lib.training.loop import fit
 
 THREAT, ATTACK = Threat("linf", "0.15"), PGD(2, "0.1")
-OBJECTIVES = {"clean": CrossEntropy(), "adversarial": Adversarial(THREAT, ATTACK, 0.5), "trades": TRADES(THREAT, ATTACK)}
+OBJECTIVES = {
+    "clean": CrossEntropy(),
+    "adversarial": Adversarial(THREAT, ATTACK, 0.5),
+    "trades": TRADES(THREAT, ATTACK),
+}
 GOLDEN = {1: {}}
 
 

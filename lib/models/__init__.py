@@ -16,7 +16,18 @@ from lib.recipe import CNN, VGG11, Recipe, ResNet, SettingsError, Stitch, need
 from lib.recipe import Probe as ProbeArch
 from lib.runtime import initialise_with
 
-__all__ = ["Normalise", "Probe", "Staged", "Stitched", "Twin", "build", "folded", "forward_flops", "memory_format", "stitch"]
+__all__ = [
+    "Normalise",
+    "Probe",
+    "Staged",
+    "Stitched",
+    "Twin",
+    "build",
+    "folded",
+    "forward_flops",
+    "memory_format",
+    "stitch",
+]
 
 _PLAIN = {ResNet: resnet, CNN: cnn, VGG11: vgg11}
 

@@ -17,7 +17,7 @@ import torch
 from lib.data import ImageSet, augment
 from lib.models import memory_format
 from lib.recipe import Optimiser, Recipe, Schedule
-from lib.runtime import Progress, autocast, generator
+from lib.runtime import Progress, autocast, generator, initialise_with
 from lib.training.objectives import Batch, Moment, of
 
 CHECKPOINT_EVERY = 5.0  # seconds at least between two checkpoints: small networks have epochs of a second
@@ -58,7 +58,7 @@ def make_optimiser(spec: Optimiser, parameters) -> torch.optim.Optimizer | None:
 
 def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None, text: str = "") -> list[dict]:
     """Train `net` in place as the recipe says; returns one row per epoch (loss and its four quarters, accuracy in
-    [0, 1], rate, seconds).
+    [0, 1], seconds).
 
     images: the training images, already on `device`. work: a folder for checkpoints; a training found there goes on.
     The last partial batch of an epoch is dropped. Raises TrainingDiverged naming recipe and epoch.
@@ -74,28 +74,9 @@ def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None,
     saved = time.monotonic()
     with Progress((recipe.epochs - len(rows)) * steps, text or recipe.describe(), "step") as bar:
         for epoch in range(len(rows), recipe.epochs):
-            net.train(recipe.batchnorm == "train")
             started = time.monotonic()
-            order = torch.randperm(len(images), generator=generator(recipe.key, "order", epoch)).to(device)
-            sums = torch.zeros(2, steps, device=device, dtype=torch.float64)
-            for i in range(steps):
-                share = (epoch + i / steps) / recipe.epochs
-                rate = learning_rate(recipe.schedule, recipe.optimiser.lr, share)
-                batch = _batch(
-                    images, order[i * recipe.batch_size : (i + 1) * recipe.batch_size], recipe, epoch, i, layout
-                )
-                moment = Moment(epoch, epoch * steps + i, share, recipe.precision)
-                with autocast(device, recipe.precision):
-                    loss, logits = objective(net, batch, moment)
-                if optimiser is not None:
-                    for group in optimiser.param_groups:
-                        group["lr"] = rate
-                    optimiser.zero_grad(set_to_none=True)
-                    loss.backward()
-                    optimiser.step()
-                with torch.no_grad():  # kept on the device: no step waits for a number
-                    sums[0, i], sums[1, i] = loss.detach(), (logits.argmax(1) == batch.labels).double().mean()
-                bar.step()
+            with initialise_with(recipe.key, "layers", epoch):  # dropout draws from torch's global generator
+                sums = _epoch(net, recipe, images, objective, optimiser, epoch, layout, bar)
             loss, accuracy = sums.mean(1).tolist()
             if not math.isfinite(loss):
                 raise TrainingDiverged(
@@ -104,13 +85,37 @@ def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None,
                 )
             quarters = [float(q.mean()) for q in sums[0].cpu().tensor_split(4) if len(q)]
             took = time.monotonic() - started
-            row = {"epoch": epoch, "loss": loss, "accuracy": accuracy, "rate": rate, "seconds": took}
+            row = {"epoch": epoch, "loss": loss, "accuracy": accuracy, "seconds": took}
             rows.append({**row, "quarters": quarters})
             bar.step(0, loss=loss, accuracy=accuracy)
             if work is not None and time.monotonic() - saved > CHECKPOINT_EVERY and epoch + 1 < recipe.epochs:
                 _save(net, optimiser, objective, rows, work)
                 saved = time.monotonic()
     return rows
+
+
+def _epoch(net, recipe: Recipe, images: ImageSet, objective, optimiser, epoch: int, layout, bar: Progress):
+    """One epoch; returns loss and accuracy of every step, [2, steps] on the device."""
+    device, size = images.labels.device, recipe.batch_size
+    steps = len(images) // size
+    order = torch.randperm(len(images), generator=generator(recipe.key, "order", epoch)).to(device)
+    sums = torch.zeros(2, steps, device=device, dtype=torch.float64)
+    net.train(recipe.batchnorm == "train")
+    for i in range(steps):
+        share = (epoch + i / steps) / recipe.epochs
+        batch = _batch(images, order[i * size : (i + 1) * size], recipe, epoch, i, layout)
+        with autocast(device, recipe.precision):
+            loss, logits = objective(net, batch, Moment(epoch, epoch * steps + i, share, recipe.precision))
+        if optimiser is not None:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(recipe.schedule, recipe.optimiser.lr, share)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+        with torch.no_grad():  # kept on the device: no step waits for a number
+            sums[0, i], sums[1, i] = loss.detach(), (logits.argmax(1) == batch.labels).double().mean()
+        bar.step()
+    return sums
 
 
 def _batch(images: ImageSet, chosen, recipe: Recipe, epoch: int, i: int, layout) -> Batch:

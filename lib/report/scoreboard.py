@@ -1,0 +1,119 @@
+"""The scoreboard of a results folder, and the table of claims in the README."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+from lib.report.words import VERDICTS, interval, template, unit, words
+from lib.runtime import ROOT
+from lib.store import write_atomic
+
+PROFILES = ("test", "smoke", "laptop", "gpu", "paper")  # the order of columns; other runs follow by name
+BIGGEST_FIGURE = 500_000  # bytes; a bigger one is linked, so that the scoreboard opens on a phone
+
+
+def _read(path: Path, missing):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return missing
+
+
+def _figure(folder: Path, name: str) -> dict | None:
+    """A claim's figure: where it lies, and the picture itself unless it is very big."""
+    if not name:
+        return None
+    for path in (folder / name, folder / "figures" / name, folder / "figures" / f"{name}.png"):
+        if path.is_file():
+            kind = {".png": "png", ".svg": "svg+xml", ".jpg": "jpeg"}.get(path.suffix)
+            small = kind and path.stat().st_size <= BIGGEST_FIGURE
+            data = f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}" if small else None
+            return {"name": path.stem, "href": path.relative_to(folder.parent).as_posix(), "data": data}
+    return None
+
+
+def _notebook(folder: Path) -> dict:
+    """All that the scoreboard says about one notebook. Claims of a run that failed are not shown: they may be old."""
+    card = _read(folder / "card.json", {"status": "failed", "error": "It stopped before its last cell."})
+    ok = card.get("status") == "ok"
+    claims = _read(folder / "claims.json", []) if ok else []
+    figures = {claim["figure"]: figure for claim in claims if (figure := _figure(folder, claim.get("figure")))}
+    pages = [name for name in ("notebook.html", "notebook.ipynb") if (folder / name).exists()]
+    files = [*sorted(folder.glob("tables/*.csv")), *sorted(folder.glob("*.json")), *sorted(folder.glob("*.ipynb"))]
+    return {"name": folder.name, "title": card.get("title") or folder.name.replace("_", " ").capitalize(), "ok": ok,
+            "card": card, "page": f"{folder.name}/{pages[0]}" if pages else None, "files": files,
+            "claims": claims, "figures": figures, "counts": Counter(claim["verdict"] for claim in claims)}
+
+
+def _notebooks(folder: Path) -> list[dict]:
+    marks = ("card.json", "claims.json", "notebook.html", "notebook.ipynb")
+    return [_notebook(f) for f in sorted(Path(folder).iterdir()) if f.is_dir() and any((f / m).exists() for m in marks)]
+
+
+def index(folder: Path) -> Path:
+    """Write the scoreboard `index.html` of a results folder from what lies there; returns its path."""
+    folder = Path(folder)
+    notebooks = _notebooks(folder)
+    counts = Counter()
+    for notebook in notebooks:
+        counts.update(notebook["counts"])
+    done = [n["card"] for n in notebooks if n["ok"]]
+    same = {name: found.pop() for name in ("device", "threads", "commit")
+            if len(found := {words(card[name]) for card in done if card.get(name) is not None}) == 1}
+    page = folder / "index.html"
+    write_atomic(page, template("index.html.j2").render(
+        profile=folder.name, notebooks=notebooks, counts=counts, decided=counts["supported"] + counts["contradicted"],
+        expected=sum(card.get("expected_false_decisions") or 0 for card in done), same=same,
+        failed=[n for n in notebooks if not n["ok"]], seconds=sum(card.get("seconds") or 0 for card in done)))
+    return page
+
+
+def _cell(claim: dict | None) -> str:
+    if claim is None:
+        return ""
+    parts = claim.get("parts") or []
+    if claim["verdict"] == "not tested" or not parts:
+        said = ""
+    elif len(parts) == 1:
+        said = f" {interval(parts[0])}{unit(parts[0])}"
+    else:
+        said = f" ({sum(bool(part.get('passed')) for part in parts)} of {len(parts)} parts)"
+    return f"{VERDICTS.get(claim['verdict'], '')} {claim['verdict']}{said}"
+
+
+def claims_table_markdown(folders) -> str:
+    """A Markdown table of all claims: one row a claim, one column for each results folder (named by its profile)."""
+    runs = {Path(folder).name: {n["name"]: n for n in _notebooks(folder)} for folder in folders}
+    lines = [["Claim", "The paper", *runs], ["---"] * (2 + len(runs))]
+    for name in sorted({name for run in runs.values() for name in run}):
+        found = {}  # claim id -> {run: claim}, in the order in which they are written down
+        for run, notebooks in runs.items():
+            for claim in notebooks[name]["claims"] if name in notebooks else ():
+                found.setdefault(claim["id"], {})[run] = claim
+        if found:
+            lines.append([f"**{name}**", *[""] * (1 + len(runs))])
+        for key, claims in found.items():
+            first = next(iter(claims.values()))
+            paper = " · ".join(words(first[k]) for k in ("paper_value", "paper_source") if first.get(k) is not None)
+            lines.append([f"{key}: {first['statement']}", paper, *(_cell(claims.get(run)) for run in runs)])
+    tidy = [[" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in tidy)
+
+
+def readme(path: Path = ROOT / "README.md") -> None:
+    """Put the table of the published runs (results/reference/) between the README's two `claims` marks.
+
+    Raises ValueError if the marks are not there.
+    """
+    path = Path(path)
+    folders = [f for f in (path.parent / "results" / "reference").glob("*") if f.is_dir()]
+    folders.sort(key=lambda f: (PROFILES.index(f.name) if f.name in PROFILES else len(PROFILES), f.name))
+    text = path.read_text(encoding="utf-8")
+    found = re.fullmatch(r"(.*<!-- claims:begin -->\n).*?(<!-- claims:end -->.*)", text, re.DOTALL)
+    if not found:
+        raise ValueError(f"{path} has no place for the claims: it needs <!-- claims:begin --> and <!-- claims:end -->")
+    write_atomic(path, f"{found[1]}{claims_table_markdown(folders)}\n{found[2]}")

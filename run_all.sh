@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Sets the project up (once) and runs it. The work is done by `python -m lib run`; this file only finds its Python.
+set -eu
+
+usage() {
+  cat <<'TEXT'
+./run_all.sh [options] [notebook ...]   run the notebooks (all of them if none is named) and write the report
+./run_all.sh test [pytest arguments]    check the code: ruff and the tests
+./run_all.sh lab [jupyter arguments]    open JupyterLab on the notebooks
+
+  --profile NAME   how big: test, smoke (the default), laptop, gpu or paper
+  -p name=value    override a parameter, e.g. -p eps=4/255 (may be given more than once)
+  --seeds N        repeat every experiment with N seeds
+  --jobs N         run up to N jobs at once
+  --dry-run        print what would be done and what it costs, do nothing
+  --help           this text
+
+The report is results/<profile>/index.html. Data are looked for under data/, or in the folder that REPRO_DATA names.
+The first call makes .venv and installs requirements.txt there; an activated conda environment is used instead.
+TEXT
+}
+
+die() {
+  echo "run_all.sh: $1" >&2
+  exit "${2:-1}"
+}
+
+# A typing error is told before minutes of installation; the values are checked by lib.
+check_options() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      -h | --help) usage; exit 0 ;;
+      --profile | --seeds | --jobs | -p) [ $# -ge 2 ] || die "$1 needs a value: ./run_all.sh --help shows how." 2; shift ;;
+      --profile=* | --seeds=* | --jobs=* | -p?* | --dry-run) ;;
+      -*) die "unknown option '$1': ./run_all.sh --help lists the options." 2 ;;
+    esac
+    shift
+  done
+}
+
+find_python() {
+  for python in python3.12 python3.11 python3.13 python3 python; do
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && return
+  done
+  die "Python 3.11 or newer is needed and none was found: install one (python.org, your package manager or conda)."
+}
+
+# Sets $python to the interpreter of an activated conda environment that holds the packages, if there is one.
+use_conda() {
+  [ -n "${CONDA_PREFIX:-}" ] || return 1
+  python=$CONDA_PREFIX/bin/python
+  "$python" -c 'import sys; from importlib.util import find_spec as has
+sys.exit(not (sys.version_info >= (3, 11) and has("torch") and has("papermill")))' 2>/dev/null && return
+  [ "${CONDA_DEFAULT_ENV:-}" != robust-representations ] ||
+    die "the conda environment lacks packages: run 'conda env update -f environment.yml'."
+  return 1
+}
+
+# Sets $python to .venv's, after installing requirements.txt there unless .venv/installed says that it is.
+use_venv() {
+  local wanted free
+  wanted=$({ sha256sum || shasum -a 256; } 2>/dev/null <requirements.txt | cut -c1-64)
+  python=.venv/bin/python
+  [ -x $python ] && [ "$(cat .venv/installed 2>/dev/null)" = "$wanted" ] && return
+  find_python
+  free=$(df -Pk . | awk 'NR == 2 {print int($4 / 1024 / 1024)}')
+  [ "$free" -ge 8 ] || die "installing needs 8 GB of free disk and $PWD has $free GB: make room or move the project."
+  echo "Installing the packages of requirements.txt into .venv (only this once; some minutes) ..." >&2
+  [ -x .venv/bin/python ] || rm -rf .venv # the Python it was made from is gone
+  mkdir -p .venv && rm -f .venv/installed
+  install_packages "$python" >.venv/install.log 2>&1 ||
+    die "the packages could not be installed: check the network and run this again (log: $PWD/.venv/install.log)."
+  python=.venv/bin/python
+  echo "$wanted" >.venv/installed
+}
+
+install_packages() {
+  if command -v uv; then
+    uv venv --allow-existing --python "$1" .venv && uv pip install --python .venv/bin/python -r requirements.txt
+  else
+    "$1" -m venv .venv && .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+  fi
+}
+
+case ${1:-} in test | lab) ;; *) check_options "$@" ;; esac
+case ${REPRO_DATA:-/} in /*) ;; *) export REPRO_DATA="$PWD/$REPRO_DATA" ;; esac # relative to the caller's folder
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+use_conda || use_venv
+
+case ${1:-} in
+  test)
+    shift
+    status=0
+    "$python" -m ruff check . || status=1
+    "$python" -m pytest "$@" || status=1
+    exit $status
+    ;;
+  lab)
+    shift
+    export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # notebooks import lib
+    exec "$python" -m jupyterlab notebooks "$@"
+    ;;
+  *) exec "$python" -m lib run "$@" ;;
+esac
