@@ -36,13 +36,17 @@ rule networks:
     output:
         f"{folder}/jobs/{{group}}.done",
     params:
-        keys=lambda w: ",".join(jobs[w.group]["keys"]),
+        networks=lambda w: ",".join(jobs[w.group]["keys"]),
     log:
         f"{folder}/jobs/{{group}}.log",
     threads: share
     shell:
-        "export REPRO_THREADS={threads}; exec {sys.executable} -m lib train {wildcards.group} {options} "
-        "--notebooks " + ",".join(notebooks) + " --done {output} > {log} 2>&1"
+        "export REPRO_THREADS={threads}; started=$SECONDS; "
+        "if {sys.executable} -m lib train {wildcards.group} {options} --notebooks "
+        + ",".join(notebooks)
+        + " --done {output} > {log} 2>&1; "
+        "then echo '{wildcards.group}: ready after' $((SECONDS - started)) s; "
+        "else tail -n 5 {log} >&2; echo '{wildcards.group} failed: see {log}' >&2; exit 1; fi"
 
 
 rule notebook:

@@ -189,9 +189,7 @@ def _run(settings, given: dict, notebooks, jobs: int, folder: Path) -> int:
                 "--rerun-incomplete",
                 "--nolock",
                 "--quiet",
-                "rules",
-                "progress",
-                "host",
+                "all",
             ]
         )
     except SystemExit as end:

@@ -97,11 +97,12 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Measured:
 
 
 def last_change(zoo: Zoo, recipe: Recipe) -> float:
-    """By which share the training loss still fell from the last quarter but one of the last epoch to the last one; NaN
-    for an untrained network."""
+    """By how much (in nats) the training loss still fell from the last but one sixth of training to the last sixth; NaN
+    for an untrained network. Sixths, because the default schedule holds one rate over the last third."""
     entry = zoo.store.load("network", recipe.key) if recipe.epochs else None
-    loss = entry.meta["log"][-1]["quarters"] if entry else []
-    return (loss[-2] - loss[-1]) / loss[-2] if len(loss) > 1 else float("nan")
+    loss = [q for row in entry.meta["log"] for q in row["quarters"]] if entry else []
+    n = max(1, round(len(loss) / 6))
+    return float(np.mean(loss[-2 * n : -n]) - np.mean(loss[-n:])) if len(loss) > 1 else float("nan")
 
 
 def self_stitch_gap(zoo: Zoo, recipe: Recipe, joint: str, images) -> float:
@@ -216,12 +217,15 @@ def preconditions(m: Measured, self_gap: float, warnings: list[str]) -> list[dic
         f"lower bound of robust accuracy under {attack_name(s.verify)} {low:.1%}, "
         f"at least {gates.robust_robust:.0%} needed",
     )
-    worst = max((v for c, v in m.converged.items() if c.role != "endpoint" and np.isfinite(v)), default=0.0)
+    joints = [(v, c) for c, v in m.converged.items() if c.recipe.trainable in (("joint",), ("head",))]
+    joints = [(v, c) for v, c in joints if np.isfinite(v)]  # no number: too short to say
+    worst, cell = max(joints, key=lambda pair: pair[0], default=(0.0, None))
+    which = f"{cell.pair} at {cell.joint}, alpha {cell.alpha:g}" if cell else "none"
     check(
         "joints converged",
         worst <= s.converged,
-        f"the training loss of the slowest joint fell by {worst:.1%} in the last quarter of its last epoch, "
-        f"at most {s.converged:.0%} allowed",
+        f"in its last sixth of training the slowest joint ({which}) lowered its loss by {worst:.3f} nats, "
+        f"at most {s.converged:g} allowed",
     )
     check("self-stitch is exact", self_gap == 0, f"largest difference of logits {self_gap:g}")
     check("the attack can be trusted", not warnings, "; ".join(warnings) or "no sanity check raised a doubt")

@@ -87,7 +87,8 @@ def cells(settings: Settings) -> list[Cell]:
             other = member(settings, end, seed + shift).recipe
             for joint in s.joints:
                 for alpha in s.alphas:
-                    add("pair", pair, net[front], other, joint, alpha, seed)
+                    if pair != "N->N2" or alpha == 0 or joint == s.middle:  # two normal networks: a control, no more
+                        add("pair", pair, net[front], other, joint, alpha, seed)
         for joint in s.joints:
             add("frozen BN", "N->R", net["N"], net["R"], joint, s.alphas[0], seed, batchnorm="frozen")
             add(
