@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -74,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("name")
     p = command("index", index, "write index.html of a run's folder anew")
     p.add_argument("folder", type=Path)
+    p = command("publish", publish, "copy a run's report to results/reference and bring the README's table up to date")
+    p.add_argument("run", help="name of a folder under results/, e.g. smoke")
     command("readme", readme, "write the claims table of README.md from results/reference")
     p = command("store", store, "show, prune, export or import the store of networks and outcomes")
     p.add_argument("action", choices=["show", "prune", "export", "import"])
@@ -135,7 +138,9 @@ def run(args) -> int:
     if jobs < 1:
         raise SettingsError(f"--jobs = {jobs} is not possible: it must be 1 or more")
     if args.dry_run:
-        return price_list(settings, notebooks, jobs)
+        from lib.training.price import price_list
+
+        return price_list(settings, notebooks)
     from filelock import FileLock, Timeout
 
     folder = ROOT / "results" / settings.run
@@ -271,44 +276,34 @@ def notebook(args) -> int:
     return status
 
 
-def price_list(settings: profiles.Settings, notebooks, jobs: int) -> int:
-    """Print what a run would do and cost: the same plan as the run's, priced by a rate measured here."""
-    from lib.runtime import device
-    from lib.store import Store
-    from lib.training import price
-    from lib.training.zoo import Zoo
-
-    store, where = Store(), device(settings.device)
-    tasks = plan(settings, notebooks)
-    speed = price.rate(next(t.recipe for t in tasks if t.recipe.epochs), where)
-    rows: dict[str, list[float]] = {}
-    for task in tasks:
-        row = rows.setdefault(task.group, [0, 0, 0.0])
-        if task.recipe.epochs:
-            row[0] += 1
-            if store.has("network", task.recipe.key):
-                row[1] += 1
-            else:
-                row[2] += price.training(task.recipe)
-        for attack in task.attacks:
-            if not store.has("outcomes", Zoo.outcome_key(task.recipe, task.threat, attack)):
-                row[2] += price.measuring(task.recipe, attack)
-    print(f"profile {settings.run}: {len(tasks)} networks on {where}, {speed / 1e9:.0f} GFLOP/s measured here")
-    print(f"{'group':28} {'networks':>8} {'ready':>6} {'TFLOP':>10} {'minutes':>8}")
-    for group, (count, ready, flops) in rows.items():
-        print(f"{group:28} {count:8.0f} {ready:6.0f} {flops / 1e12:10.3g} {flops / speed / 60:8.1f}")
-    flops = sum(r[2] for r in rows.values())
-    print(
-        f"{'all':28} {sum(r[0] for r in rows.values()):8.0f} {sum(r[1] for r in rows.values()):6.0f} "
-        f"{flops / 1e12:10.3g} {flops / speed / 60:8.1f}   (an upper estimate; nothing was run)"
-    )
-    return 0
-
-
 def index(args) -> int:
     from lib import report
 
     print(report.index(args.folder))
+    return 0
+
+
+def publish(args) -> int:
+    """Copy what a visitor reads; only from a commit that anyone can check out."""
+    from lib import report
+
+    source, place = ROOT / "results" / args.run, ROOT / "results" / "reference" / args.run
+    cards = sorted(source.glob("*/card.json"))
+    if not cards:
+        raise SettingsError(f"run = {args.run} is not possible: results/{args.run} holds no finished notebook")
+    for path in cards:
+        card = json.loads(path.read_text())
+        if card["status"] != "ok" or card["commit"] == "unknown" or card["commit"].endswith("+changes"):
+            raise SettingsError(
+                f"run = {args.run} is not possible: {path.parent.name} was run at commit {card.get('commit')} with "
+                f"status {card['status']}; commit first, run again, then publish"
+            )
+    for path in cards:
+        shutil.rmtree(place / path.parent.name, ignore_errors=True)
+        shutil.copytree(path.parent, place / path.parent.name, ignore=shutil.ignore_patterns(".*"))
+    report.index(place)
+    report.readme(ROOT / "README.md")
+    print(f"published {', '.join(p.parent.name for p in cards)} under {place.relative_to(ROOT)}")
     return 0
 
 

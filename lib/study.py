@@ -132,6 +132,7 @@ class Study:
         training_seconds = sum(m.meta["seconds"] for m in metas if m)
         card = {
             "notebook": self.notebook,
+            "title": claims.load(self.notebook).title,
             "profile": self.settings.profile,
             "run": self.settings.run,
             "status": "ok",

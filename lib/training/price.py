@@ -7,8 +7,13 @@ import time
 
 import torch
 
-from lib.models import build, forward_flops
+from lib.models import build, forward_flops, memory_format
+from lib.plan import plan
 from lib.recipe import APGD, PGD, TRADES, Adversarial, Attack, Probe, Recipe, Stitch
+from lib.runtime import autocast, device
+from lib.settings import Settings
+from lib.store import Store
+from lib.training.zoo import Zoo
 
 
 def passes(objective) -> float:
@@ -54,23 +59,20 @@ def measuring(recipe: Recipe, attack: Attack | None) -> float:
     return forward(recipe) * attack_passes(attack) * (recipe.data.test or recipe.data.info.test)
 
 
-def rate(recipe: Recipe, device, seconds: float = 1.0) -> float:
+def rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
     """FLOP/s that training this recipe's architecture reaches here, measured for about a second."""
-    from lib.models import memory_format
-    from lib.runtime import autocast
-
     while recipe.parents:
         recipe = recipe.parents[-1]
-    net = build(recipe).to(device)
+    net = build(recipe).to(where)
     net.to(memory_format=memory_format(net))
     size = recipe.data.info.size
-    x = torch.zeros(recipe.batch_size, recipe.data.info.channels, size, size, device=device)
+    x = torch.zeros(recipe.batch_size, recipe.data.info.channels, size, size, device=where)
     x = x.contiguous(memory_format=memory_format(net))
 
     def step():
-        with autocast(device, recipe.precision):
+        with autocast(where, recipe.precision):
             net(x).float().square().mean().backward()
-        if torch.device(device).type == "cuda":
+        if torch.device(where).type == "cuda":
             torch.cuda.synchronize()
 
     step()
@@ -79,3 +81,32 @@ def rate(recipe: Recipe, device, seconds: float = 1.0) -> float:
         step()
         done += 1
     return 3 * forward(recipe) * recipe.batch_size * done / (time.monotonic() - started)
+
+
+def price_list(settings: Settings, notebooks: tuple[str, ...]) -> int:
+    """Print what a run would do and cost: the same plan as the run's, priced by a rate measured here."""
+    store, where = Store(), device(settings.device)
+    tasks = plan(settings, notebooks)
+    speed = rate(next(t.recipe for t in tasks if t.recipe.epochs), where)
+    rows: dict[str, list[float]] = {}
+    for task in tasks:
+        row = rows.setdefault(task.group, [0, 0, 0.0])
+        if task.recipe.epochs:
+            row[0] += 1
+            if store.has("network", task.recipe.key):
+                row[1] += 1
+            else:
+                row[2] += training(task.recipe)
+        for attack in task.attacks:
+            if not store.has("outcomes", Zoo.outcome_key(task.recipe, task.threat, attack)):
+                row[2] += measuring(task.recipe, attack)
+    print(f"profile {settings.run}: {len(tasks)} networks on {where}, {speed / 1e9:.0f} GFLOP/s measured here")
+    print(f"{'group':28} {'networks':>8} {'ready':>6} {'TFLOP':>10} {'minutes':>8}")
+    for group, (count, ready, flops) in rows.items():
+        print(f"{group:28} {count:8.0f} {ready:6.0f} {flops / 1e12:10.3g} {flops / speed / 60:8.1f}")
+    flops = sum(r[2] for r in rows.values())
+    print(
+        f"{'all':28} {sum(r[0] for r in rows.values()):8.0f} {sum(r[1] for r in rows.values()):6.0f} "
+        f"{flops / 1e12:10.3g} {flops / speed / 60:8.1f}   (an upper estimate; nothing was run)"
+    )
+    return 0
