@@ -95,6 +95,7 @@ class Stitching:
     `alphas`: shares of adversarial images in the joint's training. `search` is the attack of every cell, `verify` the
     stronger one of the cells that a claim rests on. `end_epochs`: training of the newly trained ends. `converged`: by
     how many nats a joint's loss may still fall in its last sixth of training (0.1: the true class gains 10 %).
+    `budget`: by how much the robust accuracy of a middle joint may change when it is trained for twice the epochs.
     """
 
     seeds: int
@@ -107,10 +108,11 @@ class Stitching:
     verify: Attack
     gates: Gates
     alphas: tuple[float, ...] = (0.0, 1.0)
-    optimiser: Optimiser = field(default_factory=lambda: Optimiser("adam", lr=3e-3, weight_decay=1e-4))
-    schedule: Schedule = field(default_factory=Schedule)
+    optimiser: Optimiser = field(default_factory=lambda: Optimiser("adam", lr=3e-2, weight_decay=1e-4))
+    schedule: Schedule = field(default_factory=lambda: Schedule("cosine"))
     augment: str | None = None
     converged: float = 0.1
+    budget: float = 0.03
 
     def __post_init__(self):
         need(

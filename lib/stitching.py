@@ -227,6 +227,14 @@ def preconditions(m: Measured, self_gap: float, warnings: list[str]) -> list[dic
         f"in its last sixth of training the slowest joint ({which}) lowered its loss by {worst:.3f} nats, "
         f"at most {s.converged:g} allowed",
     )
+    if m.has("twice the epochs", "N->R", s.middle, 1.0):
+        once, twice = (m.correct("verify", role, "N->R", s.middle, 1.0).mean() for role in ("pair", "twice the epochs"))
+        check(
+            "twice the epochs change little",
+            abs(twice - once) <= s.budget,
+            f"robust accuracy of N->R at {s.middle} {once:.1%}, after twice the epochs {twice:.1%}, "
+            f"at most {s.budget:.0%} apart allowed",
+        )
     check("self-stitch is exact", self_gap == 0, f"largest difference of logits {self_gap:g}")
     check("the attack can be trusted", not warnings, "; ".join(warnings) or "no sanity check raised a doubt")
     return checks

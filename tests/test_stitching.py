@@ -105,7 +105,8 @@ def test_cells_cover_every_pair_joint_and_alpha_with_their_controls():
     s = S.stitching
     assert {("pair", p, j, a) for p in PAIRS if p != "N->N2" for j in s.joints for a in s.alphas} <= got
     assert {("pair", "N->N2", j, 0.0) for j in s.joints} | {("pair", "N->N2", s.middle, 1.0)} <= got
-    for role in ("endpoint", "untrained front", "untrained end", "new end", "linear probe", "BN only", "frozen BN"):
+    for role in ("endpoint", "untrained front", "untrained end", "new end", "linear probe", "BN only", "frozen BN",
+                 "twice the epochs"):
         assert any(g[0] == role for g in got), role
     assert len({c.recipe.key for c in cells(S)}) == len({(c.role, c.pair, c.joint, c.alpha, c.seed) for c in cells(S)})
     probe = next(c for c in cells(S) if c.role == "linear probe")

@@ -22,7 +22,7 @@ class Cell:
 
     role: `pair`, `endpoint` (a network of the pool itself), or the control it is: `untrained front`, `untrained end`,
     `new end` (the end trained anew and adversarially on the frozen front: the ceiling), `linear probe`, `BN only`
-    (identity joint), `frozen BN`.
+    (identity joint), `frozen BN`, `twice the epochs` (has the joint converged?).
     """
 
     role: str
@@ -109,6 +109,8 @@ def cells(settings: Settings) -> list[Cell]:
             for front in "NR":
                 probe = {"arch": Probe(joint), "trainable": ("head",), "batchnorm": "frozen"}
                 add("linear probe", front, net[front], net["U"], joint, 0.0, seed, parents=(net[front],), **probe)
+        if 1 in s.alphas:
+            add("twice the epochs", "N->R", net["N"], net["R"], s.middle, 1.0, seed, epochs=2 * s.epochs)
         for alpha in s.alphas:
             add("untrained end", "R->U", net["R"], net["U"], last, alpha, seed)
         for front in "NR":
