@@ -6,10 +6,11 @@ import sys
 sys.path.insert(0, workflow.basedir)
 from lib import settings as profiles
 from lib.cli import code_digest, groups
+from lib.runtime import results
 
 notebooks = tuple(config["notebooks"])
 settings = profiles.load(config["profile"], config["overrides"])
-folder = f"results/{settings.run}"
+folder = results() / settings.run
 jobs = groups(settings, notebooks) if settings.jobs else {}
 options = f"--profile {config['profile']} " + " ".join(
     "-p " + json.dumps(f"{name}={json.dumps(value)}").replace("$", "\\$") for name, value in config["overrides"].items())

@@ -18,7 +18,7 @@ from pathlib import Path
 from lib import settings as profiles
 from lib.plan import NOTEBOOKS, plan
 from lib.recipe import SettingsError, plain, unknown
-from lib.runtime import ROOT, cores, watch_parent
+from lib.runtime import ROOT, cores, results, watch_parent
 
 
 class Parser(argparse.ArgumentParser):
@@ -143,7 +143,7 @@ def run(args) -> int:
         return price_list(settings, notebooks)
     from filelock import FileLock, Timeout
 
-    folder = ROOT / "results" / settings.run
+    folder = results() / settings.run
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(folder / ".lock"))
     try:
@@ -201,7 +201,7 @@ def _run(settings, given: dict, notebooks, jobs: int, folder: Path) -> int:
         status = end.code
     page = report.index(folder)
     print(
-        f"{'failed' if status else 'done'} in {time.monotonic() - started:.0f} s; open {page.relative_to(ROOT)}",
+        f"{'failed' if status else 'done'} in {time.monotonic() - started:.0f} s; open {os.path.relpath(page)}",
         flush=True,
     )
     return 1 if status else 0
@@ -241,7 +241,7 @@ def notebook(args) -> int:
     from lib import report
     from lib.store import write_atomic
 
-    folder = Path(os.environ.get("REPRO_RESULTS") or ROOT / "results") / settings.run / args.name
+    folder = results() / settings.run / args.name
     folder.mkdir(parents=True, exist_ok=True)
     for old in ("claims.json", "card.json"):
         (folder / old).unlink(missing_ok=True)
@@ -287,7 +287,7 @@ def publish(args) -> int:
     """Copy what a visitor reads; only from a commit that anyone can check out."""
     from lib import report
 
-    source, place = ROOT / "results" / args.run, ROOT / "results" / "reference" / args.run
+    source, place = results() / args.run, ROOT / "results" / "reference" / args.run
     cards = sorted(source.glob("*/card.json"))
     if not cards:
         raise SettingsError(f"run = {args.run} is not possible: results/{args.run} holds no finished notebook")

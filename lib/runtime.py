@@ -19,6 +19,11 @@ from lib.recipe import SettingsError, unknown
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def results() -> Path:
+    """Where runs write: `results/`, or the folder that REPRO_RESULTS names."""
+    return Path(os.environ.get("REPRO_RESULTS") or ROOT / "results").resolve()
+
+
 def seed_of(*parts) -> int:
     """A 63-bit integer from the parts (texts, numbers): equal parts give equal seeds on every machine."""
     text = "\x1f".join(str(p) for p in parts)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.recipe import SettingsError
-from lib.runtime import ROOT
+from lib.runtime import results
 
 log = logging.getLogger("lib.store")
 META = "meta.json"
@@ -66,10 +66,10 @@ class Entry:
 
 
 class Store:
-    """The store in a folder; None means `results/store`, or the folder that REPRO_STORE names."""
+    """The store in a folder; None means the one that REPRO_STORE names, or `store` among the results."""
 
     def __init__(self, root: Path | str | None = None):
-        self.root = Path(root or os.environ.get("REPRO_STORE") or ROOT / "results" / "store")
+        self.root = Path(root or os.environ.get("REPRO_STORE") or results() / "store")
 
     def folder(self, kind: str, key: str) -> Path:
         return self.root / kind / key

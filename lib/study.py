@@ -18,7 +18,7 @@ from pathlib import Path
 from lib import settings as profiles
 from lib.plan import NOTEBOOKS, plan
 from lib.recipe import SettingsError, plain, unknown
-from lib.runtime import ROOT, device, provenance, set_threads, watch_parent
+from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
 from lib.store import Store, write_atomic
 
 _KERNEL_NAMES = {"In", "Out", "get_ipython", "exit", "quit", "open"}
@@ -85,8 +85,8 @@ class Study:
     @property
     def folder(self) -> Path:
         """Where results go: the run's folder in a batch run, a folder of its own when a person explores."""
-        base = ROOT / "results" if self.batch else ROOT / "results" / "interactive"
-        return Path(os.environ.get("REPRO_RESULTS") or base) / self.settings.run / self.notebook
+        base = results() if self.batch else results() / "interactive"
+        return base / self.settings.run / self.notebook
 
     def table(self, name: str, frame):
         """Save a DataFrame as tables/<name>.csv and give it back."""
