@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 
 from lib import settings as profiles
+from lib.errors import SettingsError, unknown
 from lib.plan import NOTEBOOKS, plan
-from lib.recipe import SettingsError, plain, unknown
+from lib.recipe import plain
 from lib.runtime import ROOT, cores, results, watch_parent
 
 

@@ -7,7 +7,6 @@ version of the data and `NUMERICS`, the version of the code that computes.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import json
@@ -15,36 +14,10 @@ from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
+from lib.errors import fraction, need, unknown
+
 # Raise when a change of the code changes the weights that a recipe gives (tests/test_golden.py notices).
 NUMERICS = 1
-
-
-class SettingsError(ValueError):
-    """A parameter has an impossible value; the message is one sentence naming parameter, value and what is allowed."""
-
-
-def unknown(what: str, name: str, known) -> SettingsError:
-    """An error for an unknown name, suggesting the nearest known one."""
-    known = sorted(str(k) for k in known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return SettingsError(f"unknown {what} '{name}'{hint} (known: {', '.join(known)})")
-
-
-def need(ok: bool, name: str, value, allowed: str) -> None:
-    """Raise `SettingsError` naming parameter, value and what is allowed, unless `ok`."""
-    if not ok:
-        raise SettingsError(f"{name} = {value!s} is not possible: it must be {allowed}")
-
-
-def fraction(value, name: str = "value") -> Fraction:
-    """An exact number from an int, a decimal or a text like '8/255'; floats are read as the decimal they print as."""
-    try:
-        return value if isinstance(value, Fraction) else Fraction(str(value).replace(" ", ""))
-    except (ValueError, ZeroDivisionError):
-        raise SettingsError(
-            f"{name} = {value!r} is not a number: write a decimal or a fraction such as 8/255"
-        ) from None
 
 
 def _is_int(value, low: int) -> bool:

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from lib.recipe import SettingsError, unknown
+from lib.errors import SettingsError, unknown
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from lib.errors import SettingsError, fraction, need, unknown
 from lib.recipe import (
     APGD,
     CNN,
@@ -29,12 +30,8 @@ from lib.recipe import (
     Optimiser,
     ResNet,
     Schedule,
-    SettingsError,
     Threat,
     digest,
-    fraction,
-    need,
-    unknown,
 )
 from lib.runtime import ROOT
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
-from lib.recipe import need, unknown
+from lib.errors import need, unknown
 
 # Below this number of images that depart from the common outcome, normal theory is too narrow and exact binomial
 # bounds on the images take over where they are wider.

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.recipe import SettingsError
+from lib.errors import SettingsError
 from lib.runtime import results
 
 log = logging.getLogger("lib.store")

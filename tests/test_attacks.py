@@ -12,7 +12,8 @@ from lib.attacks.pgd import adversarial_loss, frozen_eval, pgd
 from lib.attacks.pool import AllBroken, Pool
 from lib.attacks.search import break_images
 from lib.attacks.threat import ball_noise, norm_of, project, random_start, step
-from lib.recipe import APGD, PGD, AutoAttack, SettingsError, Threat, fgsm
+from lib.errors import SettingsError
+from lib.recipe import APGD, PGD, AutoAttack, Threat, fgsm
 from lib.runtime import generator, initialise_with
 
 LINF, L2 = Threat("linf", "8/255"), Threat("l2", "1/2")

@@ -8,7 +8,8 @@ import torchvision.transforms.v2.functional as V
 from torchvision.transforms import InterpolationMode
 
 from lib.data import Placement, augment
-from lib.recipe import AUGMENTATIONS, SettingsError
+from lib.errors import SettingsError
+from lib.recipe import AUGMENTATIONS
 from lib.runtime import generator
 
 

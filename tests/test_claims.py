@@ -9,7 +9,7 @@ import pytest
 
 from lib import claims
 from lib.claims import Claim, Part, Precondition, judge
-from lib.recipe import SettingsError
+from lib.errors import SettingsError
 
 IMAGES = 400
 

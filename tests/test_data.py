@@ -16,7 +16,8 @@ import torch
 from torchvision import datasets
 
 from lib.data import DataError, ImageSet, images, load
-from lib.recipe import DATASETS, Data, SettingsError
+from lib.errors import SettingsError
+from lib.recipe import DATASETS, Data
 from lib.runtime import ROOT, generator
 
 N_TRAIN, N_TEST = 30, 20

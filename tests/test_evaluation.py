@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib.data.images import ImageSet
-from lib.recipe import APGD, PGD, AutoAttack, SettingsError, Threat, fgsm
+from lib.errors import SettingsError
+from lib.recipe import APGD, PGD, AutoAttack, Threat, fgsm
 from lib.runtime import generator, initialise_with
 from lib.training.evaluation import Outcomes, attack_name, evaluate, sanity
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from lib.errors import SettingsError
 from lib.models import Probe, Staged, build, folded, forward_flops, memory_format
 from lib.models.staged import dry_run
-from lib.recipe import CNN, VGG11, Data, Recipe, ResNet, SettingsError, Stitch
+from lib.recipe import CNN, VGG11, Data, Recipe, ResNet, Stitch
 from lib.recipe import Probe as ProbeArch
 
 CIFAR = Data("cifar10")

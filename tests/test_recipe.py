@@ -6,9 +6,10 @@ from fractions import Fraction
 import pytest
 
 from lib import settings
+from lib.errors import SettingsError, fraction
 from lib.plan import plan
 from lib.plan.stitching import cells
-from lib.recipe import PGD, Adversarial, Data, Probe, Recipe, ResNet, SettingsError, Stitch, Threat, fraction
+from lib.recipe import PGD, Adversarial, Data, Probe, Recipe, ResNet, Stitch, Threat
 
 BASE = Recipe(Data("digits"), ResNet(16, (1, 1)), epochs=2)
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from lib import statistics
-from lib.recipe import SettingsError
+from lib.errors import SettingsError
 
 REPEATS = 1000
 

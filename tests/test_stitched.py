@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from lib.errors import SettingsError
 from lib.models import Stitched, build, stitch
-from lib.recipe import CNN, VGG11, Data, Recipe, ResNet, SettingsError, Stitch
+from lib.recipe import CNN, VGG11, Data, Recipe, ResNet, Stitch
 
 CIFAR = Data("cifar10")
 PARENT = Recipe(CIFAR, ResNet(16, (1, 1, 1)))

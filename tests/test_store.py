@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lib.recipe import SettingsError
+from lib.errors import SettingsError
 from lib.store import Store, write_atomic
 
 

@@ -12,22 +12,10 @@ import torch
 
 from lib.attacks.pgd import pgd
 from lib.data import load
+from lib.errors import SettingsError
 from lib.models import build
 from lib.plan.stitching import NOTHING
-from lib.recipe import (
-    PGD,
-    TRADES,
-    Adversarial,
-    CrossEntropy,
-    Data,
-    Optimiser,
-    Recipe,
-    ResNet,
-    Schedule,
-    SettingsError,
-    Stitch,
-    Threat,
-)
+from lib.recipe import PGD, TRADES, Adversarial, CrossEntropy, Data, Optimiser, Recipe, ResNet, Schedule, Stitch, Threat
 from lib.runtime import ROOT, generator
 from lib.store import Store
 from lib.training import loop

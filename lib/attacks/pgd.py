@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.attacks.threat import ball_noise, project, random_start, step
-from lib.recipe import PGD, Threat, need, unknown
+from lib.errors import need, unknown
+from lib.recipe import PGD, Threat
 from lib.runtime import autocast
 
 

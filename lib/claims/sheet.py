@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from lib import statistics
-from lib.recipe import SettingsError, need, unknown
+from lib.errors import SettingsError, need, unknown
 from lib.runtime import ROOT
 
 FOLDER = ROOT / "claims"

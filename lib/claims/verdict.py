@@ -10,7 +10,8 @@ import numpy as np
 
 from lib import statistics
 from lib.claims.sheet import Claim, Part
-from lib.recipe import SettingsError, digest, unknown
+from lib.errors import SettingsError, unknown
+from lib.recipe import digest
 
 MIN_SEEDS = 3
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"

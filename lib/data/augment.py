@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.recipe import AUGMENTATIONS, need, unknown
+from lib.errors import need, unknown
+from lib.recipe import AUGMENTATIONS
 
 DEGREES, SCALE = 5.0, (0.9, 1.1)  # the stitching paper's MNIST recipe
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib.recipe import DATASETS, Data, need, unknown
+from lib.errors import need, unknown
+from lib.recipe import DATASETS, Data
 from lib.runtime import ROOT, generator
 
 SPLITS = ("train", "holdout", "test")

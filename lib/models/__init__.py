@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from lib.errors import SettingsError, need
 from lib.models.fold import Twin, folded, forward_flops
 from lib.models.plain import cnn, vgg11
 from lib.models.resnet import resnet
 from lib.models.staged import Normalise, Staged, memory_format
 from lib.models.stitched import Probe, Stitched, probe, stitch
-from lib.recipe import CNN, VGG11, Recipe, ResNet, SettingsError, Stitch, need
+from lib.recipe import CNN, VGG11, Recipe, ResNet, Stitch
 from lib.recipe import Probe as ProbeArch
 from lib.runtime import initialise_with
 

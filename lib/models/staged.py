@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from lib.recipe import unknown
+from lib.errors import unknown
 
 
 class Normalise(nn.Module):

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from lib.errors import need, unknown
 from lib.models.staged import Staged, dry_run, pooled_linear
-from lib.recipe import need, unknown
 
 
 class Stitched(nn.Module):

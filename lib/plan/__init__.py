@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lib.errors import unknown
 from lib.plan import stitching
 from lib.plan.pool import pool
-from lib.recipe import Attack, Recipe, Threat, unknown
+from lib.recipe import Attack, Recipe, Threat
 from lib.settings import Settings
 
 NOTEBOOKS = {"stitching": stitching.cells}

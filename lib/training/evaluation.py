@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.attacks.search import break_images
+from lib.errors import need, unknown
 from lib.models.fold import folded
-from lib.recipe import APGD, PGD, Attack, AutoAttack, Threat, need, plain, unknown
+from lib.recipe import APGD, PGD, Attack, AutoAttack, Threat, plain
 
 if TYPE_CHECKING:
     import pandas as pd

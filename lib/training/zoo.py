@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from lib.data import ImageSet, load
+from lib.errors import SettingsError
 from lib.models import build, memory_format
-from lib.recipe import NUMERICS, Attack, Recipe, SettingsError, Threat, digest, plain
+from lib.recipe import NUMERICS, Attack, Recipe, Threat, digest, plain
 from lib.runtime import provenance
 from lib.store import Store, write_atomic
 from lib.training.evaluation import Outcomes, attack_name, evaluate

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from lib.recipe import TRADES, Adversarial, CrossEntropy, unknown
+from lib.errors import unknown
+from lib.recipe import TRADES, Adversarial, CrossEntropy
 
 
 @dataclass(frozen=True)
