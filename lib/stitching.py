@@ -6,16 +6,18 @@ lib/models/stitched.py; how claims are worded in claims/stitching.yaml.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
+from lib.models import build
 from lib.plan.stitching import PAIRS, Cell, first_joints
 from lib.recipe import Recipe, Stitch
 from lib.runtime import Progress
 from lib.settings import Settings
-from lib.training.evaluation import attack_name
+from lib.statistics import accuracy
+from lib.training.evaluation import attack_name, sanity
 from lib.training.zoo import Zoo
 
 MIXED = ("N->R", "R->N")
@@ -108,8 +110,6 @@ def last_change(zoo: Zoo, recipe: Recipe) -> float:
 def self_stitch_gap(zoo: Zoo, recipe: Recipe, joint: str, images) -> float:
     """Largest difference of logits between a network and itself stitched by an identity joint; 0 when exact, because
     the activation is rectified already and ReLU leaves it as it is (the sheet's check 1)."""
-    from lib.models import build
-
     net = zoo.obtain(recipe).net
     stitched = build(Recipe(recipe.data, Stitch(joint, "identity"), parents=(recipe, recipe), epochs=0), [net, net])
     pixels = images.pixels(slice(0, 64))
@@ -184,8 +184,6 @@ def evidence(m: Measured) -> dict:
 def preconditions(m: Measured, self_gap: float, warnings: list[str]) -> list[dict]:
     """What must hold before any claim is judged: trained networks, converged joints, an exact self-stitch, a working
     attack (`warnings` of `attack_warnings`)."""
-    from lib.statistics import accuracy
-
     s, gates, checks = m.settings.stitching, m.settings.stitching.gates, []
 
     def check(name: str, ok: bool, detail: str):
@@ -241,10 +239,18 @@ def preconditions(m: Measured, self_gap: float, warnings: list[str]) -> list[dic
 
 
 def attack_warnings(zoo: Zoo, recipe: Recipe, settings: Settings) -> list[str]:
-    """Reasons to mistrust robust accuracies of a robust network of the pool (lib.training.evaluation.sanity)."""
-    from lib.training.evaluation import sanity
-
-    return sanity(zoo.obtain(recipe).net, zoo.images(recipe.data, "test"), settings.networks.threat.norm)
+    """Reasons to mistrust robust accuracies, one sentence each, looked for on one robust network: the sanity checks of
+    lib.training.evaluation, and a second restart that changes the robust accuracy by a point or more.
+    """
+    threat, attack = settings.networks.threat, settings.stitching.search
+    found = sanity(zoo.obtain(recipe).net, zoo.images(recipe.data, "test"), threat.norm)
+    once, twice = (
+        zoo.outcomes(recipe, threat, replace(attack, restarts=n)).accuracy("robust")
+        for n in (attack.restarts, attack.restarts + 1)
+    )
+    if once - twice >= 0.01:
+        found.append(f"one more restart of {attack_name(attack)} lowers robust accuracy from {once:.1%} to {twice:.1%}")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------- for the reader
@@ -263,8 +269,6 @@ def beside_controls(m: Measured, joint: str):
     """Clean and robust accuracy with intervals of every alpha 1 cell at one joint and of the endpoints, as a DataFrame
     with rows `what`, `measure`, `value`, `low`, `high`."""
     import pandas as pd
-
-    from lib.statistics import accuracy
 
     rows = []
     wanted = dict.fromkeys(
