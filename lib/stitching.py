@@ -166,10 +166,12 @@ def evidence(m: Measured) -> dict:
         found["C4a"] = {
             "recovers": {"R->N": recovered - 0.9 * endpoint("R", "verify")},
             "rises": {f"{last} minus {middle}": recovered - robust("R->N", middle)},
-            "takes_the_fronts_weakness": {"N->R": robust("N->R", last)},
         }
         if 0 in s.alphas:
-            found["C4a"]["keeps_clean"] = {"N->R minus N": clean("N->R", last) - endpoint("N")}
+            found["C4a"] |= {
+                "takes_the_fronts_weakness": {"N->R": m.correct("search", "pair", "N->R", last, 0.0)},
+                "keeps_clean": {"N->R minus N": clean("N->R", last) - endpoint("N")},
+            }
         found["C4b"] = {"beats_untrained_end": {"R->N minus R->U": recovered - untrained_end}}
         found["C6"] = {
             part: {
