@@ -8,8 +8,8 @@ usage() {
 ./run_all.sh test [pytest arguments]    check the code: ruff and the tests
 ./run_all.sh lab [jupyter arguments]    open JupyterLab on the notebooks
 
-  --profile NAME   how big: test, smoke (the default), laptop, gpu or paper
-  -p name=value    override a parameter, e.g. -p eps=4/255 (may be given more than once)
+  --profile NAME   how big: test, smoke (the default) or laptop
+  -p name=value    override a parameter, e.g. -p epochs=4 (may be given more than once)
   --seeds N        repeat every experiment with N seeds
   --jobs N         run up to N jobs at once
   --dry-run        print what would be done and what it costs, do nothing
@@ -50,7 +50,7 @@ use_conda() {
   [ -n "${CONDA_PREFIX:-}" ] || return 1
   python=$CONDA_PREFIX/bin/python
   "$python" -c 'import sys; from importlib.util import find_spec as has
-sys.exit(not (sys.version_info >= (3, 11) and has("torch") and has("papermill")))' 2>/dev/null && return
+sys.exit(not (sys.version_info >= (3, 11) and all(map(has, ["torch", "papermill", "snakemake", "safetensors"]))))' 2>/dev/null && return
   [ "${CONDA_DEFAULT_ENV:-}" != robust-representations ] ||
     die "the conda environment lacks packages: run 'conda env update -f environment.yml'."
   return 1
@@ -83,7 +83,9 @@ install_packages() {
 }
 
 case ${1:-} in test | lab) ;; *) check_options "$@" ;; esac
-case ${REPRO_DATA:-/} in /*) ;; *) export REPRO_DATA="$PWD/$REPRO_DATA" ;; esac # relative to the caller's folder
+for name in REPRO_DATA REPRO_RESULTS REPRO_STORE; do # relative to the caller's folder
+  case ${!name:-/} in /*) ;; *) export "$name=$PWD/${!name}" ;; esac
+done
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 use_conda || use_venv
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
+from lib import batch, report
 from lib import settings as profiles
-from lib.errors import SettingsError, unknown
+from lib.errors import OneLineError, SettingsError, unknown
 from lib.plan import NOTEBOOKS, plan
-from lib.recipe import plain
-from lib.runtime import ROOT, cores, results, watch_parent
+from lib.recipe import outcome_key
+from lib.runtime import ROOT, cores, results
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,11 +31,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit status. A SettingsError is one line on standard error and status 2."""
+    """Run a command; returns the exit status. An error of the user's is one line on standard error and
+    status 2."""
+    for name in ("REPRO_DATA", "REPRO_RESULTS", "REPRO_STORE"):  # jobs and kernels run in other folders
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
     try:
         args = parser().parse_args(argv)
         return args.do(args) or 0
-    except SettingsError as error:
+    except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -114,21 +119,9 @@ def _prepare(args, notebooks) -> tuple[profiles.Settings, dict]:
         if name not in NOTEBOOKS:
             raise unknown("notebook", name, NOTEBOOKS)
     given = overrides(args, notebooks)
-    return profiles.load(args.profile, given), given
-
-
-def groups(settings: profiles.Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
-    """The batch jobs of a run: {group: {keys, after}}; `after` are the groups that hold its networks' parents."""
-    tasks = plan(settings, notebooks)
-    home = {t.recipe.key: t.group for t in tasks}
-    found: dict[str, dict] = {}
-    for task in tasks:
-        if not (task.recipe.epochs or task.attacks):
-            continue
-        job = found.setdefault(task.group, {"keys": [], "after": set()})
-        job["keys"].append(task.recipe.key)
-        job["after"] |= {home[p.key] for p in task.recipe.parents if p.epochs} - {task.group}
-    return found
+    settings = profiles.load(args.profile, given)
+    plan(settings, notebooks)  # recipes refuse what no single setting shows
+    return settings, given
 
 
 def run(args) -> int:
@@ -142,152 +135,28 @@ def run(args) -> int:
         from lib.training.price import price_list
 
         return price_list(settings, notebooks)
-    from filelock import FileLock, Timeout
-
-    folder = results() / settings.run
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(folder / ".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SettingsError(
-            f"--profile = {args.profile} is not possible now: another run is writing to "
-            f"results/{settings.run}; wait for it or stop it"
-        ) from None
-    with lock:
-        return _run(settings, given, notebooks, jobs, folder)
-
-
-def _run(settings, given: dict, notebooks, jobs: int, folder: Path) -> int:
-    from lib import report
-    from lib.store import write_atomic
-
-    started = time.monotonic()
-    os.environ |= {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT)}
-    plan_file = folder / "run.json"
-    write_atomic(
-        plan_file,
-        json.dumps(
-            {
-                "profile": settings.profile,
-                "overrides": given,
-                "notebooks": list(notebooks),
-                "cores": cores(),
-                "jobs": jobs,
-            },
-            indent=1,
-        ),
-    )
-    from snakemake.cli import main as snakemake
-
-    try:
-        status = snakemake(
-            [
-                "--snakefile",
-                str(ROOT / "Snakefile"),
-                "--directory",
-                str(ROOT),
-                "--configfile",
-                str(plan_file),
-                "--cores",
-                str(cores()),
-                "--keep-going",
-                "--rerun-incomplete",
-                "--nolock",
-                "--quiet",
-                "all",
-            ]
-        )
-    except SystemExit as end:
-        status = end.code
-    page = report.index(folder)
-    print(
-        f"{'failed' if status else 'done'} in {time.monotonic() - started:.0f} s; open {os.path.relpath(page)}",
-        flush=True,
-    )
-    return 1 if status else 0
+    return batch.run_graph(settings, given, notebooks, jobs)
 
 
 def train(args) -> int:
-    """Train and measure one group's networks (those not in the store)."""
-    watch_parent()
     names = tuple(n for n in args.notebooks.split(",") if n)
     settings, _ = _prepare(args, names)
-    from lib.runtime import device, set_threads
-    from lib.store import Store
-    from lib.training.zoo import Zoo
-
-    set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
-    zoo = Zoo(Store(), device(settings.device))
-    mine = [t for t in plan(settings, names) if t.group == args.group]
-    if not mine:
-        raise unknown("group", args.group, groups(settings, names))
-    for task in mine:
-        if task.recipe.epochs and not zoo.store.has("network", task.recipe.key):
-            zoo.obtain(task.recipe)
-        for attack in task.attacks:
-            zoo.outcomes(task.recipe, task.threat, attack)
-    if args.done:
-        args.done.parent.mkdir(parents=True, exist_ok=True)
-        args.done.touch()
+    batch.train_group(settings, names, args.group, args.done)
     return 0
 
 
 def notebook(args) -> int:
-    """Execute a notebook through papermill and render it, also when it fails half-way."""
-    watch_parent()
     settings, given = _prepare(args, [args.name])
-    import papermill
-
-    from lib import report
-    from lib.store import write_atomic
-
-    folder = results() / settings.run / args.name
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in ("claims.json", "card.json"):
-        (folder / old).unlink(missing_ok=True)
-    status = 0
-    os.environ |= {"REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT)}
-    try:
-        papermill.execute_notebook(
-            ROOT / "notebooks" / f"{args.name}.ipynb",
-            folder / "notebook.ipynb",
-            cwd=ROOT / "notebooks",
-            parameters={"profile": args.profile, "overrides": given},
-            progress_bar=False,
-            log_output=True,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            request_save_on_cell_execute=True,
-        )
-    except Exception as error:
-        status = 1
-        card = {
-            "notebook": args.name,
-            "profile": settings.profile,
-            "run": settings.run,
-            "status": "failed",
-            "error": str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__,
-            "overrides": dict(settings.overrides),
-        }
-        write_atomic(folder / "card.json", json.dumps(card, indent=1))
-        print(f"{args.name} failed: {card['error']}", file=sys.stderr, flush=True)
-    if (folder / "notebook.ipynb").exists():
-        report.render(folder / "notebook.ipynb")
-    return status
+    return batch.run_notebook(settings, given, args.name)
 
 
 def index(args) -> int:
-    from lib import report
-
     print(report.index(args.folder))
     return 0
 
 
 def publish(args) -> int:
     """Copy what a visitor reads; only from a commit that anyone can check out."""
-    from lib import report
-
     source, place = results() / args.run, ROOT / "results" / "reference" / args.run
     cards = sorted(source.glob("*/card.json"))
     if not cards:
@@ -309,8 +178,6 @@ def publish(args) -> int:
 
 
 def readme(args) -> int:
-    from lib import report
-
     report.readme(ROOT / "README.md")
     return 0
 
@@ -326,13 +193,11 @@ def store(args) -> int:
         for kind, key, size, meta in box.entries():
             print(f"{kind:9} {key} {size / 1e6:8.2f} MB {meta['made_seconds']:7.1f} s  {meta.get('what', '')}")
     elif args.action == "prune":
-        from lib.training.zoo import Zoo
-
         keep = set()
-        for profile in profiles.profiles():
-            for task in plan(profiles.load(profile)):
+        for profile, precision in itertools.product(profiles.profiles(), ("fp32", "bf16")):
+            for task in plan(profiles.load(profile, {"networks.precision": precision})):
                 keep.add(("network", task.recipe.key))
-                keep |= {("outcomes", Zoo.outcome_key(task.recipe, task.threat, a)) for a in task.attacks}
+                keep |= {("outcomes", outcome_key(task.recipe, task.threat, a)) for a in task.attacks}
         print(f"{box.prune(keep) / 1e6:.1f} MB freed: what no profile's plan names")
     elif args.action == "export":
         print(f"{box.export(args.archive)} entries written to {args.archive}")
@@ -341,8 +206,3 @@ def store(args) -> int:
     return 0
 
 
-def code_digest() -> str:
-    """A hash of the library's source: a notebook runs again (and replays from the store) when it changed."""
-    from lib.recipe import digest
-
-    return digest([plain(p.read_text()) for p in sorted((ROOT / "lib").rglob("*.py"))])

@@ -6,7 +6,11 @@ import difflib
 from fractions import Fraction
 
 
-class SettingsError(ValueError):
+class OneLineError(Exception):
+    """Something the user can mend; the message is one sentence, shown without a traceback by the command line."""
+
+
+class SettingsError(OneLineError, ValueError):
     """A parameter has an impossible value; the message is one sentence naming parameter, value and what is allowed."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from lib.errors import fraction, need, unknown
 
-# Raise when a change of the code changes the weights that a recipe gives (tests/test_golden.py notices).
+# Raise when a change of the code changes the weights or outcomes that a recipe gives (tests/test_golden.py notices).
 NUMERICS = 1
 
 
@@ -276,6 +276,12 @@ def fgsm(threat: Threat) -> PGD:
 # --------------------------------------------------------------------------------------------------------- objectives
 
 
+def _training_attack(attack) -> None:
+    need(isinstance(attack, PGD), "training attack", attack, "a PGD attack")
+    need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 in training: one adversarial image an image")
+    need(not attack.targeted, "attack.targeted", True, "false in training")
+
+
 @dataclass(frozen=True)
 class CrossEntropy:
     """Cross-entropy on clean images."""
@@ -296,7 +302,7 @@ class Adversarial:
 
     def __post_init__(self):
         need(_is_number(self.alpha, 0, 1), "alpha", self.alpha, "a number from 0 to 1")
-        need(isinstance(self.attack, PGD), "objective.attack", self.attack, "a PGD attack")
+        _training_attack(self.attack)
 
 
 @dataclass(frozen=True)
@@ -309,7 +315,7 @@ class TRADES:
 
     def __post_init__(self):
         need(_is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
-        need(isinstance(self.attack, PGD), "objective.attack", self.attack, "a PGD attack")
+        _training_attack(self.attack)
 
 
 Objective = CrossEntropy | Adversarial | TRADES
@@ -455,6 +461,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)  # 1 and 1.0 mean the same recipe
     return value
+
+
+def outcome_key(recipe: Recipe, threat: Threat | None, attack: Attack | None) -> str:
+    """The key of a network's per-image outcomes on its test images: clean, or under an attack within a threat."""
+    data = plain(recipe.data)
+    return digest({"numerics": NUMERICS, "network": recipe.key, "data": data, "threat": threat, "attack": attack})
 
 
 def digest(value: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -73,6 +73,8 @@ class Networks:
             self.robust.attack is not None, "networks.robust.attack", "null", "an attack: robust networks train on one"
         )
         need(self.normal.attack is None, "networks.normal.attack", self.normal.attack, "null")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise unknown("precision", self.precision, ("auto", "fp32", "bf16"))
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Stitching:
     which networks are cut; the first block and the last block are read from them, `middle` is where C2 and C3 look.
     `alphas`: shares of adversarial images in the joint's training. `search` is the attack of every cell, `verify` the
     stronger one of the cells that a claim rests on. `end_epochs`: training of the newly trained ends. `converged`: by
-    how many nats a joint's loss may still fall in its last sixth of training (0.1: the true class gains 10 %).
+    how many nats a joint's loss may still fall in the last part of training (0.1: the true class gains 10 %).
     `budget`: by how much the robust accuracy of a middle joint may change when it is trained for twice the epochs.
     """
 
@@ -118,15 +120,24 @@ class Stitching:
             self.seeds,
             "a whole number from 1 to 100",
         )
-        need(len(self.joints) >= 2, "stitching.joints", self.joints, "at least two stages")
+        need(len(self.joints) >= 3, "stitching.joints", list(self.joints), "at least three stages")
         need(
             len(set(self.alphas)) == len(self.alphas) > 0 and all(0 <= a <= 1 for a in self.alphas),
             "stitching.alphas",
             self.alphas,
             "different numbers from 0 to 1",
         )
-        if self.middle not in self.joints:
-            raise unknown("stitching.middle joint", self.middle, self.joints)
+        inner = [j for j in self.joints[:-1] if j not in self.first]
+        if self.middle not in inner:
+            raise unknown("stitching.middle joint (between the first joints and the last)", self.middle, inner)
+        for name in ("epochs", "end_epochs"):
+            need(getattr(self, name) >= 1, f"stitching.{name}", getattr(self, name), "1 or more")
+        need(not self.search.targeted, "stitching.search.targeted", True, "false: evaluation is untargeted")
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The joints before anything but low-level features: the stem, if it is one, and the first block."""
+        return self.joints[:2] if self.joints[0] == "stem" else self.joints[:1]
 
 
 @dataclass(frozen=True)
@@ -143,10 +154,29 @@ class Settings:
     overrides: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self):
-        stages = self.networks.arch.stages[:-1]
-        for joint in self.stitching.joints:
+        if self.device.split(":")[0] not in ("auto", "cpu", "cuda"):
+            raise unknown("device", self.device, ("auto", "cpu", "cuda"))
+        s, stages = self.stitching, self.networks.arch.stages[:-1]
+        for joint in s.joints:
             if joint not in stages:
                 raise unknown("joint", joint, stages)
+        in_order = [j for j in stages if j in s.joints]
+        need(list(s.joints) == in_order, "stitching.joints", list(s.joints), "different stages in the order of depth")
+        classes = self.networks.data.info.classes
+        targets = s.verify.targets if isinstance(s.verify, APGD) else 0
+        need(targets < classes, "stitching.verify.targets", targets, f"less than the {classes} classes")
+        self._size_pools()
+
+    def _size_pools(self):
+        """Every repetition has its own networks, and pairs need two: pools grow to that unless told not to."""
+        least, networks = max(2, self.stitching.seeds), self.networks
+        for kind in ("normal", "robust"):
+            pool = getattr(networks, kind)
+            named = f"networks.{kind}.count"
+            enough = pool.count >= least or named not in dict(self.overrides)
+            need(enough, named, pool.count, f"at least {least} for {self.stitching.seeds} repetitions")
+            networks = replace(networks, **{kind: replace(pool, count=max(least, pool.count))})
+        object.__setattr__(self, "networks", replace(networks, precision=_precision(networks.precision)))
 
     @property
     def run(self) -> str:
@@ -159,18 +189,13 @@ def profiles() -> list[str]:
 
 
 def load(profile: str = "smoke", overrides: dict | None = None) -> Settings:
-    """The settings of a profile with overrides {dotted name: value} applied; None values are ignored."""
+    """The settings of a profile with overrides {dotted name: value} applied."""
     if profile not in profiles():
         raise unknown("profile", profile, profiles())
     tree = yaml.safe_load((ROOT / "configs" / f"{profile}.yaml").read_text())
-    overrides = {k: v for k, v in (overrides or {}).items() if v is not None}
+    overrides = overrides or {}
     for name, value in overrides.items():
         _set(tree, name, value)
-    seeds = overrides.get("stitching.seeds")
-    if isinstance(seeds, int):  # more repetitions than the profile's pool has networks: the pool grows with them
-        for pool in ("normal", "robust"):
-            tree["networks"][pool]["count"] = max(seeds, tree["networks"][pool]["count"])
-    tree["networks"]["precision"] = _precision(tree["networks"].get("precision", "auto"))
     noted = tuple(sorted((k, str(v)) for k, v in overrides.items()))
     return make(Settings, {**tree, "profile": profile, "overrides": noted}, "")
 

@@ -6,13 +6,13 @@ lib/models/stitched.py; how claims are worded in claims/stitching.yaml.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from lib.models import build
-from lib.plan.stitching import PAIRS, Cell, first_joints
+from lib.plan.stitching import PAIRS, Cell, one_more_restart
 from lib.recipe import Recipe, Stitch
 from lib.runtime import Progress
 from lib.settings import Settings
@@ -80,13 +80,13 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Measured:
     """Train (or load) every cell and measure it: clean, under the search attack, and under the stronger one where a
     claim rests on it. Everything comes from the store when it is there."""
     found = Measured(settings, cells, {}, {})
-    names = (settings.stitching.search, settings.stitching.verify)
+    names = {settings.stitching.search: "search", settings.stitching.verify: "verify"}
     with Progress(len(cells), "stitching cells", "cell") as bar:
         for cell in cells:
             found.outcomes[cell], found.protocols[cell] = {}, {}
-            for attack in cell.attacks:
+            for attack in (a for a in cell.attacks if a in names):
                 outcome = zoo.outcomes(cell.recipe, settings.networks.threat, attack)
-                which = "search" if attack == names[0] else "verify"
+                which = names[attack]
                 found.outcomes[cell]["clean"] = outcome.table["clean"].to_numpy(bool)
                 found.outcomes[cell][which] = outcome.table["robust"].to_numpy(bool)
                 found.protocols[cell][which] = outcome.protocol
@@ -99,8 +99,9 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Measured:
 
 
 def last_change(zoo: Zoo, recipe: Recipe) -> float:
-    """By how much (in nats) the training loss still fell from the last but one sixth of training to the last sixth; NaN
-    for an untrained network. Sixths, because the default schedule holds one rate over the last third."""
+    """By how much (in nats) the training loss still fell from the last but one part of training to the last; NaN for an
+    untrained network. A part is a sixth of training, rounded to quarters of an epoch. Small is needed but not enough: a
+    rate that falls to zero ends flat, hence the cells with twice the epochs."""
     entry = zoo.store.load("network", recipe.key) if recipe.epochs else None
     loss = [q for row in entry.meta["log"] for q in row["quarters"]] if entry else []
     n = max(1, round(len(loss) / 6))
@@ -125,7 +126,7 @@ def evidence(m: Measured) -> dict:
     wants them. Clean claims read joints trained with alpha 0, robust ones alpha 1, declared before the run.
     """
     s = m.settings.stitching
-    first, middle, last = first_joints(m.settings), s.middle, s.joints[-1]
+    first, middle, last = s.first, s.middle, s.joints[-1]
     found: dict[str, dict] = {}
 
     def endpoint(kind: str, which: str = "clean"):
@@ -144,7 +145,7 @@ def evidence(m: Measured) -> dict:
         found["C1a"] = {"retained": {f"{p} at {j}": clean(p, j) - 0.9 * weaker(p) for p in MIXED for j in s.joints}}
         found["C1b"] = {
             "beats_untrained_front": {
-                j: clean("N->R", j) - clean("U->R", j, "untrained front") for j in s.joints
+                f"{p} at {j}": clean(p, j) - clean(f"U->{p[-1]}", j, "untrained front") for p in MIXED for j in s.joints
             },
             "not_below_probe": {
                 f"{p} at {j}": clean(p, j) - clean(p[0], j, "linear probe") for p in MIXED for j in s.joints
@@ -224,7 +225,7 @@ def preconditions(m: Measured, self_gap: float, warnings: list[str]) -> list[dic
     check(
         "joints converged",
         worst <= s.converged,
-        f"in its last sixth of training the slowest joint ({which}) lowered its loss by {worst:.3f} nats, "
+        f"in the last part of training the slowest joint ({which}) lowered its loss by {worst:.3f} nats, "
         f"at most {s.converged:g} allowed",
     )
     if m.has("twice the epochs", "N->R", s.middle, 1.0):
@@ -247,8 +248,7 @@ def attack_warnings(zoo: Zoo, recipe: Recipe, settings: Settings) -> list[str]:
     threat, attack = settings.networks.threat, settings.stitching.search
     found = sanity(zoo.obtain(recipe).net, zoo.images(recipe.data, "test"), threat.norm)
     once, twice = (
-        zoo.outcomes(recipe, threat, replace(attack, restarts=n)).accuracy("robust")
-        for n in (attack.restarts, attack.restarts + 1)
+        zoo.outcomes(recipe, threat, a).accuracy("robust") for a in (attack, one_more_restart(attack))
     )
     if once - twice >= 0.01:
         found.append(f"one more restart of {attack_name(attack)} lowers robust accuracy from {once:.1%} to {twice:.1%}")

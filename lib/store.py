@@ -94,12 +94,16 @@ class Store:
             bad = [f"{META} ({error})"]
         if not bad:
             return Entry(kind, key, path, meta)
+        self.set_aside(kind, key, f"damaged ({', '.join(bad)})")
+        return None
+
+    def set_aside(self, kind: str, key: str, why: str) -> None:
+        """Move an entry to `damaged/`, so that it will be made again, and log why."""
         aside = self.root / "damaged" / f"{kind}-{key}-{time.time_ns()}"
         aside.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError):
-            os.replace(path, aside)
-        log.warning("%s %s was damaged (%s): set aside as %s, it will be made again", kind, key, ", ".join(bad), aside)
-        return None
+            os.replace(self.folder(kind, key), aside)
+        log.warning("%s %s is set aside as %s and will be made again: %s", kind, key, aside, why)
 
     def lock(self, kind: str, key: str):
         """The lock held while an entry is made; freed by the system when its holder dies."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import types
 from pathlib import Path
 
 from lib import settings as profiles
@@ -28,14 +27,7 @@ _KERNEL_NAMES = {"In", "Out", "get_ipython", "exit", "quit", "open"}
 def parameters(names: dict) -> dict:
     """The notebook's parameters among its global names: plain values set before anything was imported."""
     plain_types = (str, int, float, bool, list, tuple, dict, type(None))
-    return {
-        k: v
-        for k, v in names.items()
-        if not k.startswith("_")
-        and k not in _KERNEL_NAMES
-        and isinstance(v, plain_types)
-        and not isinstance(v, types.ModuleType)
-    }
+    return {k: v for k, v in names.items() if k[0] != "_" and k not in _KERNEL_NAMES and isinstance(v, plain_types)}
 
 
 def overrides_of(notebook: str, given: dict) -> tuple[str, dict]:
@@ -62,7 +54,8 @@ class Study:
         again = isinstance(names.get("study"), Study)
         given = parameters(names)
         if again:  # a cell run a second time in JupyterLab: later cells' variables are no parameters
-            given = {k: v for k, v in given.items() if k in names["study"].known}
+            known = names["study"].known | profiles.sections()[notebook]
+            given = {k: v for k, v in given.items() if k in known}
         self.known = set(given)
         self.notebook = notebook
         profile, overrides = overrides_of(notebook, given)
@@ -155,7 +148,7 @@ class Study:
         claims.save(self.claims, self.folder / "claims.json")
         write_atomic(self.folder / "card.json", json.dumps(card, indent=1))
         print(
-            f"{len(self.keys)} networks, {len(trained)} of them trained in this run; all of them took "
+            f"{len(self.keys)} networks, {len(trained)} of them trained by this notebook, the others before; all took "
             f"{training_seconds / 60:.1f} min and about {flops / 1e15:.2g} PFLOP; this notebook {seconds:.0f} s on "
             f"{card['device']} with {card['threads']} threads; commit {card['commit']}; "
             f"results in {_short(self.folder)}"

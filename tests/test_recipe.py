@@ -69,7 +69,20 @@ def test_impossible_values_are_one_sentence(make, words):
         ({"stitching.sedes": 3}, ["stitching.sedes", "did you mean 'stitching.seeds'"]),
         ({"networks.threat.eps": "-8/255"}, ["threat.eps", "-8/255", "0 or more"]),
         ({"networks.data.name": "cifar"}, ["unknown data set 'cifar'"]),
-        ({"stitching.joints": ["stem", "layer7.0"], "stitching.middle": "stem"}, ["joint 'layer7.0'", "layer1.0"]),
+        ({"stitching.joints": ["stem", "layer7.0", "layer2.0", "layer3.0"]}, ["joint 'layer7.0'", "layer1.0"]),
+    ({"stitching.joints": ["stem", "layer2.0", "layer3.0"]}, ["middle joint", "layer2.0"]),
+    ({"stitching.joints": ["layer3.0", "layer2.0", "stem"]}, ["order of depth"]),
+    ({"stitching.joints": ["stem", "layer1.0", "layer2.0", "layer2.0", "layer3.0"]}, ["different stages"]),
+    ({"stitching.epochs": 0}, ["stitching.epochs", "0", "1 or more"]),
+    ({"stitching.verify.targets": 20}, ["targets", "20", "10"]),
+    ({"stitching.search.targeted": True}, ["targeted"]),
+    ({"networks.robust.count": 1}, ["networks.robust.count", "1", "at least 3"]),
+    ({"networks.precision": "fp64"}, ["fp64", "bf16"]),
+    ({"networks": 5}, ["networks"]),
+    ({"networks.normal": 5, "stitching.seeds": 4}, ["networks.normal"]),
+    ({"networks.normal.count": "a", "stitching.seeds": 4}, ["networks.normal.count"]),
+    ({"networks.data.train": None, "networks.normal.epochs": None}, ["networks.normal.epochs", "null"]),
+    ({"device": "gpu"}, ["gpu", "cuda"]),
         ({"stitching.seeds": 0}, ["stitching.seeds", "0", "1 to 100"]),
         ({"stitching.seeds": "three"}, ["stitching.seeds", "three", "whole number"]),
         ({"networks.robust.attack": None, "networks.robust": {"count": 1, "epochs": 1}}, ["networks.robust.attack"]),
@@ -91,7 +104,7 @@ def test_unknown_profile_suggests_one():
 
 
 def test_overrides_change_the_folder_and_only_what_they_name():
-    plain, other = settings.load("smoke"), settings.load("smoke", {"stitching.epochs": 1, "stitching.seeds": None})
+    plain, other = settings.load("smoke"), settings.load("smoke", {"stitching.epochs": 1})
     assert plain.run == "smoke" and other.run.startswith("smoke+") and other.stitching.epochs == 1
     assert replace(other, stitching=plain.stitching, overrides=()) == plain
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib import claims, settings, stitching
-from lib.plan.stitching import PAIRS, cells, first_joints
+from lib.plan.stitching import PAIRS, cells
 from lib.recipe import Data, Probe, Recipe, ResNet, Stitch
 from lib.store import Store
 from lib.training.zoo import Zoo
@@ -32,7 +32,7 @@ def made_up(accuracy) -> stitching.Measured:
 def as_the_paper_says(c, which):
     """A world in which every claim holds, C4b excepted: it contradicts C6."""
     last = c.joint == S.stitching.joints[-1]
-    early = c.joint in first_joints(S)
+    early = c.joint in S.stitching.first
     if which == "clean":
         return {"untrained front": 0.5, "linear probe": 0.6}.get(c.role, 0.95)
     if c.role == "endpoint":

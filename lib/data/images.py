@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib.errors import need, unknown
+from lib.errors import OneLineError, need, unknown
 from lib.recipe import DATASETS, Data
 from lib.runtime import ROOT, generator
 
@@ -27,7 +27,7 @@ TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CI
                "svhn": "SVHN", "stl10": "STL10"}
 
 
-class DataError(RuntimeError):
+class DataError(OneLineError):
     """A data set cannot be read; the message is one sentence naming the file, where it belongs and how to get it."""
 
 

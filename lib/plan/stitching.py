@@ -1,7 +1,8 @@
 """The cells of the stitching notebook (Balogh & Jelasity, ICML 2023): which front into which end, where, trained how.
 
 Names of pairs: N normal, R robust, U untrained; `N->R` is the front of a normal network stitched into a robust one,
-`R->R2` and `N->N2` join two networks of one type. Every repetition has networks of its own.
+`R->R2` and `N->N2` join two networks of one type: those of this repetition and of the next, so that neighbouring
+repetitions of these pairs share a network.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lib.plan.pool import member
-from lib.recipe import Attack, Probe, Recipe, Stitch
+from lib.recipe import PGD, Attack, Probe, Recipe, Stitch
 from lib.settings import Settings, objective
 
 PAIRS = {"N->R": ("N", "R", 0), "R->N": ("R", "N", 0), "R->R2": ("R", "R", 1), "N->N2": ("N", "N", 1)}
@@ -39,16 +40,15 @@ class Cell:
         return f"{what}-{self.seed}"
 
 
-def first_joints(settings: Settings) -> tuple[str, ...]:
-    """The joints before anything but low-level features: the stem, if it is one, and the first block."""
-    joints = settings.stitching.joints
-    return joints[:2] if joints[0] == "stem" else joints[:1]
+def one_more_restart(attack: PGD) -> PGD:
+    """The attack that shows whether restarts matter (a sanity check of one robust network)."""
+    return replace(attack, restarts=attack.restarts + 1)
 
 
 def cells(settings: Settings) -> list[Cell]:
     """Every cell of every repetition, pairs first."""
     s, n = settings.stitching, settings.networks
-    first, last = first_joints(settings), s.joints[-1]
+    last = s.joints[-1]
     base = Recipe(
         data=n.data,
         arch=n.arch,
@@ -82,6 +82,8 @@ def cells(settings: Settings) -> list[Cell]:
         net = {kind: member(settings, kind, seed).recipe for kind in "NRU"}
         for kind in "NRU":
             attacks = (s.search, s.verify) if kind == "R" else (s.search,)
+            if kind == "R" and seed == 0:
+                attacks += (one_more_restart(s.search),)
             out.append(Cell("endpoint", kind, "", 0.0, seed, net[kind], attacks))
         for pair, (front, end, shift) in PAIRS.items():
             other = member(settings, end, seed + shift).recipe
@@ -103,9 +105,9 @@ def cells(settings: Settings) -> list[Cell]:
                 epochs=1,
                 trainable=NOTHING,
             )
-            for alpha in s.alphas:
-                if alpha == 0 or joint in first:
-                    add("untrained front", "U->R", net["U"], net["R"], joint, alpha, seed)
+            for end, alpha in ((e, a) for e in "RN" for a in s.alphas):
+                if alpha == 0 or (end == "R" and joint in s.first):
+                    add("untrained front", f"U->{end}", net["U"], net[end], joint, alpha, seed)
             for front in "NR":
                 probe = {"arch": Probe(joint), "trainable": ("head",), "batchnorm": "frozen"}
                 add("linear probe", front, net[front], net["U"], joint, 0.0, seed, parents=(net[front],), **probe)

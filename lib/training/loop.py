@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from lib.data import ImageSet, augment
+from lib.errors import OneLineError
 from lib.models import memory_format
 from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import Progress, autocast, generator, initialise_with
@@ -23,7 +24,7 @@ from lib.training.objectives import Batch, Moment, of
 CHECKPOINT_EVERY = 5.0  # seconds at least between two checkpoints: small networks have epochs of a second
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(OneLineError):
     """The loss is no longer a finite number."""
 
 
@@ -79,9 +80,9 @@ def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None,
                 sums = _epoch(net, recipe, images, objective, optimiser, epoch, layout, bar)
             loss, accuracy = sums.mean(1).tolist()
             if not math.isfinite(loss):
+                last = f" (last good checkpoint: {work})" if work and (work / "checkpoint.pt").exists() else ""
                 raise TrainingDiverged(
-                    f"{recipe.describe()}: the loss of epoch {epoch} is {loss}; lower the learning rate"
-                    + (f" (last good checkpoint: {work / 'checkpoint.pt'})" if rows and work else "")
+                    f"{recipe.describe()}: the loss of epoch {epoch} is {loss}; lower the learning rate{last}"
                 )
             quarters = [float(q.mean()) for q in sums[0].cpu().tensor_split(4) if len(q)]
             took = time.monotonic() - started

@@ -9,11 +9,10 @@ import torch
 
 from lib.models import build, forward_flops, memory_format
 from lib.plan import plan
-from lib.recipe import APGD, PGD, TRADES, Adversarial, Attack, Probe, Recipe, Stitch
+from lib.recipe import APGD, PGD, TRADES, Adversarial, Attack, Probe, Recipe, Stitch, outcome_key
 from lib.runtime import autocast, device
 from lib.settings import Settings
 from lib.store import Store
-from lib.training.zoo import Zoo
 
 
 def passes(objective) -> float:
@@ -98,7 +97,7 @@ def price_list(settings: Settings, notebooks: tuple[str, ...]) -> int:
             else:
                 row[2] += training(task.recipe)
         for attack in task.attacks:
-            if not store.has("outcomes", Zoo.outcome_key(task.recipe, task.threat, attack)):
+            if not store.has("outcomes", outcome_key(task.recipe, task.threat, attack)):
                 row[2] += measuring(task.recipe, attack)
     print(f"profile {settings.run}: {len(tasks)} networks on {where}, {speed / 1e9:.0f} GFLOP/s measured here")
     print(f"{'group':28} {'networks':>8} {'ready':>6} {'TFLOP':>10} {'minutes':>8}")

@@ -11,7 +11,7 @@ import torch
 from lib.data import ImageSet, load
 from lib.errors import SettingsError
 from lib.models import build, memory_format
-from lib.recipe import NUMERICS, Attack, Recipe, Threat, digest, plain
+from lib.recipe import Attack, Recipe, Threat, outcome_key, plain
 from lib.runtime import provenance
 from lib.store import Store, write_atomic
 from lib.training.evaluation import Outcomes, attack_name, evaluate
@@ -52,7 +52,7 @@ class Zoo:
         net = build(recipe, [self.obtain(p).net for p in recipe.parents])
         log, meta = [], {}
         if recipe.epochs:
-            entry = self.store.obtain("network", recipe.key, lambda work: self._train(recipe, net, work))
+            entry = self._entry(recipe, net)
             changed = entry.tensors()
             if unexpected := net.load_state_dict(changed, strict=False).unexpected_keys:
                 raise RuntimeError(
@@ -62,6 +62,23 @@ class Zoo:
             log, meta = entry.meta["log"], entry.meta
         net.to(device=self.device, memory_format=memory_format(net)).eval().requires_grad_(False)
         return Trained(recipe, net, log, meta)
+
+    def _entry(self, recipe: Recipe, net):
+        """The stored network; one that was trained on other weights of its parents than lie here is made again.
+
+        Keys name what was meant; between machines, or after a damaged parent was made again, bits may differ, and what
+        is kept of a child only fits the parents it was trained with.
+        """
+        entry = self.store.load("network", recipe.key)
+        noted = entry and entry.meta.get("parents")
+        if noted and noted != self._weights_of_parents(recipe):
+            self.store.set_aside("network", recipe.key, "it was trained on other weights of its parents")
+        return self.store.obtain("network", recipe.key, lambda work: self._train(recipe, net, work))
+
+    def _weights_of_parents(self, recipe: Recipe) -> dict[str, str]:
+        """SHA-256 of the stored weights of the recipe's trained parents."""
+        kept = {p.key: self.store.load("network", p.key) for p in recipe.parents if p.epochs}
+        return {key: entry.meta["files"]["data.safetensors"] for key, entry in kept.items()}
 
     def _train(self, recipe: Recipe, net, work: Path) -> dict:
         from safetensors.torch import save_file
@@ -75,6 +92,7 @@ class Zoo:
         self.trained_here.append(recipe.key)
         return {
             "recipe": plain(recipe),
+            "parents": self._weights_of_parents(recipe),
             "what": recipe.describe(),
             "log": rows,
             "seconds": time.monotonic() - started,
@@ -85,7 +103,7 @@ class Zoo:
     def outcomes(self, recipe: Recipe, threat: Threat | None = None, attack: Attack | None = None) -> Outcomes:
         """Per-image outcomes on the recipe's test images: clean, and robust if an attack is given; from the store
         if they were measured before."""
-        key = self.outcome_key(recipe, threat, attack)
+        key = outcome_key(recipe, threat, attack)
 
         def make(work: Path) -> dict:
             started = time.monotonic()
@@ -107,15 +125,3 @@ class Zoo:
 
         entry = self.store.obtain("outcomes", key, make)
         return Outcomes(entry.table(), entry.meta["protocol"])
-
-    @staticmethod
-    def outcome_key(recipe: Recipe, threat: Threat | None, attack: Attack | None) -> str:
-        return digest(
-            {
-                "numerics": NUMERICS,
-                "network": recipe.key,
-                "data": plain(recipe.data),
-                "threat": threat,
-                "attack": attack,
-            }
-        )

@@ -1,0 +1,174 @@
+"""The batch run: the jobs of a plan, what Snakemake starts for them, and the pages at the end.
+
+`run_graph` is called by the command line; `train_group` and `run_notebook` are the jobs that the Snakefile starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from lib import report
+from lib.errors import OneLineError, unknown
+from lib.plan import plan
+from lib.recipe import digest, outcome_key
+from lib.runtime import ROOT, cores, results, watch_parent
+from lib.settings import Settings
+from lib.store import Store, write_atomic
+
+
+def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
+    """The batch jobs of a run: {group: {work, after, wanted_by}}.
+
+    `work`: what the job has to make (keys of networks and outcomes); `after`: the groups that hold its networks'
+    parents; `wanted_by`: the notebooks that need any of it.
+    """
+    tasks = plan(settings, notebooks)
+    home = {t.recipe.key: t.group for t in tasks}
+    found: dict[str, dict] = {}
+    for task in tasks:
+        if not (task.recipe.epochs or task.attacks):
+            continue
+        job = found.setdefault(task.group, {"work": [], "after": set(), "wanted_by": set()})
+        job["work"] += [task.recipe.key, *(outcome_key(task.recipe, task.threat, a) for a in task.attacks)]
+        job["after"] |= {home[p.key] for p in task.recipe.parents if p.epochs} - {task.group}
+    for name in notebooks:
+        for task in plan(settings, (name,)):
+            if home[task.recipe.key] in found:
+                found[home[task.recipe.key]]["wanted_by"].add(name)
+    return found
+
+
+def code_digest() -> str:
+    """A hash of the library's source: a notebook runs again (and replays from the store) when it changed."""
+    return digest([p.read_text() for p in sorted((ROOT / "lib").rglob("*")) if p.suffix in (".py", ".j2", ".css")])
+
+
+def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], jobs: int) -> int:
+    """Do what is missing, then write the index page whatever failed; returns 1 if anything did.
+
+    `jobs` training jobs run side by side and share the cores; a notebook has them all. Raises OneLineError before any
+    work if the data are not there or another run writes to the same folder.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = results() / settings.run
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(folder / ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OneLineError(f"another run is writing to {folder}: wait for it or stop it") from None
+    with lock:
+        started = time.monotonic()
+        _check_data(settings)
+        status = _snakemake(settings, overrides, notebooks, jobs, folder)
+        _note_failures(settings, notebooks, folder)
+        page = report.index(folder)
+    print(f"{'failed' if status else 'done'} in {time.monotonic() - started:.0f} s; open {page}", flush=True)
+    return 1 if status else 0
+
+
+def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder: Path) -> int:
+    from snakemake.cli import main as snakemake
+
+    config = {"profile": settings.profile, "overrides": overrides, "notebooks": notebooks, "cores": cores()}
+    write_atomic(folder / "run.json", json.dumps({**config, "jobs": jobs}, indent=1))
+    os.environ |= {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT)}
+    where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT), "--configfile", str(folder / "run.json")]
+    limits = ["--cores", str(max(cores(), jobs)), "--resources", f"job={jobs}"]
+    # our own lock, freed by the system when a run is killed, stands for Snakemake's, which is not
+    manner = ["--keep-going", "--rerun-incomplete", "--nolock", "--quiet", "all"]
+    try:
+        return snakemake([*where, *limits, *manner])
+    except SystemExit as end:
+        return end.code
+
+
+def _check_data(settings: Settings) -> None:
+    """Read the data once before jobs start: what is missing is said once, and downloaded once."""
+    if settings.networks.data.name != "digits":
+        from lib.data import load
+
+        for split in ("train", "test"):
+            load(settings.networks.data, split)
+
+
+def _failed(settings: Settings, notebook: str, error: str) -> None:
+    """Note that a notebook failed; what it reported before is no result of this run."""
+    folder = results() / settings.run / notebook
+    (folder / "claims.json").unlink(missing_ok=True)
+    card = {"notebook": notebook, "profile": settings.profile, "run": settings.run, "status": "failed", "error": error}
+    write_atomic(folder / "card.json", json.dumps({**card, "overrides": dict(settings.overrides)}, indent=1))
+
+
+def _note_failures(settings: Settings, notebooks, folder: Path) -> None:
+    for group, job in groups(settings, notebooks).items():
+        note = folder / "jobs" / f"{group}.failed"
+        for name in job["wanted_by"] if note.exists() else ():
+            _failed(settings, name, f"its networks {group} could not be made: {note.read_text().strip()}")
+
+
+def train_group(settings: Settings, notebooks: tuple[str, ...], group: str, done: Path | None) -> None:
+    """Train and measure one group's networks (those not in the store), then touch `done`; on failure leave the reason
+    beside it."""
+    from lib.runtime import device, set_threads
+    from lib.training.zoo import Zoo
+
+    watch_parent()
+    mine = [t for t in plan(settings, notebooks) if t.group == group]
+    if not mine:
+        raise unknown("group", group, groups(settings, notebooks))
+    set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
+    zoo = Zoo(Store(), device(settings.device))
+    try:
+        for task in mine:
+            if task.recipe.epochs and not zoo.store.has("network", task.recipe.key):
+                zoo.obtain(task.recipe)
+            for attack in task.attacks:
+                zoo.outcomes(task.recipe, task.threat, attack)
+    except Exception as error:
+        if done:
+            write_atomic(done.with_suffix(".failed"), f"{type(error).__name__}: {error}\n")
+        raise
+    if done:
+        done.with_suffix(".failed").unlink(missing_ok=True)
+        write_atomic(done, "")
+
+
+def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
+    """Execute a notebook through papermill and render it, also when it fails half-way; returns 1 if it did."""
+    import papermill
+
+    watch_parent()
+    folder = results() / settings.run / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in ("claims.json", "card.json"):
+        (folder / old).unlink(missing_ok=True)
+    source, executed = ROOT / "notebooks" / f"{name}.ipynb", folder / "notebook.ipynb"
+    unset = dict.fromkeys(papermill.inspect_notebook(source))  # whatever somebody saved in the parameters cell
+    os.environ |= {"REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT)}
+    status = 0
+    try:
+        papermill.execute_notebook(
+            source,
+            executed,
+            cwd=source.parent,
+            parameters={**unset, "profile": settings.profile, "overrides": overrides},
+            progress_bar=False,
+            log_output=True,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            request_save_on_cell_execute=True,
+        )
+    except Exception as error:
+        status = 1
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        _failed(settings, name, lines[-1])
+        print(f"{name} failed: {lines[-1]}", file=sys.stderr, flush=True)
+    if executed.exists():
+        report.render(executed)
+    return status
