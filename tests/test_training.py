@@ -1,5 +1,6 @@
 """The one loop: schedules, objectives, resuming after a kill, the golden training, the zoo."""
 
+import json
 import os
 import signal
 import subprocess
@@ -224,3 +225,23 @@ def test_attack_in_training_is_the_one_of_the_recipe():
     net, clean = build(BASE).eval(), batch()
     made = pgd(net, clean.images, clean.labels, THREAT, ATTACK, generator=generator("a"))
     assert (made - clean.images).abs().max() <= float(THREAT.eps) + 1e-6
+
+
+def test_a_child_of_other_weights_of_its_parent_is_made_again(tmp_path, caplog):
+    from safetensors.torch import save_file
+
+    from lib.store import sha256, write_atomic
+
+    parent = replace(BASE, epochs=1)
+    child = replace(BASE, arch=Stitch("layer1.0"), parents=(parent, parent), trainable=("joint",), epochs=1)
+    zoo = Zoo(Store(tmp_path))
+    zoo.obtain(child)
+    Zoo(Store(tmp_path)).obtain(child)
+    assert "parents" not in caplog.text
+    entry = zoo.store.load("network", parent.key)
+    save_file({k: v + 1 for k, v in entry.tensors().items()}, entry.path / "data.safetensors")
+    entry.meta["files"]["data.safetensors"] = sha256(entry.path / "data.safetensors")
+    write_atomic(entry.path / "meta.json", json.dumps(entry.meta))
+    again = Zoo(Store(tmp_path))
+    again.obtain(child)
+    assert "other weights of its parents" in caplog.text and again.trained_here == [child.key]
