@@ -57,6 +57,7 @@ class Measured:
         rows = []
         for cell in self.cells:
             for which, right in self.outcomes[cell].items():
+                protocol = {f"attack_{k}" if k == "seed" else k: v for k, v in self.protocols[cell][which].items()}
                 rows.append(
                     {
                         "role": cell.role,
@@ -66,11 +67,10 @@ class Measured:
                         "seed": cell.seed,
                         "measure": which,
                         "accuracy": right.mean(),
-                        "images": len(right),
-                        "last_epoch_change": self.converged.get(cell),
-                        "batchnorm": cell.recipe.batchnorm,
                         "network": cell.recipe.key,
-                        **self.protocols[cell][which],
+                        "last_change_of_loss": self.converged.get(cell),
+                        "joint_batchnorm": cell.recipe.batchnorm,
+                        **protocol,
                     }
                 )
         return pd.DataFrame(rows)

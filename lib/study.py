@@ -103,6 +103,13 @@ class Study:
             print("warning:", sentence)
         return sentences
 
+    @staticmethod
+    def show(frame):
+        """A DataFrame for reading: texts whole and left-aligned, no row numbers."""
+        left = {"text-align": "left", "vertical-align": "top", "white-space": "normal"}
+        heads = [{"selector": "th", "props": [("text-align", "left")]}]
+        return frame.style.hide().set_properties(**left).set_table_styles(heads).format(na_rep="–")
+
     def judge(self, evidence: dict, preconditions: list):
         """Judge the notebook's claims from evidence {claim: {part: {instance: array}}}; returns the table shown."""
         from lib import claims
@@ -111,7 +118,8 @@ class Study:
             claims.judge(claim, evidence.get(claim.id, {}), self.settings.profile, preconditions)
             for claim in claims.load(self.notebook).claims
         ]
-        return claims.table(self.claims)
+        shown = claims.table(self.claims)[["claim", "verdict", "statement", "decided by", "measured", "needed", "reason"]]
+        return self.show(shown)
 
     def close(self):
         """Write claims.json and card.json, print what the run cost."""

@@ -25,7 +25,7 @@ def made_up(accuracy) -> stitching.Measured:
         for which in ("clean", "search", *(["verify"] if len(c.attacks) > 1 else [])):
             found[which] = difficulty * 0.9 + 0.1 * rng.random(IMAGES) < accuracy(c, which)
         outcomes[c] = {k: v & found["clean"] for k, v in found.items()}
-    protocols = {c: {k: {} for k in o} for c, o in outcomes.items()}
+    protocols = {c: {k: {"seed": "evaluation", "batchnorm": "eval"} for k in o} for c, o in outcomes.items()}
     return stitching.Measured(S, all_cells, outcomes, protocols, {c: 0.01 for c in all_cells})
 
 
@@ -121,6 +121,7 @@ def test_self_stitch_is_exact_and_the_table_is_tidy(tmp_path):
         assert stitching.self_stitch_gap(zoo, recipe, joint, zoo.images(data, "test")) == 0
     table = made_up(as_the_paper_says).table()
     assert {"role", "pair", "joint", "alpha", "seed", "measure", "accuracy", "images", "network"} <= set(table.columns)
+    assert sorted(table.seed.unique()) == [0, 1, 2, 3], "a column of the protocol must not hide one of the cell's"
 
 
 def test_convergence_is_read_from_the_training_log(tmp_path):

@@ -68,7 +68,8 @@ def index(folder: Path) -> Path:
     write_atomic(page, template("index.html.j2").render(
         profile=folder.name, notebooks=notebooks, counts=counts, decided=counts["supported"] + counts["contradicted"],
         expected=sum(card.get("expected_false_decisions") or 0 for card in done), same=same,
-        failed=[n for n in notebooks if not n["ok"]], seconds=sum(card.get("seconds") or 0 for card in done)))
+        failed=[n for n in notebooks if not n["ok"]], seconds=sum(card.get("seconds") or 0 for card in done),
+        training=sum(card.get("training_seconds") or 0 for card in done)))
     return page
 
 
