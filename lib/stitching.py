@@ -67,6 +67,7 @@ class Measured:
                         "seed": cell.seed,
                         "measure": which,
                         "accuracy": right.mean(),
+                        "images": len(right),
                         "network": cell.recipe.key,
                         "last_change_of_loss": self.converged.get(cell),
                         "joint_batchnorm": cell.recipe.batchnorm,

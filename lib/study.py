@@ -118,8 +118,8 @@ class Study:
             claims.judge(claim, evidence.get(claim.id, {}), self.settings.profile, preconditions)
             for claim in claims.load(self.notebook).claims
         ]
-        shown = claims.table(self.claims)[["claim", "verdict", "statement", "decided by", "measured", "needed", "reason"]]
-        return self.show(shown)
+        columns = ["claim", "verdict", "statement", "decided by", "measured", "needed", "reason"]
+        return self.show(claims.table(self.claims)[columns])
 
     def close(self):
         """Write claims.json and card.json, print what the run cost."""
