@@ -170,5 +170,9 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
         _failed(settings, name, lines[-1])
         print(f"{name} failed: {lines[-1]}", file=sys.stderr, flush=True)
     if executed.exists():
+        page = json.loads(executed.read_text())
+        paths = {"input_path": f"notebooks/{name}.ipynb", "output_path": executed.name}  # not this machine's
+        page["metadata"].get("papermill", {}).update(paths)
+        write_atomic(executed, json.dumps(page, indent=1, ensure_ascii=False))
         report.render(executed)
     return status

@@ -38,6 +38,7 @@ def test_notebook_at_test_size(name, place):
     assert card["status"] == "ok" and card["networks"] and card["trained_here"] == len(card["networks"])
     assert list((folder / "tables").glob("*.csv")) and list((folder / "figures").glob("*.png"))
     assert "<html" in (folder / "notebook.html").read_text()[:2000]
+    assert str(ROOT) not in (folder / "notebook.ipynb").read_text(), "a published page names no machine's folders"
     again = run("notebook", name, "--profile", "test", **env)
     assert again.returncode == 0
     assert json.loads((folder / "card.json").read_text())["trained_here"] == 0, "a second run replays from the store"
