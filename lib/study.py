@@ -118,8 +118,10 @@ class Study:
             claims.judge(claim, evidence.get(claim.id, {}), self.settings.profile, preconditions)
             for claim in claims.load(self.notebook).claims
         ]
-        columns = ["claim", "verdict", "statement", "decided by", "measured", "needed", "reason"]
-        return self.show(claims.table(self.claims)[columns])
+        frame = claims.table(self.claims)
+        held = frame["decided by"] + ": " + frame["measured"] + ", needed " + frame["needed"]
+        frame["because"] = frame["reason"].where(frame["reason"] != "", held)
+        return self.show(frame[["claim", "statement", "verdict", "because"]])
 
     def close(self):
         """Write claims.json and card.json, print what the run cost."""

@@ -46,7 +46,8 @@ def test_notebook_at_test_size(name, place):
 
 
 @pytest.mark.parametrize("name", list(NOTEBOOKS))
-def test_a_bad_parameter_stops_a_notebook_before_any_work(name, place):
+def test_a_bad_parameter_stops_a_notebook_before_any_work(name, place, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # as run_all.sh does
     import papermill
 
     from lib.study import Study
