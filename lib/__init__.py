@@ -4,7 +4,7 @@ Five floors; a file imports only from floors below its own (tests/test_house.py 
 
 5  study, report, plots, claims, command line      4  stitching (and what else is measured)
 3  training: loop, objectives, zoo, evaluation     2  data, attacks, models
-1  errors, recipe, settings, plan, runtime, statistics, store
+1  errors, architectures, recipe, settings, plan, runtime, statistics, store
 
 Nothing here imports torch: a plan is made, priced and checked without it.
 """

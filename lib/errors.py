@@ -36,3 +36,13 @@ def fraction(value, name: str = "value") -> Fraction:
         raise SettingsError(
             f"{name} = {value!r} is not a number: write a decimal or a fraction such as 8/255"
         ) from None
+
+
+def is_int(value, low: int) -> bool:
+    """Whether `value` is a whole number of at least `low`; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def is_number(value, low: float, high: float = float("inf")) -> bool:
+    """Whether `value` is a number from `low` to `high`."""
+    return isinstance(value, (int, float, Fraction)) and not isinstance(value, bool) and low <= value <= high

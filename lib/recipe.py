@@ -14,18 +14,11 @@ from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
-from lib.errors import fraction, need, unknown
+from lib.architectures import Arch, Probe, Stitch
+from lib.errors import fraction, is_int, is_number, need, unknown
 
 # Raise when a change of the code changes the weights or outcomes that a recipe gives (tests/test_golden.py notices).
 NUMERICS = 1
-
-
-def _is_int(value, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-
-def _is_number(value, low: float, high: float = float("inf")) -> bool:
-    return isinstance(value, (int, float, Fraction)) and not isinstance(value, bool) and low <= value <= high
 
 
 # --------------------------------------------------------------------------------------------------------------- data
@@ -72,20 +65,20 @@ class Data:
             raise unknown("data set", self.name, DATASETS)
         info = self.info
         need(
-            _is_int(self.holdout, 0) and self.holdout <= info.train // 2,
+            is_int(self.holdout, 0) and self.holdout <= info.train // 2,
             "data.holdout",
             self.holdout,
             f"a whole number from 0 to {info.train // 2} for {self.name}",
         )
         most = info.train - self.holdout
         need(
-            self.train is None or (_is_int(self.train, info.classes) and self.train <= most),
+            self.train is None or (is_int(self.train, info.classes) and self.train <= most),
             "data.train",
             self.train,
             f"a whole number from {info.classes} to {most} for {self.name} with {self.holdout} held out, or null",
         )
         need(
-            self.test is None or (_is_int(self.test, info.classes) and self.test <= info.test),
+            self.test is None or (is_int(self.test, info.classes) and self.test <= info.test),
             "data.test",
             self.test,
             f"a whole number from {info.classes} to {info.test} for {self.name}, or null for all",
@@ -99,105 +92,6 @@ class Data:
     def n_train(self) -> int:
         return self.info.train - self.holdout if self.train is None else self.train
 
-
-# ------------------------------------------------------------------------------------------------------ architectures
-
-
-@dataclass(frozen=True)
-class ResNet:
-    """CIFAR-style ResNet of basic blocks: 3x3 stem, stage k has `blocks[k]` blocks of `width * 2**k` channels.
-
-    ResNet-18 is `ResNet(64, (2, 2, 2, 2))`. Stages after the first halve the image, so images need at least
-    2**(stages - 1) pixels a side.
-    """
-
-    width: int = 64
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
-
-    def __post_init__(self):
-        object.__setattr__(
-            self, "blocks", tuple(self.blocks) if isinstance(self.blocks, (list, tuple)) else self.blocks
-        )
-        need(_is_int(self.width, 1), "arch.width", self.width, "a whole number of at least 1")
-        need(
-            isinstance(self.blocks, tuple) and 1 <= len(self.blocks) <= 6 and all(_is_int(b, 1) for b in self.blocks),
-            "arch.blocks",
-            self.blocks,
-            "1 to 6 whole numbers of at least 1",
-        )
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        return ("stem", *(f"layer{k + 1}.{b}" for k, n in enumerate(self.blocks) for b in range(n)), "head")
-
-    @property
-    def min_size(self) -> int:
-        return 2 ** (len(self.blocks) - 1)
-
-
-@dataclass(frozen=True)
-class CNN:
-    """A small plain network: 3x3 convolutions with BN and ReLU of `width * 2**k` channels, 2x2 max-pooling between.
-
-    With width 64 and depth 4 the SimpleCNN of the stitching paper's code (64-128-256-512).
-    """
-
-    width: int = 16
-    depth: int = 3
-
-    def __post_init__(self):
-        need(_is_int(self.width, 1), "arch.width", self.width, "a whole number of at least 1")
-        need(_is_int(self.depth, 1) and self.depth <= 6, "arch.depth", self.depth, "a whole number from 1 to 6")
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        return (*(f"conv{k + 1}" for k in range(self.depth)), "head")
-
-    @property
-    def min_size(self) -> int:
-        return 2 ** (self.depth - 1)
-
-
-@dataclass(frozen=True)
-class VGG11:
-    """VGG-11 of the stitching paper's code for 32 pixels and up: BN, ReLU, head 512-256-128-classes with dropout."""
-
-    width: int = 64
-
-    def __post_init__(self):
-        need(_is_int(self.width, 1), "arch.width", self.width, "a whole number of at least 1")
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        return (*(f"conv{k + 1}" for k in range(8)), "head")
-
-    @property
-    def min_size(self) -> int:
-        return 32
-
-
-@dataclass(frozen=True)
-class Stitch:
-    """A stitched network: the parents' front up to and with stage `joint`, a 1x1 convolution with bias and a ReLU, the
-    other parent's stages after `joint`. Parents: (front, end). Weights start as the parents', the joint as `init`.
-    """
-
-    joint: str
-    init: str = "random"
-
-    def __post_init__(self):
-        if self.init not in ("random", "identity"):
-            raise unknown("joint init", self.init, ("random", "identity"))
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A linear probe: the parent's front up to and with stage `joint`, global average pooling, one linear layer."""
-
-    joint: str
-
-
-Arch = ResNet | CNN | VGG11 | Stitch | Probe
 
 # --------------------------------------------------------------------------------------------------- threats, attacks
 
@@ -232,10 +126,10 @@ class PGD:
     targeted: bool = False
 
     def __post_init__(self):
-        need(_is_int(self.steps, 0), "attack.steps", self.steps, "a whole number of at least 0")
+        need(is_int(self.steps, 0), "attack.steps", self.steps, "a whole number of at least 0")
         object.__setattr__(self, "step_size", fraction(self.step_size, "attack.step_size"))
         need(self.step_size > 0, "attack.step_size", self.step_size, "greater than 0")
-        need(_is_int(self.restarts, 1), "attack.restarts", self.restarts, "a whole number of at least 1")
+        need(is_int(self.restarts, 1), "attack.restarts", self.restarts, "a whole number of at least 1")
         if self.loss not in ("ce", "dlr", "cw", "kl"):
             raise unknown("attack loss", self.loss, ("ce", "dlr", "cw", "kl"))
 
@@ -249,9 +143,9 @@ class APGD:
     targets: int = 9
 
     def __post_init__(self):
-        need(_is_int(self.steps, 1), "attack.steps", self.steps, "a whole number of at least 1")
-        need(_is_int(self.restarts, 1), "attack.restarts", self.restarts, "a whole number of at least 1")
-        need(_is_int(self.targets, 0), "attack.targets", self.targets, "a whole number of at least 0")
+        need(is_int(self.steps, 1), "attack.steps", self.steps, "a whole number of at least 1")
+        need(is_int(self.restarts, 1), "attack.restarts", self.restarts, "a whole number of at least 1")
+        need(is_int(self.targets, 0), "attack.targets", self.targets, "a whole number of at least 0")
 
 
 @dataclass(frozen=True)
@@ -301,7 +195,7 @@ class Adversarial:
     clean_statistics: bool = False
 
     def __post_init__(self):
-        need(_is_number(self.alpha, 0, 1), "alpha", self.alpha, "a number from 0 to 1")
+        need(is_number(self.alpha, 0, 1), "alpha", self.alpha, "a number from 0 to 1")
         _training_attack(self.attack)
 
 
@@ -314,7 +208,7 @@ class TRADES:
     beta: float = 6.0
 
     def __post_init__(self):
-        need(_is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
+        need(is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
         _training_attack(self.attack)
 
 
@@ -336,9 +230,9 @@ class Optimiser:
     def __post_init__(self):
         if self.name not in ("sgd", "adam"):
             raise unknown("optimiser", self.name, ("sgd", "adam"))
-        need(_is_number(self.lr, 0) and self.lr > 0, "optimiser.lr", self.lr, "greater than 0")
-        need(_is_number(self.momentum, 0, 1) and self.momentum < 1, "optimiser.momentum", self.momentum, "in [0, 1)")
-        need(_is_number(self.weight_decay, 0), "optimiser.weight_decay", self.weight_decay, "0 or more")
+        need(is_number(self.lr, 0) and self.lr > 0, "optimiser.lr", self.lr, "greater than 0")
+        need(is_number(self.momentum, 0, 1) and self.momentum < 1, "optimiser.momentum", self.momentum, "in [0, 1)")
+        need(is_number(self.weight_decay, 0), "optimiser.weight_decay", self.weight_decay, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -356,7 +250,7 @@ class Schedule:
             raise unknown("schedule", self.name, ("constant", "piecewise", "cosine", "onecycle"))
         object.__setattr__(self, "drops", tuple(fraction(d, "schedule.drops") for d in self.drops))
         need(all(0 < d < 1 for d in self.drops), "schedule.drops", self.drops, "shares of training between 0 and 1")
-        need(_is_number(self.warmup, 0, 1), "schedule.warmup", self.warmup, "a share of training from 0 to 1")
+        need(is_number(self.warmup, 0, 1), "schedule.warmup", self.warmup, "a share of training from 0 to 1")
 
 
 AUGMENTATIONS = ("none", "crop", "crop-flip", "affine")
@@ -388,9 +282,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        need(_is_int(self.epochs, 0), "epochs", self.epochs, "a whole number of at least 0")
-        need(_is_int(self.batch_size, 2), "batch_size", self.batch_size, "a whole number of at least 2")
-        need(_is_int(self.seed, 0), "seed", self.seed, "a whole number of at least 0")
+        need(is_int(self.epochs, 0), "epochs", self.epochs, "a whole number of at least 0")
+        need(is_int(self.batch_size, 2), "batch_size", self.batch_size, "a whole number of at least 2")
+        need(is_int(self.seed, 0), "seed", self.seed, "a whole number of at least 0")
         need(
             self.batch_size <= self.data.n_train,
             "batch_size",

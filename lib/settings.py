@@ -16,19 +16,17 @@ from pathlib import Path
 
 import yaml
 
+from lib.architectures import CNN, VGG11, ResNet
 from lib.errors import SettingsError, fraction, need, unknown
 from lib.recipe import (
     APGD,
-    CNN,
     PGD,
-    VGG11,
     Adversarial,
     Attack,
     AutoAttack,
     CrossEntropy,
     Data,
     Optimiser,
-    ResNet,
     Schedule,
     Threat,
     digest,

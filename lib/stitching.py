@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from lib.architectures import Stitch
 from lib.models import build
 from lib.plan.stitching import PAIRS, Cell, one_more_restart
-from lib.recipe import Recipe, Stitch
+from lib.recipe import Recipe
 from lib.runtime import Progress
 from lib.settings import Settings
 from lib.statistics import accuracy
@@ -111,7 +112,7 @@ def last_change(zoo: Zoo, recipe: Recipe) -> float:
 
 def self_stitch_gap(zoo: Zoo, recipe: Recipe, joint: str, images) -> float:
     """Largest difference of logits between a network and itself stitched by an identity joint; 0 when exact, because
-    the activation is rectified already and ReLU leaves it as it is (the sheet's check 1)."""
+    the activation is rectified already and ReLU leaves it as it is."""
     net = zoo.obtain(recipe).net
     stitched = build(Recipe(recipe.data, Stitch(joint, "identity"), parents=(recipe, recipe), epochs=0), [net, net])
     pixels = images.pixels(slice(0, 64))

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from lib import settings as profiles
-from lib.errors import SettingsError, unknown
+from lib.errors import need, unknown
 from lib.plan import NOTEBOOKS, plan
 from lib.recipe import plain
 from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
@@ -38,7 +38,9 @@ def overrides_of(notebook: str, given: dict) -> tuple[str, dict]:
     """
     given = dict(given)
     profile = given.pop("profile", "smoke")
-    found = dict(given.pop("overrides", None) or {})
+    more = given.pop("overrides", None) or {}
+    need(isinstance(more, dict), "overrides", more, "a dictionary of dotted names")
+    found = dict(more)
     for name, value in given.items():
         if value is not None:
             found[f"{notebook}.{name}"] = value
@@ -171,10 +173,3 @@ def _stamp(seconds: float) -> str:
 
 def _short(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
-def check(notebook: str, profile: str, given: dict):
-    """The settings a notebook would run with; raises SettingsError as the notebook would, without running it."""
-    if "overrides" in given and not isinstance(given["overrides"], (dict, type(None))):
-        raise SettingsError(f"overrides = {given['overrides']!r} is not possible: it must be a dictionary")
-    return profiles.load(*overrides_of(notebook, {"profile": profile, **given}))

@@ -10,22 +10,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lib.architectures import ResNet
 from lib.data import load
 from lib.models import build
-from lib.recipe import (
-    APGD,
-    NUMERICS,
-    PGD,
-    TRADES,
-    Adversarial,
-    CrossEntropy,
-    Data,
-    Optimiser,
-    Recipe,
-    ResNet,
-    Schedule,
-    Threat,
-)
+from lib.recipe import APGD, NUMERICS, PGD, TRADES, Adversarial, CrossEntropy, Data, Optimiser, Recipe, Schedule, Threat
 from lib.training.evaluation import evaluate
 from lib.training.loop import fit
 

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from lib.architectures import CNN, VGG11, ResNet, Stitch
+from lib.architectures import Probe as ProbeArch
 from lib.errors import SettingsError
 from lib.models import Probe, Staged, build, folded, forward_flops, memory_format
 from lib.models.staged import dry_run
-from lib.recipe import CNN, VGG11, Data, Recipe, ResNet, Stitch
-from lib.recipe import Probe as ProbeArch
+from lib.recipe import Data, Recipe
 
 CIFAR = Data("cifar10")
 ARCHS = [ResNet(8, (1, 2)), ResNet(16, (1, 1, 1, 1)), CNN(8, 3), CNN(4, 1), VGG11(8)]

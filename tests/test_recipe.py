@@ -6,10 +6,11 @@ from fractions import Fraction
 import pytest
 
 from lib import settings
+from lib.architectures import Probe, ResNet, Stitch
 from lib.errors import SettingsError, fraction
 from lib.plan import plan
 from lib.plan.stitching import cells
-from lib.recipe import PGD, Adversarial, Data, Probe, Recipe, ResNet, Stitch, Threat
+from lib.recipe import PGD, Adversarial, Data, Recipe, Threat
 
 BASE = Recipe(Data("digits"), ResNet(16, (1, 1)), epochs=2)
 

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from lib.architectures import CNN, VGG11, ResNet, Stitch
 from lib.errors import SettingsError
 from lib.models import Stitched, build, stitch
-from lib.recipe import CNN, VGG11, Data, Recipe, ResNet, Stitch
+from lib.recipe import Data, Recipe
 
 CIFAR = Data("cifar10")
 PARENT = Recipe(CIFAR, ResNet(16, (1, 1, 1)))

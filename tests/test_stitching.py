@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from lib import claims, settings, stitching
+from lib.architectures import Probe, ResNet, Stitch
 from lib.plan.stitching import PAIRS, cells
-from lib.recipe import Data, Probe, Recipe, ResNet, Stitch
+from lib.recipe import Data, Recipe
 from lib.store import Store
 from lib.training.zoo import Zoo
 

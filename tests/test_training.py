@@ -11,12 +11,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lib.architectures import ResNet, Stitch
 from lib.attacks.pgd import pgd
 from lib.data import load
 from lib.errors import SettingsError
 from lib.models import build
 from lib.plan.stitching import NOTHING
-from lib.recipe import PGD, TRADES, Adversarial, CrossEntropy, Data, Optimiser, Recipe, ResNet, Schedule, Stitch, Threat
+from lib.recipe import PGD, TRADES, Adversarial, CrossEntropy, Data, Optimiser, Recipe, Schedule, Threat
 from lib.runtime import ROOT, generator
 from lib.store import Store
 from lib.training import loop

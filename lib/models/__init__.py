@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from lib.architectures import CNN, VGG11, ResNet, Stitch
+from lib.architectures import Probe as ProbeArch
 from lib.errors import SettingsError, need
 from lib.models.fold import Twin, folded, forward_flops
 from lib.models.plain import cnn, vgg11
 from lib.models.resnet import resnet
 from lib.models.staged import Normalise, Staged, memory_format
 from lib.models.stitched import Probe, Stitched, probe, stitch
-from lib.recipe import CNN, VGG11, Recipe, ResNet, Stitch
-from lib.recipe import Probe as ProbeArch
+from lib.recipe import Recipe
 from lib.runtime import initialise_with
 
 __all__ = [

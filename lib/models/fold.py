@@ -19,11 +19,12 @@ def folded(net: nn.Module) -> nn.Module:
     Identity, so module names stay. Whatever else is in the network is copied as it is. `net` does not change.
     """
     net = copy.deepcopy(net).eval().requires_grad_(False)
-    for module, conv_name, bn_name in list(_foldable(net)):
-        conv = module._modules[conv_name]
-        weight, bias = _fold(conv, module._modules[bn_name])
-        conv.weight, conv.bias = (nn.Parameter(t, requires_grad=False) for t in (weight, bias))
-        module._modules[bn_name] = nn.Identity()
+    for module in list(net.modules()):
+        for conv_name, bn_name in _foldable(module):
+            conv = module._modules[conv_name]
+            weight, bias = _fold(conv, module._modules[bn_name])
+            conv.weight, conv.bias = (nn.Parameter(t, requires_grad=False) for t in (weight, bias))
+            module._modules[bn_name] = nn.Identity()
     return net.to(memory_format=memory_format(net))
 
 
@@ -36,12 +37,10 @@ class Twin:
 
     def __init__(self, net: nn.Module):
         self.net, self.copy = net, folded(net)
-        made, folds = dict(self.copy.named_modules()), []
-        for name, module in net.named_modules():
-            folds += [(module._modules[c], module._modules[b], made[name]._modules[c])
-                      for owner, c, b in _foldable(module, deep=False)]
-        self.folds = folds
-        done = {id(t) for conv, bn, _ in folds for t in (*conv.parameters(), *bn.parameters(), *bn.buffers())}
+        made = dict(self.copy.named_modules())
+        self.folds = [(module._modules[c], module._modules[b], made[name]._modules[c])
+                      for name, module in net.named_modules() for c, b in _foldable(module)]
+        done = {id(t) for conv, bn, _ in self.folds for t in (*conv.parameters(), *bn.parameters(), *bn.buffers())}
         tensors = dict(itertools.chain(self.copy.named_parameters(), self.copy.named_buffers()))
         self.others = [(tensors[name], t) for name, t in itertools.chain(net.named_parameters(), net.named_buffers())
                        if id(t) not in done]
@@ -58,14 +57,15 @@ class Twin:
         return self.copy
 
 
-def _foldable(net: nn.Module, deep: bool = True):
-    """(owner, name of the convolution, name of the BN) of every pair that can be folded."""
-    for module in net.modules() if deep else [net]:
-        for conv_name, bn_name in _pairs(module):
-            conv, bn = module._modules[conv_name], module._modules[bn_name]
-            # Exact types: a subclass or a parametrised layer may compute something else.
-            if type(conv) is nn.Conv2d and type(bn) is nn.BatchNorm2d and bn.affine and bn.track_running_stats:
-                yield module, conv_name, bn_name
+def _foldable(module: nn.Module) -> list[tuple[str, str]]:
+    """(name of the convolution, name of the BN) of every pair right below `module` that can be folded."""
+    found = []
+    for conv_name, bn_name in _pairs(module):
+        conv, bn = module._modules[conv_name], module._modules[bn_name]
+        # Exact types: a subclass or a parametrised layer may compute something else.
+        if type(conv) is nn.Conv2d and type(bn) is nn.BatchNorm2d and bn.affine and bn.track_running_stats:
+            found.append((conv_name, bn_name))
+    return found
 
 
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:

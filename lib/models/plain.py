@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from lib.architectures import CNN, VGG11
 from lib.models.staged import Normalise, Staged, kaiming, pooled_linear
-from lib.recipe import CNN, VGG11
 
 
 def _convolutions(channels: int, widths: list[int], pool_before: set[int], bias: bool) -> dict[str, nn.Module]:

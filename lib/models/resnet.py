@@ -7,8 +7,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from lib.architectures import ResNet
 from lib.models.staged import Normalise, Staged, kaiming, pooled_linear
-from lib.recipe import ResNet
 
 
 class EverySecond(nn.Module):

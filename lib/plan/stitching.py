@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lib.architectures import Probe, Stitch
 from lib.plan.pool import member
-from lib.recipe import PGD, Attack, Probe, Recipe, Stitch
+from lib.recipe import PGD, Attack, Recipe
 from lib.settings import Settings, objective
 
 PAIRS = {"N->R": ("N", "R", 0), "R->N": ("R", "N", 0), "R->R2": ("R", "R", 1), "N->N2": ("N", "N", 1)}
@@ -75,7 +76,7 @@ def cells(settings: Settings) -> list[Cell]:
                 **changes,
             },
         )
-        verify = alpha == 1 and not pair.startswith("N->N")
+        verify = alpha == 1 and pair != "N->N2"
         out.append(Cell(role, pair, joint, alpha, seed, recipe, (s.search, s.verify) if verify else (s.search,)))
 
     for seed in range(s.seeds):

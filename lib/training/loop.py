@@ -57,7 +57,7 @@ def make_optimiser(spec: Optimiser, parameters) -> torch.optim.Optimizer | None:
     )
 
 
-def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None, text: str = "") -> list[dict]:
+def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None) -> list[dict]:
     """Train `net` in place as the recipe says; returns one row per epoch (loss and its four quarters, accuracy in
     [0, 1], seconds).
 
@@ -73,7 +73,7 @@ def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None,
     steps = len(images) // recipe.batch_size
     rows = _resume(net, optimiser, objective, work)
     saved = time.monotonic()
-    with Progress((recipe.epochs - len(rows)) * steps, text or recipe.describe(), "step") as bar:
+    with Progress((recipe.epochs - len(rows)) * steps, recipe.describe(), "step") as bar:
         for epoch in range(len(rows), recipe.epochs):
             started = time.monotonic()
             with initialise_with(recipe.key, "layers", epoch):  # dropout draws from torch's global generator

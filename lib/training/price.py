@@ -7,9 +7,10 @@ import time
 
 import torch
 
+from lib.architectures import Probe, Stitch
 from lib.models import build, forward_flops, memory_format
 from lib.plan import plan
-from lib.recipe import APGD, PGD, TRADES, Adversarial, Attack, Probe, Recipe, Stitch, outcome_key
+from lib.recipe import APGD, PGD, TRADES, Adversarial, Attack, Recipe, outcome_key
 from lib.runtime import autocast, device
 from lib.settings import Settings
 from lib.store import Store
