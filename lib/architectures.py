@@ -104,4 +104,5 @@ class Probe:
     joint: str
 
 
-Arch = ResNet | CNN | VGG11 | Stitch | Probe
+Plain = ResNet | CNN | VGG11  # networks from scratch
+Arch = Plain | Stitch | Probe

@@ -14,10 +14,11 @@ from pathlib import Path
 from lib import report
 from lib.errors import OneLineError, unknown
 from lib.plan import plan
-from lib.recipe import digest, outcome_key
+from lib.recipe import outcome_key
 from lib.runtime import ROOT, cores, results, watch_parent
 from lib.settings import Settings
 from lib.store import Store, write_atomic
+from lib.values import digest
 
 
 def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:

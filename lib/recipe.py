@@ -8,20 +8,17 @@ version of the data and `NUMERICS`, the version of the code that computes.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
 
 from lib.architectures import Arch, Probe, Stitch
 from lib.errors import fraction, is_int, is_number, need, unknown
+from lib.objectives import Adversarial, CrossEntropy, Objective
+from lib.threats import PGD, Attack, Threat
+from lib.values import digest, later, plain, plain_fields
 
 # Raise when a change of the code changes the weights or outcomes that a recipe gives (tests/test_golden.py notices).
 NUMERICS = 1
-
-
-# --------------------------------------------------------------------------------------------------------------- data
 
 
 @dataclass(frozen=True)
@@ -93,130 +90,6 @@ class Data:
         return self.info.train - self.holdout if self.train is None else self.train
 
 
-# --------------------------------------------------------------------------------------------------- threats, attacks
-
-
-@dataclass(frozen=True)
-class Threat:
-    """What an adversary may do: move an image in [0, 1] by at most `eps` in `norm`, each image for itself."""
-
-    norm: str
-    eps: Fraction
-
-    def __post_init__(self):
-        if self.norm not in ("linf", "l2"):
-            raise unknown("threat norm", self.norm, ("linf", "l2"))
-        object.__setattr__(self, "eps", fraction(self.eps, "threat.eps"))
-        need(self.eps >= 0, "threat.eps", self.eps, "0 or more, in units of pixels in [0, 1]")
-        need(self.norm != "linf" or self.eps <= 1, "threat.eps", self.eps, "at most 1 for linf (pixels lie in [0, 1])")
-
-
-@dataclass(frozen=True)
-class PGD:
-    """Projected gradient steps (Madry et al. 2018). FGSM is one step of eps without a random start.
-
-    `loss`: ce, dlr, cw or kl (against the clean prediction, as TRADES). `targeted`: towards given classes.
-    """
-
-    steps: int
-    step_size: Fraction
-    restarts: int = 1
-    random_start: bool = True
-    loss: str = "ce"
-    targeted: bool = False
-
-    def __post_init__(self):
-        need(is_int(self.steps, 0), "attack.steps", self.steps, "a whole number of at least 0")
-        object.__setattr__(self, "step_size", fraction(self.step_size, "attack.step_size"))
-        need(self.step_size > 0, "attack.step_size", self.step_size, "greater than 0")
-        need(is_int(self.restarts, 1), "attack.restarts", self.restarts, "a whole number of at least 1")
-        if self.loss not in ("ce", "dlr", "cw", "kl"):
-            raise unknown("attack loss", self.loss, ("ce", "dlr", "cw", "kl"))
-
-
-@dataclass(frozen=True)
-class APGD:
-    """Auto-PGD (Croce & Hein 2020) on cross-entropy, then targeted on DLR for `targets` classes (0: CE only)."""
-
-    steps: int = 100
-    restarts: int = 1
-    targets: int = 9
-
-    def __post_init__(self):
-        need(is_int(self.steps, 1), "attack.steps", self.steps, "a whole number of at least 1")
-        need(is_int(self.restarts, 1), "attack.restarts", self.restarts, "a whole number of at least 1")
-        need(is_int(self.targets, 0), "attack.targets", self.targets, "a whole number of at least 0")
-
-
-@dataclass(frozen=True)
-class AutoAttack:
-    """The standard AutoAttack: APGD-CE, APGD-T, FAB-T, Square, on the survivors of the one before."""
-
-    version: str = "standard"
-
-    def __post_init__(self):
-        if self.version not in ("standard",):
-            raise unknown("AutoAttack version", self.version, ("standard",))
-
-
-Attack = PGD | APGD | AutoAttack
-
-
-def fgsm(threat: Threat) -> PGD:
-    """The fast gradient sign method: one full step, no random start."""
-    return PGD(steps=1, step_size=threat.eps or Fraction(1), random_start=False)
-
-
-# --------------------------------------------------------------------------------------------------------- objectives
-
-
-def _training_attack(attack) -> None:
-    need(isinstance(attack, PGD), "training attack", attack, "a PGD attack")
-    need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 in training: one adversarial image an image")
-    need(not attack.targeted, "attack.targeted", True, "false in training")
-
-
-@dataclass(frozen=True)
-class CrossEntropy:
-    """Cross-entropy on clean images."""
-
-
-@dataclass(frozen=True)
-class Adversarial:
-    """PGD adversarial training: in each batch floor(alpha * B) random images are replaced by adversarial ones.
-
-    `clean_statistics`: a forward pass over the clean batch precedes the mixed one, so that BatchNorm's running
-    statistics blend both (what the stitching paper's code does while it trains a joint).
-    """
-
-    threat: Threat
-    attack: PGD
-    alpha: float = 1.0
-    clean_statistics: bool = False
-
-    def __post_init__(self):
-        need(is_number(self.alpha, 0, 1), "alpha", self.alpha, "a number from 0 to 1")
-        _training_attack(self.attack)
-
-
-@dataclass(frozen=True)
-class TRADES:
-    """Cross-entropy on clean images plus beta times KL(clean || adversarial) (Zhang et al. 2019, eq. 5)."""
-
-    threat: Threat
-    attack: PGD
-    beta: float = 6.0
-
-    def __post_init__(self):
-        need(is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
-        _training_attack(self.attack)
-
-
-Objective = CrossEntropy | Adversarial | TRADES
-
-# ----------------------------------------------------------------------------------------------------------- training
-
-
 @dataclass(frozen=True)
 class Optimiser:
     """`sgd` (momentum, Nesterov or not) or `adam`; weight decay is the L2 kind in both, as in the papers."""
@@ -235,22 +108,46 @@ class Optimiser:
         need(is_number(self.weight_decay, 0), "optimiser.weight_decay", self.weight_decay, "0 or more")
 
 
+SCHEDULES = ("constant", "piecewise", "cosine", "linear", "onecycle")
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over training: `constant`, `piecewise` (times 1/10 at 1/3 and 2/3 unless `drops` says otherwise),
-    `cosine` to 0, or `onecycle` (linear up over the first `warmup` share, linear down to 0).
+    """Learning rate over training, step by step: `constant`, `piecewise` (times 1/10 at 1/3 and 2/3 unless `drops`
+    says otherwise), `cosine` or `linear` down to the share `final` of the peak, or `onecycle` (linear up over the
+    first `warmup` share, linear down to 0).
     """
 
     name: str = "piecewise"
     drops: tuple[Fraction, ...] = (Fraction(1, 3), Fraction(2, 3))
     warmup: float = 0.25
+    final: float = later(0.0)
 
     def __post_init__(self):
-        if self.name not in ("constant", "piecewise", "cosine", "onecycle"):
-            raise unknown("schedule", self.name, ("constant", "piecewise", "cosine", "onecycle"))
+        if self.name not in SCHEDULES:
+            raise unknown("schedule", self.name, SCHEDULES)
         object.__setattr__(self, "drops", tuple(fraction(d, "schedule.drops") for d in self.drops))
         need(all(0 < d < 1 for d in self.drops), "schedule.drops", self.drops, "shares of training between 0 and 1")
         need(is_number(self.warmup, 0, 1), "schedule.warmup", self.warmup, "a share of training from 0 to 1")
+        need(is_number(self.final, 0, 1), "schedule.final", self.final, "a share of the peak rate from 0 to 1")
+        ends = self.final == 0 or self.name in ("cosine", "linear")
+        need(ends, "schedule.final", self.final, f"0 for {self.name}: only cosine and linear come down to a share")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Early choice: after every `every` epochs the network is measured on the held-out images of its data (never on
+    test images), under `attack` within `threat` or, without them, clean; the best epoch's weights are kept.
+    """
+
+    threat: Threat | None = None
+    attack: PGD | None = None
+    every: int = 1
+
+    def __post_init__(self):
+        paired = (self.threat is None) == (self.attack is None)
+        need(paired, "choice.attack", self.attack, "given exactly when a threat is")
+        need(is_int(self.every, 1), "choice.every", self.every, "a whole number of epochs of at least 1")
 
 
 AUGMENTATIONS = ("none", "crop", "crop-flip", "affine")
@@ -264,7 +161,8 @@ class Recipe:
     together but not trained). optimiser, schedule, batch_size, augment: as named. parents: the recipes of the networks
     that a stitched, probed or fine-tuned one is made from. trainable: prefixes of the parameters that learn, () for
     all. batchnorm: `train` (batch statistics, running ones adapt) or `frozen`. precision: fp32 or bf16 (autocast;
-    weights and loss stay fp32). seed: tells repetitions apart.
+    weights and loss stay fp32). seed: tells repetitions apart. ema: the decay per step of an exponential moving average
+    of the weights, which then is the network (None: none). choice: which epoch's weights are kept (None: the last's).
     """
 
     data: Data
@@ -280,6 +178,8 @@ class Recipe:
     batchnorm: str = "train"
     precision: str = "fp32"
     seed: int = 0
+    ema: float | None = later(None)
+    choice: Choice | None = later(None)
 
     def __post_init__(self):
         need(is_int(self.epochs, 0), "epochs", self.epochs, "a whole number of at least 0")
@@ -297,6 +197,10 @@ class Recipe:
             raise unknown("batchnorm regime", self.batchnorm, ("train", "frozen"))
         if self.precision not in ("fp32", "bf16"):
             raise unknown("precision", self.precision, ("fp32", "bf16"))
+        decays = self.ema is None or (is_number(self.ema, 0, 1) and 0 < self.ema < 1)
+        need(decays, "ema", self.ema, "a decay between 0 and 1 (0.999, say), or null")
+        held = self.choice is None or self.data.holdout > 0
+        need(held, "data.holdout", self.data.holdout, "at least 1 where the best epoch is chosen on held-out images")
         self._check_parents()
 
     def _check_parents(self):
@@ -311,6 +215,14 @@ class Recipe:
         else:
             need(len(self.parents) <= 1, "parents", len(self.parents), "0 or 1 (fine-tuning)")
             need(size >= arch.min_size, "arch", arch, f"a network for {size} pixels; this one needs {arch.min_size}")
+
+    def as_plain(self) -> dict:
+        """What decides the weights as plain data: a parent stands for itself by its key, and what the network is
+        measured on (`Data.test`) is left out, so that networks are shared.
+        """
+        out = plain_fields(self, without=("parents",))
+        out["data"].pop("test")
+        return {**out, "parents": [p.key for p in self.parents]}
 
     @functools.cached_property
     def key(self) -> str:
@@ -331,39 +243,7 @@ class Recipe:
         return f"{self.data.name} {what}, {how}, seed {self.seed} [{self.key}]"
 
 
-# ------------------------------------------------------------------------------------------------------- as plain data
-
-
-def plain(value: Any) -> Any:
-    """A value made of recipes' dataclasses as JSON types; a parent stands for itself by its key.
-
-    What does not change the result is left out (`Data.test`), so that networks are shared whatever they are
-    measured on.
-    """
-    if isinstance(value, Recipe):
-        out = {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.name != "parents"}
-        out["data"].pop("test")
-        return {**out, "parents": [p.key for p in value.parents]}
-    if hasattr(value, "__dataclass_fields__"):
-        return {"type": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields(value)}}
-    if isinstance(value, Fraction):
-        return str(value)
-    if isinstance(value, (tuple, list)):
-        return [plain(v) for v in value]
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, float) and value.is_integer():
-        return int(value)  # 1 and 1.0 mean the same recipe
-    return value
-
-
 def outcome_key(recipe: Recipe, threat: Threat | None, attack: Attack | None) -> str:
     """The key of a network's per-image outcomes on its test images: clean, or under an attack within a threat."""
     data = plain(recipe.data)
     return digest({"numerics": NUMERICS, "network": recipe.key, "data": data, "threat": threat, "attack": attack})
-
-
-def digest(value: Any) -> str:
-    """Sixteen hexadecimal digits of SHA-256 over the canonical JSON of `value`."""
-    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

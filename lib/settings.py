@@ -16,25 +16,16 @@ from pathlib import Path
 
 import yaml
 
-from lib.architectures import CNN, VGG11, ResNet
+from lib.architectures import Plain, ResNet
 from lib.errors import SettingsError, fraction, need, unknown
-from lib.recipe import (
-    APGD,
-    PGD,
-    Adversarial,
-    Attack,
-    AutoAttack,
-    CrossEntropy,
-    Data,
-    Optimiser,
-    Schedule,
-    Threat,
-    digest,
-)
+from lib.objectives import Adversarial, CrossEntropy
+from lib.recipe import Data, Optimiser, Schedule
 from lib.runtime import ROOT
+from lib.threats import APGD, PGD, Attack, Threat
+from lib.values import digest
 
-NETWORKS = {"ResNet": ResNet, "ResNet18": lambda: ResNet(64, (2, 2, 2, 2)), "CNN": CNN, "VGG11": VGG11}
-ATTACKS = {"PGD": PGD, "APGD": APGD, "AutoAttack": AutoAttack}
+# Words of profiles for values with options of their own; all other values go by the name of their class.
+SHORT = {"ResNet18": ResNet(64, (2, 2, 2, 2))}
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ class Networks:
     """The common pool that all notebooks choose from."""
 
     data: Data
-    arch: ResNet | CNN | VGG11
+    arch: Plain
     threat: Threat
     normal: Pool
     robust: Pool
@@ -275,13 +266,14 @@ def _typed(options: list, value, where: str):
     """A dataclass value; where several types are possible, a word or the entry `type` says which."""
     if not isinstance(value, (dict, str)):
         raise SettingsError(f"{where} = {value!r} is not possible: it must be a section with named settings")
-    names = NETWORKS if ResNet in options else ATTACKS if APGD in options else {o.__name__: o for o in options}
+    names = {o.__name__: o for o in options}
+    short = {name: ready for name, ready in SHORT.items() if type(ready) in options}
     value = {"type": value} if isinstance(value, str) else dict(value)
     kind = value.pop("type", options[0].__name__ if len(options) == 1 else None)
+    if kind in short and not value:
+        return short[kind]
     if kind not in names:
-        raise unknown(f"{where} type", kind, names)
-    if not dataclasses.is_dataclass(names[kind]):
-        return names[kind]()
+        raise unknown(f"{where} type", kind, [*names, *short])
     return make(names[kind], value, where)
 
 

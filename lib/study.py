@@ -17,9 +17,9 @@ from pathlib import Path
 from lib import settings as profiles
 from lib.errors import need, unknown
 from lib.plan import NOTEBOOKS, plan
-from lib.recipe import plain
 from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
 from lib.store import Store, write_atomic
+from lib.values import plain
 
 _KERNEL_NAMES = {"In", "Out", "get_ipython", "exit", "quit", "open"}
 

@@ -13,8 +13,8 @@ from lib.attacks.pool import AllBroken, Pool
 from lib.attacks.search import break_images
 from lib.attacks.threat import ball_noise, norm_of, project, random_start, step
 from lib.errors import SettingsError
-from lib.recipe import APGD, PGD, AutoAttack, Threat, fgsm
 from lib.runtime import generator, initialise_with
+from lib.threats import APGD, PGD, AutoAttack, Threat, fgsm
 
 LINF, L2 = Threat("linf", "8/255"), Threat("l2", "1/2")
 BOTH = pytest.mark.parametrize("threat", [LINF, L2], ids=["linf", "l2"])

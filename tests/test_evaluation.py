@@ -8,8 +8,8 @@ from torch import nn
 
 from lib.data.images import ImageSet
 from lib.errors import SettingsError
-from lib.recipe import APGD, PGD, AutoAttack, Threat, fgsm
 from lib.runtime import generator, initialise_with
+from lib.threats import APGD, PGD, AutoAttack, Threat, fgsm
 from lib.training.evaluation import Outcomes, attack_name, evaluate, sanity
 
 THREAT = Threat("linf", "36/255")

@@ -13,7 +13,9 @@ import torch
 from lib.architectures import ResNet
 from lib.data import load
 from lib.models import build
-from lib.recipe import APGD, NUMERICS, PGD, TRADES, Adversarial, CrossEntropy, Data, Optimiser, Recipe, Schedule, Threat
+from lib.objectives import TRADES, Adversarial, CrossEntropy
+from lib.recipe import NUMERICS, Data, Optimiser, Recipe, Schedule
+from lib.threats import APGD, PGD, Threat
 from lib.training.evaluation import evaluate
 from lib.training.loop import fit
 

@@ -17,7 +17,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # A module or package of lib imports from the floors below its own. On the first and the last floor, where settings
 # need recipes and the page needs claims, also from what stands left of it; nowhere else from its neighbours.
 FLOORS = (
-    ("errors", "architectures", "recipe", "runtime", "settings", "plan", "store", "statistics"),
+    ("errors", "values", "architectures", "threats", "objectives", "recipe", "runtime", "settings", "plan", "store",
+     "statistics"),
     ("data", "attacks", "models"),
     ("training",),
     ("stitching", "similarity", "alignment", "manifold", "pruning", "score", "certify"),

@@ -8,9 +8,11 @@ import pytest
 from lib import settings
 from lib.architectures import Probe, ResNet, Stitch
 from lib.errors import SettingsError, fraction
+from lib.objectives import Adversarial
 from lib.plan import plan
 from lib.plan.stitching import cells
-from lib.recipe import PGD, Adversarial, Data, Recipe, Threat
+from lib.recipe import Data, Recipe
+from lib.threats import PGD, Threat
 
 BASE = Recipe(Data("digits"), ResNet(16, (1, 1)), epochs=2)
 

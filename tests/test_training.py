@@ -16,10 +16,12 @@ from lib.attacks.pgd import pgd
 from lib.data import load
 from lib.errors import SettingsError
 from lib.models import build
+from lib.objectives import TRADES, Adversarial, CrossEntropy
 from lib.plan.stitching import NOTHING
-from lib.recipe import PGD, TRADES, Adversarial, CrossEntropy, Data, Optimiser, Recipe, Schedule, Threat
+from lib.recipe import Data, Optimiser, Recipe, Schedule
 from lib.runtime import ROOT, generator
 from lib.store import Store
+from lib.threats import PGD, Threat
 from lib.training import loop
 from lib.training.objectives import Batch, Moment, of
 from lib.training.zoo import Zoo
@@ -147,7 +149,7 @@ import torch; torch.set_num_threads(1)
 from dataclasses import replace
 from lib.training import loop; loop.CHECKPOINT_EVERY = 0.0
 from tests.test_training import BASE, THREAT, ATTACK
-from lib.recipe import Adversarial; from lib.store import Store; from lib.training.zoo import Zoo
+from lib.objectives import Adversarial; from lib.store import Store; from lib.training.zoo import Zoo
 recipe = replace(BASE, epochs=6, objective=Adversarial(THREAT, ATTACK))
 Zoo(Store(sys.argv[1])).obtain(recipe)
 """

@@ -14,8 +14,8 @@ from torch import Tensor
 from lib.attacks.pool import AllBroken, Pool
 from lib.attacks.threat import project
 from lib.errors import need
-from lib.recipe import APGD
 from lib.runtime import seed_of
+from lib.threats import APGD
 
 # The package warns of zero gradients at every start; lib.training.evaluation.sanity says it once.
 _quiet = logging.getLogger("lib.attacks.auto")

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lib.attacks.threat import ball_noise, project, random_start, step
 from lib.errors import need, unknown
-from lib.recipe import PGD, Threat
 from lib.runtime import autocast
+from lib.threats import PGD, Threat
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lib.attacks.pgd import adversarial_loss, input_gradient
 from lib.attacks.threat import ball_noise, random_start
-from lib.recipe import Threat
 from lib.runtime import generator
+from lib.threats import Threat
 
 
 class AllBroken(Exception):

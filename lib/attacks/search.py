@@ -12,7 +12,7 @@ from lib.attacks.pgd import frozen_eval
 from lib.attacks.pool import AllBroken, Pool
 from lib.attacks.threat import project, step
 from lib.errors import need, unknown
-from lib.recipe import APGD, PGD, Attack, AutoAttack, Threat
+from lib.threats import APGD, PGD, Attack, AutoAttack, Threat
 
 BATCHES = 16  # a pool's size in batches: enough that the last, partly filled one of a step weighs little
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.recipe import Threat
+from lib.threats import Threat
 
 
 def norm_of(delta: Tensor, norm: str) -> Tensor:

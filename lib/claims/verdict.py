@@ -11,7 +11,7 @@ import numpy as np
 from lib import statistics
 from lib.claims.sheet import Claim, Part
 from lib.errors import SettingsError, unknown
-from lib.recipe import digest
+from lib.values import digest
 
 MIN_SEEDS = 3
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"

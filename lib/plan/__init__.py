@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from lib.errors import unknown
 from lib.plan import stitching
 from lib.plan.pool import pool
-from lib.recipe import Attack, Recipe, Threat
+from lib.recipe import Recipe
 from lib.settings import Settings
+from lib.threats import Attack, Threat
 
 NOTEBOOKS = {"stitching": stitching.cells}
 

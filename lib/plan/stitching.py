@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from lib.architectures import Probe, Stitch
 from lib.plan.pool import member
-from lib.recipe import PGD, Attack, Recipe
+from lib.recipe import Recipe
 from lib.settings import Settings, objective
+from lib.threats import PGD, Attack
 
 PAIRS = {"N->R": ("N", "R", 0), "R->N": ("R", "N", 0), "R->R2": ("R", "R", 1), "N->N2": ("N", "N", 1)}
 NOTHING = ("(nothing)",)  # a prefix that no parameter has: only BatchNorm's statistics adapt

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from lib.attacks.search import break_images
 from lib.errors import need, unknown
 from lib.models.fold import folded
-from lib.recipe import APGD, PGD, Attack, AutoAttack, Threat, plain
+from lib.threats import APGD, PGD, Attack, AutoAttack, Threat
+from lib.values import plain
 
 if TYPE_CHECKING:
     import pandas as pd

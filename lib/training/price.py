@@ -9,11 +9,13 @@ import torch
 
 from lib.architectures import Probe, Stitch
 from lib.models import build, forward_flops, memory_format
+from lib.objectives import TRADES, Adversarial
 from lib.plan import plan
-from lib.recipe import APGD, PGD, TRADES, Adversarial, Attack, Recipe, outcome_key
+from lib.recipe import Recipe, outcome_key
 from lib.runtime import autocast, device
 from lib.settings import Settings
 from lib.store import Store
+from lib.threats import APGD, PGD, Attack
 
 
 def passes(objective) -> float:

@@ -11,11 +11,13 @@ import torch
 from lib.data import ImageSet, load
 from lib.errors import SettingsError
 from lib.models import build, memory_format
-from lib.recipe import Attack, Recipe, Threat, outcome_key, plain
+from lib.recipe import Recipe, outcome_key
 from lib.runtime import provenance
 from lib.store import Store, write_atomic
+from lib.threats import Attack, Threat
 from lib.training.evaluation import Outcomes, attack_name, evaluate
 from lib.training.loop import fit
+from lib.values import plain
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from lib.errors import unknown
-from lib.recipe import TRADES, Adversarial, CrossEntropy
+from lib.objectives import TRADES, Adversarial, CrossEntropy
 
 
 @dataclass(frozen=True)

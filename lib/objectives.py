@@ -1,0 +1,173 @@
+"""Objectives as values: what a training minimises, without torch.
+
+How they are computed stands in lib/training/objectives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from lib.errors import fraction, is_int, is_number, need, unknown
+from lib.threats import PGD, Threat
+from lib.values import later
+
+BATCHNORM = ("eval", "train")  # of an attack inside training
+
+
+def _training_attack(attack, batchnorm: str = "eval") -> None:
+    need(isinstance(attack, PGD), "training attack", attack, "a PGD attack")
+    need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 in training: one adversarial image an image")
+    need(not attack.targeted, "attack.targeted", True, "false in training")
+    if batchnorm not in BATCHNORM:
+        raise unknown("batchnorm of the training attack", batchnorm, BATCHNORM)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy on clean images."""
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """PGD adversarial training: in each batch floor(alpha * B) random images are replaced by adversarial ones.
+
+    `clean_statistics`: a forward pass over the clean batch precedes the mixed one, so that BatchNorm's running
+    statistics blend both (what the stitching paper's code does while it trains a joint). `batchnorm`: the mode of
+    BatchNorm while the attack runs: eval (its running statistics) or train (the batch's, and running ones adapt).
+    FGSM-RS is `fgsm_rs(threat)`.
+    """
+
+    threat: Threat
+    attack: PGD
+    alpha: float = 1.0
+    clean_statistics: bool = False
+    batchnorm: str = later("eval")
+
+    def __post_init__(self):
+        need(is_number(self.alpha, 0, 1), "alpha", self.alpha, "a number from 0 to 1")
+        _training_attack(self.attack, self.batchnorm)
+
+
+def fgsm_rs(threat: Threat) -> Adversarial:
+    """Fast adversarial training (Wong et al. 2020): one step of 1.25 eps from a uniform start in the ball."""
+    return Adversarial(threat, PGD(steps=1, step_size=threat.eps * Fraction(5, 4)))
+
+
+@dataclass(frozen=True)
+class TRADES:
+    """Cross-entropy on clean images plus beta times KL(clean || adversarial) (Zhang et al. 2019, eq. 5)."""
+
+    threat: Threat
+    attack: PGD
+    beta: float = 6.0
+    batchnorm: str = later("eval")
+
+    def __post_init__(self):
+        need(is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
+        _training_attack(self.attack, self.batchnorm)
+
+
+@dataclass(frozen=True)
+class MART:
+    """Misclassification-aware adversarial training (Wang et al. 2020, eq. 11): boosted cross-entropy on adversarial
+    images plus `weight` (their lambda) times KL(clean || adversarial) weighted by 1 - p_y(clean).
+    """
+
+    threat: Threat
+    attack: PGD
+    weight: float = 5.0
+    batchnorm: str = "eval"
+
+    def __post_init__(self):
+        need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
+        _training_attack(self.attack, self.batchnorm)
+
+
+@dataclass(frozen=True)
+class FreeAdversarial:
+    """Free adversarial training (Shafahi et al. 2019, algorithm 1): every batch is replayed `replays` times; each
+    replay's one backward pass updates the weights and, by a step of eps, the perturbation, which is carried over to
+    the next batch. An epoch here is one pass over the data, of `replays` updates a batch.
+    """
+
+    threat: Threat
+    replays: int = 4
+
+    def __post_init__(self):
+        need(is_int(self.replays, 1), "replays", self.replays, "a whole number of at least 1")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Cross-entropy on images with Gaussian noise of standard deviation `sigma` (pixels in [0, 1], not cut): what
+    randomised smoothing trains on (Cohen et al. 2019).
+    """
+
+    sigma: float
+
+    def __post_init__(self):
+        need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Cross-entropy on clean images plus beta times KL(clean || noisy) with Gaussian noise of `sigma` (stability
+    training; the smoothing objective of Sehwag et al.).
+    """
+
+    sigma: float
+    beta: float = 6.0
+
+    def __post_init__(self):
+        need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
+        need(is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
+
+
+@dataclass(frozen=True)
+class GradientNorm:
+    """Cross-entropy plus `weight` times the mean over images of ||d CE_i / d x_i||_2^2 (pixels in [0, 1])."""
+
+    weight: float
+
+    def __post_init__(self):
+        need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """Cross-entropy plus `weight` times the mean over images of ||h(x) - h(x + n)||_2^2, h the logits and n Gaussian
+    noise of standard deviation `sigma`.
+    """
+
+    weight: float
+    sigma: float = 0.1
+
+    def __post_init__(self):
+        need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
+        need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
+
+
+@dataclass(frozen=True)
+class IBP:
+    """Interval bound propagation (Gowal et al. 2019): kappa times the cross-entropy of the logits plus 1 - kappa times
+    that of their worst case in the linf ball of `eps`. Over the share `start` to `end` of training eps rises linearly
+    from 0 and kappa falls from 1 to `kappa`.
+    """
+
+    eps: Fraction
+    kappa: float = 0.5
+    start: float = 0.1
+    end: float = 0.5
+
+    def __post_init__(self):
+        object.__setattr__(self, "eps", fraction(self.eps, "objective.eps"))
+        need(0 <= self.eps <= 1, "objective.eps", self.eps, "from 0 to 1 (pixels lie in [0, 1])")
+        need(is_number(self.kappa, 0, 1), "kappa", self.kappa, "a number from 0 to 1")
+        ordered = is_number(self.start, 0, 1) and is_number(self.end, 0, 1) and self.start <= self.end
+        need(ordered, "start", (self.start, self.end), "shares of training from 0 to 1, start not after end")
+
+
+Objective = (
+    CrossEntropy | Adversarial | TRADES | MART | FreeAdversarial | Noise | Stability | GradientNorm | Smoothness | IBP
+)

@@ -1,0 +1,51 @@
+"""Values: the frozen dataclasses that say what is meant, as plain data and as keys.
+
+Architectures, threats, objectives and recipes are values: equal when they mean the same, checked when they are made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from fractions import Fraction
+from typing import Any
+
+
+def later(default: Any) -> Any:
+    """A field that a value got after keys of it were in use: while it holds its default it does not enter the key, so
+    that what was stored before is found again.
+    """
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
+def plain(value: Any) -> Any:
+    """A value made of dataclasses as JSON types; one with `as_plain` says itself what it stands for."""
+    if hasattr(value, "as_plain"):
+        return value.as_plain()
+    if dataclasses.is_dataclass(value):
+        return {"type": type(value).__name__, **plain_fields(value)}
+    if isinstance(value, Fraction):
+        return str(value)
+    if isinstance(value, (tuple, list)):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 1 and 1.0 mean the same recipe
+    return value
+
+
+def plain_fields(value: Any, without: tuple[str, ...] = ()) -> dict:
+    """The fields of a dataclass value as plain data, but not those that came `later` and hold their default."""
+    return {
+        f.name: plain(getattr(value, f.name))
+        for f in dataclasses.fields(value)
+        if f.name not in without and not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+    }
+
+
+def digest(value: Any) -> str:
+    """Sixteen hexadecimal digits of SHA-256 over the canonical JSON of `value`."""
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
