@@ -6,6 +6,7 @@ torch is imported inside the functions: the plan and the command line need this 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import platform
@@ -69,6 +70,32 @@ def autocast(where, precision: str):
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(torch.device(where).type, dtype=torch.bfloat16)
+
+
+def matmul_rate(where, precision: str = "fp32") -> float:
+    """FLOP/s of a large square matrix product on the device in this precision: the yardstick of every training.
+
+    Measured once per process, for some tenths of a second, by its fastest run: other jobs only slow it down.
+    """
+    import torch
+
+    return _matmul_rate(str(torch.device(where)), precision, torch.get_num_threads())
+
+
+@functools.lru_cache
+def _matmul_rate(where: str, precision: str, threads: int) -> float:
+    import torch
+
+    n = 8192 if where.startswith("cuda") else 1024
+    a, b = torch.ones(2, n, n, device=where, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    fastest, until = float("inf"), time.monotonic() + 0.3
+    while time.monotonic() < until or fastest == float("inf"):
+        started = time.monotonic()
+        a @ b
+        if where.startswith("cuda"):
+            torch.cuda.synchronize(where)
+        fastest = min(fastest, time.monotonic() - started)
+    return 2 * n**3 / fastest
 
 
 def set_threads(threads: int | None) -> int:

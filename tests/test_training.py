@@ -11,19 +11,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib.architectures import ResNet, Stitch
+from lib.architectures import CNN, ResNet, Stitch
 from lib.attacks.pgd import pgd
 from lib.data import load
 from lib.errors import SettingsError
 from lib.models import build
 from lib.objectives import TRADES, Adversarial, CrossEntropy
 from lib.plan.stitching import NOTHING
-from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.recipe import Choice, Data, Optimiser, Recipe, Schedule
 from lib.runtime import ROOT, generator
 from lib.store import Store
 from lib.threats import PGD, Threat
-from lib.training import loop
+from lib.training import loop, price
+from lib.training.evaluation import evaluate
+from lib.training.memory import InParts
 from lib.training.objectives import Batch, Moment, of
+from lib.training.schedule import Average, learning_rate
 from lib.training.zoo import Zoo
 
 THREAT = Threat("linf", "0.15")
@@ -46,16 +49,21 @@ def batch(n=20):
 
 def test_schedules():
     piecewise = Schedule("piecewise")
-    rates = [loop.learning_rate(piecewise, 1.0, e / 30) for e in range(30)]
+    rates = [learning_rate(piecewise, 1.0, e / 30) for e in range(30)]
     assert (
         rates[:10] == [1.0] * 10
         and rates[10:20] == pytest.approx([0.1] * 10)
         and rates[20:] == pytest.approx([0.01] * 10)
     )
-    onecycle = [loop.learning_rate(Schedule("onecycle"), 2.0, s / 100) for s in range(100)]
+    onecycle = [learning_rate(Schedule("onecycle"), 2.0, s / 100) for s in range(100)]
     assert max(onecycle) == pytest.approx(2.0) and onecycle.index(max(onecycle)) == 25 and onecycle[0] == 0
-    assert loop.learning_rate(Schedule("cosine"), 1.0, 0.5) == pytest.approx(0.5)
-    assert loop.learning_rate(Schedule("constant"), 1.0, 0.99) == 1.0
+    assert learning_rate(Schedule("cosine"), 1.0, 0.5) == pytest.approx(0.5)
+    assert learning_rate(Schedule("constant"), 1.0, 0.99) == 1.0
+    assert learning_rate(Schedule("linear"), 1.0, 0.75) == pytest.approx(0.25)
+    for name in ("linear", "cosine"):
+        assert learning_rate(Schedule(name, final=0.001), 0.1, 1.0) == pytest.approx(0.0001)
+    with pytest.raises(SettingsError, match="schedule.final"):
+        Schedule("onecycle", final=0.1)
 
 
 @pytest.mark.parametrize("alpha, changed", [(0.0, 0), (0.5, 10), (0.29, 5), (1.0, 20)])
@@ -102,11 +110,19 @@ def test_training_learns_and_adversarial_training_makes_robust(tmp_path):
     assert hard.accuracy("robust") > normal.accuracy("robust") + 0.2
 
 
-def test_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
-    recipe = replace(BASE, epochs=4, objective=Adversarial(THREAT, ATTACK, 0.5))
-    images = load(recipe.data, "train")
+STOPPED = {
+    "half adversarial": {"objective": Adversarial(THREAT, ATTACK, 0.5)},
+    "moving average": {"ema": 0.9},
+    "chosen epoch": {"data": Data("digits", train=512, holdout=100), "choice": Choice(THREAT, ATTACK)},
+}
+
+
+@pytest.mark.parametrize("changes", STOPPED.values(), ids=STOPPED)
+def test_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, changes):
+    recipe = replace(BASE, epochs=4, **changes)
+    images, holdout = load(recipe.data, "train"), load(recipe.data, "holdout") if recipe.choice else None
     straight = build(recipe)
-    loop.fit(straight, recipe, images, "cpu")
+    loop.fit(straight, recipe, images, "cpu", holdout=holdout)
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
     work, epochs_done = tmp_path, []
 
@@ -119,13 +135,13 @@ def test_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch):
         if len(epochs_done) == 2:
             raise Killed
 
-    real = loop._save
-    monkeypatch.setattr(loop, "_save", save_then_die)
+    real = loop._Training._save
+    monkeypatch.setattr(loop._Training, "_save", save_then_die)
     with pytest.raises(Killed):
-        loop.fit(build(recipe), recipe, images, "cpu", work)
-    monkeypatch.setattr(loop, "_save", real)
+        loop.fit(build(recipe), recipe, images, "cpu", work, holdout)
+    monkeypatch.setattr(loop._Training, "_save", real)
     resumed = build(recipe)
-    rows = loop.fit(resumed, recipe, images, "cpu", work)
+    rows = loop.fit(resumed, recipe, images, "cpu", work, holdout)
     assert [r["epoch"] for r in rows] == [0, 1, 2, 3]
     for name, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
@@ -168,10 +184,123 @@ Zoo(Store(sys.argv[1])).obtain(recipe)
     assert results[0] == results[1]
 
 
-def test_a_diverging_training_stops_and_names_recipe_and_epoch():
+def test_a_diverging_training_stops_and_names_recipe_step_and_checkpoint(tmp_path, monkeypatch):
     recipe = replace(BASE, optimiser=Optimiser(lr=1e12))
-    with pytest.raises(loop.TrainingDiverged, match=recipe.key):
-        loop.fit(build(recipe), recipe, load(recipe.data, "train"), "cpu")
+    with pytest.raises(loop.TrainingDiverged, match=rf"{recipe.key}.* step [1-8] of epoch 0 .*lr .*no checkpoint"):
+        loop.fit(build(recipe), recipe, load(recipe.data, "train"), "cpu", tmp_path)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
+    late = replace(BASE, epochs=3, schedule=Schedule("piecewise"))
+    real = loop.learning_rate
+    monkeypatch.setattr(loop, "learning_rate", lambda s, peak, share: 1e12 if share > 0.5 else real(s, peak, share))
+    with pytest.raises(loop.TrainingDiverged, match=r"of epoch 1 .*last good checkpoint is .*checkpoint\.pt"):
+        loop.fit(build(late), late, load(late.data, "train"), "cpu", tmp_path)
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert len(kept["rows"]) == 1 and all(v.isfinite().all() for v in kept["net"].values())
+
+
+def test_the_moving_average_becomes_the_network():
+    recipe, images = replace(BASE, ema=0.5), load(BASE.data, "train")
+    live, averaged, by_hand = build(BASE), build(recipe), []
+
+    class Watched(Average):
+        def follow(self, update):
+            by_hand.append({k: v.clone() for k, v in live_now.state_dict().items()})
+            super().follow(update)
+
+    live_now = averaged
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "Average", Watched)
+        loop.fit(averaged, recipe, images, "cpu")
+    weight = build(recipe).state_dict()["stem.0.weight"]
+    for t, state in enumerate(by_hand):
+        decay = min(0.5, (1 + t) / (10 + t))
+        weight = decay * weight + (1 - decay) * state["stem.0.weight"]
+    torch.testing.assert_close(averaged.state_dict()["stem.0.weight"], weight, rtol=1e-4, atol=1e-6)
+    loop.fit(live, BASE, images, "cpu")
+    assert not torch.equal(live.state_dict()["stem.0.weight"], weight)
+
+
+@pytest.mark.parametrize("choice", [Choice(), Choice(THREAT, ATTACK)], ids=["clean", "robust"])
+def test_the_best_epoch_on_held_out_images_is_kept(choice):
+    """With a rate far too high at the end, the last epoch is not the best one."""
+    recipe = replace(BASE, data=Data("digits", train=512, holdout=100), epochs=6, choice=choice,
+                     schedule=Schedule("constant"), optimiser=Optimiser(lr=0.5))
+    images, holdout, net = load(recipe.data, "train"), load(recipe.data, "holdout"), build(recipe)
+    rows = loop.fit(net, recipe, images, "cpu", holdout=holdout)
+    best = max(row["holdout"] for row in rows)
+    assert [r["holdout"] for r in rows if r["chosen"]] == [best] and best > min(row["holdout"] for row in rows)
+    found = evaluate(net, holdout, choice.threat, choice.attack, seed_parts=("choice",))
+    assert found.accuracy("robust" if choice.attack else "clean") == best
+
+
+def test_choosing_needs_held_out_images():
+    with pytest.raises(SettingsError, match=r"data\.holdout = 0"):
+        replace(BASE, choice=Choice())
+
+
+class OutOfMemory:
+    """An objective whose update holds `room` images at most."""
+
+    def __init__(self, room):
+        self.room = room
+
+    def __call__(self, net, batch, moment):
+        if len(batch.labels) > self.room:
+            raise torch.OutOfMemoryError("made up")
+        logits = net(batch.images)
+        return logits.square().mean(), logits
+
+
+@pytest.mark.parametrize("room, advice", [(20, "a batch_size of 16 fits"), (0, "not even a single image fits")])
+def test_an_update_out_of_memory_says_which_batch_fits(monkeypatch, room, advice):
+    monkeypatch.setattr(loop, "of", lambda spec: OutOfMemory(room))
+    with pytest.raises(loop.OutOfMemory, match=rf"{BASE.key}.*step 0 with batches of 64.*{advice}"):
+        loop.fit(build(BASE), BASE, load(BASE.data, "train"), "cpu")
+
+
+def test_an_attack_out_of_memory_goes_on_in_parts(capsys):
+    sizes = []
+
+    def attack(images, noise):
+        assert noise is None
+        sizes.append(len(images))
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("made up")
+        return images + 1
+
+    parts, images = InParts("a test"), torch.arange(10.0)
+    for _ in range(2):
+        torch.testing.assert_close(parts(attack, images, None), images + 1)
+    assert max(sizes[-4:]) == 3 and sizes[0] == 10 and sizes.count(10) == 1, "what fits is remembered"
+    assert "out of memory, going on in 4 parts" in capsys.readouterr().out
+    with pytest.raises(torch.OutOfMemoryError):
+        InParts("a test")(lambda x: attack(torch.zeros(9), None), torch.zeros(4))
+
+
+@pytest.mark.slow
+def test_compiled_training_gives_the_same_network():
+    recipe = replace(BASE, arch=CNN(16, 1), objective=Adversarial(THREAT, PGD(2, "0.1")), epochs=1,
+                     data=Data("digits", train=256))
+    images, plain, compiled = load(recipe.data, "train"), build(recipe), build(recipe)
+    loop.fit(plain, recipe, images, "cpu")
+    loop.fit(compiled, recipe, images, "cpu", compiled=True)
+    assert compiled._compiled_call_impl is None, "compiled for its training only"
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(value, compiled.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_training_reports_its_speed_and_prices_its_like(tmp_path, capsys):
+    store, recipe = Store(tmp_path), replace(BASE, epochs=1)
+    zoo = Zoo(store)
+    meta = zoo.obtain(recipe).meta
+    assert meta["images_per_second"] > 0 and 0 < meta["share_of_matmul"] < 1.5
+    assert meta["tflop_per_second"] / meta["matmul_tflop_per_second"] == pytest.approx(meta["share_of_matmul"])
+    prices = price.Prices(store, "cpu")
+    like = replace(recipe, seed=5)
+    assert prices.seconds(like, price.like_training(like), 1e15) == meta["seconds"]
+    other = replace(recipe, arch=ResNet(16, (1,)))
+    guess = prices.seconds(other, price.like_training(other), price.training(other))
+    assert 0.02 * meta["seconds"] < guess < 50 * meta["seconds"]
 
 
 @pytest.mark.parametrize(

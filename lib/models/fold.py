@@ -37,6 +37,8 @@ class Twin:
 
     def __init__(self, net: nn.Module):
         self.net, self.copy = net, folded(net)
+        if net._compiled_call_impl is not None:  # torch.compile does not travel with copies
+            self.copy.compile()
         made = dict(self.copy.named_modules())
         self.folds = [(module._modules[c], module._modules[b], made[name]._modules[c])
                       for name, module in net.named_modules() for c, b in _foldable(module)]

@@ -7,7 +7,8 @@ weights.
 
 from __future__ import annotations
 
-import math
+import contextlib
+import copy
 import os
 import time
 from pathlib import Path
@@ -17,143 +18,229 @@ import torch
 from lib.data import ImageSet, augment
 from lib.errors import OneLineError
 from lib.models import memory_format
-from lib.recipe import Optimiser, Recipe, Schedule
+from lib.recipe import Recipe
 from lib.runtime import Progress, autocast, generator, initialise_with
+from lib.training.evaluation import evaluate
+from lib.training.memory import halves_that_fit
 from lib.training.objectives import Batch, Moment, of
+from lib.training.schedule import Average, learning_rate, make_optimiser
 
 CHECKPOINT_EVERY = 5.0  # seconds at least between two checkpoints: small networks have epochs of a second
+LOOK_EVERY = 50  # steps between two looks at the loss: looking makes a GPU wait
+EXPLODED = 1e6  # no loss of a training that goes anywhere is as large, in nats
 
 
 class TrainingDiverged(OneLineError):
-    """The loss is no longer a finite number."""
+    """The loss is no longer a finite number, or beyond all measure."""
 
 
-def learning_rate(schedule: Schedule, peak: float, share: float) -> float:
-    """The rate when `share` in [0, 1) of training is done."""
-    if schedule.name == "constant":
-        return peak
-    if schedule.name == "piecewise":
-        # the small slack puts a drop at exactly 1/3 of the steps where floats would miss it by one
-        return peak * 0.1 ** sum(share + 1e-9 >= float(d) for d in schedule.drops)
-    if schedule.name == "cosine":
-        return peak * 0.5 * (1 + math.cos(math.pi * share))
-    up = schedule.warmup
-    return peak * (share / up if share < up else (1 - share) / (1 - up))
+class OutOfMemory(OneLineError):
+    """An update does not fit into the device's memory."""
 
 
-def make_optimiser(spec: Optimiser, parameters) -> torch.optim.Optimizer | None:
-    """SGD or Adam with L2 weight decay over the parameters; None where nothing learns."""
-    parameters = list(parameters)
-    if not parameters:
-        return None
-    if spec.name == "adam":
-        return torch.optim.Adam(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=spec.lr,
-        momentum=spec.momentum,
-        weight_decay=spec.weight_decay,
-        nesterov=spec.nesterov and spec.momentum > 0,
-    )
-
-
-def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None) -> list[dict]:
-    """Train `net` in place as the recipe says; returns one row per epoch (loss and its four quarters, accuracy in
-    [0, 1], seconds).
+def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None, holdout: ImageSet | None = None,
+        compiled: bool = False) -> list[dict]:
+    """Train `net` in place as the recipe says; returns one row per epoch: loss and its four quarters, accuracy in
+    [0, 1], seconds, and, where the recipe chooses an epoch, the accuracy on the held-out images and whether the epoch
+    is the chosen one.
 
     images: the training images, already on `device`. work: a folder for checkpoints; a training found there goes on.
-    The last partial batch of an epoch is dropped. Raises TrainingDiverged naming recipe and epoch.
+    holdout: the held-out images, for a recipe with a `choice`. compiled: run the network through torch.compile (a
+    graph for the update, one for the attack). The last partial batch of an epoch is dropped. Raises TrainingDiverged
+    and OutOfMemory, which name recipe, step and what helps.
     """
-    layout = memory_format(net)
-    net.to(device=device, memory_format=layout)
-    for name, parameter in net.named_parameters():
-        parameter.requires_grad_(not recipe.trainable or name.startswith(recipe.trainable))
-    objective = of(recipe.objective)
-    optimiser = make_optimiser(recipe.optimiser, (p for p in net.parameters() if p.requires_grad))
-    steps = len(images) // recipe.batch_size
-    rows = _resume(net, optimiser, objective, work)
-    saved = time.monotonic()
-    with Progress((recipe.epochs - len(rows)) * steps, recipe.describe(), "step") as bar:
-        for epoch in range(len(rows), recipe.epochs):
-            started = time.monotonic()
-            with initialise_with(recipe.key, "layers", epoch):  # dropout draws from torch's global generator
-                sums = _epoch(net, recipe, images, objective, optimiser, epoch, layout, bar)
-            loss, accuracy = sums.mean(1).tolist()
-            if not math.isfinite(loss):
-                last = f" (last good checkpoint: {work})" if work and (work / "checkpoint.pt").exists() else ""
-                raise TrainingDiverged(
-                    f"{recipe.describe()}: the loss of epoch {epoch} is {loss}; lower the learning rate{last}"
-                )
-            quarters = [float(q.mean()) for q in sums[0].cpu().tensor_split(4) if len(q)]
-            took = time.monotonic() - started
-            row = {"epoch": epoch, "loss": loss, "accuracy": accuracy, "seconds": took}
-            rows.append({**row, "quarters": quarters})
-            bar.step(0, loss=loss, accuracy=accuracy)
-            if work is not None and time.monotonic() - saved > CHECKPOINT_EVERY and epoch + 1 < recipe.epochs:
-                _save(net, optimiser, objective, rows, work)
-                saved = time.monotonic()
-    return rows
+    return _Training(net, recipe, images, device, work, holdout, compiled).run()
 
 
-def _epoch(net, recipe: Recipe, images: ImageSet, objective, optimiser, epoch: int, layout, bar: Progress):
-    """One epoch; returns loss and accuracy of every step, [2, steps] on the device."""
-    device, size = images.labels.device, recipe.batch_size
-    steps = len(images) // size
-    order = torch.randperm(len(images), generator=generator(recipe.key, "order", epoch)).to(device)
-    sums = torch.zeros(2, steps, device=device, dtype=torch.float64)
-    net.train(recipe.batchnorm == "train")
-    for i in range(steps):
-        share = (epoch + i / steps) / recipe.epochs
-        batch = _batch(images, order[i * size : (i + 1) * size], recipe, epoch, i, layout)
-        with autocast(device, recipe.precision):
-            loss, logits = objective(net, batch, Moment(epoch, epoch * steps + i, share, recipe.precision))
-        if optimiser is not None:
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(recipe.schedule, recipe.optimiser.lr, share)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
+class _Training:
+    """One training under way: all that a checkpoint has to hold, and the steps that change it."""
+
+    def __init__(self, net, recipe: Recipe, images: ImageSet, device, work, holdout, compiled: bool):
+        self.net, self.recipe, self.images, self.work, self.holdout = net, recipe, images, work, holdout
+        self.device, self.layout = torch.device(device), memory_format(net)
+        net.to(device=self.device, memory_format=self.layout)
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_(not recipe.trainable or name.startswith(recipe.trainable))
+        self.objective = of(recipe.objective)
+        # torch.compile cannot differentiate a gradient once more
+        self.compiled = compiled and not getattr(self.objective, "second_order", False)
+        self.replays = getattr(self.objective, "replays", 1)
+        self.optimiser = make_optimiser(recipe.optimiser, (p for p in net.parameters() if p.requires_grad))
+        self.average = Average(net, recipe.ema) if recipe.ema else None
+        self.best: dict | None = None  # state of the chosen epoch so far
+        self.rows: list[dict] = []
+        self.steps = len(images) // recipe.batch_size
+
+    @property
+    def candidate(self):
+        """The network that the training is about: the average of the weights, if there is one."""
+        return self.average.net if self.average else self.net
+
+    def run(self) -> list[dict]:
+        self._resume()
+        saved, epochs = time.monotonic(), self.recipe.epochs
+        with (
+            Progress((epochs - len(self.rows)) * self.steps, self.recipe.describe(), "step") as bar,
+            _compile(self.net, self.compiled),
+        ):
+            for epoch in range(len(self.rows), epochs):
+                started = time.monotonic()
+                with initialise_with(self.recipe.key, "layers", epoch):  # dropout draws from torch's global generator
+                    sums = self._epoch(epoch, bar)
+                loss, accuracy = sums.mean(1).tolist()
+                quarters = [float(q.mean()) for q in sums[0].cpu().tensor_split(4) if len(q)]
+                took = time.monotonic() - started
+                self.rows.append({"epoch": epoch, "loss": loss, "accuracy": accuracy, "seconds": took,
+                                  "quarters": quarters})
+                self._choose(epoch)
+                bar.step(0, loss=loss, accuracy=accuracy)
+                if time.monotonic() - saved > CHECKPOINT_EVERY and epoch + 1 < epochs:
+                    self._save()
+                    saved = time.monotonic()
+        final = self.best or (self.average and self.average.net.state_dict())
+        if final:
+            self.net.load_state_dict(final)
+        return self.rows
+
+    def _epoch(self, epoch: int, bar: Progress) -> torch.Tensor:
+        """One epoch; returns loss and accuracy of every update, [2, updates] on the device."""
+        recipe, size = self.recipe, self.recipe.batch_size
+        order = torch.randperm(len(self.images), generator=generator(recipe.key, "order", epoch)).to(self.device)
+        sums = torch.zeros(2, self.steps * self.replays, device=self.device, dtype=torch.float64)
+        self.net.train(recipe.batchnorm == "train")
+        for i in range(self.steps):
+            batch = self._batch(order[i * size : (i + 1) * size], epoch, i)
+            for replay in range(self.replays):
+                u = i * self.replays + replay
+                self._update(batch, epoch, u, replay, sums)
+                if (u + 1) % LOOK_EVERY == 0 or u + 1 == sums.shape[1]:
+                    self._look(sums[0, : u + 1], epoch)
+            bar.step()
+        return sums
+
+    def _batch(self, chosen, epoch: int, i: int) -> Batch:
+        draw = generator(self.recipe.key, "step", epoch, i, device=chosen.device)
+        pixels, placement = augment(self.images.pixels(chosen), self.recipe.augment, draw)
+        return Batch(
+            pixels.contiguous(memory_format=self.layout),
+            self.images.labels[chosen],
+            self.images.indices[chosen],
+            placement,
+            draw,
+        )
+
+    def _update(self, batch: Batch, epoch: int, u: int, replay: int, sums) -> None:
+        """Update number u of the epoch: its loss, its step, its row in `sums`."""
+        recipe, updates = self.recipe, sums.shape[1]
+        share = (epoch + u / updates) / recipe.epochs
+        moment = Moment(epoch, epoch * updates + u, share, recipe.precision, replay)
+        try:
+            loss, logits = self._loss(batch, moment)
+            if self.optimiser is not None:
+                for group in self.optimiser.param_groups:
+                    group["lr"] = learning_rate(recipe.schedule, recipe.optimiser.lr, share)
+                self.optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                self.optimiser.step()
+        except torch.OutOfMemoryError:
+            self._out_of_memory(batch, moment)
+        if self.average:
+            self.average.follow(moment.step)
         with torch.no_grad():  # kept on the device: no step waits for a number
-            sums[0, i], sums[1, i] = loss.detach(), (logits.argmax(1) == batch.labels).double().mean()
-        bar.step()
-    return sums
+            sums[0, u], sums[1, u] = loss.detach(), (logits.argmax(1) == batch.labels).double().mean()
+
+    def _loss(self, batch: Batch, moment: Moment):
+        with autocast(self.device, self.recipe.precision):
+            return self.objective(self.net, batch, moment)
+
+    def _out_of_memory(self, batch: Batch, moment: Moment) -> None:
+        """Attacks are split where they run; an update is not, because BatchNorm would see other statistics."""
+
+        def attempt(size: int):
+            self._loss(batch.take(size), moment)[0].backward()
+
+        fits = halves_that_fit(attempt, len(batch.labels))
+        advice = f"a batch_size of {fits} fits" if fits else "not even a single image fits: use a smaller network"
+        raise OutOfMemory(
+            f"{self.recipe.describe()}: out of memory in step {moment.step} with batches of {len(batch.labels)} on "
+            f"{self.device}; an update cannot be split without changing BatchNorm, {advice}"
+        ) from None
+
+    def _look(self, losses, epoch: int) -> None:
+        bad = ~torch.isfinite(losses) | (losses.abs() > EXPLODED)
+        if not bad.any():
+            return
+        u = int(bad.nonzero()[0])
+        checkpoint = self.work and self.work / "checkpoint.pt"
+        kept = f"the last good checkpoint is {checkpoint}" if checkpoint and checkpoint.exists() else "no checkpoint"
+        raise TrainingDiverged(
+            f"{self.recipe.describe()}: the loss of step {u} of epoch {epoch} is {float(losses[u]):.3g}; lower "
+            f"optimiser.lr ({self.recipe.optimiser.lr:g}); {kept}"
+        )
+
+    def _choose(self, epoch: int) -> None:
+        """Measure the candidate on held-out images and keep its weights if no epoch before did better."""
+        choice, row = self.recipe.choice, self.rows[-1]
+        if choice is None:
+            return
+        row["chosen"] = False
+        if (epoch + 1) % choice.every and epoch + 1 < self.recipe.epochs:
+            return
+        found = evaluate(self.candidate, self.holdout, choice.threat, choice.attack, seed_parts=("choice",),
+                         search_precision=self.recipe.precision)
+        row["holdout"] = found.accuracy("robust" if choice.attack else "clean")
+        if row["holdout"] > max((r["holdout"] for r in self.rows[:-1] if "holdout" in r), default=-1):
+            self.best = copy.deepcopy(self.candidate.state_dict())
+            for other in self.rows:
+                other["chosen"] = other is row
+
+    def _save(self) -> None:
+        if self.work is None:
+            return
+        state = {
+            "net": self.net.state_dict(),
+            "rows": self.rows,
+            "optimiser": self.optimiser.state_dict() if self.optimiser else None,
+            "objective": self.objective.state_dict() if hasattr(self.objective, "state_dict") else None,
+            "average": self.average.net.state_dict() if self.average else None,
+            "best": self.best,
+        }
+        part = self.work / "checkpoint.part"
+        torch.save(state, part)
+        os.replace(part, self.work / "checkpoint.pt")
+
+    def _resume(self) -> None:
+        """Put the last checkpoint's state back; an unreadable one is dropped and training starts over."""
+        path = self.work and self.work / "checkpoint.pt"
+        if not path or not path.exists():
+            return
+        name = self.work.name
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:  # whatever a torn file makes the reader raise
+            print(f"{path.name} in {name} cannot be read ({type(error).__name__}): training starts over", flush=True)
+            path.unlink()
+            return
+        self.net.load_state_dict(state["net"])
+        if self.optimiser is not None:
+            self.optimiser.load_state_dict(state["optimiser"])
+        if state["objective"] is not None:
+            self.objective.load_state_dict(state["objective"])
+        if self.average:
+            self.average.net.load_state_dict(state["average"])
+        self.best, self.rows = state["best"], state["rows"]
+        print(f"{name}: going on after epoch {len(self.rows)}", flush=True)
 
 
-def _batch(images: ImageSet, chosen, recipe: Recipe, epoch: int, i: int, layout) -> Batch:
-    draw = generator(recipe.key, "step", epoch, i, device=chosen.device)
-    pixels, placement = augment(images.pixels(chosen), recipe.augment, draw)
-    return Batch(
-        pixels.contiguous(memory_format=layout), images.labels[chosen], images.indices[chosen], placement, draw
-    )
-
-
-def _save(net, optimiser, objective, rows: list[dict], work: Path) -> None:
-    state = {
-        "net": net.state_dict(),
-        "rows": rows,
-        "optimiser": optimiser.state_dict() if optimiser else None,
-        "objective": objective.state_dict() if hasattr(objective, "state_dict") else None,
-    }
-    part = work / "checkpoint.part"
-    torch.save(state, part)
-    os.replace(part, work / "checkpoint.pt")
-
-
-def _resume(net, optimiser, objective, work: Path | None) -> list[dict]:
-    """Put the last checkpoint's state back; an unreadable one is dropped and training starts over."""
-    path = work and work / "checkpoint.pt"
-    if not path or not path.exists():
-        return []
+@contextlib.contextmanager
+def _compile(net, wanted: bool):
+    """Calls of `net` go through torch.compile inside, as long as it copes; the network itself stays as it is."""
+    if not wanted:
+        yield
+        return
+    net.compile()
     try:
-        state = torch.load(path, map_location=next(net.buffers()).device, weights_only=True)
-    except Exception as error:  # whatever a torn file makes the reader raise
-        print(f"{path.name} in {work.name} cannot be read ({type(error).__name__}): training starts over", flush=True)
-        path.unlink()
-        return []
-    net.load_state_dict(state["net"])
-    if optimiser is not None:
-        optimiser.load_state_dict(state["optimiser"])
-    if state["objective"] is not None:
-        objective.load_state_dict(state["objective"])
-    print(f"{work.name}: going on after epoch {len(state['rows'])}", flush=True)
-    return state["rows"]
+        with torch._dynamo.config.patch(suppress_errors=True):
+            yield
+    finally:
+        net._compiled_call_impl = None

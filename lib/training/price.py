@@ -1,41 +1,56 @@
-"""What a recipe costs: floating-point operations by count, seconds by a rate measured on this machine."""
+"""What a recipe costs: floating-point operations by count, seconds by what the same work took on this machine."""
 
 from __future__ import annotations
 
 import functools
+import statistics
 import time
 
 import torch
 
 from lib.architectures import Probe, Stitch
 from lib.models import build, forward_flops, memory_format
-from lib.objectives import TRADES, Adversarial
-from lib.plan import plan
+from lib.objectives import IBP, MART, TRADES, Adversarial, FreeAdversarial, GradientNorm, Smoothness, Stability
+from lib.plan import Task, plan
 from lib.recipe import Recipe, outcome_key
-from lib.runtime import autocast, device
+from lib.runtime import autocast, device, matmul_rate, provenance
 from lib.settings import Settings
 from lib.store import Store
 from lib.threats import APGD, PGD, Attack
+from lib.values import digest, plain
+
+COMPILE_FROM = 2e15  # FLOPs of a training from which a minute of compiling is worth it
 
 
 def passes(objective) -> float:
-    """Forward-equivalents per image and step: training 3, each attack step 2 (no weight gradients)."""
+    """Forward-equivalents per image and epoch: an update 3, an attack step 2 (no weight gradients)."""
     if isinstance(objective, Adversarial):
         return 3 + objective.clean_statistics + 2 * objective.attack.steps * objective.alpha
     if isinstance(objective, TRADES):
         return 7 + 2 * objective.attack.steps
+    if isinstance(objective, MART):
+        return 6 + 2 * objective.attack.steps
+    if isinstance(objective, FreeAdversarial):
+        return 3 * objective.replays
+    if isinstance(objective, (Stability, Smoothness)):
+        return 6
+    if isinstance(objective, (GradientNorm, IBP)):
+        return 9
     return 3
 
 
-def attack_passes(attack: Attack | None) -> float:
-    """Forward-equivalents per attacked image at most; images that break early cost less."""
+def attack_passes(attack: Attack | None, standing: float = 1.0) -> float:
+    """Forward-equivalents per image when the share `standing` survives; the others are taken to break after a tenth
+    of the steps.
+    """
     if attack is None:
         return 1
+    share = standing + 0.1 * (1 - standing)
     if isinstance(attack, PGD):
-        return 1 + 2 * attack.steps * attack.restarts
+        return 1 + 2 * attack.steps * attack.restarts * share
     if isinstance(attack, APGD):
-        return 1 + 2 * attack.steps * attack.restarts * (1 + attack.targets)
-    return 9700  # AutoAttack on a robust image: 100 + 900 APGD, 900 FAB steps, 5,000 queries
+        return 1 + 2 * attack.steps * attack.restarts * (1 + attack.targets) * share
+    return 9700 * share  # AutoAttack on a robust image: 100 + 900 APGD, 900 FAB steps, 5,000 queries
 
 
 @functools.lru_cache
@@ -57,11 +72,39 @@ def training(recipe: Recipe) -> float:
 
 
 def measuring(recipe: Recipe, attack: Attack | None) -> float:
-    """FLOPs of one evaluation on the recipe's test images, an upper estimate."""
-    return forward(recipe) * attack_passes(attack) * (recipe.data.test or recipe.data.info.test)
+    """FLOPs of one evaluation on the recipe's test images, if half of them survive on a network trained to be robust
+    and none on another.
+    """
+    robust = recipe.epochs and passes(recipe.objective) > 3
+    return forward(recipe) * attack_passes(attack, 0.5 * robust) * (recipe.data.test or recipe.data.info.test)
 
 
-def rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
+def compile_pays(recipe: Recipe, where) -> bool:
+    """Whether to compile for this training: never on the CPU, where it takes half a minute and wins nothing."""
+    return torch.device(where).type == "cuda" and training(recipe) > COMPILE_FROM
+
+
+def speed(recipe: Recipe, rows: list[dict], where) -> dict:
+    """What a training reached: images/s, TFLOP/s, and the share of the device's matrix-multiply rate that this is."""
+    seconds = sum(row["seconds"] for row in rows)
+    if not seconds:
+        return {}
+    rate, best = training(recipe) / seconds, matmul_rate(where, recipe.precision)
+    return {
+        "images_per_second": recipe.epochs * recipe.data.n_train / seconds,
+        "tflop_per_second": rate / 1e12,
+        "matmul_tflop_per_second": best / 1e12,
+        "share_of_matmul": rate / best,
+    }
+
+
+def sentence(speed: dict) -> str:
+    """The same in words, for logs."""
+    return (f"  {speed['images_per_second']:,.0f} images/s, {speed['tflop_per_second']:.3g} TFLOP/s, "
+            f"{speed['share_of_matmul']:.0%} of this device's matrix-multiply rate")
+
+
+def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
     """FLOP/s that training this recipe's architecture reaches here, measured for about a second."""
     while recipe.parents:
         recipe = recipe.parents[-1]
@@ -85,30 +128,65 @@ def rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
     return 3 * forward(recipe) * recipe.batch_size * done / (time.monotonic() - started)
 
 
+class Prices:
+    """Seconds of work that was not done yet, from what like work took on a machine like this one (the store knows);
+    where there was none, by FLOPs and a rate measured now.
+    """
+
+    def __init__(self, store: Store, where):
+        self.where, here = where, provenance(where)
+        self.known: dict[str, list[float]] = {}
+        self.measured: dict[str, float] = {}
+        for kind, _, _, meta in store.entries():
+            if kind in ("network", "outcomes") and all(meta.get(k) == here[k] for k in ("device", "threads")):
+                self.known.setdefault(meta.get("like"), []).append(meta["seconds"])
+
+    def seconds(self, recipe: Recipe, like: str, flops: float) -> float:
+        if like in self.known:
+            return statistics.median(self.known[like])
+        name = digest([recipe.arch if not recipe.parents else recipe.parents[-1].arch, recipe.precision])
+        if name not in self.measured:
+            self.measured[name] = measured_rate(recipe, self.where)
+        return flops / self.measured[name]
+
+
+def like_training(recipe: Recipe) -> str:
+    """A key that trainings of the same cost share: all of the recipe but its seed and its parents' weights."""
+    return digest({**plain(recipe), "seed": 0, "parents": [plain(p.arch) for p in recipe.parents]})
+
+
+def like_outcomes(recipe: Recipe, threat, attack: Attack | None) -> str:
+    """A key that evaluations of the same cost share."""
+    return digest([like_training(recipe), plain(recipe.data), threat, attack])
+
+
 def price_list(settings: Settings, notebooks: tuple[str, ...]) -> int:
-    """Print what a run would do and cost: the same plan as the run's, priced by a rate measured here."""
+    """Print what a run would do and cost: the same plan as the run's."""
     store, where = Store(), device(settings.device)
-    tasks = plan(settings, notebooks)
-    speed = rate(next(t.recipe for t in tasks if t.recipe.epochs), where)
+    tasks, prices = plan(settings, notebooks), Prices(store, where)
     rows: dict[str, list[float]] = {}
     for task in tasks:
-        row = rows.setdefault(task.group, [0, 0, 0.0])
-        if task.recipe.epochs:
-            row[0] += 1
-            if store.has("network", task.recipe.key):
-                row[1] += 1
-            else:
-                row[2] += training(task.recipe)
-        for attack in task.attacks:
-            if not store.has("outcomes", outcome_key(task.recipe, task.threat, attack)):
-                row[2] += measuring(task.recipe, attack)
-    print(f"profile {settings.run}: {len(tasks)} networks on {where}, {speed / 1e9:.0f} GFLOP/s measured here")
+        row = rows.setdefault(task.group, [0, 0, 0.0, 0.0])
+        row[0] += bool(task.recipe.epochs)
+        row[1] += bool(task.recipe.epochs) and store.has("network", task.recipe.key)
+        for flops, like in _missing(store, task):
+            row[2] += flops
+            row[3] += prices.seconds(task.recipe, like, flops)
+    done = sum(len(times) for times in prices.known.values())
+    print(f"profile {settings.run}: {len(tasks)} networks on {where}; priced by {done} jobs done here before, else by "
+          f"FLOPs at {', '.join(f'{r / 1e9:.0f}' for r in prices.measured.values()) or 'no'} GFLOP/s measured now")
     print(f"{'group':28} {'networks':>8} {'ready':>6} {'TFLOP':>10} {'minutes':>8}")
-    for group, (count, ready, flops) in rows.items():
-        print(f"{group:28} {count:8.0f} {ready:6.0f} {flops / 1e12:10.3g} {flops / speed / 60:8.1f}")
-    flops = sum(r[2] for r in rows.values())
-    print(
-        f"{'all':28} {sum(r[0] for r in rows.values()):8.0f} {sum(r[1] for r in rows.values()):6.0f} "
-        f"{flops / 1e12:10.3g} {flops / speed / 60:8.1f}   (an upper estimate; nothing was run)"
-    )
+    for group, row in [*rows.items(), ("all", [sum(column) for column in zip(*rows.values(), strict=True)])]:
+        print(f"{group:28} {row[0]:8.0f} {row[1]:6.0f} {row[2] / 1e12:10.3g} {row[3] / 60:8.1f}")
+    print("minutes of one job after the other; nothing was run")
     return 0
+
+
+def _missing(store: Store, task: Task):
+    """(FLOPs, key of like work) of every training and evaluation of a task that the store lacks."""
+    recipe = task.recipe
+    if recipe.epochs and not store.has("network", recipe.key):
+        yield training(recipe), like_training(recipe)
+    for attack in task.attacks:
+        if not store.has("outcomes", outcome_key(recipe, task.threat, attack)):
+            yield measuring(recipe, attack), like_outcomes(recipe, task.threat, attack)

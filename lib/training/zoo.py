@@ -15,6 +15,7 @@ from lib.recipe import Recipe, outcome_key
 from lib.runtime import provenance
 from lib.store import Store, write_atomic
 from lib.threats import Attack, Threat
+from lib.training import price
 from lib.training.evaluation import Outcomes, attack_name, evaluate
 from lib.training.loop import fit
 from lib.values import plain
@@ -87,7 +88,12 @@ class Zoo:
 
         started = time.monotonic()
         before = {k: v.clone() for k, v in net.state_dict().items()}
-        rows = fit(net, recipe, self.images(recipe.data, "train"), self.device, work)
+        images = self.images(recipe.data, "train")
+        holdout = self.images(recipe.data, "holdout") if recipe.choice else None
+        rows = fit(net, recipe, images, self.device, work, holdout, price.compile_pays(recipe, self.device))
+        speed = price.speed(recipe, rows, self.device)
+        if time.monotonic() - started > 5:
+            print(price.sentence(speed), flush=True)
         after = {k: v.cpu() for k, v in net.state_dict().items()}
         changed = {k: v.contiguous() for k, v in after.items() if not torch.equal(v, before[k].cpu())}
         save_file(changed, work / "data.safetensors")
@@ -97,8 +103,10 @@ class Zoo:
             "parents": self._weights_of_parents(recipe),
             "what": recipe.describe(),
             "log": rows,
-            "seconds": time.monotonic() - started,
-            "images_per_second": recipe.epochs * recipe.data.n_train / (sum(r["seconds"] for r in rows) or 1),
+            # of all its parts, where it was stopped in between
+            "seconds": max(time.monotonic() - started, sum(row["seconds"] for row in rows)),
+            "like": price.like_training(recipe),
+            **speed,
             **provenance(self.device),
         }
 

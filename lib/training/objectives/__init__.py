@@ -26,15 +26,22 @@ class Batch:
     placement: object
     generator: torch.Generator
 
+    def take(self, count: int) -> Batch:
+        """The first `count` images of the batch; the augmentation's record is left out."""
+        return Batch(self.images[:count], self.labels[:count], self.indices[:count], None, self.generator)
+
 
 @dataclass(frozen=True)
 class Moment:
-    """Where training stands: epoch from 0, step from 0 over all epochs, and the share done in [0, 1)."""
+    """Where training stands: epoch from 0, step (update) from 0 over all epochs, the share done in [0, 1), and which
+    replay of the batch this is, from 0.
+    """
 
     epoch: int
     step: int
     share: float
     precision: str = "fp32"
+    replay: int = 0
 
 
 def of(spec):
