@@ -125,6 +125,17 @@ class Study:
         frame["because"] = frame["reason"].where(frame["reason"] != "", held)
         return self.show(frame[["claim", "statement", "verdict", "because"]])
 
+    def trainings(self):
+        """A row per trained network: key, what it is, where it was trained, seconds, images/s, TFLOP/s, and the share
+        of the device's matrix-multiply rate that this is.
+        """
+        import pandas as pd
+
+        speed = ("images_per_second", "tflop_per_second", "matmul_tflop_per_second", "share_of_matmul")
+        metas = [entry.meta for key in self.keys if (entry := self.zoo.store.load("network", key))]
+        names = ("key", "what", "device", "threads", "seconds", *speed)
+        return pd.DataFrame([{name: meta.get(name) for name in names} for meta in metas], columns=names)
+
     def close(self):
         """Write claims.json and card.json, print what the run cost."""
         from lib import claims
@@ -134,8 +145,9 @@ class Study:
         tasks = plan(self.settings, (self.notebook,))
         flops = sum(price.training(t.recipe) for t in tasks if t.recipe.epochs)
         seconds = time.monotonic() - self.seconds
-        metas = [self.zoo.store.load("network", key) for key in self.keys]
-        training_seconds = sum(m.meta["seconds"] for m in metas if m)
+        speeds = self.table("networks", self.trainings())
+        training_seconds = float(speeds["seconds"].sum())
+        share = float(speeds["share_of_matmul"].fillna(0).median()) if len(speeds) else 0.0
         card = {
             "notebook": self.notebook,
             "title": claims.load(self.notebook).title,
@@ -149,6 +161,7 @@ class Study:
             "seconds": seconds,
             "flops": flops,
             "training_seconds": training_seconds,
+            "share_of_matmul": share,
             "networks": self.keys,
             "trained_here": len(trained),
             "started": _stamp(self.started),
@@ -161,7 +174,8 @@ class Study:
         write_atomic(self.folder / "card.json", json.dumps(card, indent=1))
         print(
             f"{len(self.keys)} networks, {len(trained)} of them trained by this notebook, the others before; all took "
-            f"{training_seconds / 60:.1f} min and about {flops / 1e15:.2g} PFLOP; this notebook {seconds:.0f} s on "
+            f"{training_seconds / 60:.1f} min and about {flops / 1e15:.2g} PFLOP, at the median at "
+            f"{share:.0%} of the device's matrix-multiply rate; this notebook {seconds:.0f} s on "
             f"{card['device']} with {card['threads']} threads; commit {card['commit']}; "
             f"results in {_short(self.folder)}"
         )
