@@ -209,12 +209,14 @@ class Recipe:
             wanted = 2 if isinstance(arch, Stitch) else 1
             need(len(self.parents) == wanted, "parents", len(self.parents), f"{wanted} for a {type(arch).__name__}")
             for parent in self.parents:
-                joints = parent.arch.stages[:-1]
+                joints = parent.arch.joints
+                maps = "networks with stages that give feature maps, which this one has not"
+                need(bool(joints), "parents", parent.arch.name, maps)
                 if arch.joint not in joints:
                     raise unknown("joint", arch.joint, joints)
         else:
             need(len(self.parents) <= 1, "parents", len(self.parents), "0 or 1 (fine-tuning)")
-            need(size >= arch.min_size, "arch", arch, f"a network for {size} pixels; this one needs {arch.min_size}")
+            arch.check(size, size)
 
     def as_plain(self) -> dict:
         """What decides the weights as plain data: a parent stands for itself by its key, and what the network is
@@ -231,12 +233,9 @@ class Recipe:
 
     def describe(self) -> str:
         """A few words for logs: data set, architecture, objective, seed."""
-        arch = self.arch
-        what = type(arch).__name__.lower()
-        if isinstance(arch, (Stitch, Probe)):
-            what += f" at {arch.joint} of " + " + ".join(p.key[:6] for p in self.parents)
-        else:
-            what += str(arch.width)
+        what = self.arch.name
+        if self.parents:
+            what += " of " + " + ".join(p.key[:6] for p in self.parents)
         how = type(self.objective).__name__.lower() if self.epochs else "untrained"
         if isinstance(self.objective, Adversarial) and self.epochs:
             how += f" alpha {self.objective.alpha:g}"

@@ -145,7 +145,7 @@ class Settings:
     def __post_init__(self):
         if self.device.split(":")[0] not in ("auto", "cpu", "cuda"):
             raise unknown("device", self.device, ("auto", "cpu", "cuda"))
-        s, stages = self.stitching, self.networks.arch.stages[:-1]
+        s, stages = self.stitching, self.networks.arch.joints
         for joint in s.joints:
             if joint not in stages:
                 raise unknown("joint", joint, stages)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.architectures import CNN, VGG11, ResNet, Stitch
+from lib.architectures import CNN, VGG11, CNNSmall, ImageNetResNet, PreActResNet, ResNet, Stitch, WideResNet
 from lib.errors import SettingsError
 from lib.models import Stitched, build, stitch
 from lib.recipe import Data, Recipe
@@ -37,11 +37,15 @@ def test_identity_self_stitch_is_the_network(net, joint):
     assert torch.equal(stitched(joint, net, net, "identity").eval()(x), net(x))
 
 
-@pytest.mark.parametrize("arch", [CNN(8, 3), VGG11(8)], ids=str)
-def test_identity_self_stitch_of_plain_networks(arch):
+OTHERS = [CNN(8, 3), VGG11(8), CNNSmall(), PreActResNet(8, (1, 1)), WideResNet(10, 1), ImageNetResNet(50, 8)]
+
+
+@pytest.mark.parametrize("arch", OTHERS, ids=str)
+def test_identity_self_stitch_of_other_networks(arch):
+    """Where stages are not rectified, the joint must not rectify either."""
     parent = Recipe(CIFAR, arch)
     other, x = build(parent).eval(), images(2, 3, 32, 32)
-    for joint in arch.stages[:-1]:
+    for joint in arch.joints:
         assert torch.equal(stitched(joint, other, other, "identity", (parent, parent)).eval()(x), other(x))
 
 

@@ -7,14 +7,30 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from lib.architectures import CNN, VGG11, ResNet, Stitch
+from lib.architectures import (
+    CNN,
+    MLP,
+    VGG11,
+    VGG16,
+    CNNLarge,
+    CNNSmall,
+    ImageNetResNet,
+    Mixer,
+    Plain,
+    PreActResNet,
+    ResNet,
+    Stitch,
+    ViT,
+    WideResNet,
+)
 from lib.architectures import Probe as ProbeArch
 from lib.errors import SettingsError, need
 from lib.models.fold import Twin, folded, forward_flops
-from lib.models.plain import cnn, vgg11
-from lib.models.resnet import resnet
+from lib.models.plain import cnn, cnn_large, cnn_small, mlp, vgg11, vgg16
+from lib.models.resnet import imagenet_resnet, preact_resnet, resnet, wide_resnet
 from lib.models.staged import Normalise, Staged, memory_format
 from lib.models.stitched import Probe, Stitched, probe, stitch
+from lib.models.tokens import mixer, vit
 from lib.recipe import Recipe
 from lib.runtime import initialise_with
 
@@ -28,10 +44,32 @@ __all__ = [
     "folded",
     "forward_flops",
     "memory_format",
+    "network",
     "stitch",
 ]
 
-_PLAIN = {ResNet: resnet, CNN: cnn, VGG11: vgg11}
+_PLAIN = {
+    ResNet: resnet,
+    PreActResNet: preact_resnet,
+    WideResNet: wide_resnet,
+    ImageNetResNet: imagenet_resnet,
+    CNN: cnn,
+    VGG11: vgg11,
+    VGG16: vgg16,
+    CNNSmall: cnn_small,
+    CNNLarge: cnn_large,
+    MLP: mlp,
+    ViT: vit,
+    Mixer: mixer,
+}
+
+
+def network(arch: Plain, shape: tuple[int, int, int], classes: int) -> Staged:
+    """A network of `arch` for images of `shape` [C, H, W] in [0, 1], its weights drawn from torch's global generator
+    (`build` seeds it). Raises `SettingsError` for images that the architecture cannot take.
+    """
+    arch.check(*shape[1:])
+    return _PLAIN[type(arch)](arch, shape, classes)
 
 
 def build(recipe: Recipe, parents: Sequence[nn.Module] = ()) -> nn.Module:
@@ -48,13 +86,13 @@ def build(recipe: Recipe, parents: Sequence[nn.Module] = ()) -> nn.Module:
     shape = (info.channels, info.size, info.size)
     with initialise_with(recipe.key, "init"):
         if isinstance(arch, Stitch):
-            net = stitch(*parents, arch.joint, arch.init, shape)
+            net = stitch(*parents, arch.joint, arch.init, shape, recipe.parents[-1].arch.rectified)
         elif isinstance(arch, ProbeArch):
             net = probe(*parents, arch.joint, info.classes, shape)
         elif parents:
             net = copy.deepcopy(parents[0])
         else:
-            net = _PLAIN[type(arch)](arch, info.channels, info.classes)
+            net = network(arch, shape, info.classes)
     return net.cpu().train().requires_grad_(True)
 
 
@@ -62,6 +100,8 @@ def _check_parent(recipe: Recipe, parent: Recipe) -> None:
     ours, theirs = recipe.data.info, parent.data.info
     need(ours.channels == theirs.channels, "data", recipe.data.name,
          f"a data set with the {theirs.channels} channel(s) that the parent on {parent.data.name} takes")
+    need(parent.arch.any_size or ours.size == theirs.size, "data", recipe.data.name,
+         f"one of {theirs.size} pixels a side as the parent, {parent.arch.name} on {parent.data.name}, takes")
     if isinstance(recipe.arch, ProbeArch):
         return
     if not isinstance(recipe.arch, Stitch):

@@ -85,11 +85,13 @@ def _fold(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tens
 
 
 def forward_flops(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of one forward pass for one image [C, H, W]: two per multiply-add of convolutions and
-    linear layers, nothing for the rest (as `torch.utils.flop_counter` counts).
+    """Floating-point operations of one forward pass for one image [C, H, W]: two per multiply-add of convolutions,
+    linear layers and attention, nothing for the rest (as `torch.utils.flop_counter` counts).
     """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
+    # Written out, attention is matrix products; the counter does not know every fused kernel.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         dry_run(net, image_shape)
     return counter.get_total_flops()

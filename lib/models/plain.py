@@ -1,4 +1,5 @@
-"""Plain convolutional networks: the small CNN and VGG-11 of the stitching paper's code.
+"""Plain networks: the small CNN and VGG-11 of the stitching paper's code, VGG-16 and the BN-free CNNs of the pruning
+papers, and the multi-layer perceptron.
 
 A stage ends with its ReLU and a pooling belongs to the start of the next one, so that what leaves a stage is a
 rectified activation at the stage's own resolution (the paper's joints).
@@ -6,9 +7,12 @@ rectified activation at the stage's own resolution (the paper's joints).
 
 from __future__ import annotations
 
+import itertools
+import math
+
 from torch import nn
 
-from lib.architectures import CNN, VGG11
+from lib.architectures import CNN, MLP, VGG11, VGG16, CNNLarge, CNNSmall
 from lib.models.staged import Normalise, Staged, kaiming, pooled_linear
 
 
@@ -23,18 +27,18 @@ def _convolutions(channels: int, widths: list[int], pool_before: set[int], bias:
     return stages
 
 
-def cnn(arch: CNN, channels: int, classes: int) -> Staged:
+def cnn(arch: CNN, shape: tuple[int, int, int], classes: int) -> Staged:
     """The network of `arch`; the head pools globally, so any size from `arch.min_size` on will do."""
-    widths = [arch.width * 2**k for k in range(arch.depth)]
+    channels, widths = shape[0], [arch.width * 2**k for k in range(arch.depth)]
     stages = _convolutions(channels, widths, set(range(1, arch.depth)), bias=False)
     return kaiming(Staged({"normalise": Normalise(channels), **stages, "head": pooled_linear(widths[-1], classes)}))
 
 
-def vgg11(arch: VGG11, channels: int, classes: int) -> Staged:
+def vgg11(arch: VGG11, shape: tuple[int, int, int], classes: int) -> Staged:
     """VGG-11 (Simonyan & Zisserman 2015) with BN: 32 pixels come down to 1x1 in front of the linear layers, larger
     images are averaged there. Dropout draws from torch's global generator while the network is in train mode.
     """
-    w = arch.width
+    channels, w = shape[0], arch.width
     stages = _convolutions(channels, [w, 2 * w, 4 * w, 4 * w, 8 * w, 8 * w, 8 * w, 8 * w], {1, 2, 4, 6}, bias=True)
     head = nn.Sequential(
         nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
@@ -43,3 +47,51 @@ def vgg11(arch: VGG11, channels: int, classes: int) -> Staged:
         nn.Linear(2 * w, classes),
     )
     return kaiming(Staged({"normalise": Normalise(channels), **stages, "head": head}))
+
+
+def vgg16(arch: VGG16, shape: tuple[int, int, int], classes: int) -> Staged:
+    """VGG-16 with BN as in HYDRA and HARP: 32 pixels come down to 2x2, other sizes are averaged to that."""
+    channels, w = shape[0], arch.width
+    widths = [w] * 2 + [2 * w] * 2 + [4 * w] * 3 + [8 * w] * 6
+    stages = _convolutions(channels, widths, {2, 4, 7, 10}, bias=False)
+    head = nn.Sequential(
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(32 * w, 4 * w), nn.ReLU(),
+        nn.Linear(4 * w, 4 * w), nn.ReLU(),
+        nn.Linear(4 * w, classes),
+    )
+    return kaiming(Staged({"normalise": Normalise(channels), **stages, "head": head}))
+
+
+def cnn_small(arch: CNNSmall, shape: tuple[int, int, int], classes: int) -> Staged:
+    """CNN-small for images of `shape`; 2,048 features in front of the linear layers at 32 pixels."""
+    return _strided(shape, [(16, 2), (32, 2)], [100], classes)
+
+
+def cnn_large(arch: CNNLarge, shape: tuple[int, int, int], classes: int) -> Staged:
+    """CNN-large for images of `shape`; 4,096 features in front of the linear layers at 32 pixels."""
+    return _strided(shape, [(32, 1), (32, 2), (64, 1), (64, 2)], [512, 512], classes)
+
+
+def _strided(shape: tuple[int, int, int], convolutions: list[tuple[int, int]], hidden: list[int],
+             classes: int) -> Staged:
+    """(channels, stride) for each convolution, 3x3 at stride 1 and 4x4 at stride 2, all with biases and without BN."""
+    channels, height, width = shape
+    modules = {"normalise": Normalise(channels)}
+    for k, (out, stride) in enumerate(convolutions):
+        modules[f"conv{k + 1}"] = nn.Sequential(nn.Conv2d(channels, out, 2 + stride, stride, 1), nn.ReLU())
+        channels, height, width = out, height // stride, width // stride
+    return kaiming(Staged(modules | _linear([channels * height * width, *hidden], classes)))
+
+
+def mlp(arch: MLP, shape: tuple[int, int, int], classes: int) -> Staged:
+    """The network of `arch` for images of `shape`."""
+    return Staged({"normalise": Normalise(shape[0]), **_linear([math.prod(shape), *arch.widths], classes)})
+
+
+def _linear(widths: list[int], classes: int) -> dict[str, nn.Module]:
+    """`linear1`, `linear2`, ..., `head`: linear layers on flattened images or maps, ReLUs between them."""
+    stages = {f"linear{k + 1}": nn.Sequential(nn.Linear(before, after), nn.ReLU())
+              for k, (before, after) in enumerate(itertools.pairwise(widths))}
+    stages["linear1"].insert(0, nn.Flatten())
+    return {**stages, "head": nn.Linear(widths[-1], classes)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,15 +12,17 @@ from lib.errors import unknown
 
 
 class Normalise(nn.Module):
-    """Pixels in [0, 1] to (x - mean) / std; mean and std are buffers [1, C, 1, 1], saved with the network.
+    """Pixels in [0, 1] to (x - mean) / std; mean and std are buffers [1, C, 1, 1], saved with the network, made from
+    one number or one for each channel.
 
     One rule for every data set (0.5 and 0.25) keeps ends that were trained on different data sets exchangeable.
     """
 
-    def __init__(self, channels: int, mean: float = 0.5, std: float = 0.25):
+    def __init__(self, channels: int, mean: float | Sequence[float] = 0.5, std: float | Sequence[float] = 0.25):
         super().__init__()
-        self.register_buffer("mean", torch.full((1, channels, 1, 1), mean))
-        self.register_buffer("std", torch.full((1, channels, 1, 1), std))
+        for name, value in (("mean", mean), ("std", std)):
+            tensor = torch.as_tensor(value, dtype=torch.float32).reshape(1, -1, 1, 1)
+            self.register_buffer(name, tensor.expand(1, channels, 1, 1).clone())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return (images - self.mean) / self.std

@@ -14,15 +14,16 @@ from lib.models.staged import Staged, dry_run, pooled_linear
 class Stitched(nn.Module):
     """h = g2(ReLU(T(f1(x)))) of Balogh & Jelasity (2023): front f1, joint (T, ReLU), back g2.
 
-    T is a 1x1 convolution with bias. It takes rectified activations [B, C_front, H, W] and gives [B, C_end, H, W]; a
-    ReLU follows it, as in the paper's code (there by way of an in-place activation). Images [B, C, H, W] in [0, 1] to
-    logits [B, classes of the end]. The halves are used as given, not copied.
+    T is a 1x1 convolution with bias. It takes the front's activations [B, C_front, H, W] and gives [B, C_end, H, W]; a
+    ReLU follows it, as in the paper's code (there by way of an in-place activation), unless the end takes activations
+    that are not `rectified` (pre-activation networks). Images [B, C, H, W] in [0, 1] to logits [B, classes of the end].
+    The halves are used as given, not copied.
     """
 
-    def __init__(self, front: nn.Sequential, transform: nn.Conv2d, back: nn.Sequential):
+    def __init__(self, front: nn.Sequential, transform: nn.Conv2d, back: nn.Sequential, rectified: bool = True):
         super().__init__()
         self.front = front
-        self.joint = nn.Sequential(transform, nn.ReLU())
+        self.joint = nn.Sequential(transform, nn.ReLU()) if rectified else nn.Sequential(transform)
         self.back = back
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -41,8 +42,10 @@ class Probe(nn.Module):
         return self.head(self.front(images))
 
 
-def stitch(front: Staged, end: Staged, joint: str, init: str, image_shape: tuple[int, int, int]) -> Stitched:
-    """Copies of `front` up to and with stage `joint` and of `end` after it, joined for images of shape [C, H, W].
+def stitch(front: Staged, end: Staged, joint: str, init: str, image_shape: tuple[int, int, int],
+           rectified: bool = True) -> Stitched:
+    """Copies of `front` up to and with stage `joint` and of `end` after it, joined for images of shape [C, H, W];
+    `rectified` says whether stages of `end` take what comes out of a ReLU.
 
     init `random` is torch's default for convolutions, `identity` the identity matrix and a zero bias. Channel counts
     may differ (not for `identity`), sizes may not: `SettingsError`.
@@ -60,7 +63,7 @@ def stitch(front: Staged, end: Staged, joint: str, init: str, image_shape: tuple
     if init == "identity":
         nn.init.dirac_(transform.weight)
         nn.init.zeros_(transform.bias)
-    return Stitched(copy.deepcopy(first), transform, copy.deepcopy(end.back(joint)))
+    return Stitched(copy.deepcopy(first), transform, copy.deepcopy(end.back(joint)), rectified)
 
 
 def probe(parent: Staged, joint: str, classes: int, image_shape: tuple[int, int, int]) -> Probe:

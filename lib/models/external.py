@@ -1,0 +1,118 @@
+"""Networks whose weights come from elsewhere: ResNets in files of other projects' key layouts."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from lib.architectures import ImageNetResNet, ResNet
+from lib.errors import SettingsError, need
+from lib.models import network
+from lib.models.staged import Normalise, Staged
+from lib.runtime import initialise_with
+
+WRAPPERS = ("state_dict", "model_state_dict", "net", "model")  # entries that hold the tensors in other projects' files
+OURS = (  # other projects' names of tensors -> ours; names that are not here are the same
+    (r"^(?:(?:module|model)\.)+", ""),
+    (r"^(?:normali[sz]er?\.)?(?:mean|mu)$", "normalise.mean"),
+    (r"^(?:normali[sz]er?\.)?(?:std|sigma)$", "normalise.std"),
+    (r"^conv1\.", "stem.0."),
+    (r"^bn1\.", "stem.1."),
+    (r"\.(?:shortcut|downsample)\.0\.", ".shortcut.conv."),
+    (r"\.(?:shortcut|downsample)\.1\.", ".shortcut.bn."),
+    (r"^(?:linear|fc)\.", "head.2."),
+)
+EXAMPLE = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
+
+
+def load_resnet(path: str | Path, arch: ResNet | ImageNetResNet | None = None, classes: int = 10,
+                shape: tuple[int, int, int] = (3, 32, 32), sha256: str | None = None,
+                normaliser: tuple[Sequence[float], Sequence[float]] | None = None) -> Staged:
+    """The network of `arch` (None: ResNet-18) for images of `shape` [C, H, W] in [0, 1] with the weights of a file: on
+    the CPU, in eval mode, frozen.
+
+    path: a file of torch.save with tensors named as in RobustBench, pytorch-cifar or torchvision (`conv1`, `bn1`,
+    `layer1.0.conv1`, `layer2.0.shortcut.0` or `.downsample.0`, `linear` or `fc`), perhaps each below `module.` or
+    `model.`, perhaps all below an entry `state_dict`, `model_state_dict`, `net` or `model`. sha256: the file's digest
+    in hexadecimal, checked before it is read. normaliser: (mean, std), a number for each channel; None: the file's
+    `mean` (`mu`) and `std` (`sigma`), or none (0 and 1) where it has none.
+
+    Nothing but tensors is unpickled. Raises SettingsError for a file that is missing, has another digest, cannot be
+    read, or whose tensors are missing, unexpected or of another shape.
+    """
+    path, arch = Path(path), arch or ResNet()
+    given = {_our_name(name): tensor for name, tensor in _read(path, sha256).items()}
+    with initialise_with("external"):  # drawn only to be replaced, but not from the caller's random numbers
+        net = network(arch, shape, classes)
+    net.normalise = _normaliser(given, normaliser, shape[0])
+    _check(path, given, {k: v for k, v in net.state_dict().items() if not k.startswith("normalise.")})
+    net.load_state_dict(given, strict=False)  # old files lack BatchNorm's counts of batches, which play no part
+    return net.eval().requires_grad_(False)
+
+
+def autoattack_example() -> Staged:
+    """The ResNet-18 for CIFAR-10 inside the installed pyautoattack: trained normally, 94 % clean accuracy and no
+    robustness, for pixels in [0, 1] without a normaliser.
+    """
+    found = importlib.util.find_spec("pyautoattack")
+    need(found is not None, "package", "pyautoattack", "installed")
+    return load_resnet(Path(found.origin).parent / "examples" / "model_test.pt", sha256=EXAMPLE)
+
+
+def _normaliser(given: dict[str, torch.Tensor], chosen, channels: int) -> Normalise:
+    """What the caller chose, or what the file says (taken out of `given`), or none."""
+    mean, std = given.pop("normalise.mean", 0.0), given.pop("normalise.std", 1.0)
+    mean, std = (torch.as_tensor(numbers).flatten() for numbers in (chosen or (mean, std)))
+    for name, numbers in (("mean", mean), ("std", std)):
+        need(len(numbers) in (1, channels), f"normaliser {name}", numbers.tolist(), f"1 or {channels} numbers")
+    return Normalise(channels, mean, std)
+
+
+def _read(path: Path, sha256: str | None) -> Mapping[str, torch.Tensor]:
+    """The tensors of a file by their names there."""
+    need(path.is_file(), "weights file", path, "a file that is there")
+    if sha256 is not None:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        need(digest == sha256.lower(), "weights file", path, f"the one of SHA-256 {sha256}; this one has {digest}")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        why = str(error).partition("\n")[0]
+        raise SettingsError(f"weights file = {path} is not possible: torch reads no tensors in it ({why})") from error
+    tensors = _unwrapped(found)
+    good = isinstance(tensors, Mapping) and tensors and all(isinstance(v, torch.Tensor) for v in tensors.values())
+    need(bool(good), "weights file", path, f"tensors by name, perhaps below {', '.join(WRAPPERS)}")
+    return tensors
+
+
+def _unwrapped(found):
+    """What lies below the entries of `WRAPPERS`."""
+    for entry in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(entry), Mapping):
+            return _unwrapped(found[entry])
+    return found
+
+
+def _our_name(name: str) -> str:
+    for pattern, ours in OURS:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def _check(path: Path, given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raise `SettingsError` for tensors that are missing, unexpected or of another shape; names are ours."""
+    missing = [k for k in wanted if k not in given and not k.endswith(".num_batches_tracked")]
+    unexpected = [k for k in given if k not in wanted]
+    for names, how in ((missing, "with"), (unexpected, "without")):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        need(not names, "weights file", path, f"one {how} the tensor {names[0] if names else ''}{more}")
+    for name, tensor in given.items():
+        shape, ours = tuple(tensor.shape), tuple(wanted[name].shape)
+        need(shape == ours, "weights file", path, f"one with {name} of shape {ours}; here it is {shape}")
