@@ -9,24 +9,48 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lib.errors import fraction, is_int, need, unknown
+from lib.values import later
 
-NORMS = ("linf", "l2")
+PIXEL_NORMS = ("linf", "l2", "l1")
+PERCEPTUAL = ("jpeg", "jpeg_linf", "gabor", "snow")
+NORMS = PIXEL_NORMS + PERCEPTUAL
+PER = ("image", "batch")
 LOSSES = ("ce", "dlr", "cw", "kl")
 
 
 @dataclass(frozen=True)
 class Threat:
-    """What an adversary may do: move an image in [0, 1] by at most `eps` in `norm`, each image for itself."""
+    """What an adversary may do: move an image in [0, 1] by at most `eps` in `norm`, each image for itself.
+
+    Norms of pixels: linf, l2, l1, eps in units of pixels in [0, 1]. Perceptual threats (Kang et al. 2019), eps in the
+    authors' own units: jpeg and jpeg_linf, the l2 or linf norm of quantised JPEG coefficients; gabor, the height of the
+    noise in grey levels of 255; snow, the brightness of a full flake (see lib/attacks/perceptual.py).
+
+    `per` batch: starts, steps and budget are those of the whole batch tensor, so images share one eps (Srinivas et al.
+    2023, for training in l2 only; see lib/attacks/threat.py). `box` false: perturbed images may leave [0, 1].
+    """
 
     norm: str
     eps: Fraction
+    per: str = later("image")
+    box: bool = later(True)
 
     def __post_init__(self):
         if self.norm not in NORMS:
             raise unknown("threat norm", self.norm, NORMS)
         object.__setattr__(self, "eps", fraction(self.eps, "threat.eps"))
-        need(self.eps >= 0, "threat.eps", self.eps, "0 or more, in units of pixels in [0, 1]")
-        need(self.norm != "linf" or self.eps <= 1, "threat.eps", self.eps, "at most 1 for linf (pixels lie in [0, 1])")
+        need(self.eps >= 0, "threat.eps", self.eps, "0 or more")
+        inside = self.norm != "linf" or self.eps <= 1 or not self.box
+        need(inside, "threat.eps", self.eps, "at most 1 for linf (pixels lie in [0, 1])")
+        if self.per not in PER:
+            raise unknown("threat.per", self.per, PER)
+        need(self.per == "image" or self.norm == "l2", "threat.per", self.per, f"image for the norm {self.norm}")
+        need(self.box or not self.perceptual, "threat.box", self.box, f"true for the norm {self.norm}")
+
+    @property
+    def perceptual(self) -> bool:
+        """Whether the adversary moves something other than the pixels themselves."""
+        return self.norm in PERCEPTUAL
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,16 @@ class APGD:
 
 
 @dataclass(frozen=True)
+class Square:
+    """Random search without gradients (Andriushchenko et al. 2020), at most `queries` forward passes an image."""
+
+    queries: int = 5000
+
+    def __post_init__(self):
+        need(is_int(self.queries, 1), "attack.queries", self.queries, "a whole number of at least 1")
+
+
+@dataclass(frozen=True)
 class AutoAttack:
     """The standard AutoAttack: APGD-CE, APGD-T, FAB-T, Square, on the survivors of the one before."""
 
@@ -77,7 +111,42 @@ class AutoAttack:
             raise unknown("AutoAttack version", self.version, ("standard",))
 
 
-Attack = PGD | APGD | AutoAttack
+Attack = PGD | APGD | Square | AutoAttack
+
+
+def compatible(threat: Threat, attack: Attack) -> None:
+    """Raise SettingsError unless `attack` can search for images within `threat`."""
+    if isinstance(attack, PGD):
+        starts = attack.random_start or not threat.perceptual
+        need(starts, "attack.random_start", False, f"true for the norm {threat.norm}, whose scenes are drawn")
+        return
+    name = type(attack).__name__
+    need(not threat.perceptual, "threat.norm", threat.norm, f"{', '.join(PIXEL_NORMS)} for {name} (PGD takes all)")
+    need(threat.box, "threat.box", threat.box, f"true for {name}, whose images stay in [0, 1]")
+
+
+# Evaluations by name, from a step size to an attack.
+TIERS = {
+    "clean": lambda size: None,
+    "pgd20": lambda size: PGD(20, size),
+    "pgd50x10": lambda size: PGD(50, size, restarts=10),
+    "apgd": lambda size: APGD(),
+    "square": lambda size: Square(),
+    "autoattack": lambda size: AutoAttack(),
+}
+
+
+def tier(name: str, threat: Threat) -> Attack | None:
+    """The attack of a named tier of evaluation; None for clean.
+
+    pgd20 and pgd50x10 (50 steps, 10 restarts) take steps of a quarter of the ball's radius: eps / 4, which is 2/255 at
+    8/255 as is usual for CIFAR-10, and 1/4 for gabor and snow, whose latents reach 1. apgd has 100 steps and 9 targets,
+    square 5,000 queries, as in AutoAttack.
+    """
+    if name not in TIERS:
+        raise unknown("tier", name, TIERS)
+    radius = 1 if threat.norm in ("gabor", "snow") else threat.eps or 1
+    return TIERS[name](Fraction(radius) / 4)
 
 
 def fgsm(threat: Threat) -> PGD:

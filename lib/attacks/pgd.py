@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.attacks.threat import ball_noise, project, random_start, step
+from lib.attacks import perceptual
+from lib.attacks.threat import project, random_start, start_noise, step
 from lib.errors import need, unknown
 from lib.runtime import autocast
-from lib.threats import PGD, Threat
+from lib.threats import PGD, Threat, compatible
 
 
 @contextlib.contextmanager
@@ -99,35 +100,48 @@ def input_gradient(net: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor],
 
 
 def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: PGD,
-        generator: torch.Generator | None = None, noise: Tensor | None = None, targets: Tensor | None = None,
-        precision: str = "fp32") -> Tensor:
+        generator: torch.Generator | None = None, noise: Tensor | dict[str, Tensor] | None = None,
+        targets: Tensor | None = None, precision: str = "fp32") -> Tensor:
     """The last iterate of `attack` on images [B, C, H, W] in [0, 1], labels [B]: detached, of the same dtype and
-    layout.
+    layout. Targeted and with a large eps it generates images of the target classes from those given.
 
     Uses the network in the mode it is in (see `frozen_eval`) and forms no gradient for its weights. A random start
-    needs `noise` (points of the unit ball, [B, C, H, W]) or a `generator` to draw it from; a targeted attack needs
-    `targets` [B]. Raises SettingsError when one of them is missing, or for restarts: the last iterates of several
-    cannot all be kept.
+    needs `noise` (in units of eps, [B, C, H, W], as `start_noise` gives; for a perceptual threat a scene, as
+    `perceptual.draw` gives) or a `generator` to draw it from. A targeted attack needs `targets` [B]. Raises
+    SettingsError when one of them is missing, or for restarts: the last iterates of several cannot all be kept.
     """
-    given = targets is not None
+    compatible(threat, attack)
+    given, drawn = targets is not None, noise is not None or generator is not None
     need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 where one adversarial image is asked for")
     need(attack.targeted == given, "attack.targeted", attack.targeted, "true exactly when targets are given")
-    x = images.detach()
+    need(drawn or not attack.random_start, "attack.random_start", True, "false without noise or a generator")
+    if threat.perceptual:
+        in_pixels = isinstance(noise, Tensor)
+        need(not in_pixels, "threat.norm", threat.norm, "a norm of pixels where the start is given in pixels")
+    x, size = images.detach(), float(attack.step_size)
     if threat.eps == 0:
         return x.clone()
-    x_adv = x
-    if attack.random_start:
-        drawn = noise is not None or generator is not None
-        need(drawn, "attack.random_start", True, "false without noise or a generator")
-        noise = ball_noise(threat.norm, x.shape, generator) if noise is None else noise
-        x_adv = random_start(x, threat, noise)
-    reference = None
     with frozen(net):
+        reference = None
         if attack.loss == "kl":
             with torch.no_grad(), autocast(x.device, precision):
                 reference = net(x).float()
+
+        def loss(logits: Tensor) -> Tensor:
+            return adversarial_loss(attack.loss, logits, labels, targets, reference)
+
+        if threat.perceptual:
+            with torch.autocast(x.device.type, enabled=False):  # training calls this inside autocast; scenes need fp32
+                scene = perceptual.draw(threat, x.shape, generator) if noise is None else noise
+                scene = {name: part.to(x.device) for name, part in scene.items()}
+                for _ in range(attack.steps):
+                    _, _, grad = input_gradient(net, perceptual.render(x, scene, threat), loss, precision)
+                    scene = perceptual.climb(x, scene, grad, size, threat)
+                return perceptual.render(x, scene, threat)
+        x_adv = x
+        if attack.random_start:
+            x_adv = random_start(x, threat, start_noise(threat, x.shape, generator) if noise is None else noise)
         for _ in range(attack.steps):
-            _, _, grad = input_gradient(
-                net, x_adv, lambda logits: adversarial_loss(attack.loss, logits, labels, targets, reference), precision)
-            x_adv = project(step(x_adv, grad, float(attack.step_size), threat), x, threat)
+            _, _, grad = input_gradient(net, x_adv, loss, precision)
+            x_adv = project(step(x_adv, grad, size, threat), x, threat)
     return x_adv.clone() if x_adv is x else x_adv

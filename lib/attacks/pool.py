@@ -6,12 +6,15 @@ costs nothing from the step at which it breaks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from lib.attacks.pgd import adversarial_loss, input_gradient
 from lib.attacks.threat import ball_noise, random_start
-from lib.runtime import generator
+from lib.runtime import autocast, generator
 from lib.threats import Threat
 
 
@@ -19,18 +22,41 @@ class AllBroken(Exception):
     """No image of the pool is standing: the end of a search, not a fault."""
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of an attack that is run on all survivors of the part before: `run` searches a pool, whose size is at most
+    `batches` batches (None: the device's usual number). `name` stands in tables for what broke an image.
+    """
+
+    name: str
+    run: Callable[[Pool], None]
+    batches: int | None = None
+
+
+@torch.no_grad()
+def logits(net: nn.Module, x: Tensor, batch_size: int, precision: str = "fp32") -> Tensor:
+    """Logits [n, K], as fp32, of images [n, C, H, W], batch by batch."""
+    with autocast(x.device, precision):
+        return torch.cat([net(part.contiguous(memory_format=torch.channels_last)).float()
+                          for part in x.split(batch_size)])
+
+
 class Pool:
     """A pool of images under attack: which are broken, by what, and the gradients for those that still stand.
 
     A `row` is a position in the pool. Forward passes run in batches of `batch_size`, channels_last. With precision bf16
-    gradients and the hit test of a step use bf16 logits, but an image is broken only when an fp32 forward confirms it.
+    a search uses bf16 logits and gradients, but an image is broken only when an fp32 forward confirms it. `clean`
+    [n, K]: the fp32 logits of the images, for attacks that need them; `targets` [n]: classes that a targeted one aims
+    at.
     """
 
     def __init__(self, net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, indices: Tensor,
-                 seed_parts: tuple, batch_size: int, precision: str):
+                 seed_parts: tuple, batch_size: int, precision: str, clean: Tensor | None = None,
+                 targets: Tensor | None = None):
         self.net, self.images, self.labels, self.threat = net, images, labels, threat
         self.indices, self.seed_parts = indices, seed_parts
         self.batch_size, self.precision = batch_size, precision
+        self.clean, self.targets = clean, targets
         self.broken = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self.adversarial = images.clone()
 
@@ -39,37 +65,48 @@ class Pool:
         """The rows not yet broken, in order."""
         return (~self.broken).nonzero().squeeze(1)
 
+    def generators(self, rows: Tensor, *parts) -> list[torch.Generator]:
+        """One for each row, seeded by (seed_parts, parts, index of the image) alone."""
+        return [generator(*self.seed_parts, *parts, index) for index in self.indices[rows].tolist()]
+
     def start(self, rows: Tensor, *parts) -> Tensor:
         """Random starts for the rows, each drawn from (seed_parts, parts, index of the image) alone."""
         x = self.images[rows]
         shape = (1, *x.shape[1:])
-        noise = [ball_noise(self.threat.norm, shape, generator(*self.seed_parts, *parts, index))
-                 for index in self.indices[rows].tolist()]
+        noise = [ball_noise(self.threat.norm, shape, own) for own in self.generators(rows, *parts)]
         return random_start(x, self.threat, torch.cat(noise)) if noise else x
 
-    def network(self, x: Tensor) -> Tensor:
-        """fp32 logits of one batch; differentiable."""
-        return self.net(x.contiguous(memory_format=torch.channels_last))
+    def target_of_rank(self, rows: Tensor, rank: int) -> Tensor:
+        """The class [n] that has this rank, from 1, among the clean logits of the classes other than the label."""
+        others = self.clean[rows].scatter(1, self.labels[rows, None], float("-inf"))
+        return others.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
 
-    @torch.no_grad()
-    def logits(self, x: Tensor) -> Tensor:
-        """fp32 logits [n, K] of images [n, C, H, W], batch by batch."""
-        parts = [self.network(x[i:i + self.batch_size]) for i in range(0, max(len(x), 1), self.batch_size)]
-        return torch.cat(parts)
+    def logits(self, x: Tensor, precision: str = "fp32") -> Tensor:
+        """Logits [n, K], as fp32, of images [n, C, H, W], without gradients."""
+        return logits(self.net, x, self.batch_size, precision)
 
     def confirm(self, x_adv: Tensor, rows: Tensor) -> None:
         """Mark as broken the rows whose image in `x_adv` [len(rows), C, H, W] is misclassified in fp32."""
         if len(rows):
-            self._record(x_adv, rows, self.logits(x_adv).argmax(1) != self.labels[rows])
+            self.record(x_adv, rows, self.logits(x_adv).argmax(1) != self.labels[rows])
 
-    def _record(self, x_adv: Tensor, rows: Tensor, hit: Tensor) -> None:
+    def record(self, x_adv: Tensor, rows: Tensor, hit: Tensor) -> None:
+        """Mark as broken the rows that are `hit` [len(rows)] (bool); the images that did it are kept."""
         self.broken[rows[hit]] = True
         self.adversarial[rows[hit]] = x_adv[hit]
 
+    def judge(self, x_adv: Tensor, rows: Tensor, logits: Tensor) -> None:
+        """`record` the rows that these logits of a search misclassify, those of a bf16 search only when confirmed."""
+        hit = logits.argmax(1) != self.labels[rows]
+        if self.precision == "fp32":
+            self.record(x_adv, rows, hit)
+        else:
+            self.confirm(x_adv[hit], rows[hit])
+
     def gradient(self, x_adv: Tensor, rows: Tensor, loss: str, targets: Tensor | None = None,
-                 reference: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+                 reference: Tensor | None = None, judge: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Logits [n, K], losses [n] and input gradients at the iterates `x_adv` [n, C, H, W] of `rows` [n]; hits are
-        recorded.
+        recorded, if the iterates are to be judged (they lie within the threat).
 
         Rows already broken are not computed; theirs are zeros. Raises AllBroken when none is left.
         """
@@ -77,8 +114,7 @@ class Pool:
         if not len(left):
             raise AllBroken
         grad, logits, losses = torch.zeros_like(x_adv), [], []
-        for i in range(0, len(left), self.batch_size):
-            part = left[i:i + self.batch_size]
+        for part in left.split(self.batch_size):
             at = [None if t is None else t[part] for t in (targets, reference)]
             values = input_gradient(
                 self.net, x_adv[part].contiguous(memory_format=torch.channels_last),
@@ -87,10 +123,7 @@ class Pool:
             losses.append(values[1])
             grad[part] = values[2]
         logits, losses = torch.cat(logits), torch.cat(losses)
-        hit = logits.argmax(1) != self.labels[rows[left]]
-        if self.precision == "fp32":
-            self._record(x_adv[left], rows[left], hit)
-        else:
-            self.confirm(x_adv[left[hit]], rows[left[hit]])
+        if judge:
+            self.judge(x_adv[left], rows[left], logits)
         return (logits.new_zeros(len(rows), logits.shape[1]).index_copy_(0, left, logits),
                 losses.new_zeros(len(rows)).index_copy_(0, left, losses), grad)

@@ -1,80 +1,143 @@
-"""The search for adversarial images that an evaluation is made of: one call for PGD, APGD and AutoAttack."""
+"""The search for adversarial images that an evaluation is made of: one call for every attack.
+
+An attack is a row of stages. Each stage is run on all images that stand after the one before, packed anew into pools;
+what a pool found can be noted on disk, so that a search that was killed goes on with the next pool.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lib.attacks import auto
+from lib.attacks import auto, perceptual
+from lib.attacks.notes import CLEAN, STANDING, Notes
 from lib.attacks.pgd import frozen_eval
-from lib.attacks.pool import AllBroken, Pool
+from lib.attacks.pool import AllBroken, Pool, Stage, logits
 from lib.attacks.threat import project, step
 from lib.errors import need, unknown
-from lib.threats import APGD, PGD, Attack, AutoAttack, Threat
+from lib.threats import APGD, PGD, Attack, AutoAttack, Square, Threat, compatible
 
-BATCHES = 16  # a pool's size in batches: enough that the last, partly filled one of a step weighs little
+# A pool's usual size in batches. On a GPU the last, partly filled batch of a step should weigh little; on a CPU a
+# partly filled one costs less, and less is lost when a search is killed.
+BATCHES = {"cuda": 16, "cpu": 2}
 
 
-def _pgd(pool: Pool, attack: PGD, targets: Tensor | None) -> None:
+class Found(NamedTuple):
+    """What a search found: `broken` [N] bool; `adversarial` [N, C, H, W], the clean image where it stands (None where
+    images were not asked for); `broken_by` [N] texts: the stage (PGD, APGD-CE, APGD-T, FAB-T, Square), "clean" for an
+    image that is misclassified as it is, "" for one that stands.
+    """
+
+    broken: Tensor
+    adversarial: Tensor | None
+    broken_by: list[str]
+
+
+def _pgd(pool: Pool, attack: PGD, restart: int) -> None:
     """An image is broken when any iterate of any restart is misclassified, the start included."""
     threat, size = pool.threat, float(attack.step_size)
-    clean = pool.logits(pool.images) if attack.loss == "kl" else None
-    for restart in range(attack.restarts if attack.random_start else 1):
-        rows = pool.standing
-        x = pool.images[rows]
-        x_adv = pool.start(rows, "pgd", restart) if attack.random_start else x
-        for _ in range(attack.steps):
-            towards, reference = (None if t is None else t[rows] for t in (targets, clean))
-            _, _, grad = pool.gradient(x_adv, rows, attack.loss, towards, reference)
-            keep = ~pool.broken[rows]
-            rows, x, x_adv, grad = rows[keep], x[keep], x_adv[keep], grad[keep]
-            x_adv = project(step(x_adv, grad, size, threat), x, threat)
-        pool.confirm(x_adv, rows)
+    reference = pool.clean if attack.loss == "kl" else None
+    rows = pool.standing
+    x = pool.images[rows]
+    x_adv = pool.start(rows, "pgd", restart) if attack.random_start else x
+    for _ in range(attack.steps):
+        at = (None if t is None else t[rows] for t in (pool.targets, reference))
+        _, _, grad = pool.gradient(x_adv, rows, attack.loss, *at)
+        keep = ~pool.broken[rows]
+        rows, x, x_adv, grad = rows[keep], x[keep], x_adv[keep], grad[keep]
+        x_adv = project(step(x_adv, grad, size, threat), x, threat)
+    pool.confirm(x_adv, rows)
+
+
+def _perceptual_pgd(pool: Pool, attack: PGD, restart: int) -> None:
+    """`_pgd` where scenes move, not pixels: an image's scenes are drawn from (seed_parts, restart, index) alone."""
+    threat, size = pool.threat, float(attack.step_size)
+    reference = pool.clean if attack.loss == "kl" else None
+    rows = pool.standing
+    x = pool.images[rows]
+    scene = perceptual.draw_each(threat, x.shape, pool.generators(rows, "pgd", restart))
+    scene = {name: part.to(x.device) for name, part in scene.items()}
+    for _ in range(attack.steps):
+        at = (None if t is None else t[rows] for t in (pool.targets, reference))
+        _, _, grad = pool.gradient(perceptual.render(x, scene, threat), rows, attack.loss, *at)
+        keep = ~pool.broken[rows]
+        rows, x, grad = rows[keep], x[keep], grad[keep]
+        if not len(rows):
+            raise AllBroken
+        scene = perceptual.climb(x, {name: part[keep] for name, part in scene.items()}, grad, size, threat)
+    pool.confirm(perceptual.render(x, scene, threat), rows)
+
+
+def _stages(attack: Attack, threat: Threat, classes: int) -> list[Stage]:
+    if threat.eps == 0:
+        return [Stage("clean", lambda pool: pool.confirm(pool.images, pool.standing))]
+    if isinstance(attack, PGD):
+        run = _perceptual_pgd if threat.perceptual else _pgd
+        return [Stage("PGD", partial(run, attack=attack, restart=restart))
+                for restart in range(attack.restarts if attack.random_start else 1)]
+    if isinstance(attack, (APGD, AutoAttack, Square)):
+        return auto.stages(attack, threat, classes)
+    raise unknown("attack", type(attack).__name__, ("PGD", "APGD", "AutoAttack", "Square"))
 
 
 def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: Attack, indices: Tensor,
                  seed_parts: tuple = (), *, batch_size: int = 128, precision: str = "fp32",
-                 targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Whether `attack` finds misclassified images within `threat`: (broken [N] bool, adversarial [N, C, H, W]).
+                 targets: Tensor | None = None, work: Path | None = None, keep_images: bool = True) -> Found:
+    """Whether `attack` finds misclassified images within `threat`, image by image.
 
     images [N, C, H, W] in [0, 1], labels [N], indices [N]: the images' numbers in their split. Images are expected to
-    be classified rightly; of one that stays unbroken the clean image is returned. The network is attacked in eval mode
-    with frozen parameters and left as it was. PGD and APGD draw an image's starts from (seed_parts, attack, restart,
-    index) alone and treat each image for itself, so that batches, order and subsets do not change a verdict (but for
-    float rounding); in AutoAttack that holds for all parts except Square. `precision`: fp32, or bf16 for a faster
-    search whose every hit is confirmed in fp32. `targets` [N]: the classes that a targeted PGD aims at; broken still
-    means misclassified.
+    be classified rightly. The network is attacked in eval mode with frozen parameters and left as it was. Random
+    numbers of an image are drawn from (seed_parts, attack, restart, index) alone and each image is treated for itself,
+    so that batches, order and subsets do not change a verdict (but for float rounding). `precision`: fp32, or bf16 for
+    a faster search whose every hit is confirmed in fp32 (FAB stays in fp32). `targets` [N]: the classes that a targeted
+    PGD aims at; broken still means misclassified.
+
+    `work`: a folder in which the verdicts are noted after every pool, in a file `checkpoint-<digest>.pt`. The same call
+    (same weights, images, threat, attack, seed_parts, precision) goes on from there and ends with the verdicts of an
+    uninterrupted one. `keep_images` false: no adversarial images are returned, or noted.
 
     Raises SettingsError for a targeted attack without targets, DLR losses with too few classes, more APGD targets than
-    other classes, or an unknown precision.
+    other classes, an unknown precision, a threat whose budget is the batch's, or an attack that cannot search within
+    the threat (`compatible`).
     """
     if precision not in ("fp32", "bf16"):
         raise unknown("search precision", precision, ("fp32", "bf16"))
     targeted = isinstance(attack, PGD) and attack.targeted
     need(targeted == (targets is not None), "attack.targeted", targeted, "true exactly when targets are given")
-    broken, adversarial = torch.zeros(len(images), dtype=torch.bool, device=images.device), images.detach().clone()
+    need(threat.per == "image", "threat.per", threat.per, "image where verdicts are given image by image")
+    compatible(threat, attack)
+    images, adversarial = images.detach().contiguous(), images.detach().clone() if keep_images else None
+    usual = BATCHES[images.device.type]
+    notes = Notes(torch.full_like(labels, STANDING), adversarial)
+    if not len(images):
+        return Found(notes.by != STANDING, adversarial, [])
+
     with frozen_eval(net):
-        for rows in torch.arange(len(images), device=images.device).split(BATCHES * batch_size):
-            if not len(rows):
-                break
-            x = images[rows].detach().contiguous()
-            pool = Pool(net, x, labels[rows], threat, indices[rows], tuple(seed_parts), batch_size, precision)
-            with contextlib.suppress(AllBroken):
-                _run(pool, attack, None if targets is None else targets[rows])
-            broken[rows], adversarial[rows] = pool.broken, pool.adversarial
-    return broken, adversarial
-
-
-def _run(pool: Pool, attack: Attack, targets: Tensor | None) -> None:
-    if pool.threat.eps == 0:
-        pool.confirm(pool.images, pool.standing)
-    elif isinstance(attack, PGD):
-        _pgd(pool, attack, targets)
-    elif isinstance(attack, APGD):
-        auto.apgd(pool, attack)
-    elif isinstance(attack, AutoAttack):
-        auto.autoattack(pool)
-    else:
-        raise unknown("attack", type(attack).__name__, ("PGD", "APGD", "AutoAttack"))
+        clean = None
+        if threat.eps and (not isinstance(attack, PGD) or attack.loss == "kl"):
+            clean = logits(net, images, batch_size)
+            notes.by[clean.argmax(1) != labels] = CLEAN
+        stages = _stages(attack, threat, 0 if clean is None else clean.shape[1])
+        given = [images, labels, indices, *([] if targets is None else [targets])]
+        save = notes.keep_in(work, [threat, attack, [str(part) for part in seed_parts], precision, keep_images],
+                             [*net.state_dict().values(), *given])
+        for stage in stages[notes.stage:]:
+            batches = min(stage.batches or usual, usual)
+            for rows in notes.turn().split(batches * batch_size):
+                if not len(rows):
+                    break
+                optional = [None if t is None else t[rows] for t in (clean, targets)]
+                pool = Pool(net, images[rows], labels[rows], threat, indices[rows], tuple(seed_parts), batch_size,
+                            precision, *optional)
+                with contextlib.suppress(AllBroken):
+                    stage.run(pool)
+                notes.add(rows, pool.broken, pool.adversarial)
+                save()
+            notes.stage, notes.done = notes.stage + 1, 0
+    names = ["", "clean", *(stage.name for stage in stages)]
+    return Found(notes.by != STANDING, adversarial, [names[by] for by in notes.by.tolist()])

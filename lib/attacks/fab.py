@@ -1,0 +1,71 @@
+"""Targeted FAB (Croce & Hein 2020, "Minimally distorted adversarial examples"): the nearest image across a boundary.
+
+Written here around the package's projections, so that an image stops when it breaks; the steps are the package's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lib.attacks.pgd import input_gradient
+from lib.attacks.pool import AllBroken, Pool
+from lib.attacks.threat import norm_of, project
+
+STEPS, OVERSHOOT, BACKWARD, MOST = 100, 1.05, 0.9, 0.1  # n_iter, eta, beta and alpha_max of the paper
+
+
+def _gaps(pool: Pool, x: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """z_target - z_label [n] and its gradient [n, C, H, W], in fp32."""
+    gaps, grads = [], []
+    pairs = torch.stack([targets, labels], 1)
+    for part, pair in zip(x.split(pool.batch_size), pairs.split(pool.batch_size), strict=True):
+        _, gap, grad = input_gradient(pool.net, part.contiguous(memory_format=torch.channels_last),
+                                      lambda z, pair=pair: z.gather(1, pair).diff(dim=1).squeeze(1).neg())
+        gaps.append(gap)
+        grads.append(grad)
+    return torch.cat(gaps), torch.cat(grads)
+
+
+def _step(x_adv: Tensor, x: Tensor, gap: Tensor, grad: Tensor, norm: str) -> Tensor:
+    """One step (the paper, eq. 9): onto the linearised boundary from the iterate and from the image, mixed by how far
+    each is from it.
+    """
+    from pyautoattack import fab_projections
+
+    onto = {"linf": fab_projections.projection_linf, "l2": fab_projections.projection_l2,
+            "l1": fab_projections.projection_l1}[norm]
+    w = grad.flatten(1)
+    b = (w * x_adv.flatten(1)).sum(1) - gap
+    moves = onto(torch.cat([x_adv, x]).flatten(1), torch.cat([w, w]), torch.cat([b, b])).view(2, *x.shape)
+    far, near = (norm_of(move, norm).clamp_min(1e-8) for move in moves)
+    share = (far / (far + near)).clamp_max(MOST)[:, None, None, None]
+    return ((x_adv + OVERSHOOT * moves[0]) * (1 - share) + (x + OVERSHOOT * moves[1]) * share).clamp(0, 1)
+
+
+def fab(pool: Pool, rank: int) -> None:
+    """FAB towards the other class of this rank from 1, in fp32, on the survivors; it draws nothing.
+
+    An image is broken by a misclassified iterate within the threat, or by the nearest misclassified one projected into
+    it. Raises AllBroken when none is left.
+    """
+    rows, norm, eps = pool.standing, pool.threat.norm, float(pool.threat.eps)
+    x, y, targets = pool.images[rows], pool.labels[rows], pool.target_of_rank(rows, rank)
+    x_adv = nearest = x
+    distance = torch.full_like(x[:, 0, 0, 0], torch.inf)
+    for _ in range(STEPS):
+        x_adv = _step(x_adv, x, *_gaps(pool, x_adv, y, targets), norm)
+        wrong, away = pool.logits(x_adv).argmax(1) != y, norm_of(x_adv - x, norm)
+        pool.record(x_adv, rows, wrong & (away <= eps))
+        closer = wrong & (away < distance)
+        nearest = torch.where(closer[:, None, None, None], x_adv, nearest)
+        distance = torch.where(closer, away, distance)
+        x_adv = torch.where(wrong[:, None, None, None], x + BACKWARD * (x_adv - x), x_adv)
+        keep = ~pool.broken[rows]
+        if not keep.all():
+            rows, x, y, targets, x_adv, nearest, distance = (
+                t[keep] for t in (rows, x, y, targets, x_adv, nearest, distance))
+        if not len(rows):
+            raise AllBroken
+    found = distance.isfinite()
+    pool.confirm(project(nearest[found], x[found], pool.threat), rows[found])

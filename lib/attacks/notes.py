@@ -1,0 +1,88 @@
+"""Notes of a search for adversarial images: what broke which so far, kept on disk so that a killed search goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lib.store import write_atomic
+from lib.values import digest
+
+log = logging.getLogger("lib.attacks")
+STANDING, CLEAN, FIRST = 0, 1, 2  # what `Notes.by` holds: nothing broke it, it was wrong without attack, stage 0 did
+
+
+@dataclass
+class Notes:
+    """`by` [N]: STANDING, CLEAN, or FIRST plus the number of the stage that broke an image; `adversarial` [N, C, H, W]
+    (None: not kept). Stages before `stage` are over; of the images that stood at its start the first `done` were
+    searched.
+    """
+
+    by: Tensor
+    adversarial: Tensor | None
+    stage: int = 0
+    done: int = 0
+
+    def turn(self) -> Tensor:
+        """The numbers of the images that the present stage has still to search."""
+        stood = (self.by == STANDING) | (self.by == FIRST + self.stage)
+        return stood.nonzero().squeeze(1)[self.done:]
+
+    def add(self, rows: Tensor, broken: Tensor, adversarial: Tensor) -> None:
+        """The present stage has searched the images `rows` [n]: `broken` [n], by `adversarial` [n, C, H, W]."""
+        self.by[rows[broken]] = FIRST + self.stage
+        if self.adversarial is not None:
+            self.adversarial[rows[broken]] = adversarial[broken]
+        self.done += len(rows)
+
+    def save(self, path: Path, name: str) -> None:
+        """Write the notes of the call of this name, in one step."""
+        state = {"call": name, "by": self.by.cpu(), "stage": self.stage, "done": self.done}
+        if self.adversarial is not None:
+            state["adversarial"] = self.adversarial[self.by != STANDING].cpu()
+        data = io.BytesIO()
+        torch.save(state, data)
+        write_atomic(path, data.getvalue())
+
+    def keep_in(self, work: Path | None, call: list, tensors: list[Tensor]) -> Callable[[], None]:
+        """Go on from the file of the same call, on the same tensors, in the folder `work` (None: nothing is kept);
+        returns what writes the present state there.
+        """
+        if work is None:
+            return lambda: None
+        name = digest([*call, fingerprint(tensors)])
+        path = work / f"checkpoint-{name}.pt"
+        self.load(path, name)
+        return lambda: self.save(path, name)
+
+    def load(self, path: Path, name: str) -> None:
+        """Go on from the file, if there is one of the same call; another, or a damaged one, is dropped and logged."""
+        if not path.exists():
+            return
+        try:
+            state = torch.load(path, weights_only=True)
+            if state["call"] != name:
+                raise ValueError("it belongs to another search")
+            by = state["by"].to(self.by.device)
+            if self.adversarial is not None:
+                self.adversarial[by != STANDING] = state["adversarial"].to(self.by.device)
+            self.by, self.stage, self.done = by, state["stage"], state["done"]
+        except Exception as error:  # whatever a torn file makes torch raise
+            log.warning("%s is dropped and its search starts over: %s", path, str(error).split("\n")[0])
+            path.unlink()
+
+
+def fingerprint(tensors: list[Tensor]) -> str:
+    """A SHA-256 of the tensors' values."""
+    sha = hashlib.sha256()
+    for tensor in tensors:
+        sha.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
