@@ -9,18 +9,24 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.threats import PGD, Threat
+from lib.threats import PGD, PIXEL_NORMS, Threat, compatible
 from lib.values import later
 
 BATCHNORM = ("eval", "train")  # of an attack inside training
 
 
-def _training_attack(attack, batchnorm: str = "eval") -> None:
+def _training_attack(threat: Threat, attack: PGD, batchnorm: str) -> None:
     need(isinstance(attack, PGD), "training attack", attack, "a PGD attack")
+    compatible(threat, attack)
     need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 in training: one adversarial image an image")
     need(not attack.targeted, "attack.targeted", True, "false in training")
     if batchnorm not in BATCHNORM:
         raise unknown("batchnorm of the training attack", batchnorm, BATCHNORM)
+
+
+def _pixels(threat: Threat, objective) -> None:
+    allowed = f"one of {', '.join(PIXEL_NORMS)} for {type(objective).__name__}, which starts from given pixels"
+    need(not threat.perceptual, "threat.norm", threat.norm, allowed)
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Adversarial:
 
     def __post_init__(self):
         need(is_number(self.alpha, 0, 1), "alpha", self.alpha, "a number from 0 to 1")
-        _training_attack(self.attack, self.batchnorm)
+        _training_attack(self.threat, self.attack, self.batchnorm)
 
 
 def fgsm_rs(threat: Threat) -> Adversarial:
@@ -56,7 +62,11 @@ def fgsm_rs(threat: Threat) -> Adversarial:
 
 @dataclass(frozen=True)
 class TRADES:
-    """Cross-entropy on clean images plus beta times KL(clean || adversarial) (Zhang et al. 2019, eq. 5)."""
+    """Cross-entropy on clean images plus beta times KL(clean || adversarial) (Zhang et al. 2019, eq. 5).
+
+    The attack climbs that KL from a Gaussian start of 0.001, whatever its `loss` and `random_start` say; `batchnorm` as
+    in Adversarial.
+    """
 
     threat: Threat
     attack: PGD
@@ -65,13 +75,16 @@ class TRADES:
 
     def __post_init__(self):
         need(is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
-        _training_attack(self.attack, self.batchnorm)
+        _training_attack(self.threat, self.attack, self.batchnorm)
+        _pixels(self.threat, self)
 
 
 @dataclass(frozen=True)
 class MART:
     """Misclassification-aware adversarial training (Wang et al. 2020, eq. 11): boosted cross-entropy on adversarial
     images plus `weight` (their lambda) times KL(clean || adversarial) weighted by 1 - p_y(clean).
+
+    The attack starts from a Gaussian of 0.001, whatever its `random_start` says; `batchnorm` as in Adversarial.
     """
 
     threat: Threat
@@ -81,7 +94,8 @@ class MART:
 
     def __post_init__(self):
         need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
-        _training_attack(self.attack, self.batchnorm)
+        _training_attack(self.threat, self.attack, self.batchnorm)
+        _pixels(self.threat, self)
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,7 @@ class FreeAdversarial:
 
     def __post_init__(self):
         need(is_int(self.replays, 1), "replays", self.replays, "a whole number of at least 1")
+        _pixels(self.threat, self)
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,9 @@ class Stability:
 
 @dataclass(frozen=True)
 class GradientNorm:
-    """Cross-entropy plus `weight` times the mean over images of ||d CE_i / d x_i||_2^2 (pixels in [0, 1])."""
+    """Cross-entropy plus `weight` times the mean over images of ||d CE_i / d x_i||_2^2 (pixels in [0, 1]); the
+    off-manifold paper's code with coefficient lambda and batches of B has weight = lambda * 1e5 / B^2.
+    """
 
     weight: float
 

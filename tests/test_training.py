@@ -16,7 +16,7 @@ from lib.attacks.pgd import pgd
 from lib.data import load
 from lib.errors import SettingsError
 from lib.models import build
-from lib.objectives import TRADES, Adversarial, CrossEntropy
+from lib.objectives import TRADES, Adversarial, CrossEntropy, FreeAdversarial
 from lib.plan.stitching import NOTHING
 from lib.recipe import Choice, Data, Optimiser, Recipe, Schedule
 from lib.runtime import ROOT, generator
@@ -112,6 +112,7 @@ def test_training_learns_and_adversarial_training_makes_robust(tmp_path):
 
 STOPPED = {
     "half adversarial": {"objective": Adversarial(THREAT, ATTACK, 0.5)},
+    "free": {"objective": FreeAdversarial(THREAT, 2)},
     "moving average": {"ema": 0.9},
     "chosen epoch": {"data": Data("digits", train=512, holdout=100), "choice": Choice(THREAT, ATTACK)},
 }

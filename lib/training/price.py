@@ -16,7 +16,7 @@ from lib.recipe import Recipe, outcome_key
 from lib.runtime import autocast, device, matmul_rate, provenance
 from lib.settings import Settings
 from lib.store import Store
-from lib.threats import APGD, PGD, Attack
+from lib.threats import APGD, PGD, Attack, Square
 from lib.values import digest, plain
 
 COMPILE_FROM = 2e15  # FLOPs of a training from which a minute of compiling is worth it
@@ -32,9 +32,9 @@ def passes(objective) -> float:
         return 6 + 2 * objective.attack.steps
     if isinstance(objective, FreeAdversarial):
         return 3 * objective.replays
-    if isinstance(objective, (Stability, Smoothness)):
+    if isinstance(objective, (Stability, Smoothness, GradientNorm)):
         return 6
-    if isinstance(objective, (GradientNorm, IBP)):
+    if isinstance(objective, IBP):
         return 9
     return 3
 
@@ -50,6 +50,8 @@ def attack_passes(attack: Attack | None, standing: float = 1.0) -> float:
         return 1 + 2 * attack.steps * attack.restarts * share
     if isinstance(attack, APGD):
         return 1 + 2 * attack.steps * attack.restarts * (1 + attack.targets) * share
+    if isinstance(attack, Square):
+        return 1 + attack.queries * share
     return 9700 * share  # AutoAttack on a robust image: 100 + 900 APGD, 900 FAB steps, 5,000 queries
 
 

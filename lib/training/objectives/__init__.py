@@ -11,7 +11,18 @@ from dataclasses import dataclass
 import torch
 
 from lib.errors import unknown
-from lib.objectives import TRADES, Adversarial, CrossEntropy
+from lib.objectives import (
+    IBP,
+    MART,
+    TRADES,
+    Adversarial,
+    CrossEntropy,
+    FreeAdversarial,
+    GradientNorm,
+    Noise,
+    Smoothness,
+    Stability,
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +57,20 @@ class Moment:
 
 def of(spec):
     """The objective object of a recipe's objective value."""
-    from lib.training.objectives import adversarial, clean
+    from lib.training.objectives import adversarial, clean, ibp, noise, penalties
 
-    table = {CrossEntropy: clean.CleanLoss, Adversarial: adversarial.AdversarialLoss, TRADES: adversarial.TradesLoss}
+    table = {
+        CrossEntropy: clean.CleanLoss,
+        Adversarial: adversarial.AdversarialLoss,
+        TRADES: adversarial.TradesLoss,
+        MART: adversarial.MartLoss,
+        FreeAdversarial: adversarial.FreeLoss,
+        Noise: noise.NoiseLoss,
+        Stability: noise.StabilityLoss,
+        GradientNorm: penalties.GradientNormLoss,
+        Smoothness: penalties.SmoothnessLoss,
+        IBP: ibp.IBPLoss,
+    }
     if type(spec) not in table:
         raise unknown("objective", type(spec).__name__, [t.__name__ for t in table])
     return table[type(spec)](spec)

@@ -1,6 +1,6 @@
-"""Training on adversarial images: PGD adversarial training with a share alpha, and TRADES.
+"""Training on adversarial images: PGD adversarial training with a share alpha, TRADES, MART, and free training.
 
-Attacks run with BatchNorm in eval mode and form gradients for the images only.
+Attacks form gradients for the images only and run, unless the objective says otherwise, with BatchNorm in eval mode.
 """
 
 from __future__ import annotations
@@ -11,21 +11,46 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from lib.attacks.pgd import pgd
+from lib.attacks.pgd import adversarial_loss, pgd
+from lib.attacks.threat import project, start_noise, step
 from lib.models import Twin
+from lib.training.memory import InParts
 
 
 class Attacked:
-    """An objective that attacks the network it trains: on a folded twin, which is BN in eval mode at less cost."""
+    """An objective that attacks the network it trains: on a folded twin, which is BN in eval mode at less cost, or,
+    with `batchnorm` train, on the network itself in the mode it is in.
+    """
 
     def __init__(self, spec):
-        self.spec, self.twin = spec, None
+        self.spec, self.twin, self.in_parts = spec, None, InParts("attack in training")
 
-    def attack(self, net, images, labels, attack, moment, **start):
-        """Adversarial images against `net` as it stands, BN in eval mode."""
+    def attack(self, net, images, labels, attack, moment, generator, noise=None):
+        """Adversarial images against `net` as it stands, from a start drawn from `generator` or at `noise` (in units of
+        eps). What does not fit into memory is attacked in parts, where no image's attack depends on the others.
+        """
+        threat = self.spec.threat
+        if attack.random_start and noise is None and not threat.perceptual:
+            noise = start_noise(threat, images.shape, generator)
+        attacked = net if self.spec.batchnorm == "train" else self._follow(net)
+
+        def search(x, y, start):
+            return pgd(attacked, x, y, threat, attack, generator, start, precision=moment.precision)
+
+        whole = attacked is net or threat.per == "batch"
+        return search(images, labels, noise) if whole else self.in_parts(search, images, labels, noise)
+
+    def _follow(self, net):
         if self.twin is None or self.twin.net is not net:
             self.twin = Twin(net)
-        return pgd(self.twin.follow(), images, labels, self.spec.threat, attack, precision=moment.precision, **start)
+        return self.twin.follow()
+
+    def from_beside(self, net, batch, attack, moment):
+        """Adversarial images from a Gaussian start of 0.001 beside the clean ones (TRADES and MART)."""
+        noise = 0.001 * torch.randn(batch.images.shape, generator=batch.generator, device=batch.images.device)
+        in_units_of_eps = noise / (float(self.spec.threat.eps) or 1.0)  # pgd multiplies a start by eps
+        return self.attack(net, batch.images, batch.labels, replace(attack, random_start=True), moment,
+                           batch.generator, in_units_of_eps)
 
 
 class AdversarialLoss(Attacked):
@@ -44,8 +69,7 @@ class AdversarialLoss(Attacked):
         if chosen:
             picked = torch.randperm(n, generator=batch.generator, device=images.device)[:chosen]
             picked = slice(None) if chosen == n else picked
-            adversarial = self.attack(net, images[picked], batch.labels[picked], spec.attack, moment,
-                                      generator=batch.generator)
+            adversarial = self.attack(net, images[picked], batch.labels[picked], spec.attack, moment, batch.generator)
             if chosen == n:
                 images = adversarial
             else:
@@ -60,16 +84,66 @@ class TradesLoss(Attacked):
     Gaussian start of 0.001 (Zhang et al. 2019, eq. 5 and algorithm 1).
     """
 
-    def __init__(self, spec):
-        super().__init__(spec)
-        self.inner = replace(spec.attack, loss="kl", random_start=True)
+    def __call__(self, net, batch, moment):
+        spec = self.spec
+        adversarial = self.from_beside(net, batch, replace(spec.attack, loss="kl"), moment)
+        clean, attacked = net(batch.images).float(), net(adversarial).float()
+        divergence = adversarial_loss("kl", attacked, batch.labels, reference=clean).mean()
+        return F.cross_entropy(clean, batch.labels) + spec.beta * divergence, clean
+
+
+class MartLoss(Attacked):
+    """Mean of BCE(p(x'), y) + weight * KL(p(x) || p(x')) * (1 - p_y(x)) with the boosted cross-entropy
+    BCE = -log p_y - log(1 - max_{k != y} p_k) (Wang et al. 2020, eq. 11); x' from a Gaussian start of 0.001, as
+    in their code. Its logits are those of x'.
+    """
 
     def __call__(self, net, batch, moment):
-        images, spec = batch.images, self.spec
-        noise = 0.001 * torch.randn(images.shape, generator=batch.generator, device=images.device)
-        in_units_of_eps = noise / (float(spec.threat.eps) or 1.0)  # pgd multiplies a start by eps
-        adversarial = self.attack(net, images, batch.labels, self.inner, moment, noise=in_units_of_eps)
-        clean, attacked = net(images).float(), net(adversarial).float()
-        divergence = F.kl_div(F.log_softmax(attacked, 1), F.log_softmax(clean, 1), reduction="batchmean",
-                              log_target=True)
-        return F.cross_entropy(clean, batch.labels) + spec.beta * divergence, clean
+        labels = batch.labels
+        adversarial = self.from_beside(net, batch, self.spec.attack, moment)
+        clean, attacked = net(batch.images).float(), net(adversarial).float()
+        missed = 1 - clean.softmax(1).gather(1, labels[:, None]).squeeze(1)
+        divergence = adversarial_loss("kl", attacked, labels, reference=clean)
+        loss = boosted_cross_entropy(attacked, labels) + self.spec.weight * divergence * missed
+        return loss.mean(), attacked
+
+
+def boosted_cross_entropy(logits, labels):
+    """-log p_y - log(1 - max_{k != y} p_k) for logits [B, K] and labels [B]: [B]."""
+    rival = logits.scatter(1, labels[:, None], float("-inf")).argmax(1, keepdim=True)
+    # log(1 - p_rival) from the logits of the other classes: it stays finite where p_rival rounds to 1
+    rest = logits.scatter(1, rival, float("-inf")).logsumexp(1) - logits.logsumexp(1)
+    return F.cross_entropy(logits, labels, reduction="none") - rest
+
+
+class FreeLoss:
+    """Cross-entropy at the perturbed images (Shafahi et al. 2019, algorithm 1). The backward pass that gives the
+    weights their gradient leaves the perturbation's on `delta`; the next call, or the next look at the state, steps
+    `delta` by eps along it. `delta` [B, C, H, W] starts at 0 and stays from batch to batch, whichever images they hold.
+    """
+
+    def __init__(self, spec):
+        self.replays, self.delta, self.box = spec.replays, None, spec.threat.box
+        self.ball = replace(spec.threat, box=False)  # where delta lies; what is cut to [0, 1] is the perturbed image
+
+    def __call__(self, net, batch, moment):
+        images, delta = batch.images, self._stepped()
+        if delta is None or delta.shape != images.shape:
+            delta = torch.zeros_like(images)
+        self.delta = delta.requires_grad_()
+        perturbed = images + self.delta
+        logits = net(perturbed.clamp(0, 1) if self.box else perturbed).float()
+        return F.cross_entropy(logits, batch.labels), logits
+
+    def _stepped(self):
+        if self.delta is None or self.delta.grad is None:
+            return self.delta
+        delta, eps = self.delta.detach(), float(self.ball.eps)
+        return project(step(delta, self.delta.grad, eps, self.ball), torch.zeros_like(delta), self.ball)
+
+    def state_dict(self):
+        delta = self._stepped()
+        return {"delta": None if delta is None else delta.detach()}
+
+    def load_state_dict(self, state):
+        self.delta = state["delta"]

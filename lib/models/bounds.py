@@ -1,0 +1,166 @@
+"""Interval bounds: between which values a network's outputs lie for all images of an linf ball (Gowal et al. 2019).
+
+They hold, to float rounding, for the network in eval mode, and are differentiable in the weights. In train mode, which
+only training uses, BatchNorm standardises intervals by the statistics of their middles, as a batch of images by its
+own; running ones, which lag behind the weights, made such trainings diverge. Dropout does nothing in either mode.
+
+A rule belongs to a `forward`: a subclass that computes something else has no rule, rather than a wrong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.errors import need, unknown
+from lib.models.resnet import BasicBlock, Bottleneck, EverySecond, PreActBlock
+from lib.models.staged import Normalise
+from lib.models.stitched import Probe, Stitched
+
+Interval = tuple[Tensor, Tensor]  # lower and upper bounds, of the same shape
+
+_RULES: dict[Callable, Callable[[nn.Module, Tensor, Tensor], Interval]] = {}
+_NAMES: list[str] = []
+
+
+def _rule(*modules: type[nn.Module]):
+    """The decorated function bounds what modules of these classes give."""
+
+    def note(function):
+        _RULES.update({module.forward: function for module in modules})
+        _NAMES.extend(module.__name__ for module in modules)
+        return function
+
+    return note
+
+
+def interval(net: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
+    """Bounds of what `net` gives for every input between `lower` and `upper` (of the shape that it takes, lower <=
+    upper): two tensors of its output's shape. Raises SettingsError for a module without a rule.
+    """
+    rule = _RULES.get(type(net).forward)
+    if rule is None:
+        raise unknown("module for interval bounds", type(net).__name__, _NAMES)
+    return rule(net, lower, upper)
+
+
+def margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction) -> Tensor:
+    """Lower bounds [B, K] of z_y - z_k, the logits of the label and of each class k (0 for k = y), over all images in
+    [0, 1] within linf `eps` of `images` [B, C, H, W]; labels [B].
+
+    The last linear layer is bounded together with the difference, (w_y - w_k) h, which is tighter than the difference
+    of two bounds (Gowal et al. 2019, section 3). Raises SettingsError for a network that does not end in a linear layer
+    or has a module without a rule.
+    """
+    *front, head = _parts(net)
+    need(type(head).forward is nn.Linear.forward, "net", f"{type(net).__name__} with {type(head).__name__} at its end",
+         "a network that ends in a linear layer")
+    bounds = (images - float(eps)).clamp_min(0), (images + float(eps)).clamp_max(1)
+    middle, radius = _centred(*_through(front, bounds))
+    logits = head(middle)
+    spread = (head.weight[labels][:, None] - head.weight).abs() @ radius[:, :, None]  # [B, K, 1]
+    return logits.gather(1, labels[:, None]) - logits - spread.squeeze(2)
+
+
+def worst_margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction) -> Tensor:
+    """A lower bound [B] of z_y - max_{k != y} z_k over what `margins` says: positive proves that no image of the ball
+    is misclassified.
+    """
+    return margins(net, images, labels, eps).scatter(1, labels[:, None], float("inf")).amin(1)
+
+
+@torch.no_grad()
+def verified(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction) -> Tensor:
+    """Whether each image [B] is classified rightly, and provably so in all of its linf ball of `eps`: bool [B]. Raises
+    SettingsError for a network in train mode, and what `margins` raises.
+    """
+    need(not net.training, "net.training", True, "false: bounds in train mode prove nothing about the network")
+    return worst_margins(net, images, labels, eps) > 0
+
+
+def _centred(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    return (lower + upper) / 2, (upper - lower) / 2
+
+
+def _around(middle: Tensor, radius: Tensor) -> Interval:
+    return middle - radius, middle + radius
+
+
+def _through(modules: Iterable[nn.Module], bounds: Interval) -> Interval:
+    for module in modules:
+        bounds = interval(module, *bounds)
+    return bounds
+
+
+def _sum(one: Interval, other: Interval) -> Interval:
+    return one[0] + other[0], one[1] + other[1]
+
+
+@_rule(nn.Conv2d)
+def _convolution(net, lower, upper):
+    """W m + b around the middle m, with |W| r for the radius r: two convolutions, not four."""
+    middle, radius = _centred(lower, upper)
+    return _around(net._conv_forward(middle, net.weight, net.bias), net._conv_forward(radius, net.weight.abs(), None))
+
+
+@_rule(nn.Linear)
+def _linear(net, lower, upper):
+    middle, radius = _centred(lower, upper)
+    return _around(F.linear(middle, net.weight, net.bias), F.linear(radius, net.weight.abs()))
+
+
+@_rule(nn.BatchNorm2d)
+def _batchnorm(net, lower, upper):
+    middle, radius = _centred(lower, upper)
+    mean, var = net.running_mean, net.running_var
+    if net.training:
+        var, mean = torch.var_mean(middle, (0, 2, 3), correction=0)
+    mean, var, weight, bias = (t.view(1, -1, 1, 1) for t in (mean, var, net.weight, net.bias))
+    scale = weight / (var + net.eps).sqrt()
+    return _around((middle - mean) * scale + bias, radius * scale.abs())
+
+
+@_rule(Normalise, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, EverySecond)
+def _rising(net, lower, upper):
+    """No output falls when an input rises."""
+    return net(lower), net(upper)
+
+
+@_rule(nn.Dropout)
+def _nothing(net, lower, upper):
+    return lower, upper
+
+
+@_rule(nn.Sequential, Stitched, Probe)
+def _chain(net, lower, upper):
+    return _through(net.children(), (lower, upper))
+
+
+def _parts(net: nn.Module) -> list[nn.Module]:
+    """The modules of a chain in order, chains within it taken apart."""
+    if _RULES.get(type(net).forward) is not _chain:
+        return [net]
+    return [part for child in net.children() for part in _parts(child)]
+
+
+@_rule(BasicBlock)
+def _basic_block(net, *bounds):
+    inner = _through((net.conv1, net.bn1, net.relu1, net.conv2, net.bn2), bounds)
+    return interval(net.relu2, *_sum(inner, interval(net.shortcut, *bounds)))
+
+
+@_rule(Bottleneck)
+def _bottleneck(net, *bounds):
+    inner = _through((net.conv1, net.bn1, net.relu1, net.conv2, net.bn2, net.relu2, net.conv3, net.bn3), bounds)
+    return interval(net.relu3, *_sum(inner, interval(net.shortcut, *bounds)))
+
+
+@_rule(PreActBlock)
+def _preact_block(net, *bounds):
+    active = _through((net.bn1, net.relu1), bounds)
+    inner = _through((net.conv1, net.bn2, net.relu2, net.conv2), active)
+    return _sum(inner, bounds if net.shortcut is None else interval(net.shortcut, *active))

@@ -1,0 +1,38 @@
+"""Training on images with Gaussian noise, drawn anew for each batch; the noisy images are not cut to [0, 1]."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from lib.attacks.pgd import adversarial_loss
+
+
+def noisy(batch, sigma: float) -> torch.Tensor:
+    """The images of the batch [B, C, H, W] with noise of standard deviation `sigma` from the batch's generator."""
+    return batch.images + sigma * torch.randn(batch.images.shape, generator=batch.generator, device=batch.images.device)
+
+
+class NoiseLoss:
+    """Mean cross-entropy of the noisy images: the base classifier of randomised smoothing (Cohen et al. 2019)."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def __call__(self, net, batch, moment):
+        logits = net(noisy(batch, self.spec.sigma)).float()
+        return F.cross_entropy(logits, batch.labels), logits
+
+
+class StabilityLoss:
+    """Cross-entropy of clean images + beta * KL(clean || noisy) (Carmon et al. 2019; the smoothing of Sehwag et al.).
+    Its logits are those of the clean images.
+    """
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def __call__(self, net, batch, moment):
+        clean, shaken = net(batch.images).float(), net(noisy(batch, self.spec.sigma)).float()
+        divergence = adversarial_loss("kl", shaken, batch.labels, reference=clean).mean()
+        return F.cross_entropy(clean, batch.labels) + self.spec.beta * divergence, clean

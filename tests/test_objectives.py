@@ -1,0 +1,371 @@
+"""Ways to train: each against its paper's equation on numbers worked out by hand, in its limits, and on digits."""
+
+import functools
+import math
+import typing
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib.architectures import CNN, MLP
+from lib.data import load
+from lib.errors import SettingsError
+from lib.models import build
+from lib.models.bounds import verified
+from lib.objectives import (
+    IBP,
+    MART,
+    TRADES,
+    Adversarial,
+    CrossEntropy,
+    FreeAdversarial,
+    GradientNorm,
+    Noise,
+    Objective,
+    Smoothness,
+    Stability,
+    fgsm_rs,
+)
+from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.runtime import autocast, generator
+from lib.threats import PGD, Threat
+from lib.training.evaluation import evaluate
+from lib.training.loop import fit
+from lib.training.objectives import Batch, Moment, adversarial, of
+from lib.training.objectives.ibp import strength
+
+THREAT, ATTACK, JUDGE = Threat("linf", "0.15"), PGD(3, "0.07"), PGD(20, "0.04")
+ROBUST = {
+    "adversarial": Adversarial(THREAT, ATTACK),
+    "fgsm-rs": fgsm_rs(THREAT),
+    "trades": TRADES(THREAT, ATTACK),
+    "mart": MART(THREAT, ATTACK),
+    "free": FreeAdversarial(THREAT, 3),
+    "noise": Noise(0.5),
+    "stability": Stability(0.35),
+    "gradient norm": GradientNorm(2.0),
+    "smoothness": Smoothness(1.0, 0.3),
+    "ibp": IBP(THREAT.eps, kappa=0.3, end=0.7),
+}
+EVERY = {"clean": CrossEntropy(), **ROBUST}
+BASE = Recipe(Data("digits", test=300), MLP((64,)), epochs=10, batch_size=64,
+              optimiser=Optimiser("adam", lr=0.01, weight_decay=0), schedule=Schedule("onecycle"))
+NOW = Moment(0, 0, 0.9)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """name -> (network, log, outcomes under PGD-20), each trained once."""
+    images, tested = load(BASE.data, "train"), load(BASE.data, "test")
+
+    @functools.cache
+    def train(name):
+        net = build(recipe := replace(BASE, objective=EVERY[name]))
+        rows = fit(net, recipe, images, "cpu")
+        return net.eval(), rows, evaluate(net, tested, THREAT, JUDGE, seed_parts=("judge",))
+
+    return train
+
+
+def batch(n=12, seed="batch"):
+    images = load(BASE.data, "train").take(slice(0, n))
+    return Batch(images.pixels(), images.labels, images.indices, None, generator(seed))
+
+
+def line(weights=(0.0, 1.0, 2.0)):
+    """Logits w x of one pixel x."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1, len(weights), bias=False))
+    net[1].weight.data = torch.tensor(weights)[:, None]
+    return net
+
+
+def pixels(*values, labels=None):
+    x = torch.tensor(values).view(-1, 1, 1, 1)
+    y = torch.tensor(labels or [0] * len(values))
+    return Batch(x, y, torch.arange(len(y)), None, generator("pixels"))
+
+
+def seen_by(net):
+    """What `net` is given in train mode, a tensor a call."""
+    seen = []
+    net.register_forward_pre_hook(lambda module, x: seen.append(x[0].detach().clone()) if module.training else None)
+    return seen
+
+
+def test_every_objective_has_its_loss():
+    assert {type(spec) for spec in EVERY.values()} == set(typing.get_args(Objective))
+    assert len({type(of(spec)) for spec in EVERY.values()}) == len(typing.get_args(Objective))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_learns_digits(trained, name):
+    net, rows, outcomes = trained(name)
+    assert outcomes.accuracy("clean") > 0.75
+    assert rows[-1]["accuracy"] > rows[0]["accuracy"] + 0.1
+    if name != "ibp":  # whose loss becomes harder
+        assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+@pytest.mark.parametrize("name", ROBUST)
+def test_makes_more_robust_than_training_on_clean_images(trained, name):
+    robust, normal = (trained(which)[2].accuracy("robust") for which in (name, "clean"))
+    assert robust > normal + 0.2
+
+
+def test_what_ibp_certifies_no_attack_breaks(trained):
+    net, _, outcomes = trained("ibp")
+    images = load(BASE.data, "test")
+    proved = verified(net, images.pixels(), images.labels, THREAT.eps)
+    assert proved.float().mean() > 0.3
+    assert not (proved & ~torch.from_numpy(outcomes.table["robust"].to_numpy(copy=True))).any()
+    normal = trained("clean")[0]
+    assert verified(normal, images.pixels(), images.labels, THREAT.eps).float().mean() < 0.05
+
+
+NO_BALL = Threat("linf", 0)
+PLAIN = {
+    "no adversarial images": Adversarial(THREAT, ATTACK, 0.0),
+    "adversarial images in no ball": Adversarial(NO_BALL, ATTACK),
+    "TRADES, beta 0": TRADES(THREAT, ATTACK, 0.0),
+    "TRADES in no ball": TRADES(NO_BALL, ATTACK),
+    "free in no ball": FreeAdversarial(NO_BALL),
+    "no noise": Noise(0.0),
+    "stability, beta 0": Stability(0.5, 0.0),
+    "stability without noise": Stability(0.0),
+    "gradient norm, weight 0": GradientNorm(0.0),
+    "smoothness, weight 0": Smoothness(0.0),
+    "smoothness without noise": Smoothness(1.0, 0.0),
+    "IBP, kappa 1": IBP("0.1", kappa=1.0),
+    "IBP in no ball": IBP(0),
+}
+
+
+def gradients(spec, net, moment=NOW):
+    net.zero_grad()
+    loss = of(spec)(net, batch(), moment)[0]
+    loss.backward()
+    return [loss.detach(), *(p.grad.clone() for p in net.parameters())]
+
+
+@pytest.mark.parametrize("spec", PLAIN.values(), ids=PLAIN)
+def test_without_its_strength_it_is_cross_entropy(spec):
+    net = build(replace(BASE, arch=CNN(16, 1))).eval()
+    torch.testing.assert_close(gradients(spec, net), gradients(CrossEntropy(), net), rtol=1e-4, atol=1e-6)
+
+
+def test_boosted_cross_entropy_by_hand():
+    logits = torch.tensor([[2.0, 1.0, 0.0], [-1.0, 3.0, 2.0], [0.0, 40.0, 0.0]])
+    p = logits[:2].double().softmax(1)
+    by_hand = [-math.log(p[0, 0]) - math.log(1 - p[0, 1]), -math.log(p[1, 2]) - math.log(1 - p[1, 1])]
+    found = adversarial.boosted_cross_entropy(logits, torch.tensor([0, 2, 0]))
+    assert found[:2].tolist() == pytest.approx(by_hand)
+    assert found[2] == pytest.approx(80 - math.log(2), rel=1e-5), "p_1 rounds to 1, the loss is finite all the same"
+
+
+def test_mart_by_hand():
+    """x = 0.5 goes to 0.6, its logits from (0, 0.5, 1) to (0, 0.6, 1.2); the label's p from 0.18632 to 0.16281."""
+    net, clean = line(), pixels(0.5)
+    spec = MART(Threat("linf", "0.1"), PGD(1, "0.2"), weight=5.0)
+    boosted, divergence, missed = 2.592890, 0.0029035, 0.813676
+    loss, logits = of(spec)(net, clean, NOW)
+    assert loss.item() == pytest.approx(boosted + 5 * divergence * missed, abs=2e-6)
+    torch.testing.assert_close(logits, torch.tensor([[0.0, 0.6, 1.2]]))
+    assert of(replace(spec, weight=0.0))(net, pixels(0.5), NOW)[0].item() == pytest.approx(boosted, abs=2e-6)
+
+
+def test_stability_by_hand():
+    net, clean = line(), pixels(0.5, 0.2, labels=[0, 2])
+    noise = 0.3 * torch.randn(2, 1, 1, 1, generator=generator("pixels"))
+    p, q = ((x.flatten()[:, None].double() * torch.tensor([0.0, 1.0, 2.0])).softmax(1)
+            for x in (clean.images, clean.images + noise))
+    by_hand = -(p[0, 0].log() + p[1, 2].log()) / 2 + 6 * (p * (p / q).log()).sum() / 2
+    assert of(Stability(0.3))(net, clean, NOW)[0].item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_smoothness_by_hand():
+    """h(x) - h(x + n) = -n (0, 1, 2), of squared length 5 n^2."""
+    net, clean = line(), pixels(0.5, 0.2)
+    noise = 0.3 * torch.randn(2, generator=generator("pixels"))
+    ce = of(CrossEntropy())(net, clean, NOW)[0].item()
+    loss = of(Smoothness(0.7, 0.3))(net, clean, NOW)[0].item()
+    assert loss == pytest.approx(ce + 0.7 * 5 * noise.square().mean().item(), rel=1e-5)
+
+
+def test_noise_is_gaussian_of_sigma_and_not_cut():
+    net, clean = build(BASE).train(), batch(500)
+    seen = seen_by(net)
+    of(Noise(0.5))(net, clean, NOW)
+    moved = seen[0] - clean.images
+    assert moved.std().item() == pytest.approx(0.5, rel=0.02) and abs(moved.mean().item()) < 0.01
+    assert seen[0].min() < -0.5 and seen[0].max() > 1.5
+
+
+def test_gradient_norm_by_hand_and_its_own_gradient():
+    """At x = 0.5 with label 0, d CE / dx = sum_k p_k w_k = 0.30720 + 2 * 0.50648."""
+    net, objective = line(), of(GradientNorm(3.0))
+    loss = objective(net, pixels(0.5), NOW)[0]
+    assert loss.item() == pytest.approx(1.68028 + 3 * 1.32016**2, rel=1e-4)
+    loss.backward()
+    ends = []
+    for h in (0.01, -0.01):
+        moved = line((0.0, 1.0, 2.0 + h))
+        ends.append(objective(moved, pixels(0.5), NOW)[0].item())
+    assert net[1].weight.grad[2].item() == pytest.approx((ends[0] - ends[1]) / 0.02, rel=1e-3)
+
+
+def test_gradient_norm_of_the_papers_coefficient():
+    """Theirs: lambda 1e5 / B times the sum of squares of the gradient of the batch's mean loss; BN in train mode."""
+    net, clean, strength = build(replace(BASE, arch=CNN(16, 1))).train(), batch(16), 0.02
+    images = clean.images.clone().requires_grad_()
+    ce = F.cross_entropy(net(images), clean.labels)
+    theirs = ce + strength * 1e5 / 16 * torch.autograd.grad(ce, images)[0].square().sum()
+    ours = of(GradientNorm(strength * 1e5 / 16**2))(net, clean, NOW)[0]
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-4) and ours > ce * 1.01
+
+
+def test_ibp_by_hand():
+    """x in [0.4, 0.6] and label 0: the margins of the worst case are -0.6 and -1.2, whose cross-entropy is 1.81520."""
+    net, spec = line(), IBP("0.1", kappa=0.25)
+    assert of(spec)(net, pixels(0.5), NOW)[0].item() == pytest.approx(0.25 * 1.68028 + 0.75 * 1.81520, rel=1e-5)
+    before = of(spec)(net, pixels(0.5), Moment(0, 0, 0.05))[0].item()
+    assert before == pytest.approx(1.68028, rel=1e-5)
+
+
+def test_ibp_becomes_harder_linearly_between_start_and_end():
+    spec = IBP("0.2", kappa=0.5, start=0.2, end=0.6)
+    assert [strength(spec, share) for share in (0, 0.2, 0.6, 0.99)] == [(0, 1), (0, 1), (0.2, 0.5), (0.2, 0.5)]
+    assert strength(spec, 0.3) == pytest.approx((0.05, 0.875))
+    at_once = replace(spec, start=0.0, end=0.0)
+    assert strength(at_once, 0.0) == (0.2, 0.5)
+
+
+def test_ibp_trains_networks_with_batchnorm():
+    """With running statistics in the bounds this training falls back to an accuracy of 0.6 and certifies nothing."""
+    adam = Optimiser("adam", 0.005, weight_decay=0)
+    recipe = replace(BASE, arch=CNN(16, 2), objective=IBP("0.05", end=0.7), epochs=15, optimiser=adam)
+    net, images = build(recipe), load(BASE.data, "test")
+    fit(net, recipe, load(recipe.data, "train"), "cpu")
+    assert evaluate(net, images).accuracy() > 0.8
+    assert verified(net.eval(), images.pixels(), images.labels, 0.05).float().mean() > 0.05
+
+
+def test_free_training_by_hand():
+    """delta starts at 0, steps by eps along the gradient that the loop's backward pass leaves, and is cut to the ball;
+    the next batch starts where it stands.
+    """
+    net, objective = line().train(), of(FreeAdversarial(Threat("linf", "0.1"), 2))
+    seen = seen_by(net)
+    assert objective.replays == 2
+    for x, label in ((0.5, 0), (0.5, 0), (0.95, 0), (0.95, 2), (0.3, 2)):
+        objective(net, pixels(x, labels=[label]), NOW)[0].backward()
+    # label 0 pushes up, label 2 down; 0.95 + 0.1 is cut to 1, where no gradient comes through
+    assert [x.item() for x in seen] == pytest.approx([0.5, 0.6, 1.0, 1.0, 0.4])
+    assert objective.state_dict()["delta"].item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_free_training_stays_in_its_ball():
+    net, objective = build(BASE).train(), of(FreeAdversarial(Threat("l2", "0.5"), 2))
+    seen = seen_by(net)
+    for k in range(4):
+        clean = batch(seed=k)
+        objective(net, clean, NOW)[0].backward()
+        length = objective.delta.detach().flatten(1).norm(dim=1)
+        assert length.max() <= 0.5 + 1e-6 and (k == 0) == bool((length == 0).all())
+        assert seen[k].min() >= 0 and seen[k].max() <= 1
+
+
+def test_free_training_resumes_with_the_perturbation_as_it_stood():
+    spec, net = FreeAdversarial(THREAT, 2), build(BASE).train()
+    straight, resumed, seen = of(spec), of(spec), seen_by(net)
+    for _ in range(3):
+        straight(net, batch(), NOW)[0].backward()
+    resumed.load_state_dict(straight.state_dict())
+    assert straight.state_dict()["delta"].abs().max() > 0
+    for objective in (straight, resumed):
+        objective(net, batch(), NOW)
+    assert torch.equal(seen[-1], seen[-2])
+
+
+def test_free_training_updates_at_every_replay():
+    recipe = replace(BASE, arch=CNN(16, 1), data=Data("digits", train=64), objective=FreeAdversarial(THREAT, 3),
+                     epochs=2, batch_size=32)
+    net = build(recipe)
+    fit(net, recipe, load(recipe.data, "train"), "cpu")
+    assert net.conv1[1].num_batches_tracked == 2 * 2 * 3
+
+
+@pytest.mark.parametrize("batchnorm, attacked", [("eval", 0), ("train", 3)])
+@pytest.mark.parametrize("kind, learned", [(Adversarial, 1), (TRADES, 2), (MART, 2)])
+def test_batchnorm_in_train_mode_sees_the_attack_too(kind, learned, batchnorm, attacked):
+    net = build(replace(BASE, arch=CNN(16, 1))).train()
+    reference = kind is TRADES and batchnorm == "train"  # the clean prediction that the attack leaves
+    of(kind(THREAT, ATTACK, batchnorm=batchnorm))(net, batch(), NOW)
+    assert net.conv1[1].num_batches_tracked == learned + attacked + reference
+    assert net.training and all(p.requires_grad for p in net.parameters())
+    net.eval()
+    of(kind(THREAT, ATTACK, batchnorm=batchnorm))(net, batch(), NOW)
+    assert not net.training and net.conv1[1].num_batches_tracked == learned + attacked + reference
+
+
+@pytest.mark.parametrize("kind", [Adversarial, TRADES, MART])
+@pytest.mark.parametrize("batchnorm", ["eval", "train"])
+def test_the_attack_on_frozen_batchnorm_is_the_same_in_both_modes(kind, batchnorm):
+    """With the network in eval mode the folded twin and the network are the same function."""
+    net = build(replace(BASE, arch=CNN(16, 1))).eval()
+    loss = [of(kind(THREAT, ATTACK, batchnorm=b))(net, batch(), NOW)[0].item() for b in ("eval", batchnorm)]
+    assert loss[0] == pytest.approx(loss[1], rel=1e-4)
+
+
+def test_an_attack_out_of_memory_is_split_where_images_do_not_depend_on_each_other(monkeypatch, capsys):
+    net, real, sizes = build(BASE).eval(), adversarial.pgd, []
+
+    def tight(attacked, images, *args, **options):
+        sizes.append(len(images))
+        if len(images) > 4:
+            raise torch.OutOfMemoryError("made up")
+        return real(attacked, images, *args, **options)
+
+    whole = [of(spec)(net, batch(), NOW)[0].item() for spec in (ROBUST["adversarial"], ROBUST["trades"])]
+    monkeypatch.setattr(adversarial, "pgd", tight)
+    parts = [of(spec)(net, batch(), NOW)[0].item() for spec in (ROBUST["adversarial"], ROBUST["trades"])]
+    assert parts == pytest.approx(whole, rel=1e-5) and sizes[0] == 12 and max(sizes[-3:]) == 3
+    assert "out of memory" in capsys.readouterr().out
+    together = Adversarial(Threat("l2", 1, per="batch"), ATTACK)
+    for spec in (together, Adversarial(THREAT, ATTACK, batchnorm="train")):
+        with pytest.raises(torch.OutOfMemoryError):
+            of(spec)(net, batch(), NOW)
+
+
+@pytest.mark.parametrize("spec", EVERY.values(), ids=EVERY)
+def test_draws_come_from_the_batch_alone(spec):
+    net, before = build(BASE).train(), torch.get_rng_state()
+    one, two = (of(spec)(net, batch(), NOW)[0].item() for _ in range(2))
+    assert one == two and torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("spec", EVERY.values(), ids=EVERY)
+def test_bf16_gives_an_fp32_loss_near_that_of_fp32(spec):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        net = build(BASE).train()
+        with autocast("cpu", precision):
+            loss, logits = of(spec)(net, batch(), replace(NOW, precision=precision))
+        loss.backward()
+        assert loss.dtype == logits.dtype == torch.float32 and logits.shape == (12, 10)
+        assert all(p.grad.isfinite().all() for p in net.parameters())
+        losses[precision] = loss.item()
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.1)
+
+
+@pytest.mark.parametrize("kind", [TRADES, MART, FreeAdversarial])
+def test_perceptual_threats_are_refused_where_a_start_is_given_in_pixels(kind):
+    with pytest.raises(SettingsError, match=rf"threat.norm = gabor .*{kind.__name__}"):
+        kind(Threat("gabor", 10), *([ATTACK] if kind is not FreeAdversarial else []))
+
+
+def test_an_attack_that_cannot_search_within_the_threat_is_refused():
+    with pytest.raises(SettingsError, match="attack.random_start"):
+        Adversarial(Threat("gabor", 10), replace(ATTACK, random_start=False))
