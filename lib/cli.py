@@ -197,7 +197,8 @@ def store(args) -> int:
         for profile, precision in itertools.product(profiles.profiles(), ("fp32", "bf16")):
             for task in plan(profiles.load(profile, {"networks.precision": precision})):
                 keep.add(("network", task.recipe.key))
-                keep |= {("outcomes", outcome_key(task.recipe, task.threat, a)) for a in task.attacks}
+                measured = [outcome_key(task.recipe, task.threat, a) for a in task.attacks]
+                keep |= {(kind, key) for kind in ("outcomes", "sanity") for key in measured}
         print(f"{box.prune(keep) / 1e6:.1f} MB freed: what no profile's plan names")
     elif args.action == "export":
         print(f"{box.export(args.archive)} entries written to {args.archive}")

@@ -18,7 +18,7 @@ from lib.recipe import Recipe
 from lib.runtime import Progress
 from lib.settings import Settings
 from lib.statistics import accuracy
-from lib.training.evaluation import attack_name, sanity
+from lib.training.evaluation import attack_name, columns
 from lib.training.zoo import Zoo
 
 MIXED = ("N->R", "R->N")
@@ -26,13 +26,16 @@ MIXED = ("N->R", "R->N")
 
 @dataclass
 class Measured:
-    """Per-image outcomes of every cell; `outcomes[cell][which]` is bool [m], which in `clean`, `search`, `verify`."""
+    """Per-image outcomes of every cell; `outcomes[cell][which]` is bool [m], which in `clean`, `search`, `verify`.
+    `warnings[cell][which]`: reasons to mistrust them.
+    """
 
     settings: Settings
     cells: list[Cell]
     outcomes: dict[Cell, dict[str, np.ndarray]]
     protocols: dict[Cell, dict[str, dict]]
     converged: dict[Cell, float] = field(default_factory=dict)
+    warnings: dict[Cell, dict[str, list[str]]] = field(default_factory=dict)
 
     def correct(self, which: str, role: str, pair: str, joint: str = "", alpha: float = 0.0) -> np.ndarray:
         """Outcomes [S, m] over repetitions of one kind of cell; images are the same for every repetition."""
@@ -58,7 +61,6 @@ class Measured:
         rows = []
         for cell in self.cells:
             for which, right in self.outcomes[cell].items():
-                protocol = {f"attack_{k}" if k == "seed" else k: v for k, v in self.protocols[cell][which].items()}
                 rows.append(
                     {
                         "role": cell.role,
@@ -72,7 +74,8 @@ class Measured:
                         "network": cell.recipe.key,
                         "last_change_of_loss": self.converged.get(cell),
                         "joint_batchnorm": cell.recipe.batchnorm,
-                        **protocol,
+                        "warnings": "; ".join(self.warnings.get(cell, {}).get(which, [])),
+                        **columns(self.protocols[cell][which]),
                     }
                 )
         return pd.DataFrame(rows)
@@ -85,13 +88,13 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Measured:
     names = {settings.stitching.search: "search", settings.stitching.verify: "verify"}
     with Progress(len(cells), "stitching cells", "cell") as bar:
         for cell in cells:
-            found.outcomes[cell], found.protocols[cell] = {}, {}
+            found.outcomes[cell], found.protocols[cell], found.warnings[cell] = {}, {}, {}
             for attack in (a for a in cell.attacks if a in names):
                 outcome = zoo.outcomes(cell.recipe, settings.networks.threat, attack)
                 which = names[attack]
                 found.outcomes[cell]["clean"] = outcome.table["clean"].to_numpy(bool)
                 found.outcomes[cell][which] = outcome.table["robust"].to_numpy(bool)
-                found.protocols[cell][which] = outcome.protocol
+                found.protocols[cell][which], found.warnings[cell][which] = outcome.protocol, outcome.warnings
                 found.protocols[cell]["clean"] = {
                     k: v for k, v in outcome.protocol.items() if not k.startswith(("attack", "threat", "eps", "norm"))
                 }
@@ -245,13 +248,11 @@ def preconditions(m: Measured, self_gap: float, warnings: list[str]) -> list[dic
 
 def attack_warnings(zoo: Zoo, recipe: Recipe, settings: Settings) -> list[str]:
     """Reasons to mistrust robust accuracies, one sentence each, looked for on one robust network: the sanity checks of
-    lib.training.evaluation, and a second restart that changes the robust accuracy by a point or more.
+    lib.training.sanity, and a second restart that changes the robust accuracy by a point or more.
     """
     threat, attack = settings.networks.threat, settings.stitching.search
-    found = sanity(zoo.obtain(recipe).net, zoo.images(recipe.data, "test"), threat.norm)
-    once, twice = (
-        zoo.outcomes(recipe, threat, a).accuracy("robust") for a in (attack, one_more_restart(attack))
-    )
+    first, again = (zoo.outcomes(recipe, threat, a) for a in (attack, one_more_restart(attack)))
+    found, once, twice = list(first.warnings), first.accuracy("robust"), again.accuracy("robust")
     if once - twice >= 0.01:
         found.append(f"one more restart of {attack_name(attack)} lowers robust accuracy from {once:.1%} to {twice:.1%}")
     return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -85,8 +86,15 @@ class Study:
         return base / self.settings.run / self.notebook
 
     def table(self, name: str, frame):
-        """Save a DataFrame as tables/<name>.csv and give it back."""
+        """Save a DataFrame as tables/<name>.csv and give it back; warnings in its column `warnings` are given below it,
+        those that differ only in their numbers once.
+        """
         write_atomic(self.folder / "tables" / f"{name}.csv", frame.to_csv(index=False))
+        if "warnings" in frame:
+            alike: dict[str, list[str]] = {}
+            for sentence in (s for row in frame["warnings"] for s in row.split("; ") if s):
+                alike.setdefault(re.sub(r"[\d.]+", "#", sentence), []).append(sentence)
+            self.warn([f"{some[0]} ({len(some)} of {len(frame)} rows of the table {name})" for some in alike.values()])
         return frame
 
     def figure(self, name: str, figure):

@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lib.attacks.threat import norm_of
 from lib.data.images import ImageSet
 from lib.errors import SettingsError
 from lib.runtime import generator, initialise_with
-from lib.threats import APGD, PGD, AutoAttack, Threat, fgsm
-from lib.training.evaluation import Outcomes, attack_name, evaluate, sanity
+from lib.threats import APGD, PGD, PIXEL_NORMS, TIERS, AutoAttack, Square, Threat, fgsm, tier
+from lib.training.evaluation import Outcomes, adversarial, attack_name, evaluate, sweep, transferred, verified
+from lib.training.sanity import beaten_by_square, sanity
 
 THREAT = Threat("linf", "36/255")
 PROTOTYPES = torch.rand(4, 1, 8, 8, generator=generator("prototypes"))
@@ -63,11 +65,14 @@ def test_clean_verdicts_are_those_of_the_network_in_eval_mode(net, images):
 def test_robust_images_are_clean_ones_that_survive(net, images, attack, monkeypatch):
     from lib.attacks import auto
 
-    monkeypatch.setattr(auto, "_square", lambda search: None)  # the slow one, which tests/test_attacks.py has
+    monkeypatch.setattr(auto, "square", lambda pool, queries: None)  # the slow one, which has tests of its own
     some = images.take(torch.arange(40))
     out = evaluate(net, some, THREAT, attack, seed_parts=("seed", 1))
     assert not (out.table["robust"] & ~out.table["clean"]).any()
     assert 0 <= out.accuracy("robust") < out.accuracy("clean")
+    by = out.table["broken_by"]
+    assert ((by == "") == out.table["robust"]).all() and ((by == "clean") == ~out.table["clean"]).all()
+    assert set(by) - {"", "clean"} <= {"PGD", "APGD-CE", "APGD-T", "FAB-T"} and by.nunique() > 2
     assert out.protocol["eps"] == "12/85" and out.protocol["threat"] == "linf" and out.protocol["images"] == 40
     assert out.protocol["attack"] == attack_name(attack) and out.protocol["seed"] == "seed 1"
     assert {"data", "split", "precision", "batchnorm", "search_precision"} <= set(out.protocol)
@@ -100,9 +105,23 @@ def test_the_network_is_left_as_it_was(net, images):
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
-def test_outcomes_refuse_a_robust_image_that_is_not_clean():
-    with pytest.raises(RuntimeError, match="12"):
-        Outcomes(pd.DataFrame({"index": [11, 12], "label": [0, 1], "clean": [True, False], "robust": [True, True]}))
+def made_up(**verdicts):
+    return Outcomes(pd.DataFrame({"index": [11, 12], "label": [0, 1], **verdicts}))
+
+
+@pytest.mark.parametrize("strong, weak", [("robust", "clean"), ("verified", "clean"), ("verified", "robust")])
+def test_outcomes_refuse_verdicts_that_contradict_each_other(strong, weak):
+    made_up(**{weak: [True, False], strong: [True, False]})
+    with pytest.raises(RuntimeError, match=f"12.*{strong}"):
+        made_up(**{weak: [True, False], strong: [True, True]})
+
+
+def test_bounds_stand_beside_an_attack_on_the_same_images_only():
+    attacked, bounds = made_up(clean=[True, True], robust=[True, False]), made_up(verified=[True, False])
+    assert attacked.beside(bounds).accuracy("verified") == 0.5
+    bounds.table["index"] = [12, 11]
+    with pytest.raises(SettingsError, match="same images"):
+        attacked.beside(bounds)
 
 
 def test_balanced_accuracy_weighs_classes_alike():
@@ -119,6 +138,12 @@ def test_balanced_accuracy_weighs_classes_alike():
     lambda net, images: evaluate(net, images.take(slice(0, 0))),
     lambda net, images: evaluate(net, images, THREAT, PGD(1, 1), search_precision="fp16"),
     lambda net, images: evaluate(net, images, THREAT, PGD(1, 1, targeted=True)),
+    lambda net, images: evaluate(net, images, Threat("l2", 1, per="batch"), PGD(1, 1)),
+    lambda net, images: adversarial(net, images, THREAT, PGD(1, 1, targeted=True)),
+    lambda net, images: sweep(net, images, [THREAT, Threat("linf", "1/255")], [PGD(1, 1)] * 2),
+    lambda net, images: sweep(net, images, [THREAT], []),
+    lambda net, images: verified(net, images, Threat("l2", 1)),
+    lambda net, images: sanity(net, images, "snow"),
 ])
 def test_impossible_evaluations_are_refused(net, images, call):
     with pytest.raises(SettingsError):
@@ -130,9 +155,86 @@ def test_impossible_evaluations_are_refused(net, images, call):
     (PGD(20, "2/255", loss="cw", random_start=False), "PGD-20 (CW, no random start)"),
     (APGD(20, targets=3), "APGD-CE+T (20 steps, 3 targets)"), (APGD(20, targets=0), "APGD-CE (20 steps)"),
     (APGD(100, restarts=2, targets=1), "APGD-CE+T (100 steps, 1 target, 2 restarts)"), (AutoAttack(), "AutoAttack"),
+    (Square(), "Square (5000 queries)"),
 ])
 def test_attack_names(attack, name):
     assert attack_name(attack) == name
+
+
+@pytest.mark.parametrize("name", TIERS)
+def test_tiers_step_a_quarter_of_the_ball(name):
+    attack = tier(name, Threat("linf", "8/255"))
+    assert attack == tier(name, Threat("linf", "16/255")) or str(attack.step_size) == "2/255"
+    assert (attack is None) == (name == "clean")
+    with pytest.raises(SettingsError, match="pgd20"):
+        tier("pgd2", THREAT)
+
+
+# ---------------------------------------------------------------------------------------- growing eps, other networks
+
+LADDER = [Threat("linf", f"{n}/255") for n in (0, 18, 36, 45)]
+STEPS = [tier("pgd20", threat) for threat in LADDER]
+
+
+def test_a_sweep_never_rises_and_attacks_only_survivors(net, images, monkeypatch):
+    from lib.attacks import sweep as budgets
+
+    attacked, search = [], budgets.break_images
+
+    def counted(net, x, *args, **options):
+        attacked.append(len(x))
+        return search(net, x, *args, **options)
+
+    monkeypatch.setattr(budgets, "break_images", counted)
+    found = sweep(net, images, LADDER, STEPS)
+    robust = [out.table["robust"] for out in found]
+    assert all((later <= before).all() for before, later in zip(robust, robust[1:], strict=False))
+    assert attacked == [found[0].table["clean"].sum(), *(verdicts.sum() for verdicts in robust[:-1])]
+    assert robust[0].tolist() == found[0].table["clean"].tolist() and 0 < robust[-1].sum() < robust[1].sum()
+    alone = evaluate(net, images, LADDER[1], STEPS[1])
+    assert robust[1].tolist() == alone.table["robust"].tolist()
+    assert found[2].protocol["eps"] == "12/85" and found[2].protocol["swept"] == "0 6/85 12/85"
+
+
+@pytest.mark.parametrize("threat", [THREAT, Threat("l2", "4/5"), Threat("l1", 2), Threat("jpeg", 10)],
+                         ids=lambda threat: threat.norm)
+@pytest.mark.parametrize("make", [lambda t: tier("pgd20", t), lambda t: PGD(3, (t.eps or 1) / 2, restarts=2),
+                                  lambda t: APGD(8, targets=2)], ids=["pgd20", "PGD-3", "APGD"])
+def test_adversarial_images_break_what_the_search_breaks(net, images, threat, make):
+    if threat.perceptual and isinstance(make(threat), APGD):
+        pytest.skip("APGD searches balls of pixels")
+    some, attack = images.take(torch.arange(40)), make(threat)
+    moved = adversarial(net, some, threat, attack, seed_parts=("s",), batch_size=16)
+    own, searched = transferred(net, some, moved).table, evaluate(net, some, threat, attack, seed_parts=("s",)).table
+    assert own["robust"].tolist() == searched["robust"].tolist() and 0 < own["robust"].sum() < own["clean"].sum()
+    assert moved.shape == some.images.shape and moved.dtype == torch.float32 and 0 <= moved.min() <= moved.max() <= 1
+    assert ((moved - some.pixels()).flatten(1).abs().amax(1) > 0).all(), "what is classified wrongly is driven on too"
+    if not threat.perceptual:
+        assert (norm_of(moved - some.pixels(), threat.norm) <= float(threat.eps) * (1 + 1e-5)).all()
+
+
+def test_another_network_withstands_more_of_what_is_made_for_this_one(net, images):
+    with initialise_with("other network"):
+        other = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    for _ in range(60):
+        loss = F.cross_entropy(other(images.pixels()), images.labels)
+        for p, grad in zip(other.parameters(), torch.autograd.grad(loss, list(other.parameters())), strict=True):
+            p.data -= 0.5 * grad
+    threat = Threat("linf", "1/3")
+    attack = tier("pgd20", threat)
+    moved = adversarial(net, images, threat, attack)
+    there = transferred(other, images, moved)
+    assert there.accuracy("robust") > transferred(net, images, moved).accuracy("robust")
+    assert evaluate(other, images, threat, attack).accuracy("robust") < there.accuracy("robust") < there.accuracy()
+
+
+def test_what_bounds_verify_no_attack_breaks(net, images):
+    threat = Threat("linf", "2/255")
+    proven = verified(net, images, threat, batch_size=32)
+    both = evaluate(net, images, threat, tier("pgd20", threat)).beside(proven)
+    assert 0.1 < both.accuracy("verified") <= both.accuracy("robust") <= both.accuracy()
+    assert proven.protocol["attack"] == "interval bounds" and both.protocol["attack"] == "PGD-20"
+    assert verified(net, images, Threat("linf", 0)).accuracy("verified") == both.accuracy()
 
 
 # ------------------------------------------------------------------------------------------------------------- sanity
@@ -147,21 +249,41 @@ class Wrapped(nn.Module):
         return self.change(self.net, x)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", PIXEL_NORMS)
 def test_a_sound_network_passes(net, images, norm):
     assert sanity(net, images, norm) == []
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda net, x: net(x).softmax(1), "probabilities"),
-    (lambda net, x: net(x + 0.1 * torch.randn(x.shape, generator=NOISE)), "random"),
-    (lambda net, x: net(x).round() + 0 * x.sum(), "zero gradient"),
-    (lambda net, x: net(x.detach().gt(0.5).float()) + 0 * x.sum(), "survive"),
-    (lambda net, x: net(x) / 0, "not finite"),
-    (lambda net, x: net(x) + (x.sum((1, 2, 3)) * 0).sqrt()[:, None], "gradients are not finite"),
-])
-def test_networks_that_fool_attacks_are_noticed(net, images, change, words):
-    assert any(words in sentence for sentence in sanity(Wrapped(net, change), images))
+# What a network does to fool attacks, and a word of each sentence that it earns.
+FOOLS = {
+    "probabilities": (lambda net, x: net(x).softmax(1), ["probabilities"]),
+    "random": (lambda net, x: net(x + 0.1 * torch.randn(x.shape, generator=NOISE)), ["random"]),
+    "rounded logits": (lambda net, x: net(x).round() + 0 * x.sum(), ["zero gradient", "survive"]),
+    "rounded pixels": (lambda net, x: net((x.detach() * 16).round() / 16) + 0 * x.sum(), ["zero gradient", "survive"]),
+    "huge logits": (lambda net, x: 1e4 * net(x), ["zero gradient", "survive"]),
+    "far logits": (lambda net, x: net(x) + 1e6, ["lost to rounding"]),
+    "bf16": (lambda net, x: net(x).bfloat16(), ["lost to rounding"]),
+    "NaN logits": (lambda net, x: net(x) / 0, ["logits are not finite"]),
+    "NaN gradients": (lambda net, x: net(x) + (x.sum((1, 2, 3)) * 0).sqrt()[:, None],
+                      ["gradients are not finite", "survive"]),
+}
+
+
+@pytest.mark.parametrize("name", FOOLS)
+def test_networks_that_fool_attacks_earn_exactly_their_warnings(net, images, name):
+    change, words = FOOLS[name]
+    found = sanity(Wrapped(net, change), images)
+    assert len(found) == len(words) and all(word in said for word, said in zip(words, found, strict=True)), found
+
+
+@pytest.mark.parametrize("threat", [Threat("linf", "72/255"), Threat("l2", 2), Threat("l1", 8)], ids=lambda t: t.norm)
+def test_square_beats_an_attack_on_masked_gradients_and_not_a_sound_one(net, images, threat):
+    for change, beaten in ((lambda net, x: net(x), False), (FOOLS["huge logits"][0], True)):
+        subject = Wrapped(net, change)
+        robust = torch.tensor(evaluate(subject, images, threat, tier("pgd20", threat)).table["robust"])
+        said = beaten_by_square(subject, images, robust, threat)
+        assert ["images that the attack left standing" in sentence for sentence in said] == [True] * beaten
+        assert robust.any() or not beaten
 
 
 def test_pixels_outside_the_range_are_noticed(net, images, monkeypatch):

@@ -63,10 +63,10 @@ def test_a_bad_parameter_stops_a_notebook_before_any_work(name, place, monkeypat
 def test_a_notebook_that_fails_leaves_its_half_run_page(place):
     env = {k: v for k, v in place.items() if k != "base"}
     done = run("notebook", "stitching", "--profile", "test", "-p", "networks.normal.optimiser.lr=1.0e+12", **env)
-    assert done.returncode == 1 and "the loss of epoch 0 is" in done.stderr
+    assert done.returncode == 1 and "of epoch 0 is" in done.stderr
     folder = next((place["base"] / "results").glob("test+*")) / "stitching"
     card = json.loads((folder / "card.json").read_text())
-    assert card["status"] == "failed" and "the loss of epoch 0 is" in card["error"]
+    assert card["status"] == "failed" and "of epoch 0 is" in card["error"]
     assert "TrainingDiverged" in (folder / "notebook.html").read_text()
     assert not (folder / "claims.json").exists()
 

@@ -1,21 +1,28 @@
-"""Measuring a network image by image: clean and robust verdicts, their protocol, and checks that they mean it."""
+"""Measuring a network image by image: clean, robust and verified verdicts, and how they came about.
+
+Whether a robust accuracy can be trusted is looked into by lib/training/sanity.py.
+"""
 
 from __future__ import annotations
 
 import itertools
-import math
-from dataclasses import dataclass, field
-from fractions import Fraction
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.attacks import sweep as budgets
+from lib.attacks.perceptual import draw_each
+from lib.attacks.pgd import pgd
 from lib.attacks.search import break_images
+from lib.attacks.threat import ball_noise
 from lib.errors import need, unknown
 from lib.models.fold import folded
-from lib.threats import APGD, PGD, Attack, AutoAttack, Threat
+from lib.runtime import generator
+from lib.threats import APGD, PGD, Attack, AutoAttack, Square, Threat, tier
 from lib.values import plain
 
 if TYPE_CHECKING:
@@ -23,11 +30,17 @@ if TYPE_CHECKING:
 
     from lib.data.images import ImageSet
 
+VERDICTS = ("clean", "robust", "verified")
+PROTOCOL = ("data", "split", "images", "threat", "eps", "attack", "steps", "restarts", "precision", "search_precision",
+            "batchnorm", "attack_seed")
+
 
 def attack_name(attack: Attack) -> str:
-    """A short text for tables: PGD-20, FGSM, APGD-CE+T (20 steps, 3 targets), AutoAttack."""
+    """A short text for tables: PGD-20, FGSM, APGD-CE+T (20 steps, 3 targets), Square (5000 queries), AutoAttack."""
     if isinstance(attack, AutoAttack):
         return "AutoAttack"
+    if isinstance(attack, Square):
+        return f"Square ({attack.queries} queries)"
     details = []
     if isinstance(attack, APGD):
         name = "APGD-CE+T" if attack.targets else "APGD-CE"
@@ -39,42 +52,74 @@ def attack_name(attack: Attack) -> str:
         details += [attack.loss.upper()] * (attack.loss != "ce") + ["targeted"] * attack.targeted
         details += ["no random start"] * (name != "FGSM" and not attack.random_start)
     else:
-        raise unknown("attack", type(attack).__name__, ("PGD", "APGD", "AutoAttack"))
+        raise unknown("attack", type(attack).__name__, ("PGD", "APGD", "Square", "AutoAttack"))
     if attack.restarts > 1:
         details.append(f"{attack.restarts} restarts")
     return f"{name} ({', '.join(details)})" if details else name
+
+
+def columns(protocol: dict) -> dict:
+    """A protocol as columns of a table: `seed` is `attack_seed`, since tables have seeds of networks too."""
+    return {"attack_seed" if name == "seed" else name: value for name, value in protocol.items()}
 
 
 @dataclass
 class Outcomes:
     """Verdicts, one row per image, and how they came about.
 
-    table: columns index (position in the official split), label, clean and, after an attack, robust (bool). protocol:
-    plain values: data, split, images, threat, eps (as text), attack and its numbers, precision, batchnorm, seed.
-    Raises RuntimeError for an image that is robust but not clean: the clean image lies in every ball.
+    table: columns index (position in the official split), label, clean and, after an attack, robust (bool) and
+    broken_by (the part of the attack, "clean" for an image that is wrong without any, "" for one that stands), or,
+    after bounds, verified (bool). protocol: plain values: data, split, images, threat, eps (as text), attack and its
+    numbers, precision, batchnorm, seed. warnings: reasons to mistrust the numbers, one sentence each.
+
+    Raises RuntimeError for an image that is robust or verified but not clean (the clean image lies in every ball), or
+    verified but not robust: then the bounds or the attack are wrong.
     """
 
     table: pd.DataFrame
     protocol: dict = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        if "robust" in self.table and (self.table["robust"] & ~self.table["clean"]).any():
-            wrong = self.table["index"][self.table["robust"] & ~self.table["clean"]].tolist()
-            raise RuntimeError(f"images {wrong[:5]} count as robust but are classified wrongly without an attack")
+        for strong, weak, why in (("robust", "clean", "are classified wrongly without an attack"),
+                                  ("verified", "clean", "are classified wrongly without an attack"),
+                                  ("verified", "robust", "were broken by an attack")):
+            if strong in self.table and weak in self.table:
+                wrong = self.table["index"][self.table[strong] & ~self.table[weak]].tolist()
+                if wrong:
+                    raise RuntimeError(f"images {wrong[:5]} count as {strong} but {why}")
 
     def _column(self, which: str) -> pd.Series:
-        known = [name for name in ("clean", "robust") if name in self.table]
+        known = [name for name in VERDICTS if name in self.table]
         if which not in known:
             raise unknown("verdict", which, known)
         return self.table[which]
 
     def accuracy(self, which: str = "clean") -> float:
-        """The share of images that are `clean` (classified rightly) or `robust` (also under attack), in [0, 1]."""
+        """The share of images that are `clean` (classified rightly), `robust` (also under attack) or `verified`, in
+        [0, 1].
+        """
         return float(self._column(which).mean())
 
     def balanced_accuracy(self, which: str = "clean") -> float:
         """The mean over classes of the accuracy within each, in [0, 1]."""
         return float(self._column(which).groupby(self.table["label"]).mean().mean())
+
+    def row(self) -> dict:
+        """One row of a table: clean, robust, verified and their balanced twins, all protocol columns, warnings."""
+        found = [which for which in VERDICTS if which in self.table]
+        return {**{which: self.accuracy(which) for which in found},
+                **{f"balanced_{which}": self.balanced_accuracy(which) for which in found},
+                **dict.fromkeys(PROTOCOL), "attack": "clean", **columns(self.protocol),
+                "warnings": "; ".join(self.warnings)}
+
+    def beside(self, bounds: Outcomes) -> Outcomes:
+        """These outcomes with the verdicts `verified` of `bounds`, which must be about the same images."""
+        same = self.table["index"].tolist() == bounds.table["index"].tolist()
+        need(same, "bounds", bounds.protocol.get("data"), "about the same images in the same order")
+        table = self.table.assign(verified=bounds.table["verified"])
+        within = {name: bounds.protocol[name] for name in ("threat", "eps") if name in bounds.protocol}
+        return replace(self, table=table, protocol=within | self.protocol)
 
 
 def _device(net: nn.Module) -> torch.device:
@@ -85,7 +130,8 @@ def _logits(net: nn.Module, pixels: Tensor) -> Tensor:
     return net(pixels.contiguous(memory_format=torch.channels_last))
 
 
-def _ready(net: nn.Module, images: ImageSet, batch_size: int | None) -> tuple[nn.Module, ImageSet, int]:
+def ready(net: nn.Module, images: ImageSet, batch_size: int | None) -> tuple[nn.Module, ImageSet, int]:
+    """The network folded, the images where it lies, and the size of batches there (None: the device's usual one)."""
     need(batch_size is None or batch_size >= 1, "batch_size", batch_size, "a whole number of at least 1, or none")
     need(len(images) > 0, "number of images", len(images), "at least 1")
     device = _device(net)
@@ -93,80 +139,138 @@ def _ready(net: nn.Module, images: ImageSet, batch_size: int | None) -> tuple[nn
 
 
 @torch.no_grad()
-def _right(net: nn.Module, images: ImageSet, batch_size: int) -> Tensor:
-    positions = torch.arange(len(images), device=images.labels.device)
-    return torch.cat([_logits(net, images.pixels(part)).argmax(1) == images.labels[part]
-                      for part in positions.split(batch_size)])
+def _right(net: nn.Module, pixels: Callable[[Tensor], Tensor], labels: Tensor, batch_size: int) -> Tensor:
+    """Which of the images that `pixels` gives for positions are classified as `labels` [N] say: bool [N]."""
+    positions = torch.arange(len(labels), device=labels.device)
+    return torch.cat([_logits(net, pixels(part)).argmax(1) == labels[part] for part in positions.split(batch_size)])
+
+
+def attacked(threat: Threat, attack: Attack, seed_parts: tuple, search_precision: str) -> dict:
+    """What a protocol says of an attack."""
+    numbers = {name: value for name, value in plain(attack).items() if name != "type"}
+    return {"threat": threat.norm, "eps": str(threat.eps), "attack": attack_name(attack), **numbers,
+            "search_precision": search_precision, "seed": " ".join(str(part) for part in seed_parts)}
+
+
+def _outcomes(images: ImageSet, more: dict, **verdicts) -> Outcomes:
+    import pandas as pd
+
+    protocol = {"data": images.name, "split": images.split, "images": len(images), "precision": "fp32",
+                "batchnorm": "eval", **more}
+    table = {"index": images.indices, "label": images.labels, **verdicts}
+    table = {name: values.cpu().numpy() if isinstance(values, Tensor) else values for name, values in table.items()}
+    return Outcomes(pd.DataFrame(table), protocol)
 
 
 def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, attack: Attack | None = None, *,
-             seed_parts: tuple = (), batch_size: int | None = None, search_precision: str = "fp32") -> Outcomes:
+             seed_parts: tuple = (), batch_size: int | None = None, search_precision: str = "fp32",
+             work: Path | None = None) -> Outcomes:
     """Clean and, with `threat` and `attack`, robust verdicts of `net` (in eval mode, fp32) for every image of the set.
 
     An image is robust when it is classified rightly and the attack finds no misclassified image within the threat;
     only images that are cleanly right are attacked. `seed_parts` seed the attack's random starts (the key of the
     network is no good part: networks are compared on the same starts). `search_precision` bf16 looks for candidates in
-    bf16 and confirms each in fp32. Works where the network lies and leaves it as it was. Raises SettingsError for a
-    threat without an attack or the other way round, an empty set, or what `break_images` refuses.
+    bf16 and confirms each in fp32. `work`: a folder where a search that is killed leaves what it has found, and goes on
+    when it is called again. Works where the network lies and leaves it as it was. Raises SettingsError for a threat
+    without an attack or the other way round, an empty set, or what `break_images` refuses.
     """
-    import pandas as pd
-
     paired = (threat is None) == (attack is None)
     need(paired, "attack", attack and attack_name(attack), "given exactly when a threat is")
-    net, images, batch_size = _ready(net, images, batch_size)
-    clean = _right(net, images, batch_size)
-    table = {"index": images.indices.cpu().numpy(), "label": images.labels.cpu().numpy(), "clean": clean.cpu().numpy()}
-    protocol = {"data": images.name, "split": images.split, "images": len(images), "precision": "fp32",
-                "batchnorm": "eval"}
-    if attack is not None:
-        right = clean.nonzero().squeeze(1)
-        broken, _ = break_images(net, images.pixels(right), images.labels[right], threat, attack, images.indices[right],
-                                 seed_parts, batch_size=batch_size, precision=search_precision)
-        robust = clean.clone()
-        robust[right] = ~broken
-        table["robust"] = robust.cpu().numpy()
-        numbers = {name: value for name, value in plain(attack).items() if name != "type"}
-        protocol |= {"threat": threat.norm, "eps": str(threat.eps), "attack": attack_name(attack), **numbers,
-                     "search_precision": search_precision, "seed": " ".join(str(part) for part in seed_parts)}
-    return Outcomes(pd.DataFrame(table), protocol)
+    net, images, batch_size = ready(net, images, batch_size)
+    clean = _right(net, images.pixels, images.labels, batch_size)
+    if attack is None:
+        return _outcomes(images, {}, clean=clean)
+    right = clean.nonzero().squeeze(1)
+    found = break_images(net, images.pixels(right), images.labels[right], threat, attack, images.indices[right],
+                         seed_parts, batch_size=batch_size, precision=search_precision, work=work, keep_images=False)
+    robust, broken_by = clean.clone(), ["clean"] * len(images)
+    robust[right] = ~found.broken
+    for position, part in zip(right.tolist(), found.broken_by, strict=True):
+        broken_by[position] = part
+    protocol = attacked(threat, attack, seed_parts, search_precision)
+    return _outcomes(images, protocol, clean=clean, robust=robust, broken_by=broken_by)
 
 
-def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, count: int = 128,
-           batch_size: int | None = None) -> list[str]:
-    """Reasons to mistrust a robust accuracy, one sentence each; an empty list is a pass. Looks at the first `count`
-    images.
+def sweep(net: nn.Module, images: ImageSet, threats: Sequence[Threat], attacks: Sequence[Attack], *,
+          seed_parts: tuple = (), batch_size: int | None = None, search_precision: str = "fp32") -> list[Outcomes]:
+    """Outcomes for each of the threats, which have one norm and growing eps; `attacks` are paired with them.
 
-    Checked: pixels in [0, 1]; the same logits twice; logits that are finite and no probabilities; input gradients of
-    the cross-entropy that are finite and not zero; and that almost nothing (2 %) survives PGD-40 in a ball that holds
-    plain grey for every image: 0.5 in linf, 0.5 times the root of the number of pixels and channels in l2.
+    An example found at a small eps counts at every larger one and its image is not attacked again, so robust accuracy
+    never rises with eps. The protocol names in `swept` all eps tried up to the row's own. Raises SettingsError as
+    lib.attacks.sweep and `evaluate` do.
     """
-    net, images, batch_size = _ready(net, images, batch_size)
-    images = images.take(torch.arange(min(count, len(images)), device=images.labels.device))
-    x, y = images.pixels().contiguous(memory_format=torch.channels_last), images.labels
-    found = []
-    if x.min() < 0 or x.max() > 1:
-        found.append(f"pixels range from {x.min():.3g} to {x.max():.3g}, outside [0, 1]")
-    with torch.no_grad():
-        first, second = net(x).float(), net(x).float()
-    if not first.isfinite().all():
-        return [*found, "some logits are not finite numbers"]
-    if (first - second).abs().max() > 1e-4 * first.abs().max():
-        found.append("the network gives different logits for the same images: its defence is random")
-    if first.min() >= 0 and (first.sum(1) - 1).abs().max() < 1e-4:
-        found.append("the outputs are probabilities; attacks need logits")
-    leaf = x.detach().requires_grad_()
-    grad, = torch.autograd.grad(F.cross_entropy(net(leaf).float(), y, reduction="sum"), leaf)
-    if not grad.isfinite().all():
-        found.append("some input gradients are not finite numbers")
-    zero = int((grad.flatten(1) == 0).all(1).sum())
-    if zero:
-        found.append(f"{zero} of {len(x)} images have a zero gradient: gradient attacks may fail without robustness")
-    huge = Threat(norm, Fraction(1, 2) * (math.isqrt(x[0].numel()) + 1 if norm == "l2" else 1))
-    right = first.argmax(1) == y
-    broken, _ = break_images(net, x[right], y[right], huge, PGD(40, huge.eps / 10), images.indices[right], ("sanity",),
-                             batch_size=batch_size)
-    survive = int((~broken).sum())
-    if survive > 0.02 * len(x):
-        found.append(f"{survive} of {len(x)} images survive PGD at {norm} eps {float(huge.eps):g}, "
-                     "where every image can become grey")
-    return found
+    net, images, batch_size = ready(net, images, batch_size)
+    clean = _right(net, images.pixels, images.labels, batch_size)
+    right = clean.nonzero().squeeze(1)
+    broken = budgets.sweep(net, images.pixels(right), images.labels[right], threats, attacks, images.indices[right],
+                           seed_parts, batch_size=batch_size, precision=search_precision)
+    out = []
+    for threat, attack, hit in zip(threats, attacks, broken, strict=True):
+        robust = clean.clone()
+        robust[right] = ~hit
+        swept = " ".join(str(t.eps) for t in threats[:len(out) + 1])
+        protocol = attacked(threat, attack, seed_parts, search_precision)
+        out.append(_outcomes(images, {**protocol, "swept": swept}, clean=clean, robust=robust))
+    return out
+
+
+def verified(net: nn.Module, images: ImageSet, threat: Threat, *, batch_size: int | None = None) -> Outcomes:
+    """Clean verdicts and those that interval bounds prove for the whole ball (lib/models/bounds.py; fp32, eval mode).
+
+    Raises SettingsError unless the threat is linf within [0, 1], or for a network that the bounds do not cover.
+    """
+    from lib.models import bounds
+
+    need(threat.norm == "linf" and threat.box, "threat.norm", threat.norm, "linf within [0, 1] for interval bounds")
+    net, images, batch_size = ready(net, images, batch_size)
+    clean = _right(net, images.pixels, images.labels, batch_size)
+    positions = torch.arange(len(images), device=clean.device).split(batch_size)
+    proven = torch.cat([bounds.verified(net, images.pixels(part), images.labels[part], threat.eps)
+                        for part in positions])
+    protocol = {"threat": threat.norm, "eps": str(threat.eps), "attack": "interval bounds"}
+    return _outcomes(images, protocol, clean=clean, verified=proven)
+
+
+def adversarial(net: nn.Module, images: ImageSet, threat: Threat, attack: Attack, *, seed_parts: tuple = (),
+                batch_size: int | None = None, search_precision: str = "fp32") -> Tensor:
+    """What `attack` makes of every image of the set against `net`: float32 [N, C, H, W] within `threat`.
+
+    A search stops at the first misclassified image, at the very border of its class, which hardly fools another
+    network. So each image is the last iterate of one PGD run that does not stop: the attack's own first run, or, for
+    an attack that is not PGD, that of the tier pgd20. Where the network withstands it and the search of `evaluate`
+    finds an example, this one is taken instead. Images that are classified wrongly as they are go through the run too.
+    """
+    net, images, batch_size = ready(net, images, batch_size)
+    need(not getattr(attack, "targeted", False), "attack.targeted", True, "false: images have no classes to aim at")
+    run = replace(attack, restarts=1) if isinstance(attack, PGD) else tier("pgd20", threat)
+    positions = torch.arange(len(images), device=images.labels.device)
+    made = torch.cat([_last_iterates(net, images.take(part), threat, run, seed_parts, search_precision)
+                      for part in positions.split(batch_size)])
+    withstood = (_right(net, images.pixels, images.labels, batch_size)
+                 & _right(net, made.__getitem__, images.labels, batch_size)).nonzero().squeeze(1)
+    found = break_images(net, images.pixels(withstood), images.labels[withstood], threat, attack,
+                         images.indices[withstood], seed_parts, batch_size=batch_size, precision=search_precision)
+    made[withstood[found.broken]] = found.adversarial[found.broken]
+    return made
+
+
+def _last_iterates(net: nn.Module, images: ImageSet, threat: Threat, run: PGD, seed_parts: tuple,
+                   precision: str) -> Tensor:
+    """The last iterates of a PGD run from the starts of a search's first restart, [B, C, H, W]."""
+    x, y = images.pixels(), images.labels
+    own = [generator(*seed_parts, "pgd", 0, index) for index in images.indices.tolist()]
+    if threat.perceptual:
+        noise = draw_each(threat, x.shape, own)
+    else:
+        noise = torch.cat([ball_noise(threat.norm, (1, *x.shape[1:]), g) for g in own]) if run.random_start else None
+    return pgd(net, x.contiguous(memory_format=torch.channels_last), y, threat, run, noise=noise, precision=precision)
+
+
+def transferred(net: nn.Module, images: ImageSet, moved: Tensor, *, batch_size: int | None = None) -> Outcomes:
+    """Verdicts of `net` on images of another origin: robust is what is classified rightly both as it is and as `moved`
+    [N, C, H, W] in [0, 1], whatever the network they were made for.
+    """
+    net, images, batch_size = ready(net, images, batch_size)
+    clean = _right(net, images.pixels, images.labels, batch_size)
+    moved = moved.to(images.labels.device)
+    return _outcomes(images, {}, clean=clean, robust=clean & _right(net, moved.__getitem__, images.labels, batch_size))

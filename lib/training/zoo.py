@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from lib.data import ImageSet, load
-from lib.errors import SettingsError
+from lib.errors import SettingsError, need
 from lib.models import build, memory_format
 from lib.recipe import Recipe, outcome_key
 from lib.runtime import provenance
 from lib.store import Store, write_atomic
-from lib.threats import Attack, Threat
-from lib.training import price
+from lib.threats import PIXEL_NORMS, Attack, Threat
+from lib.training import evaluation, price
 from lib.training.evaluation import Outcomes, attack_name, evaluate
 from lib.training.loop import fit
-from lib.values import plain
+from lib.training.sanity import beaten_by_square, sanity
+from lib.values import digest, plain
+
+SEED = ("evaluation",)  # of every attack: networks are compared on the same starts
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Zoo:
         self.store, self.device, self.allowed = store, torch.device(device), allowed
         self.trained_here: list[str] = []
         self._images: dict[tuple, ImageSet] = {}
+        self._doubts: dict[tuple, list[str]] = {}
 
     def images(self, data, split: str) -> ImageSet:
         """The images of a split on the zoo's device, read once."""
@@ -111,27 +116,112 @@ class Zoo:
         }
 
     def outcomes(self, recipe: Recipe, threat: Threat | None = None, attack: Attack | None = None) -> Outcomes:
-        """Per-image outcomes on the recipe's test images: clean, and robust if an attack is given; from the store
-        if they were measured before."""
-        key = outcome_key(recipe, threat, attack)
+        """Per-image outcomes on the recipe's test images: clean, and robust if an attack is given, with what speaks
+        against them; from the store if they were measured before. A search that was killed goes on where it was.
+        """
+
+        def make(work: Path) -> Outcomes:
+            net, images = self.obtain(recipe).net, self.images(recipe.data, "test")
+            return evaluate(net, images, threat, attack, seed_parts=SEED, search_precision=recipe.precision, work=work)
+
+        def look(work: Path) -> dict:
+            robust = torch.tensor(found.table["robust"].to_numpy())
+            net, images = self.obtain(recipe).net, self.images(recipe.data, "test")
+            return {"warnings": self.doubts(recipe, threat) + beaten_by_square(net, images, robust, threat),
+                    "network": recipe.key, "what": f"checks of {name} of {recipe.describe()}"}
+
+        key, name = outcome_key(recipe, threat, attack), attack_name(attack) if attack else "clean"
+        found = self._outcomes("outcomes", key, recipe, name, make, like=price.like_outcomes(recipe, threat, attack))
+        if attack is not None:
+            found.warnings = self.store.obtain("sanity", key, look).meta["warnings"]
+        return found
+
+    def _outcomes(self, kind: str, key: str, recipe: Recipe, name: str, make: Callable[[Path], Outcomes],
+                  **noted) -> Outcomes:
+        """The stored outcomes of a network, made if they are missing: `make(folder)` gives them."""
+
+        def made(work: Path) -> dict:
+            started = time.monotonic()
+            found = make(work)
+            write_atomic(work / "table.csv", found.table.to_csv(index=False))
+            return {"protocol": found.protocol, "warnings": found.warnings, "network": recipe.key,
+                    "seconds": time.monotonic() - started, "what": f"{name} of {recipe.describe()}", **noted,
+                    **provenance(self.device)}
+
+        entry = self.store.obtain(kind, key, made)
+        table = entry.table()
+        if "broken_by" in table:
+            table["broken_by"] = table["broken_by"].fillna("")
+        return Outcomes(table, entry.meta["protocol"], entry.meta.get("warnings", []))
+
+    def doubts(self, recipe: Recipe, threat: Threat) -> list[str]:
+        """What speaks against gradient attacks on the network, looked for once per process and norm."""
+        norm = threat.norm if threat.norm in PIXEL_NORMS else "linf"  # the network's gradients, not the threat's
+        key = recipe.key, recipe.data, norm
+        if key not in self._doubts:
+            self._doubts[key] = sanity(self.obtain(recipe).net, self.images(recipe.data, "test"), norm)
+        return list(self._doubts[key])
+
+    def verified(self, recipe: Recipe, threat: Threat) -> Outcomes:
+        """Per-image outcomes on the recipe's test images: clean, and verified by interval bounds for the whole ball."""
+
+        def make(work: Path) -> Outcomes:
+            return evaluation.verified(self.obtain(recipe).net, self.images(recipe.data, "test"), threat)
+
+        return self._outcomes("verified", outcome_key(recipe, threat, None), recipe, "interval bounds", make)
+
+    def sweep(self, recipe: Recipe, threats: Sequence[Threat], attacks: Sequence[Attack]) -> list[Outcomes]:
+        """Outcomes on the recipe's test images at growing eps, each paired with its attack; see evaluation.sweep."""
+        import pandas as pd
+
+        need(len(attacks) == len(threats) > 0, "number of attacks", len(attacks), "one for each of the threats")
+        def make(work: Path) -> dict:
+            rows = evaluation.sweep(self.obtain(recipe).net, self.images(recipe.data, "test"), threats, attacks,
+                                    seed_parts=SEED, search_precision=recipe.precision)
+            tables = pd.concat([row.table for row in rows], keys=range(len(rows)), names=["step", None])
+            write_atomic(work / "table.csv", tables.reset_index("step").to_csv(index=False))
+            return {"protocols": [row.protocol for row in rows], "warnings": self.doubts(recipe, threats[0]),
+                    "network": recipe.key, "what": f"{len(rows)} eps of {recipe.describe()}"}
+
+        key = digest([outcome_key(recipe, *pair) for pair in zip(threats, attacks, strict=True)])
+        entry = self.store.obtain("sweep", key, make)
+        steps = entry.table().groupby("step")
+        return [Outcomes(steps.get_group(n).drop(columns="step").reset_index(drop=True), protocol,
+                         entry.meta["warnings"]) for n, protocol in enumerate(entry.meta["protocols"])]
+
+    def adversarial(self, recipe: Recipe, threat: Threat, attack: Attack, split: str = "test") -> torch.Tensor:
+        """What the attack makes of every image of a split of the recipe's data, against its network: float32
+        [N, C, H, W] in the order of `images(recipe.data, split)`, on the zoo's device; see evaluation.adversarial.
+        """
+        from safetensors.torch import save_file
 
         def make(work: Path) -> dict:
-            started = time.monotonic()
-            found = evaluate(
-                self.obtain(recipe).net,
-                self.images(recipe.data, "test"),
-                threat,
-                attack,
-                seed_parts=("evaluation",),
-                search_precision=recipe.precision,
-            )
-            write_atomic(work / "table.csv", found.table.to_csv(index=False))
-            return {
-                "protocol": found.protocol,
-                "network": recipe.key,
-                "seconds": time.monotonic() - started,
-                "what": f"{attack_name(attack) if attack else 'clean'} of {recipe.describe()}",
-            }
+            found = evaluation.adversarial(self.obtain(recipe).net, self.images(recipe.data, split), threat, attack,
+                                           seed_parts=SEED, search_precision=recipe.precision)
+            save_file({"images": found.cpu().contiguous()}, work / "data.safetensors")
+            return {"network": recipe.key, "what": f"{attack_name(attack)} images ({split}) of {recipe.describe()}"}
 
-        entry = self.store.obtain("outcomes", key, make)
-        return Outcomes(entry.table(), entry.meta["protocol"])
+        key = digest([split, outcome_key(recipe, threat, attack)])
+        return self.store.obtain("adversarial", key, make).tensors()["images"].to(self.device)
+
+    def transfer(self, source: Recipe, target: Recipe, threat: Threat, attack: Attack) -> Outcomes:
+        """Per-image outcomes of the network `target` on the `adversarial` test images of the network `source`: robust
+        is what it classifies rightly both as it is and as the attack on the source has moved it; source_robust is the
+        same for the source. Warnings are those about the source.
+
+        A network to itself has the verdicts of `outcomes`. Raises SettingsError for networks of different data sets.
+        """
+        same = source.data.name == target.data.name
+        need(same, "target data", target.data.name, f"{source.data.name}, the data set of the source")
+
+        def make(work: Path) -> Outcomes:
+            images, moved = self.images(source.data, "test"), self.adversarial(source, threat, attack)
+            found = evaluation.transferred(self.obtain(target).net, images, moved)
+            theirs = evaluation.transferred(self.obtain(source).net, images, moved)
+            found.table["source_robust"] = theirs.table["robust"]
+            found.protocol |= evaluation.attacked(threat, attack, SEED, source.precision) | {"source": source.key}
+            found.warnings = self.doubts(source, threat)
+            return found
+
+        key = digest([target.key, outcome_key(source, threat, attack)])
+        return self._outcomes("transfer", key, target, f"{attack_name(attack)} images of {source.key} on", make)

@@ -1,0 +1,96 @@
+"""Reasons to mistrust a robust accuracy, one sentence each: cheap checks of a network and of the attack on it."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.attacks.search import break_images
+from lib.errors import unknown
+from lib.threats import PGD, PIXEL_NORMS, Square, Threat
+from lib.training.evaluation import ready
+
+if TYPE_CHECKING:
+    from lib.data.images import ImageSet
+
+COUNT = 128  # images that are looked at
+SURVIVORS, QUERIES = 32, 200  # images that Square is tried on, and for how long
+
+
+def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: int | None = None) -> list[str]:
+    """What speaks against gradient attacks on `net`, looked for on the first 128 images; an empty list is a pass.
+
+    Checked: pixels in [0, 1]; the same logits twice; logits that are finite, no probabilities, and not so far from zero
+    that their differences are lost to rounding; input gradients of the cross-entropy that are finite and not zero; and
+    that almost nothing (2 %) survives PGD-40 in a ball that holds plain grey for every image: eps 0.5 in linf, 0.5
+    times the root of the number of pixels and channels in l2, 0.5 times that number in l1.
+    """
+    if norm not in PIXEL_NORMS:
+        raise unknown("norm of pixels", norm, PIXEL_NORMS)
+    net, images, batch_size = ready(net, images, batch_size)
+    images = images.take(slice(0, COUNT))
+    x, y = images.pixels().contiguous(memory_format=torch.channels_last), images.labels
+    found = []
+    if x.min() < 0 or x.max() > 1:
+        found.append(f"pixels range from {x.min():.3g} to {x.max():.3g}, outside [0, 1]")
+    with torch.no_grad():
+        first, second = net(x), net(x)
+    if not first.isfinite().all():
+        return [*found, "some logits are not finite numbers"]
+    found += _of_logits(first, second)
+    leaf = x.detach().requires_grad_()
+    grad, = torch.autograd.grad(F.cross_entropy(net(leaf).float(), y, reduction="sum"), leaf)
+    if not grad.isfinite().all():
+        found.append("some input gradients are not finite numbers")
+    zero = int((grad.flatten(1) == 0).all(1).sum())
+    if zero:
+        found.append(f"{zero} of {len(x)} images have a zero gradient: gradient attacks may fail without robustness")
+    numbers = x[0].numel()
+    huge = Threat(norm, Fraction(1, 2) * {"linf": 1, "l2": math.isqrt(numbers) + 1, "l1": numbers}[norm])
+    right = first.argmax(1) == y
+    hit = break_images(net, x[right], y[right], huge, PGD(40, huge.eps / 10), images.indices[right], ("sanity",),
+                       batch_size=batch_size, keep_images=False).broken
+    survive = int((~hit).sum())
+    if survive > 0.02 * len(x):
+        found.append(f"{survive} of {len(x)} images survive PGD at {norm} eps {float(huge.eps):g}, "
+                     "where every image can become grey")
+    return found
+
+
+def _of_logits(first: Tensor, second: Tensor) -> list[str]:
+    """What speaks against a network that gave these logits [B, K] for the same images."""
+    found = []
+    if (first - second).abs().max() > 1e-4 * first.abs().max():
+        found.append("the network gives different logits for the same images: its defence is random")
+    if first.min() >= 0 and (first.sum(1) - 1).abs().max() < 1e-4:
+        found.append("the outputs are probabilities, and attacks need logits")
+    rounding = torch.finfo(first.dtype).eps * first.abs().amax(1)
+    coarse = int((rounding > 1e-4 * (first.amax(1) - first.amin(1))).sum())
+    if coarse:
+        found.append(f"the logits of {coarse} of {len(first)} images are so far from zero, or so coarse, that their "
+                     "differences are lost to rounding")
+    return found
+
+
+def beaten_by_square(net: nn.Module, images: ImageSet, robust: Tensor, threat: Threat, *,
+                     batch_size: int | None = None) -> list[str]:
+    """A sentence if 200 queries of Square, which needs no gradient, break images that an attack left standing (`robust`
+    [N] bool): 3 or more, and over 5 % of the first 32. Then the attack's gradients mislead it. Of fewer than 8 such
+    images nothing is said: there is hardly any robustness to mistrust.
+    """
+    left = robust.nonzero().squeeze(1)[:SURVIVORS]
+    if len(left) < 8 or threat.perceptual or not threat.box or threat.eps == 0:
+        return []
+    net, images, batch_size = ready(net, images.take(left), batch_size)
+    hit = break_images(net, images.pixels(), images.labels, threat, Square(QUERIES), images.indices, ("sanity",),
+                       batch_size=batch_size, keep_images=False).broken
+    fallen = int(hit.sum())
+    if fallen < 3 or fallen <= 0.05 * len(left):
+        return []
+    return [f"{QUERIES} queries of Square break {fallen} of {len(left)} images that the attack left standing: it is "
+            "too weak for this network, or its gradients mislead it"]

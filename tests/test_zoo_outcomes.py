@@ -1,0 +1,224 @@
+"""What the zoo measures and keeps: outcomes that go on after a kill, warnings, tables, transfer, sweeps, bounds."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from lib.architectures import CNN
+from lib.attacks.notes import Notes
+from lib.errors import SettingsError
+from lib.objectives import Adversarial
+from lib.plan.pool import Member
+from lib.recipe import Data, Optimiser, Recipe, Schedule, outcome_key
+from lib.runtime import ROOT
+from lib.store import Store
+from lib.study import Study
+from lib.threats import APGD, PGD, Threat, tier
+from lib.training import evaluation, tables, zoo
+from lib.training.evaluation import PROTOCOL, evaluate
+from lib.training.tables import table
+from lib.training.zoo import SEED, Zoo
+
+THREAT = Threat("linf", "0.1")
+ATTACK = tier("pgd20", THREAT)
+NORMAL = Recipe(Data("digits", train=512, test=100), CNN(16, 2), epochs=5, batch_size=64,
+                optimiser=Optimiser(lr=0.05), schedule=Schedule("onecycle"))
+OTHER = replace(NORMAL, seed=1)
+ROBUST = replace(NORMAL, objective=Adversarial(THREAT, PGD(5, "0.03")), epochs=8)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    torch.set_num_threads(1)
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def box(root):
+    return Zoo(Store(root))
+
+
+def verdicts(out):
+    return out.table["robust"].tolist()
+
+
+def test_outcomes_are_those_of_an_evaluation_and_come_back_from_the_store(box, root, monkeypatch):
+    made = box.outcomes(ROBUST, THREAT, ATTACK)
+    direct = evaluate(box.obtain(ROBUST).net, box.images(ROBUST.data, "test"), THREAT, ATTACK, seed_parts=SEED)
+    assert 0.2 < made.accuracy("robust") < made.accuracy() and made.protocol == direct.protocol
+    monkeypatch.setattr(zoo, "evaluate", None)
+    monkeypatch.setattr(zoo, "sanity", None)
+    monkeypatch.setattr(zoo, "beaten_by_square", None)
+    again = Zoo(Store(root)).outcomes(ROBUST, THREAT, ATTACK)
+    pd.testing.assert_frame_equal(again.table, direct.table)
+    assert again.warnings == made.warnings
+
+
+def test_square_tells_when_an_attack_is_too_weak_for_a_network(box):
+    """The network withstands PGD on half of the images, stronger attacks on three of ten."""
+    weak, strong = (box.outcomes(ROBUST, THREAT, attack) for attack in (ATTACK, APGD(20, targets=3)))
+    assert strong.accuracy("robust") < weak.accuracy("robust") - 0.05
+    assert len(weak.warnings) == 1 and "Square break" in weak.warnings[0] and strong.warnings == []
+
+
+def test_warnings_stand_with_the_outcomes_and_are_looked_for_once(root, tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(zoo, "sanity", lambda *args: looked.append("sanity") or ["the network is odd"])
+    monkeypatch.setattr(zoo, "beaten_by_square", lambda *args: looked.append("square") or ["Square wins"])
+    fresh = Zoo(Store(tmp_path))
+    untrained = replace(NORMAL, epochs=0)
+    for attack in (PGD(1, "0.1"), PGD(2, "0.1"), PGD(2, "0.1")):
+        assert fresh.outcomes(untrained, THREAT, attack).warnings == ["the network is odd", "Square wins"]
+    assert sorted(looked) == ["sanity", "square", "square"], "networks once, attacks each, nothing on a replay"
+    assert fresh.outcomes(untrained).warnings == [], "clean verdicts rest on no attack"
+    rows = table(Zoo(Store(tmp_path)), [untrained], THREAT, [PGD(1, "0.1")])
+    assert rows["warnings"].tolist() == ["the network is odd; Square wins"]
+
+
+def test_outcomes_of_an_older_store_are_checked_when_they_are_read(box, tmp_path):
+    """A store from before there were checks: its verdicts stay, and what speaks against them is found."""
+    store, recipe, attack = Store(tmp_path), replace(NORMAL, epochs=0), PGD(1, "0.1")
+    first = Zoo(store).outcomes(recipe, THREAT, attack)
+    store.set_aside("sanity", outcome_key(recipe, THREAT, attack), "older")
+    entry = store.load("outcomes", outcome_key(recipe, THREAT, attack))
+    assert Zoo(store).outcomes(recipe, THREAT, attack).warnings == first.warnings
+    assert store.load("outcomes", entry.key).meta == entry.meta and store.has("sanity", entry.key)
+
+
+KILLED = """
+import sys
+from lib.attacks.notes import Notes
+import tests.test_zoo_outcomes as t
+save, count = Notes.save, []
+def note(self, *args):
+    save(self, *args)
+    count.append(1)
+    if len(count) == 2:
+        print("noted", flush=True)
+        sys.stdin.read()
+Notes.save = note
+t.Zoo(t.Store(sys.argv[1])).outcomes(t.ROBUST, t.THREAT, t.FOUR_STAGES)
+"""
+FOUR_STAGES = APGD(10, targets=3)
+
+
+def test_a_killed_search_goes_on_with_the_verdicts_of_an_uninterrupted_one(root, box, monkeypatch):
+    net, images = box.obtain(ROBUST).net, box.images(ROBUST.data, "test")
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(root)], cwd=ROOT, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, text=True,
+                             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    try:
+        assert child.stdout.readline() == "noted\n"
+    finally:
+        child.kill()
+        child.communicate()
+    key, searched, add = outcome_key(ROBUST, THREAT, FOUR_STAGES), [], Notes.add
+    assert list(box.store.workdir("outcomes", key).glob("checkpoint*"))
+    monkeypatch.setattr(zoo, "sanity", lambda *args: [])
+    monkeypatch.setattr(zoo, "beaten_by_square", lambda *args: [])
+    with monkeypatch.context() as counting:
+        counting.setattr(Notes, "add", lambda self, rows, *args: searched.append(rows) or add(self, rows, *args))
+        resumed = box.outcomes(ROBUST, THREAT, FOUR_STAGES)
+    assert len(searched) == 2, "two of four stages were left"
+    whole = evaluate(net, images, THREAT, FOUR_STAGES, seed_parts=SEED)
+    pd.testing.assert_frame_equal(resumed.table, whole.table)
+    assert not list(box.store.folder("outcomes", key).glob("checkpoint*"))
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def test_a_table_has_a_row_for_each_network_and_attack_with_all_of_its_protocol(box):
+    members = [Member("N", 0, NORMAL), Member("R", 3, ROBUST)]
+    rows = table(box, members, THREAT, ["clean", "pgd20", APGD(3, targets=2)], verified=True)
+    assert rows["kind"].tolist() == ["N"] * 3 + ["R"] * 3 and rows["seed"].tolist() == [0] * 3 + [3] * 3
+    assert rows["attack"].tolist() == ["clean", "PGD-20", "APGD-CE+T (3 steps, 2 targets)"] * 2
+    assert rows["network"].tolist() == [NORMAL.key] * 3 + [ROBUST.key] * 3
+    assert {*PROTOCOL, "balanced_clean", "balanced_robust", "balanced_verified"} <= set(rows.columns)
+    attacked = rows[rows["attack"] != "clean"]
+    assert attacked[list(PROTOCOL)].notna().all(axis=None) and (attacked["eps"] == "1/10").all()
+    found = box.outcomes(ROBUST, THREAT, ATTACK)
+    assert rows["robust"][4] == found.accuracy("robust")
+    assert rows["balanced_robust"][4] == found.balanced_accuracy("robust")
+    assert (attacked["verified"] <= attacked["robust"]).all() and rows.columns[-1] == "warnings"
+
+
+def test_a_table_takes_bare_recipes_and_refuses_unknown_tiers_before_any_work(box, monkeypatch):
+    assert table(box, [OTHER], THREAT, ["clean"])["seed"].tolist() == [1]
+    monkeypatch.setattr(tables, "Progress", None)
+    with pytest.raises(SettingsError, match="did you mean 'pgd20'"):
+        table(box, [NORMAL], THREAT, ["pgd2"])
+
+
+def test_a_saved_table_says_its_warnings_below_it(tmp_path):
+    said = []
+    frame = pd.DataFrame({"warnings": ["3 of 9 images survive; Square wins", "", "5 of 9 images survive"]})
+    assert Study.table(SimpleNamespace(folder=tmp_path, warn=said.extend), "cells", frame) is frame
+    assert said == ["3 of 9 images survive (2 of 3 rows of the table cells)",
+                    "Square wins (1 of 3 rows of the table cells)"]
+    assert (tmp_path / "tables" / "cells.csv").exists()
+
+
+# --------------------------------------------------------------------------------------------------- transfer, sweeps
+
+
+@pytest.mark.parametrize("attack", [ATTACK, PGD(5, "0.05", restarts=2), APGD(5, targets=2)],
+                         ids=evaluation.attack_name)
+def test_transfer_of_a_network_to_itself_gives_its_own_verdicts(box, attack):
+    own = box.transfer(ROBUST, ROBUST, THREAT, attack)
+    assert verdicts(own) == verdicts(box.outcomes(ROBUST, THREAT, attack)) == own.table["source_robust"].tolist()
+    assert own.protocol["source"] == ROBUST.key and own.protocol["attack"] == evaluation.attack_name(attack)
+
+
+def test_transfer_to_another_network_is_the_weaker_attack(box):
+    there = box.transfer(NORMAL, OTHER, THREAT, ATTACK)
+    own = box.outcomes(OTHER, THREAT, ATTACK)
+    assert own.accuracy("robust") < there.accuracy("robust") < there.accuracy() == own.accuracy()
+    assert there.table["source_robust"].tolist() == verdicts(box.outcomes(NORMAL, THREAT, ATTACK))
+
+
+def test_adversarial_images_are_made_once_for_all_that_use_them(box, root, monkeypatch):
+    moved = box.adversarial(NORMAL, THREAT, ATTACK)
+    images = box.images(NORMAL.data, "test")
+    assert moved.dtype == torch.float32 and moved.shape == images.images.shape
+    assert (moved - images.pixels()).abs().max() <= 0.1 + 1e-6
+    monkeypatch.setattr(evaluation, "adversarial", None)
+    again = Zoo(Store(root))
+    assert torch.equal(again.adversarial(NORMAL, THREAT, ATTACK), moved)
+    again.transfer(NORMAL, ROBUST, THREAT, ATTACK)
+    with pytest.raises(TypeError):
+        again.adversarial(NORMAL, THREAT, ATTACK, "train")
+
+
+def test_transfer_to_another_data_set_is_refused(box):
+    with pytest.raises(SettingsError, match="mnist"):
+        box.transfer(NORMAL, replace(NORMAL, data=Data("mnist", train=512, test=100)), THREAT, ATTACK)
+
+
+def test_a_sweep_comes_back_from_the_store_and_never_rises(box, root, monkeypatch):
+    threats = [Threat("linf", eps) for eps in ("0", "0.05", "0.1", "0.2")]
+    attacks = [tier("pgd20", threat) for threat in threats]
+    made = box.sweep(ROBUST, threats, attacks)
+    robust = [out.accuracy("robust") for out in made]
+    assert robust == sorted(robust, reverse=True) and robust[0] == made[0].accuracy() and robust[-1] < robust[1]
+    monkeypatch.setattr(evaluation, "sweep", None)
+    for out, again in zip(made, Zoo(Store(root)).sweep(ROBUST, threats, attacks), strict=True):
+        pd.testing.assert_frame_equal(again.table, out.table)
+        assert again.protocol == out.protocol and again.warnings == []
+
+
+def test_a_sweep_with_a_missing_attack_is_refused(box):
+    with pytest.raises(SettingsError, match="one for each"):
+        box.sweep(ROBUST, [THREAT], [])
+
+
+def test_bounds_never_verify_what_an_attack_breaks(box):
+    threat = Threat("linf", "0.005")
+    both = box.outcomes(ROBUST, threat, tier("pgd20", threat)).beside(box.verified(ROBUST, threat))
+    assert 0 < both.accuracy("verified") <= both.accuracy("robust")
