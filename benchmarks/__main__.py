@@ -1,0 +1,74 @@
+"""The command line behind benchmarks/run.sh."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from lib.errors import OneLineError, SettingsError, need, unknown
+
+NAMES = ("training", "data", "evaluation", "autoattack")
+
+
+class Parser(argparse.ArgumentParser):
+    """Unknown options are one-line errors like all others."""
+
+    def error(self, message):
+        raise SettingsError(f"{message}; see benchmarks/run.sh --help")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one benchmark and print its rows; returns the exit status, 2 for an error of the user's or a disagreement."""
+    argv = sys.argv[1:] if argv is None else argv
+    for name in ("REPRO_DATA", "REPRO_RESULTS", "REPRO_STORE"):
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
+    try:
+        args = parsed(argv)
+        from benchmarks import environment
+
+        environment.enter(argv)
+        return run(args)
+    except OneLineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    parser = Parser(prog="benchmarks/run.sh", description="Run lib and its peers in turn on the same work. Ratios say "
+                    "how many times faster lib is.")
+    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the rows to this file, after each race")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to try it out; the times mean nothing")
+    parser.add_argument("--repeats", type=int, metavar="N", help="timed rounds (default: 5, fewer where one is long)")
+    parser.add_argument("--device", default="auto", help="auto (the default), cpu or cuda")
+    args = parser.parse_args(argv)
+    if args.name not in NAMES:
+        raise unknown("benchmark", args.name, NAMES)
+    need(args.repeats is None or args.repeats >= 1, "--repeats", args.repeats, "at least 1")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    from benchmarks.timing import Run, text
+    from lib.runtime import device
+    from lib.store import write_atomic
+
+    benchmark = importlib.import_module(f"benchmarks.{args.name}")
+    rows = []
+    for row in benchmark.rows(Run(device(args.device), args.quick, args.repeats)):
+        print(text(row), flush=True)
+        rows.append(row)
+        if args.json:
+            write_atomic(args.json, json.dumps(rows, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
