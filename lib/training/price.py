@@ -40,19 +40,19 @@ def passes(objective) -> float:
 
 
 def attack_passes(attack: Attack | None, standing: float = 1.0) -> float:
-    """Forward-equivalents per image when the share `standing` survives; the others are taken to break after a tenth
-    of the steps.
+    """Forward-equivalents per image when the share `standing` survives; the others break after a twentieth of the
+    steps (measured with APGD on small networks).
     """
     if attack is None:
         return 1
-    share = standing + 0.1 * (1 - standing)
+    share = standing + 0.05 * (1 - standing)
     if isinstance(attack, PGD):
         return 1 + 2 * attack.steps * attack.restarts * share
     if isinstance(attack, APGD):
         return 1 + 2 * attack.steps * attack.restarts * (1 + attack.targets) * share
     if isinstance(attack, Square):
         return 1 + attack.queries * share
-    return 9700 * share  # AutoAttack on a robust image: 100 + 900 APGD, 900 FAB steps, 5,000 queries
+    return 9730 * share  # AutoAttack on a robust image: 100 + 900 APGD, 900 FAB steps, 5,000 queries
 
 
 @functools.lru_cache
