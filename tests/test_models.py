@@ -24,7 +24,7 @@ from lib.architectures import (
 )
 from lib.architectures import Probe as ProbeArch
 from lib.errors import SettingsError
-from lib.models import _PLAIN, Probe, Staged, build, folded, forward_flops, memory_format, network
+from lib.models import _PLAIN, Probe, Staged, build, folded, forward_flops, memory_format, network, stage_flops
 from lib.models.resnet import PreActBlock
 from lib.models.staged import dry_run
 from lib.recipe import Data, Recipe
@@ -221,6 +221,18 @@ def test_mixer_mixes_patches_and_channels():
     nn.init.zeros_(block.tokens[2].weight)
     changed = (block(moved) - block(tokens)).abs().amax(2)
     assert changed[0, 3] > 0 and (changed > 0).sum() == 1  # without the MLP over the patches only that one
+
+
+@pytest.mark.parametrize("arch", ARCHS, ids=lambda arch: arch.name)
+def test_flops_are_those_of_torchs_counter(arch):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net = plain(arch).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as theirs:
+        net(images(1, *SHAPE))
+    stages = stage_flops(net, SHAPE)
+    assert forward_flops(net, SHAPE) == theirs.get_total_flops() == sum(stages.values())
+    assert list(stages) == list(net.stages)
 
 
 def test_flops_by_hand_and_nothing_changes():

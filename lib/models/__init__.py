@@ -25,7 +25,8 @@ from lib.architectures import (
 )
 from lib.architectures import Probe as ProbeArch
 from lib.errors import SettingsError, need
-from lib.models.fold import Twin, folded, forward_flops
+from lib.models.flops import forward_flops, stage_flops
+from lib.models.fold import Twin, folded
 from lib.models.plain import cnn, cnn_large, cnn_small, mlp, vgg11, vgg16
 from lib.models.resnet import imagenet_resnet, preact_resnet, resnet, wide_resnet
 from lib.models.staged import Normalise, Staged, memory_format
@@ -45,6 +46,7 @@ __all__ = [
     "forward_flops",
     "memory_format",
     "network",
+    "stage_flops",
     "stitch",
 ]
 

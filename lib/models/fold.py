@@ -8,7 +8,7 @@ import itertools
 import torch
 from torch import nn
 
-from lib.models.staged import dry_run, memory_format
+from lib.models.staged import memory_format
 
 
 def folded(net: nn.Module) -> nn.Module:
@@ -82,16 +82,3 @@ def _fold(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tens
     bias = -bn.running_mean.double() if conv.bias is None else conv.bias.double() - bn.running_mean.double()
     weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
     return weight.to(conv.weight.dtype), (bn.bias.double() + scale * bias).to(conv.weight.dtype)
-
-
-def forward_flops(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of one forward pass for one image [C, H, W]: two per multiply-add of convolutions,
-    linear layers and attention, nothing for the rest (as `torch.utils.flop_counter` counts).
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    # Written out, attention is matrix products; the counter does not know every fused kernel.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        dry_run(net, image_shape)
-    return counter.get_total_flops()

@@ -5,15 +5,26 @@ from __future__ import annotations
 import functools
 import statistics
 import time
+from typing import NamedTuple
 
 import torch
 
 from lib.architectures import Probe, Stitch
-from lib.models import build, forward_flops, memory_format
-from lib.objectives import IBP, MART, TRADES, Adversarial, FreeAdversarial, GradientNorm, Smoothness, Stability
+from lib.models import build, memory_format, network, stage_flops
+from lib.objectives import (
+    IBP,
+    MART,
+    TRADES,
+    Adversarial,
+    CrossEntropy,
+    FreeAdversarial,
+    GradientNorm,
+    Smoothness,
+    Stability,
+)
 from lib.plan import Task, plan
-from lib.recipe import Recipe, outcome_key
-from lib.runtime import autocast, device, matmul_rate, provenance
+from lib.recipe import Data, Recipe, outcome_key
+from lib.runtime import autocast, device, initialise_with, matmul_rate, provenance
 from lib.settings import Settings
 from lib.store import Store
 from lib.threats import APGD, PGD, Attack, Square
@@ -22,21 +33,31 @@ from lib.values import digest, plain
 COMPILE_FROM = 2e15  # FLOPs of a training from which a minute of compiling is worth it
 
 
-def passes(objective) -> float:
-    """Forward-equivalents per image and epoch: an update 3, an attack step 2 (no weight gradients)."""
+class Passes(NamedTuple):
+    """What an objective asks of an image in an epoch: updates (forward, gradients for images and weights), forward
+    passes, attack steps (forward, gradient for the image).
+    """
+
+    updates: float
+    forwards: float = 0
+    attacks: float = 0
+
+
+def passes(objective) -> Passes:
+    """The passes per image and epoch; differentiating a gradient once more costs as much as another update."""
     if isinstance(objective, Adversarial):
-        return 3 + objective.clean_statistics + 2 * objective.attack.steps * objective.alpha
+        return Passes(1, objective.clean_statistics, objective.attack.steps * objective.alpha)
     if isinstance(objective, TRADES):
-        return 7 + 2 * objective.attack.steps
+        return Passes(2, 1, objective.attack.steps)
     if isinstance(objective, MART):
-        return 6 + 2 * objective.attack.steps
+        return Passes(2, 0, objective.attack.steps)
     if isinstance(objective, FreeAdversarial):
-        return 3 * objective.replays
+        return Passes(objective.replays)
     if isinstance(objective, (Stability, Smoothness, GradientNorm)):
-        return 6
+        return Passes(2)
     if isinstance(objective, IBP):
-        return 9
-    return 3
+        return Passes(3)
+    return Passes(1)
 
 
 def attack_passes(attack: Attack | None, standing: float = 1.0) -> float:
@@ -56,28 +77,53 @@ def attack_passes(attack: Attack | None, standing: float = 1.0) -> float:
 
 
 @functools.lru_cache
-def _forward(data, arch) -> int:
-    net = build(Recipe(data, arch, epochs=0))
-    return forward_flops(net, (data.info.channels, data.info.size, data.info.size))
+def _stages(data: Data, arch) -> dict[str, int]:
+    shape = (data.info.channels, data.info.size, data.info.size)
+    with initialise_with("price"):
+        return stage_flops(network(arch, shape, data.info.classes), shape)
+
+
+def _halves(recipe: Recipe) -> tuple[int, int]:
+    """FLOPs of one forward pass over one image, up to the joint and after it; a plain network has no front. The joint
+    and the head of a probe, next to nothing, are left out.
+    """
+    arch = recipe.arch
+    if not isinstance(arch, (Stitch, Probe)):
+        return 0, sum(_stages(recipe.data, arch).values())
+    front, *end = recipe.parents
+    before = _stages(front.data, front.arch)
+    names = list(before)
+    front_flops = sum(before[name] for name in names[:names.index(arch.joint) + 1])
+    if not end:
+        return front_flops, 0
+    after = _stages(end[0].data, end[0].arch)
+    names = list(after)
+    return front_flops, sum(after[name] for name in names[names.index(arch.joint) + 1:])
 
 
 def forward(recipe: Recipe) -> int:
-    """FLOPs of one forward pass over one image (a stitched network counts as its end's architecture)."""
-    while isinstance(recipe.arch, (Stitch, Probe)):
-        recipe = recipe.parents[-1]
-    return _forward(recipe.data, recipe.arch)
+    """FLOPs of one forward pass over one image."""
+    return sum(_halves(recipe))
 
 
 def training(recipe: Recipe) -> float:
-    """FLOPs of the whole training, an upper estimate where parts are frozen."""
-    return forward(recipe) * passes(recipe.objective) * recipe.epochs * recipe.data.n_train
+    """FLOPs of the whole training. Where the front is frozen, an update goes back to the joint only and forms weight
+    gradients only for what is trained.
+    """
+    front, back = _halves(recipe)
+    frozen = isinstance(recipe.arch, (Stitch, Probe))
+    learns = not frozen or "back" in recipe.trainable
+    update = (1 if frozen else 3) * front + (3 if learns else 2) * back
+    asked = passes(recipe.objective)
+    an_image = asked.updates * update + (asked.forwards + 2 * asked.attacks) * (front + back)
+    return an_image * recipe.epochs * recipe.data.n_train
 
 
 def measuring(recipe: Recipe, attack: Attack | None) -> float:
     """FLOPs of one evaluation on the recipe's test images, if half of them survive on a network trained to be robust
     and none on another.
     """
-    robust = recipe.epochs and passes(recipe.objective) > 3
+    robust = recipe.epochs and recipe.objective != CrossEntropy()
     return forward(recipe) * attack_passes(attack, 0.5 * robust) * (recipe.data.test or recipe.data.info.test)
 
 

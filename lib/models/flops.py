@@ -1,0 +1,54 @@
+"""What a forward pass costs, by count."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lib.models.staged import Staged, dry_run
+
+_PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm)
+
+
+class _Counter(TorchFunctionMode):
+    """Two operations per multiply-add of convolutions, linear layers and matrix products, nothing for the rest.
+
+    That is what `torch.utils.flop_counter` counts (the tests compare them), whose import of compilers would cost each
+    process five seconds and more.
+    """
+
+    total = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if function in (F.conv2d, F.linear):
+            self.total += 2 * out.numel() * args[1][0].numel()
+        elif function in _PRODUCTS:
+            self.total += 2 * out.numel() * args[0].shape[-1]
+        elif function is F.scaled_dot_product_attention:
+            query, key, value = args[:3]
+            self.total += 2 * query[..., 0].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        return out
+
+
+@torch.no_grad()
+def stage_flops(net: Staged, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    """Floating-point operations of each stage of a forward pass of one image [C, H, W], in order."""
+    net.eval()
+    x, counts = torch.zeros(1, *image_shape), {}
+    with _Counter() as counter:
+        x = net.normalise(x)
+        for name, stage in net.stages.items():
+            before = counter.total
+            x = stage(x)
+            counts[name] = counter.total - before
+    return counts
+
+
+def forward_flops(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Floating-point operations of one forward pass for one image [C, H, W]; nothing in `net` changes."""
+    with _Counter() as counter:
+        dry_run(net, image_shape)
+    return counter.total
