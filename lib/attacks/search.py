@@ -24,7 +24,7 @@ from lib.threats import APGD, PGD, Attack, AutoAttack, Square, Threat, compatibl
 
 # A pool's usual size in batches. On a GPU the last, partly filled batch of a step should weigh little; on a CPU a
 # partly filled one costs less, and less is lost when a search is killed.
-BATCHES = {"cuda": 16, "cpu": 2}
+BATCHES = {"cuda": 16, "cpu": 1}
 
 
 class Found(NamedTuple):
