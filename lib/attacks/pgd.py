@@ -13,7 +13,7 @@ from lib.attacks import perceptual
 from lib.attacks.threat import project, random_start, start_noise, step
 from lib.errors import need, unknown
 from lib.runtime import autocast
-from lib.threats import PGD, Threat, compatible
+from lib.threats import LOSSES, PGD, Threat, compatible
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def adversarial_loss(name: str, logits: Tensor, labels: Tensor, targets: Tensor 
     if name == "kl":
         need(targets is None, "attack.targeted", True, "false for the loss kl, which has no class to aim at")
         return F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="none", log_target=True).sum(1)
-    raise unknown("attack loss", name, ("ce", "dlr", "cw", "kl"))
+    raise unknown("attack loss", name, LOSSES)
 
 
 def input_gradient(net: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor],

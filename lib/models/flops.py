@@ -35,7 +35,9 @@ class _Counter(TorchFunctionMode):
 
 @torch.no_grad()
 def stage_flops(net: Staged, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Floating-point operations of each stage of a forward pass of one image [C, H, W], in order."""
+    """Floating-point operations of each stage of a forward pass of one image [C, H, W], in order; `net` is left in eval
+    mode.
+    """
     net.eval()
     x, counts = torch.zeros(1, *image_shape), {}
     with _Counter() as counter:

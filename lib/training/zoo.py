@@ -175,6 +175,7 @@ class Zoo:
         import pandas as pd
 
         need(len(attacks) == len(threats) > 0, "number of attacks", len(attacks), "one for each of the threats")
+
         def make(work: Path) -> dict:
             rows = evaluation.sweep(self.obtain(recipe).net, self.images(recipe.data, "test"), threats, attacks,
                                     seed_parts=SEED, search_precision=recipe.precision)
