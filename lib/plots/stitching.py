@@ -1,33 +1,8 @@
-"""The figures. Every function takes tidy tables and returns a matplotlib figure; notebooks save it through Study.
-
-One palette for the whole suite (colour-blind safe), one meaning per colour: blue clean, red robust.
-"""
+"""Figures of the stitching notebook."""
 
 from __future__ import annotations
 
-CLEAN, ROBUST, GREY = "#2166ac", "#c0392b", "#7f7f7f"
-
-
-def style():
-    """Set the house's figure style; called by every function here."""
-    import seaborn as sns
-
-    sns.set_theme(
-        context="notebook",
-        style="whitegrid",
-        font_scale=0.85,
-        rc={"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110, "grid.alpha": 0.4},
-    )
-
-
-def _spread(axis, xs, table, colour, label, line="-", marker="o"):
-    """Mean over seeds with every seed as a dot and the range shaded; `table`: rows seed, position, accuracy."""
-    wide = table.pivot_table(index="seed", columns="position", values="accuracy")
-    wide = wide.reindex(columns=xs)
-    axis.fill_between(xs, wide.min(), wide.max(), color=colour, alpha=0.15, linewidth=0)
-    axis.plot(xs, wide.mean(), line, color=colour, marker=marker, markersize=5, label=label)
-    for _, row in wide.iterrows():
-        axis.plot(xs, row, ".", color=colour, alpha=0.45, markersize=4)
+from lib.plots.look import CLEAN, GREY, ROBUST, curve, style
 
 
 def stitching_depth(cells, joints: list[str], pairs: list[str], alphas: list[float], robust: str = "search"):
@@ -50,7 +25,8 @@ def stitching_depth(cells, joints: list[str], pairs: list[str], alphas: list[flo
             mine = mine.assign(position=mine.joint.map(position))
             front, end = pair.split("->")
             for measure, colour, label in (("clean", CLEAN, "clean"), (robust, ROBUST, "robust")):
-                _spread(axis, list(position.values()), mine[mine.measure == measure], colour, label)
+                curve(axis, mine[mine.measure == measure], "position", "accuracy", colour, label, marker="o", dots=True,
+                      xs=list(position.values()))
                 axis.axhline(endpoints.get((front, measure)), color=colour, linestyle="--", linewidth=1)
                 axis.axhline(endpoints.get((end.rstrip("2"), measure)), color=colour, linestyle=":", linewidth=1.4)
             axis.set_title(f"{pair.replace('->', ' → ')},  α = {alpha:g}")

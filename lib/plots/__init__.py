@@ -1,0 +1,33 @@
+"""The figures. Every function takes tidy tables or plain arrays and returns a matplotlib figure; notebooks save it
+through Study. One palette for the whole suite, one meaning per colour (lib/plots/look.py).
+"""
+
+from lib.plots.look import CLEAN, GREY, KINDS, ROBUST, colours, style
+from lib.plots.similarity import (
+    against_distance,
+    checkpoints,
+    dose_response,
+    kind_matrix,
+    per_layer,
+    similarity_maps,
+    summary_strip,
+)
+from lib.plots.stitching import bars_beside_controls, stitching_depth
+
+__all__ = [
+    "CLEAN",
+    "GREY",
+    "KINDS",
+    "ROBUST",
+    "against_distance",
+    "bars_beside_controls",
+    "checkpoints",
+    "colours",
+    "dose_response",
+    "kind_matrix",
+    "per_layer",
+    "similarity_maps",
+    "stitching_depth",
+    "style",
+    "summary_strip",
+]

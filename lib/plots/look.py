@@ -1,0 +1,145 @@
+"""The look of the figures: one palette for the suite, the house's style, and what several figures share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lib.errors import SettingsError, need
+
+# One meaning per colour, colour-blind safe. Of accuracies: blue clean, red robust.
+CLEAN, ROBUST, GREY = "#2166ac", "#c0392b", "#7f7f7f"
+
+# Of kinds of network, by their short and their long names. A kind that begins with one of these words, such as
+# `R wide`, gets a tint of that colour; any other kind one of `_SPARE`, by its place in the figure.
+_MATCHED, _HALF = "#9ccbf2", "#4b1d7a"
+KINDS = {
+    "N": CLEAN,
+    "normal": CLEAN,
+    "R": ROBUST,
+    "robust": ROBUST,
+    "M": _MATCHED,  # normal, stopped at the robust network's clean accuracy
+    "matched": _MATCHED,
+    "matched normal": _MATCHED,
+    "U": GREY,
+    "untrained": GREY,
+    "noise": "#5fcfa0",
+    "TRADES": "#e69f00",
+    "half": _HALF,  # clean and adversarial cross-entropy, half each
+    "half adversarial": _HALF,
+    "FGSM-RS": "#4a2c0a",
+    "eps": ROBUST,  # robust at another strength: `eps 2/255`
+    "linf": ROBUST,
+    "l2": "#e377c2",
+    "jpeg": "#2f2a80",
+    "gabor": "#8a8a1f",
+    "snow": "#35b8c9",
+    "overfits": ROBUST,
+    "control": "#4d4d4d",
+}
+_SPARE = ("#b2df8a", "#a6761d", "#fdbf6f", "#00664f", "#c7a17a", "#e7298a")
+
+_LINES = ("-", "--", ":", "-.")
+
+
+def style():
+    """Set the house's figure style; called by every function that draws."""
+    import seaborn as sns
+
+    sns.set_theme(
+        context="notebook",
+        style="whitegrid",
+        font_scale=0.85,
+        rc={"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110, "grid.alpha": 0.4},
+    )
+
+
+def colours(kinds: Iterable[str]) -> dict[str, str]:
+    """A colour '#rrggbb' for each kind of network, in the order given: that of `KINDS`, the same in every figure; a
+    tint of it for a kind that begins with a word of `KINDS`; for other kinds a colour that no kind of `KINDS` has.
+    Raises `SettingsError` when there are more other kinds than colours.
+    """
+    kinds = list(dict.fromkeys(kinds))
+    family = {kind: kind.split(" ")[0] for kind in kinds if kind not in KINDS and kind.split(" ")[0] in KINDS}
+    others = [kind for kind in kinds if kind not in KINDS and kind not in family]
+    allowed = f"at most {len(_SPARE)}, or kinds named in lib.plots.KINDS ({', '.join(KINDS)})"
+    need(len(others) <= len(_SPARE), "kinds without a colour of their own", ", ".join(others), allowed)
+    found = KINDS | dict(zip(others, _SPARE, strict=False))
+    for kind, name in family.items():
+        relatives = [other for other, word in family.items() if KINDS[word] == KINDS[name]]
+        found[kind] = _tint(KINDS[name], 0.25 + 0.4 * relatives.index(kind) / len(relatives))
+    return {kind: found[kind] for kind in kinds}
+
+
+def _tint(colour: str, share: float) -> str:
+    """`colour` mixed with a share of white."""
+    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(part + share * (255 - part)):02x}" for part in parts)
+
+
+def line_styles(names: Iterable[str]) -> dict[str, str]:
+    """A line style for each name, in the order given. Raises `SettingsError` when there are more names than styles."""
+    names = list(dict.fromkeys(names))
+    need(len(names) <= len(_LINES), "lines to tell apart", ", ".join(names), f"at most {len(_LINES)}")
+    return dict(zip(names, _LINES, strict=False))
+
+
+def check_columns(table, *names: str, what: str = "table") -> None:
+    """Raise `SettingsError` unless the DataFrame has rows and all the columns named."""
+    missing = [name for name in names if name not in table]
+    if missing:
+        raise SettingsError(
+            f"{what} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}: "
+            f"it must have {', '.join(names)} (it has {', '.join(map(str, table.columns)) or 'none'})"
+        )
+    need(len(table) > 0, what, "a table without rows", f"one with a row or more of {', '.join(names)}")
+
+
+def curve(axis, table, x: str, y: str, colour: str, label: str | None = None, line: str = "-",
+          marker: str | None = None, shade: bool = True, dots: bool = False, thin: bool = False, xs: Sequence = ()):
+    """The mean over seeds of column `y` against column `x`, and the seeds: their range shaded, as dots or thin lines.
+
+    table: rows `seed`, x, y; several rows of one seed at the same x are averaged; NaN leaves a gap. xs: where there
+    should be a value (all values of `x` unless given); one that is missing there leaves a gap too.
+    """
+    xs = list(xs) or sorted(table[x].unique())
+    wide = table.pivot_table(index="seed", columns=x, values=y).reindex(columns=xs)
+    if shade:
+        axis.fill_between(xs, wide.min(), wide.max(), color=colour, alpha=0.15, linewidth=0)
+    axis.plot(xs, wide.mean(), line, color=colour, marker=marker, markersize=5, label=label)
+    for _, row in wide.iterrows():
+        if dots:
+            axis.plot(xs, row, ".", color=colour, alpha=0.45, markersize=4)
+        if thin:
+            axis.plot(xs, row, line, color=colour, alpha=0.4, linewidth=0.7)
+
+
+def spans(layers: Sequence) -> list[tuple[str, int, int]]:
+    """Stage name, first position and the position after the last one, for each run of layers of one stage.
+
+    layers: objects with `.stage`, such as `layer1.0`; the blocks of a stage belong together (`layer1`).
+    """
+    found: list[tuple[str, int, int]] = []
+    for position, layer in enumerate(layers):
+        name = layer.stage.partition(".")[0]
+        start = found.pop()[1] if found and found[-1][0] == name else position
+        found.append((name, start, position + 1))
+    return found
+
+
+def stage_ticks(axis, layers: Sequence, way: str = "x", room: float = 10.0) -> list[float]:
+    """Name the stages of `layers` along an axis ('x' or 'y') whose unit is the position of a layer, each in the middle
+    of its layers, and give back the boundaries between stages (positions and a half).
+
+    room: how many names fit side by side; where stages are more or lie closer, some names are left out, never a
+    boundary.
+    """
+    found = spans(layers)
+    apart = len(layers) / room
+    names: list[tuple[str, float]] = []
+    for name, start, stop in sorted(found, key=lambda span: span[1] - span[2]):  # the widest first
+        middle = (start + stop - 1) / 2
+        if all(abs(middle - other) >= apart for _, other in names):
+            names.append((name, middle))
+    getattr(axis, f"set_{way}ticks")([middle for _, middle in names], [name for name, _ in names])
+    axis.tick_params(axis=way, length=0)
+    return [start - 0.5 for _, start, _ in found[1:]]

@@ -1,0 +1,315 @@
+"""The figures: what is drawn is what the tables say, and what cannot be drawn is said in one sentence."""
+
+from dataclasses import dataclass
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from lib import plots
+from lib.errors import SettingsError
+from lib.plots.look import curve, spans, stage_ticks
+
+
+@dataclass(frozen=True)
+class Layer:
+    label: str
+    kind: str
+    stage: str
+
+
+STAGES = ["stem", *(f"layer{k}.{block}" for k in (1, 2) for block in (0, 1)), "head"]
+LAYERS = [Layer(f"{stage}.{kind}", kind, stage) for stage in STAGES for kind in ("Conv2d", "ReLU")]
+N = len(LAYERS)
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def panels_of(figure):
+    """The axes that hold a map, not the colour bar."""
+    return [axis for axis in figure.axes if axis.images]
+
+
+def legend_texts(figure):
+    boxes = [*figure.legends, *(axis.get_legend() for axis in figure.axes if axis.get_legend())]
+    return [text.get_text() for box in boxes for text in box.get_texts()]
+
+
+def grow(kinds=("normal", "robust"), seeds=3, x="distance", y="similarity", xs=range(1, 6)):
+    """A value that tells kind, seed and place apart."""
+    return pd.DataFrame([{"kind": kind, "seed": seed, x: at, y: 0.3 + 0.2 * k + 0.01 * seed + 0.05 * at}
+                         for k, kind in enumerate(kinds) for seed in range(seeds) for at in xs])
+
+
+# ------------------------------------------------------------------------------------------------------------- the look
+
+
+def test_a_kind_has_the_same_colour_in_every_company():
+    alone = plots.colours(["robust"])
+    among = plots.colours(["something", "untrained", "robust", "normal"])
+    assert alone["robust"] == among["robust"] == plots.ROBUST
+    assert len(set(among.values())) == 4
+    assert among["something"] not in plots.KINDS.values()
+
+
+def test_relatives_of_a_kind_get_tints_of_its_colour():
+    found = plots.colours(["R", "R wide", "R deep", "N wide", "eps 2/255"])
+    assert len(set(found.values())) == 5
+    rgb = {kind: matplotlib.colors.to_rgb(colour) for kind, colour in found.items()}
+    assert all(rgb[kind][0] > rgb[kind][2] for kind in ("R wide", "R deep", "eps 2/255")), "red"
+    assert rgb["N wide"][2] > rgb["N wide"][0], "blue"
+
+
+def test_more_kinds_than_colours_are_refused():
+    with pytest.raises(SettingsError, match="kinds without a colour.*k0, k1.*at most 6"):
+        plots.colours([f"k{i}" for i in range(7)])
+
+
+def lab(rgb):
+    """CIELAB of linear sRGB in [0, 1]."""
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ rgb
+    x, y, z = (t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in xyz / [0.9505, 1.0, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("eyes", ["normal", "deuteranopia", "protanopia"])
+def test_the_main_kinds_can_be_told_apart(eyes):
+    """Also by the colour-blind: simulated as in Machado et al. 2009, severity 1."""
+    matrix = {
+        "normal": np.eye(3),
+        "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+        "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    }[eyes]
+    seen = {}
+    for kind in ("normal", "robust", "matched", "untrained", "noise", "TRADES", "half", "FGSM-RS", "l2"):
+        rgb = np.array(matplotlib.colors.to_rgb(plots.KINDS[kind]))
+        linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+        seen[kind] = lab(np.clip(np.array(matrix) @ linear, 0, 1))
+    apart = {(a, b): np.linalg.norm(seen[a] - seen[b]) for a in seen for b in seen if a < b}
+    assert min(apart.values()) > 12, min(apart, key=apart.get)
+
+
+def test_spans_of_stages():
+    assert spans(LAYERS) == [("stem", 0, 2), ("layer1", 2, 6), ("layer2", 6, 10), ("head", 10, 12)]
+    assert spans([]) == []
+
+
+def test_names_of_close_stages_are_left_out_but_no_boundary():
+    deep = [Layer("a", "Conv2d", "stem"), *[Layer("b", "Conv2d", f"layer1.{k}") for k in range(78)],
+            Layer("c", "Linear", "head")]
+    _, axis = plt.subplots()
+    assert stage_ticks(axis, deep, "x", room=1.5) == [0.5, 78.5]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["layer1"]
+    stage_ticks(axis, deep, "x", room=20)
+    assert sorted(text.get_text() for text in axis.get_xticklabels()) == ["head", "layer1", "stem"]
+
+
+def test_curves_leave_gaps_where_nothing_was_measured():
+    table = grow(("normal",), xs=(0, 1, 3))
+    _, axis = plt.subplots()
+    curve(axis, table, "distance", "similarity", "#000000", dots=True, xs=range(4))
+    mean, *seeds = axis.lines
+    np.testing.assert_allclose(mean.get_ydata(), [0.31, 0.36, np.nan, 0.46])
+    assert len(seeds) == 3 and np.isnan(seeds[0].get_ydata()[2])
+
+
+# ----------------------------------------------------------------------------------------------------- similarity maps
+
+
+def test_maps_are_drawn_from_the_lower_left_on_one_scale():
+    values = np.linspace(0, 1, N * N).reshape(N, N)
+    figure = plots.similarity_maps({"N": values, "R": values / 2}, LAYERS, {"N": "clean 74.0 %, PGD-20 0.0 %"},
+                                   {"R": ("rows", "columns")})
+    left, right = panels_of(figure)
+    np.testing.assert_array_equal(left.images[0].get_array(), values)
+    low, high = left.get_ylim()
+    assert low < high, "the first layer is at the bottom"
+    assert left.images[0].get_clim() == right.images[0].get_clim() == (0, 1)
+    assert left.get_title("left") == "N" and left.texts[0].get_text() == "clean 74.0 %, PGD-20 0.0 %"
+    assert right.get_ylabel() == "rows" and right.get_xlabel() == "columns"
+    assert {text.get_text() for text in left.get_yticklabels()} == {"stem", "layer1", "layer2", "head"}
+    assert len(left.lines) == 6, "three boundaries each way"
+    assert not legend_texts(figure), "nothing is undefined"
+
+
+def test_what_is_undefined_is_hatched_and_said():
+    values = np.full((N, N), 0.5)
+    values[3] = np.nan
+    figure = plots.similarity_maps({"N": values}, LAYERS)
+    axis, = panels_of(figure)
+    assert axis.patch.get_hatch() and np.ma.getmaskarray(axis.images[0].get_array())[3].all()
+    assert "undefined" in legend_texts(figure)[0]
+    everything = plots.similarity_maps({"N": np.full((N, N), np.nan)}, LAYERS)
+    assert "undefined" in legend_texts(everything)[0]
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_any_number_of_maps(count):
+    figure = plots.similarity_maps({f"map {i}": np.eye(N) for i in range(count)}, LAYERS)
+    assert len(panels_of(figure)) == count
+    figure.canvas.draw()
+    boxes = [axis.get_window_extent() for axis in panels_of(figure)]
+    assert len({(round(box.width), round(box.height)) for box in boxes}) == 1
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_networks_of_different_depth_and_named_layers():
+    few = LAYERS[:5]
+    figure = plots.similarity_maps({"pair": np.ones((5, N))}, {"pair": (few, LAYERS)}, label_layers=True)
+    axis, = panels_of(figure)
+    assert [text.get_text() for text in axis.get_yticklabels()] == [layer.label for layer in few]
+    with pytest.raises(SettingsError, match=r"shape of the map 'pair' = \(12, 12\).*\(5, 12\)"):
+        plots.similarity_maps({"pair": np.ones((N, N))}, {"pair": (few, LAYERS)})
+    with pytest.raises(SettingsError, match="panels"):
+        plots.similarity_maps({}, LAYERS)
+
+
+# ---------------------------------------------------------------------------------------------- curves and summaries
+
+
+def test_similarity_against_distance():
+    reference = pd.DataFrame({"kind": "robust", "distance": [1, 3], "similarity": [0.9, 0.6], "source": "published"})
+    figure = plots.against_distance(grow(), reference=reference)
+    axis, = figure.axes
+    by_label = {line.get_label(): line for line in axis.lines}
+    np.testing.assert_allclose(by_label["normal"].get_ydata(), 0.31 + 0.05 * np.arange(1, 6))
+    assert by_label["robust"].get_color() == by_label["robust, published"].get_color() == plots.ROBUST
+    assert legend_texts(figure) == ["normal", "robust", "robust, published"]
+    assert sum(line.get_label().startswith("_") for line in axis.lines) == 6, "every seed is drawn"
+    with pytest.raises(SettingsError, match="unit of distance"):
+        plots.against_distance(grow(), unit="metres")
+
+
+def test_per_layer_tells_kinds_by_colour_and_perturbations_by_line():
+    table = pd.concat([grow(x="position", xs=range(N)).assign(perturbation=name) for name in ("own", "noise")])
+    figure = plots.per_layer(table, LAYERS)
+    axis, = figure.axes
+    drawn = {(line.get_color(), line.get_linestyle()) for line in axis.lines if len(line.get_xdata()) == N}
+    assert drawn == {(plots.CLEAN, "-"), (plots.CLEAN, "--"), (plots.ROBUST, "-"), (plots.ROBUST, "--")}
+    assert legend_texts(figure) == ["normal", "robust", "own", "noise"]
+    assert "layer1" in {text.get_text() for text in axis.get_xticklabels()}
+    with pytest.raises(SettingsError, match="position = 12.*0 to 11"):
+        plots.per_layer(pd.concat([table, table.assign(position=N)]), LAYERS)
+    many = pd.concat([table.assign(perturbation=str(i)) for i in range(5)])
+    with pytest.raises(SettingsError, match="at most 4"):
+        plots.per_layer(many, LAYERS)
+
+
+def test_dose_response():
+    table = grow(("robust",), x="eps", y="to_normal", xs=(0, 2, 8))
+    table["self"] = 0.7
+    figure = plots.dose_response(table, "ε in 1/255")
+    left, right = figure.axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), [0.31, 0.41, 0.71])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), 0.7)
+    assert len(left.lines[1].get_xdata()) == 9, "every seed is a dot"
+    assert [text.get_text() for text in left.get_xticklabels()] == ["0", "2", "8"]
+    assert "1/255" in left.get_xlabel() and not legend_texts(figure)
+    bad = pd.DataFrame({"eps": [1], "panel": ["both"], "similarity": [0.5], "source": ["paper"]})
+    with pytest.raises(SettingsError, match="unknown panel 'both'"):
+        plots.dose_response(table, reference=bad)
+
+
+def test_summary_strip_shows_seeds_mean_interval_and_reference():
+    table = pd.DataFrame({"kind": ["normal"] * 3 + ["robust"] * 2, "seed": [0, 1, 2, 0, 1],
+                          "summary": "mean off-diagonal", "value": [0.5, 0.52, 0.54, 0.7, 0.8]})
+    reference = pd.DataFrame([("robust", "mean off-diagonal", 0.7, "paper")],
+                             columns=["kind", "summary", "value", "source"])
+    figure = plots.summary_strip(table, reference=reference)
+    axis, = figure.axes
+    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    assert [len(line.get_xdata()) for line in dots] == [3, 2], "every seed is a dot"
+    lines = [(line.get_xdata(), line.get_color()) for line in axis.lines if line not in dots]
+    bars = {colour: xs for xs, colour in lines if len(xs) == 2 and xs[0] == xs[1]}
+    assert bars[plots.CLEAN][0] == pytest.approx(0.52) and bars[plots.ROBUST][0] == pytest.approx(0.75)
+    spread = [(xs, colour) for xs, colour in lines if len(xs) == 2 and xs[0] < xs[1]]
+    assert [colour for _, colour in spread] == [plots.CLEAN], "two seeds give no interval"
+    half = 4.303 * 0.02 / np.sqrt(3)
+    np.testing.assert_allclose(spread[0][0], [0.52 - half, 0.52 + half], atol=1e-4)
+    assert legend_texts(figure) == ["paper"] and axis.texts[0].get_text() == "0.70"
+    assert axis.get_ylim()[0] > axis.get_ylim()[1], "rows read from the top"
+
+    given = pd.DataFrame({"kind": ["robust"], "summary": ["mean off-diagonal"], "low": [0.6], "high": [0.9]})
+    axis, = plots.summary_strip(table, intervals=given).axes
+    assert [0.6, 0.9] in [list(line.get_xdata()) for line in axis.lines], "the judge's intervals take precedence"
+
+
+def test_kind_matrix_is_symmetric_and_says_what_was_not_measured():
+    table = pd.DataFrame([("normal", "robust", 0.4), ("robust", "normal", 0.5), ("robust", "robust", 0.9)],
+                         columns=["kind", "other", "similarity"])
+    figure = plots.kind_matrix(table)
+    axis, = panels_of(figure)
+    values = np.ma.filled(axis.images[0].get_array(), np.nan)
+    np.testing.assert_allclose(values, [[np.nan, 0.45], [0.45, 0.9]])
+    assert sorted(text.get_text() for text in axis.texts) == ["0.45", "0.45", "0.90"]
+    assert legend_texts(figure) == ["not measured"]
+
+
+def test_checkpoints():
+    rows = [{"kind": kind, "seed": seed, "epoch": epoch, "images": images, "quantity": quantity,
+             "value": {"early": 0.9, "deep": 0.5, "accuracy": 0.4 - 0.01 * abs(epoch - 2)}[quantity]}
+            for kind in ("overfits", "control") for seed in range(2) for epoch in range(1, 5)
+            for images in ("train", "test") for quantity in ("early", "deep", "accuracy")]
+    table = pd.DataFrame(rows)
+    figure = plots.checkpoints(table)
+    assert len(figure.axes) == 4 and [axis.get_title("left") for axis in figure.axes[:2]] == ["overfits", "control"]
+    above, below = figure.axes[0], figure.axes[2]
+    best = [line.get_xdata() for line in above.lines if len(set(line.get_xdata())) == 1]
+    assert best == [[2, 2]], "the epoch of the best test accuracy"
+    assert {line.get_linestyle() for line in below.lines if len(line.get_xdata()) == 4} == {"-", "--"}
+    assert "robust" in below.get_ylabel() and "test images" in legend_texts(figure)
+    flat = plots.checkpoints(table.assign(value=0.0))
+    assert not [line for line in flat.axes[0].lines if len(set(line.get_xdata())) == 1], "no best of equals"
+    with pytest.raises(SettingsError, match="unknown quantity 'depth'"):
+        plots.checkpoints(table.replace({"quantity": {"deep": "depth"}}))
+    with pytest.raises(SettingsError, match="unknown images 'held-out'"):
+        plots.checkpoints(table.replace({"images": {"train": "held-out"}}))
+
+
+@pytest.mark.parametrize(("draw", "lacks"), [
+    (plots.against_distance, "distance"), (lambda t: plots.per_layer(t, LAYERS), "perturbation"),
+    (plots.dose_response, "to_normal"), (plots.summary_strip, "summary"), (plots.kind_matrix, "other"),
+    (plots.checkpoints, "quantity"),
+])
+def test_a_table_that_lacks_a_column_is_refused(draw, lacks):
+    with pytest.raises(SettingsError, match=f"table lacks.*{lacks}"):
+        draw(pd.DataFrame({"kind": ["normal"], "seed": [0]}))
+    columns = ["kind", "seed", "distance", "similarity", "perturbation", "position", "eps", "to_normal", "self",
+               "summary", "value", "other", "epoch", "images", "quantity"]
+    with pytest.raises(SettingsError, match="without rows"):
+        draw(pd.DataFrame({name: [] for name in columns}))
+
+
+# -------------------------------------------------------------------------------------------------------- stitching
+
+
+def test_stitching_depth_draws_means_ranges_and_endpoints():
+    joints, pairs = ["stem", "layer1.0"], ["N->R", "R->N"]
+    rows = [{"role": "pair", "pair": pair, "joint": joint, "alpha": 1.0, "seed": seed, "measure": measure,
+             "accuracy": 0.5 + 0.1 * j + 0.02 * seed}
+            for pair in pairs for j, joint in enumerate(joints) for seed in range(3) for measure in ("clean", "search")]
+    rows += [{"role": "endpoint", "pair": pair, "joint": "", "alpha": 0.0, "seed": 0, "measure": measure,
+              "accuracy": 0.8}
+             for pair in "NR" for measure in ("clean", "search")]
+    figure = plots.stitching_depth(pd.DataFrame(rows), joints, pairs, [1.0])
+    first = figure.axes[0]
+    np.testing.assert_allclose(first.lines[0].get_ydata(), [0.52, 0.62])
+    assert first.lines[0].get_color() == plots.CLEAN and first.get_title().startswith("N → R")
+    assert "front network alone" in legend_texts(figure)
+
+
+def test_bars_beside_controls():
+    rows = [(what, measure, 0.5, 0.4, 0.6) for what in ("claim", "null") for measure in ("clean", "robust")]
+    table = pd.DataFrame(rows, columns=["what", "measure", "value", "low", "high"])
+    axis, = plots.bars_beside_controls(table, "after layer1.0").axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["claim", "null"]
+    assert [bar.get_width() for bar in axis.patches] == [0.5] * 4
