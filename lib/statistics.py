@@ -1,8 +1,9 @@
 """Intervals and p-values for repeated trainings measured on the same images; numpy and scipy only.
 
 The seed (one training) and the test image are both random: an interval that forgets either is too narrow. All
-intervals are two-sided at `level` (0.95: each bound alone errs in 2.5 %). Fewer than two seeds give NaN bounds, and so
-does a spread of exactly zero where nothing else bounds it: an interval of width 0 would claim certainty.
+intervals are two-sided at `level` (0.95: each bound alone errs in 2.5 %). Fewer than two seeds (of maps: three) give
+NaN bounds, and so does a spread of exactly zero where nothing else bounds it: an interval of width 0 would claim
+certainty.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
-from lib.errors import need, unknown
+from lib.errors import is_int, need, unknown
 
 # Below this number of images that depart from the common outcome, normal theory is too narrow and exact binomial
 # bounds on the images take over where they are wider.
 RARE = 10
+MIN_PAIRED = 3  # seeds: without one of them a pair of networks must be left
 _P_FLOOR = 1e-9  # p-values are not resolved below
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its bounds. `n_images` is 0 where images play no part; `method` names the formula used."""
+    """An estimate and its bounds. `n_images` is 0 where images play no part or come in minibatches; `method` names
+    the formula used."""
 
     value: float
     low: float
@@ -73,6 +76,50 @@ def log_ratio(a, b, level: float = 0.95) -> Interval:
 def fieller(a, b, level: float = 0.95) -> Interval:
     """Fieller's interval of mean(a) / mean(b), paired arms [S] each; -inf to inf when mean(b) may be 0 at `level`."""
     return _fieller(_pairs(a, b))(level)
+
+
+def crossed(values, level: float = 0.95) -> Interval:
+    """The mean of a summary of similarity maps. values: [S, B], what `jackknife` returns, or one number per seed and
+    minibatch of images, all seeds on the same minibatches; in the summary's unit, without bounds.
+
+    se^2 = var_s(mean_b) / S + var_b(mean_s) / B, Student t with Satterthwaite's degrees of freedom. No bounds below
+    three seeds, or where seeds or minibatches do not differ at all; raises SettingsError for one minibatch.
+    Simulated coverage at 95 %, 3 and 5 seeds, 8 minibatches, means over networks and over pairs: 92.5-98.5 %.
+    """
+    return estimate("map", values)(level)
+
+
+def jackknife(summary: Callable[[int | None, int | None], float], seeds: int, batches: int) -> np.ndarray:
+    """Pseudo-values [seeds, batches] (float64) of a summary of similarity maps, as statistic 'map' reads them.
+
+    summary(without_seed, without_batch): the summary of all networks and minibatches but those of this number (from 0;
+    None: leave none out). A seed is one repetition: it takes with it its network of every type, and each pair of
+    networks that has one of them. Called once for all, once per seed and once per minibatch, never without both.
+
+    Quenouille's and Tukey's pseudo-values ps_s = S full - (S - 1) without s, by minibatch likewise, are put together as
+    ps_s + ps_b - full: the mean is corrected for both biases, and `crossed` finds for it the sum of the two jackknife
+    variances (Tukey 1958). Exact for means over networks; of a mean over pairs it counts what a pair has beyond its
+    two networks too often (four times for pairs among 3 networks), which errs on the safe side.
+    Fewer than three seeds are not left out, since no pair would remain: all rows are equal, and give no bounds.
+    Raises SettingsError for no seed, for fewer than two minibatches (the noise of the images cannot be known from one)
+    and for a summary that is no finite number.
+    """
+    need(is_int(seeds, 1), "seeds", seeds, "a whole number of at least 1")
+    _need_batches(batches)
+
+    def value(seed: int | None, batch: int | None, which: str) -> float:
+        found = float(summary(seed, batch))
+        need(math.isfinite(found), f"summary{which}", found, "a finite number")
+        return found
+
+    full = value(None, None, "")
+    without = np.array([value(None, b, f" without minibatch {b}") for b in range(batches)])
+    by_batch = batches * full - (batches - 1) * without
+    by_seed = np.full(seeds, full)
+    if seeds >= MIN_PAIRED:
+        without = np.array([value(s, None, f" without seed {s}") for s in range(seeds)])
+        by_seed = seeds * full - (seeds - 1) * without
+    return by_seed[:, None] + by_batch[None, :] - full
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
@@ -141,7 +188,7 @@ def estimate(statistic: str, data) -> Estimate:
     """Read the data once and return the interval as a function of the level.
 
     statistic: 'difference' (data [S, m] in [-1, 1]), 'accuracy' ([S, m] of 0 and 1), 'ratio' ([2, S]: numerators and
-    denominators above chance) or 'seeds' ([S]).
+    denominators above chance), 'seeds' ([S]) or 'map' ([S, B]: seeds and minibatches).
     """
     if statistic not in STATISTICS:
         raise unknown("statistic", statistic, STATISTICS)
@@ -166,9 +213,7 @@ def _two_way(d: np.ndarray, least: float, most: float) -> Estimate:
     need(n_images >= 2, "images", n_images, "at least 2")
     if n_seeds < 2:
         return _unknown_spread(value, n_seeds, n_images, "one seed")
-    by_seed, by_image = d.mean(1).var(ddof=1) / n_seeds, d.mean(0).var(ddof=1) / n_images
-    se = math.sqrt(by_seed + by_image)
-    df = (by_seed + by_image) ** 2 / (by_seed**2 / (n_seeds - 1) + by_image**2 / (n_images - 1)) if se else 1.0
+    se, df = _standard_error(d)
 
     common = float(np.median(d))
     rare = np.count_nonzero((d != common).any(0)) < RARE
@@ -187,6 +232,37 @@ def _two_way(d: np.ndarray, least: float, most: float) -> Estimate:
         return Interval(value, max(low, least), min(high, most), n_seeds, n_images, level, method)
 
     return at
+
+
+def _standard_error(d: np.ndarray) -> tuple[float, float]:
+    """Of the mean of d [S, m] with rows and columns both random, and Satterthwaite's degrees of freedom."""
+    rows, columns = d.shape
+    by_row, by_column = d.mean(1).var(ddof=1) / rows, d.mean(0).var(ddof=1) / columns
+    total = by_row + by_column
+    df = total**2 / (by_row**2 / (rows - 1) + by_column**2 / (columns - 1)) if total else 1.0
+    return math.sqrt(total), float(df)
+
+
+def _map(values) -> Estimate:
+    values = _numbers("values", values, 2, "[seeds, minibatches]")
+    (n_seeds, n_batches), value = values.shape, float(values.mean())
+    _need_batches(n_batches)
+    if n_seeds < MIN_PAIRED:
+        return _unknown_spread(value, n_seeds, 0, f"fewer than {MIN_PAIRED} seeds")
+    for unit, means in (("seeds", values.mean(1)), ("minibatches", values.mean(0))):
+        if _flat(means):
+            return _unknown_spread(value, n_seeds, 0, f"no spread over {unit}")
+    se, df = _standard_error(values)
+
+    def at(level: float) -> Interval:
+        half = float(se * special.stdtrit(df, 1 - _tail(level)))
+        return Interval(value, value - half, value + half, n_seeds, 0, level, f"two-way t, {n_batches} minibatches")
+
+    return at
+
+
+def _need_batches(batches: int) -> None:
+    need(is_int(batches, 2), "minibatches", batches, "at least 2, to know the noise of the images; take smaller ones")
 
 
 def _seeds(values) -> Estimate:
@@ -241,7 +317,7 @@ def _fieller(pairs: np.ndarray) -> Estimate:
     return at
 
 
-STATISTICS = {"difference": _difference, "accuracy": _accuracy, "ratio": _ratio, "seeds": _seeds}
+STATISTICS = {"difference": _difference, "accuracy": _accuracy, "ratio": _ratio, "seeds": _seeds, "map": _map}
 
 
 def _flat(values: np.ndarray) -> bool:

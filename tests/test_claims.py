@@ -104,6 +104,52 @@ def test_no_spread_over_seeds_is_no_certainty():
     json.dumps(got.to_dict(), allow_nan=False)
 
 
+def crossed(mean, batches=8, seeds=4):
+    """Pseudo-values [seeds, minibatches] of this mean; half-widths of the 90 and 95 % intervals: 0.00997 and 0.0127."""
+    rows, columns = np.linspace(-0.01, 0.01, seeds), np.linspace(-0.01, 0.01, batches)
+    return mean + rows[:, None] + columns[None, :]
+
+
+@pytest.mark.parametrize("side, margin, mean, wanted", [
+    ("above", 0.05, 0.19, "supported"), ("above", 0.05, 0.055, "undecided"), ("above", 0.05, -0.3, "contradicted"),
+    ("below", -1.5, -1.6, "supported"), ("below", 1.5, 1.6, "contradicted"), ("above", 0, 0.02, "supported"),
+    ("within", 0.05, 0.04, "supported"), ("within", 0.05, 0.041, "undecided"), ("within", 0.05, 0.06, "undecided"),
+    ("within", 0.05, -0.065, "contradicted"),
+])
+def test_maps_on_each_side_with_any_margin(side, margin, mean, wanted):
+    got = verdict(claim(part(statistic="map", side=side, margin=margin)), {"gain": {"x": crossed(mean)}})
+    assert got.verdict == wanted
+    row = got.rows[0]
+    assert (row.value, row.seeds, row.images) == (pytest.approx(mean), 4, 0)
+    assert row.method == "two-way t, 8 minibatches"
+    json.dumps(got.to_dict(), allow_nan=False)
+
+
+def test_maps_are_told_in_plain_numbers():
+    low = part(statistic="map", margin=0.05, paper_value=0.19)
+    got = verdict(claim(low), {"gain": {"x": crossed(-0.0712)}})
+    assert got.reason == ("The gain, x, is -0.071 (95 % interval -0.084 to -0.058); "
+                          "for the claim it must be more than +0.050.")
+    assert got.rows[0].size == "smaller"
+    for side, margin, wanted in (("above", 0, "more than 0"), ("below", 0.9, "less than +0.900"),
+                                 ("within", 0.2, "within ±0.200")):
+        got = verdict(claim(part(statistic="map", side=side, margin=margin)), {"gain": {"x": crossed(0.1)}})
+        assert claims.table([got])["needed"][0] == wanted
+
+
+def test_maps_without_an_interval_are_undecided():
+    gain = claim(part(statistic="map"))
+    few = verdict(gain, {"gain": {"x": crossed(0.3, seeds=2)}})
+    assert few.verdict == "undecided" and few.reason == ("The gain, x, is +0.300 from 2 seeds; fewer than 3 decide "
+                                                         "nothing.")
+    same = verdict(gain, {"gain": {"x": np.tile(crossed(0.3)[:1], (4, 1))}})
+    assert same.verdict == "undecided" and same.reason.endswith("for each of 4 seeds, so their spread is unknown.")
+    same = verdict(gain, {"gain": {"x": np.tile(crossed(0.3)[:, :1], (1, 8))}})
+    assert same.reason.endswith("in every minibatch of images, so their spread is unknown.")
+    with pytest.raises(SettingsError, match="claim C1a, part gain, x: minibatches = 1"):
+        verdict(gain, {"gain": {"x": crossed(0.3, batches=1)}})
+
+
 def test_all_parts_must_hold_and_one_contradicts():
     two = claim(part("a"), part("b", side="below"))
     yes, no, open_ = data(0.15), data(-0.05), data(0.06)
@@ -275,6 +321,20 @@ def test_each_mistake_is_named(tmp_path, old, new, message):
     with pytest.raises(SettingsError, match=message) as error:
         read(tmp_path, GOOD.replace(old, new))
     assert "paper.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("margin", [-3, 0, 0.05, 12.5])
+def test_maps_take_any_finite_margin(tmp_path, margin):
+    text = GOOD.replace("difference", "map").replace("margin: 0.02", f"margin: {margin}")
+    assert read(tmp_path, text)["C1"].parts[0].margin == margin
+    with pytest.raises(SettingsError, match="margin = inf"):
+        read(tmp_path, GOOD.replace("difference", "map").replace("margin: 0.02", "margin: .inf"))
+    within = text.replace("side: above", "side: within")
+    if margin > 0:
+        assert read(tmp_path, within)["C1"].parts[0].side == "within"
+    else:
+        with pytest.raises(SettingsError, match="greater than 0"):
+            read(tmp_path, within)
 
 
 def test_unknown_papers_and_doubled_ids(tmp_path):

@@ -1,6 +1,7 @@
 """Intervals and p-values: known numbers, edges, and simulated coverage."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -152,6 +153,118 @@ def test_coverage_of_ratios():
     assert 0.93 <= covered / REPEATS <= 0.97 and 0.93 <= fieller / REPEATS <= 0.97
 
 
+def groups(rng, seeds, batches):
+    """Self-similarities of two types, each a ratio taken once over its minibatches; the difference of their means.
+    Types share part of the image noise."""
+    scale, image = 1 + 0.1 * rng.normal(size=batches), rng.normal(size=batches)
+    top = {}
+    for kind, mean in (("N", 0.5), ("R", 0.7)):
+        noise = 0.02 * (image + rng.normal(size=batches)) + 0.005 * rng.normal(size=(seeds, batches))
+        top[kind] = scale * (mean + 0.03 * rng.normal(size=(seeds, 1))) + noise
+
+    def summary(nets, images):
+        means = {kind: values[np.ix_(nets, images)].mean() / scale[images].mean() for kind, values in top.items()}
+        return means["R"] - means["N"]
+
+    return summary, 0.2
+
+
+def pairs(rng, seeds, batches, within):
+    """Mean similarity of pairs of networks: each network moves all of its pairs, an image all pairs alike. `within`:
+    pairs of different networks of one type, otherwise every network of one type with every one of another."""
+    x, y = 0.05 * rng.normal(size=(2, seeds))
+    pair = 0.02 * rng.normal(size=(seeds, seeds))
+    cells = np.outer(0.8 + x, 0.8 + x if within else 0.7 + y) + (pair + pair.T) / math.sqrt(2)
+    cells = cells[..., None] + 0.05 * rng.normal(size=batches) + 0.01 * rng.normal(size=(seeds, seeds, batches))
+
+    def summary(nets, images):
+        means = cells[np.ix_(nets, nets, images)].mean(2)
+        return means[np.triu_indices(len(nets), 1)].mean() if within else means.mean()
+
+    return summary, 0.64 if within else 0.56
+
+
+def without(summary, seeds, batches):
+    """`summary` of what is left, as `jackknife` asks for it."""
+    return lambda s, b: summary([i for i in range(seeds) if i != s], [i for i in range(batches) if i != b])
+
+
+@pytest.mark.parametrize("make", [groups, partial(pairs, within=False), partial(pairs, within=True)],
+                         ids=["groups", "pairs between types", "pairs within a type"])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_coverage_of_maps(make, seeds):
+    rng, batches, covered, only_seeds, only_images, cells = np.random.default_rng(seeds), 8, 0, 0, 0, 0
+    for _ in range(REPEATS):
+        summary, true = make(rng, seeds, batches)
+        values = statistics.jackknife(without(summary, seeds, batches), seeds, batches)
+        interval, off = statistics.crossed(values), abs(values.mean() - true)
+        covered += interval.low <= true <= interval.high
+        only_seeds += off <= 1.96 * values.mean(1).std(ddof=1) / math.sqrt(seeds)
+        only_images += off <= stats.t.ppf(0.975, batches - 1) * values.mean(0).std(ddof=1) / math.sqrt(batches)
+        cells += pooled(values)[0] <= true <= pooled(values)[1]
+    assert 0.92 <= covered / REPEATS <= 0.985
+    assert max(only_seeds, only_images, cells) / REPEATS < 0.9, "each of the short cuts is too narrow"
+
+
+def test_the_jackknife_by_hand():
+    rng = np.random.default_rng(2)
+    per_net, per_batch, asked = rng.normal(size=4), rng.normal(size=6), []
+
+    def summary(seed, batch):
+        asked.append((seed, batch))
+        nets, images = (np.delete(values, [] if left is None else left)
+                        for values, left in ((per_net, seed), (per_batch, batch)))
+        return nets.mean() + images.mean() ** 2
+
+    values = statistics.jackknife(summary, 4, 6)
+    assert len(asked) == len(set(asked)) == 4 + 6 + 1 and all(None in pair for pair in asked)
+    full = per_net.mean() + per_batch.mean() ** 2
+    left = np.array([np.delete(per_batch, b).mean() for b in range(6)]) ** 2
+    # Tukey's variances: of a mean it is the usual one, of a square that of its leave-one-out values
+    by_seed, by_batch = per_net.var(ddof=1) / 4, 5 / 6 * ((left - left.mean()) ** 2).sum()
+    got_by_seed, got_by_batch = values.mean(1).var(ddof=1) / 4, values.mean(0).var(ddof=1) / 6
+    assert (got_by_seed, got_by_batch) == pytest.approx((by_seed, by_batch), rel=1e-12)
+    # the mean of squares' pseudo-values: the square of a mean less its bias, the variance of that mean
+    assert values.mean() == pytest.approx(full - per_batch.var(ddof=1) / 6, rel=1e-12)
+
+    got, df = statistics.crossed(values), (by_seed + by_batch) ** 2 / (by_seed**2 / 3 + by_batch**2 / 5)
+    half = stats.t.ppf(0.975, df) * math.sqrt(by_seed + by_batch)
+    assert (got.low, got.high) == pytest.approx((values.mean() - half, values.mean() + half))
+    assert (got.n_seeds, got.n_images, got.method) == (4, 0, "two-way t, 6 minibatches")
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_maps_of_few_networks_have_a_value_and_no_bounds(seeds):
+    values = statistics.jackknife(lambda s, b: math.nan if s is not None else 0.7 + 0.1 * (b or 0), seeds, 3)
+    got = statistics.crossed(values)
+    assert values.shape == (seeds, 3) and got.n_seeds == seeds and math.isnan(got.low) and math.isnan(got.high)
+    assert got.value == pytest.approx(3 * 0.7 - 2 * 0.8), "corrected for the bias by minibatches"
+    assert math.isnan(statistics.crossed(np.random.default_rng(0).normal(size=(seeds, 3))).low)
+
+
+@pytest.mark.parametrize("values, method", [
+    (np.full((4, 3), 0.3), "no spread over seeds"),
+    (np.tile([0.1, 0.2, 0.4], (4, 1)), "no spread over seeds"),
+    (np.tile([[0.1], [0.2], [0.4]], (1, 5)), "no spread over minibatches"),
+])
+def test_maps_that_do_not_differ_are_no_certainty(values, method):
+    got = statistics.crossed(values)
+    assert math.isnan(got.low) and math.isnan(got.high) and got.method == method
+
+
+def test_the_jackknife_tells_what_it_cannot_do():
+    with pytest.raises(SettingsError, match="minibatches = 1 is not possible: it must be at least 2"):
+        statistics.jackknife(lambda s, b: 0.5, 3, 1)
+    with pytest.raises(SettingsError, match="seeds = 0"):
+        statistics.jackknife(lambda s, b: 0.5, 0, 4)
+    with pytest.raises(SettingsError, match="summary without seed 2 = nan .* a finite number"):
+        statistics.jackknife(lambda s, b: math.nan if s == 2 else 0.5, 3, 4)
+    with pytest.raises(SettingsError, match="summary without minibatch 0 = inf"):
+        statistics.jackknife(lambda s, b: math.inf if b == 0 else 0.5, 3, 4)
+    with pytest.raises(SettingsError, match="summary = nan"):
+        statistics.jackknife(lambda s, b: math.nan, 3, 4)
+
+
 def test_p_values_agree_with_the_t_test_and_with_every_interval():
     values = np.array([0.031, 0.035, 0.028, 0.04])
     estimate = statistics.estimate("seeds", values)
@@ -160,8 +273,9 @@ def test_p_values_agree_with_the_t_test_and_with_every_interval():
         assert statistics.p_value(estimate, margin, "above") == pytest.approx(wanted, abs=2e-3)
         assert statistics.p_value(estimate, margin, "below") == pytest.approx(1 - wanted, abs=2e-3)
     rng = np.random.default_rng(5)
-    for data in (paired(rng, 3)[0], np.zeros((3, 400))):
-        estimate = statistics.estimate("difference", data)
+    for statistic, data in (("difference", paired(rng, 3)[0]), ("difference", np.zeros((3, 400))),
+                            ("map", rng.normal(0.2, 0.05, (4, 6)))):
+        estimate = statistics.estimate(statistic, data)
         low = estimate(0.95).low
         assert statistics.p_value(estimate, low - 1e-6, "above") < 0.025 < statistics.p_value(
             estimate, low + 1e-6, "above")
@@ -183,6 +297,9 @@ def test_holm_and_bonferroni():
     ("accuracy", [[1], [0]], "images = 1"),
     ("ratio", [[1.0, 2.0]], "numerators"),
     ("seeds", [], "non-empty"),
+    ("map", [0.1, 0.2], r"values = of shape \(2,\).*\[seeds, minibatches\]"),
+    ("map", [[0.1], [0.2], [0.3]], "minibatches = 1 is not possible: it must be at least 2"),
+    ("map", [[0.1, math.inf], [0.2, 0.3], [0.3, 0.1]], "finite"),
     ("sedes", [1], "did you mean 'seeds'"),
 ])
 def test_bad_data_is_named(statistic, data, message):

@@ -21,7 +21,8 @@ PROFILES = ("test", "smoke", "laptop", "gpu", "paper")
 @dataclass(frozen=True)
 class Part:
     """One comparison. `statistic` as in `statistics.estimate`; `margin` in the statistic's own unit (accuracies and
-    differences: shares, 0.02 is two points); `paper_value`: the paper's number in that unit, where it gives one.
+    differences: shares, 0.02 is two points; of maps: what their summary is in, such as CKA); `paper_value`: the
+    paper's number in that unit, where it gives one.
     """
 
     id: str
@@ -42,8 +43,9 @@ class Part:
             self.statistic, (-math.inf, math.inf))
         need(_is_number(self.margin) and low <= self.margin <= high, "margin", self.margin,
              f"a number from {low:g} to {high:g} for statistic {self.statistic} (shares: 0.02 is two points)")
-        need(self.side != "within" or (self.margin > 0 and self.statistic in ("difference", "seeds")), "margin",
-             self.margin, f"greater than 0, of a difference or seeds, for side within (here: {self.statistic})")
+        need(self.side != "within" or (self.margin > 0 and self.statistic in ("difference", "seeds", "map")),
+             "margin", self.margin,
+             f"greater than 0, of a difference, seeds or a map, for side within (here: {self.statistic})")
         need(self.paper_value is None or _is_number(self.paper_value), "paper_value", self.paper_value, "a number")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -84,7 +85,8 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
     """Judge a claim.
 
     evidence: part id -> instance name -> array: [S, m] for difference (per seed and image, in [-1, 1]) and accuracy
-    (true or false), [2, S] for ratio (numerators, denominators, above chance), [S] for seeds.
+    (true or false), [2, S] for ratio (numerators, denominators, above chance), [S] for seeds, [S, B] for map (per seed
+    and minibatch of images: what `statistics.jackknife` returns).
     preconditions: `Precondition`s or mappings with their fields.
     Raises SettingsError for evidence of unknown parts or of wrong shape: that is a mistake, not a verdict.
     """
@@ -214,7 +216,8 @@ def _reason(part: Part, row: Row, verdict: str, family: int) -> str:
     if row.seeds < MIN_SEEDS:
         return f"{subject} is {measured(row)} from {seeds}; fewer than {MIN_SEEDS} decide nothing."
     if math.isnan(row.low):
-        return f"{subject} is {measured(row)} for each of {seeds}, so their spread is unknown."
+        same = "in every minibatch of images" if "minibatches" in row.method else f"for each of {seeds}"
+        return f"{subject} is {measured(row)} {same}, so their spread is unknown."
     best = "at best " if part.combine == "any" else ""
     if verdict == CONTRADICTED:
         return f"{subject} is {best}{measured(row)}; for the claim it must be {limit(row)}."
@@ -226,7 +229,7 @@ def _reason(part: Part, row: Row, verdict: str, family: int) -> str:
 
 def limit(row: Row) -> str:
     """What a row must be: 'more than +5.0 points'."""
-    number = _number(row.threshold, row.statistic).replace("+0.0", "0")
+    number = re.sub(r"^\+0\.0+(?!\d)", "0", _number(row.threshold, row.statistic))
     return {"above": f"more than {number}", "below": f"less than {number}",
             "within": f"within ±{number.lstrip('+')}"}[row.side]
 
@@ -243,6 +246,8 @@ def measured(row: Row) -> str:
 def _number(x: float, statistic: str) -> str:
     if statistic == "difference":
         return f"{100 * x:+.1f} points"
+    if statistic == "map":
+        return f"{x:+.3f}"
     return f"{100 * x:.1f} %" if statistic == "accuracy" else f"{x:.3g}"
 
 
