@@ -13,7 +13,7 @@ from lib.runtime import results
 notebooks = tuple(config["notebooks"])
 settings = profiles.load(config["profile"], config["overrides"])
 folder = results() / settings.run
-jobs = groups(settings, notebooks) if settings.jobs else {}
+jobs = groups(settings, notebooks) if settings.jobs != "none" else {}
 python = shlex.quote(sys.executable)
 names = ",".join(notebooks)
 options = shlex.join(

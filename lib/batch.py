@@ -31,10 +31,10 @@ def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
     home = {t.recipe.key: t.group for t in tasks}
     found: dict[str, dict] = {}
     for task in tasks:
-        if not (task.recipe.epochs or task.attacks):
+        if not (task.recipe.epochs or task.measures):
             continue
         job = found.setdefault(task.group, {"work": [], "after": set(), "wanted_by": set()})
-        job["work"] += [task.recipe.key, *(outcome_key(task.recipe, task.threat, a) for a in task.attacks)]
+        job["work"] += [task.recipe.key, *(outcome_key(task.recipe, *m) for m in task.measures)]
         job["after"] |= {home[p.key] for p in task.recipe.parents if p.epochs} - {task.group}
     for name in notebooks:
         for task in plan(settings, (name,)):
@@ -129,8 +129,8 @@ def train_group(settings: Settings, notebooks: tuple[str, ...], group: str, done
         for task in mine:
             if task.recipe.epochs and not zoo.store.has("network", task.recipe.key):
                 zoo.obtain(task.recipe)
-            for attack in task.attacks:
-                zoo.outcomes(task.recipe, task.threat, attack)
+            for threat, attack in task.measures:
+                zoo.outcomes(task.recipe, threat, attack)
     except Exception as error:
         if done:
             write_atomic(done.with_suffix(".failed"), f"{type(error).__name__}: {error}\n")

@@ -18,7 +18,7 @@ from pathlib import Path
 from lib import batch, report
 from lib import settings as profiles
 from lib.errors import OneLineError, SettingsError, unknown
-from lib.plan import NOTEBOOKS, plan
+from lib.plan import NOTEBOOKS, chosen, plan
 from lib.recipe import outcome_key
 from lib.runtime import ROOT, cores, results
 
@@ -114,10 +114,7 @@ def overrides(args, notebooks: tuple[str, ...]) -> dict:
 
 
 def _prepare(args, notebooks) -> tuple[profiles.Settings, dict]:
-    notebooks = tuple(notebooks) or tuple(NOTEBOOKS)
-    for name in notebooks:
-        if name not in NOTEBOOKS:
-            raise unknown("notebook", name, NOTEBOOKS)
+    notebooks = chosen(profiles.load(args.profile), tuple(notebooks))
     given = overrides(args, notebooks)
     settings = profiles.load(args.profile, given)
     plan(settings, notebooks)  # recipes refuse what no single setting shows
@@ -127,7 +124,7 @@ def _prepare(args, notebooks) -> tuple[profiles.Settings, dict]:
 def run(args) -> int:
     """Everything: the batch graph, then the index. Status 1 if a job failed."""
     settings, given = _prepare(args, args.notebooks)
-    notebooks = tuple(args.notebooks) or tuple(NOTEBOOKS)
+    notebooks = chosen(settings, tuple(args.notebooks))
     jobs = args.jobs if args.jobs is not None else cores()
     if jobs < 1:
         raise SettingsError(f"--jobs = {jobs} is not possible: it must be 1 or more")
@@ -197,9 +194,9 @@ def store(args) -> int:
         for profile, precision in itertools.product(profiles.profiles(), ("fp32", "bf16")):
             for task in plan(profiles.load(profile, {"networks.precision": precision})):
                 keep.add(("network", task.recipe.key))
-                measured = [outcome_key(task.recipe, task.threat, a) for a in task.attacks]
+                measured = [outcome_key(task.recipe, *m) for m in task.measures]
                 keep |= {(kind, key) for kind in ("outcomes", "sanity") for key in measured}
-        print(f"{box.prune(keep) / 1e6:.1f} MB freed: what no profile's plan names")
+        print(f"{box.prune(keep) / 1e6:.1f} MB freed: what no profile's plan names or is made of")
     elif args.action == "export":
         print(f"{box.export(args.archive)} entries written to {args.archive}")
     else:

@@ -41,7 +41,8 @@ class Adversarial:
     `clean_statistics`: a forward pass over the clean batch precedes the mixed one, so that BatchNorm's running
     statistics blend both (what the stitching paper's code does while it trains a joint). `batchnorm`: the mode of
     BatchNorm while the attack runs: eval (its running statistics) or train (the batch's, and running ones adapt).
-    FGSM-RS is `fgsm_rs(threat)`.
+    FGSM-RS is `fgsm_rs(threat)`. `clean_loss`: the share of the cross-entropy on the clean batch in the loss, the rest
+    is that on the adversarial batch (alpha 1); 0.5 is half clean, half adversarial.
     """
 
     threat: Threat
@@ -49,9 +50,13 @@ class Adversarial:
     alpha: float = 1.0
     clean_statistics: bool = False
     batchnorm: str = later("eval")
+    clean_loss: float = later(0.0)
 
     def __post_init__(self):
         need(is_number(self.alpha, 0, 1), "alpha", self.alpha, "a number from 0 to 1")
+        share = is_number(self.clean_loss, 0, 1) and self.clean_loss < 1
+        need(share, "clean_loss", self.clean_loss, "a share of the loss from 0 to below 1")
+        need(self.alpha == 1 or not self.clean_loss, "alpha", self.alpha, "1 where clean_loss is given")
         _training_attack(self.threat, self.attack, self.batchnorm)
 
 

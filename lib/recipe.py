@@ -23,7 +23,11 @@ NUMERICS = 1
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is read: image shape, classes and the sizes of its official splits."""
+    """What is known of a data set before it is read: image shape, classes and the sizes of its official splits.
+
+    size: the side of its square images in pixels. sizes: the smallest and the largest side that `Data.size` may ask for
+    instead, where images come in sizes of their own and are resized; None where `size` is all there is.
+    """
 
     channels: int
     size: int
@@ -31,6 +35,7 @@ class DatasetInfo:
     train: int
     test: int
     version: str = "1"  # raised when the project's own split or reading of the set changes
+    sizes: tuple[int, int] | None = None
 
 
 DATASETS = {
@@ -41,6 +46,14 @@ DATASETS = {
     "cifar100": DatasetInfo(3, 32, 100, 50_000, 10_000),
     "svhn": DatasetInfo(3, 32, 10, 73_257, 26_032),
     "stl10": DatasetInfo(3, 96, 10, 5_000, 8_000),
+    # Trees of fast.ai, each also with the short side brought to 320 and 160 pixels before: other pixels, so other sets.
+    # Up to the largest side no image of those two is enlarged, whose short side becomes 255/224 of the side.
+    "imagenette": DatasetInfo(3, 224, 10, 9_469, 3_925, sizes=(64, 512)),
+    "imagenette_320": DatasetInfo(3, 224, 10, 9_469, 3_925, sizes=(64, 280)),
+    "imagenette_160": DatasetInfo(3, 128, 10, 9_469, 3_925, sizes=(64, 140)),
+    "imagewoof": DatasetInfo(3, 224, 10, 9_025, 3_929, sizes=(64, 512)),
+    "imagewoof_320": DatasetInfo(3, 224, 10, 9_025, 3_929, sizes=(64, 280)),
+    "imagewoof_160": DatasetInfo(3, 128, 10, 9_025, 3_929, sizes=(64, 140)),
 }
 
 
@@ -49,18 +62,21 @@ class Data:
     """A data set and how much of it is used; every subset is random, class-balanced and fixed.
 
     `holdout` images of the training split are set aside for choosing (epochs, strengths), `train` of the rest are
-    trained on, `test` images of the test split are measured on. None means all.
+    trained on, `test` images of the test split are measured on. None means all. `size` is the side in pixels that
+    images of any size are brought to; None, and nothing else for sets of one size, is the data set's own.
     """
 
     name: str
     train: int | None = None
     holdout: int = 0
     test: int | None = None
+    size: int | None = later(None)
 
     def __post_init__(self):
         if self.name not in DATASETS:
             raise unknown("data set", self.name, DATASETS)
         info = self.info
+        self._check_size()
         need(
             is_int(self.holdout, 0) and self.holdout <= info.train // 2,
             "data.holdout",
@@ -81,9 +97,32 @@ class Data:
             f"a whole number from {info.classes} to {info.test} for {self.name}, or null for all",
         )
 
+    def _check_size(self):
+        info = self.info
+        if info.sizes is None:
+            fixed = f"null for {self.name}, whose images all have {info.size} x {info.size} pixels"
+            need(self.size is None, "data.size", self.size, fixed)
+            return
+        low, high = info.sizes
+        fits = self.size is None or (is_int(self.size, low) and self.size <= high)
+        allowed = f"a whole number of pixels from {low} to {high} for {self.name}, or null for {info.size}"
+        need(fits, "data.size", self.size, allowed)
+        if self.size == info.size:
+            object.__setattr__(self, "size", None)  # what means the same is the same value and has the same key
+
     @property
     def info(self) -> DatasetInfo:
         return DATASETS[self.name]
+
+    @property
+    def side(self) -> int:
+        """Height and width in pixels of the images that networks see."""
+        return self.size or self.info.size
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.info.channels, self.side, self.side
 
     @property
     def n_train(self) -> int:
@@ -150,7 +189,7 @@ class Choice:
         need(is_int(self.every, 1), "choice.every", self.every, "a whole number of epochs of at least 1")
 
 
-AUGMENTATIONS = ("none", "crop", "crop-flip", "affine")
+AUGMENTATIONS = ("none", "crop", "crop-flip", "affine", "resized-crop-flip")
 
 
 @dataclass(frozen=True)
@@ -163,6 +202,8 @@ class Recipe:
     all. batchnorm: `train` (batch statistics, running ones adapt) or `frozen`. precision: fp32 or bf16 (autocast;
     weights and loss stay fp32). seed: tells repetitions apart. ema: the decay per step of an exponential moving average
     of the weights, which then is the network (None: none). choice: which epoch's weights are kept (None: the last's).
+    keep: the numbers of epochs after which the weights are kept besides, so that other recipes can take them.
+    checkpoint: no training, but the weights of the one parent after so many epochs, one of those that it keeps.
     """
 
     data: Data
@@ -180,6 +221,8 @@ class Recipe:
     seed: int = 0
     ema: float | None = later(None)
     choice: Choice | None = later(None)
+    keep: tuple[int, ...] = later(())
+    checkpoint: int | None = later(None)
 
     def __post_init__(self):
         need(is_int(self.epochs, 0), "epochs", self.epochs, "a whole number of at least 0")
@@ -201,10 +244,18 @@ class Recipe:
         need(decays, "ema", self.ema, "a decay between 0 and 1 (0.999, say), or null")
         held = self.choice is None or self.data.holdout > 0
         need(held, "data.holdout", self.data.holdout, "at least 1 where the best epoch is chosen on held-out images")
+        in_order = all(is_int(n, 1) for n in self.keep) and list(self.keep) == sorted({*self.keep})
+        inside = in_order and all(n < self.epochs for n in self.keep)
+        need(inside, "keep", self.keep, f"growing numbers of epochs from 1 to below epochs = {self.epochs}")
         self._check_parents()
+        if self.checkpoint is not None:
+            need(len(self.parents) == 1, "parents", len(self.parents), "1 for a checkpoint: the training it is of")
+            need(self.epochs == 0, "epochs", self.epochs, "0 for a checkpoint")
+            kept = self.parents[0].keep
+            need(self.checkpoint in kept, "checkpoint", self.checkpoint, f"an epoch that the parent keeps: {kept}")
 
     def _check_parents(self):
-        arch, size = self.arch, self.data.info.size
+        arch, size = self.arch, self.data.side
         if isinstance(arch, (Stitch, Probe)):
             wanted = 2 if isinstance(arch, Stitch) else 1
             need(len(self.parents) == wanted, "parents", len(self.parents), f"{wanted} for a {type(arch).__name__}")
@@ -237,6 +288,8 @@ class Recipe:
         if self.parents:
             what += " of " + " + ".join(p.key[:6] for p in self.parents)
         how = type(self.objective).__name__.lower() if self.epochs else "untrained"
+        if self.checkpoint is not None:
+            how = f"after {self.checkpoint} epochs"
         if isinstance(self.objective, Adversarial) and self.epochs:
             how += f" alpha {self.objective.alpha:g}"
         return f"{self.data.name} {what}, {how}, seed {self.seed} [{self.key}]"

@@ -13,12 +13,13 @@ import torch
 
 from lib.architectures import Stitch
 from lib.models import build
-from lib.plan.stitching import PAIRS, Cell, one_more_restart
+from lib.plan.stitching import PAIRS, Cell
 from lib.recipe import Recipe
 from lib.runtime import Progress
 from lib.settings import Settings
 from lib.statistics import accuracy
-from lib.training.evaluation import attack_name, columns
+from lib.training.evaluation import columns
+from lib.training.gates import Checks
 from lib.training.zoo import Zoo
 
 MIXED = ("N->R", "R->N")
@@ -89,8 +90,8 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Measured:
     with Progress(len(cells), "stitching cells", "cell") as bar:
         for cell in cells:
             found.outcomes[cell], found.protocols[cell], found.warnings[cell] = {}, {}, {}
-            for attack in (a for a in cell.attacks if a in names):
-                outcome = zoo.outcomes(cell.recipe, settings.networks.threat, attack)
+            for threat, attack in (m for m in cell.measures if m[1] in names):
+                outcome = zoo.outcomes(cell.recipe, threat, attack)
                 which = names[attack]
                 found.outcomes[cell]["clean"] = outcome.table["clean"].to_numpy(bool)
                 found.outcomes[cell][which] = outcome.table["robust"].to_numpy(bool)
@@ -189,45 +190,17 @@ def evidence(m: Measured) -> dict:
     return found
 
 
-def preconditions(m: Measured, self_gap: float, warnings: list[str]) -> list[dict]:
+def preconditions(m: Measured, self_gap: float, warnings: list[str]) -> Checks:
     """What must hold before any claim is judged: trained networks, converged joints, an exact self-stitch, a working
     attack (`warnings` of `attack_warnings`)."""
-    s, gates, checks = m.settings.stitching, m.settings.stitching.gates, []
-
-    def check(name: str, ok: bool, detail: str):
-        checks.append({"name": name, "ok": bool(ok), "detail": detail})
-
-    normal = accuracy(m.correct("clean", "endpoint", "N"))
-    check(
-        "normal networks are trained",
-        normal.value >= gates.normal_clean,
-        f"clean accuracy {normal.value:.1%}, at least {gates.normal_clean:.0%} needed",
-    )
-    broken = accuracy(m.correct("search", "endpoint", "N"))
-    check(
-        "normal networks are not robust",
-        broken.value <= gates.normal_robust,
-        f"robust accuracy {broken.value:.1%}, at most {gates.normal_robust:.0%} allowed",
-    )
-    good = accuracy(m.correct("clean", "endpoint", "R"))
-    check(
-        "robust networks are trained",
-        good.value >= gates.robust_clean,
-        f"clean accuracy {good.value:.1%}, at least {gates.robust_clean:.0%} needed",
-    )
-    strong = accuracy(m.correct("verify", "endpoint", "R"))
-    low = strong.low if np.isfinite(strong.low) else strong.value
-    check(
-        "robust networks are robust",
-        low >= gates.robust_robust,
-        f"lower bound of robust accuracy under {attack_name(s.verify)} {low:.1%}, "
-        f"at least {gates.robust_robust:.0%} needed",
-    )
+    s, checks = m.settings.stitching, Checks()
+    endpoints = [("clean", "N"), ("search", "N"), ("clean", "R"), ("verify", "R")]
+    checks.pool(s.gates, s.verify, *(m.correct(which, "endpoint", kind) for which, kind in endpoints))
     joints = [(v, c) for c, v in m.converged.items() if c.recipe.trainable in (("joint",), ("head",))]
     joints = [(v, c) for v, c in joints if np.isfinite(v)]  # no number: too short to say
     worst, cell = max(joints, key=lambda pair: pair[0], default=(0.0, None))
     which = f"{cell.pair} at {cell.joint}, alpha {cell.alpha:g}" if cell else "none"
-    check(
+    checks.add(
         "joints converged",
         worst <= s.converged,
         f"in the last part of training the slowest joint ({which}) lowered its loss by {worst:.3f} nats, "
@@ -235,39 +208,18 @@ def preconditions(m: Measured, self_gap: float, warnings: list[str]) -> list[dic
     )
     if m.has("twice the epochs", "N->R", s.middle, 1.0):
         once, twice = (m.correct("verify", role, "N->R", s.middle, 1.0).mean() for role in ("pair", "twice the epochs"))
-        check(
+        checks.add(
             "twice the epochs change little",
             abs(twice - once) <= s.budget,
             f"robust accuracy of N->R at {s.middle} {once:.1%}, after twice the epochs {twice:.1%}, "
             f"at most {s.budget:.0%} apart allowed",
         )
-    check("self-stitch is exact", self_gap == 0, f"largest difference of logits {self_gap:g}")
-    check("the attack can be trusted", not warnings, "; ".join(warnings) or "no sanity check raised a doubt")
+    checks.add("self-stitch is exact", self_gap == 0, f"largest difference of logits {self_gap:g}")
+    checks.attack(warnings)
     return checks
 
 
-def attack_warnings(zoo: Zoo, recipe: Recipe, settings: Settings) -> list[str]:
-    """Reasons to mistrust robust accuracies, one sentence each, looked for on one robust network: the sanity checks of
-    lib.training.sanity, and a second restart that changes the robust accuracy by a point or more.
-    """
-    threat, attack = settings.networks.threat, settings.stitching.search
-    first, again = (zoo.outcomes(recipe, threat, a) for a in (attack, one_more_restart(attack)))
-    found, once, twice = list(first.warnings), first.accuracy("robust"), again.accuracy("robust")
-    if once - twice >= 0.01:
-        found.append(f"one more restart of {attack_name(attack)} lowers robust accuracy from {once:.1%} to {twice:.1%}")
-    return found
-
-
 # ------------------------------------------------------------------------------------------------- for the reader
-
-
-def as_table(checks: list[dict]):
-    """The preconditions as a DataFrame: what, whether it holds, the numbers."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        [{"check": c["name"], "holds": "yes" if c["ok"] else "NO", "detail": c["detail"]} for c in checks]
-    )
 
 
 def beside_controls(m: Measured, joint: str):

@@ -155,10 +155,14 @@ class Store:
         return sorted(found, key=lambda e: e[3].get("made_at", ""))
 
     def prune(self, keep: set[tuple[str, str]]) -> int:
-        """Delete every entry not in `keep` (kind, key), and what was set aside; returns the bytes freed."""
+        """Delete every entry not in `keep` (kind, key), and what was set aside; returns the bytes freed. What was made
+        from kept networks alone (the keys in its meta's `networks`), such as adversarial images and maps, stays.
+        """
         freed = 0
-        for kind, key, size, _ in self.entries():
-            if (kind, key) not in keep:
+        for kind, key, size, meta in self.entries():
+            made_from = meta.get("networks")
+            derived = made_from and all(("network", one) in keep for one in made_from)
+            if (kind, key) not in keep and not derived:
                 shutil.rmtree(self.folder(kind, key))
                 freed += size
         shutil.rmtree(self.root / "damaged", ignore_errors=True)

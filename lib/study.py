@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lib import settings as profiles
 from lib.errors import need, unknown
-from lib.plan import NOTEBOOKS, plan
+from lib.plan import NOTEBOOKS, chosen, plan
 from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
 from lib.store import Store, write_atomic
 from lib.values import plain
@@ -63,6 +63,7 @@ class Study:
         self.notebook = notebook
         profile, overrides = overrides_of(notebook, given)
         self.settings = profiles.load(profile, overrides)
+        chosen(self.settings, (notebook,))  # refuses a profile without a section for it
         self.section = getattr(self.settings, notebook)
         self.batch = bool(os.environ.get("REPRO_HEADLESS"))
         watch_parent()
@@ -120,12 +121,16 @@ class Study:
         heads = [{"selector": "th", "props": [("text-align", "left")]}]
         return frame.style.hide().set_properties(**left).set_table_styles(heads).format(na_rep="–")
 
-    def judge(self, evidence: dict, preconditions: list):
-        """Judge the notebook's claims from evidence {claim: {part: {instance: array}}}; returns the table shown."""
+    def judge(self, evidence: dict, preconditions: list, own: dict[str, list] | None = None):
+        """Judge the notebook's claims from evidence {claim: {part: {instance: array}}}; returns the table shown. `own`:
+        further preconditions of single claims.
+        """
         from lib import claims
 
+        own = own or {}
         self.claims = [
-            claims.judge(claim, evidence.get(claim.id, {}), self.settings.profile, preconditions)
+            claims.judge(claim, evidence.get(claim.id, {}), self.settings.profile,
+                         [*preconditions, *own.get(claim.id, [])])
             for claim in claims.load(self.notebook).claims
         ]
         frame = claims.table(self.claims)

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 import torchvision.transforms.v2.functional as V
+from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from lib.data import Placement, augment
 from lib.errors import SettingsError
 from lib.recipe import AUGMENTATIONS
-from lib.runtime import generator
+from lib.runtime import generator, initialise_with
 
 
 def batch(n=40, channels=3, height=32, width=32, dtype=torch.float32):
@@ -78,6 +79,81 @@ def test_affine_keeps_type_range_and_flat_images():
     flat, _ = augment(torch.full((8, 1, 28, 28), 0.7), "affine", generator("e"))
     torch.testing.assert_close(flat, torch.full_like(flat, 0.7))  # the edge is repeated: no black corners
     assert augment(batch(8, dtype=torch.bfloat16), "affine", generator("e"))[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shape, side",
+                         [((3, 32, 32), None), ((1, 28, 28), None), ((3, 16, 24), None), ((3, 36, 36), 32)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_resized_crop_is_torchvisions_on_the_same_parameters(shape, side, dtype):
+    x = batch(40, *shape, dtype=dtype)
+    moved, placement = augment(x, "resized-crop-flip", generator("m"), side)
+    frame = list(shape[1:]) if side is None else [side, side]
+    assert moved.dtype == dtype and list(moved.shape[-2:]) == frame == list(placement.size)
+    for i in range(len(x)):
+        top, left, tall, wide = placement.box[i].tolist()
+        top, left = top + (shape[1] - frame[0]) // 2, left + (shape[2] - frame[1]) // 2
+        assert top >= 0 and left >= 0 and top + tall <= shape[1] and left + wide <= shape[2]
+        wanted = V.resized_crop(x[i].float(), top, left, tall, wide, frame, antialias=False)
+        wanted = V.horizontal_flip(wanted) if placement.flip[i] else wanted
+        apart = (moved[i].float() - wanted).abs().max()
+        assert apart <= (0.501 if dtype == torch.uint8 else 1e-4)
+
+
+def test_without_a_border_nothing_is_reduced_so_that_smoothing_would_change_nothing():
+    x = batch(20)
+    moved, placement = augment(x, "resized-crop-flip", generator("n"))
+    for i in range(len(x)):
+        wanted = V.resized_crop(x[i], *placement.box[i].tolist(), [32, 32], antialias=True)
+        wanted = V.horizontal_flip(wanted) if placement.flip[i] else wanted
+        torch.testing.assert_close(moved[i], wanted, atol=1e-4, rtol=0)
+
+
+def test_boxes_are_distributed_as_torchvisions():
+    n, x = 6000, torch.zeros(1, 1, 64, 64)
+    _, placement = augment(x.expand(n, -1, -1, -1), "resized-crop-flip", generator("o"))
+    with initialise_with("boxes"):  # torchvision draws from torch's global generator
+        drawn = [transforms.RandomResizedCrop.get_params(x, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(n)]
+    top, left, tall, wide = placement.box.double().T
+    top_, left_, tall_, wide_ = torch.tensor(drawn, dtype=torch.float64).T
+    for ours, theirs in ((tall * wide, tall_ * wide_), ((wide / tall).log(), (wide_ / tall_).log()),
+                         (top / (65 - tall), top_ / (65 - tall_)), (left / (65 - wide), left_ / (65 - wide_))):
+        quantiles = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
+        spread = theirs.quantile(0.95) - theirs.quantile(0.05)
+        assert (ours.quantile(quantiles) - theirs.quantile(quantiles)).abs().max() < 0.05 * spread
+    assert abs(placement.flip.float().mean() - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("height, width", [(4, 400), (400, 4)])
+def test_images_too_narrow_for_any_box_give_their_middle(height, width):
+    x = torch.zeros(1, height, width)
+    _, placement = augment(x.expand(5, 1, -1, -1), "resized-crop-flip", generator("p"))
+    with initialise_with("narrow"):
+        wanted = transforms.RandomResizedCrop.get_params(x, (0.08, 1.0), (3 / 4, 4 / 3))
+    assert placement.box.tolist() == [list(wanted)] * 5
+
+
+def test_a_placement_takes_images_with_the_border_and_the_frame_alone():
+    x = batch(40, height=36, width=36)
+    moved, placement = augment(x, "resized-crop-flip", generator("q"), 32)
+    assert torch.equal(placement.apply(x), moved)
+    frame = V.center_crop(x, [32, 32])
+    start, end = placement.box[:, :2], placement.box[:, :2] + placement.box[:, 2:]
+    inside = (start >= 0).all(1) & (end <= 32).all(1)
+    assert 5 < inside.sum() < 35
+    torch.testing.assert_close(placement.apply(frame)[inside], moved[inside], atol=1e-4, rtol=0)
+    wide = placement.apply(torch.nn.functional.pad(frame, (2, 2, 2, 2), mode="replicate"))
+    torch.testing.assert_close(placement.apply(frame), wide, atol=1e-4, rtol=0)  # the edge is repeated outside
+
+
+@pytest.mark.parametrize("kind", ["none", "crop", "crop-flip", "affine"])
+def test_a_side_is_the_centre_of_larger_images(kind):
+    x = batch(height=37, width=41)
+    moved, placement = augment(x, kind, generator("r"), 32)
+    wanted, same = augment(V.center_crop(x, [32, 32]), kind, generator("r"))
+    assert torch.equal(moved, wanted) and placement.pad == same.pad
+    for side in (38, 0, 32.0):
+        with pytest.raises(SettingsError, match=f"side = {side} .* from 1 to 37"):
+            augment(x, kind, generator("r"), side)
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)

@@ -22,7 +22,7 @@ FLOORS = (
     ("data", "attacks", "models"),
     ("training",),
     ("stitching", "similarity", "alignment", "manifold", "pruning", "score", "certify"),
-    ("claims", "plots", "report", "study", "batch", "cli", "__main__"),
+    ("claims", "plots", "report", "study", "explore", "batch", "cli", "__main__"),
 )
 PLACE = {name: (floor, column) for floor, names in enumerate(FLOORS) for column, name in enumerate(names)}
 

@@ -79,7 +79,7 @@ def test_impossible_values_are_one_sentence(make, words):
     ({"stitching.epochs": 0}, ["stitching.epochs", "0", "1 or more"]),
     ({"stitching.verify.targets": 20}, ["targets", "20", "10"]),
     ({"stitching.search.targeted": True}, ["targeted"]),
-    ({"networks.robust.count": 1}, ["networks.robust.count", "1", "at least 3"]),
+    ({"networks.robust.count": 1}, ["networks.robust.count", "1", "at least 4 for representation_similarity.seeds"]),
     ({"networks.precision": "fp64"}, ["fp64", "bf16"]),
     ({"networks": 5}, ["networks"]),
     ({"networks.normal": 5, "stitching.seeds": 4}, ["networks.normal"]),

@@ -23,7 +23,7 @@ def made_up(accuracy) -> stitching.Measured:
     difficulty = rng.random(IMAGES)
     for c in all_cells:
         found = {}
-        for which in ("clean", "search", *(["verify"] if len(c.attacks) > 1 else [])):
+        for which in ("clean", "search", *(["verify"] if len(c.measures) > 1 else [])):
             found[which] = difficulty * 0.9 + 0.1 * rng.random(IMAGES) < accuracy(c, which)
         outcomes[c] = {k: v & found["clean"] for k, v in found.items()}
     protocols = {c: {k: {"seed": "evaluation", "batchnorm": "eval"} for k in o} for c, o in outcomes.items()}

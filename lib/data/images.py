@@ -1,12 +1,13 @@
 """Data sets as uint8 tensors that lie whole on one device, and the fixed subsets that runs use.
 
-Files are looked for in the folder that `REPRO_DATA` names, then in the project's own `data/`; a missing set is
-downloaded into `data/` (never into `REPRO_DATA`), a corrupt file is named and left as it is. Which file goes where
-stands in `data/README.md`.
+Files are looked for in the folder that `REPRO_DATA` names, then in the project's own `data/`; a missing set that
+torchvision knows is downloaded into `data/` (never into `REPRO_DATA`), a corrupt file is named and left as it is. Which
+file goes where stands in `data/README.md`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import importlib.util
@@ -19,9 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.errors import OneLineError, need, unknown
+from lib.data import folders
+from lib.data.augment import Placement, augment, centre
+from lib.data.folders import DataError
+from lib.errors import need, unknown
 from lib.recipe import DATASETS, Data
-from lib.runtime import ROOT, generator
+from lib.runtime import ROOT, generator, results
 
 SPLITS = ("train", "holdout", "test")
 OWN = ROOT / "data"
@@ -29,16 +33,13 @@ TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CI
                "svhn": "SVHN", "stl10": "STL10"}
 
 
-class DataError(OneLineError):
-    """A data set cannot be read; the message is one sentence naming the file, where it belongs and how to get it."""
-
-
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Labelled images on one device.
 
     images: uint8 [N, C, H, W]. labels: int64 [N]. indices: int64 [N], each image's position in its official split
-    ("digits": in this project's split). name, split: where they come from ("train", "holdout" or "test").
+    ("digits": in this project's split). name, split: where they come from ("train", "holdout" or "test"). side: height
+    and width of what networks see, the centre of images that have a border for resized crops (None: all of them).
     """
 
     images: Tensor
@@ -46,6 +47,7 @@ class ImageSet:
     indices: Tensor
     name: str
     split: str
+    side: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,8 +64,14 @@ class ImageSet:
                        indices=self.indices[positions])
 
     def pixels(self, sel=None) -> Tensor:
-        """float32 [n, C, H, W] in [0, 1] (x / 255) of all images or those that `sel` (an index) picks."""
-        return (self.images if sel is None else self.images[sel]).to(torch.float32) / 255
+        """float32 [n, C, H, W] in [0, 1] (x / 255) of all images or those that `sel` (an index) picks, borderless."""
+        return centre(self.images if sel is None else self.images[sel], self.side).to(torch.float32) / 255
+
+    def augmented(self, sel, kind: str, generator: torch.Generator) -> tuple[Tensor, Placement]:
+        """The pixels of those that `sel` picks, augmented as `augment` says, and where each was put; resized crops draw
+        from the border too.
+        """
+        return augment(self.images[sel].to(torch.float32) / 255, kind, generator, self.side)
 
 
 def load(data: Data, split: str, device="cpu") -> ImageSet:
@@ -79,7 +87,7 @@ def load(data: Data, split: str, device="cpu") -> ImageSet:
         raise unknown("split", split, SPLITS)
     need(split != "holdout" or data.holdout > 0, "data.holdout", data.holdout, "at least 1 to have a holdout split")
     official = "test" if split == "test" else "train"
-    images, labels = _official(data.name, official, None if data.name == "digits" else root())
+    images, labels = _official(data.name, official, None if data.name == "digits" else root(), data.side)
     shuffled = torch.randperm(len(labels), generator=generator("split", data.name, data.info.version, official))
     first = _dealt(shuffled, labels)
     if split == "test":
@@ -90,7 +98,8 @@ def load(data: Data, split: str, device="cpu") -> ImageSet:
         rest = shuffled.flip(0)
         rest = rest[~torch.isin(rest, first[: data.holdout])]
         chosen = _dealt(rest, labels)[: data.train]
-    return ImageSet(images[chosen], labels[chosen], chosen, data.name, split).to(device)
+    side = None if images.shape[-1] == data.side else data.side
+    return ImageSet(images[chosen], labels[chosen], chosen, data.name, split, side).to(device)
 
 
 def root() -> Path:
@@ -118,8 +127,10 @@ def _dealt(order: Tensor, labels: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def _official(name: str, split: str, folder: Path | None) -> tuple[Tensor, Tensor]:
+def _official(name: str, split: str, folder: Path | None, side: int) -> tuple[Tensor, Tensor]:
     """All images (uint8 [N, C, H, W]) and labels (int64 [N]) of an official split, read once per process."""
+    if name in folders.TREES:
+        return folders.read(name, split, side, (folder, OWN), _cache())
     info = DATASETS[name]
     images, labels = _digits(split) if name == "digits" else _files_read(name, split, folder)
     shape = (getattr(info, split), info.channels, info.size, info.size)
@@ -127,6 +138,14 @@ def _official(name: str, split: str, folder: Path | None) -> tuple[Tensor, Tenso
         raise DataError(f"the {split} split of {name} is not whole: {len(labels)} labels and {images.numel()} pixel "
                         f"values were read where {shape[0]} images of {shape[1:]} are expected; fetch its files again")
     return images.reshape(shape), labels.long()
+
+
+def _cache() -> Path:
+    """Where decoded images are kept: beside our own data or, where that cannot be written, among the results."""
+    place = OWN / "cache"
+    with contextlib.suppress(OSError):
+        place.mkdir(parents=True, exist_ok=True)
+    return place if os.access(place, os.W_OK) else results() / "cache"
 
 
 def _digits(split: str) -> tuple[Tensor, Tensor]:

@@ -8,45 +8,55 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.errors import unknown
-from lib.plan import stitching
+from lib.errors import SettingsError, unknown
+from lib.plan import representation_similarity, stitching
 from lib.plan.pool import pool
 from lib.recipe import Recipe
 from lib.settings import Settings
 from lib.threats import Attack, Threat
 
-NOTEBOOKS = {"stitching": stitching.cells}
+NOTEBOOKS = {"stitching": stitching.cells, "representation_similarity": representation_similarity.cells}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A network to train and the attacks to measure it under; `group` names the batch job that does it."""
+    """A network to train and what to measure it under; `group` names the batch job that does it."""
 
     recipe: Recipe
-    attacks: tuple[Attack, ...]
-    threat: Threat
+    measures: tuple[tuple[Threat, Attack], ...]
     group: str
 
 
-def plan(settings: Settings, notebooks: tuple[str, ...] = ()) -> list[Task]:
-    """All networks of the notebooks (all of them if none is named), parents before children, each once."""
+def chosen(settings: Settings, notebooks: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The notebooks named, or all that the profile has a section for. Raises SettingsError for an unknown notebook and
+    for one without a section.
+    """
     for name in notebooks:
         if name not in NOTEBOOKS:
             raise unknown("notebook", name, NOTEBOOKS)
-    tasks: dict[str, Task] = {}
+        if name not in settings.notebooks:
+            raise SettingsError(f"profile = {settings.profile} is not possible for the notebook {name}: "
+                                f"configs/{settings.profile}.yaml has no section for it")
+    return tuple(notebooks) or settings.notebooks
 
-    def add(recipe: Recipe, attacks: tuple[Attack, ...], group: str):
+
+def plan(settings: Settings, notebooks: tuple[str, ...] = ()) -> list[Task]:
+    """All networks of the notebooks (all of the profile if none is named), parents before children, each once."""
+    tasks: dict[str, Task] = {}
+    together = settings.jobs == "seeds"
+    shared = {m.recipe.key: f"pool-{'' if together else m.kind}{m.seed}" for m in pool(settings)}
+
+    def add(recipe: Recipe, measures: tuple[tuple[Threat, Attack], ...], group: str):
+        group = shared.get(recipe.key, group)
         for parent in recipe.parents:
             add(parent, (), group)
         old = tasks.get(recipe.key)
         if old is not None:
-            attacks = tuple(dict.fromkeys(old.attacks + attacks))
+            measures = tuple(dict.fromkeys(old.measures + measures))
             group = old.group
-        tasks[recipe.key] = Task(recipe, attacks, settings.networks.threat, group)
+        tasks[recipe.key] = Task(recipe, measures, group)
 
-    for member in pool(settings):
-        add(member.recipe, (), f"pool-{member.kind}{member.seed}")
-    for name in notebooks or NOTEBOOKS:
+    for name in chosen(settings, notebooks):
         for cell in NOTEBOOKS[name](settings):
-            add(cell.recipe, cell.attacks, f"{name}-{cell.group}")
+            add(cell.recipe, cell.measures, f"{name}-{cell.seed if together else cell.group}")
     return list(tasks.values())

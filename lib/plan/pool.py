@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lib.recipe import Recipe
 from lib.settings import Settings, objective
+from lib.threats import PGD
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,8 @@ def pool(settings: Settings) -> list[Member]:
         if seed < sizes.count
     ]
     return [member(settings, kind, seed) for kind, seed in wanted]
+
+
+def one_more_restart(attack: PGD) -> PGD:
+    """The attack that shows whether restarts matter (a sanity check of one robust network)."""
+    return replace(attack, restarts=attack.restarts + 1)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lib.architectures import Probe, Stitch
-from lib.plan.pool import member
+from lib.plan.pool import member, one_more_restart
 from lib.recipe import Recipe
 from lib.settings import Settings, objective
-from lib.threats import PGD, Attack
+from lib.threats import Attack, Threat
 
 PAIRS = {"N->R": ("N", "R", 0), "R->N": ("R", "N", 0), "R->R2": ("R", "R", 1), "N->N2": ("N", "N", 1)}
 NOTHING = ("(nothing)",)  # a prefix that no parameter has: only BatchNorm's statistics adapt
@@ -34,17 +34,12 @@ class Cell:
     alpha: float
     seed: int
     recipe: Recipe
-    attacks: tuple[Attack, ...]
+    measures: tuple[tuple[Threat, Attack], ...]
 
     @property
     def group(self) -> str:
         what = self.pair.replace("->", "-") if self.pair in PAIRS else "controls"
         return f"{what}-{self.seed}"
-
-
-def one_more_restart(attack: PGD) -> PGD:
-    """The attack that shows whether restarts matter (a sanity check of one robust network)."""
-    return replace(attack, restarts=attack.restarts + 1)
 
 
 def cells(settings: Settings) -> list[Cell]:
@@ -63,6 +58,9 @@ def cells(settings: Settings) -> list[Cell]:
     )
     out: list[Cell] = []
 
+    def against(attacks: tuple[Attack, ...]) -> tuple[tuple[Threat, Attack], ...]:
+        return tuple((n.threat, attack) for attack in attacks)
+
     def add(role: str, pair: str, front: Recipe, end: Recipe, joint: str, alpha: float, seed: int, **changes):
         aims = objective(n, s.attack, alpha, clean_statistics=changes.get("batchnorm") != "frozen")
         arch = changes.pop("arch", Stitch(joint))
@@ -78,7 +76,8 @@ def cells(settings: Settings) -> list[Cell]:
             },
         )
         verify = alpha == 1 and pair != "N->N2"
-        out.append(Cell(role, pair, joint, alpha, seed, recipe, (s.search, s.verify) if verify else (s.search,)))
+        under = against((s.search, s.verify) if verify else (s.search,))
+        out.append(Cell(role, pair, joint, alpha, seed, recipe, under))
 
     for seed in range(s.seeds):
         net = {kind: member(settings, kind, seed).recipe for kind in "NRU"}
@@ -86,7 +85,7 @@ def cells(settings: Settings) -> list[Cell]:
             attacks = (s.search, s.verify) if kind == "R" else (s.search,)
             if kind == "R" and seed == 0:
                 attacks += (one_more_restart(s.search),)
-            out.append(Cell("endpoint", kind, "", 0.0, seed, net[kind], attacks))
+            out.append(Cell("endpoint", kind, "", 0.0, seed, net[kind], against(attacks)))
         for pair, (front, end, shift) in PAIRS.items():
             other = member(settings, end, seed + shift).recipe
             for joint in s.joints:

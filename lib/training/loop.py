@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from lib.data import ImageSet, augment
+from lib.data import ImageSet
 from lib.errors import OneLineError
 from lib.models import memory_format
 from lib.recipe import Recipe
@@ -26,6 +26,7 @@ from lib.training.objectives import Batch, Moment, of
 from lib.training.schedule import Average, learning_rate, make_optimiser
 
 CHECKPOINT_EVERY = 5.0  # seconds at least between two checkpoints: small networks have epochs of a second
+EPOCH = "epoch-{}"  # names the weights kept after so many epochs
 LOOK_EVERY = 50  # steps between two looks at the loss: looking makes a GPU wait
 EXPLODED = 1e6  # no loss of a training that goes anywhere is as large, in nats
 
@@ -44,7 +45,8 @@ def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None,
     [0, 1], seconds, and, where the recipe chooses an epoch, the accuracy on the held-out images and whether the epoch
     is the chosen one.
 
-    images: the training images, already on `device`. work: a folder for checkpoints; a training found there goes on.
+    images: the training images, already on `device`. work: a folder for checkpoints; a training found there goes on,
+    and what the recipe wants to `keep` is left there.
     holdout: the held-out images, for a recipe with a `choice`. compiled: run the network through torch.compile (a
     graph for the update, one for the attack). The last partial batch of an epoch is dropped. Raises TrainingDiverged
     and OutOfMemory, which name recipe, step and what helps.
@@ -93,6 +95,7 @@ class _Training:
                 self.rows.append({"epoch": epoch, "loss": loss, "accuracy": accuracy, "seconds": took,
                                   "quarters": quarters})
                 self._choose(epoch)
+                self._keep(epoch + 1)
                 bar.step(0, loss=loss, accuracy=accuracy)
                 if time.monotonic() - saved > CHECKPOINT_EVERY and epoch + 1 < epochs:
                     self._save()
@@ -120,7 +123,7 @@ class _Training:
 
     def _batch(self, chosen, epoch: int, i: int) -> Batch:
         draw = generator(self.recipe.key, "step", epoch, i, device=chosen.device)
-        pixels, placement = augment(self.images.pixels(chosen), self.recipe.augment, draw)
+        pixels, placement = self.images.augmented(chosen, self.recipe.augment, draw)
         return Batch(
             pixels.contiguous(memory_format=self.layout),
             self.images.labels[chosen],
@@ -193,6 +196,16 @@ class _Training:
             self.best = copy.deepcopy(self.candidate.state_dict())
             for other in self.rows:
                 other["chosen"] = other is row
+
+    def _keep(self, epochs: int) -> None:
+        """Leave the candidate's weights after so many epochs in the work folder, where the recipe asks for them."""
+        if epochs not in self.recipe.keep or self.work is None:
+            return
+        from safetensors.torch import save_file
+
+        part = self.work / f".epoch-{epochs}.part"
+        save_file({k: v.cpu().contiguous() for k, v in self.candidate.state_dict().items()}, part)
+        os.replace(part, self.work / f"{EPOCH.format(epochs)}.safetensors")
 
     def _save(self) -> None:
         if self.work is None:

@@ -46,7 +46,8 @@ class Passes(NamedTuple):
 def passes(objective) -> Passes:
     """The passes per image and epoch; differentiating a gradient once more costs as much as another update."""
     if isinstance(objective, Adversarial):
-        return Passes(1, objective.clean_statistics, objective.attack.steps * objective.alpha)
+        updates = 2 if objective.clean_loss else 1
+        return Passes(updates, objective.clean_statistics, objective.attack.steps * objective.alpha)
     if isinstance(objective, TRADES):
         return Passes(2, 1, objective.attack.steps)
     if isinstance(objective, MART):
@@ -78,7 +79,7 @@ def attack_passes(attack: Attack | None, standing: float = 1.0) -> float:
 
 @functools.lru_cache
 def _stages(data: Data, arch) -> dict[str, int]:
-    shape = (data.info.channels, data.info.size, data.info.size)
+    shape = data.shape
     with initialise_with("price"):
         return stage_flops(network(arch, shape, data.info.classes), shape)
 
@@ -158,7 +159,7 @@ def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
         recipe = recipe.parents[-1]
     net = build(recipe).to(where)
     net.to(memory_format=memory_format(net))
-    size = recipe.data.info.size
+    size = recipe.data.side
     x = torch.zeros(recipe.batch_size, recipe.data.info.channels, size, size, device=where)
     x = x.contiguous(memory_format=memory_format(net))
 
@@ -235,6 +236,6 @@ def _missing(store: Store, task: Task):
     recipe = task.recipe
     if recipe.epochs and not store.has("network", recipe.key):
         yield training(recipe), like_training(recipe)
-    for attack in task.attacks:
-        if not store.has("outcomes", outcome_key(recipe, task.threat, attack)):
-            yield measuring(recipe, attack), like_outcomes(recipe, task.threat, attack)
+    for threat, attack in task.measures:
+        if not store.has("outcomes", outcome_key(recipe, threat, attack)):
+            yield measuring(recipe, attack), like_outcomes(recipe, threat, attack)

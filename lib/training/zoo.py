@@ -18,7 +18,7 @@ from lib.store import Store, write_atomic
 from lib.threats import PIXEL_NORMS, Attack, Threat
 from lib.training import evaluation, price
 from lib.training.evaluation import Outcomes, attack_name, evaluate
-from lib.training.loop import fit
+from lib.training.loop import EPOCH, fit
 from lib.training.sanity import beaten_by_square, sanity
 from lib.values import digest, plain
 
@@ -59,6 +59,9 @@ class Zoo:
             raise SettingsError(f"the network {recipe.describe()} is not in this run's plan: add it to lib/plan")
         net = build(recipe, [self.obtain(p).net for p in recipe.parents])
         log, meta = [], {}
+        if recipe.checkpoint is not None:
+            run = self.store.load("network", recipe.parents[0].key)
+            net.load_state_dict(run.tensors(EPOCH.format(recipe.checkpoint)))
         if recipe.epochs:
             entry = self._entry(recipe, net)
             changed = entry.tensors()
@@ -115,22 +118,26 @@ class Zoo:
             **provenance(self.device),
         }
 
-    def outcomes(self, recipe: Recipe, threat: Threat | None = None, attack: Attack | None = None) -> Outcomes:
-        """Per-image outcomes on the recipe's test images: clean, and robust if an attack is given, with what speaks
-        against them; from the store if they were measured before. A search that was killed goes on where it was.
+    def outcomes(self, recipe: Recipe, threat: Threat | None = None, attack: Attack | None = None,
+                 split: str = "test") -> Outcomes:
+        """Per-image outcomes on the images of a split of the recipe's data: clean, and robust if an attack is given,
+        with what speaks against them; from the store if they were measured before. A search that was killed goes on
+        where it was.
         """
 
         def make(work: Path) -> Outcomes:
-            net, images = self.obtain(recipe).net, self.images(recipe.data, "test")
+            net, images = self.obtain(recipe).net, self.images(recipe.data, split)
             return evaluate(net, images, threat, attack, seed_parts=SEED, search_precision=recipe.precision, work=work)
 
         def look(work: Path) -> dict:
             robust = torch.tensor(found.table["robust"].to_numpy())
-            net, images = self.obtain(recipe).net, self.images(recipe.data, "test")
+            net, images = self.obtain(recipe).net, self.images(recipe.data, split)
             return {"warnings": self.doubts(recipe, threat) + beaten_by_square(net, images, robust, threat),
                     "network": recipe.key, "what": f"checks of {name} of {recipe.describe()}"}
 
         key, name = outcome_key(recipe, threat, attack), attack_name(attack) if attack else "clean"
+        if split != "test":
+            key, name = digest([split, key]), f"{name} ({split} images)"
         found = self._outcomes("outcomes", key, recipe, name, make, like=price.like_outcomes(recipe, threat, attack))
         if attack is not None:
             found.warnings = self.store.obtain("sanity", key, look).meta["warnings"]
@@ -200,7 +207,7 @@ class Zoo:
             found = evaluation.adversarial(self.obtain(recipe).net, self.images(recipe.data, split), threat, attack,
                                            seed_parts=SEED, search_precision=recipe.precision)
             save_file({"images": found.cpu().contiguous()}, work / "data.safetensors")
-            return {"network": recipe.key, "what": f"{attack_name(attack)} images ({split}) of {recipe.describe()}"}
+            return {"networks": [recipe.key], "what": f"{attack_name(attack)} images ({split}) of {recipe.describe()}"}
 
         key = digest([split, outcome_key(recipe, threat, attack)])
         return self.store.obtain("adversarial", key, make).tensors()["images"].to(self.device)

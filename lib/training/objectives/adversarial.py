@@ -55,7 +55,8 @@ class Attacked:
 
 class AdversarialLoss(Attacked):
     """Mean cross-entropy over a batch in which floor(alpha * B) random images are adversarial (Madry et al. 2018;
-    the share alpha as in Balogh & Jelasity 2023). The attack is white-box on `net` as it stands.
+    the share alpha as in Balogh & Jelasity 2023). The attack is white-box on `net` as it stands. With `clean_loss` the
+    clean batch passes the network for itself, in front of the adversarial one.
     """
 
     def __call__(self, net, batch, moment):
@@ -75,8 +76,9 @@ class AdversarialLoss(Attacked):
             else:
                 images = images.clone(memory_format=torch.preserve_format)
                 images[picked] = adversarial
+        clean = F.cross_entropy(net(batch.images).float(), batch.labels) if spec.clean_loss else 0.0
         logits = net(images).float()
-        return F.cross_entropy(logits, batch.labels), logits
+        return spec.clean_loss * clean + (1 - spec.clean_loss) * F.cross_entropy(logits, batch.labels), logits
 
 
 class TradesLoss(Attacked):

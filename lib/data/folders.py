@@ -1,0 +1,142 @@
+"""Data sets that come as a folder of photographs per class: found, checked, decoded once and from then on one file.
+
+A tree is `<tree>/{train,val}/<class>/<image>`. Images are brought to one size as is usual for ImageNet: the short side
+to 255/224 of the side wanted, then the centre cut out. Test images are cut to that side. Training images are cut to
+squares of the resized short side and so keep a border of about 1/14 of the side all round, from which random resized
+crops draw; without the border they are, to a pixel, what test images are. What was decoded lies in a cache as one file
+per split and side, checked by its SHA-256 when it is read; its key is made of the names, sizes and times of the tree's
+files, so that a changed tree is decoded again.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lib.errors import OneLineError
+from lib.recipe import DATASETS
+from lib.runtime import Progress
+from lib.store import Store
+from lib.values import digest
+
+TREES = {"imagenette": "imagenette2", "imagenette_320": "imagenette2-320", "imagenette_160": "imagenette2-160",
+         "imagewoof": "imagewoof2", "imagewoof_320": "imagewoof2-320", "imagewoof_160": "imagewoof2-160"}
+CLASSES = {  # WordNet numbers; a label is a class's place here
+    "imagenette": ("n01440764", "n02102040", "n02979186", "n03000684", "n03028079", "n03394916", "n03417042",
+                   "n03425413", "n03445777", "n03888257"),
+    "imagewoof": ("n02086240", "n02087394", "n02088364", "n02089973", "n02093754", "n02096294", "n02099601",
+                  "n02105641", "n02111889", "n02115641"),
+}
+PARTS = {"train": "train", "test": "val"}
+FILE = "images.bin"
+CHUNK = 256  # images decoded between two writes
+
+
+class DataError(OneLineError):
+    """A data set cannot be read; the message is one sentence naming the file, where it belongs and how to get it."""
+
+
+def resized(side: int) -> int:
+    """Pixels of the short side of an image before the centre of `side` pixels is cut out: 255 for 224."""
+    return round(side * 255 / 224)
+
+
+def read(name: str, split: str, side: int, folders: Sequence[Path], cache: Path) -> tuple[Tensor, Tensor]:
+    """Images (uint8 [N, 3, S, S]) and labels (int64 [N]) of "train" (S = resized(side)) or "test" (S = side).
+
+    The tree is the first one in `folders`; it is only read. The images are mapped from their file in `cache`, decoded
+    into it before if need be, once where several processes ask for them. Their order is that of classes and file names.
+
+    Raises DataError when the tree is missing or not whole, an image is corrupt or the cache cannot be written.
+    """
+    tree = _tree(name, split, folders)
+    short = resized(side)
+    stored = side if split == "test" else short
+    key = digest([DATASETS[name].version, short, stored, _listing(tree)])
+
+    def make(work: Path) -> dict:
+        square = functools.partial(_square, short=short, side=stored)
+        _decode_all(tree, f"{name} {split}: decoding", square, work / FILE)
+        return {"images": len(tree), "side": stored, "tree": str(tree.root)}
+
+    try:
+        entry = Store(cache).obtain(f"{name}-{split}", key, make)
+    except OSError as error:
+        raise DataError(f"{name} cannot be read because its decoded images cannot be kept in {cache} ({error}): make "
+                        f"room there or let it be written") from error
+    shape = (len(tree), 3, stored, stored)
+    flat = torch.from_file(str(entry.path / FILE), shared=False, size=torch.Size(shape).numel(), dtype=torch.uint8)
+    return flat.view(shape), torch.tensor(tree.targets)
+
+
+def _tree(name: str, split: str, folders: Sequence[Path]):
+    """torchvision's ImageFolder of a split, with all classes and as many images as are known to belong to it."""
+    from torchvision.datasets import ImageFolder
+
+    place = Path(TREES[name]) / PARTS[split]
+    folder = next((base / place for base in folders if (base / place).is_dir()), None)
+    if folder is None:
+        raise DataError(f"{name} cannot be read because {folders[0] / place} is missing: {_advice(name, folders)}")
+    wanted, there = set(CLASSES[name.split("_")[0]]), {path.name for path in folder.iterdir() if path.is_dir()}
+    for what, classes in (("lacks the class", wanted - there), ("has, beside its classes,", there - wanted)):
+        if classes:
+            raise DataError(f"the {split} split of {name} is not as it should be: {folder} {what} "
+                            f"{', '.join(sorted(classes))}; unpack {TREES[name]}.tgz again")
+    tree, expected = ImageFolder(str(folder), allow_empty=True), getattr(DATASETS[name], split)
+    if len(tree) != expected:
+        fewest = min(wanted, key=lambda c, n=Counter(tree.targets): (n[tree.class_to_idx[c]], c))
+        raise DataError(f"the {split} split of {name} is not whole: {folder} holds {len(tree):,} images where "
+                        f"{expected:,} are expected (fewest in {fewest}); unpack {TREES[name]}.tgz again")
+    return tree
+
+
+def _advice(name: str, folders: Sequence[Path]) -> str:
+    """What to do about a missing tree."""
+    kin = [other for other in TREES if other != name and other.split("_")[0] == name.split("_")[0]]
+    lies = [other for other in kin if any((base / TREES[other]).is_dir() for base in folders)]
+    instead = f", or take the data set {lies[0]}, whose tree {TREES[lies[0]]} is there" if lies else ""
+    return (f"download {TREES[name]}.tgz and unpack it in {folders[0]}, or name the folder that holds the tree in "
+            f"REPRO_DATA (see data/README.md){instead}")
+
+
+def _listing(tree) -> list:
+    """Name, bytes and time of the last change of each file."""
+    stats = ((path, os.stat(path)) for path, _ in tree.samples)
+    return [[os.path.relpath(path, tree.root), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+
+def _decode_all(tree, text: str, square, target: Path) -> None:
+    """Write all images of a tree one after another, decoded by as many threads as torch may use."""
+
+    def decoded(sample: tuple[str, int]) -> bytes:
+        try:
+            return square(tree.loader(sample[0]))
+        except Exception as error:  # whatever Pillow raises: OSError, SyntaxError, struct.error ...
+            raise DataError(f"{sample[0]} cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())}): "
+                            f"unpack it again from {Path(tree.root).parent.name}.tgz") from error
+
+    with (
+        open(target, "wb") as file,
+        ThreadPoolExecutor(torch.get_num_threads()) as pool,
+        Progress(len(tree), text, "image") as bar,
+    ):
+        for start in range(0, len(tree), CHUNK):
+            for image in pool.map(decoded, tree.samples[start : start + CHUNK]):
+                file.write(image)
+                bar.step()
+
+
+def _square(image, short: int, side: int) -> bytes:
+    """An RGB picture with its short side resized to `short` pixels, the centre of it: [3, side, side] as bytes."""
+    import numpy as np
+    from torchvision.transforms import functional
+
+    image = functional.center_crop(functional.resize(image, short), [side, side])
+    return np.asarray(image).transpose(2, 0, 1).tobytes()

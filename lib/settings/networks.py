@@ -1,0 +1,70 @@
+"""The `networks:` section that all notebooks share, and what checks it: the common pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lib.architectures import Plain
+from lib.errors import need, unknown
+from lib.objectives import Adversarial, CrossEntropy
+from lib.recipe import Data, Optimiser, Schedule
+from lib.threats import PGD, Threat
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a kind of network is trained. `attack` None: on clean images."""
+
+    epochs: int
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+    attack: PGD | None = None
+
+
+@dataclass(frozen=True)
+class Pool(Training):
+    """How one type of network of the common pool is trained, and how many of them."""
+
+    count: int = 1
+
+    def __post_init__(self):
+        need(
+            isinstance(self.count, int) and 1 <= self.count <= 100, "count", self.count, "a whole number from 1 to 100"
+        )
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The common pool that all notebooks choose from."""
+
+    data: Data
+    arch: Plain
+    threat: Threat
+    normal: Pool
+    robust: Pool
+    batch_size: int = 128
+    augment: str = "crop-flip"
+    precision: str = "auto"
+
+    def __post_init__(self):
+        need(
+            self.robust.attack is not None, "networks.robust.attack", "null", "an attack: robust networks train on one"
+        )
+        need(self.normal.attack is None, "networks.normal.attack", self.normal.attack, "null")
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise unknown("precision", self.precision, ("auto", "fp32", "bf16"))
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a pool must show before a claim about it is judged (accuracies in [0, 1]; see the notebook's checks)."""
+
+    normal_clean: float
+    normal_robust: float
+    robust_clean: float
+    robust_robust: float
+
+
+def objective(networks: Networks, attack: PGD | None, alpha: float = 1.0, **options):
+    """Cross-entropy, or adversarial training against the pool's threat with a share alpha of adversarial images."""
+    return Adversarial(networks.threat, attack, alpha, **options) if attack and alpha else CrossEntropy()

@@ -1,0 +1,90 @@
+"""Networks looking at images, by recipe: maps of them from the store, made if they are missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lib.data import ImageSet
+from lib.recipe import Recipe, outcome_key
+from lib.runtime import generator, provenance
+from lib.similarity.maps import Maps, View, maps
+from lib.threats import PGD, Threat
+from lib.training.zoo import Zoo
+from lib.values import digest, plain
+
+VERSION = 1  # raised when a change of the code changes maps
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Images as the attack on the network `source` has moved them (`Zoo.adversarial`) or, with `noise`, moved by as
+    much in every pixel, but with random signs: of equal norm in every l_p (until they are cut to [0, 1]), without aim.
+    """
+
+    source: Recipe
+    threat: Threat
+    attack: PGD
+    noise: bool = False
+
+
+@dataclass(frozen=True)
+class Look:
+    """A network looking at the images of its data as they are (`moved` None) or as they were moved; `name` tells looks
+    apart.
+    """
+
+    name: str
+    recipe: Recipe
+    moved: Moved | None = None
+
+
+def look_at(zoo: Zoo, looks: Sequence[Look], *, split: str = "test", images: int | None = None, layers="all",
+            measure: str = "cka", pooled: bool = False, batch: int = 256, faithful: bool = False,
+            pairs: Sequence[tuple[str, str]] | None = None) -> Maps:
+    """The maps of all `looks` (lib.similarity.maps) on the first `images` of a split (None: all), which is in a fixed
+    class-balanced random order. From the store if they were made before. Raises SettingsError as `maps` does.
+    """
+    from safetensors.torch import save_file
+
+    def make(work: Path) -> dict:
+        started = time.monotonic()
+        found = maps([_view(zoo, look, split, images, layers) for look in looks], measure, batch_size=batch,
+                     pooled=pooled, faithful=faithful, pairs=pairs)
+        tensors, meta = found.to_plain()
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, work / "data.safetensors")
+        return {"maps": meta, "networks": sorted({look.recipe.key for look in looks}),
+                "what": f"{measure} maps of {len(looks)} views ({looks[0].name} ... {looks[-1].name}), {split} images",
+                "seconds": time.monotonic() - started, **provenance(zoo.device)}
+
+    which = {"split": split, "images": images, "layers": layers, "measure": measure, "pooled": pooled, "batch": batch,
+             "faithful": faithful, "pairs": pairs, "looks": [_named(look) for look in looks]}
+    entry = zoo.store.obtain("maps", digest({"version": VERSION, **which}), make)
+    return Maps.from_plain(entry.tensors(), entry.meta["maps"])
+
+
+def _named(look: Look) -> list:
+    """What decides a view: the network, its data, and what moved the images."""
+    moved = look.moved and [outcome_key(look.moved.source, look.moved.threat, look.moved.attack), look.moved.noise]
+    return [look.name, look.recipe.key, plain(look.recipe.data), moved]
+
+
+def _view(zoo: Zoo, look: Look, split: str, images: int | None, layers) -> View:
+    net, shown = zoo.obtain(look.recipe).net, zoo.images(look.recipe.data, split)
+    chosen = shown.take(slice(0, images))
+    pixels = chosen.pixels() if look.moved is None else _moved(zoo, look.moved, shown, split)[: len(chosen)]
+    return View(look.name, net, pixels, chosen.indices, layers)
+
+
+def _moved(zoo: Zoo, moved: Moved, shown: ImageSet, split: str) -> Tensor:
+    attacked = zoo.adversarial(moved.source, moved.threat, moved.attack, split)
+    if not moved.noise:
+        return attacked
+    clean, draw = shown.pixels(), generator("similarity", "signs", shown.name, split)
+    signs = torch.randint(0, 2, clean.shape, generator=draw).to(clean) * 2 - 1
+    return (clean + signs * (attacked - clean).abs()).clamp(0, 1)

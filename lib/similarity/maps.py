@@ -1,0 +1,398 @@
+"""Maps of similarity between all layers of networks that look at the same images, streamed over minibatches.
+
+Minibatch form of the similarity paper (Nguyen et al. 2021): all networks see the same minibatch, every layer gives one
+centred Gram matrix, one product of all of them gives the terms of every pair of layers, and the ratio is taken once,
+after averaging the terms over minibatches. No feature outlives the hook that reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.errors import is_int, need, unknown
+from lib.models.staged import memory_format
+from lib.models.taps import Tap, as_overwritten, tapped, taps
+from lib.runtime import Progress
+from lib.similarity.gram import Centred, as_rows, double_centred, pooled_rows, rounding
+from lib.similarity.measures import Measure, Scatter, check_features, named
+
+LEAST = 4  # images in a minibatch: HSIC1 divides by n - 3
+_COLUMNS = 2**14  # of the rows of Grams that are turned into fp64 at a time
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A network looking at images.
+
+    name: of the view, in the map. images: float32 [N, C, H, W] in [0, 1], clean or attacked, or a set with `pixels`
+    and `indices` (lib.data.ImageSet). indices: int64 [N], which images they are; needed where `images` is a tensor.
+    taps: those to read, or what `lib.models.taps.taps` takes for its layers.
+    """
+
+    name: str
+    net: nn.Module
+    images: object
+    indices: Tensor | None = None
+    taps: str | float | Sequence[str] | Sequence[Tap] = "all"
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Similarity of every layer with every layer of some views.
+
+    measure: its name. views: their names. layers: view -> its taps; R of all views together, in that order. sizes: the
+    number of images of each minibatch; of all images where `exact`. terms: fp64 [B, R, R], for each minibatch the mean
+    products of centred Grams (CKA) or the values themselves (other measures, and everything `exact`), NaN for what was
+    not asked for. undefined: (view, label) -> why the layer has no value. pairs: the pairs of views that were asked
+    for, in either order. pooled, faithful, exact: see `maps`.
+    """
+
+    measure: str
+    views: tuple[str, ...]
+    layers: dict[str, tuple[Tap, ...]]
+    sizes: tuple[int, ...]
+    terms: Tensor
+    undefined: dict[tuple[str, str], str]
+    pairs: tuple[tuple[str, str], ...]
+    pooled: bool = False
+    faithful: bool = False
+    exact: bool = False
+
+    @property
+    def batches(self) -> int:
+        """The number of minibatches."""
+        return len(self.sizes)
+
+    def between(self, a: str, b: str, without: int | None = None) -> np.ndarray:
+        """The map [layers of a, layers of b] of two views, fp64; NaN in rows and columns of `undefined` layers.
+
+        without: the number of a minibatch to leave out, for the jackknife. Raises SettingsError for an unknown view, a
+        pair that was not asked for, or a minibatch that there is not or that is the only one.
+        """
+        for name in (a, b):
+            if name not in self.views:
+                raise unknown("view", name, self.views)
+        need((a, b) in self.pairs or (b, a) in self.pairs, "views", f"{a}, {b}", f"one of the pairs {self.pairs}")
+        need(without is None or (is_int(without, 0) and without < self.batches and self.batches > 1), "without",
+             without, f"None or the number of one of several minibatches, here {self.batches}")
+        kept = [k for k in range(self.batches) if k != without]
+        rows, columns = self._rows(a), self._rows(b)
+        value = self.terms[kept, rows, columns].mean(0)
+        if named(self.measure).centre and not self.exact:
+            own = self.terms.diagonal(dim1=1, dim2=2)[kept].mean(0)
+            value = value / (own[rows, None] * own[None, columns]).sqrt()
+        value = value.numpy().copy()
+        value[[(a, tap.label) in self.undefined for tap in self.layers[a]]] = np.nan
+        value[:, [(b, tap.label) in self.undefined for tap in self.layers[b]]] = np.nan
+        return value
+
+    def _rows(self, view: str) -> slice:
+        first = sum(len(self.layers[name]) for name in self.views[:self.views.index(view)])
+        return slice(first, first + len(self.layers[view]))
+
+    def to_plain(self) -> tuple[dict[str, Tensor], dict]:
+        """Tensors by name and the rest in JSON's types; `from_plain` makes the same maps of them."""
+        meta = {name: getattr(self, name) for name in ("measure", "pooled", "faithful", "exact")}
+        meta |= {"views": list(self.views), "sizes": list(self.sizes), "pairs": [list(pair) for pair in self.pairs],
+                 "layers": {view: [[t.name, t.call, t.kind, t.stage] for t in self.layers[view]]
+                            for view in self.views},
+                 "undefined": [[view, label, why] for (view, label), why in self.undefined.items()]}
+        return {"terms": self.terms}, meta
+
+    @classmethod
+    def from_plain(cls, tensors: dict[str, Tensor], meta: dict) -> Maps:
+        """The maps that `to_plain` gave these for."""
+        return cls(meta["measure"], tuple(meta["views"]),
+                   {view: tuple(Tap(*tap) for tap in meta["layers"][view]) for view in meta["views"]},
+                   tuple(meta["sizes"]), tensors["terms"],
+                   {(view, label): why for view, label, why in meta["undefined"]},
+                   tuple((a, b) for a, b in meta["pairs"]), meta["pooled"], meta["faithful"], meta["exact"])
+
+
+def maps(views: Sequence[View], measure: str = "cka", batch_size: int = 256, pooled: bool = False,
+         faithful: bool = False, exact: bool | None = None, pairs: Sequence[tuple[str, str]] | None = None) -> Maps:
+    """The similarity maps between all views (or the `pairs` of names), each with itself included, in eval mode, where
+    the networks lie.
+
+    measure: see `compare`. batch_size: the most images in a minibatch, at least 4. The N images are split into
+    ceil(N / batch_size) minibatches whose sizes differ by at most 1, and which count equally, so that none is a small
+    rest: HSIC1 is unbiased at every size, but "cka_biased" and "procrustes" depend on it. Their values, and those of
+    "svcca", are comparable at equal sizes only. pooled: average every [n, C, H, W] over its positions and [n, T, C]
+    over dimension 1 first. exact: one value over all images together, from moments, in two passes; only with `pooled`,
+    where it is the default, and the only way for "cca" and "pwcca". Memory then grows with the square of the channels
+    of all layers together, for each pair of views. faithful: as the paper's code, whose ReLUs work in place on what its
+    hooks keep: an output that a ReLU takes counts as that ReLU's output; refused with `pooled`, where that code copies.
+
+    Raises SettingsError for impossible settings and for views whose images differ, before any work. Networks are left
+    as they were.
+    """
+    kind = named(measure)
+    exact = pooled if exact is None else exact
+    need(is_int(batch_size, LEAST), "batch_size", batch_size, f"a whole number of at least {LEAST}")
+    need(pooled or kind.takes_grams, "pooled", pooled,
+         f"true for {measure}, which more features than images pass perfectly")
+    need(exact or kind.takes_grams, "exact", exact, f"true for {measure}, which needs more images than features")
+    need(pooled or not exact, "exact", exact, "false for features that are not pooled: they have too many moments")
+    need(not (pooled and faithful), "faithful", faithful, "false with pooled features, which the paper's code copies")
+    _check(views)
+    wanted = _pairs([view.name for view in views], pairs)
+    looks = [_Look(view, faithful) for view in views]
+    count = looks[0].count
+    parts = _parts(count, batch_size)
+    rows = pooled_rows if pooled else as_rows
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        for look in looks:
+            stack.enter_context(_evaluating(look.net))
+        bar = stack.enter_context(Progress(len(parts) * (2 if exact else 1), f"{measure} maps", "batch"))
+        terms, reasons = (_exact if exact else _streamed)(kind, looks, parts, wanted, rows, bar)
+    order = [first + k for look, first in zip(looks, _offsets(looks), strict=True) for k in look.where]
+    labels = [(look.name, tap.label) for look in looks for tap in look.taps]
+    undefined = {label: reasons[row] for label, row in zip(labels, order, strict=True) if reasons[row]}
+    sizes = (count,) if exact else tuple(part.stop - part.start for part in parts)
+    return Maps(measure, tuple(look.name for look in looks), {look.name: look.taps for look in looks}, sizes,
+                terms[:, order][:, :, order].contiguous(), undefined, wanted, pooled, faithful, exact)
+
+
+# ------------------------------------------------------------------------------------------------- what is looked at
+
+
+class _Look:
+    """A view with its taps resolved. heard: the different taps that are read; where: which of them each tap is."""
+
+    def __init__(self, view: View, faithful: bool):
+        self.name, self.net, self.images = view.name, view.net, view.images
+        first = _pixels(view, slice(0, 1))
+        self.count, shape = _length(view), tuple(first.shape[1:])
+        like = next(view.net.parameters(), first)
+        self.device, self.dtype, self.format = like.device, like.dtype, memory_format(view.net)
+        named_by = view.taps
+        given = not isinstance(named_by, (str, int, float)) and all(isinstance(tap, Tap) for tap in named_by)
+        self.taps = tuple(named_by) if given else taps(view.net, shape, named_by)
+        need(len(set(self.taps)) == len(self.taps) > 0, f"taps of view {view.name}", [tap.label for tap in self.taps],
+             "one tap or more, different ones")
+        sources = as_overwritten(view.net, shape, self.taps) if faithful else self.taps
+        self.heard = tuple(dict.fromkeys(sources))
+        self.where = [self.heard.index(tap) for tap in sources]
+
+    def show(self, part: slice, visit: Callable[[int, Tensor], None]) -> None:
+        """A forward pass of these images; `visit(position in heard, output)` for every tap."""
+        images = _pixels(self, part).to(self.device, self.dtype).contiguous(memory_format=self.format)
+        seen = set()
+
+        def once(position: int, output: Tensor) -> None:
+            seen.add(position)
+            visit(position, output)
+
+        with tapped(self.net, self.heard, once):
+            self.net(images)
+        missing = [tap.label for position, tap in enumerate(self.heard) if position not in seen]
+        need(not missing, "layers", ", ".join(missing), f"layers that the network of view {self.name} runs")
+
+
+def _pixels(view: View | _Look, part: slice) -> Tensor:
+    return view.images[part] if isinstance(view.images, Tensor) else view.images.pixels(part)
+
+
+def _length(view: View) -> int:
+    return len(view.images)
+
+
+def _indices(view: View) -> Tensor:
+    found = view.indices if view.indices is not None else getattr(view.images, "indices", None)
+    found = found if isinstance(found, Tensor) else None  # a tensor has a method of that name
+    need(found is not None, f"indices of view {view.name}", None, "given where the images are a tensor")
+    need(found.shape == (_length(view),), f"indices of view {view.name}", f"a tensor of shape {tuple(found.shape)}",
+         f"of shape [{_length(view)}], one for each image")
+    return found.cpu()
+
+
+def _check(views: Sequence[View]) -> None:
+    names = [view.name for view in views]
+    need(len(views) > 0, "views", "none", "at least one")
+    need(len(set(names)) == len(names), "names of views", ", ".join(names), "different from each other")
+    first = _indices(views[0])
+    need(len(first) >= LEAST, "number of images", len(first), f"at least {LEAST}")
+    for view in views:
+        own = _indices(view)
+        need(len(own) == len(first), f"images of view {view.name}", f"{len(own)} images",
+             f"the {len(first)} of view {names[0]}, in the same order")
+        differ = (own != first).nonzero()
+        need(not len(differ), f"images of view {view.name}", "images with other indices",
+             f"those of view {names[0]}, in the same order"
+             + (f"; number {int(differ[0])} is {int(own[differ[0]])}, not {int(first[differ[0]])}"
+                if len(differ) else ""))
+        if isinstance(view.images, Tensor):
+            need(view.images.dim() == 4, f"images of view {view.name}", f"of shape {tuple(view.images.shape)}",
+                 "of shape [N, C, H, W]")
+            low, high = float(view.images.min()), float(view.images.max())
+            need(low >= -1e-4 and high <= 1 + 1e-4, f"images of view {view.name}", f"pixels from {low:g} to {high:g}",
+                 "in [0, 1]: the network owns its normaliser")
+
+
+def _pairs(names: list[str], pairs: Sequence[tuple[str, str]] | None) -> tuple[tuple[str, str], ...]:
+    if pairs is None:
+        return tuple((a, b) for k, a in enumerate(names) for b in names[k:])
+    for pair in pairs:
+        for name in pair:
+            if name not in names:
+                raise unknown("view", name, names)
+    return tuple((a, b) for a, b in pairs)
+
+
+def _parts(count: int, batch_size: int) -> list[slice]:
+    """Minibatches of nearly equal size, of at least `LEAST` images each."""
+    number = min(-(-count // batch_size), count // LEAST)
+    ends = [count * k // number for k in range(number + 1)]
+    return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+@contextlib.contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode within the block; every module gets its own mode back."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _offsets(looks: Sequence[_Look]) -> list[int]:
+    return [sum(len(other.heard) for other in looks[:k]) for k in range(len(looks))]
+
+
+def _reason(square: Tensor, spread: Tensor, level: Tensor) -> str:
+    """Why a layer is left out whose centred Gram has this squared norm, tr K = spread and n |mean|^2 = level; "" if it
+    is not.
+    """
+    strength, floor = float(square.sqrt()), float(rounding(spread, level, torch.finfo(torch.float32).eps))
+    if not np.isfinite(strength):
+        return "its output is not finite"
+    if float(spread + level) == 0:
+        return "its output is 0 for every image"
+    if strength <= floor:
+        return (f"its output does not differ between images beyond rounding (norm of its centred Gram {strength:.1e}, "
+                f"rounding up to {floor:.1e})")
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------------- minibatches
+
+
+def _streamed(kind: Measure, looks: list[_Look], parts: list[slice], wanted, rows, bar) -> tuple[Tensor, list[str]]:
+    """(terms fp64 [B, R, R], reasons [R]), R the number of heard taps."""
+    offsets, total = _offsets(looks), sum(len(look.heard) for look in looks)
+    home = looks[0].device
+    gram_of = Centred(torch.float32 if kind.centre else torch.float64)
+    most = max(part.stop - part.start for part in parts)
+    store = torch.empty(total * most**2 if kind.centre else 0, device=home)
+    terms = torch.full((len(parts), total, total), float("nan"), dtype=torch.float64)
+    measured = torch.zeros(len(parts), 3, total, dtype=torch.float64, device=home)
+    for number, part in enumerate(parts):
+        n = part.stop - part.start
+        held = store[:total * n**2].view(total, n, n) if kind.centre else [None] * total
+        for look, first in zip(looks, offsets, strict=True):
+
+            def visit(position: int, output: Tensor, first=first, held=held, number=number):
+                row = first + position
+                gram, level = gram_of(rows(output))
+                spread = gram.diagonal().sum(dtype=torch.float64)
+                centred = (kind.centre or double_centred)(gram)
+                measured[number, :, row] = torch.stack([centred.double().square().sum(), spread, level]).to(home)
+                if kind.centre:
+                    held[row] = centred
+                elif not _reason(*measured[number, :, row]):
+                    held[row] = kind.factor(centred)
+
+            look.show(part, visit)
+        if kind.centre:
+            terms[number] = _products(held.view(total, -1)) / _degrees(kind, n)
+        else:
+            for i, j in _layer_pairs(looks, wanted):
+                if held[i] is not None and held[j] is not None:
+                    terms[number, i, j] = terms[number, j, i] = kind.of_factors(held[i], held[j].to(held[i].device))
+        bar.step(1)
+    # one ratio over all minibatches needs a layer that differs between images in one, a value for each needs it in all
+    cases = measured.mean(0, keepdim=True) if kind.centre else measured
+    return terms, [next((why for case in cases.cpu() if (why := _reason(*case[:, row]))), "") for row in range(total)]
+
+
+def _products(rows: Tensor) -> Tensor:
+    """All inner products of rows [R, m], fp64 [R, R] on the CPU."""
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for piece in rows.split(_COLUMNS, 1):
+        piece = piece.double()
+        total.addmm_(piece, piece.T)
+    return ((total + total.T) / 2).cpu()
+
+
+def _degrees(kind: Measure, n: int) -> int:
+    """By what a product of centred Grams of n images is to be divided for the mean over pairs of images."""
+    return (n - 1) ** 2 if kind.centre is double_centred else n * (n - 3)
+
+
+def _layer_pairs(looks: list[_Look], wanted) -> list[tuple[int, int]]:
+    """Row numbers of all pairs of layers of the wanted pairs of views, each once."""
+    rows = {look.name: range(first, first + len(look.heard))
+            for look, first in zip(looks, _offsets(looks), strict=True)}
+    return sorted({(min(i, j), max(i, j)) for a, b in wanted for i in rows[a] for j in rows[b]})
+
+
+# ------------------------------------------------------------------------------------------- all images at once, pooled
+
+
+def _exact(kind: Measure, looks: list[_Look], parts: list[slice], wanted, rows, bar) -> tuple[Tensor, list[str]]:
+    """(values fp64 [1, R, R], reasons [R]): means in a first pass, moments about them in a second one. What is held of
+    the features is one minibatch of pooled ones.
+    """
+    offsets, total, count = _offsets(looks), sum(len(look.heard) for look in looks), parts[-1].stop
+    means: list = [0.0] * total
+    for part in parts:
+        for look, first in zip(looks, offsets, strict=True):
+
+            def add(position: int, output: Tensor, look=look, first=first):
+                x = rows(output)
+                check_features(kind, x.shape[1], count, f" of {look.heard[position].label} in view {look.name}")
+                means[first + position] = means[first + position] + x.sum(0, dtype=torch.float64) / count
+
+            look.show(part, add)
+        bar.step(1)
+    scatters, norms, crossed = [0.0] * total, [[] for _ in range(total)], {pair: 0.0 for pair in wanted}
+    for part in parts:
+        centred = {look.name: [None] * len(look.heard) for look in looks}
+        for look, first in zip(looks, offsets, strict=True):
+
+            def collect(position: int, output: Tensor, look=look, first=first, centred=centred):
+                row = first + position
+                x = rows(output).double() - means[row]
+                scatters[row] = scatters[row] + x.T @ x
+                norms[row].append(x.square().sum(1))
+                centred[look.name][position] = x
+
+            look.show(part, collect)
+        both = {name: torch.cat(features, 1) for name, features in centred.items()}
+        for a, b in wanted:
+            crossed[a, b] = crossed[a, b] + both[a].T @ both[b].to(both[a].device)
+        bar.step(1)
+    sides = [Scatter(scatter.cpu(), torch.cat(own).cpu()) for scatter, own in zip(scatters, norms, strict=True)]
+    reasons = [_reason(kind.strength(side) ** 2, side.norms.sum(), count * mean.cpu().square().sum())
+               for side, mean in zip(sides, means, strict=True)]
+    values = torch.full((1, total, total), float("nan"), dtype=torch.float64)
+    starts = dict(zip((look.name for look in looks), offsets, strict=True))
+    for (a, b), products in crossed.items():
+        widths = [[len(mean) for mean in means[starts[look.name]:][:len(look.heard)]]
+                  for name in (a, b) for look in looks if look.name == name]
+        for i, band in enumerate(products.cpu().split(widths[0])):
+            for j, block in enumerate(band.split(widths[1], 1)):
+                row, column = starts[a] + i, starts[b] + j
+                if not reasons[row] and not reasons[column] and (a != b or i <= j):
+                    value = kind.of_scatter(sides[row], sides[column], block)
+                    values[0, row, column] = values[0, column, row] = value
+    return values, reasons

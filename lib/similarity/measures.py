@@ -1,0 +1,227 @@
+"""Measures of similarity between two representations of the same n images, features [n, p] and [n, q].
+
+Each is written on Gram matrices [n, n], for p larger than n, or on scatter matrices [p, q], for p smaller than n; all
+take centred features and lie in [0, 1] but for the unbiased CKA, which scatters around 0 for unrelated features. The
+same features compared with themselves give 1, and every measure is symmetric.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lib.errors import need, unknown
+from lib.similarity.gram import double_centred, rounding, u_centred
+
+INVARIANCES = ("rotation", "scaling", "permutation", "shift", "linear")
+DIRECTIONS = 20  # that SVCCA keeps
+RANK = 1e-12  # eigenvalues below this part of the largest are rounding: features are known to 1e-7 of their size
+
+
+@dataclass(frozen=True, eq=False)
+class Scatter:
+    """What the measures need of one representation: scatter Xc'Xc [p, p] of its centred features, and |x_i|^2 [n] of
+    each centred row; fp64.
+    """
+
+    scatter: Tensor
+    norms: Tensor
+
+    @functools.cached_property
+    def basis(self) -> tuple[Tensor, Tensor]:
+        """Principal directions [p, r] and singular values [r] of the centred features, largest first."""
+        values, vectors = torch.linalg.eigh(self.scatter)
+        values, vectors = values.flip(0), vectors.flip(1)
+        kept = values > RANK * values[0].clamp(min=0)
+        return vectors[:, kept], values[kept].sqrt()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure and what leaves it unchanged, whichever of the two representations is transformed.
+
+    invariances: of `INVARIANCES`: an orthogonal map of the features, a positive factor, another order of the features,
+    a shift of all images, any invertible linear map of the features.
+
+    of_scatter: (x, y, Xc'Yc [p, q]) to the value, for p, q < n. For p > n one of two: `centre` makes of a Gram a matrix
+    such that the value is the cosine between two of them; or `factor` makes of a double-centred Gram (fp64) a matrix
+    F [n, k] such that the value is `total` of the singular values of F'G. A measure with neither needs fewer features
+    than images.
+    """
+
+    name: str
+    invariances: frozenset[str]
+    of_scatter: Callable[[Scatter, Scatter, Tensor], Tensor] = field(repr=False)
+    centre: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
+    factor: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
+    total: Callable[[Tensor], Tensor] = field(default=torch.sum, repr=False)
+
+    @property
+    def takes_grams(self) -> bool:
+        """Whether more features than images are possible."""
+        return self.centre is not None or self.factor is not None
+
+    def of_factors(self, x: Tensor, y: Tensor) -> Tensor:
+        """The value from what `factor` made of both Grams."""
+        return self.total(torch.linalg.svdvals(x.T @ y))
+
+    def strength(self, x: Scatter) -> Tensor:
+        """The Frobenius norm of the centred Gram, from features: what must exceed rounding."""
+        square = _hsic(x, x, x.scatter) if self.centre is u_centred else x.scatter.square().sum()
+        return square.clamp(min=0).sqrt()
+
+
+def named(name: str) -> Measure:
+    """The measure of this name; raises SettingsError for an unknown one."""
+    if name not in MEASURES:
+        raise unknown("measure", name, MEASURES)
+    return MEASURES[name]
+
+
+def compare(x, y, measure: str = "cka") -> float:
+    """The similarity of features x [n, p] and y [n, q] (arrays or tensors) of the same n >= 4 images, in fp64.
+
+    measure: "cka", linear CKA with the unbiased HSIC estimator; "cka_biased", the plain one, inflated unless p << n;
+    "procrustes", 1 - d/2 of the orthogonal Procrustes distance d of features of Frobenius norm 1; "cca", the mean
+    canonical correlation; "svcca", that of the top 20 singular directions; "pwcca", weighted by what the directions
+    explain; from p + q >= n on, some canonical correlations are perfect for any features. NaN where a representation does not differ between images beyond the rounding of its own type.
+
+    Raises SettingsError for an unknown measure, shapes that do not fit, values that are not finite, and for "cca" and
+    "pwcca" with p >= n, where they are perfect for any features.
+    """
+    kind = named(measure)
+    x, eps_x = _features(x, "x")
+    y, eps_y = _features(y, "y")
+    need(len(x) == len(y), "y", f"features of {len(y)} images", f"of the {len(x)} images of x, in the same order")
+    n, most = len(x), max(x.shape[1], y.shape[1])
+    check_features(kind, most, n)
+    means, centred = zip(*((z.mean(0), z - z.mean(0)) for z in (x, y)), strict=True)
+    level = [n * mean.square().sum() for mean in means]
+    spread = [z.square().sum() for z in centred]
+    floor = [rounding(*known, eps) for *known, eps in zip(spread, level, (eps_x, eps_y), strict=True)]
+    if most >= n and kind.takes_grams:
+        return float(_by_grams(kind, [z @ z.T for z in centred], floor))
+    sides = [Scatter(z.T @ z, z.square().sum(1)) for z in centred]
+    if any(kind.strength(side) <= least for side, least in zip(sides, floor, strict=True)):
+        return float("nan")
+    return float(kind.of_scatter(*sides, centred[0].T @ centred[1]))
+
+
+def _by_grams(kind: Measure, grams: list[Tensor], floor: list[Tensor]) -> Tensor | float:
+    centred = [(kind.centre or double_centred)(gram) for gram in grams]
+    norms = [gram.norm() for gram in centred]
+    if any(norm <= least for norm, least in zip(norms, floor, strict=True)):
+        return float("nan")
+    if kind.centre:
+        return (centred[0] * centred[1]).sum() / (norms[0] * norms[1])
+    return kind.of_factors(*(kind.factor(gram) for gram in centred))
+
+
+def check_features(kind: Measure, features: int, images: int, where: str = "") -> None:
+    """Raise SettingsError for a measure that means nothing with so many features on so few images."""
+    need(kind.takes_grams or features < images, "number of features", f"{features}{where}",
+         f"below the {images} images for {kind.name}, which any features pass perfectly otherwise: pool them, reduce "
+         f"them or take more images")
+
+
+def _features(x, name: str) -> tuple[Tensor, float]:
+    """Features in fp64 and the relative rounding error of the type they came in."""
+    x = torch.as_tensor(x).detach()
+    eps = torch.finfo(x.dtype if x.is_floating_point() else torch.float64).eps
+    need(x.dim() == 2, name, f"an array of shape {tuple(x.shape)}", "of shape [images, features]")
+    need(len(x) >= 4, name, f"features of {len(x)} images", "of at least 4 images")
+    need(bool(x.isfinite().all()), name, "features with NaN or infinite values", "finite")
+    return x.double(), eps
+
+
+# ------------------------------------------------------------------------------------------------- on scatter matrices
+
+
+def _hsic(x: Scatter, y: Scatter, xy: Tensor) -> Tensor:
+    """n (n - 3) HSIC1 = |X'Y|_F^2 - n/(n-2) sum_i a_i b_i + (sum a)(sum b)/((n-1)(n-2)) with squared row norms a, b."""
+    n = len(x.norms)
+    rows = n / (n - 2) * (x.norms @ y.norms) - x.norms.sum() * y.norms.sum() / ((n - 1) * (n - 2))
+    return xy.square().sum() - rows
+
+
+def _cka(x: Scatter, y: Scatter, xy: Tensor) -> Tensor:
+    return _hsic(x, y, xy) / (_hsic(x, x, x.scatter) * _hsic(y, y, y.scatter)).sqrt()
+
+
+def _cka_biased(x: Scatter, y: Scatter, xy: Tensor) -> Tensor:
+    return xy.square().sum() / (x.scatter.norm() * y.scatter.norm())
+
+
+def _procrustes(x: Scatter, y: Scatter, xy: Tensor) -> Tensor:
+    """|A'B|_* with A = Xc / |Xc|_F, and B likewise: 1 - d/2 for d = |A|^2 + |B|^2 - 2 |A'B|_*."""
+    return torch.linalg.svdvals(xy).sum() / (x.scatter.trace() * y.scatter.trace()).sqrt()
+
+
+def _whitened(x: Scatter, y: Scatter, xy: Tensor, most: int | None = None) -> Tensor:
+    """U'V for orthonormal bases U, V of the centred features' span, or of its `most` largest singular directions."""
+    (vx, sx), (vy, sy) = x.basis, y.basis
+    return (vx[:, :most].T @ xy @ vy[:, :most]) / (sx[:most, None] * sy[None, :most])
+
+
+def _cca(x: Scatter, y: Scatter, xy: Tensor) -> Tensor:
+    return torch.linalg.svdvals(_whitened(x, y, xy)).mean()
+
+
+def _svcca(x: Scatter, y: Scatter, xy: Tensor) -> Tensor:
+    return torch.linalg.svdvals(_whitened(x, y, xy, DIRECTIONS)).mean()
+
+
+def _pwcca(x: Scatter, y: Scatter, xy: Tensor) -> Tensor:
+    """Canonical correlations weighted by sum_j |h_i' x_j| over the neurons j, h_i the canonical variables (Morcos et
+    al. 2018), of the representation of lower rank; of both, averaged, where ranks are equal, so that the order of the
+    two does not matter. (The public code reads the first one's neurons in either case.) Directions of equal correlation
+    are only known up to a rotation, which the weights notice: where many are perfect the last digits mean nothing.
+    """
+    left, correlations, right = torch.linalg.svd(_whitened(x, y, xy), full_matrices=False)
+
+    def weighted(side: Scatter, directions: Tensor) -> Tensor:
+        vectors, values = side.basis
+        weights = ((directions.T * values) @ vectors.T).abs().sum(1)
+        return (weights * correlations).sum() / weights.sum()
+
+    ranks = len(x.basis[1]), len(y.basis[1])
+    by_x, by_y = weighted(x, left), weighted(y, right.T)
+    return (by_x + by_y) / 2 if ranks[0] == ranks[1] else by_x if ranks[0] < ranks[1] else by_y
+
+
+# ----------------------------------------------------------------------------------------------------- on Gram matrices
+
+
+def _principal(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvectors [n, r] and eigenvalues [r] of a Gram of centred features, largest first."""
+    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = values.flip(0), vectors.flip(1)
+    kept = values > RANK * values[0].clamp(min=0)
+    return vectors[:, kept], values[kept]
+
+
+def _root(gram: Tensor) -> Tensor:
+    """F with F F' = K / tr K: |A'B|_* is the nuclear norm of F'G."""
+    vectors, values = _principal(gram)
+    return vectors * (values / values.sum()).sqrt()
+
+
+def _top_directions(gram: Tensor) -> Tensor:
+    return _principal(gram)[0][:, :DIRECTIONS]
+
+
+_ROTATION = frozenset(INVARIANCES) - {"linear"}
+
+MEASURES = {measure.name: measure for measure in (
+    Measure("cka", _ROTATION, _cka, centre=u_centred),
+    Measure("cka_biased", _ROTATION, _cka_biased, centre=double_centred),
+    Measure("procrustes", _ROTATION, _procrustes, factor=_root),
+    Measure("cca", frozenset(INVARIANCES), _cca),
+    Measure("svcca", _ROTATION, _svcca, factor=_top_directions, total=torch.mean),
+    # the weights are sums of absolute values over neurons: a rotation of the neurons changes them
+    Measure("pwcca", frozenset({"scaling", "permutation", "shift"}), _pwcca),
+)}
