@@ -14,12 +14,14 @@ Contenders = dict[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Run:
-    """How a benchmark is run: where, in small sizes or real ones, and in how many timed rounds (None: its own choice).
+    """How a benchmark is run: where, in small sizes or real ones, in how many timed rounds and, if it can choose, on
+    how many images (None: its own choice).
     """
 
     device: torch.device
     quick: bool = False
     repeats: int | None = None
+    images: int | None = None
 
     def rounds(self, usual: int = 5) -> int:
         return self.repeats or (2 if self.quick else usual)

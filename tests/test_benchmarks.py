@@ -1,6 +1,7 @@
 """The benchmarks' contract: rows, races, names. No times are tested."""
 
 import importlib
+import itertools
 import json
 import os
 import shutil
@@ -11,11 +12,17 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import evaluation, networks, timing
+from benchmarks import evaluation, networks, similarity, timing
 from benchmarks.peers import train, with_weight_gradients
 from benchmarks.timing import Run, compared, race, text
 from benchmarks.training import ATTACK, THREAT, made_up
-from lib.runtime import ROOT, initialise_with
+from lib.architectures import WideResNet
+from lib.errors import SettingsError
+from lib.models import build
+from lib.models.taps import taps
+from lib.objectives import CrossEntropy
+from lib.recipe import Data, Recipe
+from lib.runtime import ROOT, generator, initialise_with
 
 COLUMNS = {"name": str, "ours": str, "peer": str, "ours_median_s": float, "peer_median_s": float,
            "ratio_median": float, "repeats": int, "note": str}
@@ -82,9 +89,11 @@ def test_every_name_has_its_rows(name):
 
 
 @pytest.mark.parametrize("args, said", [
-    (["traning"], "'traning'; did you mean 'training'? (known: autoattack, data, evaluation, training)"),
+    (["traning"], "'traning'; did you mean 'training'? (known: autoattack, data, evaluation, similarity, training)"),
     (["data", "--repeats", "0"], "--repeats = 0 is not possible"),
     (["data", "--quik"], "--quik"),
+    (["data", "--images", "256"], "--images = 256 is not possible: it must be left out of data"),
+    (["similarity", "--images", "0"], "--images = 0 is not possible: it must be at least 1"),
     ([], "NAME"),
     (["data", "--device", "tpu"], "unknown device 'tpu'"),
 ])
@@ -124,6 +133,54 @@ def test_robust_accuracies_over_a_point_apart_are_an_error(found, agree):
     else:
         with pytest.raises(evaluation.Disagreement, match="a network.*peer"):
             evaluation.agree(subject, results)
+
+
+@pytest.fixture(scope="module")
+def two_networks():
+    nets = [build(Recipe(Data("cifar10"), WideResNet(10, 1), CrossEntropy(), seed=seed)).eval() for seed in (0, 1)]
+    return similarity.Case(tuple(nets), taps(nets[0], (3, 32, 32))[::3], made_up(24, "cpu"), 8)
+
+
+def test_the_plain_loop_in_float64_judges_the_map_of_lib(two_networks):
+    judge, found = similarity.plain_loop(two_networks, torch.float64), similarity.lib_map(two_networks)
+    assert found.shape == (len(two_networks.layers),) * 2 and judge.std() > 0.05
+    similarity.agree(found, judge, "lib and float64")
+    torch.testing.assert_close(similarity.plain_loop(two_networks), judge, rtol=0, atol=1e-4)
+    fewer = similarity.plain_loop(two_networks.of(16), torch.float64)
+    assert (fewer - judge).abs().max() > similarity.CLOSE, "two minibatches of three are another map"
+
+
+def test_hsic_is_that_of_all_different_images():
+    """The unbiased estimate is a sum over four different images, here formed as such."""
+    features = [torch.randn(6, 3, generator=generator("hsic", seed), dtype=torch.float64) for seed in (0, 1)]
+    x, y = ((feature @ feature.T).fill_diagonal_(0) for feature in features)
+    terms = [x[a, b] * (y[a, b] + y[c, d] - 2 * y[a, c]) for a, b, c, d in itertools.permutations(range(6), 4)]
+    assert similarity.hsic(x, y) == pytest.approx(float(sum(terms)) / len(terms))
+
+
+def test_maps_that_lie_apart_are_an_error_where_a_peer_is_sound():
+    shares = torch.tensor([[0.1, 0.99], [0.9, 0.2]])
+    lib, peer = torch.zeros(2, 2), torch.tensor([[9e-4, 9e-4], [0.5, float("nan")]])
+    assert similarity.sound(shares).tolist() == [[True, True], [False, False]]
+    similarity.agree(peer, lib, "both", similarity.sound(shares))
+    for cell in (2e-3, float("nan")):
+        peer[0, 1] = cell
+        with pytest.raises(similarity.Disagreement, match="the maps of both lie"):
+            similarity.agree(peer, lib, "both", similarity.sound(shares))
+
+
+def test_how_much_of_a_layer_is_in_its_mean(two_networks):
+    pixels = two_networks.images.pixels(slice(0, 8))
+    shares = similarity.energy_in_mean(two_networks)
+    with torch.no_grad():
+        first = two_networks.nets[1].stem(two_networks.nets[1].normalise(pixels)).flatten(1)
+    assert shares[1, 0] == pytest.approx(float(1 - (first - first.mean(0)).square().sum() / first.square().sum()), 1e-4)
+    assert ((shares > 0) & (shares < 1)).all()
+
+
+def test_a_number_of_images_that_does_not_fill_minibatches_is_refused():
+    with pytest.raises(SettingsError, match="--images = 300 is not possible: it must be a multiple of 256"):
+        next(similarity.rows(timing.Run(torch.device("cpu"), images=300)))
 
 
 def test_the_robust_accuracy_of_a_peer_counts_images_right_before_and_after():

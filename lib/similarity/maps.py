@@ -172,7 +172,7 @@ class _Look:
         like = next(view.net.parameters(), first)
         self.device, self.dtype, self.format = like.device, like.dtype, memory_format(view.net)
         named_by = view.taps
-        given = not isinstance(named_by, (str, int, float)) and all(isinstance(tap, Tap) for tap in named_by)
+        given = isinstance(named_by, (list, tuple)) and all(isinstance(tap, Tap) for tap in named_by)
         self.taps = tuple(named_by) if given else taps(view.net, shape, named_by)
         need(len(set(self.taps)) == len(self.taps) > 0, f"taps of view {view.name}", [tap.label for tap in self.taps],
              "one tap or more, different ones")

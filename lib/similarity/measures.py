@@ -88,7 +88,8 @@ def compare(x, y, measure: str = "cka") -> float:
     measure: "cka", linear CKA with the unbiased HSIC estimator; "cka_biased", the plain one, inflated unless p << n;
     "procrustes", 1 - d/2 of the orthogonal Procrustes distance d of features of Frobenius norm 1; "cca", the mean
     canonical correlation; "svcca", that of the top 20 singular directions; "pwcca", weighted by what the directions
-    explain; from p + q >= n on, some canonical correlations are perfect for any features. NaN where a representation does not differ between images beyond the rounding of its own type.
+    explain. From p + q >= n on some canonical correlations are perfect for any features. NaN where a representation
+    does not differ between images beyond the rounding of its own type.
 
     Raises SettingsError for an unknown measure, shapes that do not fit, values that are not finite, and for "cca" and
     "pwcca" with p >= n, where they are perfect for any features.
