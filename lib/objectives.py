@@ -190,6 +190,46 @@ class IBP:
         need(ordered, "start", (self.start, self.end), "shares of training from 0 to 1, start not after end")
 
 
-Objective = (
+Loss = (
     CrossEntropy | Adversarial | TRADES | MART | FreeAdversarial | Noise | Stability | GradientNorm | Smoothness | IBP
 )
+
+
+def _no_search(objective, name: str) -> None:
+    need(not isinstance(objective, (Prune, Saliency)), f"objective of {name}", type(objective).__name__,
+         "one that trains weights")
+
+
+@dataclass(frozen=True)
+class Prune:
+    """The search for a pruned network's scores and rates with frozen weights (HARP; HYDRA where only scores are
+    learned): `objective` at the masked network plus g * L_hw, L_hw = max(cost / target cost - 1, 0) where rates are
+    learned (costs by the layers' keep rates: weights, or FLOPs for channels), else 0.
+
+    growing: in epoch e = 0, 1, ... g = (e + 1) * gamma, until an epoch ends with an L_hw that rounds to 0.0000; from
+    then on g stays. Otherwise g = gamma throughout. A search that ends above its target is an error.
+    """
+
+    objective: Loss
+    gamma: float = 0.01
+    growing: bool = True
+
+    def __post_init__(self):
+        _no_search(self.objective, "Prune")
+        need(is_number(self.gamma, 0), "gamma", self.gamma, "a number of at least 0")
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """No training: the scores of a pruned network become the sum over the epochs' batches of theta * dL/dtheta, L the
+    `objective` at the dense network; their absolute values rank weights (channels: the sums over a channel's weights).
+    On one batch this is SNIP (Lee et al. 2019).
+    """
+
+    objective: Loss
+
+    def __post_init__(self):
+        _no_search(self.objective, "Saliency")
+
+
+Objective = Loss | Prune | Saliency

@@ -11,9 +11,9 @@ import functools
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from lib.architectures import Arch, Probe, Stitch
+from lib.architectures import Arch, Probe, Pruned, Stitch
 from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.objectives import Adversarial, CrossEntropy, Objective
+from lib.objectives import Adversarial, CrossEntropy, Objective, Prune, Saliency
 from lib.threats import PGD, Attack, Threat
 from lib.values import digest, later, plain, plain_fields
 
@@ -131,13 +131,16 @@ class Data:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """`sgd` (momentum, Nesterov or not) or `adam`; weight decay is the L2 kind in both, as in the papers."""
+    """`sgd` (momentum, Nesterov or not) or `adam`; weight decay is the L2 kind in both, as in the papers, on all that
+    learns but the parameters whose own name (`quota`, the last of `conv1.quota`) is in `no_decay`.
+    """
 
     name: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4
+    no_decay: tuple[str, ...] = later(())
 
     def __post_init__(self):
         if self.name not in ("sgd", "adam"):
@@ -265,9 +268,29 @@ class Recipe:
                 need(bool(joints), "parents", parent.arch.name, maps)
                 if arch.joint not in joints:
                     raise unknown("joint", arch.joint, joints)
+            return
+        if isinstance(arch, Pruned):
+            self._check_search(arch)
         else:
             need(len(self.parents) <= 1, "parents", len(self.parents), "0 or 1 (fine-tuning)")
-            arch.check(size, size)
+        arch.check(size, size)
+
+    def _check_search(self, arch: Pruned):
+        """The parents of a pruned network, and an objective that searches exactly where a mask is to be found."""
+        fine_tuned = bool(self.parents) and self.parents[0].arch == arch
+        transplant = arch.rates == "parent" and not fine_tuned
+        good = len(self.parents) == 2 if transplant else len(self.parents) <= 1
+        allowed = "2, the network and the one whose rates it takes" if transplant else "1, or 0 to start from scratch"
+        need(good, "parents", len(self.parents), f"{allowed}, for {arch.name}")
+        if not self.epochs:
+            return
+        search = Saliency if arch.scores == "gradient" else Prune
+        if arch.searched and not fine_tuned:
+            need(isinstance(self.objective, search), "objective", type(self.objective).__name__,
+                 f"{search.__name__} for {arch.name}, whose mask is searched")
+        else:
+            need(not isinstance(self.objective, (Prune, Saliency)), "objective", type(self.objective).__name__,
+                 f"one that trains weights for {arch.name}")
 
     def as_plain(self) -> dict:
         """What decides the weights as plain data: a parent stands for itself by its key, and what the network is

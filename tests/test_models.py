@@ -29,7 +29,7 @@ from lib.models.resnet import PreActBlock
 from lib.models.staged import dry_run
 from lib.recipe import Data, Recipe
 from lib.runtime import initialise_with
-from lib.settings import _value
+from lib.settings.build import _value
 
 CIFAR = Data("cifar10")
 ARCHS = [

@@ -23,8 +23,8 @@ from lib.objectives import (
     CrossEntropy,
     FreeAdversarial,
     GradientNorm,
+    Loss,
     Noise,
-    Objective,
     Smoothness,
     Stability,
     fgsm_rs,
@@ -32,6 +32,7 @@ from lib.objectives import (
 from lib.recipe import Data, Optimiser, Recipe, Schedule
 from lib.runtime import autocast, generator
 from lib.threats import PGD, Threat
+from lib.training import price
 from lib.training.evaluation import evaluate
 from lib.training.loop import fit
 from lib.training.objectives import Batch, Moment, adversarial, of
@@ -96,8 +97,8 @@ def seen_by(net):
 
 
 def test_every_objective_has_its_loss():
-    assert {type(spec) for spec in EVERY.values()} == set(typing.get_args(Objective))
-    assert len({type(of(spec)) for spec in EVERY.values()}) == len(typing.get_args(Objective))
+    assert {type(spec) for spec in EVERY.values()} == set(typing.get_args(Loss))
+    assert len({type(of(spec)) for spec in EVERY.values()}) == len(typing.get_args(Loss))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -174,6 +175,52 @@ def test_mart_by_hand():
     assert loss.item() == pytest.approx(boosted + 5 * divergence * missed, abs=2e-6)
     torch.testing.assert_close(logits, torch.tensor([[0.0, 0.6, 1.2]]))
     assert of(replace(spec, weight=0.0))(net, pixels(0.5), NOW)[0].item() == pytest.approx(boosted, abs=2e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.9])
+def test_clean_and_adversarial_losses_by_hand(share):
+    """x = 0.5 goes to 0.6, its logits from (0, 0.5, 1) to (0, 0.6, 1.2); the label's p from 0.18632 to 0.16281."""
+    spec = Adversarial(Threat("linf", "0.1"), PGD(1, "0.2"), clean_loss=share)
+    loss, logits = of(spec)(line(), pixels(0.5), NOW)
+    clean, adversarial_ = math.log(1 + math.exp(.5) + math.e), math.log(1 + math.exp(.6) + math.exp(1.2))
+    assert loss.item() == pytest.approx(share * clean + (1 - share) * adversarial_, abs=2e-6)
+    torch.testing.assert_close(logits, torch.tensor([[0.0, 0.6, 1.2]]), msg="accuracy is that on adversarial images")
+
+
+def test_a_clean_loss_is_of_the_clean_batch_by_itself():
+    """Two passes in train mode, so that BatchNorm sees each batch's own statistics; the gradient is that of both."""
+    net, clean = build(replace(BASE, arch=CNN(16, 1))).train(), batch()
+    seen = seen_by(net)
+    of(Adversarial(THREAT, ATTACK, clean_loss=0.5))(net, clean, NOW)[0].backward()
+    assert len(seen) == 2 and torch.equal(seen[0], clean.images) and not torch.equal(seen[1], clean.images)
+    assert (seen[1] - clean.images).abs().max() <= float(THREAT.eps) + 1e-6
+    both = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    sum(F.cross_entropy(net(images), clean.labels) / 2 for images in seen[:2]).backward()
+    torch.testing.assert_close(both, [p.grad for p in net.parameters()], rtol=1e-4, atol=1e-6)
+    one, two = (price.passes(Adversarial(THREAT, ATTACK, clean_loss=share)) for share in (0.0, 0.5))
+    assert (one.updates, two.updates) == (1, 2) and one.attacks == two.attacks
+
+
+def test_half_clean_half_adversarial_learns_digits():
+    recipe = replace(BASE, objective=Adversarial(THREAT, ATTACK, clean_loss=0.5))
+    net, tested = build(recipe), load(BASE.data, "test")
+    fit(net, recipe, load(BASE.data, "train"), "cpu")
+    got = evaluate(net.eval(), tested, THREAT, JUDGE, seed_parts=("judge",))
+    assert got.accuracy("clean") > 0.75 and got.accuracy("robust") > 0.3
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"clean_loss": 1}, ["clean_loss = 1", "from 0 to below 1"]),
+    ({"clean_loss": -0.1}, ["clean_loss = -0.1", "from 0 to below 1"]),
+    ({"clean_loss": "half"}, ["clean_loss = half"]),
+    ({"clean_loss": 0.5, "alpha": 0.5}, ["alpha = 0.5", "1 where clean_loss is given"]),
+])
+def test_an_impossible_clean_loss_is_one_sentence(changes, words):
+    with pytest.raises(SettingsError) as error:
+        Adversarial(THREAT, ATTACK, **changes)
+    text = str(error.value)
+    assert "\n" not in text and all(word in text for word in words), text
 
 
 def test_stability_by_hand():

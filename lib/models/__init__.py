@@ -18,6 +18,7 @@ from lib.architectures import (
     Mixer,
     Plain,
     PreActResNet,
+    Pruned,
     ResNet,
     Stitch,
     ViT,
@@ -27,6 +28,7 @@ from lib.architectures import Probe as ProbeArch
 from lib.errors import SettingsError, need
 from lib.models.flops import forward_flops, stage_flops
 from lib.models.fold import Twin, folded
+from lib.models.masked import fixed, prune
 from lib.models.plain import cnn, cnn_large, cnn_small, mlp, vgg11, vgg16
 from lib.models.resnet import imagenet_resnet, preact_resnet, resnet, wide_resnet
 from lib.models.staged import Normalise, Staged, memory_format
@@ -79,18 +81,21 @@ def build(recipe: Recipe, parents: Sequence[nn.Module] = ()) -> nn.Module:
 
     Fresh weights depend on `recipe.key` only. `parents` are the trained networks of `recipe.parents`, in their order;
     they are copied, never shared, and stay as they are. A plain architecture with a parent is a copy of it
-    (fine-tuning). Raises `SettingsError` when the parents do not fit the recipe or each other.
+    (fine-tuning), a pruned one the parent pruned or, of a parent pruned in just this way, a copy with fixed masks.
+    Raises `SettingsError` when the parents do not fit the recipe or each other.
     """
     arch, info = recipe.arch, recipe.data.info
     need(len(parents) == len(recipe.parents), "parents", len(parents), f"the {len(recipe.parents)} of the recipe")
     for parent in recipe.parents:
         _check_parent(recipe, parent)
-    shape = (info.channels, info.size, info.size)
+    shape = recipe.data.shape
     with initialise_with(recipe.key, "init"):
         if isinstance(arch, Stitch):
             net = stitch(*parents, arch.joint, arch.init, shape, recipe.parents[-1].arch.rectified)
         elif isinstance(arch, ProbeArch):
             net = probe(*parents, arch.joint, info.classes, shape)
+        elif isinstance(arch, Pruned) and recipe.checkpoint is None:
+            net = _pruned(recipe, parents or [network(arch.of, shape, info.classes)], shape)
         elif parents:
             net = copy.deepcopy(parents[0])
         else:
@@ -98,15 +103,25 @@ def build(recipe: Recipe, parents: Sequence[nn.Module] = ()) -> nn.Module:
     return net.cpu().train().requires_grad_(True)
 
 
+def _pruned(recipe: Recipe, parents: Sequence[nn.Module], shape: tuple[int, int, int]) -> nn.Module:
+    arch = recipe.arch
+    if recipe.parents and recipe.parents[0].arch == arch:
+        return fixed(parents[0])
+    need(recipe.epochs > 0 or not arch.searched, "epochs", recipe.epochs, f"at least 1 to find {arch.name}")
+    return prune(parents[0], arch, shape, parents[1] if len(parents) > 1 else None)
+
+
 def _check_parent(recipe: Recipe, parent: Recipe) -> None:
     ours, theirs = recipe.data.info, parent.data.info
     need(ours.channels == theirs.channels, "data", recipe.data.name,
          f"a data set with the {theirs.channels} channel(s) that the parent on {parent.data.name} takes")
-    need(parent.arch.any_size or ours.size == theirs.size, "data", recipe.data.name,
-         f"one of {theirs.size} pixels a side as the parent, {parent.arch.name} on {parent.data.name}, takes")
+    need(parent.arch.any_size or recipe.data.side == parent.data.side, "data", recipe.data.name,
+         f"one of {parent.data.side} pixels a side as the parent, {parent.arch.name} on {parent.data.name}, takes")
     if isinstance(recipe.arch, ProbeArch):
         return
-    if not isinstance(recipe.arch, Stitch):
+    if isinstance(recipe.arch, Pruned):
+        need(recipe.arch.of == parent.arch.dense, "arch.of", recipe.arch.of, f"the parent's, {parent.arch.dense}")
+    elif not isinstance(recipe.arch, Stitch):
         need(recipe.arch == parent.arch, "arch", recipe.arch, f"the parent's, {parent.arch}, for fine-tuning")
     if parent is recipe.parents[-1] and ours.classes != theirs.classes:
         raise SettingsError(f"data = {recipe.data.name} is not possible: its {ours.classes} classes must be as many as "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 
 import torch
 from torch import nn
 
+from lib.models.masked import MaskedConv2d, dense, masked_layers
 from lib.models.staged import memory_format
 
 
@@ -16,9 +16,10 @@ def folded(net: nn.Module) -> nn.Module:
 
     Gives what `net.eval()` gives (to rounding) with fewer passes over memory. Folded are the neighbours Conv2d and
     BatchNorm2d in `nn.Sequential`s and the pairs that a module class names in `fold_pairs`; a folded BN leaves an
-    Identity, so module names stay. Whatever else is in the network is copied as it is. `net` does not change.
+    Identity, so module names stay. Masked layers become torch's own with the weights that their masks leave. Whatever
+    else is in the network is copied as it is. `net` does not change.
     """
-    net = copy.deepcopy(net).eval().requires_grad_(False)
+    net = dense(net).eval().requires_grad_(False)
     for module in list(net.modules()):
         for conv_name, bn_name in _foldable(module):
             conv = module._modules[conv_name]
@@ -42,7 +43,10 @@ class Twin:
         made = dict(self.copy.named_modules())
         self.folds = [(module._modules[c], module._modules[b], made[name]._modules[c])
                       for name, module in net.named_modules() for c, b in _foldable(module)]
-        done = {id(t) for conv, bn, _ in self.folds for t in (*conv.parameters(), *bn.parameters(), *bn.buffers())}
+        self.masked = [(layer, made[name]) for name, layer in masked_layers(net).items()
+                       if not any(layer is conv for conv, _, _ in self.folds)]
+        done = {id(t) for conv, bn, _ in self.folds for m in (conv, bn) for t in (*m.parameters(), *m.buffers())}
+        done |= {id(t) for layer, _ in self.masked for t in (*layer.parameters(), *layer.buffers())}
         tensors = dict(itertools.chain(self.copy.named_parameters(), self.copy.named_buffers()))
         self.others = [(tensors[name], t) for name, t in itertools.chain(net.named_parameters(), net.named_buffers())
                        if id(t) not in done]
@@ -54,6 +58,10 @@ class Twin:
             weight, bias = _fold(conv, bn)
             into.weight.copy_(weight)
             into.bias.copy_(bias)
+        for layer, into in self.masked:
+            into.weight.copy_(layer.weight)
+            if layer.bias is not None:
+                into.bias.copy_(layer.bias)
         for into, tensor in self.others:
             into.copy_(tensor)
         return self.copy
@@ -65,7 +73,8 @@ def _foldable(module: nn.Module) -> list[tuple[str, str]]:
     for conv_name, bn_name in _pairs(module):
         conv, bn = module._modules[conv_name], module._modules[bn_name]
         # Exact types: a subclass or a parametrised layer may compute something else.
-        if type(conv) is nn.Conv2d and type(bn) is nn.BatchNorm2d and bn.affine and bn.track_running_stats:
+        known = type(conv) in (nn.Conv2d, MaskedConv2d) and type(bn) is nn.BatchNorm2d
+        if known and bn.affine and bn.track_running_stats:
             found.append((conv_name, bn_name))
     return found
 

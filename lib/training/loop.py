@@ -67,7 +67,7 @@ class _Training:
         # torch.compile cannot differentiate a gradient once more
         self.compiled = compiled and not getattr(self.objective, "second_order", False)
         self.replays = getattr(self.objective, "replays", 1)
-        self.optimiser = make_optimiser(recipe.optimiser, (p for p in net.parameters() if p.requires_grad))
+        self.optimiser = make_optimiser(recipe.optimiser, net.named_parameters())
         self.average = Average(net, recipe.ema) if recipe.ema else None
         self.best: dict | None = None  # state of the chosen epoch so far
         self.rows: list[dict] = []
@@ -94,6 +94,7 @@ class _Training:
                 took = time.monotonic() - started
                 self.rows.append({"epoch": epoch, "loss": loss, "accuracy": accuracy, "seconds": took,
                                   "quarters": quarters})
+                self.rows[-1] |= self._hook("end_epoch", {})
                 self._choose(epoch)
                 self._keep(epoch + 1)
                 bar.step(0, loss=loss, accuracy=accuracy)
@@ -103,7 +104,12 @@ class _Training:
         final = self.best or (self.average and self.average.net.state_dict())
         if final:
             self.net.load_state_dict(final)
+        self._hook("finish")
         return self.rows
+
+    def _hook(self, name: str, without=None):
+        """What the objective's method of this name says of the network; `without` if it has none."""
+        return getattr(self.objective, name)(self.net) if hasattr(self.objective, name) else without
 
     def _epoch(self, epoch: int, bar: Progress) -> torch.Tensor:
         """One epoch; returns loss and accuracy of every update, [2, updates] on the device."""
@@ -188,6 +194,8 @@ class _Training:
             return
         row["chosen"] = False
         if (epoch + 1) % choice.every and epoch + 1 < self.recipe.epochs:
+            return
+        if not self._hook("acceptable", True):
             return
         found = evaluate(self.candidate, self.holdout, choice.threat, choice.attack, seed_parts=("choice",),
                          search_precision=self.recipe.precision)

@@ -19,6 +19,8 @@ from lib.objectives import (
     CrossEntropy,
     FreeAdversarial,
     GradientNorm,
+    Prune,
+    Saliency,
     Smoothness,
     Stability,
 )
@@ -45,6 +47,8 @@ class Passes(NamedTuple):
 
 def passes(objective) -> Passes:
     """The passes per image and epoch; differentiating a gradient once more costs as much as another update."""
+    if isinstance(objective, (Prune, Saliency)):
+        return passes(objective.objective)
     if isinstance(objective, Adversarial):
         updates = 2 if objective.clean_loss else 1
         return Passes(updates, objective.clean_statistics, objective.attack.steps * objective.alpha)
@@ -81,7 +85,7 @@ def attack_passes(attack: Attack | None, standing: float = 1.0) -> float:
 def _stages(data: Data, arch) -> dict[str, int]:
     shape = data.shape
     with initialise_with("price"):
-        return stage_flops(network(arch, shape, data.info.classes), shape)
+        return stage_flops(network(arch.dense, shape, data.info.classes), shape)
 
 
 def _halves(recipe: Recipe) -> tuple[int, int]:

@@ -25,15 +25,20 @@ def learning_rate(schedule: Schedule, peak: float, share: float) -> float:
     return peak * (schedule.final + (1 - schedule.final) * left)
 
 
-def make_optimiser(spec: Optimiser, parameters) -> torch.optim.Optimizer | None:
-    """SGD or Adam with L2 weight decay over the parameters; None where nothing learns."""
-    parameters = list(parameters)
-    if not parameters:
+def make_optimiser(spec: Optimiser, named) -> torch.optim.Optimizer | None:
+    """SGD or Adam with L2 weight decay over the parameters that learn, from (name, parameter) pairs; those that
+    `spec.no_decay` names decay by nothing. None where nothing learns.
+    """
+    learning = [(name.rpartition(".")[2], p) for name, p in named if p.requires_grad]
+    if not learning:
         return None
+    free = [p for name, p in learning if name in spec.no_decay]
+    groups = [{"params": [p for name, p in learning if name not in spec.no_decay]}]
+    groups += [{"params": free, "weight_decay": 0.0}] if free else []
     if spec.name == "adam":
-        return torch.optim.Adam(parameters, lr=spec.lr, weight_decay=spec.weight_decay)
+        return torch.optim.Adam(groups, lr=spec.lr, weight_decay=spec.weight_decay)
     return torch.optim.SGD(
-        parameters,
+        groups,
         lr=spec.lr,
         momentum=spec.momentum,
         weight_decay=spec.weight_decay,

@@ -136,9 +136,10 @@ class Zoo:
                     "network": recipe.key, "what": f"checks of {name} of {recipe.describe()}"}
 
         key, name = outcome_key(recipe, threat, attack), attack_name(attack) if attack else "clean"
+        like = price.like_outcomes(recipe, threat, attack)
         if split != "test":
-            key, name = digest([split, key]), f"{name} ({split} images)"
-        found = self._outcomes("outcomes", key, recipe, name, make, like=price.like_outcomes(recipe, threat, attack))
+            key, name, like = digest([split, key]), f"{name} ({split} images)", digest([split, like])
+        found = self._outcomes("outcomes", key, recipe, name, make, like=like)
         if attack is not None:
             found.warnings = self.store.obtain("sanity", key, look).meta["warnings"]
         return found

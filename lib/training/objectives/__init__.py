@@ -2,6 +2,8 @@
 
 An objective is called with `(net, batch, progress)` and returns `(loss, logits)`: the scalar to minimise and the
 logits of the images it trained on, for the running accuracy. One with state gives `state_dict` and `load_state_dict`.
+One that searches for a mask gives `end_epoch(net)` (called after every epoch; returns columns for the epoch's row),
+`acceptable(net)` (whether an epoch may be chosen) and `finish(net)` (called once the final weights are in the network).
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from lib.objectives import (
     FreeAdversarial,
     GradientNorm,
     Noise,
+    Prune,
+    Saliency,
     Smoothness,
     Stability,
 )
@@ -57,7 +61,7 @@ class Moment:
 
 def of(spec):
     """The objective object of a recipe's objective value."""
-    from lib.training.objectives import adversarial, clean, ibp, noise, penalties
+    from lib.training.objectives import adversarial, clean, ibp, noise, penalties, pruning
 
     table = {
         CrossEntropy: clean.CleanLoss,
@@ -71,6 +75,9 @@ def of(spec):
         Smoothness: penalties.SmoothnessLoss,
         IBP: ibp.IBPLoss,
     }
+    searches = {Prune: pruning.PruneLoss, Saliency: pruning.SaliencyLoss}
+    if type(spec) in searches:
+        return searches[type(spec)](spec, of(spec.objective))
     if type(spec) not in table:
-        raise unknown("objective", type(spec).__name__, [t.__name__ for t in table])
+        raise unknown("objective", type(spec).__name__, [t.__name__ for t in (*table, *searches)])
     return table[type(spec)](spec)

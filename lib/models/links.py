@@ -1,0 +1,88 @@
+"""Which layer of a network reads what another gives, found by tracing it: what pruning channels has to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a convolution or linear layer reads and who reads it, by module names.
+
+    source: an equal value for all layers that read the same tensor (up to what is done channel by channel). producer:
+    the layer whose outputs it reads, None for a sum of several. images: whether it reads the images. reader: the one
+    layer that reads its outputs, None if there are several, a sum or none. between: the modules from here to `reader`.
+    """
+
+    source: str
+    producer: str | None
+    images: bool
+    reader: str | None
+    between: tuple[str, ...]
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, name: str) -> bool:
+        return not list(m.children())
+
+
+def layers(net: nn.Module) -> dict[str, nn.Module]:
+    """The convolutions and linear layers of a network by name, in the order in which they stand in it."""
+    return {name: m for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+
+
+def links(net: nn.Module) -> dict[str, Link]:
+    """The links of every convolution and linear layer, by name. What is no module (a sum, say) ends a link, so that a
+    network of parts unknown here has fewer links, not wrong ones.
+    """
+    prunable, nodes = layers(net), list(_Tracer().trace(net).nodes)
+    named = {node.target: node for node in nodes if node.op == "call_module"}
+    found = {}
+    for name in prunable:
+        source = _origin(named[name].args[0], prunable)
+        readers = list(_readers(named[name], prunable, ()))
+        reader, between = readers[0] if len(readers) == 1 else (None, ())
+        found[name] = Link(source.name, source.target if source.target in prunable else None,
+                           source.op == "placeholder", reader, between if reader else ())
+    return found
+
+
+def _origin(node: fx.Node, prunable) -> fx.Node:
+    """The node that made the channels which `node` gives."""
+    while node.op == "call_module" and node.target not in prunable:
+        node = node.args[0]
+    return node
+
+
+def _readers(node: fx.Node, prunable, between: tuple[str, ...]) -> Iterator[tuple[str | None, tuple[str, ...]]]:
+    """(layer, modules in between) for all that reads the channels of `node`; None where it is no layer."""
+    for user in node.users:
+        if user.op != "call_module":
+            yield None, ()
+        elif user.target in prunable:
+            yield user.target, between
+        else:
+            yield from _readers(user, prunable, (*between, user.target))
+
+
+def positions(net: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
+    """At how many places of one image [C, H, W] each layer is applied: pixels of a convolution's output, 1 for linear
+    layers. `net` is left in the mode it is in.
+    """
+    counts, handles, training = {}, [], net.training
+    for name, layer in layers(net).items():
+        def note(module, inputs, output, name=name):
+            counts[name] = output[0, 0].numel() if output.dim() == 4 else 1
+
+        handles.append(layer.register_forward_hook(note))
+    like = next(net.parameters())
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype))
+    net.train(training)
+    for handle in handles:
+        handle.remove()
+    return counts

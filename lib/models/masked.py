@@ -1,0 +1,340 @@
+"""Pruned networks: convolutions and linear layers whose `weight` is what masks leave of theirs.
+
+`layer.weight` of a masked layer is its effective weight, so `forward`, interval bounds, counts of operations and BN
+folding are those of torch's layers. The state dict has the dense weight under the same key.
+
+A masked layer is in one of two states. *Fixed*: the mask is a buffer and weights are parameters; removed ones are 0 and
+get no gradient, so nothing revives them. *Searched*: weights and biases are buffers, and what decides the mask is
+there to be learned: scores, one a weight or a channel, and the layer's keep rate. The mask keeps the largest |scores|.
+It is found once for each change of scores or rate, which is once an update; attacks run on plain copies
+(lib.models.fold).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import weakref
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from lib.architectures import Pruned
+from lib.errors import SettingsError, need
+from lib.models import rates
+from lib.models.links import layers, links, positions
+
+
+class _Masked:
+    """What the masked layers share. by_channel: scores and mask are [input channels], else of the weight's shape;
+    group: input features of a linear layer that come from one channel; lowest: the keep rate that none comes below;
+    keep: the target of the network; places: at how many places of an image the layer is applied; overall: whether the
+    whole network's scores are ranked together.
+    """
+
+    @property
+    def weight(self) -> torch.Tensor:
+        if self.stand_in is not None:
+            return self.stand_in
+        if not self.searched:
+            return self.dense_weight * self.mask
+        if not torch.compiler.is_compiling():  # compiled code takes the mask that `refresh` left
+            self.refresh()
+        gate = self.mask.to(self.dense_weight.dtype)
+        if torch.is_grad_enabled():  # straight through: the value stays the mask's
+            if self.scores.requires_grad:
+                size = self.scores.abs()
+                gate = gate + (size - size.detach())  # dL/d|S| := dL/dM
+            if self.learned_quota is not None and self.learned_quota.requires_grad:
+                share = self.rate()
+                gate = gate + (share - share.detach())  # dL/da := the sum of dL/dM
+        return self.dense_weight * self.spread(gate)
+
+    @property
+    def searched(self) -> bool:
+        return "weight" in self._buffers
+
+    @property
+    def dense_weight(self) -> torch.Tensor:
+        """The weight as if nothing were masked (fixed layers: with zeros where something was)."""
+        return (self._buffers if self.searched else self._parameters)["weight"]
+
+    @property
+    def learned_quota(self) -> torch.Tensor | None:
+        """HARP's compression quota r, [], learned in place of the keep rate, perhaps another layer's; None: a count."""
+        return self.leader[0].learned_quota if self.leader else self._parameters.get("quota")
+
+    def rate(self) -> torch.Tensor:
+        """The keep rate, []: lowest + (1 - lowest) sigmoid(raw rate); without one, the share of the count."""
+        if self.learned_quota is None:
+            return self.count / self.scores.numel()
+        return self.lowest + (1 - self.lowest) * torch.sigmoid(self.learned_quota)
+
+    def to_keep(self) -> int:
+        """How many entries of the mask are kept: all but floor((1 - rate) n)."""
+        if self.learned_quota is None:
+            return int(self.count)
+        return rates.kept_of(self.scores.numel(), rates.from_raw(self.learned_quota.item(), self.lowest))
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Find the mask anew if scores or rate have changed since."""
+        deciding = (self.scores, self.count if self.learned_quota is None else self.learned_quota)
+        # in-place changes raise a tensor's version; a copy of the layer starts with other tensors
+        if not self.found_for or any(ref() is not t or version != t._version
+                                     for t, (ref, version) in zip(deciding, self.found_for, strict=True)):
+            self.mask.copy_(largest(self.scores.abs(), self.to_keep()))
+            self.found_for = [(weakref.ref(t), t._version) for t in deciding]
+
+    def kept_mask(self) -> torch.Tensor:
+        """The mask as it stands, bool, of the scores' shape."""
+        if self.searched:
+            self.refresh()
+        return self.mask if self.searched or not self.by_channel else self.gather(self.mask.float()) > 0
+
+    def spread(self, gate: torch.Tensor) -> torch.Tensor:
+        """Values of the scores' shape in a shape that multiplies the weight."""
+        if not self.by_channel:
+            return gate
+        return gate.view(1, -1, 1, 1) if isinstance(self, nn.Conv2d) else gate.repeat_interleave(self.group).view(1, -1)
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """The sums of values of the weight's shape over what one entry of the mask removes: of the scores' shape."""
+        if not self.by_channel:
+            return values
+        if isinstance(self, nn.Conv2d):
+            return values.flatten(2).sum((0, 2))
+        return values.sum(0).view(-1, self.group).sum(1)
+
+    @torch.no_grad()
+    def plain(self) -> nn.Module:
+        """The layer of torch that computes the same, with zeros where something is masked."""
+        weight = self.weight
+        layer = bare(self, *weight.shape[:2])
+        layer.weight.copy_(weight)
+        if self.bias is not None:
+            layer.bias.copy_(self.bias)
+        return layer.train(self.training)
+
+
+class MaskedConv2d(_Masked, nn.Conv2d):
+    """A convolution with a mask; see the module's text."""
+
+
+class MaskedLinear(_Masked, nn.Linear):
+    """A linear layer with a mask; see the module's text."""
+
+
+def masked_layers(net: nn.Module) -> dict[str, MaskedConv2d | MaskedLinear]:
+    """The masked layers of a network by name."""
+    return {name: module for name, module in net.named_modules() if isinstance(module, _Masked)}
+
+
+def refresh(net: nn.Module) -> None:
+    """Bring the masks of a searched network up to date with its scores and rates."""
+    for layer in masked_layers(net).values():
+        if layer.searched:
+            layer.refresh()
+
+
+def bare(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
+    """A convolution or linear layer of other sizes but all else as in `layer`, its tensors not yet set."""
+    options = {"bias": layer.bias is not None, "device": layer.weight.device, "dtype": layer.weight.dtype}
+    if isinstance(layer, nn.Linear):
+        return nn.utils.skip_init(nn.Linear, inputs, outputs, **options)
+    return nn.utils.skip_init(nn.Conv2d, inputs, outputs, layer.kernel_size, layer.stride, layer.padding,
+                              layer.dilation, layer.groups, padding_mode=layer.padding_mode, **options)
+
+
+def dense(net: nn.Module) -> nn.Module:
+    """A copy of `net` without masks that computes the same: removed weights are zeros of torch's own layers."""
+    return copy.deepcopy(net, {id(layer): layer.plain() for layer in masked_layers(net).values()})
+
+
+def largest(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Whether each of `values` is among the `count` largest: bool of their shape; of equal ones just as many as fit."""
+    flat = values.detach().flatten()
+    few = 2 * count <= flat.numel()
+    chosen = flat.topk(count if few else flat.numel() - count, largest=few, sorted=False).indices
+    mask = torch.full_like(flat, not few, dtype=torch.bool)
+    mask[chosen] = few
+    return mask.view(values.shape)
+
+
+def prune(parent: nn.Module, arch: Pruned, image_shape: tuple[int, int, int],
+          pattern: nn.Module | None = None) -> nn.Module:
+    """A copy of `parent`, dense or pruned before, with the masks of `arch`, for images of `image_shape` [C, H, W].
+
+    Its layers are searched if `arch` learns scores or rates, else fixed. pattern: for rates `parent`, the pruned
+    network whose share of every layer is taken. Random scores come from torch's global generator (`build` seeds it).
+    Raises SettingsError for a layer without weights and for a pattern of other layers.
+    """
+    net = dense(parent).requires_grad_(True)
+    places, link = positions(net, image_shape), links(net) if arch.granularity == "channels" else {}
+    chosen = {name: layer for name, layer in layers(net).items() if not link or not link[name].images}
+    leaders: dict[str, _Masked] = {}
+    for name, layer in layers(net).items():
+        layer.places = places[name]
+    for name, layer in chosen.items():
+        _convert(layer, arch, _group(net, layer, link.get(name)))
+        leader = leaders.setdefault(link[name].source, layer) if link else layer
+        layer.leader = [leader] if leader is not layer and arch.rates == "learned" else []  # in a list: not a child
+    sizes = {name: layer.gather(layer.dense_weight.detach().abs()) for name, layer in chosen.items()}
+    empty = [name for name, size in sizes.items() if not size.any()]
+    if empty:
+        raise SettingsError(f"layer {empty[0]} is not possible to prune: all its weights are 0")
+    counts = _counts(chosen, sizes, arch, pattern)
+    for (name, layer), count in zip(chosen.items(), counts, strict=True):
+        _score(layer, arch, sizes[name])
+        if arch.rates != "learned":
+            layer.register_buffer("count", torch.tensor(count))
+        elif not layer.leader:
+            share = float(arch.start_share) if arch.start == "uniform" else count / sizes[name].numel()
+            raw = torch.tensor(rates.to_raw(share, layer.lowest), dtype=layer.dense_weight.dtype)
+            layer.register_parameter("quota", nn.Parameter(raw))
+        if not arch.searched:
+            _fix(layer)
+    return net
+
+
+@torch.no_grad()
+def fixed(net: nn.Module) -> nn.Module:
+    """A copy of a pruned network for fine-tuning: masks as they are, weights and biases parameters again."""
+    net = copy.deepcopy(net)
+    for layer in masked_layers(net).values():
+        if layer.searched:
+            _fix(layer)
+    return net
+
+
+def _group(net, layer, link) -> int:
+    """How many input features of a linear layer come from one channel of the convolution in front of it."""
+    if link is None or link.producer is None or not isinstance(layer, nn.Linear):
+        return 1
+    front = net.get_submodule(link.producer)
+    return layer.in_features // front.out_channels if isinstance(front, nn.Conv2d) else 1
+
+
+def _convert(layer: nn.Module, arch: Pruned, group: int) -> None:
+    """Make a layer a masked one in place: searched, without scores or rate as yet."""
+    layer.__class__ = MaskedConv2d if isinstance(layer, nn.Conv2d) else MaskedLinear
+    layer.by_channel, layer.group = arch.granularity == "channels", group
+    layer.keep, layer.lowest = arch.keep, float(arch.least * arch.keep)
+    layer.overall = arch.rates == "global"
+    layer.stand_in, layer.found_for = None, []
+    for name in ("weight", "bias"):
+        tensor = layer._parameters.pop(name)
+        layer._buffers[name] = None if tensor is None else tensor.detach()
+
+
+def _counts(chosen: dict, sizes: dict, arch: Pruned, pattern) -> list[int]:
+    """How many entries of its mask each layer keeps, at the start where rates are learned."""
+    rule, keep = (arch.start, arch.start_share) if arch.rates == "learned" else (arch.rates, arch.keep)
+    numbers = [size.numel() for size in sizes.values()]
+    if keep == 1:
+        return numbers
+    if rule == "uniform":
+        return rates.uniform(numbers, keep)
+    if rule == "erk":
+        return rates.erk([layer.dense_weight.shape for layer in chosen.values()], keep)
+    if rule == "data-free":
+        return [rates.kept_of(n, a) for n, a in zip(numbers, rates.data_free(numbers, keep), strict=True)]
+    if rule == "parent":
+        return _counts_of(chosen, pattern)
+    return (rates.lamp if rule == "lamp" else rates.overall)(list(sizes.values()), keep)
+
+
+def _counts_of(chosen: dict, pattern) -> list[int]:
+    theirs = {} if pattern is None else masked_layers(pattern)
+    same = list(theirs) == list(chosen) and all(
+        theirs[name].kept_mask().numel() == layer.gather(layer.dense_weight).numel() for name, layer in chosen.items())
+    need(same, "parents", type(pattern).__name__, "a dense network and a network of the same layers pruned at the same "
+         "granularity, where arch.rates is parent")
+    return [int(layer.kept_mask().sum()) for layer in theirs.values()]
+
+
+def _score(layer: _Masked, arch: Pruned, size: torch.Tensor) -> None:
+    """Give a layer its scores, a parameter if they are learned, and room for the mask that follows from them."""
+    if arch.scores == "random":
+        scores = torch.rand_like(size)
+    elif arch.scores == "gradient":
+        scores = torch.zeros_like(size)
+    else:  # HYDRA's scaled initialisation, with the sign of the weight
+        signed = size if layer.by_channel else layer.dense_weight
+        scores = math.sqrt(6 / layer.dense_weight[0].numel()) * signed / size.max()
+    scores = scores.detach().clone()
+    if arch.scores == "learned":
+        layer.register_parameter("scores", nn.Parameter(scores))
+    else:
+        layer.register_buffer("scores", scores)
+    layer.register_buffer("mask", torch.zeros_like(scores, dtype=torch.bool), persistent=False)
+
+
+@torch.no_grad()
+def _fix(layer: _Masked) -> None:
+    mask = layer.spread(layer.kept_mask().clone())
+    kept, bias = layer.dense_weight * mask, layer._buffers.pop("bias")
+    for tensors in (layer._parameters, layer._buffers):
+        tensors.clear()
+    layer._non_persistent_buffers_set.clear()
+    layer.leader, layer.found_for = [], []
+    layer._parameters["weight"] = nn.Parameter(kept)
+    layer._parameters["bias"] = None if bias is None else nn.Parameter(bias.clone())
+    layer.register_buffer("mask", mask)
+
+
+@contextlib.contextmanager
+def opened(net: nn.Module) -> Iterator[dict[_Masked, torch.Tensor]]:
+    """Within, the searched layers of `net` compute with all their weights, and those are leaves with a gradient."""
+    searched = [layer for layer in masked_layers(net).values() if layer.searched]
+    try:
+        for layer in searched:
+            layer.stand_in = layer.dense_weight.detach().clone().requires_grad_()
+        yield {layer: layer.stand_in for layer in searched}
+    finally:
+        for layer in searched:
+            layer.stand_in = None
+
+
+class Cost:
+    """What a pruned network costs as a function of its layers' keep rates, in units of the target's cost.
+
+    Weights: the sum of n_l a_l, n_l the weights of layer l. Channels: operations of one image, two a multiply-add of a
+    convolution or linear layer and nothing for the rest; layer l has the share a_l of its inputs (layers that read
+    images: all) and of its outputs the share of the one layer that reads them, all where sums or several read them. The
+    target is the same network with every rate at `keep`.
+    """
+
+    def __init__(self, net: nn.Module):
+        self.layers = masked_layers(net)
+        names, one = list(self.layers), len(self.layers)  # the last rate stands for layers and sides without masks
+        by_channel = any(layer.by_channel for layer in self.layers.values())
+        every, link = (layers(net), links(net)) if by_channel else (self.layers, {})
+        self.index = {name: k for k, name in enumerate(names)}
+        self.sizes = torch.tensor([_work(layer, by_channel) for layer in every.values()], dtype=torch.float64)
+        self.sizes = self.sizes / self.sizes.sum()
+        self.inputs = torch.tensor([self.index.get(name, one) for name in every])
+        self.outputs = torch.tensor([self.index.get(link[name].reader, one) if link else one for name in every])
+        self.keep = float(next(iter(self.layers.values())).keep)
+        self.target = float(self.at(torch.full((one,), self.keep, dtype=torch.float64)))
+
+    def at(self, shares: torch.Tensor) -> torch.Tensor:
+        """The cost at keep rates [masked layers], as a share of the dense network's, []."""
+        sizes, inputs, outputs = (t.to(shares.device) for t in (self.sizes, self.inputs, self.outputs))
+        every = torch.cat([shares.double(), torch.ones(1, dtype=torch.float64, device=shares.device)])
+        return (sizes * every[inputs] * every[outputs]).sum()
+
+    def excess(self) -> torch.Tensor:
+        """HARP's hardware loss, []: max(cost / target - 1, 0) at the rates as they stand, differentiable in them."""
+        shares = torch.stack([layer.rate() for layer in self.layers.values()])
+        return (self.at(shares) / self.target - 1).clamp_min(0).float()
+
+    def kept(self) -> float:
+        """The cost of the masks as they stand, counted, as a share of the dense network's."""
+        return float(self.at(torch.stack([layer.kept_mask().double().mean() for layer in self.layers.values()])))
+
+
+def _work(layer: nn.Module, by_channel: bool) -> int:
+    return layer.weight.numel() * (layer.places if by_channel else 1)
