@@ -19,7 +19,6 @@ from lib import batch, report
 from lib import settings as profiles
 from lib.errors import OneLineError, SettingsError, unknown
 from lib.plan import NOTEBOOKS, chosen, plan
-from lib.recipe import outcome_key
 from lib.runtime import ROOT, cores, results
 
 
@@ -194,8 +193,6 @@ def store(args) -> int:
         for profile, precision in itertools.product(profiles.profiles(), ("fp32", "bf16")):
             for task in plan(profiles.load(profile, {"networks.precision": precision})):
                 keep.add(("network", task.recipe.key))
-                measured = [outcome_key(task.recipe, *m) for m in task.measures]
-                keep |= {(kind, key) for kind in ("outcomes", "sanity") for key in measured}
         print(f"{box.prune(keep) / 1e6:.1f} MB freed: what no profile's plan names or is made of")
     elif args.action == "export":
         print(f"{box.export(args.archive)} entries written to {args.archive}")

@@ -156,12 +156,12 @@ class Store:
 
     def prune(self, keep: set[tuple[str, str]]) -> int:
         """Delete every entry not in `keep` (kind, key), and what was set aside; returns the bytes freed. What was made
-        from kept networks alone (the keys in its meta's `networks`), such as adversarial images and maps, stays.
+        from kept networks alone (`network` or `networks` of its meta), such as outcomes and maps, stays.
         """
         freed = 0
         for kind, key, size, meta in self.entries():
-            made_from = meta.get("networks")
-            derived = made_from and all(("network", one) in keep for one in made_from)
+            made_from = meta.get("networks") or [meta.get("network")]
+            derived = all(("network", one) in keep for one in made_from)
             if (kind, key) not in keep and not derived:
                 shutil.rmtree(self.folder(kind, key))
                 freed += size

@@ -17,6 +17,11 @@ from lib.threats import PGD, Threat
 BASE = Recipe(Data("digits"), ResNet(16, (1, 1)), epochs=2)
 
 
+def checkpoint(epoch, epochs=0):
+    run = replace(BASE, epochs=4, keep=(1, 3))
+    return replace(run, parents=(run,), epochs=epochs, keep=(), checkpoint=epoch)
+
+
 def test_fractions_are_exact():
     assert fraction("8/255") == Fraction(8, 255)
     assert fraction(0.1) == Fraction(1, 10)
@@ -42,6 +47,17 @@ def test_keys_tell_networks_apart_and_nothing_else():
     )
 
 
+def test_what_is_kept_and_taken_tells_networks_apart_and_changes_no_other_key():
+    kept = replace(BASE, epochs=4, keep=(1, 3))
+    some = [BASE, replace(BASE, epochs=4), kept, replace(kept, keep=(1,)), replace(kept, seed=1), checkpoint(1),
+            checkpoint(3), replace(checkpoint(1), parents=(replace(kept, seed=1),))]
+    assert len({recipe.key for recipe in some}) == len(some)
+    assert replace(BASE, keep=(), checkpoint=None).key == BASE.key == "01f3c974ddb7cac6"
+    attack = Adversarial(Threat("linf", "0.1"), PGD(3, "0.05"))
+    with_share = replace(attack, clean_loss=0.5)
+    assert replace(BASE, objective=attack).key == "d8326eed154b94f3" != replace(BASE, objective=with_share).key
+
+
 @pytest.mark.parametrize(
     "make, words",
     [
@@ -57,6 +73,15 @@ def test_keys_tell_networks_apart_and_nothing_else():
         (lambda: replace(BASE, epochs=-1), ["epochs", "-1"]),
         (lambda: replace(BASE, batch_size=5000), ["batch_size", "5000", "1197"]),
         (lambda: PGD(3, "0"), ["attack.step_size", "0"]),
+        (lambda: replace(BASE, keep=(0,)), ["keep = (0,)", "from 1 to below epochs = 2"]),
+        (lambda: replace(BASE, keep=(2,)), ["keep = (2,)", "below epochs = 2"]),
+        (lambda: replace(BASE, epochs=4, keep=(2, 1)), ["keep = (2, 1)", "growing"]),
+        (lambda: replace(BASE, epochs=4, keep=(1, 1)), ["keep = (1, 1)", "growing"]),
+        (lambda: replace(BASE, epochs=4, keep=(1.5,)), ["keep = (1.5,)", "numbers of epochs"]),
+        (lambda: replace(BASE, epochs=0, keep=(1,)), ["keep = (1,)", "epochs = 0"]),
+        (lambda: replace(BASE, epochs=0, checkpoint=1), ["parents = 0", "1 for a checkpoint"]),
+        (lambda: checkpoint(2), ["checkpoint = 2", "an epoch that the parent keeps: (1, 3)"]),
+        (lambda: checkpoint(1, epochs=1), ["epochs = 1", "0 for a checkpoint"]),
     ],
 )
 def test_impossible_values_are_one_sentence(make, words):

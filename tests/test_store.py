@@ -80,6 +80,18 @@ def test_prune_keeps_what_is_named(tmp_path):
     assert [e[:2] for e in store.entries()] == [("network", "a")]
 
 
+def test_prune_leaves_what_was_made_from_kept_networks_alone(tmp_path):
+    store = Store(tmp_path)
+    for key in "ab":
+        store.obtain("network", key, make())
+    for kind, key, networks in (("maps", "of a", ["a"]), ("maps", "of both", ["a", "b"]), ("maps", "of b", ["b"]),
+                                ("adversarial", "of a", ["a"]), ("maps", "of none", []), ("maps", "unknown", None)):
+        noted = {} if networks is None else {"networks": networks}
+        store.obtain(kind, key, lambda work, noted=noted: make()(work) | noted)
+    store.prune({("network", "a")})
+    assert {e[:2] for e in store.entries()} == {("network", "a"), ("maps", "of a"), ("adversarial", "of a")}
+
+
 def test_export_and_import(tmp_path):
     here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
     here.obtain("network", "a", make())

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lib.architectures import CNN, Probe, ResNet, Stitch
 from lib.attacks.pgd import pgd
@@ -146,6 +147,96 @@ def test_stopped_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, cha
     assert [r["epoch"] for r in rows] == [0, 1, 2, 3]
     for name, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+KEPT = {"weights": {}, "moving average": {"ema": 0.9}, "chosen epoch": STOPPED["chosen epoch"]}
+
+
+@pytest.mark.parametrize("changes", KEPT.values(), ids=KEPT)
+def test_a_kept_epoch_is_the_network_of_a_training_stopped_there(tmp_path, monkeypatch, changes):
+    recipe = replace(BASE, epochs=4, keep=(1, 3), **changes)
+    images, holdout = load(recipe.data, "train"), load(recipe.data, "holdout") if recipe.choice else None
+    loop.fit(build(recipe), recipe, images, "cpu", tmp_path, holdout)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch-1.safetensors", "epoch-3.safetensors"]
+    real, kept = loop._Training._epoch, {n: load_file(tmp_path / f"epoch-{n}.safetensors") for n in recipe.keep}
+
+    class Stopped(Exception):
+        pass
+
+    for n, weights in kept.items():
+        seen = []
+
+        def epoch(self, number, bar, n=n, seen=seen):
+            if number == n:
+                seen.append({k: v.clone() for k, v in self.candidate.state_dict().items()})
+                raise Stopped
+            return real(self, number, bar)
+
+        monkeypatch.setattr(loop._Training, "_epoch", epoch)
+        with pytest.raises(Stopped):
+            loop.fit(build(recipe), recipe, images, "cpu", holdout=holdout)
+        assert weights.keys() == seen[0].keys() and all(torch.equal(weights[k], v) for k, v in seen[0].items())
+    assert not torch.equal(kept[1]["stem.0.weight"], kept[3]["stem.0.weight"])
+
+
+def test_keeping_leaves_the_training_as_it_is(tmp_path):
+    """Without a folder nothing can be kept: the same recipe, so the same draws."""
+    recipe, images = replace(BASE, keep=(1,)), load(BASE.data, "train")
+    with_folder, without = build(recipe), build(recipe)
+    loop.fit(with_folder, recipe, images, "cpu", tmp_path)
+    loop.fit(without, recipe, images, "cpu")
+    assert all(torch.equal(v, without.state_dict()[k]) for k, v in with_folder.state_dict().items())
+    assert (tmp_path / "epoch-1.safetensors").exists()
+    assert recipe.key != BASE.key, "what the store holds of it differs"
+
+
+def test_a_training_that_was_killed_keeps_the_same_epochs(tmp_path, monkeypatch):
+    """Killed after an epoch was kept and before the next checkpoint: that epoch is trained and kept once more."""
+    recipe = replace(BASE, epochs=4, keep=(1, 2, 3))
+    images, whole, broken = load(recipe.data, "train"), tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir(), broken.mkdir()
+    loop.fit(build(recipe), recipe, images, "cpu", whole)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
+
+    class Killed(Exception):
+        pass
+
+    def save(self):
+        if len(self.rows) == 3:
+            raise Killed
+        real(self)
+
+    real = loop._Training._save
+    monkeypatch.setattr(loop._Training, "_save", save)
+    with pytest.raises(Killed):
+        loop.fit(build(recipe), recipe, images, "cpu", broken)
+    (broken / "epoch-3.safetensors").write_bytes(b"torn")
+    monkeypatch.setattr(loop._Training, "_save", real)
+    loop.fit(build(recipe), recipe, images, "cpu", broken)
+    for n in recipe.keep:
+        one, other = (load_file(folder / f"epoch-{n}.safetensors") for folder in (whole, broken))
+        assert all(torch.equal(v, other[k]) for k, v in one.items())
+
+
+def test_a_checkpoint_is_the_kept_network_and_no_training(tmp_path):
+    zoo, run = Zoo(Store(tmp_path)), replace(BASE, keep=(1,))
+    early = replace(run, parents=(run,), epochs=0, keep=(), checkpoint=1)
+    net = zoo.obtain(early).net
+    assert zoo.trained_here == [run.key] and not zoo.store.has("network", early.key)
+    entry = zoo.store.load("network", run.key)
+    kept = {k: v.clone() for k, v in entry.tensors("epoch-1").items()}  # not the file's own bytes, which change below
+    final = zoo.obtain(run).net.state_dict()
+    assert all(torch.equal(v, kept[k]) for k, v in net.state_dict().items())
+    assert not torch.equal(net.state_dict()["stem.0.weight"], final["stem.0.weight"])
+    assert not net.training and not any(p.requires_grad for p in net.parameters())
+    assert "epoch-1.safetensors" in entry.meta["files"], "checked when it is read"
+    (entry.path / "epoch-1.safetensors").write_bytes(b"torn")
+    again = Zoo(Store(tmp_path))
+    assert all(torch.equal(v, kept[k]) for k, v in again.obtain(early).net.state_dict().items())
+    assert again.trained_here == [run.key], "made again"
+    assert price.training(early) == 0 and "after 1 epochs" in early.describe()
+    with pytest.raises(SettingsError, match="not in this run's plan"):
+        Zoo(Store(tmp_path), allowed={early.key}).obtain(early)
 
 
 def test_an_unreadable_checkpoint_is_dropped(tmp_path, capsys):

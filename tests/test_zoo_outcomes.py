@@ -60,6 +60,26 @@ def test_outcomes_are_those_of_an_evaluation_and_come_back_from_the_store(box, r
     assert again.warnings == made.warnings
 
 
+def test_outcomes_of_another_split_are_those_of_its_images(root, box, monkeypatch):
+    held = replace(NORMAL, data=replace(NORMAL.data, holdout=30), epochs=0)
+    found = {split: box.outcomes(held, THREAT, PGD(2, "0.1"), split=split) for split in ("train", "holdout", "test")}
+    sizes = {split: len(got.table) for split, got in found.items()}
+    assert sizes == {"train": 512, "holdout": 30, "test": 100}
+    for split, got in found.items():
+        assert got.protocol["split"] == split
+        assert got.table["index"].tolist() == box.images(held.data, split).indices.tolist()
+    pd.testing.assert_frame_equal(box.outcomes(held, THREAT, PGD(2, "0.1")).table, found["test"].table)
+    clean = box.outcomes(held, split="train")
+    assert "robust" not in clean.table and clean.accuracy() == found["train"].accuracy("clean")
+    assert box.store.has("outcomes", outcome_key(held, THREAT, PGD(2, "0.1"))), "test images keep their key"
+    monkeypatch.setattr(zoo, "evaluate", None)
+    for split, got in found.items():
+        again = Zoo(Store(root)).outcomes(held, THREAT, PGD(2, "0.1"), split)
+        pd.testing.assert_frame_equal(again.table, got.table)
+    with pytest.raises(SettingsError, match="holdout"):
+        box.outcomes(replace(held, data=NORMAL.data), split="holdout")
+
+
 def test_square_tells_when_an_attack_is_too_weak_for_a_network(box):
     """The network withstands PGD on half of the images, stronger attacks on three of ten."""
     weak, strong = (box.outcomes(ROBUST, THREAT, attack) for attack in (ATTACK, APGD(20, targets=3)))

@@ -12,6 +12,7 @@ from lib.threats import APGD, PGD, Attack, Threat
 
 GROUPS = ("strength", "threat", "procedure", "architecture", "data")
 PROCEDURES = ("PGD-AT", "half", "TRADES", "FGSM-RS", "noise")
+KINDS = ("N", "R", "M", "U", "overfits", "control")
 SECOND = ("procrustes", "svcca", "cca", "pwcca", "cka_biased", "cka")
 
 
@@ -44,9 +45,13 @@ class Arm:
             raise unknown(f"training of the arm {self.name}", self.training, PROCEDURES)
         noisy = self.training == "noise"
         need(noisy == (self.sigma is not None), f"sigma of the arm {self.name}", self.sigma, "given exactly for noise")
-        for group, value in (("architecture", self.arch), ("data", self.data)):
-            given = (value is not None) or group != self.group
-            need(given, f"{group[:4]} of the arm {self.name}", value, f"given in the group {group}")
+        need(self.name not in KINDS, "name of an arm", self.name, f"other than {', '.join(KINDS)}, the pool's kinds")
+        strong = self.group != "strength" or self.threat is not None
+        need(strong, f"threat of the arm {self.name}", None, "given in the group strength")
+        for name, groups in (("arch", ("architecture", "data")), ("data", ("data",))):
+            value, what = getattr(self, name), f"{name} of the arm {self.name}"
+            need(value is not None or groups[0] != self.group, what, None, f"given in the group {groups[0]}")
+            need(value is None or self.group in groups, what, value, f"left out in the group {self.group}")
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,6 @@ class Similarity:
     layers: str = "all"
     second: tuple[str, ...] = ("procrustes", "svcca")
     matched_within: float = 0.03
-    early: float = 0.95
 
     def __post_init__(self):
         for name in ("seeds", "arm_seeds"):
@@ -134,8 +138,12 @@ class Similarity:
         data = networks.data
         tests = data.test or data.info.test
         images = tests if self.images is None else self.images
-        need(is_int(images, self.batch) and images <= tests, "representation_similarity.images", self.images,
-             f"from one minibatch of {self.batch} to the {tests} test images of networks.data")
+        need(is_int(images, 2 * self.batch) and images <= tests, "representation_similarity.images", images,
+             f"from two minibatches of {self.batch} to the {tests} test images of networks.data")
+        for arm in self.arms:
+            same = arm.group != "strength" or arm.threat.norm == networks.threat.norm
+            need(same, f"threat of the arm {arm.name}", arm.threat and arm.threat.norm, f"{networks.threat.norm}, the "
+                 "pool's norm, in the group strength")
         targets = self.verify.targets if isinstance(self.verify, APGD) else 0
         need(targets < data.info.classes, "representation_similarity.verify.targets", targets,
              f"less than the {data.info.classes} classes")
@@ -143,6 +151,7 @@ class Similarity:
             if not data.holdout:
                 raise SettingsError("networks.data.holdout = 0 is not possible: the best epoch of the overfitting "
                                     "runs is chosen on held-out images")
-            most = data.n_train
+            most, runs = data.n_train, self.overfitting.seeds
+            need(runs <= self.seeds, "overfitting.seeds", runs, f"at most the {self.seeds} seeds")
             need(self.overfitting.train < most, "overfitting.train", self.overfitting.train,
                  f"less than the {most} training images")

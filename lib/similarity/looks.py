@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lib.data import ImageSet
+from lib.errors import need
 from lib.recipe import Recipe, outcome_key
 from lib.runtime import generator, provenance
 from lib.similarity.maps import Maps, View, maps
@@ -82,6 +83,10 @@ def _view(zoo: Zoo, look: Look, split: str, images: int | None, layers) -> View:
 
 
 def _moved(zoo: Zoo, moved: Moved, shown: ImageSet, split: str) -> Tensor:
+    theirs = zoo.images(moved.source.data, split)
+    same = theirs.name == shown.name and torch.equal(theirs.indices, shown.indices)
+    need(same, "data of the attacked network", moved.source.data, f"those that are looked at: {split} images of "
+         f"{shown.name}, the same {len(shown)} of them")
     attacked = zoo.adversarial(moved.source, moved.threat, moved.attack, split)
     if not moved.noise:
         return attacked

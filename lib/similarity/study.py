@@ -119,13 +119,11 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
 
 def _accuracies(zoo: Zoo, cell: Cell, s) -> dict[str, Outcomes]:
     """Clean on test images, on training images (pool and runs), under each attack of the cell."""
-    found, names = {}, {s.search: "search", s.verify: "verify"}
+    found, names = {"clean": zoo.outcomes(cell.recipe)}, {s.search: "search", s.verify: "verify"}
     for n, (threat, attack) in enumerate(cell.measures):
-        which = names.get(attack, "own" if cell.arm else "restart")
+        which = "own" if cell.arm and n else names.get(attack, "restart")
         found[which] = zoo.outcomes(cell.recipe, threat, attack)
-        if n == 0:
-            found["clean"] = zoo.outcomes(cell.recipe)
-    if cell.kind in "NRM":
+    if cell.kind in ("N", "R", "M"):
         found["train"] = zoo.outcomes(cell.recipe, split="train")
     if cell.epoch is not None:
         found["holdout"] = zoo.outcomes(cell.recipe, *cell.measures[0], split="holdout")
@@ -157,6 +155,7 @@ def _look_at_moved_images(zoo: Zoo, found: Found, options: dict) -> None:
 def _look_at_checkpoints(zoo: Zoo, found: Found, options: dict) -> None:
     """The checkpoints of every overfitting run and its control, on test and on training images."""
     runs: dict[tuple[str, int], list[Cell]] = {}
+    data = found.settings.networks.data
     for cell in found.cells:
         if cell.epoch is not None:
             runs.setdefault((cell.kind, cell.seed), []).append(cell)
@@ -164,7 +163,7 @@ def _look_at_checkpoints(zoo: Zoo, found: Found, options: dict) -> None:
         looks = [Look(str(cell.epoch), cell.recipe) for cell in members]
         last = looks[-1].name
         for split in ("test", "train"):
-            images = options["images"] or found.settings.networks.data.test
+            images = options["images"] or data.test or data.info.test
             found.runs[kind, seed, split] = look_at(zoo, looks, **{**options, "images": images}, split=split,
                                                     pairs=[(look.name, last) for look in looks])
 
@@ -279,8 +278,6 @@ def overfitted(f: Found) -> dict[int, tuple[int, float]]:
 def _overfitting(f: Found, found: dict) -> None:
     """C5: how much deep layers have moved away from the best epoch more than early ones, against the control run."""
     o, best = f.section.overfitting, overfitted(f)
-    if np.mean([fall for _, fall in best.values()]) < o.fall:
-        return
 
     def moved(kind: str, seed: int, batch) -> float:
         maps = f.runs[kind, seed, "test"]
@@ -305,7 +302,7 @@ def _arms(f: Found, found: dict) -> None:
     """C6 to C9b: the arms, each against the normal and robust networks of the first repetitions."""
     s, maps = f.section, f.arms
     arms = {arm.name: arm for arm in s.arms}
-    if not maps or s.arm_seeds < 3:
+    if s.arm_seeds < 3:
         return
 
     def values(summary: Callable, where: Maps = maps) -> np.ndarray:
@@ -367,9 +364,10 @@ def preconditions(f: Found, warnings: list[str]) -> Checks:
     checks.pool(s.gates, s.verify, f.right("N"), f.right("N", "search", "robust"), f.right("R"),
                 f.right("R", "verify", "robust"))
     checks.attack(warnings)
-    undefined = sum(len(maps.undefined) for maps in (f.pool, f.arms, *f.moved.values()) if maps)
-    first = next((why for maps in (f.pool, f.arms, *f.moved.values()) if maps for why in maps.undefined.values()), "")
-    checks.add("every layer has a number", not undefined, first or "no layer was near-constant")
+    every = [f.pool, f.arms, *f.elsewhere.values(), *f.moved.values(), *f.second.values(), *f.runs.values()]
+    undefined = [f"{label} of {view}: {why}" for maps in every if maps for (view, label), why in maps.undefined.items()]
+    said = f"{len(undefined)} have none, the first is {undefined[0]}" if undefined else "no layer is near-constant"
+    checks.add("every layer has a number", not undefined, said)
     return checks
 
 

@@ -16,7 +16,7 @@ def title(kind: str) -> str:
 
 def kinds_of(f: Found) -> list[str]:
     """Every kind of network with self maps: the pool's, then the arms (normal and robust where they have both)."""
-    arms = [(f"{kind} {arm.name}" for kind in "NR") if arm.group in ("architecture", "data") else (arm.name,)
+    arms = [[f"{kind} {arm.name}" for kind in "NR"] if arm.group in ("architecture", "data") else [arm.name]
             for arm in f.section.arms]
     return ["U", "M", "N", "R", *(kind for names in arms for kind in names)]
 
@@ -89,10 +89,10 @@ def kinds(f: Found, which: tuple[str, ...]) -> pd.DataFrame:
 
 
 def strengths(f: Found) -> pd.DataFrame:
-    """Rows kind, eps, seed, to_normal, self, for normal networks and those trained at growing eps of the pool's norm.
+    """Rows eps, seed, to_normal, self, for normal networks and those trained at growing eps of the pool's norm.
     Of a seed: the mean over the normal networks of other repetitions.
     """
-    maps, seeds, threat = f.arms, f.section.arm_seeds, f.settings.networks.threat
+    maps, seeds, threat = f.arms or f.pool, f.section.arm_seeds, f.settings.networks.threat
     eps = {arm.name: arm.threat.eps for arm in f.section.arms if arm.group == "strength"}
     rows = []
     for kind in ["N", *by_strength(f)]:
