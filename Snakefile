@@ -6,14 +6,15 @@ import sys
 
 sys.path.insert(0, workflow.basedir)
 from lib import settings as profiles
-from lib.batch import code_digest, groups
+from lib.batch import code_digest, groups, unfinished
 from lib.recipe import digest
 from lib.runtime import results
+from lib.store import Store
 
 notebooks = tuple(config["notebooks"])
 settings = profiles.load(config["profile"], config["overrides"])
 folder = results() / settings.run
-jobs = groups(settings, notebooks) if settings.jobs != "none" else {}
+jobs = unfinished(groups(settings, notebooks), Store()) if settings.jobs != "none" else {}
 python = shlex.quote(sys.executable)
 names = ",".join(notebooks)
 options = shlex.join(

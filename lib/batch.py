@@ -24,8 +24,8 @@ from lib.values import digest
 def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
     """The batch jobs of a run: {group: {work, after, wanted_by}}.
 
-    `work`: what the job has to make (keys of networks and outcomes); `after`: the groups that hold its networks'
-    parents; `wanted_by`: the notebooks that need any of it.
+    `work`: what the job has to make ((kind, key) in the store: networks and outcomes); `after`: the groups that hold
+    its networks' parents; `wanted_by`: the notebooks that need any of it.
     """
     tasks = plan(settings, notebooks)
     home = {t.recipe.key: t.group for t in tasks}
@@ -34,13 +34,20 @@ def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
         if not (task.recipe.epochs or task.measures):
             continue
         job = found.setdefault(task.group, {"work": [], "after": set(), "wanted_by": set()})
-        job["work"] += [task.recipe.key, *(outcome_key(task.recipe, *m) for m in task.measures)]
+        job["work"] += [("network", task.recipe.key)] * bool(task.recipe.epochs)
+        job["work"] += [("outcomes", outcome_key(task.recipe, *m)) for m in task.measures]
         job["after"] |= {home[p.key] for p in task.recipe.parents if p.epochs} - {task.group}
     for name in notebooks:
         for task in plan(settings, (name,)):
             if home[task.recipe.key] in found:
                 found[home[task.recipe.key]]["wanted_by"].add(name)
     return found
+
+
+def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
+    """The jobs whose work is not all in the store yet: a job that would only find its results there is not started."""
+    open_ones = {group for group, job in jobs.items() if not all(store.has(*entry) for entry in job["work"])}
+    return {group: {**job, "after": job["after"] & open_ones} for group, job in jobs.items() if group in open_ones}
 
 
 def code_digest() -> str:
@@ -107,7 +114,7 @@ def _failed(settings: Settings, notebook: str, error: str) -> None:
 
 
 def _note_failures(settings: Settings, notebooks, folder: Path) -> None:
-    for group, job in groups(settings, notebooks).items():
+    for group, job in unfinished(groups(settings, notebooks), Store()).items():
         note = folder / "jobs" / f"{group}.failed"
         for name in job["wanted_by"] if note.exists() else ():
             _failed(settings, name, f"its networks {group} could not be made: {note.read_text().strip()}")

@@ -11,7 +11,8 @@ import pytest
 
 from lib.runtime import ROOT
 
-RUN = [sys.executable, "-m", "lib", "run", "--profile", "test", "-p", "jobs=true", "-p", "networks.normal.epochs=400"]
+RUN = [sys.executable, "-m", "lib", "run", "stitching", "--profile", "test", "-p", "jobs=networks",
+       "-p", "networks.normal.epochs=400"]
 
 
 def alive(pid: int) -> bool:

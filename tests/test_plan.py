@@ -8,6 +8,7 @@ import pytest
 
 from lib import settings
 from lib.architectures import ResNet
+from lib.batch import groups, unfinished
 from lib.errors import SettingsError
 from lib.objectives import TRADES, Adversarial, CrossEntropy, Noise, fgsm_rs
 from lib.plan import NOTEBOOKS, chosen, plan
@@ -286,3 +287,19 @@ def test_what_is_kept_lies_late_in_training_and_before_its_end():
         kept = load(runs(every=every, kept_from=start)).representation_similarity.overfitting.kept
         assert all(n % every == 0 and max(1, 20 * start) <= n < 20 for n in kept) and len(kept) >= 2
         assert [b - a for a, b in itertools.pairwise(kept)] == [every] * (len(kept) - 1)
+
+
+def test_a_job_whose_work_is_done_is_not_started():
+    class Held:
+        """A store that holds everything but one network."""
+
+        def has(self, kind, key):
+            return (kind, key) != missing
+
+    jobs = groups(load({"jobs": "networks"}), ("stitching",))
+    group, job = next((g, j) for g, j in jobs.items() if j["after"])
+    missing = next(entry for entry in job["work"] if entry[0] == "network")
+    assert list(unfinished(jobs, Held())) == [group] and not unfinished(jobs, Held())[group]["after"]
+    front = next(iter(job["after"]))
+    missing = next(entry for entry in jobs[front]["work"] if entry[0] == "network")
+    assert list(unfinished(jobs, Held())) == [front]
