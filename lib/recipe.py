@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from lib.architectures import Arch, Probe, Pruned, Stitch
 from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.objectives import Adversarial, CrossEntropy, Objective, Prune, Saliency
+from lib.objectives import ADMM, Adversarial, CrossEntropy, Objective, Prune, Rewire, Saliency
 from lib.threats import PGD, Attack, Threat
 from lib.values import digest, later, plain, plain_fields
 
@@ -291,6 +291,12 @@ class Recipe:
         else:
             need(not isinstance(self.objective, (Prune, Saliency)), "objective", type(self.objective).__name__,
                  f"one that trains weights for {arch.name}")
+        dense = "the dense network, which is trained before a recipe of its own prunes it, for ADMM"
+        need(not isinstance(self.objective, ADMM), "arch", arch.name, dense)
+        if isinstance(self.objective, Rewire):
+            need(arch.granularity == "weights" and arch.scores == "random", "arch", arch.name,
+                 "pruned by weights with random scores for Rewire")
+            need(not self.parents, "parents", len(self.parents), "0 for Rewire, which trains from scratch")
 
     def as_plain(self) -> dict:
         """What decides the weights as plain data: a parent stands for itself by its key, and what the network is

@@ -151,6 +151,8 @@ class _Training:
                 self.optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 self.optimiser.step()
+                if hasattr(self.objective, "after_update"):
+                    self.objective.after_update(self.net, self.optimiser)
         except torch.OutOfMemoryError:
             self._out_of_memory(batch, moment)
         if self.average:

@@ -12,6 +12,7 @@ import torch
 from lib.architectures import Probe, Stitch
 from lib.models import build, memory_format, network, stage_flops
 from lib.objectives import (
+    ADMM,
     IBP,
     MART,
     TRADES,
@@ -20,6 +21,7 @@ from lib.objectives import (
     FreeAdversarial,
     GradientNorm,
     Prune,
+    Rewire,
     Saliency,
     Smoothness,
     Stability,
@@ -47,7 +49,7 @@ class Passes(NamedTuple):
 
 def passes(objective) -> Passes:
     """The passes per image and epoch; differentiating a gradient once more costs as much as another update."""
-    if isinstance(objective, (Prune, Saliency)):
+    if isinstance(objective, (Prune, Saliency, ADMM, Rewire)):
         return passes(objective.objective)
     if isinstance(objective, Adversarial):
         updates = 2 if objective.clean_loss else 1

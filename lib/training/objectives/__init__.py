@@ -2,8 +2,9 @@
 
 An objective is called with `(net, batch, progress)` and returns `(loss, logits)`: the scalar to minimise and the
 logits of the images it trained on, for the running accuracy. One with state gives `state_dict` and `load_state_dict`.
-One that searches for a mask gives `end_epoch(net)` (called after every epoch; returns columns for the epoch's row),
-`acceptable(net)` (whether an epoch may be chosen) and `finish(net)` (called once the final weights are in the network).
+One that prunes gives `end_epoch(net)` (called after every epoch; returns columns for the epoch's row),
+`acceptable(net)` (whether an epoch may be chosen) and `finish(net)` (called once the final weights are in the network),
+and one that changes weights or masks besides the optimiser `after_update(net, optimiser)` (called after every update).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 
 from lib.errors import unknown
 from lib.objectives import (
+    ADMM,
     IBP,
     MART,
     TRADES,
@@ -23,6 +25,7 @@ from lib.objectives import (
     GradientNorm,
     Noise,
     Prune,
+    Rewire,
     Saliency,
     Smoothness,
     Stability,
@@ -61,7 +64,7 @@ class Moment:
 
 def of(spec):
     """The objective object of a recipe's objective value."""
-    from lib.training.objectives import adversarial, clean, ibp, noise, penalties, pruning
+    from lib.training.objectives import admm, adversarial, clean, ibp, noise, penalties, pruning, rewire
 
     table = {
         CrossEntropy: clean.CleanLoss,
@@ -75,9 +78,9 @@ def of(spec):
         Smoothness: penalties.SmoothnessLoss,
         IBP: ibp.IBPLoss,
     }
-    searches = {Prune: pruning.PruneLoss, Saliency: pruning.SaliencyLoss}
-    if type(spec) in searches:
-        return searches[type(spec)](spec, of(spec.objective))
+    around = {Prune: pruning.PruneLoss, Saliency: pruning.SaliencyLoss, ADMM: admm.ADMMLoss, Rewire: rewire.RewireLoss}
+    if type(spec) in around:
+        return around[type(spec)](spec, of(spec.objective))
     if type(spec) not in table:
-        raise unknown("objective", type(spec).__name__, [t.__name__ for t in (*table, *searches)])
+        raise unknown("objective", type(spec).__name__, [t.__name__ for t in (*table, *around)])
     return table[type(spec)](spec)
