@@ -11,7 +11,7 @@ from lib.architectures import ResNet
 from lib.batch import groups, unfinished
 from lib.errors import SettingsError
 from lib.objectives import TRADES, Adversarial, CrossEntropy, Noise, fgsm_rs
-from lib.plan import NOTEBOOKS, chosen, plan
+from lib.plan import chosen, plan
 from lib.plan import representation_similarity as similarity
 from lib.plan.pool import member, one_more_restart, pool
 from lib.recipe import Data
@@ -50,7 +50,8 @@ def load(overrides=None):
     """The smoke profile, at sizes that are known here."""
     given = overrides or {}
     sizes = {} if S in given else {f"{S}.{name}": value for name, value in SIZES.items()}
-    return settings.load("smoke", {"networks.precision": "fp32", "stitching.seeds": 3, **sizes, **given})
+    mine = {"networks.precision": "fp32", "stitching.seeds": 3, "harp_pruning": None}
+    return settings.load("smoke", {**mine, **sizes, **given})
 
 
 def of(s):
@@ -218,7 +219,7 @@ def test_a_repetition_is_one_job_or_many():
 
 def test_a_network_of_two_notebooks_is_one_task_with_the_measures_of_both():
     s = load({"stitching.search.steps": 7})
-    alone = {name: {t.recipe.key: t for t in plan(s, (name,))} for name in NOTEBOOKS}
+    alone = {name: {t.recipe.key: t for t in plan(s, (name,))} for name in s.notebooks}
     both = {t.recipe.key: t for t in plan(s)}
     shared = alone["stitching"].keys() & alone[S].keys()
     assert {member(s, kind, seed).recipe.key for kind in "NR" for seed in range(3)} <= shared

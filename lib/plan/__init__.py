@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib.errors import SettingsError, unknown
-from lib.plan import representation_similarity, stitching
+from lib.plan import harp_pruning, representation_similarity, stitching
 from lib.plan.pool import pool
 from lib.recipe import Recipe
 from lib.settings import Settings
 from lib.threats import Attack, Threat
 
-NOTEBOOKS = {"stitching": stitching.cells, "representation_similarity": representation_similarity.cells}
+NOTEBOOKS = {"stitching": stitching.cells, "representation_similarity": representation_similarity.cells,
+             "harp_pruning": harp_pruning.cells}
 
 
 @dataclass(frozen=True)

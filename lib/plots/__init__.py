@@ -3,6 +3,7 @@ through Study. One palette for the whole suite, one meaning per colour (lib/plot
 """
 
 from lib.plots.look import CLEAN, GREY, KINDS, ROBUST, colours, style
+from lib.plots.pruning import compression, keep_rates, pruning_search
 from lib.plots.similarity import (
     against_distance,
     checkpoints,
@@ -23,9 +24,12 @@ __all__ = [
     "bars_beside_controls",
     "checkpoints",
     "colours",
+    "compression",
     "dose_response",
+    "keep_rates",
     "kind_matrix",
     "per_layer",
+    "pruning_search",
     "similarity_maps",
     "stitching_depth",
     "style",

@@ -35,6 +35,26 @@ KINDS = {
     "snow": "#35b8c9",
     "overfits": ROBUST,
     "control": "#4d4d4d",
+    # methods of pruning; two that share their rates have a dark and a light colour
+    "dense": "#1a1a1a",
+    "pre-trained": "#8c8c8c",
+    "HARP": "#d55e00",
+    "rates only": "#f4a460",
+    "HARP, no decay on rates": "#8c3a00",
+    "HARP, constant gamma": "#e7a08a",
+    "HYDRA": "#0072b2",
+    "LWM": "#6cb8e6",
+    "random": "#a9a9a9",
+    "global magnitude": "#6b6b00",
+    "HYDRA + data-free": "#00795a",
+    "data-free": "#45c29a",
+    "HYDRA + LAMP": "#8e3b77",
+    "LAMP": "#d68fc0",
+    "HYDRA + ERK": "#9c8500",
+    "ERK": "#d9c84a",
+    "HYDRA + HARP rates": "#5b2bb0",
+    "R-ADMM": "#c2185b",
+    "BCS-P": "#7a5230",
 }
 _SPARE = ("#b2df8a", "#a6761d", "#fdbf6f", "#00664f", "#c7a17a", "#e7298a")
 

@@ -17,13 +17,14 @@ import yaml
 from lib.errors import need, unknown
 from lib.runtime import ROOT
 from lib.settings.build import make, parse
+from lib.settings.harp_pruning import Harp
 from lib.settings.networks import Gates, Networks, Pool, Training, objective
 from lib.settings.representation_similarity import Similarity
 from lib.settings.stitching import Stitching
 from lib.values import digest
 
-__all__ = ["Gates", "Networks", "Pool", "Settings", "Similarity", "Stitching", "Training", "load", "objective", "parse",
-           "profiles", "sections"]
+__all__ = ["Gates", "Harp", "Networks", "Pool", "Settings", "Similarity", "Stitching", "Training", "load", "objective",
+           "parse", "profiles", "sections"]
 JOBS = ("none", "seeds", "networks")
 
 
@@ -38,6 +39,7 @@ class Settings:
     networks: Networks
     stitching: Stitching | None = None
     representation_similarity: Similarity | None = None
+    harp_pruning: Harp | None = None
     profile: str = "smoke"
     device: str = "auto"
     jobs: str = "none"

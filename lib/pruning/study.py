@@ -1,0 +1,225 @@
+"""The HARP notebook (Zhao & Wressnegger, ICLR 2023): measure the networks of the plan, count what they keep, and hand
+the judge its evidence.
+
+Which networks stands in lib/plan/harp_pruning.py; how claims are worded in claims/harp_pruning.yaml.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from torch import Tensor
+
+from lib.architectures import Pruned
+from lib.models.links import layers
+from lib.plan.harp_pruning import Arm, Cell
+from lib.pruning.tables import kept
+from lib.runtime import Progress
+from lib.settings import Settings
+from lib.settings.harp_pruning import METHODS
+from lib.training.evaluation import Outcomes, attack_name
+from lib.training.gates import Checks
+from lib.training.zoo import Zoo
+
+UNIFORM = tuple(name for name, rule in METHODS.items() if rule["rates"] == "uniform")
+MOST_OVER = 1.02  # of its target: what a pruned network may keep
+FIXED = ("HYDRA + data-free", "HYDRA + LAMP", "HYDRA + ERK")  # learned scores at rates that need no data
+
+
+@dataclass
+class Found:
+    """All that was measured.
+
+    outcomes[cell]: verdicts per image by the measure's name, `search`, `verify` or that of a further attack.
+    layers[cell]: what each layer of a pruned network keeps (`pruning.kept`). logs[cell]: a row per epoch of its search.
+    dense_weights[seed]: the prunable tensors by layer of the networks that all are made from.
+    """
+
+    settings: Settings
+    cells: list[Cell]
+    outcomes: dict[Cell, dict[str, Outcomes]] = field(default_factory=dict)
+    layers: dict[Cell, object] = field(default_factory=dict)
+    logs: dict[Cell, list[dict]] = field(default_factory=dict)
+    dense_weights: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def section(self):
+        return self.settings.harp_pruning
+
+    @property
+    def arms(self) -> list[Arm]:
+        return list(dict.fromkeys(cell.arm for cell in self.cells))
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing one of the classes."""
+        return 1 / (self.section.data or self.settings.networks.data).info.classes
+
+    def of(self, arm: Arm) -> list[Cell]:
+        """The networks of an arm, one a repetition."""
+        return [cell for cell in self.cells if cell.arm == arm]
+
+    def right(self, arm: Arm, which: str = "verify") -> np.ndarray:
+        """Outcomes [S, m] of an arm's networks, 1 for right: `which` is clean or the name of a measure."""
+        every = [self.outcomes[cell] for cell in self.of(arm)]
+        tables = [(next(iter(one.values())) if which == "clean" else one[which]).table for one in every]
+        return np.stack([t["clean" if which == "clean" else "robust"].to_numpy(bool) for t in tables]).astype(float)
+
+    def weights(self, cell: Cell) -> tuple[int, int]:
+        """How many prunable weights a pruned network keeps, and of how many."""
+        return int(self.layers[cell].kept.sum()), int(self.layers[cell].weights.sum())
+
+
+def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
+    """Train (or load) every network, measure it and count what it keeps; everything from the store if it is there."""
+    s, found = settings.harp_pruning, Found(settings, cells)
+    names = {s.search: "search", s.verify: "verify", **{attack: attack_name(attack) for attack in s.attacks}}
+    with Progress(len(cells), "pruned networks", "network") as bar:
+        for cell in cells:
+            found.outcomes[cell] = {names[attack]: zoo.outcomes(cell.recipe, threat, attack)
+                                    for threat, attack in cell.measures if attack in names}
+            if isinstance(cell.recipe.arch, Pruned):
+                found.layers[cell] = kept(zoo.obtain(cell.recipe).net)
+            if cell.arm == Arm("pre-trained", loss=s.losses[0]):
+                net = zoo.obtain(cell.recipe).net
+                found.dense_weights[cell.seed] = {name: layer.weight for name, layer in layers(net).items()}
+            if cell.search is not None:
+                found.logs[cell] = zoo.obtain(cell.search).log
+            bar.step(1, network=f"{cell.arm.method} {float(cell.arm.keep):g} {cell.seed}")
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- for the judge
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """`share` times the sum of the outcomes of the arms `over` minus that of the arms `under`, image by image."""
+
+    over: tuple[Arm, ...]
+    under: tuple[Arm, ...]
+    share: float = 1.0
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return self.over + self.under
+
+    def values(self, f: Found, which: str) -> np.ndarray:
+        """[S, m], on the same images with paired repetitions."""
+        total = sum(f.right(arm, which) for arm in self.over) - sum(f.right(arm, which) for arm in self.under)
+        return self.share * total
+
+
+def contrasts(f: Found) -> dict[str, dict[str, dict[str, Contrast]]]:
+    """{claim: {part: {instance: contrast}}} of every claim about accuracies, as far as its arms were trained."""
+    s = f.section
+    mild, harsh = s.keeps[0], s.keeps[-1]
+    trained = {*f.arms}
+
+    def pairs(*names: tuple[str, str], keep: Fraction = harsh, granularity: str = "weights",
+              loss: str = s.losses[0]) -> dict[str, Contrast]:
+        made = {f"{a} minus {b}": (Arm(a, keep, granularity, loss), Arm(b, keep, granularity, loss)) for a, b in names}
+        return {name: Contrast((a,), (b,)) for name, (a, b) in made.items() if {a, b} <= trained}
+
+    def harp_over(*others: str, **where) -> dict[str, Contrast]:
+        return pairs(*(("HARP", other) for other in others), **where)
+
+    found: dict[str, dict[str, dict[str, Contrast]]] = {}
+    harp, base = Arm("HARP", harsh, loss=s.losses[0]), Arm("dense", loss=s.losses[0])
+    if harp in trained:
+        both = {f"HARP at {float(harsh):g} minus dense": Contrast((harp,), (base,))}
+        found["C1"] = {"clean": both, "robust": both}
+    found["C2a"] = {"clean": harp_over(*UNIFORM), "robust": harp_over(*UNIFORM)}
+    if mild != harsh:
+        near = harp_over("HYDRA", keep=mild)
+        found["C3"] = {"clean": near, "robust": near}
+        found["C2b"] = {"grows": {
+            f"{name}, {float(harsh):g} minus {float(mild):g}": Contrast(far.over + near[name].under,
+                                                                        far.under + near[name].over, 0.5)
+            for name, far in harp_over("HYDRA").items()}}
+    found["C4a"] = {"above_uniform": pairs(("HYDRA + HARP rates", "HYDRA"), ("rates only", "LWM"))}
+    found["C4b"] = {"above_fixed_rates": harp_over(*FIXED)}
+    found["C5"] = {"above_rates_only": harp_over("rates only"), "above_scores_only": harp_over("HYDRA")}
+    found["C6"] = {"growing": harp_over("HARP, constant gamma")}
+    found["C7"] = {"robust": {f"{loss}: {name}": contrast for loss in s.losses[1:]
+                              for name, contrast in harp_over("HYDRA", loss=loss).items()}}
+    if s.channels:
+        found["C8"] = {"robust": harp_over("HYDRA", keep=s.channels[-1], granularity="channels")}
+    return found
+
+
+def at_chance(f: Found) -> dict[Arm, float]:
+    """{arm: clean accuracy} of the pruned arms that are not `above_chance` above guessing: nothing can be read off
+    them but that they are broken.
+    """
+    clean = {arm: float(f.right(arm, "clean").mean()) for arm in f.arms if arm.keep != 1}
+    return {arm: value for arm, value in clean.items() if value < f.chance + f.section.above_chance}
+
+
+def _without(broken: dict[Arm, float], instances: dict[str, Contrast]) -> dict[str, Contrast]:
+    """The instances without a broken arm; all of them if none is left, and then `own_preconditions` says why."""
+    sound = {name: one for name, one in instances.items() if not broken.keys() & {*one.arms}}
+    return sound or instances
+
+
+def evidence(f: Found) -> dict:
+    """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; C10: one number a repetition.
+
+    Robust accuracy is that under the stronger attack. Of several instances those with an arm at chance are left out.
+    """
+    broken = at_chance(f)
+    found = {claim: {part: {name: one.values(f, "clean" if part == "clean" else "verify")
+                            for name, one in _without(broken, instances).items()}
+                     for part, instances in parts.items()} for claim, parts in contrasts(f).items()}
+    s = f.section
+    harp, *free = (Arm(method, s.keeps[-1], loss=s.losses[0]) for method in ("HARP", "HYDRA + data-free", "data-free"))
+    if harp in f.arms:
+        found["C10"] = {"ends_kept": {"HARP": _ends(f, harp)}}
+        for arm in [arm for arm in free if arm in f.arms][:1]:
+            found["C10"]["beyond_data_free"] = {f"HARP minus {arm.method}": _ends(f, harp) - _ends(f, arm)}
+    return found
+
+
+def _ends(f: Found, arm: Arm) -> np.ndarray:
+    """[S]: the mean kept share of the first and the last layer minus that of the widest ones, those of most weights."""
+    values = []
+    for cell in f.of(arm):
+        counted = f.layers[cell]
+        widest = counted.share[counted.weights == counted.weights.max()]
+        values.append((counted.share.iloc[0] + counted.share.iloc[-1]) / 2 - widest.mean())
+    return np.array(values)
+
+
+def preconditions(f: Found, warnings: list[str]) -> Checks:
+    """What must hold before any claim is judged: trained dense networks that are robust, a normal one that is not, a
+    working attack (`warnings` of `attack_warnings`), pruned networks that keep what they may keep.
+    """
+    s, checks = f.section, Checks()
+    normal, base = Arm("N"), Arm("pre-trained", loss=s.losses[0])
+    checks.pool(s.gates, s.verify, f.right(normal, "clean"), f.right(normal, "search"), f.right(base, "clean"),
+                f.right(base))
+    checks.attack(warnings)
+    over = [f"{cell.arm.method} at {float(cell.arm.keep):g} keeps {left} of {every} weights"
+            for cell in f.layers if cell.arm.granularity == "weights" for left, every in [f.weights(cell)]
+            if left > MOST_OVER * cell.arm.keep * every + len(f.layers[cell])]  # rules round up layer by layer
+    checks.add("pruned networks meet their targets", not over, "; ".join(over) or "counted weight by weight")
+    return checks
+
+
+def own_preconditions(f: Found) -> dict[str, Checks]:
+    """What must hold for single claims: arms that are not at chance. It fails where no instance of a part is left, and
+    otherwise says which were left out.
+    """
+    broken, found = at_chance(f), {}
+    for claim, parts in contrasts(f).items():
+        used = {arm for instances in parts.values() for one in instances.values() for arm in one.arms}
+        words = [f"{arm.method} at {float(arm.keep):g} has a clean accuracy of {value:.1%}"
+                 for arm, value in broken.items() if arm in used]
+        judged = all(not instances or any(not broken.keys() & {*one.arms} for one in instances.values())
+                     for instances in parts.values())
+        said = f"{'; '.join(words)}, guessing {f.chance:.1%}: left out" if words else "no arm is near guessing"
+        found[claim] = Checks()
+        found[claim].add("compared arms are above chance", judged, said)
+    return found

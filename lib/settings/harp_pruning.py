@@ -1,0 +1,115 @@
+"""The section of the HARP notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from lib.architectures import Plain
+from lib.errors import fraction, is_int, is_number, need, unknown
+from lib.recipe import Data
+from lib.settings.networks import Gates, Networks, Training
+from lib.threats import APGD, PGD, Attack
+
+# What decides how much of each layer is kept (rates) and which of its weights (scores); see lib.architectures.Pruned.
+METHODS = {
+    "HARP": {"rates": "learned", "scores": "learned"},
+    "rates only": {"rates": "learned", "scores": "magnitude"},
+    "HYDRA": {"rates": "uniform", "scores": "learned"},
+    "LWM": {"rates": "uniform", "scores": "magnitude"},
+    "random": {"rates": "uniform", "scores": "random"},
+    "global magnitude": {"rates": "global", "scores": "magnitude"},
+    "LAMP": {"rates": "lamp", "scores": "magnitude"},
+    "ERK": {"rates": "erk", "scores": "magnitude"},
+    "data-free": {"rates": "data-free", "scores": "magnitude"},
+    "HYDRA + LAMP": {"rates": "lamp", "scores": "learned"},
+    "HYDRA + ERK": {"rates": "erk", "scores": "learned"},
+    "HYDRA + data-free": {"rates": "data-free", "scores": "learned"},
+    "HYDRA + HARP rates": {"rates": "parent", "scores": "learned"},
+    "HARP, no decay on rates": {"rates": "learned", "scores": "learned"},
+    "HARP, constant gamma": {"rates": "learned", "scores": "learned"},
+    "R-ADMM": {"rates": "uniform", "scores": "magnitude"},  # after dense training towards a sparse network
+    "BCS-P": {"rates": "uniform", "scores": "random"},  # the start of a sparse training from scratch
+}
+BY_CHANNEL = ("HARP", "rates only", "HYDRA", "LWM", "random")
+LOSSES = ("PGD-AT", "TRADES", "MART")
+
+
+@dataclass(frozen=True)
+class Harp:
+    """The HARP notebook. `seeds`: repetitions, each with a dense network of its own that all methods prune.
+
+    keeps: shares of the prunable weights that are kept, growing harsher. methods: at every keep, of METHODS; the dense
+    network with the same fine-tuning is always beside them. data, arch, pretrain: of the dense networks, where they are
+    not those of the common pool; pretrain is of the adversarially trained ones. prune: the search for scores and rates
+    (frozen weights); finetune: the training of what is left. losses: of all three stages, the first for every method,
+    the others for HARP and HYDRA at the harshest keep. gamma: the first weight of the hardware loss, which grows by as
+    much every epoch; constant_gamma: where it does not grow. Both, and the weight decay of `prune`, are those of a
+    search as long as the paper's, 7,820 updates; the plan raises them for a shorter one (lib.plan.harp_pruning.pace).
+    channels: shares of input channels that are kept where channels are pruned, by those of `methods` in BY_CHANNEL.
+    search: the attack of the checks; verify: the stronger one that every network is measured under, attacks: any
+    more. above_chance: arms whose clean accuracy is not this far above chance are not compared.
+    """
+
+    seeds: int
+    keeps: tuple[Fraction, ...]
+    prune: Training
+    finetune: Training
+    search: PGD
+    verify: Attack
+    gates: Gates
+    methods: tuple[str, ...] = ("HARP", "HYDRA", "LWM", "HYDRA + data-free")
+    losses: tuple[str, ...] = ("PGD-AT",)
+    gamma: float = 0.01
+    constant_gamma: float = 0.1
+    channels: tuple[Fraction, ...] = ()
+    attacks: tuple[Attack, ...] = ()
+    data: Data | None = None
+    arch: Plain | None = None
+    pretrain: Training | None = None
+    above_chance: float = 0.05
+
+    def __post_init__(self):
+        good = is_int(self.seeds, 1) and self.seeds <= 100
+        need(good, "harp_pruning.seeds", self.seeds, "a whole number from 1 to 100")
+        for name in ("keeps", "channels"):
+            shares = tuple(fraction(k, f"harp_pruning.{name}") for k in getattr(self, name))
+            object.__setattr__(self, name, shares)
+            falling = all(0 < k < 1 for k in shares) and list(shares) == sorted({*shares}, reverse=True)
+            need(falling, f"harp_pruning.{name}", [float(k) for k in shares], "falling shares between 0 and 1")
+        need(len(self.keeps) > 0, "harp_pruning.keeps", [], "one share or more")
+        for name, known in (("methods", METHODS), ("losses", LOSSES)):
+            values = getattr(self, name)
+            for value in values:
+                if value not in known:
+                    raise unknown(f"harp_pruning.{name}", value, known)
+            distinct = 0 < len(values) == len({*values})
+            need(distinct, f"harp_pruning.{name}", list(values), "different names, at least one")
+        for name in ("gamma", "constant_gamma"):
+            value = getattr(self, name)
+            need(is_number(value, 0), f"harp_pruning.{name}", value, "a number of at least 0")
+        for name in ("prune", "finetune"):
+            epochs = getattr(self, name).epochs
+            need(is_int(epochs, 1), f"harp_pruning.{name}.epochs", epochs, "a whole number of at least 1")
+            attack = getattr(self, name).attack
+            need(attack is None, f"harp_pruning.{name}.attack", attack, "left out: it is that of the dense networks")
+        share = is_number(self.above_chance, 0, 1)
+        need(share, "harp_pruning.above_chance", self.above_chance, "a share of the images from 0 to 1")
+        need(not self.search.targeted, "harp_pruning.search.targeted", True, "false")
+        every = [self.search, self.verify, *self.attacks]
+        need(len({*every}) == len(every), "harp_pruning.attacks", self.attacks, "other than search, verify and each "
+             "other")
+
+    @property
+    def pool(self) -> int:
+        """Networks of each type that it needs."""
+        return self.seeds
+
+    def check(self, networks: Networks) -> None:
+        """Raise SettingsError unless the section fits the networks."""
+        data = self.data or networks.data
+        targets = self.verify.targets if isinstance(self.verify, APGD) else 0
+        allowed = f"less than the {data.info.classes} classes"
+        need(targets < data.info.classes, "harp_pruning.verify.targets", targets, allowed)
+        need(data.holdout > 0, "data.holdout of harp_pruning", data.holdout,
+             "at least 1: fine-tunings choose their epoch on held-out images")

@@ -1,0 +1,556 @@
+"""The HARP notebook's plan and study: one dense network for all, evidence with known numbers, verdicts, tables."""
+
+import copy
+import functools
+from fractions import Fraction
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from lib import claims, plots, settings
+from lib.architectures import Pruned
+from lib.errors import SettingsError
+from lib.models import rates
+from lib.objectives import ADMM, MART, TRADES, Adversarial, Prune, Rewire
+from lib.plan import harp_pruning as networks
+from lib.plan import plan
+from lib.plan.harp_pruning import PAPER_UPDATES, Arm, pace
+from lib.pruning import reference, results
+from lib.pruning.study import Found, at_chance, contrasts, evidence, measure, own_preconditions, preconditions
+from lib.runtime import seed_of
+from lib.settings.harp_pruning import BY_CHANNEL, METHODS
+from lib.store import Store
+from lib.threats import PGD
+from lib.training.evaluation import Outcomes
+from lib.training.zoo import Zoo
+
+S = "harp_pruning"
+cells = functools.cache(networks.cells)
+PAPER = claims.load(S)
+IMAGES, CLASSES = 400, 10
+MILD, HARSH, HALF = Fraction(1, 10), Fraction(1, 50), Fraction(1, 2)
+GATES = {"normal_clean": .95, "normal_robust": .1, "robust_clean": .85, "robust_robust": .5}
+SIZES = {"seeds": 4, "keeps": [.1, .02], "methods": list(METHODS), "losses": ["PGD-AT", "TRADES", "MART"],
+         "channels": [.5], "gates": GATES, "above_chance": .05, "attacks": [],
+         "prune": {"epochs": 6, "optimiser": {"lr": .1, "nesterov": False, "weight_decay": 5e-4}}}
+
+
+def sized(**changes):
+    """The smoke profile with all arms, at sizes that are known here; changes: of the notebook's section."""
+    return settings.load("smoke", {"networks.threat.eps": .15, "networks.precision": "fp32", **{
+        f"{S}.{name}": value for name, value in {**copy.deepcopy(SIZES), **changes}.items()}})
+
+
+# ---------------------------------------------------------------------------------------------- the plan
+
+
+@pytest.fixture(scope="module")
+def planned():
+    return sized()
+
+
+def of(s, method, keep=1, granularity="weights", loss="PGD-AT"):
+    return [c for c in cells(s) if c.arm == Arm(method, Fraction(keep), granularity, loss)]
+
+
+def root(recipe):
+    return root(recipe.parents[0]) if recipe.parents else recipe
+
+
+def test_every_method_prunes_the_dense_network_of_its_repetition(planned):
+    base = {(c.arm.loss, c.seed): c.recipe for c in cells(planned) if c.arm.method == "pre-trained"}
+    assert len({r.key for r in base.values()}) == 3 * 4
+    for c in cells(planned):
+        if c.arm.method not in ("N", "pre-trained", "BCS-P"):
+            assert root(c.recipe) == base[c.arm.loss, c.seed], c.arm
+    scratch, = {c.recipe.parents for c in cells(planned) if c.arm.method == "BCS-P"}
+    assert scratch == ()
+    pool = [t.recipe.key for t in plan(planned, ("stitching", "representation_similarity"))]
+    assert base["PGD-AT", 0].key in pool, "the common pool's networks are not trained twice"
+
+
+def test_the_dense_network_and_all_methods_are_fine_tuned_alike(planned):
+    names = ("objective", "epochs", "optimiser", "schedule", "choice", "batch_size", "augment", "data", "trainable")
+    tuned = {tuple(getattr(c.recipe, name) for name in names) for c in cells(planned)
+             if c.arm.method not in ("N", "pre-trained", "BCS-P") and c.arm.loss == "PGD-AT"}
+    (one,) = tuned
+    assert one[names.index("choice")].attack == planned.networks.robust.attack, "the epoch is chosen under an attack"
+    assert one[1] == planned.harp_pruning.finetune.epochs
+
+
+def test_searches_differ_in_what_is_learned_and_in_nothing_else(planned):
+    found = {c.arm.method: c.search for c in cells(planned)
+             if c.search and (c.arm.keep, c.arm.granularity, c.arm.loss, c.seed) == (HARSH, "weights", "PGD-AT", 0)}
+    searched = {name for name, rule in METHODS.items() if "learned" in rule.values()}
+    assert set(found) == searched
+    assert {r.epochs for r in found.values()} == {planned.harp_pruning.prune.epochs}
+    usual = found["HARP"]
+    for name, recipe in found.items():
+        assert isinstance(recipe.objective, Prune) and recipe.objective.objective == usual.objective.objective
+        assert recipe.choice is None and recipe.arch.keep == HARSH
+        assert (recipe.optimiser == usual.optimiser) == (name != "HARP, no decay on rates")
+        assert recipe.objective.growing == (name != "HARP, constant gamma")
+    assert found["HARP, no decay on rates"].optimiser.no_decay == ("quota",)
+    assert found["HYDRA + HARP rates"].parents == (usual.parents[0], usual), "the rates that HARP has found"
+
+
+def test_a_short_search_goes_as_far_as_the_papers(planned):
+    search = of(planned, "HARP", HARSH)[0].search
+    updates = search.epochs * (search.data.n_train // search.batch_size)
+    s = planned.harp_pruning
+    assert search.objective.gamma * updates == pytest.approx(s.gamma * PAPER_UPDATES)
+    assert search.optimiser.weight_decay * updates == pytest.approx(s.prune.optimiser.weight_decay * PAPER_UPDATES)
+    constant = of(planned, "HARP, constant gamma", HARSH)[0].search
+    assert constant.objective.gamma == pytest.approx(search.objective.gamma * s.constant_gamma / s.gamma)
+    sizes = [432, 2304, 9216, 36864, 147456, 147456, 640]
+    full = rates.data_free(sizes, HARSH)
+    short = rates.data_free(sizes, HARSH, epochs=search.epochs, steps=updates // search.epochs,
+                            gamma=search.objective.gamma, decay=search.optimiser.weight_decay)
+    assert short == pytest.approx(full, rel=.2)
+    undecayed = rates.data_free(sizes, HARSH, epochs=search.epochs, steps=updates // search.epochs,
+                                gamma=search.objective.gamma)
+    assert undecayed[0] < .6 * full[0], "without the decay's share small layers stay where they start"
+
+
+def test_a_search_as_long_as_the_papers_is_not_changed():
+    s = settings.load("paper")
+    base = of(s, "pre-trained")[0].recipe
+    assert pace(s, base) == pytest.approx(20 * 391 / (20 * 375))
+
+
+def test_rival_chains(planned):
+    dense, = {r for r in (of(planned, "R-ADMM", HARSH)[0].recipe.parents)}
+    assert isinstance(dense.objective, ADMM) and dense.objective.keep == HARSH and not isinstance(dense.arch, Pruned)
+    scratch, s = of(planned, "BCS-P", HARSH)[0].recipe, planned.harp_pruning
+    assert isinstance(scratch.objective, Rewire) and scratch.choice is not None
+    assert scratch.epochs == planned.networks.robust.epochs + s.prune.epochs + s.finetune.epochs
+
+
+def test_other_losses_and_channels(planned):
+    for loss, kind in (("TRADES", TRADES), ("MART", MART)):
+        arms = {c.arm.method for c in cells(planned) if c.arm.loss == loss}
+        assert arms == {"pre-trained", "dense", "HARP", "HYDRA"}
+        cell = of(planned, "HARP", HARSH, loss=loss)[0]
+        every = [cell.recipe.objective, cell.search.objective.objective, root(cell.recipe).objective]
+        assert {type(one) for one in every} == {kind}, "the same loss in all three stages"
+    by_channel = {c.arm.method for c in cells(planned) if c.arm.granularity == "channels"}
+    assert by_channel == set(BY_CHANNEL)
+    assert of(planned, "HARP", HALF, "channels")[0].recipe.arch.granularity == "channels"
+
+
+def test_own_networks_in_place_of_the_pools():
+    s = settings.load("laptop")
+    base, pool = of(s, "pre-trained")[0].recipe, s.networks
+    own = s.harp_pruning
+    assert (base.arch, base.data, base.epochs) == (own.arch, own.data, own.pretrain.epochs)
+    assert base.objective == Adversarial(pool.threat, own.pretrain.attack)
+    normal, = of(s, "N")
+    assert (normal.recipe.arch, normal.recipe.data, normal.recipe.epochs) == (own.arch, own.data, pool.normal.epochs)
+
+
+def test_every_network_is_measured_under_the_strong_attack(planned):
+    s = planned.harp_pruning
+    for c in cells(planned):
+        attacks = [attack for _, attack in c.measures]
+        assert (s.verify in attacks) == (c.arm.method != "N")
+    first = of(planned, "pre-trained")[0]
+    assert [a.restarts for _, a in first.measures if isinstance(a, PGD)] == [s.search.restarts, s.search.restarts + 1]
+    more = sized(attacks=[{"type": "PGD", "steps": 10, "step_size": .03}])
+    assert all(PGD(10, Fraction("0.03")) in [a for _, a in c.measures] for c in cells(more) if c.arm.method != "N")
+
+
+def test_groups_hold_one_network_with_its_search(planned):
+    names = {c.group for c in cells(planned)}
+    assert "HYDRA-HARP-rates-0.02-weights-PGD-AT-3" in names and "dense-TRADES-0" in names
+    assert len(names) == len(cells(planned)) - 4 * 3 - 1  # pre-trained and dense share one, N is with the first
+    assert not [name for name in names if not name.replace("-", "").replace(".", "").isalnum()]
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"methods": ["HARPP"]}, "did you mean 'HARP'"),
+    ({"methods": []}, "at least one"),
+    ({"methods": ["HARP", "HARP"]}, "different names"),
+    ({"losses": ["TRADE"]}, "did you mean 'TRADES'"),
+    ({"keeps": [.02, .1]}, "falling shares"),
+    ({"keeps": [1]}, "falling shares"),
+    ({"keeps": []}, "one share or more"),
+    ({"gamma": -1}, "harp_pruning.gamma = -1"),
+    ({"above_chance": 2}, "harp_pruning.above_chance = 2"),
+    ({"prune.epochs": 0}, "harp_pruning.prune.epochs = 0"),
+    ({"finetune.attack": {"steps": 1, "step_size": .1}}, "harp_pruning.finetune.attack"),
+    ({"search.targeted": True}, "harp_pruning.search.targeted"),
+    ({"verify.targets": 10}, "less than the 10 classes"),
+    ({"data": {"name": "digits"}}, "held-out images"),
+    ({"attacks": [{"type": "APGD", "steps": 20, "targets": 2}]}, "other than search, verify"),
+])
+def test_impossible_settings_are_refused_in_one_sentence(change, words):
+    with pytest.raises(SettingsError, match=words) as error:
+        sized(**change)
+    assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- a made-up study with known numbers
+
+# method -> accuracies at the mild and at the harsh target: clean, robust
+ACCURACY = {"HARP": ((.93, .60), (.92, .58)), "HYDRA": ((.93, .60), (.85, .45)), "LWM": ((.92, .59), (.80, .40)),
+            "random": ((.90, .55), (.60, .30)), "rates only": ((.92, .59), (.88, .50)),
+            "HYDRA + HARP rates": ((.93, .60), (.90, .55)), "HYDRA + data-free": ((.93, .60), (.88, .51)),
+            "HARP, constant gamma": ((.93, .60), (.88, .52))}
+OTHERS, DENSE, NORMAL = ((.90, .55), (.85, .47)), (.93, .60), (.97, .02)
+WIDE = (100, 1000, 8000, 8000, 200)  # weights by layer
+ENDS = {"HARP": (.7, .05, .008, .008, .5), "HYDRA + data-free": (.4, .05, .012, .012, .3)}
+
+
+def outcomes(seed, clean, robust):
+    """Outcomes of a network; the better of two networks of one repetition is right wherever the other is."""
+    order = np.random.default_rng(seed_of("made up", seed)).permutation(IMAGES)
+    table = {"index": np.arange(IMAGES), "label": np.arange(IMAGES) % CLASSES, "clean": order < round(clean * IMAGES),
+             "robust": order < round(robust * IMAGES)}
+    return Outcomes(pd.DataFrame(table), {"attack": "made up", "loss": "ce"})
+
+
+def layers_of(arm, seed):
+    shares = np.array(ENDS.get(arm.method, (float(arm.keep),) * 5))
+    kept = np.floor(shares * np.array(WIDE)).astype(int)
+    return pd.DataFrame({"layer": [f"l{k}" for k in range(5)], "weights": WIDE, "kept": kept,
+                         "share": shares * (1 + .002 * (seed_of(arm.method, seed) % 5 - 2))})
+
+
+def found(s=None, accuracy=(), layers=layers_of):
+    """A study in a world that differs from ACCURACY by `accuracy`: {arm: (clean, robust)}."""
+    s, changed = s or sized(), dict(accuracy)
+    f = Found(s, cells(s))
+    drawn = functools.cache(outcomes)
+    for c in f.cells:
+        arm = c.arm
+        usual = {"N": NORMAL, "pre-trained": DENSE, "dense": DENSE}.get(arm.method) or ACCURACY.get(
+            arm.method, OTHERS)[arm.keep == HARSH]
+        # every network is a little better or worse, as many images in each repetition
+        shift = .005 * ((seed_of(c.group) % 5) - 2)
+        one = drawn(c.seed, *(min(1, max(0, a + shift)) for a in changed.get(arm, usual)))
+        f.outcomes[c] = {"search": one} if arm.method == "N" else {"verify": one}
+        if arm.method == "pre-trained":
+            f.outcomes[c]["search"] = one
+            f.dense_weights[c.seed] = {f"l{k}": torch.linspace(.1, 1, n) for k, n in enumerate(WIDE)}
+        if arm.keep != 1:
+            f.layers[c] = layers(arm, c.seed)
+        if c.search is not None:
+            learned = c.search.arch.rates == "learned"
+            extra = {"hardware_loss": 4., "kept": .1, "gamma": .3} if learned else {}
+            f.logs[c] = [{"epoch": e, "loss": 1., "accuracy": .5, **extra} for e in range(3)]
+    return f
+
+
+def judged(f, doubts=()):
+    """Claim id -> judged, at the profile that tests all, as Study.judge does it."""
+    ready, own = evidence(f), own_preconditions(f)
+    return {c.id: claims.judge(c, ready.get(c.id, {}), "paper", [*preconditions(f, list(doubts)), *own.get(c.id, [])])
+            for c in PAPER}
+
+
+@pytest.fixture(scope="module")
+def made():
+    return found()
+
+
+@pytest.fixture(scope="module")
+def verdicts(made):
+    return judged(made)
+
+
+WANTED = {  # up to the shifts of single networks, 1 % at most
+    ("C1", "clean"): {"HARP at 0.02 minus dense": .92 - .93},
+    ("C1", "robust"): {"HARP at 0.02 minus dense": .58 - .60},
+    ("C2a", "clean"): {"HARP minus HYDRA": .07, "HARP minus LWM": .12, "HARP minus random": .32,
+                       "HARP minus R-ADMM": .07, "HARP minus BCS-P": .07},
+    ("C2a", "robust"): {"HARP minus HYDRA": .13, "HARP minus LWM": .18, "HARP minus random": .28,
+                        "HARP minus R-ADMM": .11, "HARP minus BCS-P": .11},
+    ("C2b", "grows"): {"HARP minus HYDRA, 0.02 minus 0.1": .13 / 2},
+    ("C3", "clean"): {"HARP minus HYDRA": 0.},
+    ("C3", "robust"): {"HARP minus HYDRA": 0.},
+    ("C4a", "above_uniform"): {"HYDRA + HARP rates minus HYDRA": .10, "rates only minus LWM": .10},
+    ("C4b", "above_fixed_rates"): {"HARP minus HYDRA + data-free": .07, "HARP minus HYDRA + LAMP": .11,
+                                   "HARP minus HYDRA + ERK": .11},
+    ("C5", "above_rates_only"): {"HARP minus rates only": .08},
+    ("C5", "above_scores_only"): {"HARP minus HYDRA": .13},
+    ("C6", "growing"): {"HARP minus HARP, constant gamma": .06},
+    ("C7", "robust"): {"TRADES: HARP minus HYDRA": .13, "MART: HARP minus HYDRA": .13},
+    ("C8", "robust"): {"HARP minus HYDRA": 0.},  # at keep 1/2 the made-up world is mild
+    ("C10", "ends_kept"): {"HARP": .6 - .008},
+    ("C10", "beyond_data_free"): {"HARP minus HYDRA + data-free": (.6 - .008) - (.35 - .012)},
+}
+
+
+def test_every_part_of_every_claim_has_its_evidence_and_its_number(made):
+    got = evidence(made)
+    assert {(c, p) for c in got for p in got[c]} == {(c.id, p.id) for c in PAPER for p in c.parts} == set(WANTED)
+    for (claim, part), wanted in WANTED.items():
+        values = got[claim][part]
+        assert {name: array.mean() for name, array in values.items()} == pytest.approx(wanted, abs=.021)
+        shapes = {array.shape for array in values.values()}
+        assert shapes == {(4,) if claim == "C10" else (4, IMAGES)}
+        assert all(np.abs(array).max() <= 1 for array in values.values())
+
+
+def test_the_growth_of_the_margin_is_halved_and_not_cut(made):
+    gap = {keep: made.right(Arm("HARP", keep)) - made.right(Arm("HYDRA", keep)) for keep in (MILD, HARSH)}
+    (values,) = evidence(made)["C2b"]["grows"].values()
+    assert np.array_equal(2 * values, gap[HARSH] - gap[MILD])
+    part, = PAPER["C2b"].parts
+    assert part.margin == .01 and "half" in part.what
+
+
+def test_in_a_world_as_the_paper_says_its_claims_are_supported(verdicts):
+    got = {claim: one.verdict for claim, one in verdicts.items()}
+    assert got.pop("C9") == "not tested" and got.pop("C8") in ("contradicted", "undecided")
+    assert got == dict.fromkeys(got, "supported")
+
+
+H = Arm("HARP", HARSH)
+REVERSED = {  # what is not so, and the claims that then do not stand
+    "HARP loses much": ({H: (.80, .40)}, {"C1", "C2a", "C2b", "C4b", "C5", "C6"}),
+    "HYDRA is as good": ({Arm("HYDRA", HARSH): (.92, .58)}, {"C2a", "C2b", "C4a", "C5"}),
+    "HYDRA is worse at the mild target": ({Arm("HYDRA", MILD): (.80, .45)}, {"C2b", "C3"}),
+    "data-free rates do as well": ({Arm("HYDRA + data-free", HARSH): (.92, .58)}, {"C4b"}),
+    "rates alone do as well": ({Arm("rates only", HARSH): (.92, .58)}, {"C5"}),
+    "the pattern of rates does nothing": ({Arm("HYDRA + HARP rates", HARSH): (.85, .45)}, {"C4a"}),
+    "one other loss": ({Arm("HYDRA", HARSH, loss="MART"): (.92, .58)}, {"C7"}),
+    "a constant gamma does as well": ({Arm("HARP, constant gamma", HARSH): (.92, .58)}, {"C6"}),
+}
+
+
+@pytest.mark.parametrize("changes, fails", REVERSED.values(), ids=REVERSED)
+def test_what_is_not_so_is_not_supported_and_nothing_else_changes(changes, fails, verdicts):
+    got = judged(found(accuracy=changes))
+    assert {claim for claim, one in got.items() if one.verdict != verdicts[claim].verdict} == fails
+    assert {got[claim].verdict for claim in fails} <= {"contradicted", "undecided"}
+
+
+def test_rates_as_without_data_are_not_more_than_without_data():
+    def same(arm, seed):
+        noise = 1 + .02 * (seed_of(arm.method, seed) % 3 - 1)
+        return layers_of(Arm("HYDRA + data-free", arm.keep), 0).assign(share=lambda t: t.share * noise)
+
+    got = judged(found(layers=same))["C10"]
+    assert got.verdict in ("contradicted", "undecided") and "beyond" in got.decisive.name
+
+
+def test_few_repetitions_decide_nothing():
+    got = {claim: one.verdict for claim, one in judged(found(sized(seeds=2))).items() if claim != "C9"}
+    assert set(got.values()) == {"undecided"}
+
+
+def test_an_arm_at_chance_is_left_out_and_named():
+    arm = Arm("random", HARSH)
+    f = found(accuracy={arm: (.12, .02)})
+    assert at_chance(f) == {arm: pytest.approx(.12, abs=.01)}
+    instances = evidence(f)["C2a"]["robust"]
+    assert "HARP minus random" not in instances and "HARP minus LWM" in instances
+    check, = own_preconditions(f)["C2a"]
+    assert check["ok"] and "random at 0.02 has a clean accuracy of 12" in check["detail"]
+    assert judged(f)["C2a"].verdict == "supported"
+
+
+def test_a_claim_whose_only_comparison_is_with_chance_is_not_tested():
+    got = judged(found(accuracy={Arm("HYDRA", HARSH): (.12, .02)}))
+    off = {claim for claim, one in got.items() if one.verdict == "not tested"}
+    assert off == {"C2b", "C5", "C9"}
+    assert "HYDRA at 0.02 has a clean accuracy of 12" in got["C5"].reason and "guessing 10.0%" in got["C5"].reason
+    assert got["C2a"].verdict == "supported", "the other methods are still compared"
+    got = judged(found(accuracy={H: (.12, .02)}))
+    assert {"C1", "C2a", "C2b", "C4b", "C5", "C6"} <= {c for c, one in got.items() if one.verdict == "not tested"}
+
+
+def test_an_arm_just_above_the_bar_is_compared():
+    assert at_chance(found(accuracy={Arm("random", HARSH): (.18, .02)})) == {}
+    assert at_chance(found(sized(above_chance=.1), accuracy={Arm("random", HARSH): (.18, .02)}))
+
+
+# ------------------------------------------------------------------------------------ preconditions
+
+
+def failed(f, doubts=()):
+    return [check["name"] for check in preconditions(f, list(doubts)) if not check["ok"]]
+
+
+def test_a_made_up_study_meets_every_precondition(made):
+    assert failed(made) == []
+    assert all(check["ok"] for checks in own_preconditions(made).values() for check in checks)
+    assert set(own_preconditions(made)) == {c.id for c in PAPER} - {"C9", "C10"}
+
+
+@pytest.mark.parametrize("change, name", [
+    ({Arm("N"): (.5, .02)}, "normal networks are trained"),
+    ({Arm("N"): (.97, .5)}, "normal networks are not robust"),
+    ({Arm("pre-trained"): (.5, .4)}, "robust networks are trained"),
+    ({Arm("pre-trained"): (.93, .4)}, "robust networks are robust"),
+])
+def test_without_its_dense_networks_nothing_is_judged(change, name):
+    f = found(accuracy=change)
+    assert name in failed(f) and {one.verdict for one in judged(f).values()} == {"not tested"}
+
+
+def test_a_doubtful_attack_and_a_network_above_its_target_stop_the_judge(made):
+    assert failed(made, ["gradients are masked"]) == ["the attack can be trusted"]
+    f = found()
+    cell = next(c for c in f.layers if c.arm == H)
+    f.layers[cell] = f.layers[cell].assign(kept=lambda t: t.kept + 60)
+    check, = [c for c in preconditions(f, []) if not c["ok"]]
+    assert check["detail"] == f"HARP at 0.02 keeps {f.weights(cell)[0]} of 17300 weights"
+
+
+# --------------------------------------------------------------------------------------- profiles
+
+
+@pytest.mark.parametrize("profile", ["smoke", "laptop", "gpu", "paper"])
+def test_what_a_profile_is_said_to_test_it_has_the_networks_for(profile):
+    s = settings.load(profile)
+    ready = contrasts(Found(s, cells(s)))
+    methods = {c.arm.method for c in cells(s)}
+    for claim in PAPER:
+        if profile in claim.scope and claim.id != "C10":
+            assert all(ready[claim.id][part.id] for part in claim.parts), f"{claim.id} at {profile}"
+    assert "HYDRA + data-free" in methods, "C10 needs it"
+    assert s.harp_pruning.seeds >= claims.verdict.MIN_SEEDS
+
+
+# ----------------------------------------------------------------------------------- tables and figures
+
+
+@pytest.fixture
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_tables_hold_the_known_numbers(made):
+    table = results.accuracies(made)
+    mean = table.groupby(["training", "granularity", "keep", "method", "measure"]).accuracy.mean()
+    assert mean["PGD-AT", "weights", .02, "HARP", "clean"] == pytest.approx(.92, abs=.011)
+    assert mean["PGD-AT", "weights", .02, "HYDRA", "verify"] == pytest.approx(.45, abs=.011)
+    assert mean["PGD-AT", "weights", 1., "dense", "verify"] == pytest.approx(.60, abs=.011)
+    assert set(table[table.method == "N"].measure) == {"clean", "search"}
+    kept = table[(table.method == "HYDRA") & (table.keep == .02)].kept
+    assert kept.to_numpy() == pytest.approx((2 + 20 + 160 + 160 + 4) / 17300)
+    shown = results.summary(made)
+    row = shown[(shown.method == "HYDRA") & (shown.keep == .02) & (shown.training == "PGD-AT")].iloc[0]
+    assert row["clean"] == mean["PGD-AT", "weights", .02, "HYDRA", "clean"]
+    assert not [name for name in shown if "balanced" in name], "digits' classes are of one size here"
+
+
+def test_balanced_accuracy_is_shown_where_classes_are_not_of_one_size():
+    f = found()
+    for every in f.outcomes.values():
+        for one in every.values():
+            one.table["label"] = np.where(np.arange(IMAGES) < 300, 0, 1)
+            one.table["clean"], one.table["robust"] = np.arange(IMAGES) < 300, np.arange(IMAGES) < 150
+    row = results.summary(f).iloc[-1]
+    assert row["clean"] == .75 and row["clean, balanced"] == .5
+    robust = next(name for name in row.index if name.startswith("APGD") and name.endswith("balanced"))
+    assert row[robust] == .25
+
+
+def test_counts_name_the_layer_that_keeps_the_fewest(made):
+    got = results.counts(made).set_index(["training", "granularity", "keep", "method"])
+    row = got.loc["PGD-AT", "weights", .02, "HYDRA"]
+    assert (row.kept, row.of, row["emptiest layer"], row["its weights"]) == (346, 17300, "l0", 2)
+    row = got.loc["PGD-AT", "weights", .02, "HARP"]
+    assert (row.kept, row["emptiest layer"], row["its weights"]) == (70 + 50 + 64 + 64 + 100, "l1", 50)
+
+
+def test_rules_without_images_stand_beside_the_learned_rates(made):
+    got = results.rules(made)
+    assert set(got.method) == {"data-free", "LAMP"} and set(got.keep) == {.1, .02} and set(got.seed) == {0, 1, 2, 3}
+    for (_, keep, _), rows in got.groupby(["method", "keep", "seed"]):
+        assert (rows.share * np.array(WIDE)).sum() / sum(WIDE) == pytest.approx(keep, rel=.01)
+    assert len(results.rates(made)) == 5 * len(made.layers)
+
+
+def test_the_course_of_searches_for_rates_only(made):
+    got = results.searches(made)
+    learned = {name for name, rule in METHODS.items() if rule["rates"] == "learned"}
+    assert set(got.method) == learned and got.epoch.min() == 1
+    assert (got.share == .1).all() and (got.gamma == .3).all()
+
+
+def lines(axis):
+    return [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata()) > 1]
+
+
+def test_compression_shows_methods_seeds_the_dense_line_and_published_numbers(made, closed):
+    table = results.accuracies(made)
+    weights = table[(table.granularity == "weights") & (table.training == "PGD-AT")]
+    figure = plots.compression(weights, reference.published(), "robust accuracy, APGD")
+    clean, robust = figure.axes
+    assert robust.get_ylabel() == "robust accuracy, APGD" and clean.get_xscale() == "log"
+    assert clean.get_xlim()[0] > clean.get_xlim()[1], "harsher to the right"
+    drawn = {line.get_color(): line for line in lines(robust)}
+    assert drawn[plots.KINDS["HARP"]].get_ydata() == pytest.approx([.58, .60], abs=.011)
+    assert drawn[plots.KINDS["dense"]].get_ydata() == pytest.approx([.60, .60], abs=.011)
+    dots = [line for line in robust.lines if line.get_marker() == "." and line.get_color() == plots.KINDS["HARP"]]
+    assert len(dots) == 4
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert set(METHODS) | {"dense, same fine-tuning", f"HARP: {reference.SOURCE}"} <= set(names)
+    with pytest.raises(SettingsError, match="without pruned networks"):
+        plots.compression(weights[weights.keep == 1])
+
+
+def test_rates_and_searches_are_drawn(made, closed):
+    shown = results.rates(made)
+    shown = shown[(shown.granularity == "weights") & (shown.training == "PGD-AT")]
+    figure = plots.keep_rates(shown, results.rules(made))
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["target 10 %", "target 2 %"]
+    assert {axis.get_yscale() for axis in figure.axes} == {"log"}
+    harp, = [line for line in figure.axes[1].lines if line.get_color() == plots.KINDS["HARP"]
+             and line.get_linestyle() == "-"]
+    assert harp.get_ydata() == pytest.approx(ENDS["HARP"], rel=.005)
+    assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == [f"l{k}" for k in range(5)]
+    course = results.searches(made)
+    figure = plots.pruning_search(course[(course.granularity == "weights") & (course.training == "PGD-AT")])
+    assert len(figure.axes) == 6 and figure.axes[2].get_ylabel() == "γ"
+
+
+def test_every_method_has_a_colour_of_its_own():
+    assert set(METHODS) <= set(plots.KINDS) and len({plots.KINDS[name] for name in METHODS}) == len(METHODS)
+
+
+def test_published_numbers_are_those_that_the_claims_cite():
+    got = reference.published().set_index(["method", "keep", "measure"]).accuracy
+    margin = {(keep, which): got["HARP", keep, which] - got["HYDRA", keep, which]
+              for keep in (.1, .01) for which in ("clean", "verify")}
+    assert round(100 * margin[.01, "clean"], 1) == 8.8 and round(100 * margin[.01, "verify"], 1) == 6.5
+    assert round(100 * margin[.1, "verify"], 1) == -1.0
+    assert PAPER["C2a"].paper_value.startswith("over HYDRA 8.8 points clean, 6.5 robust")
+    whole, other = reference.table(), reference.table("SVHN")
+    assert len(whole) == 8 * 3 + 2 * 3 + 4 * 2 and len(other) == 5 * 3 + 2 + 2 * 3 + 4 * 2
+    shares = whole[["clean", "PGD-10", "PGD-20", "CW", "AutoAttack"]].stack().dropna()
+    assert shares.between(.2, .9).all()
+
+
+# ------------------------------------------------------------------------------------- a real small one
+
+
+def test_measure_trains_prunes_counts_and_replays(tmp_path):
+    torch.set_num_threads(1)
+    s = settings.load("test", {f"{S}.methods": ["HARP", "LWM"], f"{S}.keeps": [.2], f"{S}.losses": ["PGD-AT"],
+                               f"{S}.channels": []})
+    allowed = {t.recipe.key for t in plan(s, (S,))}
+    zoo = Zoo(Store(tmp_path), allowed=allowed)
+    f = measure(zoo, cells(s), s)
+    by_method = {c.arm.method: c for c in f.cells}
+    assert set(by_method) == {"N", "pre-trained", "dense", "HARP", "LWM"}
+    assert set(f.outcomes[by_method["N"]]) == {"search"} and set(f.outcomes[by_method["LWM"]]) == {"verify"}
+    assert {c.arm.method for c in f.layers} == {"HARP", "LWM"} and {c.arm.method for c in f.logs} == {"HARP"}
+    left, every = f.weights(by_method["LWM"])
+    assert every == sum(tensor.numel() for tensor in f.dense_weights[0].values())
+    assert 0 <= left - .2 * every <= 5, "the floor rule: at most one weight a layer above"
+    assert f.weights(by_method["HARP"])[0] <= 1.01 * .2 * every + 5
+    again = Zoo(Store(tmp_path), allowed=allowed)
+    assert results.accuracies(measure(again, cells(s), s)).equals(results.accuracies(f)) and not again.trained_here
