@@ -59,5 +59,5 @@ def plan(settings: Settings, notebooks: tuple[str, ...] = ()) -> list[Task]:
 
     for name in chosen(settings, notebooks):
         for cell in NOTEBOOKS[name](settings):
-            add(cell.recipe, cell.measures, f"{name}-{cell.seed if together else cell.group}")
+            add(cell.recipe, cell.measures, f"{name}-{cell.bundle if together else cell.group}")
     return list(tasks.values())

@@ -52,6 +52,11 @@ class Cell:
         words = self.arm.method.replace(",", " ").replace("+", " ").split()
         return "-".join([*words, f"{float(self.arm.keep):g}", self.arm.granularity, self.arm.loss, str(self.seed)])
 
+    @property
+    def bundle(self) -> str:
+        what = "dense" if self.arm.method in DENSE else f"{float(self.arm.keep):g}"
+        return f"{what}-{self.seed}"
+
 
 def dense(settings: Settings, kind: str, seed: int, loss: str = "PGD-AT") -> Recipe:
     """A dense network: normal (kind N) or adversarially trained (R) with a robust loss."""

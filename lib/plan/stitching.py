@@ -41,6 +41,10 @@ class Cell:
         what = self.pair.replace("->", "-") if self.pair in PAIRS else "controls"
         return f"{what}-{self.seed}"
 
+    @property
+    def bundle(self) -> str:
+        return f"{'pairs' if self.pair in PAIRS else 'controls'}-{self.seed}"
+
 
 def cells(settings: Settings) -> list[Cell]:
     """Every cell of every repetition, pairs first."""

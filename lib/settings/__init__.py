@@ -31,7 +31,7 @@ JOBS = ("none", "seeds", "networks")
 @dataclass(frozen=True)
 class Settings:
     """All that a run needs to know. `jobs` says what is trained and measured as a batch job of its own, before the
-    notebooks: `networks` (one each, or a few that belong together), `seeds` (all of a repetition: small networks are
+    notebooks: `networks` (one each, or a few that belong together), `seeds` (much of a repetition: small networks are
     done before a job has started), or `none` (everything inside the notebooks). `run` is the name of the results
     folder. A notebook without a section is not part of the profile.
     """
