@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 from lib import settings as profiles
@@ -14,7 +15,7 @@ from lib.store import Store
 notebooks = tuple(config["notebooks"])
 settings = profiles.load(config["profile"], config["overrides"])
 folder = results() / settings.run
-jobs = unfinished(groups(settings, notebooks), Store()) if settings.jobs != "none" else {}
+jobs = groups(settings, notebooks) if settings.jobs != "none" else {}
 python = shlex.quote(sys.executable)
 names = ",".join(notebooks)
 options = shlex.join(
@@ -26,6 +27,12 @@ share = max(1, config["cores"] // config["jobs"])  # threads of each training jo
 
 def done(group):
     return f"{folder}/jobs/{group}.done"
+
+
+for group in jobs.keys() - unfinished(jobs, Store()).keys():  # a job that would only find its results is not started
+    if not Path(done(group)).exists():
+        Path(done(group)).parent.mkdir(parents=True, exist_ok=True)
+        Path(done(group)).touch()
 
 
 rule all:

@@ -45,9 +45,8 @@ def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
 
 
 def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
-    """The jobs whose work is not all in the store yet: a job that would only find its results there is not started."""
-    open_ones = {group for group, job in jobs.items() if not all(store.has(*entry) for entry in job["work"])}
-    return {group: {**job, "after": job["after"] & open_ones} for group, job in jobs.items() if group in open_ones}
+    """The jobs whose work is not all in the store yet."""
+    return {group: job for group, job in jobs.items() if not all(store.has(*entry) for entry in job["work"])}
 
 
 def code_digest() -> str:
