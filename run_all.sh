@@ -8,7 +8,7 @@ usage() {
 ./run_all.sh test [pytest arguments]    check the code: ruff and the tests
 ./run_all.sh lab [jupyter arguments]    open JupyterLab on the notebooks
 
-  --profile NAME   how big: test, smoke (the default) or laptop
+  --profile NAME   how big: test, smoke (the default), laptop, gpu or paper
   -p name=value    override a parameter, e.g. -p epochs=4 (may be given more than once)
   --seeds N        repeat every experiment with N seeds
   --jobs N         run up to N jobs at once
