@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lib.errors import is_int, need, unknown
 from lib.models.staged import memory_format
 from lib.models.taps import Tap, as_overwritten, tapped, taps
-from lib.runtime import Progress
+from lib.runtime import Progress, keep_freed_memory
 from lib.similarity.gram import Centred, as_rows, double_centred, pooled_rows, rounding
 from lib.similarity.measures import Measure, Scatter, check_features, named
 
@@ -141,6 +141,7 @@ def maps(views: Sequence[View], measure: str = "cka", batch_size: int = 256, poo
     need(pooled or not exact, "exact", exact, "false for features that are not pooled: they have too many moments")
     need(not (pooled and faithful), "faithful", faithful, "false with pooled features, which the paper's code copies")
     _check(views)
+    keep_freed_memory()
     wanted = _pairs([view.name for view in views], pairs)
     looks = [_Look(view, faithful) for view in views]
     count = looks[0].count
