@@ -1,23 +1,19 @@
 # The batch run as a graph: train networks -> run notebooks. `./run_all.sh` calls it and writes the index page after it
 # (also when a notebook failed). The plan comes from lib.plan: the same one that --dry-run prices and notebooks check.
 import json
-import os
 import shlex
 import sys
-import time
-from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 from lib import settings as profiles
-from lib.batch import code_digest, groups, unfinished
+from lib.batch import code_digest, groups, mark
 from lib.recipe import digest
 from lib.runtime import results
-from lib.store import Store
 
 notebooks = tuple(config["notebooks"])
 settings = profiles.load(config["profile"], config["overrides"])
 folder = results() / settings.run
-jobs = groups(settings, notebooks) if settings.jobs != "none" else {}
+jobs = groups(settings, notebooks)
 python = shlex.quote(sys.executable)
 names = ",".join(notebooks)
 options = shlex.join(
@@ -28,16 +24,7 @@ share = max(1, config["cores"] // config["jobs"])  # threads of each training jo
 
 
 def done(group):
-    return f"{folder}/jobs/{group}.done"
-
-
-now = time.time()  # one time for all: a job whose parents' marks are newer would be started
-for group in jobs.keys() - unfinished(jobs, Store()).keys():  # a job that would only find its results is not started
-    mark = Path(done(group))
-    if not mark.exists():
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-        os.utime(mark, (now, now))
+    return str(mark(folder, group))
 
 
 rule all:

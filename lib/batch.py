@@ -22,11 +22,13 @@ from lib.values import digest
 
 
 def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
-    """The batch jobs of a run: {group: {work, after, wanted_by}}.
+    """The batch jobs of a run: {group: {work, after, wanted_by}}; none where notebooks do everything themselves.
 
     `work`: what the job has to make ((kind, key) in the store: networks and outcomes); `after`: the groups that hold
     its networks' parents; `wanted_by`: the notebooks that need any of it.
     """
+    if settings.jobs == "none":
+        return {}
     tasks = plan(settings, notebooks)
     home = {t.recipe.key: t.group for t in tasks}
     found: dict[str, dict] = {}
@@ -47,6 +49,22 @@ def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
 def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
     """The jobs whose work is not all in the store yet."""
     return {group: job for group, job in jobs.items() if not all(store.has(*entry) for entry in job["work"])}
+
+
+def mark(folder: Path, group: str) -> Path:
+    """The file that says that a job is done, in a run's folder."""
+    return folder / "jobs" / f"{group}.done"
+
+
+def mark_finished(jobs: dict[str, dict], store: Store, folder: Path) -> None:
+    """Mark the jobs that would only find their results in the store, so that they are not started."""
+    now = time.time()  # one time for all: a job whose parents' marks are newer would be started
+    for group in jobs.keys() - unfinished(jobs, store).keys():
+        path = mark(folder, group)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            os.utime(path, (now, now))
 
 
 def code_digest() -> str:
@@ -72,6 +90,7 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
     with lock:
         started = time.monotonic()
         _check_data(settings)
+        mark_finished(groups(settings, notebooks), Store(), folder)
         status = _snakemake(settings, overrides, notebooks, jobs, folder)
         _note_failures(settings, notebooks, folder)
         page = report.index(folder)

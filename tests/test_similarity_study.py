@@ -23,19 +23,17 @@ from lib.plan.representation_similarity import cells
 from lib.recipe import Data, Recipe
 from lib.runtime import seed_of
 from lib.similarity import View, looks, maps, reference, tables
-from lib.similarity.looks import Look, Moved, look_at
-from lib.similarity.study import (
-    MOVED,
-    Found,
+from lib.similarity.evidence import (
     across,
     evidence,
     inside,
-    measure,
     overfitted,
     own_preconditions,
     pairs_of,
     preconditions,
 )
+from lib.similarity.looks import Look, Moved, look_at
+from lib.similarity.study import MOVED, Found, measure
 from lib.store import Store
 from lib.study import Study
 from lib.threats import PGD, Threat
@@ -608,10 +606,14 @@ def test_what_differs_is_another_map(box, monkeypatch):
     assert made_[0] == made_[-1] and len({*made_}) == len(DIFFERENT) + 1
 
 
+def pixels_of(view):
+    return view.images if isinstance(view.images, torch.Tensor) else view.images.pixels()
+
+
 def test_adversarial_images_are_those_of_their_source(box, shown):
     by = {"clean": None, "own": Moved(NET, THREAT, ATTACK), "other": Moved(OTHER, THREAT, ATTACK)}
     look_at(box, [Look(name, NET, moved) for name, moved in by.items()], batch=12, images=12)
-    pixels = {view.name: view.images for view in shown}
+    pixels = {view.name: pixels_of(view) for view in shown}
     assert torch.equal(pixels["clean"], box.images(NET.data, "test").pixels()[:12])
     for name, source in (("own", NET), ("other", OTHER)):
         assert torch.equal(pixels[name], box.adversarial(source, THREAT, ATTACK)[:12])
@@ -623,7 +625,7 @@ def test_noise_moves_every_pixel_as_far_as_the_attack_with_a_random_sign(box, sh
     aimed = Moved(NET, THREAT, ATTACK)
     names = {"clean": None, "own": aimed, "noise": replace(aimed, noise=True)}
     look_at(box, [Look(name, NET, moved) for name, moved in names.items()], batch=24)
-    clean, own, noise = (view.images for view in shown)
+    clean, own, noise = (pixels_of(view) for view in shown)
     assert 0 <= noise.min() and noise.max() <= 1
     size = (own - clean).abs()
     uncut = (clean - size >= 0) & (clean + size <= 1)  # there either sign fits

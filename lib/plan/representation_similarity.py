@@ -8,14 +8,13 @@ the name of an arm (`l2`, `TRADES`, ...), or `N <arm>` and `R <arm>` where an ar
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from lib.objectives import TRADES, Adversarial, Noise, fgsm_rs
 from lib.plan.pool import member, one_more_restart
 from lib.recipe import Recipe
 from lib.settings import Settings, objective
 from lib.settings.representation_similarity import Arm
-from lib.threats import Attack, Threat
+from lib.threats import Attack, Threat, tier
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,8 @@ def cells(settings: Settings) -> list[Cell]:
         out.append(Cell("M", seed, matched(settings, seed), search))
     for arm in s.arms:
         for seed in range(s.arm_seeds):
-            if arm.group in ("architecture", "data"):
-                out += [Cell(f"{kind} {arm.name}", seed, of_arm(settings, arm, kind, seed), search, arm)
-                        for kind in "NR"]
+            if len(arm.kinds) > 1:
+                out += [Cell(kind, seed, of_arm(settings, arm, kind[0], seed), search, arm) for kind in arm.kinds]
             else:
                 own = ((arm.threat, _own(arm, s.search)),) if arm.threat and arm.threat != n.threat else ()
                 out.append(Cell(arm.name, seed, of_arm(settings, arm, "R", seed), search + own, arm))
@@ -121,6 +119,5 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 def _own(arm: Arm, search):
-    """The search attack in the arm's own threat: steps of a quarter of the ball (of the scene's latents)."""
-    radius = Fraction(1) if arm.threat.norm in ("gabor", "snow") else arm.threat.eps
-    return replace(search, step_size=radius / 4, restarts=1)
+    """The search attack in the arm's own threat, with the steps of the tier pgd20 there."""
+    return replace(search, step_size=tier("pgd20", arm.threat).step_size, restarts=1)

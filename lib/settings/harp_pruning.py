@@ -8,8 +8,8 @@ from fractions import Fraction
 from lib.architectures import Plain
 from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.recipe import Data
-from lib.settings.networks import Gates, Networks, Training
-from lib.threats import APGD, PGD, Attack
+from lib.settings.networks import Gates, Networks, Training, fewer_targets, repetitions
+from lib.threats import PGD, Attack
 
 # What decides how much of each layer is kept (rates) and which of its weights (scores); see lib.architectures.Pruned.
 METHODS = {
@@ -70,8 +70,7 @@ class Harp:
     above_chance: float = 0.05
 
     def __post_init__(self):
-        good = is_int(self.seeds, 1) and self.seeds <= 100
-        need(good, "harp_pruning.seeds", self.seeds, "a whole number from 1 to 100")
+        repetitions("harp_pruning.seeds", self.seeds)
         for name in ("keeps", "channels"):
             shares = tuple(fraction(k, f"harp_pruning.{name}") for k in getattr(self, name))
             object.__setattr__(self, name, shares)
@@ -108,8 +107,6 @@ class Harp:
     def check(self, networks: Networks) -> None:
         """Raise SettingsError unless the section fits the networks."""
         data = self.data or networks.data
-        targets = self.verify.targets if isinstance(self.verify, APGD) else 0
-        allowed = f"less than the {data.info.classes} classes"
-        need(targets < data.info.classes, "harp_pruning.verify.targets", targets, allowed)
+        fewer_targets("harp_pruning.verify.targets", self.verify, data)
         need(data.holdout > 0, "data.holdout of harp_pruning", data.holdout,
              "at least 1: fine-tunings choose their epoch on held-out images")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lib.architectures import Plain
-from lib.errors import need, unknown
+from lib.errors import is_int, need, unknown
 from lib.objectives import Adversarial, CrossEntropy
 from lib.recipe import Data, Optimiser, Schedule
-from lib.threats import PGD, Threat
+from lib.threats import APGD, PGD, Attack, Threat
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ class Pool(Training):
     count: int = 1
 
     def __post_init__(self):
-        need(
-            isinstance(self.count, int) and 1 <= self.count <= 100, "count", self.count, "a whole number from 1 to 100"
-        )
+        repetitions("count", self.count)
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,17 @@ class Gates:
     normal_robust: float
     robust_clean: float
     robust_robust: float
+
+
+def repetitions(where: str, value) -> None:
+    """Check a number of repetitions."""
+    need(is_int(value, 1) and value <= 100, where, value, "a whole number from 1 to 100")
+
+
+def fewer_targets(where: str, attack: Attack, data: Data) -> None:
+    """Check that an attack has fewer targets than the data have classes."""
+    targets = attack.targets if isinstance(attack, APGD) else 0
+    need(targets < data.info.classes, where, targets, f"less than the {data.info.classes} classes")
 
 
 def objective(networks: Networks, attack: PGD | None, alpha: float = 1.0, **options):

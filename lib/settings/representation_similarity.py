@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from lib.architectures import Plain
 from lib.errors import SettingsError, is_int, is_number, need, unknown
 from lib.recipe import Data
-from lib.settings.networks import Gates, Networks, Training
-from lib.threats import APGD, PGD, Attack, Threat
+from lib.settings.networks import Gates, Networks, Training, fewer_targets, repetitions
+from lib.threats import PGD, Attack, Threat
 
 GROUPS = ("strength", "threat", "procedure", "architecture", "data")
 PROCEDURES = ("PGD-AT", "half", "TRADES", "FGSM-RS", "noise")
@@ -52,6 +52,12 @@ class Arm:
             value, what = getattr(self, name), f"{name} of the arm {self.name}"
             need(value is not None or groups[0] != self.group, what, None, f"given in the group {groups[0]}")
             need(value is None or self.group in groups, what, value, f"left out in the group {self.group}")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of networks of the arm: its name, or normal and robust ones of it."""
+        both = self.group in ("architecture", "data")
+        return (f"N {self.name}", f"R {self.name}") if both else (self.name,)
 
 
 @dataclass(frozen=True)
@@ -112,9 +118,7 @@ class Similarity:
 
     def __post_init__(self):
         for name in ("seeds", "arm_seeds"):
-            value = getattr(self, name)
-            need(is_int(value, 1) and value <= 100, f"representation_similarity.{name}", value,
-                 "a whole number from 1 to 100")
+            repetitions(f"representation_similarity.{name}", getattr(self, name))
         need(self.arm_seeds <= self.seeds, "representation_similarity.arm_seeds", self.arm_seeds,
              f"at most the {self.seeds} seeds: arms are compared with the pool's networks")
         need(is_int(self.batch, 4), "representation_similarity.batch", self.batch,
@@ -144,9 +148,7 @@ class Similarity:
             same = arm.group != "strength" or arm.threat.norm == networks.threat.norm
             need(same, f"threat of the arm {arm.name}", arm.threat and arm.threat.norm, f"{networks.threat.norm}, the "
                  "pool's norm, in the group strength")
-        targets = self.verify.targets if isinstance(self.verify, APGD) else 0
-        need(targets < data.info.classes, "representation_similarity.verify.targets", targets,
-             f"less than the {data.info.classes} classes")
+        fewer_targets("representation_similarity.verify.targets", self.verify, data)
         if self.overfitting is not None:
             if not data.holdout:
                 raise SettingsError("networks.data.holdout = 0 is not possible: the best epoch of the overfitting "

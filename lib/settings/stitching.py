@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from lib.errors import need, unknown
 from lib.recipe import Optimiser, Schedule
-from lib.settings.networks import Gates, Networks
-from lib.threats import APGD, PGD, Attack
+from lib.settings.networks import Gates, Networks, fewer_targets, repetitions
+from lib.threats import PGD, Attack
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,7 @@ class Stitching:
     budget: float = 0.03
 
     def __post_init__(self):
-        need(
-            isinstance(self.seeds, int) and 1 <= self.seeds <= 100,
-            "stitching.seeds",
-            self.seeds,
-            "a whole number from 1 to 100",
-        )
+        repetitions("stitching.seeds", self.seeds)
         need(len(self.joints) >= 3, "stitching.joints", list(self.joints), "at least three stages")
         need(
             len(set(self.alphas)) == len(self.alphas) > 0 and all(0 <= a <= 1 for a in self.alphas),
@@ -77,6 +72,4 @@ class Stitching:
         need(
             list(self.joints) == in_order, "stitching.joints", list(self.joints), "different stages in order of depth"
         )
-        classes = networks.data.info.classes
-        targets = self.verify.targets if isinstance(self.verify, APGD) else 0
-        need(targets < classes, "stitching.verify.targets", targets, f"less than the {classes} classes")
+        fewer_targets("stitching.verify.targets", self.verify, networks.data)

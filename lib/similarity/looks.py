@@ -78,8 +78,8 @@ def _named(look: Look) -> list:
 def _view(zoo: Zoo, look: Look, split: str, images: int | None, layers) -> View:
     net, shown = zoo.obtain(look.recipe).net, zoo.images(look.recipe.data, split)
     chosen = shown.take(slice(0, images))
-    pixels = chosen.pixels() if look.moved is None else _moved(zoo, look.moved, shown, split)[: len(chosen)]
-    return View(look.name, net, pixels, chosen.indices, layers)
+    seen = chosen if look.moved is None else _moved(zoo, look.moved, shown, split)[: len(chosen)]
+    return View(look.name, net, seen, chosen.indices, layers)
 
 
 def _moved(zoo: Zoo, moved: Moved, shown: ImageSet, split: str) -> Tensor:

@@ -143,7 +143,7 @@ def maps(views: Sequence[View], measure: str = "cka", batch_size: int = 256, poo
     _check(views)
     keep_freed_memory()
     wanted = _pairs([view.name for view in views], pairs)
-    looks = [_Look(view, faithful) for view in views]
+    looks = [_Resolved(view, faithful) for view in views]
     count = looks[0].count
     parts = _parts(count, batch_size)
     rows = pooled_rows if pooled else as_rows
@@ -163,13 +163,13 @@ def maps(views: Sequence[View], measure: str = "cka", batch_size: int = 256, poo
 # ------------------------------------------------------------------------------------------------- what is looked at
 
 
-class _Look:
+class _Resolved:
     """A view with its taps resolved. heard: the different taps that are read; where: which of them each tap is."""
 
     def __init__(self, view: View, faithful: bool):
         self.name, self.net, self.images = view.name, view.net, view.images
         first = _pixels(view, slice(0, 1))
-        self.count, shape = _length(view), tuple(first.shape[1:])
+        self.count, shape = len(view.images), tuple(first.shape[1:])
         like = next(view.net.parameters(), first)
         self.device, self.dtype, self.format = like.device, like.dtype, memory_format(view.net)
         named_by = view.taps
@@ -196,20 +196,16 @@ class _Look:
         need(not missing, "layers", ", ".join(missing), f"layers that the network of view {self.name} runs")
 
 
-def _pixels(view: View | _Look, part: slice) -> Tensor:
+def _pixels(view: View | _Resolved, part: slice) -> Tensor:
     return view.images[part] if isinstance(view.images, Tensor) else view.images.pixels(part)
-
-
-def _length(view: View) -> int:
-    return len(view.images)
 
 
 def _indices(view: View) -> Tensor:
     found = view.indices if view.indices is not None else getattr(view.images, "indices", None)
     found = found if isinstance(found, Tensor) else None  # a tensor has a method of that name
     need(found is not None, f"indices of view {view.name}", None, "given where the images are a tensor")
-    need(found.shape == (_length(view),), f"indices of view {view.name}", f"a tensor of shape {tuple(found.shape)}",
-         f"of shape [{_length(view)}], one for each image")
+    need(found.shape == (len(view.images),), f"indices of view {view.name}", f"a tensor of shape {tuple(found.shape)}",
+         f"of shape [{len(view.images)}], one for each image")
     return found.cpu()
 
 
@@ -265,7 +261,7 @@ def _evaluating(net: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _offsets(looks: Sequence[_Look]) -> list[int]:
+def _offsets(looks: Sequence[_Resolved]) -> list[int]:
     return [sum(len(other.heard) for other in looks[:k]) for k in range(len(looks))]
 
 
@@ -287,7 +283,7 @@ def _reason(square: Tensor, spread: Tensor, level: Tensor) -> str:
 # ------------------------------------------------------------------------------------------------------- minibatches
 
 
-def _streamed(kind: Measure, looks: list[_Look], parts: list[slice], wanted, rows, bar) -> tuple[Tensor, list[str]]:
+def _streamed(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted, rows, bar) -> tuple[Tensor, list[str]]:
     """(terms fp64 [B, R, R], reasons [R]), R the number of heard taps."""
     offsets, total = _offsets(looks), sum(len(look.heard) for look in looks)
     home = looks[0].device
@@ -339,7 +335,7 @@ def _degrees(kind: Measure, n: int) -> int:
     return (n - 1) ** 2 if kind.centre is double_centred else n * (n - 3)
 
 
-def _layer_pairs(looks: list[_Look], wanted) -> list[tuple[int, int]]:
+def _layer_pairs(looks: list[_Resolved], wanted) -> list[tuple[int, int]]:
     """Row numbers of all pairs of layers of the wanted pairs of views, each once."""
     rows = {look.name: range(first, first + len(look.heard))
             for look, first in zip(looks, _offsets(looks), strict=True)}
@@ -349,7 +345,7 @@ def _layer_pairs(looks: list[_Look], wanted) -> list[tuple[int, int]]:
 # ------------------------------------------------------------------------------------------- all images at once, pooled
 
 
-def _exact(kind: Measure, looks: list[_Look], parts: list[slice], wanted, rows, bar) -> tuple[Tensor, list[str]]:
+def _exact(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted, rows, bar) -> tuple[Tensor, list[str]]:
     """(values fp64 [1, R, R], reasons [R]): means in a first pass, moments about them in a second one. What is held of
     the features is one minibatch of pooled ones.
     """

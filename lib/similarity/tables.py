@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lib.similarity.study import MOVED, POOL, Found, by_strength, overfitted, pairs_of
+from lib.similarity.evidence import by_strength, overfitted, pairs_of
+from lib.similarity.study import MOVED, POOL, Found
 from lib.similarity.summaries import block_index, block_share, by_distance, mean_off_diagonal, same_layer, thirds
 
 
@@ -16,9 +17,7 @@ def title(kind: str) -> str:
 
 def kinds_of(f: Found) -> list[str]:
     """Every kind of network with self maps: the pool's, then the arms (normal and robust where they have both)."""
-    arms = [[f"{kind} {arm.name}" for kind in "NR"] if arm.group in ("architecture", "data") else [arm.name]
-            for arm in f.section.arms]
-    return ["U", "M", "N", "R", *(kind for names in arms for kind in names)]
+    return [*POOL, *(kind for arm in f.section.arms for kind in arm.kinds)]
 
 
 def self_maps(f: Found):

@@ -7,10 +7,10 @@ import torch
 from lib.models import rates
 from lib.models.links import layers
 from lib.models.masked import largest
-from lib.training.objectives.pruning import _Search
+from lib.training.objectives.pruning import Around
 
 
-class ADMMLoss(_Search):
+class ADMMLoss(Around):
     """loss + rho / 2 sum ||W - Z + U||^2, see lib.objectives.ADMM. `sparse` and `dual` are Z and U by layer, of the
     weights' shapes; they stand still between two updates.
     """

@@ -18,7 +18,7 @@ class TargetMissed(OneLineError):
     """A search has ended with a network that is larger than its target."""
 
 
-class _Search:
+class Around:
     """What both searches do: the wrapped objective `inner` runs on the network, and what the loop asks of it is passed
     on.
     """
@@ -45,7 +45,7 @@ class _Search:
         pass
 
 
-class PruneLoss(_Search):
+class PruneLoss(Around):
     """loss + g * L_hw, see lib.objectives.Prune. `excess` is L_hw as it stands; `frozen` is g once it stays."""
 
     def __init__(self, spec, inner):
@@ -116,7 +116,7 @@ class PruneLoss(_Search):
         self.frozen = state["frozen"]
 
 
-class SaliencyLoss(_Search):
+class SaliencyLoss(Around):
     """Adds theta * dL/dtheta to the scores; no parameter gets a gradient. See lib.objectives.Saliency."""
 
     def __call__(self, net, batch, moment):

@@ -6,12 +6,12 @@ import torch
 
 from lib.errors import need
 from lib.models.masked import masked_layers
-from lib.training.objectives.pruning import _Search
+from lib.training.objectives.pruning import Around
 
 BORN = 1e-12  # absolute value of a weight whose connection has just become active, as in the paper's code
 
 
-class RewireLoss(_Search):
+class RewireLoss(Around):
     """The wrapped objective; after every update connections are rewired, see lib.objectives.Rewire. `positive` says by
     layer, bool of the weight's shape, whether the sign of a position is +; it is that of the weight for connections
     that are active at the start, and random for the others.

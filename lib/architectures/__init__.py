@@ -1,0 +1,45 @@
+"""Architectures as values: what a network looks like, by its options and the names of its stages, without torch.
+
+How they are built stands in lib/models.
+"""
+
+from lib.architectures.derived import Probe, Pruned, Stitch
+from lib.architectures.plain import (
+    CNN,
+    MLP,
+    VGG11,
+    VGG16,
+    Architecture,
+    CNNLarge,
+    CNNSmall,
+    ImageNetResNet,
+    Mixer,
+    Plain,
+    PreActResNet,
+    ResNet,
+    ViT,
+    WideResNet,
+)
+
+__all__ = [
+    "CNN",
+    "MLP",
+    "VGG11",
+    "VGG16",
+    "Arch",
+    "Architecture",
+    "CNNLarge",
+    "CNNSmall",
+    "ImageNetResNet",
+    "Mixer",
+    "Plain",
+    "PreActResNet",
+    "Probe",
+    "Pruned",
+    "ResNet",
+    "Stitch",
+    "ViT",
+    "WideResNet",
+]
+
+Arch = Plain | Stitch | Probe | Pruned
