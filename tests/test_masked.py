@@ -11,9 +11,9 @@ from torch import nn
 
 from lib.architectures import CNN, MLP, VGG16, CNNSmall, ImageNetResNet, PreActResNet, Pruned, ResNet, Stitch, ViT
 from lib.architectures import Probe as ProbeArch
+from lib.certify.intervals import worst_margins
 from lib.errors import SettingsError
 from lib.models import Twin, build, folded, forward_flops, network
-from lib.models.bounds import worst_margins
 from lib.models.links import layers, links, positions
 from lib.models.masked import Cost, dense, largest, masked_layers, opened, prune
 from lib.objectives import CrossEntropy, Prune

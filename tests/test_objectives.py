@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib.architectures import CNN, MLP
+from lib.certify.intervals import verified
 from lib.data import load
 from lib.errors import SettingsError
 from lib.models import build
-from lib.models.bounds import verified
 from lib.objectives import (
     IBP,
     MART,

@@ -19,6 +19,7 @@ from lib.attacks.perceptual import draw_each
 from lib.attacks.pgd import pgd
 from lib.attacks.search import break_images
 from lib.attacks.threat import ball_noise
+from lib.certify import intervals
 from lib.errors import need, unknown
 from lib.models.fold import folded
 from lib.runtime import generator
@@ -215,17 +216,15 @@ def sweep(net: nn.Module, images: ImageSet, threats: Sequence[Threat], attacks: 
 
 
 def verified(net: nn.Module, images: ImageSet, threat: Threat, *, batch_size: int | None = None) -> Outcomes:
-    """Clean verdicts and those that interval bounds prove for the whole ball (lib/models/bounds.py; fp32, eval mode).
+    """Clean verdicts and those that interval bounds (lib/certify/intervals.py) prove for the ball; fp32, eval mode.
 
     Raises SettingsError unless the threat is linf within [0, 1], or for a network that the bounds do not cover.
     """
-    from lib.models import bounds
-
     need(threat.norm == "linf" and threat.box, "threat.norm", threat.norm, "linf within [0, 1] for interval bounds")
     net, images, batch_size = ready(net, images, batch_size)
     clean = _right(net, images.pixels, images.labels, batch_size)
     positions = torch.arange(len(images), device=clean.device).split(batch_size)
-    proven = torch.cat([bounds.verified(net, images.pixels(part), images.labels[part], threat.eps)
+    proven = torch.cat([intervals.verified(net, images.pixels(part), images.labels[part], threat.eps)
                         for part in positions])
     protocol = {"threat": threat.norm, "eps": str(threat.eps), "attack": "interval bounds"}
     return _outcomes(images, protocol, clean=clean, verified=proven)

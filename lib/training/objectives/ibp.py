@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from lib.models.bounds import margins
+from lib.certify.intervals import margins
 
 
 def strength(spec, share: float) -> tuple[float, float]:
@@ -21,7 +21,7 @@ class IBPLoss:
 
     Cross-entropy only sees differences of logits, so z_worst is 0 for the label and minus the lower bound of the margin
     for another class. Running statistics of BatchNorm are those of the clean images; how the bounds take it in train
-    mode stands in lib/models/bounds.py.
+    mode stands in lib/certify/intervals.py.
     """
 
     def __init__(self, spec):

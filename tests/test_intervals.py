@@ -20,9 +20,9 @@ from lib.architectures import (
     WideResNet,
 )
 from lib.attacks.pgd import pgd
+from lib.certify.intervals import interval, margins, verified, worst_margins
 from lib.errors import SettingsError
 from lib.models import Probe, folded, network, stitch
-from lib.models.bounds import interval, margins, verified, worst_margins
 from lib.models.staged import pooled_linear
 from lib.runtime import generator, initialise_with
 from lib.threats import PGD, Threat

@@ -1,0 +1,1 @@
+"""Certificates: what is proven about a network's answers within a ball of images, whoever attacks it."""
