@@ -54,6 +54,7 @@ DATASETS = {
     "imagewoof": DatasetInfo(3, 224, 10, 9_025, 3_929, sizes=(64, 512)),
     "imagewoof_320": DatasetInfo(3, 224, 10, 9_025, 3_929, sizes=(64, 280)),
     "imagewoof_160": DatasetInfo(3, 128, 10, 9_025, 3_929, sizes=(64, 140)),
+    "imagenet": DatasetInfo(3, 224, 1000, 1_281_167, 50_000, sizes=(64, 512)),
 }
 
 
@@ -205,7 +206,8 @@ class Recipe:
     all. batchnorm: `train` (batch statistics, running ones adapt) or `frozen`. precision: fp32 or bf16 (autocast;
     weights and loss stay fp32). seed: tells repetitions apart. ema: the decay per step of an exponential moving average
     of the weights, which then is the network (None: none). choice: which epoch's weights are kept (None: the last's).
-    keep: the numbers of epochs after which the weights are kept besides, so that other recipes can take them.
+    keep: the numbers of epochs after which the weights are kept besides, so that other recipes can take them; the last
+    epoch's too where there is a choice, which may have thrown them away.
     checkpoint: no training, but the weights of the one parent after so many epochs, one of those that it keeps.
     """
 
@@ -248,8 +250,9 @@ class Recipe:
         held = self.choice is None or self.data.holdout > 0
         need(held, "data.holdout", self.data.holdout, "at least 1 where the best epoch is chosen on held-out images")
         in_order = all(is_int(n, 1) for n in self.keep) and list(self.keep) == sorted({*self.keep})
-        inside = in_order and all(n < self.epochs for n in self.keep)
-        need(inside, "keep", self.keep, f"growing numbers of epochs from 1 to below epochs = {self.epochs}")
+        inside = in_order and all(n < self.epochs + (self.choice is not None) for n in self.keep)
+        below = "" if self.choice else "below "  # without a choice the last epoch's weights are the network's own
+        need(inside, "keep", self.keep, f"growing numbers of epochs from 1 to {below}epochs = {self.epochs}")
         self._check_parents()
         if self.checkpoint is not None:
             need(len(self.parents) == 1, "parents", len(self.parents), "1 for a checkpoint: the training it is of")

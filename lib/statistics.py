@@ -290,8 +290,8 @@ def _ratio(pairs) -> Estimate:
     def at(level: float) -> Interval:
         logs = of_logs(level)
         method = logs.method.replace("t over seeds", "t of log-ratios")
-        return replace(logs, value=math.exp(logs.value), low=math.exp(logs.low), high=math.exp(logs.high),
-                       method=method)
+        value, low, high = (float(x) for x in np.exp((logs.value, logs.low, logs.high)))  # e^1000 is inf, no error
+        return replace(logs, value=value, low=low, high=high, method=method)
 
     return at
 

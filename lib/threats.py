@@ -1,6 +1,7 @@
-"""Threats and attacks as values: what an adversary may do to an image, and how it is searched for, without torch.
+"""Threats, attacks and certificates as values: what an adversary may do to an image, how that is searched for, and how
+it is ruled out, without torch.
 
-How they are carried out stands in lib/attacks.
+How attacks are carried out stands in lib/attacks, how certificates are in lib/certify.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from lib.errors import fraction, is_int, need, unknown
+from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.values import later
 
 PIXEL_NORMS = ("linf", "l2", "l1")
@@ -16,6 +17,7 @@ PERCEPTUAL = ("jpeg", "jpeg_linf", "gabor", "snow")
 NORMS = PIXEL_NORMS + PERCEPTUAL
 PER = ("image", "batch")
 LOSSES = ("ce", "dlr", "cw", "kl")
+BOUNDS = ("interval", "CROWN-IBP", "CROWN")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class PGD:
     """Projected gradient steps (Madry et al. 2018). FGSM is one step of eps without a random start.
 
     `loss`: ce, dlr, cw or kl (against the clean prediction, as TRADES). `targeted`: towards given classes.
+    `confidence`: for cw, where the margin stops to grow (Carlini & Wagner 2017, kappa; in logits); None: nowhere. An
+    evaluation counts any misclassified iterate, so there it changes no verdict; it changes the last iterate.
     """
 
     steps: int
@@ -66,6 +70,7 @@ class PGD:
     random_start: bool = True
     loss: str = "ce"
     targeted: bool = False
+    confidence: float | None = later(None)
 
     def __post_init__(self):
         need(is_int(self.steps, 0), "attack.steps", self.steps, "a whole number of at least 0")
@@ -74,6 +79,9 @@ class PGD:
         need(is_int(self.restarts, 1), "attack.restarts", self.restarts, "a whole number of at least 1")
         if self.loss not in LOSSES:
             raise unknown("attack loss", self.loss, LOSSES)
+        if self.confidence is not None:
+            need(self.loss == "cw", "attack.confidence", self.confidence, f"null for the loss {self.loss}: cw has one")
+            need(is_number(self.confidence, 0), "attack.confidence", self.confidence, "a number of at least 0, or null")
 
 
 @dataclass(frozen=True)
@@ -114,8 +122,60 @@ class AutoAttack:
 Attack = PGD | APGD | Square | AutoAttack
 
 
-def compatible(threat: Threat, attack: Attack) -> None:
-    """Raise SettingsError unless `attack` can search for images within `threat`."""
+@dataclass(frozen=True)
+class Bounds:
+    """A proof, image by image, that no image of the ball is misclassified: bounds of the network's outputs.
+
+    `method`: interval (Gowal et al. 2019); CROWN-IBP, linear bounds of the margins around interval bounds of the layers
+    (Zhang et al. 2020); CROWN, linear bounds of every layer (Zhang et al. 2018). Of linf balls within [0, 1].
+    """
+
+    method: str = "interval"
+
+    def __post_init__(self):
+        if self.method not in BOUNDS:
+            raise unknown("method of bounds", self.method, BOUNDS)
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """Randomised smoothing (Cohen et al. 2019), a proof about the smoothed classifier: the class that the network gives
+    most often to copies of the image with Gaussian noise of standard deviation `sigma` (pixels in [0, 1], not cut).
+
+    The class is guessed from `few` copies (n0) and its probability bounded from `many` others (n); a verdict is wrong
+    with a probability of at most `alpha`. Of l2 balls; the largest radius that can be proven is
+    sigma * Phi^-1(alpha^(1/many)).
+    """
+
+    sigma: float
+    few: int = 100
+    many: int = 1000
+    alpha: float = 0.001
+
+    def __post_init__(self):
+        need(is_number(self.sigma, 0) and self.sigma > 0, "certificate.sigma", self.sigma, "greater than 0")
+        need(is_number(self.alpha, 0) and 0 < self.alpha < 0.5, "certificate.alpha", self.alpha, "between 0 and 0.5")
+        for name in ("few", "many"):
+            copies = getattr(self, name)
+            need(is_int(copies, 1), f"certificate.{name}", copies, "a whole number of at least 1")
+        provable = self.alpha > 0.5**self.many
+        need(provable, "certificate.many", self.many,
+             f"more than log2(1 / alpha): at alpha {self.alpha:g} fewer copies prove nothing even where all agree")
+
+
+Certificate = Bounds | Smoothing
+
+
+def compatible(threat: Threat, attack: Attack | Certificate) -> None:
+    """Raise SettingsError unless `attack` can search for images within `threat`, or a certificate rule them out."""
+    if isinstance(attack, Bounds):
+        need(threat.norm == "linf", "threat.norm", threat.norm, f"linf for {attack.method} bounds")
+        need(threat.box, "threat.box", threat.box, f"true for {attack.method} bounds, whose images stay in [0, 1]")
+        return
+    if isinstance(attack, Smoothing):
+        need(threat.norm == "l2", "threat.norm", threat.norm, "l2 for smoothing")
+        need(threat.per == "image", "threat.per", threat.per, "image for smoothing, which proves a ball around each")
+        return
     if isinstance(attack, PGD):
         starts = attack.random_start or not threat.perceptual
         need(starts, "attack.random_start", False, f"true for the norm {threat.norm}, whose scenes are drawn")
@@ -145,8 +205,32 @@ def tier(name: str, threat: Threat) -> Attack | None:
     """
     if name not in TIERS:
         raise unknown("tier", name, TIERS)
+    return TIERS[name](_quarter(threat))
+
+
+def _quarter(threat: Threat) -> Fraction:
     radius = 1 if threat.norm in ("gabor", "snow") else threat.eps or 1
-    return TIERS[name](Fraction(radius) / 4)
+    return Fraction(radius) / 4
+
+
+# Lists of evaluations by name, from a threat and a step size to attacks.
+TIER_LISTS = {
+    "harp": lambda threat, size: (fgsm(threat), PGD(10, size), PGD(20, size, loss="cw", confidence=50.0),
+                                  APGD(50, restarts=5, targets=0), AutoAttack()),
+}
+
+
+def tiers(name: str, threat: Threat) -> tuple[Attack | None, ...]:
+    """The attacks of a named list, or the one of a named tier.
+
+    harp: those of Zhao & Wressnegger (2023): FGSM, PGD-10, 20 steps on the CW margin with confidence 50, APGD-CE of 50
+    steps and 5 restarts, AutoAttack; steps of eps / 4.
+    """
+    if name in TIER_LISTS:
+        return TIER_LISTS[name](threat, _quarter(threat))
+    if name not in TIERS:
+        raise unknown("tier or list of tiers", name, (*TIERS, *TIER_LISTS))
+    return (tier(name, threat),)
 
 
 def fgsm(threat: Threat) -> PGD:

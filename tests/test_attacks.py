@@ -1,5 +1,6 @@
 """Geometry, losses, the training attack and the evaluation's search, on a small network and made-up images."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -16,7 +17,9 @@ from lib.attacks.search import break_images
 from lib.attacks.threat import ball_noise, norm_of, project, random_start, step
 from lib.errors import SettingsError
 from lib.runtime import generator, initialise_with
-from lib.threats import APGD, PGD, PIXEL_NORMS, AutoAttack, Threat, fgsm
+from lib.threats import APGD, PGD, PIXEL_NORMS, AutoAttack, Threat, fgsm, tiers
+from lib.training.evaluation import attack_name
+from lib.values import plain
 
 LINF, L2, L1 = Threat("linf", "8/255"), Threat("l2", "1/2"), Threat("l1", 3)
 PIXELS = pytest.mark.parametrize("threat", [LINF, L2, L1], ids=PIXEL_NORMS)
@@ -171,6 +174,49 @@ def test_losses_agree_with_their_formulae_and_the_package():
     assert torch.equal(adversarial_loss("ce", z, y, t), -F.cross_entropy(z, t, reduction="none"))
     p, q = z.softmax(1), z.flip(1).softmax(1)
     assert torch.allclose(adversarial_loss("kl", z.flip(1), y, reference=z), (p * (p / q).log()).sum(1), atol=1e-5)
+
+
+def test_a_margin_stops_to_grow_at_its_confidence(net, right):
+    z, y = 10 * torch.randn(64, 6, generator=generator("z")), torch.arange(64) % 6
+    t = (y + 2) % 6
+    for targets in (None, t):
+        whole, cut = (adversarial_loss("cw", z, y, targets, confidence=kappa) for kappa in (None, 5.0))
+        assert (whole > 5).any() and torch.equal(cut, whole.clamp(max=5))
+        assert torch.equal(adversarial_loss("cw", z, y, targets, confidence=1e9), whole)
+    x, y, indices = right
+    threat, steps = Threat("linf", "1/2"), {"steps": 20, "step_size": "1/8", "loss": "cw"}
+
+    def margin(attack):
+        with frozen_eval(net):
+            return adversarial_loss("cw", net(pgd(net, x, y, threat, attack, generator("start"))), y)
+
+    usual, early = margin(PGD(**steps)), margin(PGD(**steps, confidence=1.0))
+    assert early.median() > 0.5 and early.mean() < usual.mean() - 1, "where the loss is flat nothing moves on"
+    middle = MIDDLE["linf"]
+    verdicts = [break_images(net, x, y, middle, PGD(5, "9/255", loss="cw", confidence=kappa), indices)[0]
+                for kappa in (None, 0, 50)]
+    assert 0 < verdicts[0].sum() < len(y) and all(torch.equal(verdicts[0], other) for other in verdicts[1:])
+
+
+def test_a_papers_list_of_attacks_goes_by_a_name():
+    fast, ten, cw, apgd, last = tiers("harp", LINF)
+    assert fast == fgsm(LINF) and ten == PGD(10, "2/255") and last == AutoAttack()
+    assert cw == PGD(20, "2/255", loss="cw", confidence=50) and apgd == APGD(50, restarts=5, targets=0)
+    assert [attack_name(a) for a in (fast, ten, cw, apgd)] == [
+        "FGSM", "PGD-10", "PGD-20 (CW, confidence 50)", "APGD-CE (50 steps, 5 restarts)"]
+    assert tiers("pgd20", LINF) == (PGD(20, "2/255"),) and tiers("clean", LINF) == (None,)
+    with pytest.raises(SettingsError, match="'haarp'.*did you mean 'harp'.*autoattack") as error:
+        tiers("haarp", LINF)
+    assert "\n" not in str(error.value)
+
+
+def test_a_confidence_leaves_old_keys_alone_and_is_only_for_margins():
+    cw = PGD(20, "2/255", loss="cw")
+    assert "confidence" not in plain(cw) and plain(replace(cw, confidence=0))["confidence"] == 0
+    for change, words in (({"loss": "ce", "confidence": 50}, "must be null for the loss ce"),
+                          ({"confidence": -1}, "at least 0"), ({"confidence": "50"}, "at least 0")):
+        with pytest.raises(SettingsError, match=f"attack.confidence = .*{words}"):
+            replace(cw, **change)
 
 
 @pytest.mark.parametrize("call", [

@@ -1,5 +1,7 @@
 """Verdicts per image, their protocol, and the checks that tell when a robust accuracy means nothing."""
 
+import copy
+
 import pandas as pd
 import pytest
 import torch
@@ -10,8 +12,8 @@ from lib.attacks.threat import norm_of
 from lib.data.images import ImageSet
 from lib.errors import SettingsError
 from lib.runtime import generator, initialise_with
-from lib.threats import APGD, PGD, PIXEL_NORMS, TIERS, AutoAttack, Square, Threat, fgsm, tier
-from lib.training.evaluation import Outcomes, adversarial, attack_name, evaluate, sweep, transferred, verified
+from lib.threats import APGD, PGD, PIXEL_NORMS, TIERS, AutoAttack, Bounds, Smoothing, Square, Threat, fgsm, tier
+from lib.training.evaluation import Outcomes, adversarial, attack_name, certified, evaluate, sweep, transferred
 from lib.training.sanity import beaten_by_square, sanity
 
 THREAT = Threat("linf", "36/255")
@@ -142,7 +144,12 @@ def test_balanced_accuracy_weighs_classes_alike():
     lambda net, images: adversarial(net, images, THREAT, PGD(1, 1, targeted=True)),
     lambda net, images: sweep(net, images, [THREAT, Threat("linf", "1/255")], [PGD(1, 1)] * 2),
     lambda net, images: sweep(net, images, [THREAT], []),
-    lambda net, images: verified(net, images, Threat("l2", 1)),
+    lambda net, images: certified(net, images, Threat("l2", 1), Bounds()),
+    lambda net, images: certified(net, images, THREAT, Smoothing(0.25)),
+    lambda net, images: certified(net, images, None, Bounds()),
+    lambda net, images: certified(net, images.take(slice(0, 0)), THREAT, Bounds()),
+    lambda net, images: certified(nn.Sequential(net, nn.Sigmoid()), images, THREAT, Bounds()),
+    lambda net, images: evaluate(net, images, Threat("l2", 1), Smoothing(0.25)),
     lambda net, images: sanity(net, images, "snow"),
 ])
 def test_impossible_evaluations_are_refused(net, images, call):
@@ -155,7 +162,8 @@ def test_impossible_evaluations_are_refused(net, images, call):
     (PGD(20, "2/255", loss="cw", random_start=False), "PGD-20 (CW, no random start)"),
     (APGD(20, targets=3), "APGD-CE+T (20 steps, 3 targets)"), (APGD(20, targets=0), "APGD-CE (20 steps)"),
     (APGD(100, restarts=2, targets=1), "APGD-CE+T (100 steps, 1 target, 2 restarts)"), (AutoAttack(), "AutoAttack"),
-    (Square(), "Square (5000 queries)"),
+    (Square(), "Square (5000 queries)"), (Bounds(), "interval bounds"), (Bounds("CROWN-IBP"), "CROWN-IBP bounds"),
+    (Smoothing(0.25), "smoothing (sigma 0.25, 1000 samples, alpha 0.001)"),
 ])
 def test_attack_names(attack, name):
     assert attack_name(attack) == name
@@ -228,13 +236,92 @@ def test_another_network_withstands_more_of_what_is_made_for_this_one(net, image
     assert evaluate(other, images, threat, attack).accuracy("robust") < there.accuracy("robust") < there.accuracy()
 
 
-def test_what_bounds_verify_no_attack_breaks(net, images):
-    threat = Threat("linf", "2/255")
-    proven = verified(net, images, threat, batch_size=32)
-    both = evaluate(net, images, threat, tier("pgd20", threat)).beside(proven)
-    assert 0.1 < both.accuracy("verified") <= both.accuracy("robust") <= both.accuracy()
-    assert proven.protocol["attack"] == "interval bounds" and both.protocol["attack"] == "PGD-20"
-    assert verified(net, images, Threat("linf", 0)).accuracy("verified") == both.accuracy()
+# -------------------------------------------------------------------------------------------------------- certificates
+
+SMALL = Threat("linf", "2/255")
+
+
+@pytest.mark.parametrize("bounds", [Bounds(), Bounds("CROWN-IBP"), Bounds("CROWN")], ids=attack_name)
+def test_what_bounds_verify_no_attack_breaks(net, images, bounds):
+    proven = certified(net, images, SMALL, bounds, batch_size=32)
+    both = evaluate(net, images, SMALL, tier("pgd20", SMALL)).beside(proven)
+    assert 0.1 < both.accuracy("verified") <= both.accuracy("robust") <= both.accuracy() == proven.accuracy()
+    assert proven.protocol["attack"] == attack_name(bounds) and both.protocol["attack"] == "PGD-20"
+    assert proven.protocol["threat"] == "linf" and proven.protocol["eps"] == "2/255"
+    assert "seed" not in proven.protocol and "classifier" not in proven.protocol
+    assert certified(net, images, Threat("linf", 0), bounds).accuracy("verified") == both.accuracy()
+
+
+def test_linear_bounds_verify_more_where_intervals_prove_little(net, images):
+    threat = Threat("linf", "6/255")
+    proven = {method: certified(net, images, threat, Bounds(method)).table["verified"] for method in
+              ("interval", "CROWN-IBP", "CROWN")}
+    assert (proven["interval"] <= proven["CROWN-IBP"]).all() and (proven["CROWN-IBP"] <= proven["CROWN"]).all()
+    assert proven["interval"].sum() < proven["CROWN-IBP"].sum() < proven["CROWN"].sum()
+
+
+SMOOTHING = Smoothing(0.8, few=20, many=200, alpha=0.01)
+
+
+def test_smoothing_gives_verdicts_of_the_smoothed_classifier(net, images):
+    out = certified(net, images, Threat("l2", "0.3"), SMOOTHING, seed_parts=("seed", 1))
+    table = out.table
+    assert list(table) == ["index", "label", "clean", "verified", "radius"]
+    assert 0.05 < out.accuracy("verified") < out.accuracy() < 1
+    assert (table["verified"] == (table["clean"] & (table["radius"] >= 0.3))).all()
+    assert (table["radius"][table["clean"]] > 0).all() and (table["radius"][~table["clean"]] > 0).any()
+    assert (table["radius"] == 0).any(), "it abstains where the network hesitates"
+    for name, value in {"attack": attack_name(SMOOTHING), "sigma": 0.8, "few": 20, "many": 200, "alpha": 0.01,
+                        "threat": "l2", "eps": "3/10", "classifier": "smoothed", "seed": "seed 1"}.items():
+        assert out.protocol[name] == value
+    row = out.row()
+    assert row["clean"] == out.accuracy() and row["verified"] == out.accuracy("verified")
+    nearer = certified(net, images, Threat("l2", "0.05"), SMOOTHING, seed_parts=("seed", 1))
+    pd.testing.assert_frame_equal(nearer.table.drop(columns="verified"), table.drop(columns="verified"))
+    assert nearer.accuracy("verified") > out.accuracy("verified")
+
+
+def test_smoothed_verdicts_do_not_depend_on_the_rest_of_the_set(net, images):
+    threat = Threat("l2", "0.3")
+    whole = certified(net, images, threat, SMOOTHING).table.set_index("index")
+    part = certified(net, images.take(torch.arange(79, 20, -2)), threat, SMOOTHING, batch_size=33).table
+    assert ((whole.loc[part["index"], "radius"].to_numpy() - part["radius"].to_numpy()) != 0).sum() <= 1
+
+
+def test_smoothing_says_nothing_about_the_network_itself(net, images):
+    smoothed = certified(net, images, Threat("l2", "0.3"), SMOOTHING)
+    attacked = evaluate(net, images, Threat("l2", "0.3"), PGD(2, "0.1"))
+    for one, other in ((attacked, smoothed), (smoothed, certified(net, images, SMALL, Bounds()))):
+        with pytest.raises(SettingsError, match="smoothing .* the network itself"):
+            one.beside(other)
+
+
+def test_smoothing_that_is_killed_goes_on_with_the_same_verdicts(net, images, tmp_path, monkeypatch):
+    from lib.certify import smoothing
+
+    threat, certify, calls = Threat("l2", "0.3"), smoothing.certify, []
+    whole = certified(net, images, threat, SMOOTHING)
+
+    def killed(*args, **options):
+        calls.append(len(args[1]))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return certify(*args, **options)
+
+    monkeypatch.setattr(smoothing, "certify", killed)
+    with pytest.raises(KeyboardInterrupt):
+        certified(net, images, threat, SMOOTHING, work=tmp_path)
+    resumed = certified(net, images, threat, SMOOTHING, work=tmp_path)
+    assert sum(calls[4:]) == 80 - sum(calls[:3]), "what was found before the kill is not done again"
+    pd.testing.assert_frame_equal(resumed.table, whole.table)
+    calls[:] = [0] * 4
+    other = certified(net, images, threat, SMOOTHING, seed_parts=("other",), work=tmp_path)
+    assert sum(calls) == 80 and (other.table["radius"] != whole.table["radius"]).any(), "another call has other notes"
+    calls[:] = [0] * 4
+    changed = copy.deepcopy(net)
+    changed[0].weight.data += 0.1
+    certified(changed, images, threat, SMOOTHING, work=tmp_path)
+    assert sum(calls) == 80, "so has another network"
 
 
 # ------------------------------------------------------------------------------------------------------------- sanity

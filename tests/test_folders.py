@@ -228,6 +228,28 @@ def test_a_cache_that_cannot_lie_with_the_data_lies_with_the_results(data, tmp_p
         folders.read("imagenette", "test", SIDE, (data,), images.OWN)
 
 
+@pytest.mark.parametrize("short_of", [0, 1])
+def test_a_disk_without_room_is_named_before_anything_is_decoded(data, decoded, monkeypatch, short_of):
+    needed, asked = 40 * 3 * SHORT**2, []
+
+    def usage(path):
+        asked.append(path)
+        return shutil._ntuple_diskusage(10 * needed, 10 * needed - needed + short_of, needed - short_of)
+
+    monkeypatch.setattr(folders.shutil, "disk_usage", usage)
+    if not short_of:
+        assert len(read(data, "train")[0]) == 40
+    else:
+        with pytest.raises(DataError, match=f"its decoded train images need {needed:,} bytes") as error:
+            read(data, "train")
+        text = str(error.value)
+        assert f"{needed - 1:,} are free" in text and str(data.parent / "cache") in text and "data.size" in text
+    assert len(decoded) == (0 if short_of else 40)
+    if not short_of:
+        read(data, "train")
+    assert len(asked) == 1, "what was decoded before needs no room"
+
+
 # ----------------------------------------------------------------------------------------------------- incomplete trees
 
 
@@ -271,6 +293,63 @@ def test_a_corrupt_image_is_named_and_nothing_is_kept(data, fault):
     assert str(path) in str(error.value) and "imagenette2.tgz" in str(error.value) and "\n" not in str(error.value)
     path.write_bytes(content)
     assert len(read(data)[0]) == 30
+
+
+# ------------------------------------------------------------------------------------------------------------ ImageNet
+
+
+@pytest.fixture
+def imagenet(tmp_path, monkeypatch):
+    """REPRO_DATA with an ImageNet of three classes, whose names the code does not know."""
+    monkeypatch.setitem(DATASETS, "imagenet", dataclasses.replace(DATASETS["imagenet"], train=12, test=9, classes=3))
+    number = 0
+    for part, count in EACH.items():
+        for label in ("n00000007", "n00000003", "n00000005"):
+            for i in range(count):
+                picture(tmp_path / "given" / "imagenet" / part / label / f"{label}_{i}.JPEG", number)
+                number += 1
+    monkeypatch.setattr(images, "OWN", tmp_path / "own")
+    monkeypatch.setenv("REPRO_DATA", str(tmp_path / "given"))
+    return tmp_path / "given"
+
+
+def test_imagenet_has_the_classes_that_both_splits_have(imagenet):
+    train, test = (load(Data("imagenet", size=SIDE), split) for split in ("train", "test"))
+    assert train.images.shape == (12, 3, SHORT, SHORT) and test.images.shape == (9, 3, SIDE, SIDE)
+    assert torch.bincount(train.labels).tolist() == [4] * 3 and torch.bincount(test.labels).tolist() == [3] * 3
+    known = ImageFolder(imagenet / "imagenet" / "val", transforms.Compose(
+        [transforms.Resize(SHORT), transforms.CenterCrop(SIDE), transforms.PILToTensor()]))
+    for image, label, index in zip(test.images, test.labels, test.indices, strict=True):
+        assert torch.equal(image, known[index][0]) and label == known[index][1]
+
+
+def test_an_imagenet_that_is_not_whole_is_refused(imagenet):
+    def refused(words):
+        with pytest.raises(DataError, match=words) as error:
+            read(imagenet, name="imagenet")
+        text = str(error.value)
+        assert "\n" not in text and ".tgz" not in text and "data/README.md" in text
+
+    train, test = (imagenet / "imagenet" / part for part in ("train", "val"))
+    (train / "n00000003").rename(train / "n00000004")
+    refused(f"{test} lacks the class n00000004")
+    (train / "n00000004").rename(train / "n00000003")
+    (train / "n00000009").mkdir()
+    refused(f"{train} holds 4 folders of classes where 3 are expected")
+    (train / "n00000009").rmdir()
+    (test / "n00000005" / "n00000005_2.JPEG").unlink()
+    refused(r"holds 8 images where 9 are expected \(fewest in n00000005\)")
+    shutil.rmtree(test / "n00000005")
+    refused(f"{test} holds 2 folders of classes where 3 are expected")
+    train.rename(imagenet / "aside")
+    refused(f"{train} is missing")
+    shutil.rmtree(imagenet / "imagenet")
+    refused("ILSVRC 2012")
+
+
+def test_imagenet_is_as_large_as_it_is():
+    info = DATASETS["imagenet"]
+    assert (info.train, info.test, info.classes, info.size, info.sizes) == (1_281_167, 50_000, 1000, 224, (64, 512))
 
 
 # --------------------------------------------------------------------------------------------------------------- crops

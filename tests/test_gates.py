@@ -8,7 +8,7 @@ import pytest
 from lib import claims
 from lib.settings import Gates
 from lib.threats import APGD, PGD, Threat
-from lib.training.gates import Checks, attack_warnings
+from lib.training.gates import Checks, at_least, attack_warnings
 
 GATES = Gates(normal_clean=0.9, normal_robust=0.1, robust_clean=0.7, robust_robust=0.4)
 VERIFY = APGD(20, targets=2)
@@ -60,6 +60,19 @@ def test_robustness_needs_its_lower_bound_and_names_the_attack():
     low = float(check["detail"].split("%")[0].split()[-1]) / 100
     assert 0.35 < low < 0.4
     assert of_pool(seeds=1, robust_robust=0.42)[-1]["ok"]
+
+
+def test_at_least_is_the_lower_bound_and_of_one_seed_the_accuracy():
+    low = at_least(outcomes(.42))
+    assert .35 < low < .4 and f"{low:.1%}" in of_pool(robust_robust=.42)[-1]["detail"]
+    assert at_least(outcomes(.42, seeds=1)) == pytest.approx(.42)
+
+
+def test_checks_of_several_pools_are_told_apart():
+    checks = of_pool()
+    checks.pool(GATES, VERIFY, *(outcomes(rate) for rate in (GOOD | {"robust_clean": .6}).values()), where="VGG-16")
+    assert [check["name"] for check in checks] == NAMES + [f"VGG-16: {name}" for name in NAMES]
+    assert closed(checks) == ["VGG-16: robust networks are trained"]
 
 
 def test_an_attack_that_raised_a_doubt_closes_a_gate():

@@ -18,21 +18,21 @@ from lib import claims, plots, settings
 from lib.architectures import Pruned
 from lib.errors import SettingsError
 from lib.models import rates
-from lib.objectives import ADMM, MART, TRADES, Adversarial, Prune, Rewire
+from lib.objectives import ADMM, MART, TRADES, Adversarial, FreeAdversarial, Prune, Rewire
 from lib.plan import harp_pruning as networks
 from lib.plan import plan
-from lib.plan.harp_pruning import PAPER_UPDATES, Arm, pace
-from lib.pruning import reference, results
-from lib.pruning.study import Found, at_chance, contrasts, evidence, measure, own_preconditions, preconditions
+from lib.plan.harp_pruning import Arm, pace
+from lib.pruning.harp import reference, tables
+from lib.pruning.harp.study import Choice, Found, contrasts, evidence, measure, own_preconditions, preconditions
 from lib.runtime import seed_of
-from lib.settings.harp_pruning import BY_CHANNEL, METHODS
+from lib.settings.harp_pruning import BY_CHANNEL, METHODS, UPDATES
 from lib.store import Store
-from lib.threats import PGD
+from lib.threats import PGD, tiers
 from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
 
 S = "harp_pruning"
-cells = functools.cache(networks.cells)
+compared = functools.cache(networks.compared)
 PAPER = claims.load(S)
 IMAGES, CLASSES = 400, 10
 MILD, HARSH, HALF = Fraction(1, 10), Fraction(1, 50), Fraction(1, 2)
@@ -57,7 +57,7 @@ def planned():
 
 
 def of(s, method, keep=1, granularity="weights", loss="PGD-AT"):
-    return [c for c in cells(s) if c.arm == Arm(method, Fraction(keep), granularity, loss)]
+    return [c for c in compared(s) if c.arm == Arm(method, Fraction(keep), granularity, loss)]
 
 
 def root(recipe):
@@ -65,12 +65,12 @@ def root(recipe):
 
 
 def test_every_method_prunes_the_dense_network_of_its_repetition(planned):
-    base = {(c.arm.loss, c.seed): c.recipe for c in cells(planned) if c.arm.method == "pre-trained"}
+    base = {(c.arm.loss, c.seed): c.recipe for c in compared(planned) if c.arm.method == "pre-trained"}
     assert len({r.key for r in base.values()}) == 3 * 4
-    for c in cells(planned):
+    for c in compared(planned):
         if c.arm.method not in ("N", "pre-trained", "BCS-P"):
             assert root(c.recipe) == base[c.arm.loss, c.seed], c.arm
-    scratch, = {c.recipe.parents for c in cells(planned) if c.arm.method == "BCS-P"}
+    scratch, = {c.recipe.parents for c in compared(planned) if c.arm.method == "BCS-P"}
     assert scratch == ()
     pool = [t.recipe.key for t in plan(planned, ("stitching", "representation_similarity"))]
     assert base["PGD-AT", 0].key in pool, "the common pool's networks are not trained twice"
@@ -78,7 +78,7 @@ def test_every_method_prunes_the_dense_network_of_its_repetition(planned):
 
 def test_the_dense_network_and_all_methods_are_fine_tuned_alike(planned):
     names = ("objective", "epochs", "optimiser", "schedule", "choice", "batch_size", "augment", "data", "trainable")
-    tuned = {tuple(getattr(c.recipe, name) for name in names) for c in cells(planned)
+    tuned = {tuple(getattr(c.recipe, name) for name in names) for c in compared(planned)
              if c.arm.method not in ("N", "pre-trained", "BCS-P") and c.arm.loss == "PGD-AT"}
     (one,) = tuned
     assert one[names.index("choice")].attack == planned.networks.robust.attack, "the epoch is chosen under an attack"
@@ -86,7 +86,7 @@ def test_the_dense_network_and_all_methods_are_fine_tuned_alike(planned):
 
 
 def test_searches_differ_in_what_is_learned_and_in_nothing_else(planned):
-    found = {c.arm.method: c.search for c in cells(planned)
+    found = {c.arm.method: c.search for c in compared(planned)
              if c.search and (c.arm.keep, c.arm.granularity, c.arm.loss, c.seed) == (HARSH, "weights", "PGD-AT", 0)}
     searched = {name for name, rule in METHODS.items() if "learned" in rule.values()}
     assert set(found) == searched
@@ -105,8 +105,10 @@ def test_a_short_search_goes_as_far_as_the_papers(planned):
     search = of(planned, "HARP", HARSH)[0].search
     updates = search.epochs * (search.data.n_train // search.batch_size)
     s = planned.harp_pruning
-    assert search.objective.gamma * updates == pytest.approx(s.gamma * PAPER_UPDATES)
-    assert search.optimiser.weight_decay * updates == pytest.approx(s.prune.optimiser.weight_decay * PAPER_UPDATES)
+    assert search.objective.gamma * updates == pytest.approx(s.gamma * UPDATES)
+    assert search.optimiser.weight_decay * updates == pytest.approx(s.prune.optimiser.weight_decay * UPDATES)
+    twice = of(sized(updates=2 * UPDATES), "HARP", HARSH)[0].search
+    assert twice.objective.gamma == pytest.approx(2 * search.objective.gamma)
     constant = of(planned, "HARP, constant gamma", HARSH)[0].search
     assert constant.objective.gamma == pytest.approx(search.objective.gamma * s.constant_gamma / s.gamma)
     sizes = [432, 2304, 9216, 36864, 147456, 147456, 640]
@@ -135,14 +137,24 @@ def test_rival_chains(planned):
 
 def test_other_losses_and_channels(planned):
     for loss, kind in (("TRADES", TRADES), ("MART", MART)):
-        arms = {c.arm.method for c in cells(planned) if c.arm.loss == loss}
+        arms = {c.arm.method for c in compared(planned) if c.arm.loss == loss}
         assert arms == {"pre-trained", "dense", "HARP", "HYDRA"}
         cell = of(planned, "HARP", HARSH, loss=loss)[0]
         every = [cell.recipe.objective, cell.search.objective.objective, root(cell.recipe).objective]
         assert {type(one) for one in every} == {kind}, "the same loss in all three stages"
-    by_channel = {c.arm.method for c in cells(planned) if c.arm.granularity == "channels"}
+    by_channel = {c.arm.method for c in compared(planned) if c.arm.granularity == "channels"}
     assert by_channel == set(BY_CHANNEL)
     assert of(planned, "HARP", HALF, "channels")[0].recipe.arch.granularity == "channels"
+
+
+def test_free_adversarial_training_counts_its_replays(planned):
+    s = sized(losses=["Free-AT"])
+    base, search = of(s, "pre-trained", loss="Free-AT")[0].recipe, of(s, "HARP", HARSH, loss="Free-AT")[0].search
+    assert base.objective == FreeAdversarial(s.networks.threat, replays=4) == search.objective.objective
+    assert pace(s, base) == pytest.approx(pace(planned, of(planned, "pre-trained")[0].recipe) / 4)
+    s = settings.load("imagenet")
+    base = of(s, "pre-trained", loss="Free-AT")[0].recipe
+    assert pace(s, base) == pytest.approx(1, abs=.01), "the profile's search is as long as the paper's"
 
 
 def test_own_networks_in_place_of_the_pools():
@@ -157,20 +169,50 @@ def test_own_networks_in_place_of_the_pools():
 
 def test_every_network_is_measured_under_the_strong_attack(planned):
     s = planned.harp_pruning
-    for c in cells(planned):
+    for c in compared(planned):
         attacks = [attack for _, attack in c.measures]
         assert (s.verify in attacks) == (c.arm.method != "N")
     first = of(planned, "pre-trained")[0]
     assert [a.restarts for _, a in first.measures if isinstance(a, PGD)] == [s.search.restarts, s.search.restarts + 1]
     more = sized(attacks=[{"type": "PGD", "steps": 10, "step_size": .03}])
-    assert all(PGD(10, Fraction("0.03")) in [a for _, a in c.measures] for c in cells(more) if c.arm.method != "N")
+    assert all(PGD(10, Fraction("0.03")) in [a for _, a in c.measures] for c in compared(more) if c.arm.method != "N")
+    named = sized(tier="harp", verify="AutoAttack", search={"steps": 10, "step_size": .0375})
+    every = {tuple(a for _, a in c.measures)[:5] for c in compared(named) if c.arm.method != "N"}
+    fast, ten, cw, apgd, auto = tiers("harp", named.networks.threat)
+    assert every == {(auto, fast, ten, cw, apgd)}, "of attacks that are asked for twice one"
 
 
 def test_groups_hold_one_network_with_its_search(planned):
-    names = {c.group for c in cells(planned)}
+    names = {c.group for c in compared(planned)}
     assert "HYDRA-HARP-rates-0.02-weights-PGD-AT-3" in names and "dense-TRADES-0" in names
-    assert len(names) == len(cells(planned)) - 4 * 3 - 1  # pre-trained and dense share one, N is with the first
+    assert len(names) == len(compared(planned)) - 4 * 3 - 1  # pre-trained and dense share one, N is with the first
     assert not [name for name in names if not name.replace("-", "").replace(".", "").isalnum()]
+
+
+def test_kept_epochs_are_measured_beside_the_comparison(planned):
+    looks = networks.checkpoints(planned)
+    assert networks.cells(planned) == compared(planned) + looks
+    tuned = {(c.arm, c.seed): c for c in compared(planned) if c.recipe.keep}
+    assert {arm for arm, _ in tuned} == {Arm("dense"), Arm("HARP", HARSH), Arm("HYDRA", HARSH)} and len(tuned) == 3 * 4
+    tasks = {t.recipe.key: t for t in plan(planned, (S,))}
+    for c in looks:
+        run = tuned[c.arm, c.seed]
+        assert c.recipe.parents == (run.recipe,) and c.recipe.checkpoint == c.epoch and c.recipe.arch == run.recipe.arch
+        assert c.measures == ((planned.networks.threat, planned.harp_pruning.search),)
+        assert c.group == run.group and tasks[c.recipe.key].group == tasks[run.recipe.key].group
+    assert {(c.arm, c.seed) for c in looks} == set(tuned)
+    assert {c.epoch for c in looks} == set(range(1, planned.harp_pruning.finetune.epochs + 1))
+
+
+@pytest.mark.parametrize("epochs, kept", [(1, (1,)), (3, (1, 2, 3)), (10, tuple(range(1, 11))),
+                                          (25, (3, 5, 8, 10, 13, 15, 18, 20, 23, 25)),
+                                          (100, tuple(range(10, 101, 10)))])
+def test_at_most_ten_epochs_are_kept_and_the_last_is_among_them(epochs, kept):
+    s = sized(**{"finetune.epochs": epochs})
+    assert networks.kept_epochs(s, Arm("HARP", HARSH)) == kept == of(s, "dense")[0].recipe.keep
+    for arm in (Arm("HARP", MILD), Arm("LWM", HARSH), Arm("HARP", HALF, "channels"), Arm("HARP", HARSH, loss="MART"),
+                Arm("pre-trained")):
+        assert networks.kept_epochs(s, arm) == ()
 
 
 @pytest.mark.parametrize("change, words", [
@@ -178,6 +220,8 @@ def test_groups_hold_one_network_with_its_search(planned):
     ({"methods": []}, "at least one"),
     ({"methods": ["HARP", "HARP"]}, "different names"),
     ({"losses": ["TRADE"]}, "did you mean 'TRADES'"),
+    ({"tier": "harpp"}, "unknown harp_pruning.tier 'harpp'; did you mean 'harp'"),
+    ({"updates": 0}, "harp_pruning.updates = 0"),
     ({"keeps": [.02, .1]}, "falling shares"),
     ({"keeps": [1]}, "falling shares"),
     ({"keeps": []}, "one share or more"),
@@ -226,7 +270,7 @@ def layers_of(arm, seed):
 def found(s=None, accuracy=(), layers=layers_of):
     """A study in a world that differs from ACCURACY by `accuracy`: {arm: (clean, robust)}."""
     s, changed = s or sized(), dict(accuracy)
-    f = Found(s, cells(s))
+    f = Found(s, compared(s))
     drawn = functools.cache(outcomes)
     for c in f.cells:
         arm = c.arm
@@ -290,7 +334,8 @@ WANTED = {  # up to the shifts of single networks, 1 % at most
 
 def test_every_part_of_every_claim_has_its_evidence_and_its_number(made):
     got = evidence(made)
-    assert {(c, p) for c in got for p in got[c]} == {(c.id, p.id) for c in PAPER for p in c.parts} == set(WANTED)
+    parts = {(c.id, p.id) for c in PAPER for p in c.parts if c.id != "C9"}
+    assert {(c, p) for c in got for p in got[c]} == parts == set(WANTED)
     for (claim, part), wanted in WANTED.items():
         values = got[claim][part]
         assert {name: array.mean() for name, array in values.items()} == pytest.approx(wanted, abs=.021)
@@ -311,6 +356,23 @@ def test_in_a_world_as_the_paper_says_its_claims_are_supported(verdicts):
     got = {claim: one.verdict for claim, one in verdicts.items()}
     assert got.pop("C9") == "not tested" and got.pop("C8") in ("contradicted", "undecided")
     assert got == dict.fromkeys(got, "supported")
+
+
+def test_on_imagenet_the_first_claims_are_judged_as_its_own():
+    s = settings.load("imagenet", {f"{S}.keeps": [.1, .02], f"{S}.seeds": 4})
+    f = found(s)
+    assert set(f.dense_weights) == {0, 1, 2, 3} and f.chance(f.arms[0]) == .001
+    got = {c.id: claims.judge(c, evidence(f).get(c.id, {}), "imagenet", list(own_preconditions(f).get(c.id, [])))
+           for c in PAPER}
+    assert {claim for claim, one in got.items() if one.verdict != "not tested"} == {"C9"}
+    assert got["C9"].verdict == "supported"
+    ready, wanted = evidence(f)["C9"], {"retains_clean": {"HARP at 0.02 minus dense": -.01},
+                                        "retains_robust": {"HARP at 0.02 minus dense": -.02},
+                                        "beats_clean": {"HARP minus HYDRA": .07, "HARP minus LWM": .12},
+                                        "beats_robust": {"HARP minus HYDRA": .13, "HARP minus LWM": .18}}
+    assert {p.id for p in PAPER["C9"].parts} == set(ready) == set(wanted)
+    for part, numbers in wanted.items():
+        assert {name: array.mean() for name, array in ready[part].items()} == pytest.approx(numbers, abs=.021)
 
 
 H = Arm("HARP", HARSH)
@@ -350,7 +412,7 @@ def test_few_repetitions_decide_nothing():
 def test_an_arm_at_chance_is_left_out_and_named():
     arm = Arm("random", HARSH)
     f = found(accuracy={arm: (.12, .02)})
-    assert at_chance(f) == {arm: pytest.approx(.12, abs=.01)}
+    assert f.at_chance(f.section.above_chance) == {arm: pytest.approx(.12, abs=.01)}
     instances = evidence(f)["C2a"]["robust"]
     assert "HARP minus random" not in instances and "HARP minus LWM" in instances
     check, = own_preconditions(f)["C2a"]
@@ -369,8 +431,8 @@ def test_a_claim_whose_only_comparison_is_with_chance_is_not_tested():
 
 
 def test_an_arm_just_above_the_bar_is_compared():
-    assert at_chance(found(accuracy={Arm("random", HARSH): (.18, .02)})) == {}
-    assert at_chance(found(sized(above_chance=.1), accuracy={Arm("random", HARSH): (.18, .02)}))
+    f = found(accuracy={Arm("random", HARSH): (.18, .02)})
+    assert f.at_chance(.05) == {} and f.at_chance(.1)
 
 
 # ------------------------------------------------------------------------------------ preconditions
@@ -409,11 +471,11 @@ def test_a_doubtful_attack_and_a_network_above_its_target_stop_the_judge(made):
 # --------------------------------------------------------------------------------------- profiles
 
 
-@pytest.mark.parametrize("profile", ["smoke", "laptop", "gpu", "paper"])
+@pytest.mark.parametrize("profile", ["smoke", "laptop", "gpu", "paper", "imagenet"])
 def test_what_a_profile_is_said_to_test_it_has_the_networks_for(profile):
     s = settings.load(profile)
-    ready = contrasts(Found(s, cells(s)))
-    methods = {c.arm.method for c in cells(s)}
+    ready = contrasts(Found(s, compared(s)))
+    methods = {c.arm.method for c in compared(s)}
     for claim in PAPER:
         if profile in claim.scope and claim.id != "C10":
             assert all(ready[claim.id][part.id] for part in claim.parts), f"{claim.id} at {profile}"
@@ -431,7 +493,7 @@ def closed():
 
 
 def test_tables_hold_the_known_numbers(made):
-    table = results.accuracies(made)
+    table = tables.accuracies(made)
     mean = table.groupby(["training", "granularity", "keep", "method", "measure"]).accuracy.mean()
     assert mean["PGD-AT", "weights", .02, "HARP", "clean"] == pytest.approx(.92, abs=.011)
     assert mean["PGD-AT", "weights", .02, "HYDRA", "verify"] == pytest.approx(.45, abs=.011)
@@ -439,7 +501,7 @@ def test_tables_hold_the_known_numbers(made):
     assert set(table[table.method == "N"].measure) == {"clean", "search"}
     kept = table[(table.method == "HYDRA") & (table.keep == .02)].kept
     assert kept.to_numpy() == pytest.approx((2 + 20 + 160 + 160 + 4) / 17300)
-    shown = results.summary(made)
+    shown = tables.summary(made)
     row = shown[(shown.method == "HYDRA") & (shown.keep == .02) & (shown.training == "PGD-AT")].iloc[0]
     assert row["clean"] == mean["PGD-AT", "weights", .02, "HYDRA", "clean"]
     assert not [name for name in shown if "balanced" in name], "digits' classes are of one size here"
@@ -451,14 +513,14 @@ def test_balanced_accuracy_is_shown_where_classes_are_not_of_one_size():
         for one in every.values():
             one.table["label"] = np.where(np.arange(IMAGES) < 300, 0, 1)
             one.table["clean"], one.table["robust"] = np.arange(IMAGES) < 300, np.arange(IMAGES) < 150
-    row = results.summary(f).iloc[-1]
+    row = tables.summary(f).iloc[-1]
     assert row["clean"] == .75 and row["clean, balanced"] == .5
     robust = next(name for name in row.index if name.startswith("APGD") and name.endswith("balanced"))
     assert row[robust] == .25
 
 
 def test_counts_name_the_layer_that_keeps_the_fewest(made):
-    got = results.counts(made).set_index(["training", "granularity", "keep", "method"])
+    got = tables.counts(made).set_index(["training", "granularity", "keep", "method"])
     row = got.loc["PGD-AT", "weights", .02, "HYDRA"]
     assert (row.kept, row.of, row["emptiest layer"], row["its weights"]) == (346, 17300, "l0", 2)
     row = got.loc["PGD-AT", "weights", .02, "HARP"]
@@ -466,15 +528,15 @@ def test_counts_name_the_layer_that_keeps_the_fewest(made):
 
 
 def test_rules_without_images_stand_beside_the_learned_rates(made):
-    got = results.rules(made)
+    got = tables.rules(made)
     assert set(got.method) == {"data-free", "LAMP"} and set(got.keep) == {.1, .02} and set(got.seed) == {0, 1, 2, 3}
     for (_, keep, _), rows in got.groupby(["method", "keep", "seed"]):
         assert (rows.share * np.array(WIDE)).sum() / sum(WIDE) == pytest.approx(keep, rel=.01)
-    assert len(results.rates(made)) == 5 * len(made.layers)
+    assert len(tables.rates(made)) == 5 * len(made.layers)
 
 
 def test_the_course_of_searches_for_rates_only(made):
-    got = results.searches(made)
+    got = tables.searches(made)
     learned = {name for name, rule in METHODS.items() if rule["rates"] == "learned"}
     assert set(got.method) == learned and got.epoch.min() == 1
     assert (got.share == .1).all() and (got.gamma == .3).all()
@@ -485,7 +547,7 @@ def lines(axis):
 
 
 def test_compression_shows_methods_seeds_the_dense_line_and_published_numbers(made, closed):
-    table = results.accuracies(made)
+    table = tables.accuracies(made)
     weights = table[(table.granularity == "weights") & (table.training == "PGD-AT")]
     figure = plots.compression(weights, reference.published(), "robust accuracy, APGD")
     clean, robust = figure.axes
@@ -503,16 +565,16 @@ def test_compression_shows_methods_seeds_the_dense_line_and_published_numbers(ma
 
 
 def test_rates_and_searches_are_drawn(made, closed):
-    shown = results.rates(made)
+    shown = tables.rates(made)
     shown = shown[(shown.granularity == "weights") & (shown.training == "PGD-AT")]
-    figure = plots.keep_rates(shown, results.rules(made))
+    figure = plots.keep_rates(shown, tables.rules(made))
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["target 10 %", "target 2 %"]
     assert {axis.get_yscale() for axis in figure.axes} == {"log"}
     harp, = [line for line in figure.axes[1].lines if line.get_color() == plots.KINDS["HARP"]
              and line.get_linestyle() == "-"]
     assert harp.get_ydata() == pytest.approx(ENDS["HARP"], rel=.005)
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == [f"l{k}" for k in range(5)]
-    course = results.searches(made)
+    course = tables.searches(made)
     figure = plots.pruning_search(course[(course.granularity == "weights") & (course.training == "PGD-AT")])
     assert len(figure.axes) == 6 and figure.axes[2].get_ylabel() == "γ"
 
@@ -534,16 +596,40 @@ def test_published_numbers_are_those_that_the_claims_cite():
     assert shares.between(.2, .9).all()
 
 
+def chosen(arm, seed, *rows):
+    return [Choice(arm, seed, epoch, *row) for epoch, row in enumerate(rows, 1)]
+
+
+def test_choosing_on_test_images_adds_what_the_table_says():
+    f = Found(sized(), [])
+    f.choices = [*chosen(H, 0, (.5, .40, .8), (.6, .41, .7), (.6, .47, .6)),  # a tie on held-out images: the first
+                 *chosen(H, 1, (.5, .44, .8), (.4, .50, .7), (.3, .50, .6)),
+                 *chosen(H, 2, (.3, .40, .8), (.4, .41, .7), (.5, .42, .6)),
+                 *chosen(Arm("dense"), 0, (.5, .6, .9), (.4, .5, .9)), *chosen(Arm("dense"), 1, (.5, .6, .9))]
+    table = tables.choices(f)
+    assert table[table["on holdout"]].epoch.tolist() == [2, 1, 3, 1, 1]
+    assert table[table["on test"]].epoch.tolist() == [3, 2, 3, 1, 1]
+    harp, dense = tables.choice_summary(f).to_dict("records")
+    assert (harp["method"], harp["keep"], harp["epochs"]) == ("HARP", .02, "2, 1, 3")
+    gains = [.06, .06, .0]
+    assert harp["on holdout"] == pytest.approx((.41 + .44 + .42) / 3) and harp["added"] == pytest.approx(.04)
+    assert harp["on test"] - harp["on holdout"] == pytest.approx(harp["added"])
+    half = 4.302653 * np.std(gains, ddof=1) / 3 ** .5  # t of 2 degrees of freedom at 97.5 %
+    assert [harp["low"], harp["high"]] == pytest.approx([.04 - half, .04 + half], rel=1e-5)
+    assert dense["added"] == 0 and np.isnan(dense["low"]), "no spread over repetitions gives no interval"
+
+
 # ------------------------------------------------------------------------------------- a real small one
 
 
 def test_measure_trains_prunes_counts_and_replays(tmp_path):
     torch.set_num_threads(1)
     s = settings.load("test", {f"{S}.methods": ["HARP", "LWM"], f"{S}.keeps": [.2], f"{S}.losses": ["PGD-AT"],
-                               f"{S}.channels": []})
+                               f"{S}.channels": [], f"{S}.finetune.epochs": 3})
+    planned = networks.cells(s)
     allowed = {t.recipe.key for t in plan(s, (S,))}
     zoo = Zoo(Store(tmp_path), allowed=allowed)
-    f = measure(zoo, cells(s), s)
+    f = measure(zoo, planned, s)
     by_method = {c.arm.method: c for c in f.cells}
     assert set(by_method) == {"N", "pre-trained", "dense", "HARP", "LWM"}
     assert set(f.outcomes[by_method["N"]]) == {"search"} and set(f.outcomes[by_method["LWM"]]) == {"verify"}
@@ -553,4 +639,13 @@ def test_measure_trains_prunes_counts_and_replays(tmp_path):
     assert 0 <= left - .2 * every <= 5, "the floor rule: at most one weight a layer above"
     assert f.weights(by_method["HARP"])[0] <= 1.01 * .2 * every + 5
     again = Zoo(Store(tmp_path), allowed=allowed)
-    assert results.accuracies(measure(again, cells(s), s)).equals(results.accuracies(f)) and not again.trained_here
+    assert tables.accuracies(measure(again, planned, s)).equals(tables.accuracies(f)) and not again.trained_here
+    kept = tables.choices(f)
+    assert kept.groupby("method", sort=False).epoch.apply(list).to_dict() == {"dense": [1, 2, 3], "HARP": [1, 2, 3]}
+    for method, rows in kept.groupby("method"):
+        tuned = by_method[method]
+        best, = rows[rows["on holdout"]].epoch
+        whole = zoo.outcomes(tuned.recipe, s.networks.threat, s.harp_pruning.search)
+        row, = rows[rows.epoch == best].itertuples()
+        assert row.robust == whole.accuracy("robust"), "the kept weights of the chosen epoch are the network's"
+        assert zoo.obtain(tuned.recipe).log[best - 1]["chosen"] and row.holdout == rows.holdout.max()

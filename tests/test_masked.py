@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from lib.certify.intervals import worst_margins
 from lib.errors import SettingsError
 from lib.models import Twin, build, folded, forward_flops, network
 from lib.models.links import layers, links, positions
-from lib.models.masked import Cost, dense, largest, masked_layers, opened, prune
+from lib.models.masked import Cost, dense, fixed, largest, masked_layers, opened, prune
 from lib.objectives import CrossEntropy, Prune
 from lib.recipe import Data, Recipe
 from lib.runtime import generator, initialise_with
@@ -70,6 +71,7 @@ KINDS = {
     "searched": lambda: harp(RES),
     "channels": lambda: pruned(RES, granularity="channels"),
     "channels searched": lambda: harp(RES, granularity="channels", start_keep="0.5"),
+    "filters": lambda: pruned(RES, granularity="channels", scores="filters"),
     "vgg": lambda: pruned(VGG16(16)),
     "no BN": lambda: pruned(CNNSmall()),
     "tokens": lambda: pruned(ViT(32, 2, heads=4, mlp=16, patch=4)),
@@ -113,8 +115,6 @@ def test_names_stages_and_joints_are_those_of_the_dense_network():
 
 @pytest.mark.parametrize("keep", ["0.01", "0.1", "0.29", "0.5", "0.999"])
 def test_exactly_the_floor_is_removed_from_every_layer(keep):
-    from fractions import Fraction
-
     for layer in masked_layers(pruned(keep=keep)).values():
         n = layer.mask.numel()
         assert int((~layer.mask).sum()) == math.floor((1 - Fraction(keep)) * n)
@@ -188,6 +188,44 @@ def test_channel_scores_are_true_l1_norms_and_their_gradients_sums():
     assert torch.allclose(conv.scores.grad, by_weight.sum((0, 2, 3)), rtol=1e-4, atol=1e-6)
     by_weight = weights[linear].grad * linear.dense_weight
     assert torch.allclose(linear.scores.grad, by_weight.view(100, 32, 64).sum((0, 2)), rtol=1e-4, atol=1e-6)
+
+
+def test_filters_rank_the_channels_that_they_make():
+    """By hand: the L1 norm of all weights of an output channel; a flattened map has 64 features of each channel."""
+    parent, net = plain(CNNSmall()), pruned(CNNSmall(), "0.25", granularity="channels", scores="filters")
+    made_by = {"conv2.0": "conv1.0", "linear1.1": "conv2.0", "head": "linear1.1"}
+    assert list(masked_layers(net)) == list(made_by), "what reads images is exempt"
+    for name, front in made_by.items():
+        filters = parent.get_submodule(front).weight.detach().abs().flatten(1).sum(1)
+        best = filters.argsort(descending=True)[: len(filters) // 4].sort().values
+        found = net.get_submodule(name).kept_mask()
+        assert found.nonzero().flatten().tolist() == best.tolist()
+    columns = net.linear1[1].weight.detach().abs().sum(0).view(32, 64)
+    assert (columns[net.linear1[1].kept_mask()] > 0).all() and int((columns == 0).all(1).sum()) == 24
+    slices = pruned(CNNSmall(), "0.25", granularity="channels")
+    assert any(not torch.equal(layer.kept_mask(), slices.get_submodule(name).kept_mask())
+               for name, layer in masked_layers(net).items()), "the layer's own input slices say another thing"
+
+
+@pytest.mark.parametrize("arch, options", [
+    (ResNet(16, (2, 1)), {}), (PreActResNet(16, (2, 1)), {}), (ImageNetResNet(50, 4), {}),
+    (ResNet(16, (2, 1)), {"rates": "learned", "start_keep": "0.5"}),
+], ids=["ResNet", "PreActResNet", "bottlenecks", "learned rates"])
+def test_layers_that_read_the_same_tensor_lose_the_same_channels(arch, options):
+    parent, net = plain(arch), pruned(arch, "0.25", granularity="channels", scores="filters", **options)
+    link, sums = links(net), 0
+    for name, layer in masked_layers(net).items():
+        readers = [n for n in masked_layers(net) if link[n].source == link[name].source]
+        for other in readers:
+            assert torch.equal(layer.kept_mask(), net.get_submodule(other).kept_mask()), (name, other)
+        if link[name].producer is None:
+            weights = [parent.get_submodule(n).weight.detach() for n in readers]
+            expected = sum((w.abs().sum((0, 2, 3)) if w.dim() == 4 else w.abs().sum(0)) for w in weights)
+            sums += len(readers) > 1
+        else:
+            expected = parent.get_submodule(link[name].producer).weight.detach().abs().flatten(1).sum(1)
+        assert torch.equal(layer.kept_mask(), largest(expected, int(layer.kept_mask().sum())))
+    assert sums, "a sum that several layers read"
 
 
 def test_random_scores_are_the_recipes():
@@ -315,14 +353,95 @@ def test_static_rules_need_no_search_and_learned_ones_an_epoch():
         build(replace(SEARCH, epochs=0), [plain(SMALL)])
 
 
-def test_pruning_once_more_removes_what_was_removed_before_too():
-    """Iterative pruning: from 0.5 to 0.2 of the weights, the second time by the weights as they are then."""
-    first = Recipe(Data("cifar10"), Pruned(SMALL, "0.5"), parents=(DENSE,), epochs=0)
-    once = build(first, [plain(SMALL)])
-    twice = build(replace(first, arch=Pruned(SMALL, "0.2"), parents=(first,)), [once])
+AGAIN = {
+    "magnitude": {},
+    "random": {"scores": "random"},
+    "gradient": {"scores": "gradient"},
+    "learned": {"scores": "learned"},
+    "HARP": {"scores": "learned", "rates": "learned"},
+    "random, learned rates": {"scores": "random", "rates": "learned"},
+    "LAMP": {"rates": "lamp"},
+    "ERK": {"rates": "erk"},
+    "global": {"rates": "global"},
+    "channels": {"granularity": "channels"},
+    "random channels": {"granularity": "channels", "scores": "random"},
+    "filters": {"granularity": "channels", "scores": "filters"},
+}
+
+
+@pytest.mark.parametrize("rule", AGAIN)
+def test_pruning_once_more_removes_what_was_removed_before_too(rule):
+    """Iterative pruning: 1/2, 1/4, 1/10 of the dense network. Survivors alone are kept, as many as from a dense one,
+    and fine-tuning revives nothing that either pruning removed.
+    """
+    options = AGAIN[rule]
+    rates = options.get("rates", "uniform")
+    net = pruned(SMALL, "0.5", **{k: v for k, v in options.items() if k != "rates" or v != "learned"})
+    for keep in ("0.25", "0.1"):
+        before = fixed(net)
+        with torch.no_grad():  # as training leaves survivors: other weights, in another order
+            for layer in masked_layers(before).values():
+                layer.dense_weight.copy_(torch.randn(layer.dense_weight.shape, generator=generator(rule, keep)))
+        with initialise_with("again", keep):
+            net = prune(before, Pruned(SMALL, keep, **options), SHAPE)
+        counts = [int(layer.kept_mask().sum()) for layer in masked_layers(net).values()]
+        sizes = [layer.kept_mask().numel() for layer in masked_layers(net).values()]
+        if rates == "uniform":
+            assert counts == [n - math.floor((1 - Fraction(keep)) * n) for n in sizes]
+        elif rates != "learned":
+            assert sum(counts) == math.floor(Fraction(keep) * sum(sizes) + Fraction(1, 2))
+        tuned = fixed(net).train()
+        optimiser = torch.optim.SGD(tuned.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+        for step in range(2):
+            optimiser.zero_grad()
+            F.cross_entropy(tuned(images(8, step)), torch.arange(8)).backward()
+            optimiser.step()
+        for name, layer in masked_layers(tuned).items():
+            left, earlier = layer.weight != 0, before.get_submodule(name)
+            assert (layer.kept_mask() <= earlier.kept_mask()).all() and layer.kept_mask().any()
+            assert not (left & (earlier.weight == 0)).any(), "nothing is revived"
+            assert not (left & (net.get_submodule(name).weight == 0)).any()
+
+
+def test_magnitudes_of_survivors_decide_what_goes_next():
+    once = pruned(SMALL, "0.5")
+    with torch.no_grad():
+        for layer in masked_layers(once).values():
+            layer.dense_weight.copy_(layer.dense_weight.sign() / (1e-3 + layer.dense_weight.abs()))  # the order turned
+            layer.dense_weight.mul_(layer.mask)
+    twice = prune(once, Pruned(SMALL, "0.2"), SHAPE)
     for name, layer in masked_layers(twice).items():
-        assert layer.mask.sum() < once.get_submodule(name).mask.sum()
+        before = once.get_submodule(name)
+        assert before.weight.abs()[layer.mask].min() > before.weight.abs()[before.mask & ~layer.mask].max()
+
+
+def test_survivors_that_are_zero_come_before_what_is_lost():
+    """A weight that training has brought to 0 is still one of the kept: nothing lost takes its place."""
+    once = pruned(SMALL, "0.5")
+    with torch.no_grad():
+        for layer in masked_layers(once).values():
+            layer.dense_weight[layer.mask & (torch.rand(layer.mask.shape, generator=generator("zero")) < 0.9)] = 0
+    twice = prune(once, Pruned(SMALL, "0.4"), SHAPE)
+    for name, layer in masked_layers(twice).items():
+        n = layer.mask.numel()
+        assert int(layer.mask.sum()) == n - math.floor(Fraction(3, 5) * n)
         assert not (layer.mask & ~once.get_submodule(name).mask).any()
+
+
+def test_an_earlier_pruning_bounds_the_next():
+    once = pruned(SMALL, "0.2")
+    for arch, words in ((Pruned(SMALL, "0.3"), ["arch.keep = 3/10", "lower", "conv1.0", "130 weights", "87 left"]),
+                        (Pruned(SMALL, "0.19", rates="erk"), ["arch.keep = 19/100", "conv1.0"]),
+                        (Pruned(SMALL, "0.1", "channels"), ["arch.granularity = channels", "single weights"])):
+        with pytest.raises(SettingsError) as error:
+            prune(once, arch, SHAPE)
+        text = str(error.value)
+        assert "\n" not in text and all(word in text for word in words), text
+    assert all(torch.equal(layer.mask, once.get_submodule(name).mask)
+               for name, layer in masked_layers(prune(once, Pruned(SMALL, "0.2"), SHAPE)).items())
+    weights = prune(pruned(SMALL, "0.5", granularity="channels"), Pruned(SMALL, "0.1"), SHAPE)
+    channels = pruned(SMALL, "0.5", granularity="channels").conv2[1]
+    assert not (weights.conv2[1].mask & ~channels.spread(channels.kept_mask())).any()
 
 
 def test_parents_must_be_of_the_same_architecture():
@@ -349,6 +468,7 @@ def test_pruned_networks_are_stitched_and_probed(kind):
     (lambda: Pruned(SMALL, "0.1", "filters"), ["granularity", "channels"]),
     (lambda: Pruned(SMALL, "0.1", "channels", rates="lamp"), ["arch.rates = lamp", "uniform, parent, learned"]),
     (lambda: Pruned(SMALL, "0.1", rates="global", scores="random"), ["arch.rates = global", "random"]),
+    (lambda: Pruned(SMALL, "0.1", scores="filters"), ["arch.scores = filters", "whole channels"]),
     (lambda: Pruned(SMALL, "0.1", start_keep="0.5"), ["arch.start", "learned"]),
     (lambda: Pruned(SMALL, "0.5", rates="learned", start_keep="0.04"), ["arch.start_keep = 1/25", "1/20"]),
     (lambda: Pruned(ViT(), "0.5", "channels"), ["granularity = channels", "ViT"]),

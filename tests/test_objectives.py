@@ -10,20 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.architectures import CNN, MLP
+from lib.architectures import CNN, MLP, CNNSmall, Pruned
+from lib.certify import linear
 from lib.certify.intervals import verified
 from lib.data import load
 from lib.errors import SettingsError
 from lib.models import build
+from lib.models.masked import prune
 from lib.objectives import (
     IBP,
     MART,
     TRADES,
     Adversarial,
     CrossEntropy,
+    CrownIBP,
     FreeAdversarial,
     GradientNorm,
     Loss,
+    MixTrain,
     Noise,
     Smoothness,
     Stability,
@@ -32,7 +36,7 @@ from lib.objectives import (
 from lib.recipe import Data, Optimiser, Recipe, Schedule
 from lib.runtime import autocast, generator
 from lib.threats import PGD, Threat
-from lib.training import price
+from lib.training import loop, price
 from lib.training.evaluation import evaluate
 from lib.training.loop import fit
 from lib.training.objectives import Batch, Moment, adversarial, of
@@ -50,7 +54,10 @@ ROBUST = {
     "gradient norm": GradientNorm(2.0),
     "smoothness": Smoothness(1.0, 0.3),
     "ibp": IBP(THREAT.eps, kappa=0.3, end=0.7),
+    "crown-ibp": CrownIBP(THREAT.eps, kappa=0.3, end=0.7),
+    "mixtrain": MixTrain(THREAT.eps, images=12, weight=1.0, end=0.5, every=1),
 }
+CERTIFIED = ("ibp", "crown-ibp", "mixtrain")
 EVERY = {"clean": CrossEntropy(), **ROBUST}
 BASE = Recipe(Data("digits", test=300), MLP((64,)), epochs=10, batch_size=64,
               optimiser=Optimiser("adam", lr=0.01, weight_decay=0), schedule=Schedule("onecycle"))
@@ -106,7 +113,7 @@ def test_learns_digits(trained, name):
     net, rows, outcomes = trained(name)
     assert outcomes.accuracy("clean") > 0.75
     assert rows[-1]["accuracy"] > rows[0]["accuracy"] + 0.1
-    if name != "ibp":  # whose loss becomes harder
+    if name not in CERTIFIED:  # whose loss becomes harder
         assert rows[-1]["loss"] < rows[0]["loss"]
 
 
@@ -116,14 +123,17 @@ def test_makes_more_robust_than_training_on_clean_images(trained, name):
     assert robust > normal + 0.2
 
 
-def test_what_ibp_certifies_no_attack_breaks(trained):
-    net, _, outcomes = trained("ibp")
+@pytest.mark.parametrize("name", CERTIFIED)
+def test_what_certified_training_certifies_no_attack_breaks(trained, name):
+    net, _, outcomes = trained(name)
     images = load(BASE.data, "test")
-    proved = verified(net, images.pixels(), images.labels, THREAT.eps)
+    held = torch.from_numpy(outcomes.table["robust"].to_numpy(copy=True))
+    proof = linear.verified if name == "mixtrain" else verified
+    proved = proof(net, images.pixels(), images.labels, THREAT.eps)
     assert proved.float().mean() > 0.3
-    assert not (proved & ~torch.from_numpy(outcomes.table["robust"].to_numpy(copy=True))).any()
+    assert not (proved & ~held).any()
     normal = trained("clean")[0]
-    assert verified(normal, images.pixels(), images.labels, THREAT.eps).float().mean() < 0.05
+    assert proof(normal, images.pixels(), images.labels, THREAT.eps).float().mean() < 0.05
 
 
 NO_BALL = Threat("linf", 0)
@@ -141,6 +151,12 @@ PLAIN = {
     "smoothness without noise": Smoothness(1.0, 0.0),
     "IBP, kappa 1": IBP("0.1", kappa=1.0),
     "IBP in no ball": IBP(0),
+    "CROWN-IBP, kappa 1": CrownIBP("0.1", kappa=1.0),
+    "CROWN-IBP in no ball": CrownIBP(0),
+    "CROWN-IBP before the rise": CrownIBP("0.1", start=0.95, end=1.0),
+    "CROWN-IBP in next to no ball": CrownIBP("1e-9", end=1.0),
+    "MixTrain, share 0": MixTrain("0.1", share=0.0),
+    "MixTrain, weight 0": MixTrain("0.1", weight=0.0),
 }
 
 
@@ -297,6 +313,167 @@ def test_ibp_trains_networks_with_batchnorm():
     fit(net, recipe, load(recipe.data, "train"), "cpu")
     assert evaluate(net, images).accuracy() > 0.8
     assert verified(net.eval(), images.pixels(), images.labels, 0.05).float().mean() > 0.05
+
+
+def hat():
+    """Logits (0, relu(x - 0.5)) of one pixel x. For x in [0.4, 0.7] the ReLU's input lies in [-0.1, 0.2], so z_1 - z_0
+    is at least 0 by intervals, -0.1 by the lower line of slope 1 (0.2 > 0.1), -1/15 by that of the chord's slope 2/3.
+    """
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2, bias=False))
+    net[1].weight.data, net[1].bias.data = torch.tensor([[1.0]]), torch.tensor([-0.5])
+    net[3].weight.data = torch.tensor([[0.0], [1.0]])
+    return net
+
+
+def worst_loss(margin):
+    """The cross-entropy of two classes at a margin."""
+    return math.log(1 + math.exp(-margin))
+
+
+@pytest.mark.parametrize("share, beta", [(0.5, 0.5), (0.9, 0.0)])
+@pytest.mark.parametrize("kappa", [0.0, 0.25])
+def test_crown_ibp_by_hand(share, beta, kappa):
+    """x = 0.55 of label 1 in the ball of 0.15; its margin is 0.05."""
+    spec = CrownIBP("0.15" if share > 0.8 else "0.3", kappa=kappa, start=0.2, end=0.8)
+    loss, logits = of(spec)(hat(), pixels(0.55, labels=[1]), Moment(0, 0, share))
+    by_hand = kappa * worst_loss(0.05) + (1 - kappa) * worst_loss(-0.1 * beta)
+    assert loss.item() == pytest.approx(by_hand, rel=1e-5)
+    torch.testing.assert_close(logits.detach(), torch.tensor([[0.0, 0.05]]))
+
+
+def test_crown_ibp_ends_as_interval_training():
+    net, late = build(BASE), replace(NOW, share=0.8)
+    spec = CrownIBP("0.1", kappa=0.4, end=0.7)
+    torch.testing.assert_close(gradients(spec, net, late), gradients(IBP("0.1", kappa=0.4, end=0.7), net, late))
+    before, after = (gradients(spec, net, replace(NOW, share=share))[0].item() for share in (0.6999, 0.7))
+    assert before == pytest.approx(after, rel=1e-3), "linear bounds fade out"
+
+
+def test_crown_ibp_without_natural_cross_entropy_still_feeds_running_statistics():
+    """The logits' own gradient is not asked for; BatchNorm sees the clean batch all the same."""
+    net, clean = build(replace(BASE, arch=CNN(16, 1))).train(), batch()
+    loss, logits = of(CrownIBP("0.05", end=0.95))(net, clean, NOW)
+    loss.backward()
+    assert net.conv1[1].num_batches_tracked == 1 and not logits.requires_grad
+    assert all(p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+def test_mixtrain_by_hand():
+    """x = 0.55 of label 1 in the ball of 0.15: the parallel line below the ReLU bounds the margin by -1/15."""
+    spec = MixTrain("0.3", share=1.0, images=1, weight=3.0, start=0.0, end=1.0)
+    loss, logits = of(spec)(hat(), pixels(0.55, labels=[1]), Moment(0, 0, 0.5))
+    assert loss.item() == pytest.approx(worst_loss(0.05) + 3 * worst_loss(-1 / 15), rel=1e-5)
+    torch.testing.assert_close(logits.detach(), torch.tensor([[0.0, 0.05]]))
+
+
+def test_mixtrain_bounds_some_batches_and_some_images(monkeypatch):
+    asked, real = [], linear.margins
+
+    def watched(net, images, labels, eps, *how):
+        asked.append((images, labels, eps, how))
+        return real(net, images, labels, eps, *how)
+
+    monkeypatch.setattr(linear, "margins", watched)
+    net, objective, whole = build(BASE), of(MixTrain("0.1", share=0.7, images=3)), batch()
+    for k in range(200):
+        objective(net, replace(whole, generator=generator("mix", k)), NOW)
+    assert len(asked) == pytest.approx(140, abs=25), "3.9 standard deviations"
+    places = [[(whole.images == image).flatten(1).all(1).nonzero().item() for image in images]
+              for images, *_ in asked]
+    assert all(len(set(some)) == 3 for some in places) and {p for some in places for p in some} == set(range(12))
+    assert all(torch.equal(labels, whole.labels[p]) for p, (_, labels, *_) in zip(places, asked, strict=True))
+    assert {(eps, how) for *_, eps, how in asked} == {(0.1, ("parallel", "linear"))}
+    asked.clear()
+    of(MixTrain("0.1", share=1.0, images=50))(net, whole, NOW)
+    assert sorted(asked[0][1].tolist()) == sorted(whole.labels.tolist()), "a small batch is taken whole"
+
+
+def test_mixtrains_weight_grows_once_eps_stands():
+    """Of 20 epochs the first 5 raise eps; then 0.1, 0.1, 0.2, 0.2, 0.4, ... up to 3."""
+    objective = of(MixTrain("0.1", weight=0.1, growth=2.0, every=2, most=3.0, end=0.25))
+    weights = [objective.weight(Moment(e, 10 * e + u, (e + u / 10) / 20)) for e in range(20) for u in (0, 9)]
+    expected = [0.1] * 14 + [0.2] * 4 + [0.4] * 4 + [0.8] * 4 + [1.6] * 4 + [3.0] * 10
+    assert weights == pytest.approx(expected)
+
+
+def test_mixtrain_resumes_with_its_weight():
+    straight = of(MixTrain("0.1", weight=0.1, growth=2.0, every=1, end=0.25))
+    for epoch in range(4):
+        straight.weight(Moment(epoch, epoch, epoch / 8))
+    resumed = of(straight.spec)
+    resumed.load_state_dict(straight.state_dict())
+    later = Moment(5, 5, 5 / 8)
+    assert straight.weight(later) == resumed.weight(later) == pytest.approx(0.8) != of(straight.spec).weight(later)
+
+
+@pytest.mark.parametrize("objective", [CrownIBP(THREAT.eps), MixTrain(THREAT.eps, images=2, every=1, end=0.5)], ids=str)
+def test_certified_training_resumes_bit_for_bit(objective, tmp_path, monkeypatch):
+    recipe = replace(BASE, data=Data("digits", train=64), objective=objective, epochs=4, batch_size=32)
+    images = load(recipe.data, "train")
+    straight, resumed = build(recipe), build(recipe)
+    whole = fit(straight, recipe, images, "cpu")
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Training, "_keep", stop_after(4))
+        with pytest.raises(KeyboardInterrupt):
+            fit(build(recipe), recipe, images, "cpu", tmp_path)
+    rows = fit(resumed, recipe, images, "cpu", tmp_path)
+    assert [row["loss"] for row in rows] == [row["loss"] for row in whole]
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def stop_after(epochs):
+    def keep(training, done):
+        if done == epochs:
+            raise KeyboardInterrupt
+
+    return keep
+
+
+@pytest.mark.parametrize("name", ["crown-ibp", "mixtrain"])
+def test_certified_training_of_pruned_networks_revives_nothing(name):
+    net = prune(build(replace(BASE, arch=CNNSmall())), Pruned(CNNSmall(), "0.3", rates="uniform"), (1, 8, 8))
+    zero = {n: p == 0 for n, p in net.named_parameters()}
+    optimiser = torch.optim.SGD(net.parameters(), 0.1)
+    loss = of(replace(EVERY[name], start=0.0, end=1.0))(net, batch(), replace(NOW, share=0.5))[0]
+    loss.backward()
+    optimiser.step()
+    pruned = [name for name in zero if name.endswith("weight")]
+    assert all(0.6 < zero[n].float().mean() < 0.8 for n in pruned)
+    assert all((p[zero[n]] == 0).all() for n, p in net.named_parameters() if n in pruned)
+    assert all(p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda: CrownIBP("1.5"), ["objective.eps = 3/2", "from 0 to 1"]),
+    (lambda: CrownIBP("0.1", kappa=2), ["kappa = 2"]),
+    (lambda: CrownIBP("0.1", start=0.6, end=0.5), ["start = (0.6, 0.5)", "not after end"]),
+    (lambda: MixTrain("0.1", share=1.5), ["share = 1.5", "from 0 to 1"]),
+    (lambda: MixTrain("0.1", images=0), ["images = 0", "at least 1"]),
+    (lambda: MixTrain("0.1", weight=-1), ["weight = -1"]),
+    (lambda: MixTrain("0.1", growth=0.5), ["growth = 0.5", "at least 1"]),
+    (lambda: MixTrain("0.1", every=0), ["every = 0", "epochs"]),
+    (lambda: MixTrain("0.1", weight=2.0, most=1.0), ["most = 1.0", "weight (2.0)"]),
+    (lambda: MixTrain("0.1", end=1.2), ["start = (0.0, 1.2)"]),
+])
+def test_an_impossible_certified_objective_is_one_sentence(make, words):
+    with pytest.raises(SettingsError) as error:
+        make()
+    text = str(error.value)
+    assert "\n" not in text and all(word in text for word in words), text
+
+
+def test_certified_training_is_priced_by_its_bounds():
+    interval, rising = price.passes(IBP("0.1")), price.passes(CrownIBP("0.1", kappa=0.5, end=0.5))
+    assert rising.updates == interval.updates + 10 * 0.5
+    natural = price.passes(CrownIBP("0.1", end=0.5))
+    assert (natural.updates, natural.forwards) == (rising.updates - 1, 1), "the logits alone, without their gradient"
+    assert price.passes(MixTrain("0.1", share=0.0)) == price.passes(CrossEntropy())
+    few, all_ = (price.passes(MixTrain("0.1", images=5), batch_size=size).updates - 1 for size in (50, 5))
+    assert all_ == pytest.approx(10 * few)
+    recipe = replace(BASE, objective=MixTrain("0.1"))
+    assert price.training(replace(recipe, batch_size=128)) < price.training(recipe)
 
 
 def test_free_training_by_hand():

@@ -50,7 +50,8 @@ def load(overrides=None):
     """The smoke profile, at sizes that are known here."""
     given = overrides or {}
     sizes = {} if S in given else {f"{S}.{name}": value for name, value in SIZES.items()}
-    mine = {"networks.precision": "fp32", "stitching.seeds": 3, "harp_pruning": None}
+    others = dict.fromkeys(settings.sections().keys() - {"stitching", S})
+    mine = {"networks.precision": "fp32", "stitching.seeds": 3, **others}
     return settings.load("smoke", {**mine, **sizes, **given})
 
 

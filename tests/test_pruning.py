@@ -3,6 +3,7 @@
 import copy
 import functools
 import itertools
+import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -28,7 +29,7 @@ from lib.data import load
 from lib.errors import OneLineError, SettingsError
 from lib.models import build, forward_flops, network, rates
 from lib.models.links import layers
-from lib.models.masked import Cost, dense, masked_layers, prune
+from lib.models.masked import Cost, dense, fixed, masked_layers, prune
 from lib.objectives import (
     MART,
     TRADES,
@@ -148,6 +149,55 @@ def test_rates_without_data_are_those_of_vgg16(decay, expected):
         assert rate == pytest.approx(float(figure), rel=0.1, abs=0.5 * 10.0 ** (1 - len(figure)))
     total = sum(n * a for n, a in zip(SIZES, found, strict=True)) / sum(SIZES)
     assert total == pytest.approx(0.01, rel=2e-2) and total <= 0.01 * 1.0001
+
+
+RULES = {
+    "magnitude": {},
+    "random": {"scores": "random"},
+    "gradient": {"scores": "gradient"},
+    "learned": {"scores": "learned"},
+    "channels": {"granularity": "channels"},
+    "filters": {"granularity": "channels", "scores": "filters"},
+}
+
+
+@functools.cache
+def untrained(arch):
+    with initialise_with("untrained", arch.name):
+        return network(arch, (3, 32, 32), 10)
+
+
+@pytest.mark.parametrize("arch", [VGG16(16), CNNSmall(), CNNLarge()], ids=lambda arch: arch.name)
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_keeps_exactly_its_share_of_every_layer(arch, rule):
+    """floor((1 - keep) n) of n are removed, of input channels where those are pruned; counted by the masks, by the
+    table and in the network that is fine-tuned, where what is not kept is 0.
+    """
+    pixels, labels = torch.rand(2, 3, 32, 32, generator=generator("counts")), torch.tensor([1, 7])
+    for keep in ("0.1", "0.05", "0.01"):
+        with initialise_with("counts"):
+            net = prune(untrained(arch), Pruned(arch, keep, **RULES[rule]), (3, 32, 32))
+        if rule == "gradient":
+            seen = Batch(pixels, labels, torch.arange(2), None, generator("counts"))
+            of(Saliency(CrossEntropy()))(net, seen, Moment(0, 0, 0.0))
+        if rule == "learned":
+            with torch.no_grad():
+                for layer in masked_layers(net).values():
+                    layer.scores += 0.1 * torch.rand(layer.scores.shape, generator=generator("counts", keep))
+        table, tuned = kept(net).set_index("layer"), fixed(net)
+        in_order = list(layers(untrained(arch)).items())
+        for (name, layer), (_, in_front) in zip(in_order, in_order[:1] + in_order, strict=False):
+            n, share = layer.weight.numel(), Fraction(keep)
+            if "granularity" not in RULES[rule]:
+                left = n - math.floor((1 - share) * n)
+            elif name == "conv1.0":  # reads images
+                left = n
+            else:
+                channels = in_front.weight.shape[0]
+                left = (channels - math.floor((1 - share) * channels)) * (n // channels)
+            found = tuned.get_submodule(name).weight
+            assert table.weights[name] == n and table.kept[name] == left, (name, keep)
+            assert int((found != 0).sum()) == left, (name, keep)
 
 
 # ------------------------------------------------------------------------------------------------------------- searches
@@ -406,6 +456,88 @@ def test_saliency_of_channels_sums_over_their_weights():
     assert torch.allclose(net.head[2].scores, expected["head.2"].sum(0), rtol=1e-3, atol=1e-6)
 
 
+def snip(rule, train, keep="0.2"):
+    """SNIP of the trained dense network by an adversarial objective, on `train` images in batches of 64."""
+    return replace(recipe_of(Saliency(ROBUST), Pruned(CNN(16, 2), keep, rates=rule, scores="gradient"), epochs=1),
+                   data=Data("digits", train=train))
+
+
+@pytest.mark.parametrize("rule", ["uniform", "global"])
+@pytest.mark.parametrize("batches", [1, 3], ids=["one batch", "an epoch"])
+def test_snip_by_an_adversarial_objective_and_its_fine_tuning(rule, batches):
+    """The training loop searches and then trains. Attacks and gradients are those of the dense network."""
+    recipe = snip(rule, 64 * batches)
+    seen = load(recipe.data, "train")
+    found = build(recipe, [trained()])
+    assert len(fit(found, recipe, seen, "cpu")) == 1
+    own, objective, expected = copy.deepcopy(trained()).requires_grad_(True).train(), of(ROBUST), {}
+    order = torch.randperm(len(seen), generator=generator(recipe.key, "order", 0))
+    for step, chosen in enumerate(order.split(64)):
+        part = seen.take(chosen)
+        draw = generator(recipe.key, "step", 0, step)
+        own.zero_grad()
+        objective(own, Batch(part.pixels(), part.labels, part.indices, None, draw), Moment(0, step, 0.0))[0].backward()
+        for name, layer in layers(own).items():
+            expected[name] = expected.get(name, 0) + (layer.weight * layer.weight.grad).detach()
+    masked = masked_layers(found)
+    for name, layer in masked.items():
+        assert torch.allclose(layer.scores, expected[name], rtol=1e-3, atol=1e-6)
+        assert torch.equal(layer.dense_weight, trained().get_submodule(name).weight)
+    every = torch.cat([layer.scores.abs().flatten() for layer in masked.values()])
+    left = torch.cat([layer.kept_mask().flatten() for layer in masked.values()])
+    sizes = [layer.scores.numel() for layer in masked.values()]
+    if rule == "global":
+        assert left.sum() == rates.total_of(sizes, Fraction(1, 5)) and every[left].min() >= every[~left].max()
+    else:
+        assert [int(layer.kept_mask().sum()) for layer in masked.values()] == rates.uniform(sizes, Fraction(1, 5))
+        assert all(layer.scores.abs()[layer.kept_mask()].min() >= layer.scores.abs()[~layer.kept_mask()].max()
+                   for layer in masked.values())
+    tuning = replace(BASE, arch=recipe.arch, objective=ROBUST, parents=(recipe,), epochs=4, schedule=Schedule("cosine"))
+    net = build(tuning, [found])
+    start = accuracy(net)
+    fit(net, tuning, load(tuning.data, "train"), "cpu")
+    assert accuracy(net) > start + 0.15
+    for name, layer in masked_layers(net).items():
+        assert torch.equal(layer.mask, masked[name].kept_mask()) and (layer.dense_weight[~layer.mask] == 0).all()
+        assert not torch.equal(layer.dense_weight[layer.mask], masked[name].dense_weight[layer.mask]), "trained"
+
+
+ROBUST = Adversarial(THREAT, PGD(2, "0.05"))
+TUNINGS = {
+    "momentum and weight decay": {"optimiser": Optimiser(lr=0.05, nesterov=False, weight_decay=0.01)},
+    "Nesterov": {"optimiser": Optimiser(lr=0.05, weight_decay=0.01)},
+    "Adam": {"optimiser": Optimiser("adam", lr=0.005, weight_decay=0.01)},
+    "average of weights": {"optimiser": Optimiser(lr=0.05, weight_decay=0.01), "ema": 0.9},
+}
+
+
+@pytest.mark.parametrize("rule", ["magnitude", "filters"])
+@pytest.mark.parametrize("tuning", TUNINGS)
+def test_a_chain_of_prunings_and_fine_tunings_only_loses(tuning, rule):
+    """1/2, 1/4, 1/10, each fine-tuned by the training loop: what is once removed is 0 ever after."""
+    recipe, net, lost = replace(BASE, arch=CNN(16, 2), data=Data("digits", train=192)), trained(), {}
+    for keep in ("1/2", "1/4", "1/10"):
+        recipe = replace(recipe, arch=Pruned(CNN(16, 2), keep, **RULES[rule]), parents=(recipe,), epochs=1,
+                         **TUNINGS[tuning])
+        net = build(recipe, [net])
+        start = {name: layer.weight.detach().clone() for name, layer in masked_layers(net).items()}
+        masks = {name: layer.kept_mask().clone() for name, layer in masked_layers(net).items()}
+        fit(net, recipe, load(recipe.data, "train"), "cpu")
+        for name, layer in masked_layers(net).items():
+            n = masks[name].numel()
+            assert torch.equal(layer.kept_mask(), masks[name])
+            assert int(masks[name].sum()) == n - math.floor((1 - Fraction(keep)) * n)
+            assert torch.equal(layer.weight == 0, start[name] == 0), "nothing revived, nothing lost"
+            assert (layer.dense_weight[layer.weight == 0] == 0).all(), "and no weight waits behind the mask"
+            assert not (lost.get(name, False) & (layer.weight != 0)).any()
+            assert not torch.equal(layer.weight, start[name])
+            lost[name] = (layer.weight == 0).detach()
+    if rule == "filters":
+        x = batch().images
+        with torch.no_grad():
+            assert torch.allclose(shrunk(net.eval())(x), net(x), rtol=1e-5, atol=1e-5 * float(net(x).abs().max()))
+
+
 def test_no_saliency_is_an_error():
     net = build(recipe_of(Saliency(CrossEntropy()), Pruned(CNN(16, 2), "0.5", scores="gradient")), [trained()])
     with pytest.raises(OneLineError, match="no saliency"):
@@ -430,7 +562,8 @@ def test_searches_need_something_to_find(objective):
     VGG16(16), VGG11(16), ResNet(16, (2, 1)), PreActResNet(16, (1, 1)), WideResNet(10, 2), ImageNetResNet(50, 16),
     CNN(16, 3), CNNSmall(), CNNLarge(), MLP((64, 32)),
 ], ids=lambda arch: arch.name)
-def test_shrunk_networks_give_the_same_for_fewer_operations(arch):
+@pytest.mark.parametrize("scores", ["magnitude", "filters"])
+def test_shrunk_networks_give_the_same_for_fewer_operations(arch, scores):
     with initialise_with("shrunk"):
         parent = network(arch, (3, 32, 32), 10)
     draw = generator("shrunk")
@@ -439,7 +572,7 @@ def test_shrunk_networks_give_the_same_for_fewer_operations(arch):
             module.running_mean.normal_(0, 0.3, generator=draw)
             module.running_var.uniform_(0.5, 2, generator=draw)
             module.bias.data.normal_(0, 0.3, generator=draw)
-    net = prune(parent, Pruned(arch, "0.4", "channels"), (3, 32, 32)).eval()
+    net = prune(parent, Pruned(arch, "0.4", "channels", scores=scores), (3, 32, 32)).eval()
     small, x = shrunk(net), torch.rand(4, 3, 32, 32, generator=draw)
     with torch.no_grad():
         out = net(x)

@@ -11,10 +11,11 @@ from lib.errors import SettingsError, fraction
 from lib.objectives import Adversarial
 from lib.plan import plan
 from lib.plan.stitching import cells
-from lib.recipe import Data, Recipe
+from lib.recipe import Choice, Data, Recipe
 from lib.threats import PGD, Threat
 
 BASE = Recipe(Data("digits"), ResNet(16, (1, 1)), epochs=2)
+CHOOSING = replace(BASE, data=Data("digits", holdout=100), choice=Choice())
 
 
 def checkpoint(epoch, epochs=0):
@@ -58,6 +59,12 @@ def test_what_is_kept_and_taken_tells_networks_apart_and_changes_no_other_key():
     assert replace(BASE, objective=attack).key == "d8326eed154b94f3" != replace(BASE, objective=with_share).key
 
 
+def test_the_last_epoch_is_kept_where_a_choice_may_throw_it_away():
+    kept = replace(CHOOSING, keep=(1, 2))
+    assert len({kept.key, CHOOSING.key, replace(CHOOSING, keep=(1,)).key}) == 3
+    assert replace(kept, parents=(kept,), epochs=0, choice=None, keep=(), checkpoint=2).checkpoint == 2
+
+
 @pytest.mark.parametrize(
     "make, words",
     [
@@ -75,6 +82,7 @@ def test_what_is_kept_and_taken_tells_networks_apart_and_changes_no_other_key():
         (lambda: PGD(3, "0"), ["attack.step_size", "0"]),
         (lambda: replace(BASE, keep=(0,)), ["keep = (0,)", "from 1 to below epochs = 2"]),
         (lambda: replace(BASE, keep=(2,)), ["keep = (2,)", "below epochs = 2"]),
+        (lambda: replace(CHOOSING, keep=(3,)), ["keep = (3,)", "from 1 to epochs = 2"]),
         (lambda: replace(BASE, epochs=4, keep=(2, 1)), ["keep = (2, 1)", "growing"]),
         (lambda: replace(BASE, epochs=4, keep=(1, 1)), ["keep = (1, 1)", "growing"]),
         (lambda: replace(BASE, epochs=4, keep=(1.5,)), ["keep = (1.5,)", "numbers of epochs"]),

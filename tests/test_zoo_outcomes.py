@@ -10,18 +10,20 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.architectures import CNN
+from lib import batch
+from lib.architectures import CNN, MLP
 from lib.attacks.notes import Notes
 from lib.errors import SettingsError
 from lib.objectives import Adversarial
+from lib.plan import Task
 from lib.plan.pool import Member
 from lib.recipe import Data, Optimiser, Recipe, Schedule, outcome_key
 from lib.runtime import ROOT
 from lib.store import Store
 from lib.study import Study
-from lib.threats import APGD, PGD, Threat, tier
-from lib.training import evaluation, tables, zoo
-from lib.training.evaluation import PROTOCOL, evaluate
+from lib.threats import APGD, PGD, Bounds, Smoothing, Threat, tier
+from lib.training import evaluation, price, tables, zoo
+from lib.training.evaluation import PROTOCOL, attack_name, certified, evaluate
 from lib.training.tables import table
 from lib.training.zoo import SEED, Zoo
 
@@ -156,17 +158,19 @@ def test_a_killed_search_goes_on_with_the_verdicts_of_an_uninterrupted_one(root,
 
 def test_a_table_has_a_row_for_each_network_and_attack_with_all_of_its_protocol(box):
     members = [Member("N", 0, NORMAL), Member("R", 3, ROBUST)]
-    rows = table(box, members, THREAT, ["clean", "pgd20", APGD(3, targets=2)], verified=True)
-    assert rows["kind"].tolist() == ["N"] * 3 + ["R"] * 3 and rows["seed"].tolist() == [0] * 3 + [3] * 3
-    assert rows["attack"].tolist() == ["clean", "PGD-20", "APGD-CE+T (3 steps, 2 targets)"] * 2
-    assert rows["network"].tolist() == [NORMAL.key] * 3 + [ROBUST.key] * 3
+    asked = ["clean", "pgd20", APGD(3, targets=2), Bounds()]
+    rows = table(box, members, THREAT, asked)
+    assert rows["kind"].tolist() == ["N"] * 4 + ["R"] * 4 and rows["seed"].tolist() == [0] * 4 + [3] * 4
+    assert rows["attack"].tolist() == ["clean", "PGD-20", "APGD-CE+T (3 steps, 2 targets)", "interval bounds"] * 2
+    assert rows["network"].tolist() == [NORMAL.key] * 4 + [ROBUST.key] * 4
     assert {*PROTOCOL, "balanced_clean", "balanced_robust", "balanced_verified"} <= set(rows.columns)
-    attacked = rows[rows["attack"] != "clean"]
-    assert attacked[list(PROTOCOL)].notna().all(axis=None) and (attacked["eps"] == "1/10").all()
+    attacked = rows[rows["robust"].notna()]
+    assert len(attacked) == 4 and attacked[list(PROTOCOL)].notna().all(axis=None)
+    assert (rows["eps"][rows["attack"] != "clean"] == "1/10").all()
     found = box.outcomes(ROBUST, THREAT, ATTACK)
-    assert rows["robust"][4] == found.accuracy("robust")
-    assert rows["balanced_robust"][4] == found.balanced_accuracy("robust")
-    assert (attacked["verified"] <= attacked["robust"]).all() and rows.columns[-1] == "warnings"
+    assert rows["robust"][5] == found.accuracy("robust")
+    assert rows["balanced_robust"][5] == found.balanced_accuracy("robust")
+    assert rows["verified"].notna().tolist() == [False, False, False, True] * 2 and rows.columns[-1] == "warnings"
 
 
 def test_a_table_takes_bare_recipes_and_refuses_unknown_tiers_before_any_work(box, monkeypatch):
@@ -238,7 +242,54 @@ def test_a_sweep_with_a_missing_attack_is_refused(box):
         box.sweep(ROBUST, [THREAT], [])
 
 
+# ------------------------------------------------------------------------------------------------------- certificates
+
+PLAIN = replace(ROBUST, arch=MLP((32, 32)), epochs=4)  # linear bounds know no max-pooling
+NEAR = Threat("linf", "0.005")
+MEASURES = [(NEAR, Bounds()), (NEAR, Bounds("CROWN-IBP")), (NEAR, Bounds("CROWN")),
+            (Threat("l2", "0.1"), Smoothing(0.1, few=10, many=50))]
+
+
+@pytest.mark.parametrize("threat, certificate", MEASURES, ids=[attack_name(measure) for _, measure in MEASURES])
+def test_certificates_are_measures_like_attacks_and_come_back_from_the_store(box, root, monkeypatch, threat,
+                                                                             certificate):
+    monkeypatch.setattr(zoo, "sanity", None)
+    monkeypatch.setattr(zoo, "beaten_by_square", None)
+    made = box.outcomes(PLAIN, threat, certificate)
+    direct = certified(box.obtain(PLAIN).net, box.images(PLAIN.data, "test"), threat, certificate, seed_parts=SEED)
+    assert 0 < made.accuracy("verified") <= made.accuracy() and made.protocol == direct.protocol
+    assert made.warnings == [] and box.store.has("outcomes", outcome_key(PLAIN, threat, certificate))
+    monkeypatch.setattr(zoo, "certified", None)
+    again = Zoo(Store(root)).outcomes(PLAIN, threat, certificate)
+    pd.testing.assert_frame_equal(again.table, direct.table)
+    assert again.protocol == made.protocol
+    entry = box.store.load("outcomes", outcome_key(PLAIN, threat, certificate))
+    assert attack_name(certificate) in entry.meta["what"]
+    assert entry.meta["like"] == price.like_outcomes(replace(PLAIN, seed=5), threat, certificate)
+
+
 def test_bounds_never_verify_what_an_attack_breaks(box):
-    threat = Threat("linf", "0.005")
-    both = box.outcomes(ROBUST, threat, tier("pgd20", threat)).beside(box.verified(ROBUST, threat))
+    both = box.outcomes(PLAIN, NEAR, tier("pgd20", NEAR)).beside(box.outcomes(PLAIN, NEAR, Bounds()))
     assert 0 < both.accuracy("verified") <= both.accuracy("robust")
+
+
+def test_certificates_are_priced_by_their_passes():
+    forward = 100 * price.forward(PLAIN)
+    assert price.measuring(PLAIN, Bounds()) == 3 * forward
+    assert price.measuring(PLAIN, Bounds("CROWN-IBP")) == 23 * forward < price.measuring(PLAIN, Bounds("CROWN"))
+    assert price.measuring(PLAIN, Smoothing(0.1, few=10, many=50)) == 60 * forward
+    assert len({price.like_outcomes(PLAIN, *measure) for measure in MEASURES}) == len(MEASURES)
+
+
+def test_jobs_make_the_certificates_of_a_plan(root, tmp_path, monkeypatch):
+    """A batch job's work names certificates as it names attacks, and its run makes them."""
+    recipe = replace(PLAIN, epochs=0)
+    tasks = [Task(recipe, tuple(MEASURES), "proofs")]
+    for name in ("plan", "Store"):
+        monkeypatch.setattr(batch, name, {"plan": lambda *args: tasks, "Store": lambda: Store(tmp_path)}[name])
+    settings = SimpleNamespace(jobs="networks", device="cpu")
+    jobs = batch.groups(settings, ())
+    assert jobs["proofs"]["work"] == [("outcomes", outcome_key(recipe, *measure)) for measure in MEASURES]
+    assert batch.unfinished(jobs, Store(tmp_path)) == jobs and len([*price._missing(Store(tmp_path), tasks[0])]) == 4
+    batch.train_group(settings, (), "proofs", None)
+    assert batch.unfinished(jobs, Store(tmp_path)) == {} and not [*price._missing(Store(tmp_path), tasks[0])]

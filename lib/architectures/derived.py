@@ -11,7 +11,7 @@ from lib.errors import fraction, need, unknown
 GRANULARITIES = ("weights", "channels")
 RATES = ("uniform", "erk", "lamp", "global", "data-free", "parent", "learned")
 CHANNEL_RATES = ("uniform", "parent", "learned")
-SCORES = ("magnitude", "random", "gradient", "learned")
+SCORES = ("magnitude", "filters", "random", "gradient", "learned")
 STARTS = ("uniform", "erk", "lamp")
 
 
@@ -63,14 +63,19 @@ class Pruned(Architecture):
     network of the same architecture); `learned` (HARP), from `start`, a rule's rates at a share of `start_keep` (None:
     1/10 or, if that is more, `keep`; 1 for channels), where no layer keeps less than `least * keep`.
 
-    scores, which weights a layer keeps: those of largest `magnitude` (channels: largest L1 norm), `random` ones, those
-    whose loss changes most (`gradient`: |theta dL/dtheta| as in SNIP), or by scores `learned` from the magnitudes with
-    frozen weights (HYDRA, HARP).
+    scores, which weights a layer keeps: those of largest `magnitude` (channels: largest L1 norm of the layer's own
+    input slice), `random` ones, those whose loss changes most (`gradient`: |theta dL/dtheta| as in SNIP), or by scores
+    `learned` from the magnitudes with frozen weights (HYDRA, HARP). `filters`, for channels only: those made by the
+    filters of largest L1 norm, all weights of an output channel of the layer in front (Li et al. 2017), so that layers
+    that read the same tensor keep the same channels. A sum, as in residual networks, is made by several filters; its
+    channels rank by the L1 norms of the input slices of all layers that read it, added up. What a sum reads is still
+    computed whole: its channels leave the layers that read them, not the sum.
 
     A recipe with this arch and a dense parent prunes it. Where scores or rates come from training, the objective is
     Prune or Saliency and the weights stay as they are; otherwise the pruned weights are trained (fine-tuned) at once.
     A recipe whose first parent has the same arch fine-tunes it: masks as they are. With a parent that is pruned in
-    another way it prunes once more.
+    another way it prunes once more (iterative pruning, say 1/2, 1/4, 1/10): `keep` is still a share of the dense
+    network, and what the parent has lost stays lost. Channels cannot follow where single weights were removed.
     """
 
     of: Plain
@@ -97,6 +102,9 @@ class Pruned(Architecture):
             need(self.rates in CHANNEL_RATES, "arch.rates", self.rates, by_channel)
             need(self.start == "uniform", "arch.start", self.start, "uniform for channels")
             need(not isinstance(self.of, (ViT, Mixer)), "arch.granularity", "channels", f"weights for {self.of.name}")
+        else:
+            single = "another rule for weights: filters make whole channels"
+            need(self.scores != "filters", "arch.scores", "filters", single)
         need(self.rates != "global" or self.scores in ("magnitude", "gradient"), "arch.rates", "global",
              f"another rule for {self.scores} scores: only magnitudes and gradients are comparable between layers")
         need(self.rates != "learned" or self.scores != "gradient", "arch.scores", "gradient",

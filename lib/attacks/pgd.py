@@ -52,13 +52,13 @@ def _margin(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def adversarial_loss(name: str, logits: Tensor, labels: Tensor, targets: Tensor | None = None,
-                     reference: Tensor | None = None) -> Tensor:
+                     reference: Tensor | None = None, confidence: float | None = None) -> Tensor:
     """What the attack wants large, per image: logits [B, K] and labels [B] -> [B].
 
-    ce: cross-entropy. cw: the margin max_{i != y} z_i - z_y. dlr: the difference of logits ratio, the margin over
-    z_(1) - z_(3) (Croce & Hein 2020, eq. 6). kl: KL(softmax(reference) || softmax(logits)), `reference` being the
-    clean logits. With `targets` [B] large means near the target: -ce and -cw of the target, and the targeted DLR
-    (their eq. 7).
+    ce: cross-entropy. cw: the margin max_{i != y} z_i - z_y, at most `confidence` if one is given. dlr: the difference
+    of logits ratio, the margin over z_(1) - z_(3) (Croce & Hein 2020, eq. 6). kl: KL(softmax(reference) ||
+    softmax(logits)), `reference` being the clean logits. With `targets` [B] large means near the target: -ce and -cw of
+    the target, and the targeted DLR (their eq. 7).
 
     Raises SettingsError for DLR with fewer than 3 classes (targeted: 4), and for a targeted kl.
     """
@@ -74,7 +74,8 @@ def adversarial_loss(name: str, logits: Tensor, labels: Tensor, targets: Tensor 
     if name == "ce":
         return sign * F.cross_entropy(logits, classes, reduction="none")
     if name == "cw":
-        return sign * _margin(logits, classes)
+        margin = sign * _margin(logits, classes)
+        return margin if confidence is None else margin.clamp(max=confidence)
     if name == "kl":
         need(targets is None, "attack.targeted", True, "false for the loss kl, which has no class to aim at")
         return F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="none", log_target=True).sum(1)
@@ -128,7 +129,7 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: 
                 reference = net(x).float()
 
         def loss(logits: Tensor) -> Tensor:
-            return adversarial_loss(attack.loss, logits, labels, targets, reference)
+            return adversarial_loss(attack.loss, logits, labels, targets, reference, attack.confidence)
 
         if threat.perceptual:
             with torch.autocast(x.device.type, enabled=False):  # training calls this inside autocast; scenes need fp32

@@ -23,29 +23,46 @@ from lib.models.stitched import Probe, Stitched
 
 Interval = tuple[Tensor, Tensor]  # lower and upper bounds, of the same shape
 
-_RULES: dict[Callable, Callable[[nn.Module, Tensor, Tensor], Interval]] = {}
-_NAMES: list[str] = []
+
+class Rules:
+    """Which function bounds the modules of which classes, for one kind of bounds (`what`, in words)."""
+
+    def __init__(self, what: str):
+        self.what = what
+        self.functions: dict[Callable, Callable] = {}
+        self.names: list[str] = []
+
+    def __call__(self, *modules: type[nn.Module]):
+        """The decorated function is that of modules of these classes."""
+
+        def note(function):
+            self.functions.update({module.forward: function for module in modules})
+            self.names.extend(module.__name__ for module in modules)
+            return function
+
+        return note
+
+    def of(self, net: nn.Module) -> Callable:
+        """The function for a module; raises SettingsError if there is none."""
+        rule = self.functions.get(type(net).forward)
+        if rule is None:
+            raise unknown(f"module for {self.what} bounds", type(net).__name__, self.names)
+        return rule
 
 
-def _rule(*modules: type[nn.Module]):
-    """The decorated function bounds what modules of these classes give."""
-
-    def note(function):
-        _RULES.update({module.forward: function for module in modules})
-        _NAMES.extend(module.__name__ for module in modules)
-        return function
-
-    return note
+_rule = Rules("interval")
 
 
 def interval(net: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
     """Bounds of what `net` gives for every input between `lower` and `upper` (of the shape that it takes, lower <=
     upper): two tensors of its output's shape. Raises SettingsError for a module without a rule.
     """
-    rule = _RULES.get(type(net).forward)
-    if rule is None:
-        raise unknown("module for interval bounds", type(net).__name__, _NAMES)
-    return rule(net, lower, upper)
+    return _rule.of(net)(net, lower, upper)
+
+
+def ball(images: Tensor, eps: float | Fraction) -> Interval:
+    """The images in [0, 1] within linf `eps` of `images`, as bounds of every pixel."""
+    return (images - float(eps)).clamp_min(0), (images + float(eps)).clamp_max(1)
 
 
 def margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction) -> Tensor:
@@ -56,14 +73,32 @@ def margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fractio
     of two bounds (Gowal et al. 2019, section 3). Raises SettingsError for a network that does not end in a linear layer
     or has a module without a rule.
     """
-    *front, head = _parts(net)
-    need(type(head).forward is nn.Linear.forward, "net", f"{type(net).__name__} with {type(head).__name__} at its end",
-         "a network that ends in a linear layer")
-    bounds = (images - float(eps)).clamp_min(0), (images + float(eps)).clamp_max(1)
-    middle, radius = _centred(*_through(front, bounds))
+    *front, head = parts(net)
+    return head_margins(head, _through(front, ball(images, eps)), labels)
+
+
+def head_margins(head: nn.Linear, bounds: Interval, labels: Tensor) -> Tensor:
+    """`margins` of the linear layer `head` for all its inputs between `bounds`, each [B, features]."""
+    middle, radius = centred(*bounds)
     logits = head(middle)
     spread = (head.weight[labels][:, None] - head.weight).abs() @ radius[:, :, None]  # [B, K, 1]
     return logits.gather(1, labels[:, None]) - logits - spread.squeeze(2)
+
+
+def parts(net: nn.Module) -> list[nn.Module]:
+    """The modules of a chain in order, chains within it taken apart. Raises SettingsError unless the last one is a
+    linear layer.
+    """
+    found = _parts(net)
+    need(type(found[-1]).forward is nn.Linear.forward, "net",
+         f"{type(net).__name__} with {type(found[-1]).__name__} at its end", "a network that ends in a linear layer")
+    return found
+
+
+def _parts(net: nn.Module) -> list[nn.Module]:
+    if _rule.functions.get(type(net).forward) is not _chain:
+        return [net]
+    return [part for child in net.children() for part in _parts(child)]
 
 
 def worst_margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction) -> Tensor:
@@ -82,7 +117,8 @@ def verified(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fracti
     return worst_margins(net, images, labels, eps) > 0
 
 
-def _centred(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+def centred(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """(middle, radius) of intervals."""
     return (lower + upper) / 2, (upper - lower) / 2
 
 
@@ -103,25 +139,32 @@ def _sum(one: Interval, other: Interval) -> Interval:
 @_rule(nn.Conv2d)
 def _convolution(net, lower, upper):
     """W m + b around the middle m, with |W| r for the radius r: two convolutions, not four."""
-    middle, radius = _centred(lower, upper)
+    middle, radius = centred(lower, upper)
     return _around(net._conv_forward(middle, net.weight, net.bias), net._conv_forward(radius, net.weight.abs(), None))
 
 
 @_rule(nn.Linear)
 def _linear(net, lower, upper):
-    middle, radius = _centred(lower, upper)
+    middle, radius = centred(lower, upper)
     return _around(F.linear(middle, net.weight, net.bias), F.linear(radius, net.weight.abs()))
 
 
 @_rule(nn.BatchNorm2d)
 def _batchnorm(net, lower, upper):
-    middle, radius = _centred(lower, upper)
+    middle, radius = centred(lower, upper)
+    mean, scale, bias = standardisation(net, middle)
+    return _around((middle - mean) * scale + bias, radius * scale.abs())
+
+
+def standardisation(net: nn.BatchNorm2d, middle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean, scale, bias) of x -> (x - mean) * scale + bias, each [1, C, 1, 1]: what `net` does to an interval around
+    `middle` [B, C, H, W].
+    """
     mean, var = net.running_mean, net.running_var
     if net.training:
         var, mean = torch.var_mean(middle, (0, 2, 3), correction=0)
     mean, var, weight, bias = (t.view(1, -1, 1, 1) for t in (mean, var, net.weight, net.bias))
-    scale = weight / (var + net.eps).sqrt()
-    return _around((middle - mean) * scale + bias, radius * scale.abs())
+    return mean, weight / (var + net.eps).sqrt(), bias
 
 
 @_rule(Normalise, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, EverySecond)
@@ -138,13 +181,6 @@ def _nothing(net, lower, upper):
 @_rule(nn.Sequential, Stitched, Probe)
 def _chain(net, lower, upper):
     return _through(net.children(), (lower, upper))
-
-
-def _parts(net: nn.Module) -> list[nn.Module]:
-    """The modules of a chain in order, chains within it taken apart."""
-    if _RULES.get(type(net).forward) is not _chain:
-        return [net]
-    return [part for child in net.children() for part in _parts(child)]
 
 
 @_rule(BasicBlock)

@@ -15,7 +15,7 @@ from lib.errors import SettingsError, need, unknown
 from lib.runtime import ROOT
 
 FOLDER = ROOT / "claims"
-PROFILES = ("test", "smoke", "laptop", "gpu", "paper")
+PROFILES = ("test", "smoke", "laptop", "gpu", "paper", "imagenet")
 
 
 @dataclass(frozen=True)

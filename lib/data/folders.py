@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,13 +28,15 @@ from lib.store import Store
 from lib.values import digest
 
 TREES = {"imagenette": "imagenette2", "imagenette_320": "imagenette2-320", "imagenette_160": "imagenette2-160",
-         "imagewoof": "imagewoof2", "imagewoof_320": "imagewoof2-320", "imagewoof_160": "imagewoof2-160"}
-CLASSES = {  # WordNet numbers; a label is a class's place here
+         "imagewoof": "imagewoof2", "imagewoof_320": "imagewoof2-320", "imagewoof_160": "imagewoof2-160",
+         "imagenet": "imagenet"}
+CLASSES = {  # WordNet numbers; a label is a class's place here. ImageNet's are those of both its splits
     "imagenette": ("n01440764", "n02102040", "n02979186", "n03000684", "n03028079", "n03394916", "n03417042",
                    "n03425413", "n03445777", "n03888257"),
     "imagewoof": ("n02086240", "n02087394", "n02088364", "n02089973", "n02093754", "n02096294", "n02099601",
                   "n02105641", "n02111889", "n02115641"),
 }
+ARCHIVES = {name: f"{tree}.tgz" for name, tree in TREES.items() if name != "imagenet"}
 PARTS = {"train": "train", "test": "val"}
 FILE = "images.bin"
 CHUNK = 256  # images decoded between two writes
@@ -54,7 +57,8 @@ def read(name: str, split: str, side: int, folders: Sequence[Path], cache: Path)
     The tree is the first one in `folders`; it is only read. The images are mapped from their file in `cache`, decoded
     into it before if need be, once where several processes ask for them. Their order is that of classes and file names.
 
-    Raises DataError when the tree is missing or not whole, an image is corrupt or the cache cannot be written.
+    Raises DataError when the tree is missing or not whole, an image is corrupt, the disk of the cache lacks the room
+    (before anything is decoded) or the cache cannot be written.
     """
     tree = _tree(name, split, folders)
     short = resized(side)
@@ -62,8 +66,9 @@ def read(name: str, split: str, side: int, folders: Sequence[Path], cache: Path)
     key = digest([DATASETS[name].version, short, stored, _listing(tree)])
 
     def make(work: Path) -> dict:
+        _need_room(name, split, len(tree) * 3 * stored**2, work, cache)
         square = functools.partial(_square, short=short, side=stored)
-        _decode_all(tree, f"{name} {split}: decoding", square, work / FILE)
+        _decode_all(tree, f"{name} {split}: decoding", square, work / FILE, _again(name))
         return {"images": len(tree), "side": stored, "tree": str(tree.root)}
 
     try:
@@ -84,26 +89,63 @@ def _tree(name: str, split: str, folders: Sequence[Path]):
     folder = next((base / place for base in folders if (base / place).is_dir()), None)
     if folder is None:
         raise DataError(f"{name} cannot be read because {folders[0] / place} is missing: {_advice(name, folders)}")
-    wanted, there = set(CLASSES[name.split("_")[0]]), {path.name for path in folder.iterdir() if path.is_dir()}
+    there = _folders(folder)
+    wanted = set(CLASSES.get(name.split("_")[0]) or _classes_of_both(name, split, folder))
     for what, classes in (("lacks the class", wanted - there), ("has, beside its classes,", there - wanted)):
         if classes:
             raise DataError(f"the {split} split of {name} is not as it should be: {folder} {what} "
-                            f"{', '.join(sorted(classes))}; unpack {TREES[name]}.tgz again")
+                            f"{', '.join(sorted(classes)[:10])}; {_again(name)}")
     tree, expected = ImageFolder(str(folder), allow_empty=True), getattr(DATASETS[name], split)
     if len(tree) != expected:
         fewest = min(wanted, key=lambda c, n=Counter(tree.targets): (n[tree.class_to_idx[c]], c))
         raise DataError(f"the {split} split of {name} is not whole: {folder} holds {len(tree):,} images where "
-                        f"{expected:,} are expected (fewest in {fewest}); unpack {TREES[name]}.tgz again")
+                        f"{expected:,} are expected (fewest in {fewest}); {_again(name)}")
     return tree
+
+
+def _folders(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+def _classes_of_both(name: str, split: str, folder: Path) -> set[str]:
+    """The classes of the other split, which both splits must have, as many as are known to be there."""
+    other = folder.parent / PARTS["train" if split == "test" else "test"]
+    if not other.is_dir():
+        raise DataError(f"{name} cannot be read because {other} is missing, whose classes both splits must have: "
+                        f"{_again(name)}")
+    expected = DATASETS[name].classes
+    for part in (folder, other):
+        count = len(_folders(part))
+        if count != expected:
+            raise DataError(f"{name} is not as it should be: {part} holds {count:,} folders of classes where "
+                            f"{expected:,} are expected; {_again(name)}")
+    return _folders(other)
+
+
+def _need_room(name: str, split: str, size: int, work: Path, cache: Path) -> None:
+    """Raise DataError if decoded images of `size` bytes do not fit on the disk of the cache."""
+    torn = work / FILE  # of a decoding that was killed; it is written anew
+    free = shutil.disk_usage(work).free + (torn.stat().st_size if torn.exists() else 0)
+    if size > free:
+        raise DataError(f"{name} cannot be read because its decoded {split} images need {size:,} bytes in {cache} and "
+                        f"{free:,} are free: make room there, or set data.size to fewer pixels")
 
 
 def _advice(name: str, folders: Sequence[Path]) -> str:
     """What to do about a missing tree."""
+    if name not in ARCHIVES:
+        return (f"put the images of ILSVRC 2012 there, a folder for each class, or name the folder that holds the tree "
+                f"{TREES[name]} in REPRO_DATA (see data/README.md)")
     kin = [other for other in TREES if other != name and other.split("_")[0] == name.split("_")[0]]
     lies = [other for other in kin if any((base / TREES[other]).is_dir() for base in folders)]
     instead = f", or take the data set {lies[0]}, whose tree {TREES[lies[0]]} is there" if lies else ""
-    return (f"download {TREES[name]}.tgz and unpack it in {folders[0]}, or name the folder that holds the tree in "
+    return (f"download {ARCHIVES[name]} and unpack it in {folders[0]}, or name the folder that holds the tree in "
             f"REPRO_DATA (see data/README.md){instead}")
+
+
+def _again(name: str) -> str:
+    """What to do about a tree that is not whole."""
+    return f"unpack {ARCHIVES[name]} again" if name in ARCHIVES else "lay it out again as data/README.md says"
 
 
 def _listing(tree) -> list:
@@ -112,15 +154,17 @@ def _listing(tree) -> list:
     return [[os.path.relpath(path, tree.root), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
 
 
-def _decode_all(tree, text: str, square, target: Path) -> None:
-    """Write all images of a tree one after another, decoded by as many threads as torch may use."""
+def _decode_all(tree, text: str, square, target: Path, again: str) -> None:
+    """Write all images of a tree one after another, decoded by as many threads as torch may use. `again`: what to do
+    about a corrupt one.
+    """
 
     def decoded(sample: tuple[str, int]) -> bytes:
         try:
             return square(tree.loader(sample[0]))
         except Exception as error:  # whatever Pillow raises: OSError, SyntaxError, struct.error ...
             raise DataError(f"{sample[0]} cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())}): "
-                            f"unpack it again from {Path(tree.root).parent.name}.tgz") from error
+                            f"{again}") from error
 
     with (
         open(target, "wb") as file,

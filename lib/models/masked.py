@@ -30,6 +30,7 @@ from lib.models.links import layers, links, positions
 class _Masked:
     """What the masked layers share. by_channel: scores and mask are [input channels], else of the weight's shape;
     group: input features of a linear layer that come from one channel; lowest: the keep rate that none comes below;
+    survivors: what an earlier pruning of the network has left, None if there was none (searched layers only);
     keep: the target of the network; places: at how many places of an image the layer is applied; overall: whether the
     whole network's scores are ranked together.
     """
@@ -85,8 +86,14 @@ class _Masked:
         # in-place changes raise a tensor's version; a copy of the layer starts with other tensors
         if not self.found_for or any(ref() is not t or version != t._version
                                      for t, (ref, version) in zip(deciding, self.found_for, strict=True)):
-            self.mask.copy_(largest(self.scores.abs(), self.to_keep()))
+            self.mask.copy_(self._best())
             self.found_for = [(weakref.ref(t), t._version) for t in deciding]
+
+    def _best(self) -> torch.Tensor:
+        """The largest |scores| among the survivors of an earlier pruning, all of them if no more are left."""
+        if self.survivors is None:
+            return largest(self.scores.abs(), self.to_keep())
+        return largest(self.scores.abs().masked_fill(~self.survivors, -1), self.to_keep()) & self.survivors
 
     def kept_mask(self) -> torch.Tensor:
         """The mask as it stands, bool, of the scores' shape."""
@@ -169,12 +176,19 @@ def prune(parent: nn.Module, arch: Pruned, image_shape: tuple[int, int, int],
 
     Its layers are searched if `arch` learns scores or rates, else fixed. pattern: for rates `parent`, the pruned
     network whose share of every layer is taken. Random scores come from torch's global generator (`build` seeds it).
-    Raises SettingsError for a layer without weights and for a pattern of other layers.
+    Scores `filters`: a layer keeps the input channels that the filters of largest L1 norm make, over all weights that
+    they have left, and of a sum of several the channels of largest L1 norm in all layers that read it.
+
+    What masks of `parent` remove stays removed, and counts are shares of the dense network. Raises SettingsError for a
+    layer without weights, for a pattern of other layers, and for a parent that is pruned already and has less in a
+    layer than is to be kept or has lost single weights where channels are to be pruned.
     """
+    before = _left_of(parent, arch)
     net = dense(parent).requires_grad_(True)
     places, link = positions(net, image_shape), links(net) if arch.granularity == "channels" else {}
     chosen = {name: layer for name, layer in layers(net).items() if not link or not link[name].images}
     leaders: dict[str, _Masked] = {}
+    weights = {name: layer.weight.detach() for name, layer in layers(net).items()}
     for name, layer in layers(net).items():
         layer.places = places[name]
     for name, layer in chosen.items():
@@ -186,8 +200,10 @@ def prune(parent: nn.Module, arch: Pruned, image_shape: tuple[int, int, int],
     if empty:
         raise SettingsError(f"layer {empty[0]} is not possible to prune: all its weights are 0")
     counts = _counts(chosen, sizes, arch, pattern)
+    ranked = _made_by_filters(weights, link, sizes) if arch.scores == "filters" else sizes
     for (name, layer), count in zip(chosen.items(), counts, strict=True):
-        _score(layer, arch, sizes[name])
+        _survive(layer, name, before.get(name), count, arch)
+        _score(layer, arch, ranked[name])
         if arch.rates != "learned":
             layer.register_buffer("count", torch.tensor(count))
         elif not layer.leader:
@@ -207,6 +223,37 @@ def fixed(net: nn.Module) -> nn.Module:
         if layer.searched:
             _fix(layer)
     return net
+
+
+def _left_of(parent: nn.Module, arch: Pruned) -> dict[str, torch.Tensor]:
+    """What the masks of a network leave, [the weight's shape] by layer; {} for a dense one."""
+    masked = masked_layers(parent)
+    single = arch.granularity == "channels" and not all(layer.by_channel for layer in masked.values())
+    need(not single, "arch.granularity", arch.granularity, "weights for a parent that has lost single weights already")
+    return {name: layer.spread(layer.kept_mask()).expand_as(layer.dense_weight) for name, layer in masked.items()}
+
+
+def _survive(layer: _Masked, name: str, left: torch.Tensor | None, count: int, arch: Pruned) -> None:
+    """Note what an earlier pruning has left of a layer; of that it must be possible to keep `count`."""
+    survivors = None if left is None else layer.gather(left.float()) > 0
+    layer.register_buffer("survivors", survivors, persistent=False)
+    if survivors is not None and arch.rates != "learned":
+        number = int(survivors.sum())
+        need(count <= number, "arch.keep", arch.keep,
+             f"lower: layer {name} would keep {count} {arch.granularity}, and the parent has {number} left")
+
+
+def _made_by_filters(weights: dict, link: dict, slices: dict) -> dict[str, torch.Tensor]:
+    """What each layer's input channels count, by layer: the L1 norms of the filters that make them or, of a sum, those
+    of the slices of all layers that read it; nothing where a layer that reads the tensor has lost the channel before.
+    """
+    found = {}
+    for name in slices:
+        readers = torch.stack([size for other, size in slices.items() if link[other].source == link[name].source])
+        producer = link[name].producer
+        norms = readers.sum(0) if producer is None else weights[producer].abs().flatten(1).sum(1)
+        found[name] = norms * (readers > 0).all(0)
+    return found
 
 
 def _group(net, layer, link) -> int:
@@ -261,6 +308,8 @@ def _score(layer: _Masked, arch: Pruned, size: torch.Tensor) -> None:
         scores = torch.rand_like(size)
     elif arch.scores == "gradient":
         scores = torch.zeros_like(size)
+    elif arch.scores == "filters":
+        scores = size  # as they are: layers that read the same tensor are to agree to the last bit
     else:  # HYDRA's scaled initialisation, with the sign of the weight
         signed = size if layer.by_channel else layer.dense_weight
         scores = math.sqrt(6 / layer.dense_weight[0].numel()) * signed / size.max()

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib.errors import SettingsError, unknown
-from lib.plan import harp_pruning, representation_similarity, stitching
+from lib.plan import compact_robust_pruning, harp_pruning, representation_similarity, stitching
 from lib.plan.pool import pool
 from lib.recipe import Recipe
 from lib.settings import Settings
-from lib.threats import Attack, Threat
+from lib.threats import Attack, Certificate, Threat
 
 NOTEBOOKS = {"stitching": stitching.cells, "representation_similarity": representation_similarity.cells,
-             "harp_pruning": harp_pruning.cells}
+             "harp_pruning": harp_pruning.cells, "compact_robust_pruning": compact_robust_pruning.cells}
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Task:
     """A network to train and what to measure it under; `group` names the batch job that does it."""
 
     recipe: Recipe
-    measures: tuple[tuple[Threat, Attack], ...]
+    measures: tuple[tuple[Threat, Attack | Certificate], ...]
     group: str
 
 
@@ -47,7 +47,7 @@ def plan(settings: Settings, notebooks: tuple[str, ...] = ()) -> list[Task]:
     together = settings.jobs == "seeds"
     shared = {m.recipe.key: f"pool-{'' if together else m.kind}{m.seed}" for m in pool(settings)}
 
-    def add(recipe: Recipe, measures: tuple[tuple[Threat, Attack], ...], group: str):
+    def add(recipe: Recipe, measures: tuple[tuple[Threat, Attack | Certificate], ...], group: str):
         group = shared.get(recipe.key, group)
         for parent in recipe.parents:
             add(parent, (), group)

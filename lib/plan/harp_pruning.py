@@ -4,19 +4,21 @@ method, each fine-tuned in the same way.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from lib.architectures import Plain, Pruned
-from lib.objectives import ADMM, MART, TRADES, Loss, Prune, Rewire
-from lib.plan.pool import member, one_more_restart
+from lib.objectives import ADMM, MART, TRADES, FreeAdversarial, Loss, Prune, Rewire
+from lib.plan.pool import member, one_more_restart, warmed_up
 from lib.recipe import Choice, Recipe
 from lib.settings import Settings, objective
 from lib.settings.harp_pruning import BY_CHANNEL, METHODS
 from lib.threats import PGD, Attack, Threat
 
-PAPER_UPDATES = 20 * 391  # of the paper's search on CIFAR-10: 20 epochs of batches of 128
 DENSE = ("N", "pre-trained", "dense")
+CHOSEN = ("dense", "HARP", "HYDRA")  # whose fine-tuning shows what choosing its epoch on test images would add
+MOST_KEPT = 10  # epochs of such a fine-tuning
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Arm:
 @dataclass(frozen=True)
 class Cell:
     """One network: its arm, repetition, recipe and what it is measured under. search: the recipe of its pruning stage
-    where scores or rates are searched.
+    where scores or rates are searched. epoch: of a fine-tuning's weights after so many epochs, else None.
     """
 
     arm: Arm
@@ -43,6 +45,7 @@ class Cell:
     recipe: Recipe
     measures: tuple[tuple[Threat, Attack], ...] = ()
     search: Recipe | None = None
+    epoch: int | None = None
 
     @property
     def group(self) -> str:
@@ -67,7 +70,7 @@ def dense(settings: Settings, kind: str, seed: int, loss: str = "PGD-AT") -> Rec
     if s.pretrain:
         p = s.pretrain
         recipe = replace(recipe, epochs=p.epochs, optimiser=p.optimiser, schedule=p.schedule)
-    return replace(recipe, objective=robust(settings, loss))
+    return warmed_up(replace(recipe, objective=robust(settings, loss)), s.warm_up)
 
 
 def training_attack(settings: Settings) -> PGD:
@@ -81,6 +84,8 @@ def robust(settings: Settings, loss: str) -> Loss:
     n, attack = settings.networks, training_attack(settings)
     if loss == "PGD-AT":
         return objective(n, attack)
+    if loss == "Free-AT":
+        return FreeAdversarial(n.threat, replays=4)
     return (TRADES if loss == "TRADES" else MART)(n.threat, attack)
 
 
@@ -89,7 +94,8 @@ def pace(settings: Settings, base: Recipe) -> float:
     search are multiplied by. With both, rates that see no data come to the same values in far fewer updates; without,
     the size penalty overshoots and the decay, which spares small layers, does nothing.
     """
-    return PAPER_UPDATES / (settings.harp_pruning.prune.epochs * (base.data.n_train // base.batch_size))
+    s, replays = settings.harp_pruning, getattr(base.objective, "replays", 1)
+    return s.updates / (s.prune.epochs * (base.data.n_train // base.batch_size) * replays)
 
 
 def searching(settings: Settings, base: Recipe, arch: Pruned, method: str, loss: str,
@@ -97,19 +103,30 @@ def searching(settings: Settings, base: Recipe, arch: Pruned, method: str, loss:
     """The pruning stage: scores or rates learned on the robust loss, weights frozen. pattern: whose rates are taken."""
     s, faster = settings.harp_pruning, pace(settings, base)
     constant = method == "HARP, constant gamma"
-    aim = Prune(robust(settings, loss), faster * (s.constant_gamma if constant else s.gamma), growing=not constant)
+    penalty = {"gamma": faster * (s.constant_gamma if constant else s.gamma), "growing": not constant}
+    aim = Prune(robust(settings, loss), **(penalty if arch.rates == "learned" else {}))  # given rates have no penalty
     optimiser = replace(s.prune.optimiser, weight_decay=faster * s.prune.optimiser.weight_decay,
                         no_decay=("quota",) if method == "HARP, no decay on rates" else ())
     return replace(base, arch=arch, objective=aim, epochs=s.prune.epochs, optimiser=optimiser,
                    schedule=s.prune.schedule, parents=(base, pattern) if pattern else (base,))
 
 
-def finetuned(settings: Settings, parent: Recipe, arch: Plain | Pruned, loss: str) -> Recipe:
+def finetuned(settings: Settings, parent: Recipe, arch: Plain | Pruned, arm: Arm) -> Recipe:
     """The fine-tuning that every method and the dense network go through; its epoch is chosen on held-out images."""
     s, n = settings.harp_pruning, settings.networks
-    return replace(parent, arch=arch, objective=robust(settings, loss), epochs=s.finetune.epochs,
+    return replace(parent, arch=arch, objective=robust(settings, arm.loss), epochs=s.finetune.epochs,
                    optimiser=s.finetune.optimiser, schedule=s.finetune.schedule, parents=(parent,),
-                   choice=Choice(n.threat, training_attack(settings)))
+                   choice=Choice(n.threat, training_attack(settings)), keep=kept_epochs(settings, arm))
+
+
+def kept_epochs(settings: Settings, arm: Arm) -> tuple[int, ...]:
+    """The epochs whose weights a fine-tuning keeps, its last among them; () for arms whose choice is not looked at."""
+    s = settings.harp_pruning
+    keep = Fraction(1) if arm.method in DENSE else s.keeps[-1]
+    if arm.method not in CHOSEN or arm != Arm(arm.method, keep, loss=s.losses[0]):
+        return ()
+    epochs = s.finetune.epochs
+    return tuple(sorted({math.ceil(epochs * k / MOST_KEPT) for k in range(1, MOST_KEPT + 1)}))
 
 
 def towards_sparse(settings: Settings, base: Recipe, arm: Arm) -> Recipe:
@@ -123,7 +140,7 @@ def towards_sparse(settings: Settings, base: Recipe, arm: Arm) -> Recipe:
 def from_scratch(settings: Settings, base: Recipe, arch: Pruned, loss: str) -> Recipe:
     """BCS-P: one sparse training, as long as the others' three stages."""
     s = settings.harp_pruning
-    return replace(base, arch=arch, objective=Rewire(robust(settings, loss)),
+    return replace(base, arch=arch, objective=Rewire(robust(settings, loss)), parents=(),
                    epochs=base.epochs + s.prune.epochs + s.finetune.epochs,
                    choice=Choice(settings.networks.threat, training_attack(settings)))
 
@@ -133,13 +150,13 @@ def pruned(settings: Settings, arm: Arm, seed: int) -> tuple[Recipe, Recipe | No
     base = dense(settings, "R", seed, arm.loss)
     arch, pattern = Pruned(base.arch, arm.keep, arm.granularity, **METHODS[arm.method]), None
     if arm.method == "R-ADMM":
-        return finetuned(settings, towards_sparse(settings, base, arm), arch, arm.loss), None
+        return finetuned(settings, towards_sparse(settings, base, arm), arch, arm), None
     if arm.method == "BCS-P":
         return from_scratch(settings, base, arch, arm.loss), None
     if arch.rates == "parent":
         pattern = searching(settings, base, replace(arch, **METHODS["HARP"]), "HARP", arm.loss)
     found = searching(settings, base, arch, arm.method, arm.loss, pattern) if arch.searched else None
-    return finetuned(settings, found or base, arch, arm.loss), found
+    return finetuned(settings, found or base, arch, arm), found
 
 
 def arms(settings: Settings) -> list[Arm]:
@@ -151,21 +168,37 @@ def arms(settings: Settings) -> list[Arm]:
                   for method in s.methods if method in BY_CHANNEL]
 
 
-def cells(settings: Settings) -> list[Cell]:
-    """Every network: dense ones first, then by arm. One normal network shows that the task is learned and that normal
-    training is not robust.
+def compared(settings: Settings) -> list[Cell]:
+    """Every network that is compared: dense ones first, then by arm. One normal network shows that the task is learned
+    and that normal training is not robust.
     """
     s, n = settings.harp_pruning, settings.networks
     check = ((n.threat, s.search),)
-    full = tuple((n.threat, attack) for attack in (s.verify, *s.attacks))
+    full = tuple((n.threat, attack) for attack in (s.verify, *s.further(n.threat)))
     out = [Cell(Arm("N"), 0, dense(settings, "N", 0), check)]
     for loss in s.losses:
         for seed in range(s.seeds):
             base = dense(settings, "R", seed, loss)
             again = (*check, (n.threat, one_more_restart(s.search))) if (loss, seed) == (s.losses[0], 0) else ()
             out.append(Cell(Arm("pre-trained", loss=loss), seed, base, full + again))
-            out.append(Cell(Arm("dense", loss=loss), seed, finetuned(settings, base, base.arch, loss), full))
+            arm = Arm("dense", loss=loss)
+            out.append(Cell(arm, seed, finetuned(settings, base, base.arch, arm), full))
     for arm in arms(settings):
         out += [Cell(arm, seed, recipe, full, found) for seed in range(s.seeds)
                 for recipe, found in [pruned(settings, arm, seed)]]
     return out
+
+
+def checkpoints(settings: Settings) -> list[Cell]:
+    """The kept epochs of the fine-tunings of `CHOSEN`, measured under `search`: the paper's code keeps the epoch that
+    is best on test images, this notebook the one that is best on held-out images.
+    """
+    measures = ((settings.networks.threat, settings.harp_pruning.search),)
+    return [Cell(cell.arm, cell.seed, replace(run, parents=(run,), epochs=0, choice=None, keep=(), checkpoint=epoch),
+                 measures, epoch=epoch)
+            for cell in compared(settings) for run in [cell.recipe] for epoch in run.keep]
+
+
+def cells(settings: Settings) -> list[Cell]:
+    """Every network: those that are compared, then the kept epochs of some."""
+    return compared(settings) + checkpoints(settings)

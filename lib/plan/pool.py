@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lib.objectives import CrossEntropy
 from lib.recipe import Recipe
 from lib.settings import Settings, objective
 from lib.threats import PGD
@@ -49,6 +50,13 @@ def pool(settings: Settings) -> list[Member]:
         if seed < sizes.count
     ]
     return [member(settings, kind, seed) for kind, seed in wanted]
+
+
+def warmed_up(recipe: Recipe, epochs: int) -> Recipe:
+    """The training, started from a network that saw clean images for so many epochs (0: from scratch): deep narrow
+    networks without residual connections hardly begin to learn on adversarial ones.
+    """
+    return replace(recipe, parents=(replace(recipe, objective=CrossEntropy(), epochs=epochs),)) if epochs else recipe
 
 
 def one_more_restart(attack: PGD) -> PGD:

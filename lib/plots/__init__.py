@@ -2,7 +2,8 @@
 through Study. One palette for the whole suite, one meaning per colour (lib/plots/look.py).
 """
 
-from lib.plots.look import CLEAN, GREY, KINDS, ROBUST, colours, style
+from lib.plots.compact import objective_grid, pruning_rules, retained
+from lib.plots.look import CLEAN, GREY, KINDS, ROBUST, VERIFIED, colours, style
 from lib.plots.pruning import compression, keep_rates, pruning_search
 from lib.plots.similarity import (
     against_distance,
@@ -20,6 +21,7 @@ __all__ = [
     "GREY",
     "KINDS",
     "ROBUST",
+    "VERIFIED",
     "against_distance",
     "bars_beside_controls",
     "checkpoints",
@@ -28,8 +30,11 @@ __all__ = [
     "dose_response",
     "keep_rates",
     "kind_matrix",
+    "objective_grid",
     "per_layer",
+    "pruning_rules",
     "pruning_search",
+    "retained",
     "similarity_maps",
     "stitching_depth",
     "style",

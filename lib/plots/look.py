@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from lib.errors import SettingsError, need
 
-# One meaning per colour, colour-blind safe. Of accuracies: blue clean, red robust.
-CLEAN, ROBUST, GREY = "#2166ac", "#c0392b", "#7f7f7f"
+# One meaning per colour, colour-blind safe. Of accuracies: blue clean, red robust, amber verified.
+CLEAN, ROBUST, VERIFIED, GREY = "#2166ac", "#c0392b", "#e08a00", "#7f7f7f"
 
 # Of kinds of network, by their short and their long names. A kind that begins with one of these words, such as
 # `R wide`, gets a tint of that colour; any other kind one of `_SPARE`, by its place in the figure.
@@ -55,6 +55,9 @@ KINDS = {
     "HYDRA + HARP rates": "#5b2bb0",
     "R-ADMM": "#c2185b",
     "BCS-P": "#7a5230",
+    "SNIP": "#f2b600",
+    "iterative LWM": "#00238c",
+    "filters": "#b0305a",
 }
 _SPARE = ("#b2df8a", "#a6761d", "#fdbf6f", "#00664f", "#c7a17a", "#e7298a")
 

@@ -1,11 +1,12 @@
 """Figures of the pruning notebooks. A method is a kind of network, with the same colour in all figures
-(lib.plots.KINDS); circles where its scores are learned, squares where they are not.
+(lib.plots.KINDS); circles where its scores see the objective, squares where they do not.
 """
 
 from __future__ import annotations
 
 from lib.errors import need
 from lib.plots.look import check_columns, colours, curve, style
+from lib.settings.compact_robust_pruning import RULES
 from lib.settings.harp_pruning import METHODS
 
 WIDTH = 10.0  # inches: a notebook's
@@ -14,8 +15,13 @@ QUANTITIES = {"hardware_loss": "hardware loss", "gamma": "γ", "share": "share k
 
 
 def marker(method: str) -> str:
-    """A circle for methods with learned scores, a square for the others."""
-    return "o" if METHODS.get(method, {"scores": "learned"})["scores"] == "learned" else "s"
+    """A circle for methods whose scores see the objective, learned or from its gradients, a square for the others; a
+    triangle for the rule of RULES that removes whole filters.
+    """
+    how = (RULES | METHODS).get(method, {"scores": "learned"})
+    if how["scores"] == "filters":
+        return "^"
+    return "o" if how["scores"] in ("learned", "gradient") else "s"
 
 
 def compression(table, reference=None, robust: str = "robust accuracy", what: str = "weights"):

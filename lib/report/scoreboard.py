@@ -12,7 +12,7 @@ from lib.report.words import VERDICTS, interval, template, unit, words
 from lib.runtime import ROOT
 from lib.store import write_atomic
 
-PROFILES = ("test", "smoke", "laptop", "gpu", "paper")  # the order of columns; other runs follow by name
+PROFILES = ("test", "smoke", "laptop", "gpu", "paper", "imagenet")  # the order of columns; other runs follow by name
 BIGGEST_FIGURE = 500_000  # bytes; a bigger one is linked, so that the scoreboard opens on a phone
 
 

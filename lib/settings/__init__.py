@@ -17,14 +17,15 @@ import yaml
 from lib.errors import need, unknown
 from lib.runtime import ROOT
 from lib.settings.build import make, parse
+from lib.settings.compact_robust_pruning import Compact
 from lib.settings.harp_pruning import Harp
 from lib.settings.networks import Gates, Networks, Pool, Training, objective
 from lib.settings.representation_similarity import Similarity
 from lib.settings.stitching import Stitching
 from lib.values import digest
 
-__all__ = ["Gates", "Harp", "Networks", "Pool", "Settings", "Similarity", "Stitching", "Training", "load", "objective",
-           "parse", "profiles", "sections"]
+__all__ = ["Compact", "Gates", "Harp", "Networks", "Pool", "Settings", "Similarity", "Stitching", "Training", "load",
+           "objective", "parse", "profiles", "sections"]
 JOBS = ("none", "seeds", "networks")
 
 
@@ -40,6 +41,7 @@ class Settings:
     stitching: Stitching | None = None
     representation_similarity: Similarity | None = None
     harp_pruning: Harp | None = None
+    compact_robust_pruning: Compact | None = None
     profile: str = "smoke"
     device: str = "auto"
     jobs: str = "none"

@@ -9,7 +9,7 @@ from lib.architectures import Plain
 from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.recipe import Data
 from lib.settings.networks import Gates, Networks, Training, fewer_targets, repetitions
-from lib.threats import PGD, Attack
+from lib.threats import PGD, TIER_LISTS, Attack, Threat, tiers
 
 # What decides how much of each layer is kept (rates) and which of its weights (scores); see lib.architectures.Pruned.
 METHODS = {
@@ -32,7 +32,8 @@ METHODS = {
     "BCS-P": {"rates": "uniform", "scores": "random"},  # the start of a sparse training from scratch
 }
 BY_CHANNEL = ("HARP", "rates only", "HYDRA", "LWM", "random")
-LOSSES = ("PGD-AT", "TRADES", "MART")
+LOSSES = ("PGD-AT", "TRADES", "MART", "Free-AT")
+UPDATES = 20 * 391  # of the paper's search on CIFAR-10: 20 epochs of batches of 128
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,15 @@ class Harp:
 
     keeps: shares of the prunable weights that are kept, growing harsher. methods: at every keep, of METHODS; the dense
     network with the same fine-tuning is always beside them. data, arch, pretrain: of the dense networks, where they are
-    not those of the common pool; pretrain is of the adversarially trained ones. prune: the search for scores and rates
-    (frozen weights); finetune: the training of what is left. losses: of all three stages, the first for every method,
-    the others for HARP and HYDRA at the harshest keep. gamma: the first weight of the hardware loss, which grows by as
-    much every epoch; constant_gamma: where it does not grow. Both, and the weight decay of `prune`, are those of a
-    search as long as the paper's, 7,820 updates; the plan raises them for a shorter one (lib.plan.harp_pruning.pace).
-    channels: shares of input channels that are kept where channels are pruned, by those of `methods` in BY_CHANNEL.
-    search: the attack of the checks; verify: the stronger one that every network is measured under, attacks: any
-    more. above_chance: arms whose clean accuracy is not this far above chance are not compared.
+    not those of the common pool; pretrain is of the adversarially trained ones, after `warm_up` epochs on clean images.
+    prune: the search for scores and rates (frozen weights); finetune: the training of what is left. losses: of all
+    three stages, the first for every method, the others for HARP and HYDRA at the harshest keep. gamma: the first
+    weight of the hardware loss, which grows by as much every epoch; constant_gamma: where it does not grow. Both, and
+    the weight decay of `prune`, are those of a search of `updates`, as long as the paper's; the plan raises them for a
+    shorter one (lib.plan.harp_pruning.pace). channels: shares of input channels that are kept where channels are
+    pruned, by those of `methods` in BY_CHANNEL. search: the attack of the checks; verify: the stronger one that every
+    network is measured under; attacks: any more; tier: the name of a list of more (lib.threats.TIER_LISTS).
+    above_chance: arms whose clean accuracy is not this far above chance are not compared.
     """
 
     seeds: int
@@ -62,11 +64,14 @@ class Harp:
     losses: tuple[str, ...] = ("PGD-AT",)
     gamma: float = 0.01
     constant_gamma: float = 0.1
+    updates: int = UPDATES
     channels: tuple[Fraction, ...] = ()
     attacks: tuple[Attack, ...] = ()
+    tier: str | None = None
     data: Data | None = None
     arch: Plain | None = None
     pretrain: Training | None = None
+    warm_up: int = 0
     above_chance: float = 0.05
 
     def __post_init__(self):
@@ -92,12 +97,21 @@ class Harp:
             need(is_int(epochs, 1), f"harp_pruning.{name}.epochs", epochs, "a whole number of at least 1")
             attack = getattr(self, name).attack
             need(attack is None, f"harp_pruning.{name}.attack", attack, "left out: it is that of the dense networks")
+        need(is_int(self.warm_up, 0), "harp_pruning.warm_up", self.warm_up, "a whole number of epochs of at least 0")
+        need(is_int(self.updates, 1), "harp_pruning.updates", self.updates, "a whole number of at least 1")
+        if self.tier is not None and self.tier not in TIER_LISTS:
+            raise unknown("harp_pruning.tier", self.tier, TIER_LISTS)
         share = is_number(self.above_chance, 0, 1)
         need(share, "harp_pruning.above_chance", self.above_chance, "a share of the images from 0 to 1")
         need(not self.search.targeted, "harp_pruning.search.targeted", True, "false")
         every = [self.search, self.verify, *self.attacks]
         need(len({*every}) == len(every), "harp_pruning.attacks", self.attacks, "other than search, verify and each "
              "other")
+
+    def further(self, threat: Threat) -> tuple[Attack, ...]:
+        """What networks are measured under beside `verify`: `attacks` and those of the list `tier`."""
+        every = dict.fromkeys((*self.attacks, *(tiers(self.tier, threat) if self.tier else ())))
+        return tuple(attack for attack in every if attack != self.verify)
 
     @property
     def pool(self) -> int:

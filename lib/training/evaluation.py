@@ -5,6 +5,7 @@ Whether a robust accuracy can be trusted is looked into by lib/training/sanity.p
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,16 +16,30 @@ import torch
 from torch import Tensor, nn
 
 from lib.attacks import sweep as budgets
+from lib.attacks.notes import fingerprint
 from lib.attacks.perceptual import draw_each
 from lib.attacks.pgd import pgd
 from lib.attacks.search import break_images
 from lib.attacks.threat import ball_noise
-from lib.certify import intervals
+from lib.certify import intervals, linear, smoothing
 from lib.errors import need, unknown
 from lib.models.fold import folded
-from lib.runtime import generator
-from lib.threats import APGD, PGD, Attack, AutoAttack, Square, Threat, tier
-from lib.values import plain
+from lib.runtime import Progress, generator
+from lib.store import write_atomic
+from lib.threats import (
+    APGD,
+    PGD,
+    Attack,
+    AutoAttack,
+    Bounds,
+    Certificate,
+    Smoothing,
+    Square,
+    Threat,
+    compatible,
+    tier,
+)
+from lib.values import digest, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,10 +49,17 @@ if TYPE_CHECKING:
 VERDICTS = ("clean", "robust", "verified")
 PROTOCOL = ("data", "split", "images", "threat", "eps", "attack", "steps", "restarts", "precision", "search_precision",
             "batchnorm", "attack_seed")
+SMOOTHED_AT_ONCE = 16  # images between two notes on disk
 
 
-def attack_name(attack: Attack) -> str:
-    """A short text for tables: PGD-20, FGSM, APGD-CE+T (20 steps, 3 targets), Square (5000 queries), AutoAttack."""
+def attack_name(attack: Attack | Certificate) -> str:
+    """A short text for tables: PGD-20, FGSM, APGD-CE+T (20 steps, 3 targets), Square (5000 queries), AutoAttack,
+    interval bounds, CROWN-IBP bounds, smoothing (sigma 0.25, 1000 samples, alpha 0.001).
+    """
+    if isinstance(attack, Bounds):
+        return f"{attack.method} bounds"
+    if isinstance(attack, Smoothing):
+        return f"smoothing (sigma {attack.sigma:g}, {attack.many} samples, alpha {attack.alpha:g})"
     if isinstance(attack, AutoAttack):
         return "AutoAttack"
     if isinstance(attack, Square):
@@ -51,9 +73,10 @@ def attack_name(attack: Attack) -> str:
     elif isinstance(attack, PGD):
         name = "FGSM" if attack.steps == 1 and not attack.random_start else f"PGD-{attack.steps}"
         details += [attack.loss.upper()] * (attack.loss != "ce") + ["targeted"] * attack.targeted
+        details += [] if attack.confidence is None else [f"confidence {attack.confidence:g}"]
         details += ["no random start"] * (name != "FGSM" and not attack.random_start)
     else:
-        raise unknown("attack", type(attack).__name__, ("PGD", "APGD", "Square", "AutoAttack"))
+        raise unknown("attack", type(attack).__name__, ("PGD", "APGD", "Square", "AutoAttack", "Bounds", "Smoothing"))
     if attack.restarts > 1:
         details.append(f"{attack.restarts} restarts")
     return f"{name} ({', '.join(details)})" if details else name
@@ -70,8 +93,10 @@ class Outcomes:
 
     table: columns index (position in the official split), label, clean and, after an attack, robust (bool) and
     broken_by (the part of the attack, "clean" for an image that is wrong without any, "" for one that stands), or,
-    after bounds, verified (bool). protocol: plain values: data, split, images, threat, eps (as text), attack and its
-    numbers, precision, batchnorm, seed. warnings: reasons to mistrust the numbers, one sentence each.
+    after a certificate, verified (bool) and, of smoothing, radius (float, pixels in [0, 1]). protocol: plain values:
+    data, split, images, threat, eps (as text), attack or certificate and its numbers, precision, batchnorm, seed;
+    classifier "smoothed" where the verdicts are the smoothed classifier's. warnings: reasons to mistrust the numbers,
+    one sentence each.
 
     Raises RuntimeError for an image that is robust or verified but not clean (the clean image lies in every ball), or
     verified but not robust: then the bounds or the attack are wrong.
@@ -115,7 +140,12 @@ class Outcomes:
                 "warnings": "; ".join(self.warnings)}
 
     def beside(self, bounds: Outcomes) -> Outcomes:
-        """These outcomes with the verdicts `verified` of `bounds`, which must be about the same images."""
+        """These outcomes with the verdicts `verified` of `bounds`, which must be about the same images. Raises
+        SettingsError for others, and for smoothing, which proves nothing about the network without noise.
+        """
+        for one in (self, bounds):
+            own = "classifier" not in one.protocol
+            need(own, "verdicts to stand side by side", one.protocol.get("attack"), "about the network itself")
         same = self.table["index"].tolist() == bounds.table["index"].tolist()
         need(same, "bounds", bounds.protocol.get("data"), "about the same images in the same order")
         table = self.table.assign(verified=bounds.table["verified"])
@@ -215,19 +245,64 @@ def sweep(net: nn.Module, images: ImageSet, threats: Sequence[Threat], attacks: 
     return out
 
 
-def verified(net: nn.Module, images: ImageSet, threat: Threat, *, batch_size: int | None = None) -> Outcomes:
-    """Clean verdicts and those that interval bounds (lib/certify/intervals.py) prove for the ball; fp32, eval mode.
+def certified(net: nn.Module, images: ImageSet, threat: Threat, certificate: Certificate, *, seed_parts: tuple = (),
+              batch_size: int | None = None, work: Path | None = None) -> Outcomes:
+    """Clean verdicts and those that `certificate` proves for the ball of `threat`, in eval mode and fp32.
 
-    Raises SettingsError unless the threat is linf within [0, 1], or for a network that the bounds do not cover.
+    Bounds (lib/certify/intervals.py, lib/certify/linear.py): clean is an image that the network classifies rightly,
+    verified one of which every image of the ball is. Smoothing (lib/certify/smoothing.py): both are of the smoothed
+    classifier, not of the network: clean is an image that it answers rightly, which an abstention is not; verified one
+    whose radius, a column of its own, reaches eps too. The protocol says so in `classifier`. Where it abstains the
+    radius is 0.
+
+    `seed_parts` seed the noise of smoothing, which is drawn on the images' device. `work`: a folder where smoothing
+    that is killed leaves what it has found, and goes on when it is called again. Raises SettingsError unless the
+    certificate is one of such balls (`compatible`), for an empty set, or a network that bounds do not cover.
     """
-    need(threat.norm == "linf" and threat.box, "threat.norm", threat.norm, "linf within [0, 1] for interval bounds")
+    need(threat is not None, "threat", None, f"given for {attack_name(certificate)}")
+    compatible(threat, certificate)
     net, images, batch_size = ready(net, images, batch_size)
+    numbers = {name: value for name, value in plain(certificate).items() if name != "type"}
+    protocol = {"threat": threat.norm, "eps": str(threat.eps), "attack": attack_name(certificate), **numbers}
+    if isinstance(certificate, Smoothing):
+        answers, radii = _smoothed(net, images, certificate, seed_parts, batch_size, work)
+        clean = answers == images.labels
+        protocol |= {"classifier": "smoothed", "seed": " ".join(str(part) for part in seed_parts)}
+        return _outcomes(images, protocol, clean=clean, verified=clean & (radii >= float(threat.eps)), radius=radii)
     clean = _right(net, images.pixels, images.labels, batch_size)
     positions = torch.arange(len(images), device=clean.device).split(batch_size)
-    proven = torch.cat([intervals.verified(net, images.pixels(part), images.labels[part], threat.eps)
+    proven = torch.cat([_proven(net, images.pixels(part), images.labels[part], threat, certificate)
                         for part in positions])
-    protocol = {"threat": threat.norm, "eps": str(threat.eps), "attack": "interval bounds"}
     return _outcomes(images, protocol, clean=clean, verified=proven)
+
+
+def _proven(net: nn.Module, pixels: Tensor, labels: Tensor, threat: Threat, bounds: Bounds) -> Tensor:
+    if bounds.method == "interval":
+        return intervals.verified(net, pixels, labels, threat.eps)
+    return linear.verified(net, pixels, labels, threat.eps, inner="linear" if bounds.method == "CROWN" else "interval")
+
+
+def _smoothed(net: nn.Module, images: ImageSet, certificate: Smoothing, seed_parts: tuple, batch_size: int,
+              work: Path | None) -> tuple[Tensor, Tensor]:
+    """Answers [N] and radii [N] of the smoothed classifier, noted in `work` as they are found."""
+    device, found = images.labels.device, []
+    given = [*net.state_dict().values(), images.images, images.indices]
+    path = work and work / f"checkpoint-{digest([certificate, list(map(str, seed_parts)), fingerprint(given)])}.pt"
+    if path and path.exists():
+        found = list(torch.load(path, weights_only=True, map_location=device).split(SMOOTHED_AT_ONCE))
+    left = torch.arange(len(images), device=device).split(SMOOTHED_AT_ONCE)[len(found):]
+    with Progress(sum(map(len, left)), attack_name(certificate), "images") as bar:
+        for part in left:
+            own = [generator(*seed_parts, "smoothing", index, device=device) for index in images.indices[part].tolist()]
+            answers, radii = smoothing.certify(net, images.pixels(part), certificate, own, batch_size=batch_size)
+            found.append(torch.stack([answers.double(), radii], 1))
+            if path:
+                data = io.BytesIO()
+                torch.save(torch.cat(found).cpu(), data)
+                write_atomic(path, data.getvalue())
+            bar.step(len(part))
+    answers, radii = torch.cat(found).unbind(1)
+    return answers.long(), radii
 
 
 def adversarial(net: nn.Module, images: ImageSet, threat: Threat, attack: Attack, *, seed_parts: tuple = (),

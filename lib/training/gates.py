@@ -13,28 +13,35 @@ from lib.training.evaluation import attack_name
 from lib.training.zoo import Zoo
 
 
+def at_least(correct) -> float:
+    """The lower bound of the accuracy of outcomes [S, m]; of one seed, which gives none, the accuracy itself."""
+    found = accuracy(correct)
+    return found.low if np.isfinite(found.low) else found.value
+
+
 class Checks(list):
     """Mappings of name, ok and detail, as `claims.judge` takes its preconditions."""
 
     def add(self, name: str, ok: bool, detail: str) -> None:
         self.append({"name": name, "ok": bool(ok), "detail": detail})
 
-    def pool(self, gates: Gates, verify: Attack, normal_clean, normal_robust, robust_clean, robust_robust) -> None:
+    def pool(self, gates: Gates, verify: Attack, normal_clean, normal_robust, robust_clean, robust_robust,
+             where: str = "") -> None:
         """The networks of the pool are what they should be: outcomes [S, m] of normal and robust networks, clean and
-        under attack; the robust ones' under `verify`.
+        under attack; the robust ones' under `verify`. where: whose networks, said before the name of every check.
         """
+        of = f"{where}: " if where else ""
         normal = accuracy(normal_clean)
-        self.add("normal networks are trained", normal.value >= gates.normal_clean,
+        self.add(f"{of}normal networks are trained", normal.value >= gates.normal_clean,
                  f"clean accuracy {normal.value:.1%}, at least {gates.normal_clean:.0%} needed")
         broken = accuracy(normal_robust)
-        self.add("normal networks are not robust", broken.value <= gates.normal_robust,
+        self.add(f"{of}normal networks are not robust", broken.value <= gates.normal_robust,
                  f"robust accuracy {broken.value:.1%}, at most {gates.normal_robust:.0%} allowed")
         good = accuracy(robust_clean)
-        self.add("robust networks are trained", good.value >= gates.robust_clean,
+        self.add(f"{of}robust networks are trained", good.value >= gates.robust_clean,
                  f"clean accuracy {good.value:.1%}, at least {gates.robust_clean:.0%} needed")
-        strong = accuracy(robust_robust)
-        low = strong.low if np.isfinite(strong.low) else strong.value
-        self.add("robust networks are robust", low >= gates.robust_robust,
+        low = at_least(robust_robust)
+        self.add(f"{of}robust networks are robust", low >= gates.robust_robust,
                  f"lower bound of robust accuracy under {attack_name(verify)} {low:.1%}, "
                  f"at least {gates.robust_robust:.0%} needed")
 

@@ -18,8 +18,10 @@ from lib.objectives import (
     TRADES,
     Adversarial,
     CrossEntropy,
+    CrownIBP,
     FreeAdversarial,
     GradientNorm,
+    MixTrain,
     Prune,
     Rewire,
     Saliency,
@@ -31,10 +33,11 @@ from lib.recipe import Data, Recipe, outcome_key
 from lib.runtime import autocast, device, initialise_with, matmul_rate, provenance
 from lib.settings import Settings
 from lib.store import Store
-from lib.threats import APGD, PGD, Attack, Square
+from lib.threats import APGD, PGD, Attack, Bounds, Certificate, Smoothing, Square
 from lib.values import digest, plain
 
 COMPILE_FROM = 2e15  # FLOPs of a training from which a minute of compiling is worth it
+UNSTABLE = 500  # ReLUs of an image that CROWN bounds one by one: a guess until it was done once on this machine
 
 
 class Passes(NamedTuple):
@@ -47,10 +50,13 @@ class Passes(NamedTuple):
     attacks: float = 0
 
 
-def passes(objective) -> Passes:
-    """The passes per image and epoch; differentiating a gradient once more costs as much as another update."""
+def passes(objective, classes: int = 10, batch_size: int = 50) -> Passes:
+    """The passes per image and epoch; differentiating a gradient once more costs as much as another update, and so does
+    a linear function that certified training takes back through the network: one for each class, and in MixTrain, for
+    each of its images in a batch, two for each ReLU that stays unstable.
+    """
     if isinstance(objective, (Prune, Saliency, ADMM, Rewire)):
-        return passes(objective.objective)
+        return passes(objective.objective, classes, batch_size)
     if isinstance(objective, Adversarial):
         updates = 2 if objective.clean_loss else 1
         return Passes(updates, objective.clean_statistics, objective.attack.steps * objective.alpha)
@@ -64,15 +70,26 @@ def passes(objective) -> Passes:
         return Passes(2)
     if isinstance(objective, IBP):
         return Passes(3)
+    if isinstance(objective, CrownIBP):
+        within, rising = 1 - objective.start, objective.end - objective.start
+        clean = 1 if objective.kappa else objective.start
+        return Passes(clean + 2 * within + classes * rising, 1 - clean)
+    if isinstance(objective, MixTrain):
+        bounded = objective.share * min(objective.images / batch_size, 1)
+        return Passes(1 + bounded * (2 + classes + 2 * UNSTABLE))
     return Passes(1)
 
 
-def attack_passes(attack: Attack | None, standing: float = 1.0) -> float:
+def attack_passes(attack: Attack | Certificate | None, standing: float = 1.0, classes: int = 10) -> float:
     """Forward-equivalents per image when the share `standing` survives; the others break after a twentieth of the
-    steps (measured with APGD on small networks).
+    steps (measured with APGD on small networks). Certificates cost the same whether they hold or not.
     """
     if attack is None:
         return 1
+    if isinstance(attack, Smoothing):
+        return attack.few + attack.many
+    if isinstance(attack, Bounds):  # an interval is two passes; a linear function taken back is one forth and back
+        return 3 + {"interval": 0, "CROWN-IBP": 2 * classes, "CROWN": 2 * (classes + UNSTABLE)}[attack.method]
     share = standing + 0.05 * (1 - standing)
     if isinstance(attack, PGD):
         return 1 + 2 * attack.steps * attack.restarts * share
@@ -121,17 +138,18 @@ def training(recipe: Recipe) -> float:
     frozen = isinstance(recipe.arch, (Stitch, Probe))
     learns = not frozen or "back" in recipe.trainable
     update = (1 if frozen else 3) * front + (3 if learns else 2) * back
-    asked = passes(recipe.objective)
+    asked = passes(recipe.objective, recipe.data.info.classes, recipe.batch_size)
     an_image = asked.updates * update + (asked.forwards + 2 * asked.attacks) * (front + back)
     return an_image * recipe.epochs * recipe.data.n_train
 
 
-def measuring(recipe: Recipe, attack: Attack | None) -> float:
+def measuring(recipe: Recipe, attack: Attack | Certificate | None) -> float:
     """FLOPs of one evaluation on the recipe's test images, if half of them survive on a network trained to be robust
     and none on another.
     """
     robust = recipe.epochs and recipe.objective != CrossEntropy()
-    return forward(recipe) * attack_passes(attack, 0.5 * robust) * (recipe.data.test or recipe.data.info.test)
+    asked = attack_passes(attack, 0.5 * robust, recipe.data.info.classes)
+    return forward(recipe) * asked * (recipe.data.test or recipe.data.info.test)
 
 
 def compile_pays(recipe: Recipe, where) -> bool:
@@ -160,13 +178,17 @@ def sentence(speed: dict) -> str:
 
 
 def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
-    """FLOP/s that training this recipe's architecture reaches here, measured for about a second."""
+    """FLOP/s that training this recipe's architecture reaches here, measured for about a second (on a CPU with as many
+    images as that allows).
+    """
     while recipe.parents:
         recipe = recipe.parents[-1]
     net = build(recipe).to(where)
     net.to(memory_format=memory_format(net))
-    size = recipe.data.side
-    x = torch.zeros(recipe.batch_size, recipe.data.info.channels, size, size, device=where)
+    size, batch = recipe.data.side, recipe.batch_size
+    if torch.device(where).type == "cpu":
+        batch = max(2, min(batch, int(1e11 / (3 * forward(recipe)))))  # a step of about a second at most
+    x = torch.zeros(batch, recipe.data.info.channels, size, size, device=where)
     x = x.contiguous(memory_format=memory_format(net))
 
     def step():
@@ -180,7 +202,7 @@ def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
     while time.monotonic() - started < seconds:
         step()
         done += 1
-    return 3 * forward(recipe) * recipe.batch_size * done / (time.monotonic() - started)
+    return 3 * forward(recipe) * batch * done / (time.monotonic() - started)
 
 
 class Prices:
@@ -210,7 +232,7 @@ def like_training(recipe: Recipe) -> str:
     return digest({**plain(recipe), "seed": 0, "parents": [plain(p.arch) for p in recipe.parents]})
 
 
-def like_outcomes(recipe: Recipe, threat, attack: Attack | None) -> str:
+def like_outcomes(recipe: Recipe, threat, attack: Attack | Certificate | None) -> str:
     """A key that evaluations of the same cost share."""
     return digest([like_training(recipe), plain(recipe.data), threat, attack])
 

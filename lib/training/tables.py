@@ -1,4 +1,6 @@
-"""One call, one table: networks measured under attacks, a row for each pair with all of its protocol."""
+"""One call, one table: networks measured under attacks and by certificates, a row for each pair with all of its
+protocol.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +10,33 @@ from typing import TYPE_CHECKING
 
 from lib.recipe import Recipe
 from lib.runtime import Progress
-from lib.threats import Attack, Threat, tier
+from lib.threats import Attack, Certificate, Threat, tiers
 from lib.training.zoo import Zoo
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def table(zoo: Zoo, members: Sequence, threat: Threat, attacks: Sequence[str | Attack], *,
-          verified: bool = False) -> pd.DataFrame:
+def table(zoo: Zoo, members: Sequence, threat: Threat, attacks: Sequence[str | Attack | Certificate]) -> pd.DataFrame:
     """A tidy DataFrame, one row per network and attack, measured or taken from the store.
 
     members: recipes, or values with a field `recipe` (of the pool, of a plan) whose texts and numbers become columns.
-    attacks: attacks, or names of tiers (lib.threats.TIERS). `verified`: interval bounds beside each attack.
+    attacks: attacks, certificates, or names of tiers and of lists of them (lib.threats.TIERS, TIER_LISTS).
 
     Columns: network (key), seed and what the members say, the accuracies clean, robust and verified with their
     balanced_ twins, the protocol (data, split, images, threat, eps, attack, steps, restarts, precision,
-    search_precision, batchnorm, attack_seed and the attack's other numbers), warnings. Raises SettingsError for an
-    unknown tier, before any work.
+    search_precision, batchnorm, attack_seed and the other numbers of attack or certificate), warnings. Raises
+    SettingsError for an unknown tier, before any work.
     """
     import pandas as pd
 
-    attacks = [tier(attack, threat) if isinstance(attack, str) else attack for attack in attacks]
+    attacks = [one for attack in attacks for one in (tiers(attack, threat) if isinstance(attack, str) else [attack])]
     rows = []
     with Progress(len(members) * len(attacks), "evaluations", "evaluation") as bar:
         for member in members:
             recipe, names = _named(member)
             for attack in attacks:
                 found = zoo.outcomes(recipe, threat if attack else None, attack)
-                if verified:
-                    found = found.beside(zoo.verified(recipe, threat))
                 rows.append({"network": recipe.key, **names, **found.row()})
                 bar.step()
     frame = pd.DataFrame(rows)

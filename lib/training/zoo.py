@@ -15,9 +15,9 @@ from lib.models import build, memory_format
 from lib.recipe import Recipe, outcome_key
 from lib.runtime import provenance
 from lib.store import Store, write_atomic
-from lib.threats import PIXEL_NORMS, Attack, Threat
+from lib.threats import PIXEL_NORMS, Attack, Certificate, Threat
 from lib.training import evaluation, price
-from lib.training.evaluation import Outcomes, attack_name, evaluate
+from lib.training.evaluation import Outcomes, attack_name, certified, evaluate
 from lib.training.loop import EPOCH, fit
 from lib.training.sanity import beaten_by_square, sanity
 from lib.values import digest, plain
@@ -118,15 +118,18 @@ class Zoo:
             **provenance(self.device),
         }
 
-    def outcomes(self, recipe: Recipe, threat: Threat | None = None, attack: Attack | None = None,
+    def outcomes(self, recipe: Recipe, threat: Threat | None = None, attack: Attack | Certificate | None = None,
                  split: str = "test") -> Outcomes:
         """Per-image outcomes on the images of a split of the recipe's data: clean, and robust if an attack is given,
-        with what speaks against them; from the store if they were measured before. A search that was killed goes on
-        where it was.
+        with what speaks against them, or verified if a certificate is; from the store if they were measured before. A
+        search, or smoothing, that was killed goes on where it was.
         """
+        proof = isinstance(attack, Certificate)
 
         def make(work: Path) -> Outcomes:
             net, images = self.obtain(recipe).net, self.images(recipe.data, split)
+            if proof:
+                return certified(net, images, threat, attack, seed_parts=SEED, work=work)
             return evaluate(net, images, threat, attack, seed_parts=SEED, search_precision=recipe.precision, work=work)
 
         def look(work: Path) -> dict:
@@ -140,7 +143,7 @@ class Zoo:
         if split != "test":
             key, name, like = digest([split, key]), f"{name} ({split} images)", digest([split, like])
         found = self._outcomes("outcomes", key, recipe, name, make, like=like)
-        if attack is not None:
+        if attack is not None and not proof:
             found.warnings = self.store.obtain("sanity", key, look).meta["warnings"]
         return found
 
@@ -169,14 +172,6 @@ class Zoo:
         if key not in self._doubts:
             self._doubts[key] = sanity(self.obtain(recipe).net, self.images(recipe.data, "test"), norm)
         return list(self._doubts[key])
-
-    def verified(self, recipe: Recipe, threat: Threat) -> Outcomes:
-        """Per-image outcomes on the recipe's test images: clean, and verified by interval bounds for the whole ball."""
-
-        def make(work: Path) -> Outcomes:
-            return evaluation.verified(self.obtain(recipe).net, self.images(recipe.data, "test"), threat)
-
-        return self._outcomes("verified", outcome_key(recipe, threat, None), recipe, "interval bounds", make)
 
     def sweep(self, recipe: Recipe, threats: Sequence[Threat], attacks: Sequence[Attack]) -> list[Outcomes]:
         """Outcomes on the recipe's test images at growing eps, each paired with its attack; see evaluation.sweep."""

@@ -21,8 +21,10 @@ from lib.objectives import (
     TRADES,
     Adversarial,
     CrossEntropy,
+    CrownIBP,
     FreeAdversarial,
     GradientNorm,
+    MixTrain,
     Noise,
     Prune,
     Rewire,
@@ -77,6 +79,8 @@ def of(spec):
         GradientNorm: penalties.GradientNormLoss,
         Smoothness: penalties.SmoothnessLoss,
         IBP: ibp.IBPLoss,
+        CrownIBP: ibp.CrownIBPLoss,
+        MixTrain: ibp.MixTrainLoss,
     }
     around = {Prune: pruning.PruneLoss, Saliency: pruning.SaliencyLoss, ADMM: admm.ADMMLoss, Rewire: rewire.RewireLoss}
     if type(spec) in around:

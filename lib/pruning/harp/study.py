@@ -12,14 +12,14 @@ from fractions import Fraction
 import numpy as np
 from torch import Tensor
 
-from lib.architectures import Pruned
 from lib.models.links import layers
 from lib.plan.harp_pruning import Arm, Cell
-from lib.pruning.tables import kept
+from lib.pruning import found as shared
+from lib.pruning.found import Contrast, above_chance, sound
 from lib.runtime import Progress
 from lib.settings import Settings
 from lib.settings.harp_pruning import METHODS
-from lib.training.evaluation import Outcomes, attack_name
+from lib.training.evaluation import attack_name
 from lib.training.gates import Checks
 from lib.training.zoo import Zoo
 
@@ -28,60 +28,52 @@ MOST_OVER = 1.02  # of its target: what a pruned network may keep
 FIXED = ("HYDRA + data-free", "HYDRA + LAMP", "HYDRA + ERK")  # learned scores at rates that need no data
 
 
-@dataclass
-class Found:
-    """All that was measured.
-
-    outcomes[cell]: verdicts per image by the measure's name, `search`, `verify` or that of a further attack.
-    layers[cell]: what each layer of a pruned network keeps (`pruning.kept`). logs[cell]: a row per epoch of its search.
-    dense_weights[seed]: the prunable tensors by layer of the networks that all are made from.
+@dataclass(frozen=True)
+class Choice:
+    """What a fine-tuning had reached after an epoch, in [0, 1]. holdout: robust accuracy on held-out images under the
+    training's attack, which chooses the epoch; robust (under `search`), clean: on test images.
     """
 
-    settings: Settings
-    cells: list[Cell]
-    outcomes: dict[Cell, dict[str, Outcomes]] = field(default_factory=dict)
-    layers: dict[Cell, object] = field(default_factory=dict)
+    arm: Arm
+    seed: int
+    epoch: int
+    holdout: float
+    robust: float
+    clean: float
+
+
+@dataclass
+class Found(shared.Found):
+    """All that was measured: outcomes `search`, `verify` and those of further attacks.
+
+    logs[cell]: a row per epoch of its search. dense_weights[seed]: the prunable tensors by layer of the networks that
+    all are made from. choices: a row per kept epoch of a fine-tuning (`Choice`).
+    """
+
     logs: dict[Cell, list[dict]] = field(default_factory=dict)
     dense_weights: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    choices: list[Choice] = field(default_factory=list)
 
     @property
     def section(self):
         return self.settings.harp_pruning
 
-    @property
-    def arms(self) -> list[Arm]:
-        return list(dict.fromkeys(cell.arm for cell in self.cells))
-
-    @property
-    def chance(self) -> float:
-        """The accuracy of guessing one of the classes."""
-        return 1 / (self.section.data or self.settings.networks.data).info.classes
-
-    def of(self, arm: Arm) -> list[Cell]:
-        """The networks of an arm, one a repetition."""
-        return [cell for cell in self.cells if cell.arm == arm]
-
     def right(self, arm: Arm, which: str = "verify") -> np.ndarray:
-        """Outcomes [S, m] of an arm's networks, 1 for right: `which` is clean or the name of a measure."""
-        every = [self.outcomes[cell] for cell in self.of(arm)]
-        tables = [(next(iter(one.values())) if which == "clean" else one[which]).table for one in every]
-        return np.stack([t["clean" if which == "clean" else "robust"].to_numpy(bool) for t in tables]).astype(float)
-
-    def weights(self, cell: Cell) -> tuple[int, int]:
-        """How many prunable weights a pruned network keeps, and of how many."""
-        return int(self.layers[cell].kept.sum()), int(self.layers[cell].weights.sum())
+        return super().right(arm, which)
 
 
 def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
     """Train (or load) every network, measure it and count what it keeps; everything from the store if it is there."""
-    s, found = settings.harp_pruning, Found(settings, cells)
-    names = {s.search: "search", s.verify: "verify", **{attack: attack_name(attack) for attack in s.attacks}}
+    s, found = settings.harp_pruning, Found(settings, [cell for cell in cells if cell.epoch is None])
+    names = {attack: attack_name(attack) for attack in s.further(settings.networks.threat)}
+    names |= {s.search: "search", s.verify: "verify"}
     with Progress(len(cells), "pruned networks", "network") as bar:
         for cell in cells:
-            found.outcomes[cell] = {names[attack]: zoo.outcomes(cell.recipe, threat, attack)
-                                    for threat, attack in cell.measures if attack in names}
-            if isinstance(cell.recipe.arch, Pruned):
-                found.layers[cell] = kept(zoo.obtain(cell.recipe).net)
+            if cell.epoch is not None:
+                found.choices.append(_choice(zoo, cell))
+                bar.step(1, network=f"{cell.arm.method} {cell.seed}, epoch {cell.epoch}")
+                continue
+            found.take(zoo, cell, names)
             if cell.arm == Arm("pre-trained", loss=s.losses[0]):
                 net = zoo.obtain(cell.recipe).net
                 found.dense_weights[cell.seed] = {name: layer.weight for name, layer in layers(net).items()}
@@ -91,25 +83,15 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
     return found
 
 
+def _choice(zoo: Zoo, cell: Cell) -> Choice:
+    """A kept epoch: what its fine-tuning noted of it, and what it does on test images."""
+    run, = cell.recipe.parents
+    found = zoo.outcomes(cell.recipe, *cell.measures[0])
+    return Choice(cell.arm, cell.seed, cell.epoch, zoo.obtain(run).log[cell.epoch - 1]["holdout"],
+                  found.accuracy("robust"), found.accuracy("clean"))
+
+
 # -------------------------------------------------------------------------------------------------- for the judge
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """`share` times the sum of the outcomes of the arms `over` minus that of the arms `under`, image by image."""
-
-    over: tuple[Arm, ...]
-    under: tuple[Arm, ...]
-    share: float = 1.0
-
-    @property
-    def arms(self) -> tuple[Arm, ...]:
-        return self.over + self.under
-
-    def values(self, f: Found, which: str) -> np.ndarray:
-        """[S, m], on the same images with paired repetitions."""
-        total = sum(f.right(arm, which) for arm in self.over) - sum(f.right(arm, which) for arm in self.under)
-        return self.share * total
 
 
 def contrasts(f: Found) -> dict[str, dict[str, dict[str, Contrast]]]:
@@ -137,7 +119,7 @@ def contrasts(f: Found) -> dict[str, dict[str, dict[str, Contrast]]]:
         found["C3"] = {"clean": near, "robust": near}
         found["C2b"] = {"grows": {
             f"{name}, {float(harsh):g} minus {float(mild):g}": Contrast(far.over + near[name].under,
-                                                                        far.under + near[name].over, 0.5)
+                                                                        far.under + near[name].over, (0.5, 0.5))
             for name, far in harp_over("HYDRA").items()}}
     found["C4a"] = {"above_uniform": pairs(("HYDRA + HARP rates", "HYDRA"), ("rates only", "LWM"))}
     found["C4b"] = {"above_fixed_rates": harp_over(*FIXED)}
@@ -147,21 +129,11 @@ def contrasts(f: Found) -> dict[str, dict[str, dict[str, Contrast]]]:
                               for name, contrast in harp_over("HYDRA", loss=loss).items()}}
     if s.channels:
         found["C8"] = {"robust": harp_over("HYDRA", keep=s.channels[-1], granularity="channels")}
+    if (s.data or f.settings.networks.data).name == "imagenet":
+        kept, beaten = found.get("C1", {}), found["C2a"]
+        found["C9"] = {f"{name}_{part}": instances for name, parts in (("retains", kept), ("beats", beaten))
+                       for part, instances in parts.items()}
     return found
-
-
-def at_chance(f: Found) -> dict[Arm, float]:
-    """{arm: clean accuracy} of the pruned arms that are not `above_chance` above guessing: nothing can be read off
-    them but that they are broken.
-    """
-    clean = {arm: float(f.right(arm, "clean").mean()) for arm in f.arms if arm.keep != 1}
-    return {arm: value for arm, value in clean.items() if value < f.chance + f.section.above_chance}
-
-
-def _without(broken: dict[Arm, float], instances: dict[str, Contrast]) -> dict[str, Contrast]:
-    """The instances without a broken arm; all of them if none is left, and then `own_preconditions` says why."""
-    sound = {name: one for name, one in instances.items() if not broken.keys() & {*one.arms}}
-    return sound or instances
 
 
 def evidence(f: Found) -> dict:
@@ -169,9 +141,9 @@ def evidence(f: Found) -> dict:
 
     Robust accuracy is that under the stronger attack. Of several instances those with an arm at chance are left out.
     """
-    broken = at_chance(f)
-    found = {claim: {part: {name: one.values(f, "clean" if part == "clean" else "verify")
-                            for name, one in _without(broken, instances).items()}
+    broken = f.at_chance(f.section.above_chance)
+    found = {claim: {part: {name: one.values(f, "clean" if part.endswith("clean") else "verify")
+                            for name, one in sound(broken, instances).items()}
                      for part, instances in parts.items()} for claim, parts in contrasts(f).items()}
     s = f.section
     harp, *free = (Arm(method, s.keeps[-1], loss=s.losses[0]) for method in ("HARP", "HYDRA + data-free", "data-free"))
@@ -212,14 +184,12 @@ def own_preconditions(f: Found) -> dict[str, Checks]:
     """What must hold for single claims: arms that are not at chance. It fails where no instance of a part is left, and
     otherwise says which were left out.
     """
-    broken, found = at_chance(f), {}
+    broken, found = f.at_chance(f.section.above_chance), {}
     for claim, parts in contrasts(f).items():
-        used = {arm for instances in parts.values() for one in instances.values() for arm in one.arms}
-        words = [f"{arm.method} at {float(arm.keep):g} has a clean accuracy of {value:.1%}"
-                 for arm, value in broken.items() if arm in used]
-        judged = all(not instances or any(not broken.keys() & {*one.arms} for one in instances.values())
-                     for instances in parts.values())
-        said = f"{'; '.join(words)}, guessing {f.chance:.1%}: left out" if words else "no arm is near guessing"
         found[claim] = Checks()
-        found[claim].add("compared arms are above chance", judged, said)
+        found[claim].add("compared arms are above chance", *above_chance(f, broken, parts, _words))
     return found
+
+
+def _words(arm: Arm) -> str:
+    return f"{arm.method} at {float(arm.keep):g}"

@@ -6,9 +6,10 @@ import pandas as pd
 
 from lib.models import rates as by_rule
 from lib.plan.harp_pruning import Cell
-from lib.pruning.study import Found
-from lib.training.evaluation import attack_name, columns
-from lib.training.gates import Checks
+from lib.pruning import found as shared
+from lib.pruning.harp.study import Found
+from lib.statistics import seeds
+from lib.training.evaluation import attack_name
 
 
 def _named(cell: Cell) -> dict:
@@ -21,17 +22,7 @@ def accuracies(f: Found) -> pd.DataFrame:
     """A row per network and measure (clean, search, verify, ...): accuracy and balanced accuracy (the mean over
     classes), the counted share of weights that are kept, and the protocol.
     """
-    rows = []
-    for cell, found in f.outcomes.items():
-        left, every = f.weights(cell) if cell in f.layers else (1, 1)
-        for which in ("clean", *found):
-            outcome = found[which] if which in found else next(iter(found.values()))
-            verdict = "clean" if which == "clean" else "robust"
-            rows.append({**_named(cell), "measure": which, "accuracy": outcome.accuracy(verdict),
-                         "balanced": outcome.balanced_accuracy(verdict), "kept": left / every,
-                         "network": cell.recipe.key, "warnings": "; ".join(outcome.warnings),
-                         **columns(outcome.protocol)})
-    return pd.DataFrame(rows)
+    return shared.accuracies(f, _named)
 
 
 def summary(f: Found) -> pd.DataFrame:
@@ -77,20 +68,10 @@ def rules(f: Found) -> pd.DataFrame:
 
 
 def counts(f: Found) -> pd.DataFrame:
-    """Rows training, granularity, keep, method, kept, of, share, emptiest layer, its weights: what pruned networks
+    """Rows method, keep, granularity, training, kept, of, share, emptiest layer, its weights: what pruned networks
     keep, counted, means over repetitions; and the layer that keeps the fewest in any of them.
     """
-    rows = []
-    for cell, counted in f.layers.items():
-        left, every = f.weights(cell)
-        least = counted.loc[counted.kept.idxmin()]
-        rows.append({**_named(cell), "kept": left, "of": every, "share": left / every, "emptiest layer": least.layer,
-                     "its weights": int(least.kept)})
-    table = pd.DataFrame(rows)
-    keys = ["training", "granularity", "keep", "method"]
-    numbers = table.groupby(keys, sort=False)[["kept", "of", "share"]].mean()
-    least = table.loc[table.groupby(keys, sort=False)["its weights"].idxmin(), [*keys, "emptiest layer", "its weights"]]
-    return numbers.reset_index().merge(least, on=keys)
+    return shared.counts(f, _named)
 
 
 def searches(f: Found) -> pd.DataFrame:
@@ -103,7 +84,28 @@ def searches(f: Found) -> pd.DataFrame:
         for cell, log in f.logs.items() for row in log if "gamma" in row])
 
 
-def own_checks(own: dict[str, Checks]) -> pd.DataFrame:
-    """Rows claim, check, holds, detail of the preconditions of single claims."""
-    found = pd.concat([checks.table().assign(claim=claim) for claim, checks in own.items()], ignore_index=True)
-    return found[["claim", "check", "holds", "detail"]]
+def choices(f: Found) -> pd.DataFrame:
+    """Rows method, keep, seed, epoch, holdout, robust, clean, on holdout, on test: the kept epochs of fine-tunings, and
+    which of them is best on held-out and which on test images (of equals the first, as training chooses).
+    """
+    table = pd.DataFrame([{"method": one.arm.method, "keep": float(one.arm.keep), "seed": one.seed, "epoch": one.epoch,
+                           "holdout": one.holdout, "robust": one.robust, "clean": one.clean} for one in f.choices])
+    runs = table.groupby(["method", "keep", "seed"], sort=False)
+    for name, by in (("on holdout", "holdout"), ("on test", "robust")):
+        table[name] = table.index.isin(runs[by].idxmax())
+    return table
+
+
+def choice_summary(f: Found) -> pd.DataFrame:
+    """Rows method, keep, epochs, on holdout, on test, added, low, high: by method, the robust test accuracy of the kept
+    epoch chosen on held-out images and of that chosen on test images, means over repetitions, and what the latter
+    choice adds with its 95 % t interval over repetitions. epochs: those chosen on held-out images, one a repetition.
+    """
+    rows = []
+    for (method, keep), arm in choices(f).groupby(["method", "keep"], sort=False):
+        fair, best = (arm[arm[name]].set_index("seed") for name in ("on holdout", "on test"))
+        added = seeds((best.robust - fair.robust).to_numpy())
+        rows.append({"method": method, "keep": keep, "epochs": ", ".join(str(n) for n in fair.epoch),
+                     "on holdout": fair.robust.mean(), "on test": best.robust.mean(), "added": added.value,
+                     "low": added.low, "high": added.high})
+    return pd.DataFrame(rows)

@@ -1,0 +1,71 @@
+"""Randomised smoothing: what the votes of noisy copies prove about an l2 ball around an image (Cohen et al. 2019).
+
+The proof is about the smoothed classifier, whose answer is the class that the network gives most often to copies with
+Gaussian noise, and holds with a probability of at least 1 - alpha over the noise that was drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lib.errors import need
+from lib.threats import Smoothing
+
+ABSTAINED = -1
+DRAWN = 512  # copies drawn at once: noise must not depend on the size of batches, and generators draw in blocks
+
+
+def certify(net: nn.Module, images: Tensor, smoothing: Smoothing, generators: Sequence[torch.Generator], *,
+            batch_size: int = 128) -> tuple[Tensor, Tensor]:
+    """The smoothed classifier's answers [B], int64, ABSTAINED (-1) where nothing is proven, and radii [B], float64:
+    within that l2 distance (pixels in [0, 1]) of the image it gives no other answer; 0 where it abstains.
+
+    CERTIFY of Cohen et al. (2019, section 3.2): the class is guessed from `few` copies; of `many` others, those of that
+    class give a lower confidence bound p of its probability; the radius is sigma * Phi^-1(p) if p > 1/2. An answer is
+    wrong, or its radius too large, with a probability of at most alpha for each image.
+
+    images [B, C, H, W] in [0, 1], copies are not cut to it; `net` in eval mode gives logits [n, K]. `generators`: one
+    for each image, on its device, from which all its noise is drawn. Noise depends on nothing else, so neither batches
+    nor order change a verdict (but for float rounding of logits). Raises SettingsError for a network in train mode or
+    another number of generators.
+    """
+    need(not net.training, "net.training", True, "false: the votes of a network in train mode depend on the batch")
+    need(len(generators) == len(images), "number of generators", len(generators), f"{len(images)}, one for each image")
+    answers = torch.full((len(images),), ABSTAINED, device=images.device)
+    radii = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+    for position, own in enumerate(generators):
+        image = images[position]
+        guess = int(votes(net, image, smoothing.sigma, smoothing.few, own, batch_size).argmax())
+        agreeing = votes(net, image, smoothing.sigma, smoothing.many, own, batch_size)[guess]
+        radius = proven_radius(int(agreeing), smoothing)
+        if radius > 0:
+            answers[position], radii[position] = guess, radius
+    return answers, radii
+
+
+@torch.no_grad()
+def votes(net: nn.Module, image: Tensor, sigma: float, copies: int, own: torch.Generator, batch_size: int) -> Tensor:
+    """How many of so many noisy copies of an image [C, H, W] the network puts into each class: int64 [K]."""
+    counts = 0
+    for drawn in range(0, copies, DRAWN):
+        shape = (min(DRAWN, copies - drawn), *image.shape)
+        noise = torch.randn(shape, generator=own, device=image.device, dtype=image.dtype)
+        for part in noise.split(batch_size):
+            logits = net((image + sigma * part).contiguous(memory_format=torch.channels_last))
+            counts = counts + torch.bincount(logits.argmax(1), minlength=logits.shape[1])
+    return counts
+
+
+def proven_radius(agreeing: int, smoothing: Smoothing) -> float:
+    """The radius that `agreeing` of the `many` copies prove; 0 where they prove none. The bound of the probability is
+    Clopper and Pearson's, one-sided at level 1 - alpha.
+    """
+    from scipy.special import ndtri
+
+    from lib.statistics import clopper_pearson
+
+    bound = clopper_pearson(agreeing, smoothing.many, 1 - 2 * smoothing.alpha).low  # two-sided: alpha on each side
+    return smoothing.sigma * float(ndtri(bound)) if bound > 0.5 else 0.0
