@@ -89,7 +89,7 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
         raise OneLineError(f"another run is writing to {folder}: wait for it or stop it") from None
     with lock:
         started = time.monotonic()
-        _check_data(settings)
+        _check_data(settings, notebooks)
         mark_finished(groups(settings, notebooks), Store(), folder)
         status = _snakemake(settings, overrides, notebooks, jobs, folder)
         _note_failures(settings, notebooks, folder)
@@ -114,13 +114,16 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
         return end.code
 
 
-def _check_data(settings: Settings) -> None:
+def _check_data(settings: Settings, notebooks: tuple[str, ...]) -> None:
     """Read the data once before jobs start: what is missing is said once, and downloaded once."""
-    if settings.networks.data.name != "digits":
+    wanted = {task.recipe.data.name: task.recipe.data for task in plan(settings, notebooks)}
+    wanted.pop("digits", None)
+    if wanted:
         from lib.data import load
 
-        for split in ("train", "test"):
-            load(settings.networks.data, split)
+        for data in wanted.values():
+            for split in ("train", "test"):
+                load(data, split)
 
 
 def _failed(settings: Settings, notebook: str, error: str) -> None:

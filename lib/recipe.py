@@ -14,7 +14,7 @@ from fractions import Fraction
 from lib.architectures import Arch, Probe, Pruned, Stitch
 from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.objectives import ADMM, Adversarial, CrossEntropy, Objective, Prune, Rewire, Saliency
-from lib.threats import PGD, Attack, Threat
+from lib.threats import PGD, Attack, Certificate, Threat
 from lib.values import digest, later, plain, plain_fields
 
 # Raise when a change of the code changes the weights or outcomes that a recipe gives (tests/test_golden.py notices).
@@ -327,7 +327,9 @@ class Recipe:
         return f"{self.data.name} {what}, {how}, seed {self.seed} [{self.key}]"
 
 
-def outcome_key(recipe: Recipe, threat: Threat | None, attack: Attack | None) -> str:
-    """The key of a network's per-image outcomes on its test images: clean, or under an attack within a threat."""
+def outcome_key(recipe: Recipe, threat: Threat | None, attack: Attack | Certificate | None) -> str:
+    """The key of a network's per-image outcomes on its test images: clean, or within a threat under an attack or by a
+    certificate.
+    """
     data = plain(recipe.data)
     return digest({"numerics": NUMERICS, "network": recipe.key, "data": data, "threat": threat, "attack": attack})
