@@ -34,7 +34,8 @@ rule all:
 
 rule networks:
     input:
-        lambda w: [done(g) for g in sorted(jobs[w.group]["after"])],
+        # ancient: weights of parents never change, so a job whose parent ran again is not started once more
+        ancient(lambda w: [done(g) for g in sorted(jobs[w.group]["after"])]),
     output:
         f"{folder}/jobs/{{group}}.done",
     params:

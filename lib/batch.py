@@ -58,13 +58,11 @@ def mark(folder: Path, group: str) -> Path:
 
 def mark_finished(jobs: dict[str, dict], store: Store, folder: Path) -> None:
     """Mark the jobs that would only find their results in the store, so that they are not started."""
-    now = time.time()  # one time for all: a job whose parents' marks are newer would be started
     for group in jobs.keys() - unfinished(jobs, store).keys():
         path = mark(folder, group)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-            os.utime(path, (now, now))
 
 
 def code_digest() -> str:

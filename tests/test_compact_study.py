@@ -52,13 +52,14 @@ STEPS = {"pretrain": {"epochs": 10, "optimiser": {"name": "adam", "lr": .003}},
          "finetune": {"epochs": 7, "optimiser": {"name": "adam", "lr": .001}}, "gates": GATES}
 POOLED = {"name": "pooled", "training": "PGD-AT", "longer": True, "gates": GATES, "finetune": STEPS["finetune"]}
 TRADED = {"name": "traded", "training": "TRADES", "arch": "CNNSmall", **STEPS}
+WARM = {**TRADED, "pretrain": {**STEPS["pretrain"], "warm_up": 2}}
 BOUNDED = {"name": "bounded", "training": "IBP", "arch": "CNNSmall", "augment": "none",
            "threat": {"norm": "linf", "eps": .1}, "certificate": {"type": "Bounds", "method": "interval"}, **STEPS}
 CROWNED = {**BOUNDED, "name": "crowned", "training": "CROWN-IBP", "batch_size": 32,
            "certificate": {"type": "Bounds", "method": "CROWN-IBP"}}
 SMOOTHED = {**STEPS, "name": "smoothed", "training": "smoothing", "arch": "CNNSmall",
             "certificate": {"type": "Smoothing", "sigma": .25}, "certified": {"norm": "l2", "eps": .25}}
-SIZES = {"seeds": SEEDS, "keep": .1, "keeps": [.1, .02], "rounds": [.5, .25], "filters": [.5],
+SIZES = {"seeds": SEEDS, "keeps": [.1, .02], "rounds": [.5, .25], "filters": [.5],
          "rules": ["LWM", "random", "SNIP", "HYDRA", "iterative LWM"],
          "benign_rules": ["LWM", "global magnitude", "SNIP", "HYDRA"], "nets": [POOLED, TRADED, BOUNDED, CROWNED]}
 
@@ -95,7 +96,7 @@ def test_every_arm_starts_from_the_pre_trained_network_of_its_repetition(planned
         assert line(c.recipe)[0] == pretrained(planned, the(planned, c.arm.net), c.arm.pre, c.seed), words(c.arm)
     starts = {line(c.recipe)[0].key for c in cells(planned)}
     assert len(starts) == 4 * 2 * SEEDS
-    warm = sized(nets=[{**TRADED, "warm_up": 2}])
+    warm = sized(nets=[WARM])
     clean, robust = line(pretrained(warm, the(warm, "traded"), ROBUST, 0))
     assert (clean.epochs, clean.objective, robust.epochs) == (2, CrossEntropy(), 10)
     assert pretrained(warm, the(warm, "traded"), BENIGN, 0).parents == ()
@@ -200,9 +201,9 @@ def test_batch_jobs_are_a_repetitions_networks(planned):
     ({"rules": ["LWM", "HYDRAS"]}, "did you mean 'HYDRA'"),
     ({"rules": ["LWM", "LWM"]}, "different names"),
     ({"benign_rules": ["iterative LWM"]}, "unknown compact_robust_pruning.benign_rules"),
-    ({"keeps": [.02, .01]}, "begin with keep"),
-    ({"keep": 1}, "between 0 and 1"),
-    ({"rounds": [.5, .05]}, "shares above keep"),
+    ({"keeps": [.02, .1]}, "falling shares"),
+    ({"keeps": [1, .1]}, "between 0 and 1"),
+    ({"rounds": [.5, .05]}, "shares above keeps"),
     ({"rules_on": "polled"}, "did you mean 'pooled'"),
     ({"nets": [POOLED, POOLED]}, "different names"),
     ({"nets": []}, "one or more"),
@@ -617,7 +618,7 @@ def test_counts_name_the_layer_that_keeps_the_fewest(made):
 
 
 def test_networks_are_described():
-    got = tables.networks(sized(nets=[{**TRADED, "warm_up": 2}, BOUNDED, SMOOTHED])).set_index("net")
+    got = tables.networks(sized(nets=[WARM, BOUNDED, SMOOTHED])).set_index("net")
     assert got["robust epochs"].tolist() == ["2 clean + 10", "10", "10"] and got["fine-tuning"].tolist() == [7, 7, 7]
     assert got["robust objective"].tolist() == ["TRADES, PGD-5", "IBP", "smoothing"]
     assert got.certificate["bounded"] == "interval bounds, linf, eps 1/10" and got.certificate["traded"] == "–"

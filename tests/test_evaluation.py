@@ -13,7 +13,8 @@ from lib.data.images import ImageSet
 from lib.errors import SettingsError
 from lib.runtime import generator, initialise_with
 from lib.threats import APGD, PGD, PIXEL_NORMS, TIERS, AutoAttack, Bounds, Smoothing, Square, Threat, fgsm, tier
-from lib.training.evaluation import Outcomes, adversarial, attack_name, certified, evaluate, sweep, transferred
+from lib.training.certification import certified
+from lib.training.evaluation import Outcomes, adversarial, attack_name, evaluate, sweep, transferred
 from lib.training.sanity import beaten_by_square, sanity
 
 THREAT = Threat("linf", "36/255")

@@ -23,7 +23,7 @@ from lib.plan import harp_pruning as networks
 from lib.plan import plan
 from lib.plan.harp_pruning import Arm, pace
 from lib.pruning.harp import reference, tables
-from lib.pruning.harp.study import Choice, Found, contrasts, evidence, measure, own_preconditions, preconditions
+from lib.pruning.harp.study import Found, KeptEpoch, contrasts, evidence, measure, own_preconditions, preconditions
 from lib.runtime import seed_of
 from lib.settings.harp_pruning import BY_CHANNEL, METHODS, UPDATES
 from lib.store import Store
@@ -597,7 +597,7 @@ def test_published_numbers_are_those_that_the_claims_cite():
 
 
 def chosen(arm, seed, *rows):
-    return [Choice(arm, seed, epoch, *row) for epoch, row in enumerate(rows, 1)]
+    return [KeptEpoch(arm, seed, epoch, *row) for epoch, row in enumerate(rows, 1)]
 
 
 def test_choosing_on_test_images_adds_what_the_table_says():

@@ -40,7 +40,7 @@ from lib.training import loop, price
 from lib.training.evaluation import evaluate
 from lib.training.loop import fit
 from lib.training.objectives import Batch, Moment, adversarial, of
-from lib.training.objectives.ibp import strength
+from lib.training.objectives.certified import strength
 
 THREAT, ATTACK, JUDGE = Threat("linf", "0.15"), PGD(3, "0.07"), PGD(20, "0.04")
 ROBUST = {

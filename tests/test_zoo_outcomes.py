@@ -23,7 +23,8 @@ from lib.store import Store
 from lib.study import Study
 from lib.threats import APGD, PGD, Bounds, Smoothing, Threat, tier
 from lib.training import evaluation, price, tables, zoo
-from lib.training.evaluation import PROTOCOL, attack_name, certified, evaluate
+from lib.training.certification import certified
+from lib.training.evaluation import PROTOCOL, attack_name, evaluate
 from lib.training.tables import table
 from lib.training.zoo import SEED, Zoo
 

@@ -105,7 +105,12 @@ def worst_margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | F
     """A lower bound [B] of z_y - max_{k != y} z_k over what `margins` says: positive proves that no image of the ball
     is misclassified.
     """
-    return margins(net, images, labels, eps).scatter(1, labels[:, None], float("inf")).amin(1)
+    return worst(margins(net, images, labels, eps), labels)
+
+
+def worst(found: Tensor, labels: Tensor) -> Tensor:
+    """The smallest [B] of margins [B, K] over the classes other than the labels [B]."""
+    return found.scatter(1, labels[:, None], float("inf")).amin(1)
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ def worst_margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | F
     """A lower bound [B] of z_y - max_{k != y} z_k over what `margins` says: positive proves that no image of the ball
     is misclassified.
     """
-    return margins(net, images, labels, eps, slope, inner).scatter(1, labels[:, None], float("inf")).amin(1)
+    return intervals.worst(margins(net, images, labels, eps, slope, inner), labels)
 
 
 @torch.no_grad()

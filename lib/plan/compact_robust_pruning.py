@@ -9,12 +9,11 @@ from fractions import Fraction
 
 from lib.architectures import Pruned
 from lib.objectives import IBP, TRADES, CrossEntropy, CrownIBP, Loss, MixTrain, Prune, Saliency, Stability
-from lib.plan.pool import member, one_more_restart, warmed_up
+from lib.plan.pool import member, one_more_restart, trained_as, warmed_up
 from lib.recipe import Recipe
 from lib.settings import Settings
 from lib.settings import objective as adversarial
-from lib.settings.compact_robust_pruning import BENIGN, ROBUST, RULES, Net
-from lib.settings.networks import Training
+from lib.settings.compact_robust_pruning import BENIGN, IN_ROUNDS, ROBUST, RULES, Net
 from lib.threats import Attack, Certificate, Threat
 
 DENSE = "dense"
@@ -93,14 +92,10 @@ def pretrained(settings: Settings, net: Net, pre: str, seed: int) -> Recipe:
     own = {name: getattr(net, name) for name in ("arch", "data", "batch_size", "augment")}
     recipe = replace(recipe, **{name: value for name, value in own.items() if value is not None})
     if net.pretrain:
-        recipe = _step(recipe, net.pretrain)
+        recipe = trained_as(recipe, net.pretrain)
     if net.pretrain or net.training != "PGD-AT":
         recipe = replace(recipe, objective=aim(settings, net, pre))
-    return warmed_up(recipe, net.warm_up) if pre == ROBUST else recipe
-
-
-def _step(recipe: Recipe, training: Training) -> Recipe:
-    return replace(recipe, epochs=training.epochs, optimiser=training.optimiser, schedule=training.schedule)
+    return warmed_up(recipe, net.pretrain) if pre == ROBUST else recipe
 
 
 def finetuned(settings: Settings, net: Net, parent: Recipe, arch, fine: str, epochs: int | None = None,
@@ -109,7 +104,7 @@ def finetuned(settings: Settings, net: Net, parent: Recipe, arch, fine: str, epo
     of the authors' next paper.
     """
     objective = aim(settings, net, fine, warm)
-    recipe = _step(replace(parent, arch=arch, parents=(parent,), objective=objective), net.finetune)
+    recipe = trained_as(replace(parent, arch=arch, parents=(parent,), objective=objective), net.finetune)
     return replace(recipe, epochs=epochs) if epochs else recipe
 
 
@@ -119,15 +114,15 @@ def made(settings: Settings, arm: Arm, seed: int) -> Recipe:
     base = pretrained(settings, net, arm.pre, seed)
     if arm.fine is None:
         return base
-    both = pretrained(settings, net, ROBUST, seed).epochs + net.finetune.epochs
-    epochs = both if arm.longer else None
-    warm = arm.pre == BENIGN  # a benign network has never seen eps
-    if arm.rule == DENSE:
-        return finetuned(settings, net, base, base.arch, arm.fine, epochs, warm)
-    arch = Pruned(base.arch, arm.keep, **RULES[arm.rule])
-    if arm.rule == "iterative LWM":
+    if arm.rule == IN_ROUNDS:
         return _in_rounds(settings, net, base, arm)
-    parent = _searched(settings, net, base, arch, arm.fine) if arch.searched else base
+    parent, arch, epochs = base, base.arch, None
+    if arm.rule != DENSE:
+        arch = Pruned(base.arch, arm.keep, **RULES[arm.rule])
+        parent = _searched(settings, net, base, arch, arm.fine) if arch.searched else base
+    if arm.longer:
+        epochs = pretrained(settings, net, ROBUST, seed).epochs + net.finetune.epochs
+    warm = arm.pre == BENIGN  # a benign network has never seen eps
     return finetuned(settings, net, parent, arch, arm.fine, epochs, warm)
 
 
@@ -138,7 +133,7 @@ def _searched(settings: Settings, net: Net, base: Recipe, arch: Pruned, fine: st
     loss, score = aim(settings, net, fine, warm=False), settings.compact_robust_pruning.score
     if arch.scores == "gradient":
         return replace(base, arch=arch, parents=(base,), objective=Saliency(loss), epochs=1)
-    return _step(replace(base, arch=arch, parents=(base,), objective=Prune(loss)), score)
+    return trained_as(replace(base, arch=arch, parents=(base,), objective=Prune(loss)), score)
 
 
 def _in_rounds(settings: Settings, net: Net, base: Recipe, arm: Arm) -> Recipe:

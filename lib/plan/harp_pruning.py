@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from lib.architectures import Plain, Pruned
 from lib.objectives import ADMM, MART, TRADES, FreeAdversarial, Loss, Prune, Rewire
-from lib.plan.pool import member, one_more_restart, warmed_up
+from lib.plan.pool import member, one_more_restart, trained_as, warmed_up
 from lib.recipe import Choice, Recipe
 from lib.settings import Settings, objective
 from lib.settings.harp_pruning import BY_CHANNEL, METHODS
@@ -68,9 +68,8 @@ def dense(settings: Settings, kind: str, seed: int, loss: str = "PGD-AT") -> Rec
     if kind == "N":
         return recipe
     if s.pretrain:
-        p = s.pretrain
-        recipe = replace(recipe, epochs=p.epochs, optimiser=p.optimiser, schedule=p.schedule)
-    return warmed_up(replace(recipe, objective=robust(settings, loss)), s.warm_up)
+        recipe = trained_as(recipe, s.pretrain)
+    return warmed_up(replace(recipe, objective=robust(settings, loss)), s.pretrain)
 
 
 def training_attack(settings: Settings) -> PGD:
@@ -107,15 +106,14 @@ def searching(settings: Settings, base: Recipe, arch: Pruned, method: str, loss:
     aim = Prune(robust(settings, loss), **(penalty if arch.rates == "learned" else {}))  # given rates have no penalty
     optimiser = replace(s.prune.optimiser, weight_decay=faster * s.prune.optimiser.weight_decay,
                         no_decay=("quota",) if method == "HARP, no decay on rates" else ())
-    return replace(base, arch=arch, objective=aim, epochs=s.prune.epochs, optimiser=optimiser,
-                   schedule=s.prune.schedule, parents=(base, pattern) if pattern else (base,))
+    return replace(trained_as(base, s.prune), arch=arch, objective=aim, optimiser=optimiser,
+                   parents=(base, pattern) if pattern else (base,))
 
 
 def finetuned(settings: Settings, parent: Recipe, arch: Plain | Pruned, arm: Arm) -> Recipe:
     """The fine-tuning that every method and the dense network go through; its epoch is chosen on held-out images."""
     s, n = settings.harp_pruning, settings.networks
-    return replace(parent, arch=arch, objective=robust(settings, arm.loss), epochs=s.finetune.epochs,
-                   optimiser=s.finetune.optimiser, schedule=s.finetune.schedule, parents=(parent,),
+    return replace(trained_as(parent, s.finetune), arch=arch, objective=robust(settings, arm.loss), parents=(parent,),
                    choice=Choice(n.threat, training_attack(settings)), keep=kept_epochs(settings, arm))
 
 
@@ -133,8 +131,7 @@ def towards_sparse(settings: Settings, base: Recipe, arm: Arm) -> Recipe:
     """R-ADMM's first stage, for as many epochs as others search: dense, at the rate of the fine-tuning."""
     s = settings.harp_pruning
     aim = ADMM(robust(settings, arm.loss), arm.keep, every=max(1, round(0.3 * s.prune.epochs)))
-    return replace(base, objective=aim, epochs=s.prune.epochs, optimiser=s.finetune.optimiser,
-                   schedule=s.finetune.schedule, parents=(base,))
+    return replace(trained_as(base, s.finetune), objective=aim, epochs=s.prune.epochs, parents=(base,))
 
 
 def from_scratch(settings: Settings, base: Recipe, arch: Pruned, loss: str) -> Recipe:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from lib.objectives import CrossEntropy
 from lib.recipe import Recipe
-from lib.settings import Settings, objective
+from lib.settings import Pretraining, Settings, Training, objective
 from lib.threats import PGD
 
 
@@ -52,11 +52,16 @@ def pool(settings: Settings) -> list[Member]:
     return [member(settings, kind, seed) for kind, seed in wanted]
 
 
-def warmed_up(recipe: Recipe, epochs: int) -> Recipe:
-    """The training, started from a network that saw clean images for so many epochs (0: from scratch): deep narrow
-    networks without residual connections hardly begin to learn on adversarial ones.
-    """
-    return replace(recipe, parents=(replace(recipe, objective=CrossEntropy(), epochs=epochs),)) if epochs else recipe
+def trained_as(recipe: Recipe, training: Training) -> Recipe:
+    """The recipe with the epochs, the optimiser and the schedule of the settings."""
+    return replace(recipe, epochs=training.epochs, optimiser=training.optimiser, schedule=training.schedule)
+
+
+def warmed_up(recipe: Recipe, training: Pretraining | None) -> Recipe:
+    """The training, started from a network that saw clean images for its `warm_up` epochs (0: from scratch)."""
+    if training is None or not training.warm_up:
+        return recipe
+    return replace(recipe, parents=(replace(recipe, objective=CrossEntropy(), epochs=training.warm_up),))
 
 
 def one_more_restart(attack: PGD) -> PGD:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lib.objectives import TRADES, Adversarial, Noise, fgsm_rs
-from lib.plan.pool import member, one_more_restart
+from lib.plan.pool import member, one_more_restart, trained_as
 from lib.recipe import Recipe
 from lib.settings import Settings, objective
 from lib.settings.representation_similarity import Arm
@@ -50,8 +50,7 @@ def base(settings: Settings, kind: str, seed: int) -> Recipe:
 
 def matched(settings: Settings, seed: int) -> Recipe:
     """A normal network whose training is so short that its clean accuracy is that of the robust ones."""
-    m = settings.representation_similarity.matched
-    return replace(base(settings, "N", seed), epochs=m.epochs, optimiser=m.optimiser, schedule=m.schedule)
+    return trained_as(base(settings, "N", seed), settings.representation_similarity.matched)
 
 
 def of_arm(settings: Settings, arm: Arm, kind: str, seed: int) -> Recipe:

@@ -19,13 +19,13 @@ from lib.runtime import ROOT
 from lib.settings.build import make, parse
 from lib.settings.compact_robust_pruning import Compact
 from lib.settings.harp_pruning import Harp
-from lib.settings.networks import Gates, Networks, Pool, Training, objective
+from lib.settings.networks import Gates, Networks, Pool, Pretraining, Training, objective
 from lib.settings.representation_similarity import Similarity
 from lib.settings.stitching import Stitching
 from lib.values import digest
 
-__all__ = ["Compact", "Gates", "Harp", "Networks", "Pool", "Settings", "Similarity", "Stitching", "Training", "load",
-           "objective", "parse", "profiles", "sections"]
+__all__ = ["Compact", "Gates", "Harp", "Networks", "Pool", "Pretraining", "Settings", "Similarity", "Stitching",
+           "Training", "load", "objective", "parse", "profiles", "sections"]
 JOBS = ("none", "seeds", "networks")
 
 

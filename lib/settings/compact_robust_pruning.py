@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lib.architectures import Plain
-from lib.errors import fraction, is_number, need, unknown
+from lib.errors import is_number, need, unknown
 from lib.recipe import Data
-from lib.settings.networks import Gates, Networks, Training, fewer_targets, repetitions
+from lib.settings.networks import Gates, Networks, Pretraining, Training, falling_shares, fewer_targets, repetitions
 from lib.threats import PGD, Attack, Bounds, Certificate, Smoothing, Threat, compatible
 
+IN_ROUNDS = "iterative LWM"  # pruned in several rounds, each with a part of the fine-tuning
 # Which weights are kept; see lib.architectures.Pruned. Uniform rates, but for three that look at the whole network.
 RULES = {
     "LWM": {"scores": "magnitude"},
@@ -19,7 +20,7 @@ RULES = {
     "HYDRA": {"scores": "learned"},
     "global magnitude": {"rates": "global", "scores": "magnitude"},
     "LAMP": {"rates": "lamp", "scores": "magnitude"},
-    "iterative LWM": {"scores": "magnitude"},  # in several rounds, each with a part of the fine-tuning
+    IN_ROUNDS: {"scores": "magnitude"},
     "filters": {"granularity": "channels", "scores": "filters"},
 }
 BENIGN, ROBUST = "benign", "robust"
@@ -34,12 +35,11 @@ class Net:
 
     training: PGD-AT or TRADES (empirical robustness, `attack` of `pretrain` or the pool's), IBP, CROWN-IBP, MixTrain
     (eps of `threat`) or smoothing (stability training with noise of `sigma`). pretrain, finetune: the two steps; the
-    benign objective goes through the same epochs. warm_up: epochs on clean images before the robust pre-training. data,
-    arch, threat, pretrain, batch_size, augment: of the pool where they are left out.
-    certificate: what verifies it, of linf within `threat` for bounds, of l2 within `certified` for smoothing; given
-    for the verifiable objectives. gates: what the unpruned networks must show; verified: and how much of the test
-    images must be verified. longer: the arm of benign pre-training gets, beside the usual fine-tuning, one with as many
-    adversarial epochs as both steps have.
+    benign objective goes through the same epochs, without a start on clean images. data, arch, threat, pretrain,
+    batch_size, augment: of the pool where they are left out. certificate: what verifies it, of linf within `threat` for
+    bounds, of l2 within `certified` for smoothing; given for the verifiable objectives. gates: what the unpruned
+    networks must show; verified: and how much of the test images must be verified. longer: the arm of benign pre-
+    training gets, beside the usual fine-tuning, one with as many adversarial epochs as both steps have.
     """
 
     name: str
@@ -49,10 +49,9 @@ class Net:
     data: Data | None = None
     arch: Plain | None = None
     threat: Threat | None = None
-    pretrain: Training | None = None
+    pretrain: Pretraining | None = None
     batch_size: int | None = None
     augment: str | None = None
-    warm_up: int = 0
     sigma: float = 0.25
     certificate: Certificate | None = None
     certified: Threat | None = None
@@ -62,10 +61,12 @@ class Net:
     def __post_init__(self):
         if self.training not in EMPIRICAL + VERIFIABLE:
             raise unknown(f"training of the network {self.name}", self.training, EMPIRICAL + VERIFIABLE)
-        kind = {"smoothing": Smoothing}.get(self.training, Bounds) if self.training in VERIFIABLE else type(None)
-        need(isinstance(self.certificate, kind), f"certificate of the network {self.name}", self.certificate,
-             f"left out for {self.training}" if kind is type(None) else f"{kind.__name__} for {self.training}")
         smoothed = self.training == "smoothing"
+        kind, words = (Smoothing, "Smoothing") if smoothed else (Bounds, "Bounds")
+        if self.training in EMPIRICAL:
+            kind, words = type(None), "left out"
+        need(isinstance(self.certificate, kind), f"certificate of the network {self.name}", self.certificate,
+             f"{words} for {self.training}")
         need(smoothed == (self.certified is not None), f"certified of the network {self.name}", self.certified,
              "the l2 ball that counts, for smoothing, and left out otherwise")
         if smoothed:
@@ -87,12 +88,12 @@ class Net:
 class Compact:
     """The notebook on compact and robust networks. `seeds`: repetitions, each with networks of its own.
 
-    nets: the networks. keep: the share of weights that is kept where objectives are compared (1/10: ten times as
-    compact). rules_on: the name of the network that pruning rules are compared on, after the robust fine-tuning at
-    every one of `keeps` (growing harsher, `keep` the first); benign_rules: those that are followed by the benign one
-    too, at `keep`. rounds: what the iterative rule keeps before the last round. filters: shares of filters that are
-    kept where whole ones are removed. score: the search of learned scores. search: the attack of the checks; verify:
-    the stronger one that every network is measured under.
+    nets: the networks. keeps: shares of the weights that are kept, growing harsher; objectives are compared at the
+    first, `keep` (1/10: ten times as compact), pruning rules at all, after the robust fine-tuning of the network
+    `rules_on` (its name). benign_rules: those that are followed by the benign fine-tuning too, at `keep`. rounds: what
+    the iterative rule keeps before the last round. filters: shares of filters that are kept where whole ones are
+    removed. score: the search of learned scores. search: the attack of the checks; verify: the stronger one that every
+    network is measured under.
     """
 
     seeds: int
@@ -100,7 +101,6 @@ class Compact:
     score: Training
     search: PGD
     verify: Attack
-    keep: Fraction = Fraction(1, 10)
     keeps: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 100))
     rules_on: str = ""
     rules: tuple[str, ...] = ("LWM", "random", "SNIP", "HYDRA", "iterative LWM")
@@ -116,26 +116,25 @@ class Compact:
         object.__setattr__(self, "rules_on", self.rules_on or names[0])
         if self.rules_on not in names:
             raise unknown(f"{where}.rules_on", self.rules_on, names)
-        object.__setattr__(self, "keep", fraction(self.keep, f"{where}.keep"))
-        need(0 < self.keep < 1, f"{where}.keep", self.keep, "a share between 0 and 1")
-        for name in ("keeps", "rounds", "filters"):
-            shares = tuple(fraction(k, f"{where}.{name}") for k in getattr(self, name))
-            object.__setattr__(self, name, shares)
-            falling = all(0 < k < 1 for k in shares) and list(shares) == sorted({*shares}, reverse=True)
-            need(falling, f"{where}.{name}", [float(k) for k in shares], "falling shares between 0 and 1")
-        first = self.keeps[:1] == (self.keep,)
-        need(first, f"{where}.keeps", [float(k) for k in self.keeps], f"shares that begin with keep = {self.keep}")
-        for name, known in (("rules", [*RULES][:-1]), ("benign_rules", [*RULES][:-2])):
+        falling_shares(self, where, "keeps", "rounds", "filters")
+        need(len(self.keeps) > 0, f"{where}.keeps", [], "one share or more")
+        weights = [rule for rule, how in RULES.items() if "granularity" not in how]
+        for name, known in (("rules", weights), ("benign_rules", [rule for rule in weights if rule != IN_ROUNDS])):
             rules = getattr(self, name)
             need(len(rules) == len({*rules}), f"{where}.{name}", list(rules), "different names")
             for rule in rules:
                 if rule not in known:
                     raise unknown(f"{where}.{name}", rule, known)
         above = not self.rounds or self.rounds[-1] > self.keep
-        need(above, f"{where}.rounds", [float(k) for k in self.rounds], f"shares above keep = {self.keep}")
+        need(above, f"{where}.rounds", [float(k) for k in self.rounds], f"shares above keeps[0] = {self.keep}")
         need(self.score.attack is None, f"{where}.score.attack", self.score.attack, "left out: it is the networks'")
         need(not self.search.targeted, f"{where}.search.targeted", True, "false")
         need(self.search != self.verify, f"{where}.verify", self.verify, "another attack than search")
+
+    @property
+    def keep(self) -> Fraction:
+        """The share of weights that is kept where objectives are compared."""
+        return self.keeps[0]
 
     @property
     def pool(self) -> int:

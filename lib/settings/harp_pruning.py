@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lib.architectures import Plain
-from lib.errors import fraction, is_int, is_number, need, unknown
+from lib.errors import is_int, is_number, need, unknown
 from lib.recipe import Data
-from lib.settings.networks import Gates, Networks, Training, fewer_targets, repetitions
+from lib.settings.networks import Gates, Networks, Pretraining, Training, falling_shares, fewer_targets, repetitions
 from lib.threats import PGD, TIER_LISTS, Attack, Threat, tiers
 
 # What decides how much of each layer is kept (rates) and which of its weights (scores); see lib.architectures.Pruned.
@@ -42,15 +42,15 @@ class Harp:
 
     keeps: shares of the prunable weights that are kept, growing harsher. methods: at every keep, of METHODS; the dense
     network with the same fine-tuning is always beside them. data, arch, pretrain: of the dense networks, where they are
-    not those of the common pool; pretrain is of the adversarially trained ones, after `warm_up` epochs on clean images.
-    prune: the search for scores and rates (frozen weights); finetune: the training of what is left. losses: of all
-    three stages, the first for every method, the others for HARP and HYDRA at the harshest keep. gamma: the first
-    weight of the hardware loss, which grows by as much every epoch; constant_gamma: where it does not grow. Both, and
-    the weight decay of `prune`, are those of a search of `updates`, as long as the paper's; the plan raises them for a
-    shorter one (lib.plan.harp_pruning.pace). channels: shares of input channels that are kept where channels are
-    pruned, by those of `methods` in BY_CHANNEL. search: the attack of the checks; verify: the stronger one that every
-    network is measured under; attacks: any more; tier: the name of a list of more (lib.threats.TIER_LISTS).
-    above_chance: arms whose clean accuracy is not this far above chance are not compared.
+    not those of the common pool; pretrain is of the adversarially trained ones. prune: the search for scores and rates
+    (frozen weights); finetune: the training of what is left. losses: of all three stages, the first for every method,
+    the others for HARP and HYDRA at the harshest keep. gamma: the first weight of the hardware loss, which grows by as
+    much every epoch; constant_gamma: where it does not grow. Both, and the weight decay of `prune`, are those of a
+    search of `updates`, as long as the paper's; the plan raises them for a shorter one (lib.plan.harp_pruning.pace).
+    channels: shares of input channels that are kept where channels are pruned, by those of `methods` in BY_CHANNEL.
+    search: the attack of the checks; verify: the stronger one that every network is measured under; attacks: any more;
+    tier: the name of a list of more (lib.threats.TIER_LISTS). above_chance: arms whose clean accuracy is not this far
+    above chance are not compared.
     """
 
     seeds: int
@@ -70,17 +70,12 @@ class Harp:
     tier: str | None = None
     data: Data | None = None
     arch: Plain | None = None
-    pretrain: Training | None = None
-    warm_up: int = 0
+    pretrain: Pretraining | None = None
     above_chance: float = 0.05
 
     def __post_init__(self):
         repetitions("harp_pruning.seeds", self.seeds)
-        for name in ("keeps", "channels"):
-            shares = tuple(fraction(k, f"harp_pruning.{name}") for k in getattr(self, name))
-            object.__setattr__(self, name, shares)
-            falling = all(0 < k < 1 for k in shares) and list(shares) == sorted({*shares}, reverse=True)
-            need(falling, f"harp_pruning.{name}", [float(k) for k in shares], "falling shares between 0 and 1")
+        falling_shares(self, "harp_pruning", "keeps", "channels")
         need(len(self.keeps) > 0, "harp_pruning.keeps", [], "one share or more")
         for name, known in (("methods", METHODS), ("losses", LOSSES)):
             values = getattr(self, name)
@@ -97,7 +92,6 @@ class Harp:
             need(is_int(epochs, 1), f"harp_pruning.{name}.epochs", epochs, "a whole number of at least 1")
             attack = getattr(self, name).attack
             need(attack is None, f"harp_pruning.{name}.attack", attack, "left out: it is that of the dense networks")
-        need(is_int(self.warm_up, 0), "harp_pruning.warm_up", self.warm_up, "a whole number of epochs of at least 0")
         need(is_int(self.updates, 1), "harp_pruning.updates", self.updates, "a whole number of at least 1")
         if self.tier is not None and self.tier not in TIER_LISTS:
             raise unknown("harp_pruning.tier", self.tier, TIER_LISTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lib.architectures import Plain
-from lib.errors import is_int, need, unknown
+from lib.errors import fraction, is_int, need, unknown
 from lib.objectives import Adversarial, CrossEntropy
 from lib.recipe import Data, Optimiser, Schedule
 from lib.threats import APGD, PGD, Attack, Threat
@@ -19,6 +19,18 @@ class Training:
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     attack: PGD | None = None
+
+
+@dataclass(frozen=True)
+class Pretraining(Training):
+    """How a robust network is trained whose weights others are made from; first on clean images for `warm_up` epochs
+    (deep narrow networks hardly begin to learn on adversarial ones).
+    """
+
+    warm_up: int = 0
+
+    def __post_init__(self):
+        need(is_int(self.warm_up, 0), "pretrain.warm_up", self.warm_up, "a whole number of epochs of at least 0")
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,16 @@ class Gates:
 def repetitions(where: str, value) -> None:
     """Check a number of repetitions."""
     need(is_int(value, 1) and value <= 100, where, value, "a whole number from 1 to 100")
+
+
+def falling_shares(section, prefix: str, *names: str) -> None:
+    """Make fields of a frozen section tuples of fractions, and check that they fall and lie between 0 and 1."""
+    for name in names:
+        where = f"{prefix}.{name}"
+        shares = tuple(fraction(k, where) for k in getattr(section, name))
+        object.__setattr__(section, name, shares)
+        falling = all(0 < k < 1 for k in shares) and list(shares) == sorted({*shares}, reverse=True)
+        need(falling, where, [float(k) for k in shares], "falling shares between 0 and 1")
 
 
 def fewer_targets(where: str, attack: Attack, data: Data) -> None:

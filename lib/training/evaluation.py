@@ -5,7 +5,6 @@ Whether a robust accuracy can be trusted is looked into by lib/training/sanity.p
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,30 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from lib.attacks import sweep as budgets
-from lib.attacks.notes import fingerprint
 from lib.attacks.perceptual import draw_each
 from lib.attacks.pgd import pgd
 from lib.attacks.search import break_images
 from lib.attacks.threat import ball_noise
-from lib.certify import intervals, linear, smoothing
 from lib.errors import need, unknown
 from lib.models.fold import folded
-from lib.runtime import Progress, generator
-from lib.store import write_atomic
-from lib.threats import (
-    APGD,
-    PGD,
-    Attack,
-    AutoAttack,
-    Bounds,
-    Certificate,
-    Smoothing,
-    Square,
-    Threat,
-    compatible,
-    tier,
-)
-from lib.values import digest, plain
+from lib.runtime import generator
+from lib.threats import APGD, PGD, Attack, AutoAttack, Bounds, Certificate, Smoothing, Square, Threat, tier
+from lib.values import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +33,6 @@ if TYPE_CHECKING:
 VERDICTS = ("clean", "robust", "verified")
 PROTOCOL = ("data", "split", "images", "threat", "eps", "attack", "steps", "restarts", "precision", "search_precision",
             "batchnorm", "attack_seed")
-SMOOTHED_AT_ONCE = 16  # images between two notes on disk
 
 
 def attack_name(attack: Attack | Certificate) -> str:
@@ -170,7 +153,7 @@ def ready(net: nn.Module, images: ImageSet, batch_size: int | None) -> tuple[nn.
 
 
 @torch.no_grad()
-def _right(net: nn.Module, pixels: Callable[[Tensor], Tensor], labels: Tensor, batch_size: int) -> Tensor:
+def classified_right(net: nn.Module, pixels: Callable[[Tensor], Tensor], labels: Tensor, batch_size: int) -> Tensor:
     """Which of the images that `pixels` gives for positions are classified as `labels` [N] say: bool [N]."""
     positions = torch.arange(len(labels), device=labels.device)
     return torch.cat([_logits(net, pixels(part)).argmax(1) == labels[part] for part in positions.split(batch_size)])
@@ -183,12 +166,13 @@ def attacked(threat: Threat, attack: Attack, seed_parts: tuple, search_precision
             "search_precision": search_precision, "seed": " ".join(str(part) for part in seed_parts)}
 
 
-def _outcomes(images: ImageSet, more: dict, **verdicts) -> Outcomes:
+def verdicts(images: ImageSet, more: dict, **columns) -> Outcomes:
+    """Outcomes of a network in eval mode and fp32: `columns` [N] per image, and `more` that the protocol says."""
     import pandas as pd
 
     protocol = {"data": images.name, "split": images.split, "images": len(images), "precision": "fp32",
                 "batchnorm": "eval", **more}
-    table = {"index": images.indices, "label": images.labels, **verdicts}
+    table = {"index": images.indices, "label": images.labels, **columns}
     table = {name: values.cpu().numpy() if isinstance(values, Tensor) else values for name, values in table.items()}
     return Outcomes(pd.DataFrame(table), protocol)
 
@@ -208,9 +192,9 @@ def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, att
     paired = (threat is None) == (attack is None)
     need(paired, "attack", attack and attack_name(attack), "given exactly when a threat is")
     net, images, batch_size = ready(net, images, batch_size)
-    clean = _right(net, images.pixels, images.labels, batch_size)
+    clean = classified_right(net, images.pixels, images.labels, batch_size)
     if attack is None:
-        return _outcomes(images, {}, clean=clean)
+        return verdicts(images, {}, clean=clean)
     right = clean.nonzero().squeeze(1)
     found = break_images(net, images.pixels(right), images.labels[right], threat, attack, images.indices[right],
                          seed_parts, batch_size=batch_size, precision=search_precision, work=work, keep_images=False)
@@ -219,7 +203,7 @@ def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, att
     for position, part in zip(right.tolist(), found.broken_by, strict=True):
         broken_by[position] = part
     protocol = attacked(threat, attack, seed_parts, search_precision)
-    return _outcomes(images, protocol, clean=clean, robust=robust, broken_by=broken_by)
+    return verdicts(images, protocol, clean=clean, robust=robust, broken_by=broken_by)
 
 
 def sweep(net: nn.Module, images: ImageSet, threats: Sequence[Threat], attacks: Sequence[Attack], *,
@@ -231,7 +215,7 @@ def sweep(net: nn.Module, images: ImageSet, threats: Sequence[Threat], attacks: 
     lib.attacks.sweep and `evaluate` do.
     """
     net, images, batch_size = ready(net, images, batch_size)
-    clean = _right(net, images.pixels, images.labels, batch_size)
+    clean = classified_right(net, images.pixels, images.labels, batch_size)
     right = clean.nonzero().squeeze(1)
     broken = budgets.sweep(net, images.pixels(right), images.labels[right], threats, attacks, images.indices[right],
                            seed_parts, batch_size=batch_size, precision=search_precision)
@@ -241,68 +225,8 @@ def sweep(net: nn.Module, images: ImageSet, threats: Sequence[Threat], attacks: 
         robust[right] = ~hit
         swept = " ".join(str(t.eps) for t in threats[:len(out) + 1])
         protocol = attacked(threat, attack, seed_parts, search_precision)
-        out.append(_outcomes(images, {**protocol, "swept": swept}, clean=clean, robust=robust))
+        out.append(verdicts(images, {**protocol, "swept": swept}, clean=clean, robust=robust))
     return out
-
-
-def certified(net: nn.Module, images: ImageSet, threat: Threat, certificate: Certificate, *, seed_parts: tuple = (),
-              batch_size: int | None = None, work: Path | None = None) -> Outcomes:
-    """Clean verdicts and those that `certificate` proves for the ball of `threat`, in eval mode and fp32.
-
-    Bounds (lib/certify/intervals.py, lib/certify/linear.py): clean is an image that the network classifies rightly,
-    verified one of which every image of the ball is. Smoothing (lib/certify/smoothing.py): both are of the smoothed
-    classifier, not of the network: clean is an image that it answers rightly, which an abstention is not; verified one
-    whose radius, a column of its own, reaches eps too. The protocol says so in `classifier`. Where it abstains the
-    radius is 0.
-
-    `seed_parts` seed the noise of smoothing, which is drawn on the images' device. `work`: a folder where smoothing
-    that is killed leaves what it has found, and goes on when it is called again. Raises SettingsError unless the
-    certificate is one of such balls (`compatible`), for an empty set, or a network that bounds do not cover.
-    """
-    need(threat is not None, "threat", None, f"given for {attack_name(certificate)}")
-    compatible(threat, certificate)
-    net, images, batch_size = ready(net, images, batch_size)
-    numbers = {name: value for name, value in plain(certificate).items() if name != "type"}
-    protocol = {"threat": threat.norm, "eps": str(threat.eps), "attack": attack_name(certificate), **numbers}
-    if isinstance(certificate, Smoothing):
-        answers, radii = _smoothed(net, images, certificate, seed_parts, batch_size, work)
-        clean = answers == images.labels
-        protocol |= {"classifier": "smoothed", "seed": " ".join(str(part) for part in seed_parts)}
-        return _outcomes(images, protocol, clean=clean, verified=clean & (radii >= float(threat.eps)), radius=radii)
-    clean = _right(net, images.pixels, images.labels, batch_size)
-    positions = torch.arange(len(images), device=clean.device).split(batch_size)
-    proven = torch.cat([_proven(net, images.pixels(part), images.labels[part], threat, certificate)
-                        for part in positions])
-    return _outcomes(images, protocol, clean=clean, verified=proven)
-
-
-def _proven(net: nn.Module, pixels: Tensor, labels: Tensor, threat: Threat, bounds: Bounds) -> Tensor:
-    if bounds.method == "interval":
-        return intervals.verified(net, pixels, labels, threat.eps)
-    return linear.verified(net, pixels, labels, threat.eps, inner="linear" if bounds.method == "CROWN" else "interval")
-
-
-def _smoothed(net: nn.Module, images: ImageSet, certificate: Smoothing, seed_parts: tuple, batch_size: int,
-              work: Path | None) -> tuple[Tensor, Tensor]:
-    """Answers [N] and radii [N] of the smoothed classifier, noted in `work` as they are found."""
-    device, found = images.labels.device, []
-    given = [*net.state_dict().values(), images.images, images.indices]
-    path = work and work / f"checkpoint-{digest([certificate, list(map(str, seed_parts)), fingerprint(given)])}.pt"
-    if path and path.exists():
-        found = list(torch.load(path, weights_only=True, map_location=device).split(SMOOTHED_AT_ONCE))
-    left = torch.arange(len(images), device=device).split(SMOOTHED_AT_ONCE)[len(found):]
-    with Progress(sum(map(len, left)), attack_name(certificate), "images") as bar:
-        for part in left:
-            own = [generator(*seed_parts, "smoothing", index, device=device) for index in images.indices[part].tolist()]
-            answers, radii = smoothing.certify(net, images.pixels(part), certificate, own, batch_size=batch_size)
-            found.append(torch.stack([answers.double(), radii], 1))
-            if path:
-                data = io.BytesIO()
-                torch.save(torch.cat(found).cpu(), data)
-                write_atomic(path, data.getvalue())
-            bar.step(len(part))
-    answers, radii = torch.cat(found).unbind(1)
-    return answers.long(), radii
 
 
 def adversarial(net: nn.Module, images: ImageSet, threat: Threat, attack: Attack, *, seed_parts: tuple = (),
@@ -320,8 +244,8 @@ def adversarial(net: nn.Module, images: ImageSet, threat: Threat, attack: Attack
     positions = torch.arange(len(images), device=images.labels.device)
     made = torch.cat([_last_iterates(net, images.take(part), threat, run, seed_parts, search_precision)
                       for part in positions.split(batch_size)])
-    withstood = (_right(net, images.pixels, images.labels, batch_size)
-                 & _right(net, made.__getitem__, images.labels, batch_size)).nonzero().squeeze(1)
+    withstood = (classified_right(net, images.pixels, images.labels, batch_size)
+                 & classified_right(net, made.__getitem__, images.labels, batch_size)).nonzero().squeeze(1)
     found = break_images(net, images.pixels(withstood), images.labels[withstood], threat, attack,
                          images.indices[withstood], seed_parts, batch_size=batch_size, precision=search_precision)
     made[withstood[found.broken]] = found.adversarial[found.broken]
@@ -345,6 +269,7 @@ def transferred(net: nn.Module, images: ImageSet, moved: Tensor, *, batch_size: 
     [N, C, H, W] in [0, 1], whatever the network they were made for.
     """
     net, images, batch_size = ready(net, images, batch_size)
-    clean = _right(net, images.pixels, images.labels, batch_size)
+    clean = classified_right(net, images.pixels, images.labels, batch_size)
     moved = moved.to(images.labels.device)
-    return _outcomes(images, {}, clean=clean, robust=clean & _right(net, moved.__getitem__, images.labels, batch_size))
+    withstands = classified_right(net, moved.__getitem__, images.labels, batch_size)
+    return verdicts(images, {}, clean=clean, robust=clean & withstands)

@@ -17,7 +17,8 @@ from lib.runtime import provenance
 from lib.store import Store, write_atomic
 from lib.threats import PIXEL_NORMS, Attack, Certificate, Threat
 from lib.training import evaluation, price
-from lib.training.evaluation import Outcomes, attack_name, certified, evaluate
+from lib.training.certification import certified
+from lib.training.evaluation import Outcomes, attack_name, evaluate
 from lib.training.loop import EPOCH, fit
 from lib.training.sanity import beaten_by_square, sanity
 from lib.values import digest, plain

@@ -37,7 +37,7 @@ def networks(settings: Settings) -> pd.DataFrame:
                      "test images": robust.data.test or robust.data.info.test, "architecture": robust.arch.name,
                      "robust objective": f"{net.training}, {attack_name(attack)}" if attack else net.training,
                      "threat": _ball(threat), "certificate": certificate, "benign epochs": benign.epochs,
-                     "robust epochs": f"{net.warm_up} clean + {robust.epochs}" if net.warm_up else str(robust.epochs),
+                     "robust epochs": " clean + ".join(str(r.epochs) for r in (*robust.parents, robust)),
                      "fine-tuning": net.finetune.epochs})
     return pd.DataFrame(rows)
 

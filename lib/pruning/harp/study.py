@@ -29,7 +29,7 @@ FIXED = ("HYDRA + data-free", "HYDRA + LAMP", "HYDRA + ERK")  # learned scores a
 
 
 @dataclass(frozen=True)
-class Choice:
+class KeptEpoch:
     """What a fine-tuning had reached after an epoch, in [0, 1]. holdout: robust accuracy on held-out images under the
     training's attack, which chooses the epoch; robust (under `search`), clean: on test images.
     """
@@ -47,12 +47,12 @@ class Found(shared.Found):
     """All that was measured: outcomes `search`, `verify` and those of further attacks.
 
     logs[cell]: a row per epoch of its search. dense_weights[seed]: the prunable tensors by layer of the networks that
-    all are made from. choices: a row per kept epoch of a fine-tuning (`Choice`).
+    all are made from. choices: a row per kept epoch of a fine-tuning (`KeptEpoch`).
     """
 
     logs: dict[Cell, list[dict]] = field(default_factory=dict)
     dense_weights: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    choices: list[Choice] = field(default_factory=list)
+    choices: list[KeptEpoch] = field(default_factory=list)
 
     @property
     def section(self):
@@ -70,7 +70,7 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
     with Progress(len(cells), "pruned networks", "network") as bar:
         for cell in cells:
             if cell.epoch is not None:
-                found.choices.append(_choice(zoo, cell))
+                found.choices.append(_kept_epoch(zoo, cell))
                 bar.step(1, network=f"{cell.arm.method} {cell.seed}, epoch {cell.epoch}")
                 continue
             found.take(zoo, cell, names)
@@ -83,11 +83,11 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
     return found
 
 
-def _choice(zoo: Zoo, cell: Cell) -> Choice:
+def _kept_epoch(zoo: Zoo, cell: Cell) -> KeptEpoch:
     """A kept epoch: what its fine-tuning noted of it, and what it does on test images."""
     run, = cell.recipe.parents
     found = zoo.outcomes(cell.recipe, *cell.measures[0])
-    return Choice(cell.arm, cell.seed, cell.epoch, zoo.obtain(run).log[cell.epoch - 1]["holdout"],
+    return KeptEpoch(cell.arm, cell.seed, cell.epoch, zoo.obtain(run).log[cell.epoch - 1]["holdout"],
                   found.accuracy("robust"), found.accuracy("clean"))
 
 

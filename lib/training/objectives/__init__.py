@@ -66,7 +66,7 @@ class Moment:
 
 def of(spec):
     """The objective object of a recipe's objective value."""
-    from lib.training.objectives import admm, adversarial, clean, ibp, noise, penalties, pruning, rewire
+    from lib.training.objectives import admm, adversarial, certified, clean, noise, penalties, pruning, rewire
 
     table = {
         CrossEntropy: clean.CleanLoss,
@@ -78,9 +78,9 @@ def of(spec):
         Stability: noise.StabilityLoss,
         GradientNorm: penalties.GradientNormLoss,
         Smoothness: penalties.SmoothnessLoss,
-        IBP: ibp.IBPLoss,
-        CrownIBP: ibp.CrownIBPLoss,
-        MixTrain: ibp.MixTrainLoss,
+        IBP: certified.IBPLoss,
+        CrownIBP: certified.CrownIBPLoss,
+        MixTrain: certified.MixTrainLoss,
     }
     around = {Prune: pruning.PruneLoss, Saliency: pruning.SaliencyLoss, ADMM: admm.ADMMLoss, Rewire: rewire.RewireLoss}
     if type(spec) in around:
