@@ -26,13 +26,13 @@ MEASURES = {"cka": "CKA", "cka_biased": "biased CKA", "cca": "CCA", "svcca": "SV
 
 
 def subset(layers: Sequence, which: str) -> list[int]:
-    """Positions of the layers of a subset: all, the outputs of ReLU (or GELU), or the last one in each block, which is
-    the block's own output where the layers include it. Raises `SettingsError` for an unknown subset.
+    """Positions of the layers of a subset: all, the outputs of ReLU (GELU, softplus), or the last one in each block,
+    which is the block's own output where the layers include it. Raises `SettingsError` for an unknown subset.
     """
     if which not in SUBSETS:
         raise unknown("subset of layers", which, SUBSETS)
     if which == RECTIFIED:
-        return [i for i, layer in enumerate(layers) if layer.kind in ("ReLU", "GELU")]
+        return [i for i, layer in enumerate(layers) if layer.kind in ("ReLU", "GELU", "Softplus")]
     if which == ENDS:
         return sorted({layer.stage: i for i, layer in enumerate(layers)}.values())
     return list(range(len(layers)))

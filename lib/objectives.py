@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from lib.architectures import Arch, AutoEncoder, Denoisers, Generative
 from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.threats import PGD, PIXEL_NORMS, Threat, compatible
 from lib.values import later
@@ -42,7 +43,9 @@ class Adversarial:
     statistics blend both (what the stitching paper's code does while it trains a joint). `batchnorm`: the mode of
     BatchNorm while the attack runs: eval (its running statistics) or train (the batch's, and running ones adapt).
     FGSM-RS is `fgsm_rs(threat)`. `clean_loss`: the share of the cross-entropy on the clean batch in the loss, the rest
-    is that on the adversarial batch (alpha 1); 0.5 is half clean, half adversarial.
+    is that on the adversarial batch (alpha 1); 0.5 is half clean, half adversarial. `accumulated`: the loss is the sum
+    over all images that the attack passed through, the last among them (alpha 1): what an update becomes whose
+    gradients were not set to zero after the attack (Srinivas et al. 2023, CIFAR-10 code).
     """
 
     threat: Threat
@@ -51,12 +54,16 @@ class Adversarial:
     clean_statistics: bool = False
     batchnorm: str = later("eval")
     clean_loss: float = later(0.0)
+    accumulated: bool = later(False)
 
     def __post_init__(self):
         need(is_number(self.alpha, 0, 1), "alpha", self.alpha, "a number from 0 to 1")
         share = is_number(self.clean_loss, 0, 1) and self.clean_loss < 1
         need(share, "clean_loss", self.clean_loss, "a share of the loss from 0 to below 1")
         need(self.alpha == 1 or not self.clean_loss, "alpha", self.alpha, "1 where clean_loss is given")
+        whole = self.alpha == 1 and not self.clean_loss and not self.threat.perceptual
+        allowed = "false unless alpha is 1, clean_loss 0, and pixels move"
+        need(whole or not self.accumulated, "accumulated", True, allowed)
         _training_attack(self.threat, self.attack, self.batchnorm)
 
 
@@ -252,9 +259,40 @@ class MixTrain:
         need(is_number(self.most, self.weight), "most", self.most, f"a number of at least weight ({self.weight})")
 
 
+@dataclass(frozen=True)
+class Denoising:
+    """Denoising score matching with the weights of EDM (Karras et al. 2022): the network sees images with Gaussian
+    noise of a standard deviation between `low` and `high` (pixels in [0, 1]; half of what it is for pixels in [-1, 1]),
+    drawn for each image so that its logarithm is uniform, and is to give the clean image. Equal ones are one level.
+    `label_dropout`: the probability with which an image comes without its class, so that one network learns the
+    class-conditional scores and the unconditional one.
+    """
+
+    low: float
+    high: float
+    label_dropout: float = 0.1
+
+    def __post_init__(self):
+        need(is_number(self.low, 0) and self.low > 0, "low", self.low, "a noise level greater than 0")
+        need(is_number(self.high, self.low), "high", self.high, f"a number of at least low ({self.low})")
+        need(is_number(self.label_dropout, 0, 1), "label_dropout", self.label_dropout, "a probability from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The squared error of an auto-encoder's images, whose input has Gaussian noise of standard deviation `noise`
+    (pixels in [0, 1], not cut): 0 is a plain auto-encoder.
+    """
+
+    noise: float = 0.0
+
+    def __post_init__(self):
+        need(is_number(self.noise, 0), "noise", self.noise, "a number of at least 0")
+
+
 Loss = (
     CrossEntropy | Adversarial | TRADES | MART | FreeAdversarial | Noise | Stability | GradientNorm | Smoothness | IBP
-    | CrownIBP | MixTrain
+    | CrownIBP | MixTrain | Denoising | Reconstruction
 )
 
 
@@ -359,3 +397,16 @@ class Rewire:
 
 
 Objective = Loss | Prune | Saliency | ADMM | Rewire
+
+
+def check_objective(arch: Arch, objective: Objective) -> None:
+    """Raise `SettingsError` unless `objective` trains networks of `arch`: Denoising denoisers, Reconstruction
+    auto-encoders, all others networks that give classes.
+    """
+    if isinstance(arch, Generative):
+        wanted = Denoising if isinstance(arch, Denoisers) else Reconstruction
+        need(isinstance(objective, wanted), "objective", type(objective).__name__, f"{wanted.__name__} for {arch.name}")
+        return
+    inner = getattr(objective, "objective", objective)
+    takes = {Denoising: Denoisers, Reconstruction: AutoEncoder}.get(type(inner))
+    need(takes is None, "objective", type(inner).__name__, f"one that trains a classifier for {arch.name}")

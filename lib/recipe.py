@@ -11,9 +11,9 @@ import functools
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from lib.architectures import Arch, Probe, Pruned, Stitch
+from lib.architectures import Arch, Generative, Probe, Pruned, Stitch
 from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.objectives import ADMM, Adversarial, CrossEntropy, Objective, Prune, Rewire, Saliency
+from lib.objectives import ADMM, Adversarial, CrossEntropy, Objective, Prune, Rewire, Saliency, check_objective
 from lib.threats import PGD, Attack, Certificate, Threat
 from lib.values import digest, later, plain, plain_fields
 
@@ -25,8 +25,11 @@ NUMERICS = 1
 class DatasetInfo:
     """What is known of a data set before it is read: image shape, classes and the sizes of its official splits.
 
-    size: the side of its square images in pixels. sizes: the smallest and the largest side that `Data.size` may ask for
-    instead, where images come in sizes of their own and are resized; None where `size` is all there is.
+    size: the height of its images in pixels and, unless `width` says otherwise, their width. sizes: the smallest and
+    the largest side that `Data.size` may ask for instead, where images come in sizes of their own and are resized; None
+    where `size` is all there is. unit: the length in pixels of one unit of the set's own space, whose origin is plain
+    grey: pixels = 0.5 + unit * x; networks are given x. files: whether it is read from a data folder. closed: whether
+    it is drawn from a distribution that is known in closed form, whose pixels are coordinates.
     """
 
     channels: int
@@ -36,10 +39,20 @@ class DatasetInfo:
     test: int
     version: str = "1"  # raised when the project's own split or reading of the set changes
     sizes: tuple[int, int] | None = None
+    width: int | None = None
+    unit: float = 0.25
+    files: bool = True
+    closed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image of the size that is the set's own."""
+        return self.channels, self.size, self.width or self.size
 
 
 DATASETS = {
-    "digits": DatasetInfo(1, 8, 10, 1197, 600),  # scikit-learn's 1,797 images, split here (class-balanced, fixed)
+    # scikit-learn's 1,797 images, split here (class-balanced, fixed)
+    "digits": DatasetInfo(1, 8, 10, 1197, 600, files=False),
     "mnist": DatasetInfo(1, 28, 10, 60_000, 10_000),
     "fashion_mnist": DatasetInfo(1, 28, 10, 60_000, 10_000),
     "cifar10": DatasetInfo(3, 32, 10, 50_000, 10_000),
@@ -55,6 +68,15 @@ DATASETS = {
     "imagewoof_320": DatasetInfo(3, 224, 10, 9_025, 3_929, sizes=(64, 280)),
     "imagewoof_160": DatasetInfo(3, 128, 10, 9_025, 3_929, sizes=(64, 140)),
     "imagenet": DatasetInfo(3, 224, 1000, 1_281_167, 50_000, sizes=(64, 512)),
+    # A digit and a letter, one above the other (lib/data/distractor.py).
+    "mnist_letter_a": DatasetInfo(1, 56, 10, 60_000, 10_000, width=28),
+    "mnist_letters": DatasetInfo(1, 56, 10, 60_000, 10_000, width=28),
+    "digits_letter_a": DatasetInfo(1, 16, 10, 1197, 600, width=8, files=False),
+    "digits_letters": DatasetInfo(1, 16, 10, 1197, 600, width=8, files=False),
+    # Drawn from closed forms (lib/data/closed_forms.py); their pixels are coordinates.
+    "gaussian_subspace": DatasetInfo(1, 8, 4, 50_000, 10_000, width=16, files=False, closed=True),
+    "curved_torus": DatasetInfo(1, 8, 4, 50_000, 10_000, width=16, files=False, closed=True),
+    "line_of_modes": DatasetInfo(1, 1, 2, 6000, 600, width=2, unit=1 / 256, files=False, closed=True),
 }
 
 
@@ -101,7 +123,8 @@ class Data:
     def _check_size(self):
         info = self.info
         if info.sizes is None:
-            fixed = f"null for {self.name}, whose images all have {info.size} x {info.size} pixels"
+            _, height, width = info.shape
+            fixed = f"null for {self.name}, whose images all have {height} x {width} pixels"
             need(self.size is None, "data.size", self.size, fixed)
             return
         low, high = info.sizes
@@ -117,13 +140,13 @@ class Data:
 
     @property
     def side(self) -> int:
-        """Height and width in pixels of the images that networks see."""
+        """The side in pixels that images of any size are brought to; for sets of one size, their height."""
         return self.size or self.info.size
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
-        return self.info.channels, self.side, self.side
+        """Channels, height and width of the images that networks see."""
+        return (self.info.channels, self.size, self.size) if self.size else self.info.shape
 
     @property
     def n_train(self) -> int:
@@ -261,7 +284,11 @@ class Recipe:
             need(self.checkpoint in kept, "checkpoint", self.checkpoint, f"an epoch that the parent keeps: {kept}")
 
     def _check_parents(self):
-        arch, size = self.arch, self.data.side
+        arch = self.arch
+        if self.epochs:
+            check_objective(arch, self.objective)
+        judged = self.choice is None or not isinstance(arch, Generative)
+        need(judged, "choice", "given", f"null for {arch.name}, which has no accuracy")
         if isinstance(arch, (Stitch, Probe)):
             wanted = 2 if isinstance(arch, Stitch) else 1
             need(len(self.parents) == wanted, "parents", len(self.parents), f"{wanted} for a {type(arch).__name__}")
@@ -276,7 +303,7 @@ class Recipe:
             self._check_search(arch)
         else:
             need(len(self.parents) <= 1, "parents", len(self.parents), "0 or 1 (fine-tuning)")
-        arch.check(size, size)
+        arch.check(*self.data.shape[1:])
 
     def _check_search(self, arch: Pruned):
         """The parents of a pruned network, and an objective that searches exactly where a mask is to be found."""
@@ -329,7 +356,9 @@ class Recipe:
 
 def outcome_key(recipe: Recipe, threat: Threat | None, attack: Attack | Certificate | None) -> str:
     """The key of a network's per-image outcomes on its test images: clean, or within a threat under an attack or by a
-    certificate.
+    certificate. Raises SettingsError for networks that give no classes.
     """
+    gives_classes = not isinstance(recipe.arch, Generative)
+    need(gives_classes, "arch", recipe.arch.name, "a classifier where accuracies are measured")
     data = plain(recipe.data)
     return digest({"numerics": NUMERICS, "network": recipe.key, "data": data, "threat": threat, "attack": attack})

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from lib.data import DataError, ImageSet, images, load
+from lib.data import DataError, ImageSet, distractor, images, load
 from lib.errors import SettingsError
 from lib.recipe import DATASETS, Data
 from lib.runtime import ROOT, generator
@@ -108,6 +108,8 @@ def test_image_set_takes_and_gives_pixels():
     pixels = whole.pixels()
     assert pixels.dtype == torch.float32 and pixels.min() == 0 and pixels.max() == 1
     assert torch.equal(pixels, whole.images / 255) and torch.equal(whole.pixels(torch.tensor([3, 1])), part.pixels())
+    real = dataclasses.replace(whole, images=whole.images.float() / 100)
+    assert torch.equal(real.pixels(), whole.images / 100)  # float images are pixels already
     moved = whole.to("meta")
     assert moved.images.device.type == moved.labels.device.type == moved.indices.device.type == "meta"
 
@@ -194,6 +196,28 @@ def test_readers_give_the_images_and_labels_of_the_files(name, folder, monkeypat
         assert torch.equal(got.labels, torch.as_tensor(y)[got.indices]) and got.labels.dtype == torch.int64
         assert sorted(got.indices.tolist()) == list(range(len(x)))
     assert sorted(folder.rglob("*")) == before  # the given folder is only read
+
+
+@pytest.mark.parametrize("name", ["mnist_letter_a", "mnist_letters"])
+def test_digits_with_a_letter_are_read_from_the_files_of_their_base(name, folder, monkeypatch):
+    with pytest.raises(DataError, match="mnist cannot be read because .*t10k-images-idx3-ubyte.gz .*no network here"):
+        load(Data(name), "test")
+    truth = write("mnist", folder, monkeypatch)
+    monkeypatch.setitem(DATASETS, name, dataclasses.replace(DATASETS[name], train=N_TRAIN, test=N_TEST))
+    for split, (x, y) in truth.items():
+        got = load(Data(name), split)
+        on_top, letter = distractor.layout(name, split, got.indices)
+        assert got.images.shape == (len(y), 1, 56, 28) and got.images.dtype == torch.uint8 and got.side is None
+        upper, lower = got.images.split(28, dim=2)
+        where = on_top[:, None, None, None]
+        assert torch.equal(torch.where(where, upper, lower), torch.as_tensor(x)[got.indices])
+        assert torch.equal(torch.where(where, lower, upper), distractor.letters(28)[letter])
+        assert torch.equal(got.labels, torch.as_tensor(y)[got.indices])
+    with pytest.raises(DataError, match="mnist cannot be read because .* is corrupt"):
+        path = folder / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
+        path.write_bytes(path.read_bytes()[:-7])
+        images._official.cache_clear()
+        load(Data(name), "train")
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])

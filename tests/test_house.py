@@ -21,8 +21,8 @@ FLOORS = (
     ("errors", "values", "architectures", "threats", "objectives", "recipe", "runtime", "settings", "plan", "store",
      "statistics"),
     ("data", "attacks", "models"),
-    ("certify", "training"),
-    ("stitching", "similarity", "alignment", "manifold", "pruning", "score"),
+    ("certify", "score", "training"),
+    ("stitching", "similarity", "alignment", "manifold", "pruning"),
     ("claims", "plots", "report", "study", "explore", "batch", "cli", "__main__"),
 )
 PLACE = {name: (floor, column) for floor, names in enumerate(FLOORS) for column, name in enumerate(names)}

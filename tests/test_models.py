@@ -17,16 +17,19 @@ from lib.architectures import (
     Mixer,
     Plain,
     PreActResNet,
+    Pruned,
     ResNet,
     Stitch,
     ViT,
     WideResNet,
 )
 from lib.architectures import Probe as ProbeArch
+from lib.certify import intervals, linear
 from lib.errors import SettingsError
 from lib.models import _PLAIN, Probe, Staged, build, folded, forward_flops, memory_format, network, stage_flops
 from lib.models.resnet import PreActBlock
 from lib.models.staged import dry_run
+from lib.pruning.shrink import shrunk
 from lib.recipe import Data, Recipe
 from lib.runtime import initialise_with
 from lib.settings.build import _value
@@ -280,7 +283,62 @@ def test_channels_classes_and_oblong_images(arch):
         assert plain(arch, Data("digits")).train()(images(2, 1, 8, 8)).shape == (2, 10)
 
 
+OBLONG = ["mnist_letters", "digits_letters", "gaussian_subspace"]  # 56 x 28, 16 x 8, 8 x 16
+
+
+@pytest.mark.parametrize("name", OBLONG)
+@pytest.mark.parametrize("arch", [ResNet(8, (1, 2)), CNN(8, 3), CNNSmall(), MLP((16,)), MLP((16,), "softplus")],
+                         ids=lambda arch: arch.name)
+def test_networks_of_oblong_sets(arch, name):
+    data, smaller = Data(name), Data("digits")
+    net = used(plain(arch, data))
+    x = images(3, *data.shape)
+    assert net(x).shape == (3, data.info.classes)
+    assert torch.allclose(folded(net)(x), net(x), atol=1e-4)
+    assert sum(stage_flops(net, data.shape).values()) == forward_flops(net, data.shape)
+    bottom = x.clone()
+    bottom[:, :, -2:] = 1 - bottom[:, :, -2:]
+    assert ((net(bottom) - net(x)).abs().amax(1) > 1e-4).all()  # the last rows are seen
+    parent = Recipe(smaller, arch)
+    if arch.any_size or data.info.classes != smaller.info.classes:
+        return
+    with pytest.raises(SettingsError, match=f"data = {name} .* 8 x 8 pixels as the parent"):
+        build(Recipe(data, arch, parents=(parent,)), [build(parent)])
+
+
+def test_softplus_networks():
+    arch = MLP((16, 8), "softplus")
+    assert arch.name == "MLP-16-8-softplus" and not arch.rectified and MLP((16, 8)).name == "MLP-16-8"
+    net, x = plain(arch, Data("gaussian_subspace")).eval(), images(4, 1, 8, 16)
+    by_hand = net.normalise(x).flatten(1)
+    for layer in (net.linear1[1], net.linear2[0]):
+        by_hand = (1 + (5 * layer(by_hand)).exp()).log() / 5
+    assert torch.allclose(net(x), net.head(by_hand), atol=1e-5)
+    net, x = net.double(), x.double()
+    curvature = torch.autograd.functional.hessian(lambda x: net(x)[:, 0].sum(), x)
+    assert curvature.abs().max() > 1e-3  # that of a ReLU network is 0 wherever there is one
+
+
+@pytest.mark.parametrize("bounds", [intervals.margins, linear.margins])
+def test_bounds_refuse_softplus(bounds):
+    net, x = plain(MLP((16,), "softplus"), Data("digits")).eval(), images(2, 1, 8, 8)
+    with pytest.raises(SettingsError, match="module for .* bounds 'Softplus'"):
+        bounds(net, x, torch.tensor([0, 1]), 0.1)
+    assert bounds(plain(MLP((16,)), Data("digits")).eval(), x, torch.tensor([0, 1]), 0.1).shape == (2, 10)
+
+
+def test_channels_of_softplus_networks_shrink_rightly():
+    """Units whose input is 0 give log(2) / 5, not 0: a removed channel is one that nobody reads, not one that is 0."""
+    recipe = Recipe(Data("digits"), MLP((16, 12), "softplus"), epochs=0)
+    arch = Pruned(recipe.arch, "1/2", granularity="channels", scores="magnitude")
+    net = build(Recipe(Data("digits"), arch, epochs=0, parents=(recipe,)), [build(recipe)]).eval()
+    small, x = shrunk(net), images(3, 1, 8, 8)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in net.parameters())
+    assert torch.allclose(small(x), net(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("make, words", [
+    (lambda: MLP((8,), "gelu"), ["unknown activation 'gelu'", "relu, softplus"]),
     (lambda: plain(VGG16(8), Data("digits")), ["arch = VGG16", "8 pixels", "16"]),
     (lambda: plain(ViT(patch=5)), ["arch.patch = 5", "32x32"]),
     (lambda: network(Mixer(), (1, 56, 30), 10), ["arch.patch = 4", "56x30"]),
@@ -365,6 +423,20 @@ def test_state_dict_round_trip():
     assert torch.equal(other(x), net(x))
 
 
+@pytest.mark.parametrize("arch", [CNN(4, 1), MLP((8,)), Pruned(MLP((8,)), "1/2", scores="magnitude")],
+                         ids=lambda arch: arch.name)
+def test_the_normaliser_divides_by_the_unit_of_the_data(arch):
+    net = plain(arch, Data("line_of_modes"), epochs=0)
+    x = torch.tensor([-3.0, 7.0]).view(1, 1, 1, 2)
+    assert torch.allclose(net.normalise(0.5 + x / 256), x, atol=1e-4)
+
+
+def test_a_parent_of_another_unit_does_not_fit():
+    parent = Recipe(Data("mnist"), CNN(4, 1))
+    with pytest.raises(SettingsError, match="data = line_of_modes .* unit is 0.25 pixels, .* parent on mnist"):
+        build(Recipe(Data("line_of_modes"), CNN(4, 1), parents=(parent,)), [build(parent)])
+
+
 def test_fine_tuning_starts_from_a_copy():
     recipe = Recipe(CIFAR, CNN(8, 2))
     parent = used(build(recipe)).requires_grad_(False)
@@ -388,7 +460,7 @@ def test_parents_must_fit():
         build(Recipe(Data("mnist"), CNN(8, 2), parents=(parent,)), [net])
     with pytest.raises(SettingsError, match="data = cifar100 .* 100 classes .* 10"):
         build(Recipe(Data("cifar100"), CNN(8, 2), parents=(parent,)), [net])
-    with pytest.raises(SettingsError, match="data = stl10 .* 32 pixels a side .* CNN-small on cifar10"):
+    with pytest.raises(SettingsError, match="data = stl10 .* 32 x 32 pixels .* CNN-small on cifar10"):
         build(Recipe(Data("stl10"), CNNSmall(), parents=(Recipe(CIFAR, CNNSmall()),)), [net])
     assert build(Recipe(Data("stl10"), CNN(8, 2), parents=(parent,)), [net])
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from lib import settings
-from lib.architectures import Probe, ResNet, Stitch
+from lib.architectures import MLP, Probe, ResNet, Stitch
 from lib.errors import SettingsError, fraction
 from lib.objectives import Adversarial
 from lib.plan import plan
@@ -59,6 +59,18 @@ def test_what_is_kept_and_taken_tells_networks_apart_and_changes_no_other_key():
     assert replace(BASE, objective=attack).key == "d8326eed154b94f3" != replace(BASE, objective=with_share).key
 
 
+def test_a_network_may_be_too_large_for_the_short_side_only():
+    assert Data("digits_letters").shape == (1, 16, 8) and Data("gaussian_subspace").shape == (1, 8, 16)
+    assert Recipe(Data("digits_letters"), ResNet(16, (1,) * 4)).data.shape == (1, 16, 8)
+    with pytest.raises(SettingsError, match="16x8 pixels; this one needs 16 a side"):
+        Recipe(Data("digits_letters"), ResNet(16, (1,) * 5))
+
+
+def test_what_was_the_only_activation_changes_no_key():
+    relu, smooth = (replace(BASE, arch=MLP((32,), activation)) for activation in ("relu", "softplus"))
+    assert relu.key == replace(BASE, arch=MLP((32,))).key == "380c1620ed00e8fe" != smooth.key
+
+
 def test_the_last_epoch_is_kept_where_a_choice_may_throw_it_away():
     kept = replace(CHOOSING, keep=(1, 2))
     assert len({kept.key, CHOOSING.key, replace(CHOOSING, keep=(1,)).key}) == 3
@@ -73,6 +85,9 @@ def test_the_last_epoch_is_kept_where_a_choice_may_throw_it_away():
         (lambda: Threat("l3", 1), ["l3", "linf"]),
         (lambda: Data("cifr10"), ["cifr10", "did you mean 'cifar10'"]),
         (lambda: Data("cifar10", train=60_000), ["data.train", "60000", "50000"]),
+        (lambda: Data("cifar10", size=64), ["data.size = 64", "null for cifar10", "32 x 32"]),
+        (lambda: Data("mnist_letters", size=28), ["data.size = 28", "null for mnist_letters", "56 x 28"]),
+        (lambda: Recipe(Data("line_of_modes"), ResNet(16, (1, 1))), ["arch", "1x2 pixels", "2 a side"]),
         (lambda: replace(BASE, arch=Stitch("layer9.0"), parents=(BASE, BASE)), ["layer9.0", "layer2.0"]),
         (lambda: replace(BASE, arch=Probe("head"), parents=(BASE,)), ["head", "layer1.0"]),
         (lambda: replace(BASE, arch=Stitch("stem"), parents=(BASE,)), ["parents", "2"]),

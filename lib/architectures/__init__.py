@@ -4,6 +4,7 @@ How they are built stands in lib/models.
 """
 
 from lib.architectures.derived import Probe, Pruned, Stitch
+from lib.architectures.generative import AutoEncoder, Denoisers, DenoisingMLP, Generative, UNet
 from lib.architectures.plain import (
     CNN,
     MLP,
@@ -28,8 +29,12 @@ __all__ = [
     "VGG16",
     "Arch",
     "Architecture",
+    "AutoEncoder",
     "CNNLarge",
     "CNNSmall",
+    "Denoisers",
+    "DenoisingMLP",
+    "Generative",
     "ImageNetResNet",
     "Mixer",
     "Plain",
@@ -38,8 +43,9 @@ __all__ = [
     "Pruned",
     "ResNet",
     "Stitch",
+    "UNet",
     "ViT",
     "WideResNet",
 ]
 
-Arch = Plain | Stitch | Probe | Pruned
+Arch = Plain | Stitch | Probe | Pruned | Generative

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.errors import is_int, need
+from lib.errors import is_int, need, unknown
+from lib.values import later
 
 
 class Architecture:
@@ -258,19 +259,28 @@ class CNNLarge(Architecture):
 
 @dataclass(frozen=True)
 class MLP(Architecture):
-    """All pixels at once: hidden ReLU layers of the `widths` given, then a linear head."""
+    """All pixels at once: hidden layers of the `widths` given, then a linear head. activation: `relu`, or `softplus`
+    with beta 5, which is smooth.
+    """
 
     widths: tuple[int, ...] = (256, 256)
+    activation: str = later("relu")
 
     any_size = False
     joints = ()
 
     def __post_init__(self):
         _numbers(self, "widths", 10)
+        if self.activation not in ("relu", "softplus"):
+            raise unknown("activation", self.activation, ("relu", "softplus"))
 
     @property
     def name(self) -> str:
-        return "-".join(["MLP", *map(str, self.widths)])
+        return "-".join(["MLP", *map(str, self.widths), *([] if self.rectified else [self.activation])])
+
+    @property
+    def rectified(self) -> bool:
+        return self.activation == "relu"
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -102,14 +102,15 @@ def input_gradient(net: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor],
 
 def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: PGD,
         generator: torch.Generator | None = None, noise: Tensor | dict[str, Tensor] | None = None,
-        targets: Tensor | None = None, precision: str = "fp32") -> Tensor:
+        targets: Tensor | None = None, precision: str = "fp32", path: list[Tensor] | None = None) -> Tensor:
     """The last iterate of `attack` on images [B, C, H, W] in [0, 1], labels [B]: detached, of the same dtype and
     layout. Targeted and with a large eps it generates images of the target classes from those given.
 
     Uses the network in the mode it is in (see `frozen_eval`) and forms no gradient for its weights. A random start
     needs `noise` (in units of eps, [B, C, H, W], as `start_noise` gives; for a perceptual threat a scene, as
-    `perceptual.draw` gives) or a `generator` to draw it from. A targeted attack needs `targets` [B]. Raises
-    SettingsError when one of them is missing, or for restarts: the last iterates of several cannot all be kept.
+    `perceptual.draw` gives) or a `generator` to draw it from. A targeted attack needs `targets` [B]. To `path` the
+    images are added whose gradients were followed (of a threat on pixels). Raises SettingsError when one of them is
+    missing, or for restarts: the last iterates of several cannot all be kept.
     """
     compatible(threat, attack)
     given, drawn = targets is not None, noise is not None or generator is not None
@@ -143,6 +144,8 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: 
         if attack.random_start:
             x_adv = random_start(x, threat, start_noise(threat, x.shape, generator) if noise is None else noise)
         for _ in range(attack.steps):
+            if path is not None:
+                path.append(x_adv)
             _, _, grad = input_gradient(net, x_adv, loss, precision)
             x_adv = project(step(x_adv, grad, size, threat), x, threat)
     return x_adv.clone() if x_adv is x else x_adv

@@ -1,4 +1,6 @@
-"""Images: official data sets as uint8 tensors with fixed, class-balanced subsets, and batched augmentation."""
+"""Images: official data sets, digits beside a letter and points from closed forms, as tensors with fixed,
+class-balanced subsets, and batched augmentation.
+"""
 
 from lib.data.augment import Placement, augment
 from lib.data.images import DataError, ImageSet, load

@@ -1,4 +1,4 @@
-"""Data sets as uint8 tensors that lie whole on one device, and the fixed subsets that runs use.
+"""Data sets as tensors that lie whole on one device, and the fixed subsets that runs use.
 
 Files are looked for in the folder that `REPRO_DATA` names, then in the project's own `data/`; a missing set that
 torchvision knows is downloaded into `data/` (never into `REPRO_DATA`), a corrupt file is named and left as it is. Which
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.data import folders
+from lib.data import closed_forms, distractor, folders
 from lib.data.augment import Placement, augment, centre
 from lib.data.folders import DataError
 from lib.errors import need, unknown
@@ -37,9 +37,10 @@ TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CI
 class ImageSet:
     """Labelled images on one device.
 
-    images: uint8 [N, C, H, W]. labels: int64 [N]. indices: int64 [N], each image's position in its official split
-    ("digits": in this project's split). name, split: where they come from ("train", "holdout" or "test"). side: height
-    and width of what networks see, the centre of images that have a border for resized crops (None: all of them).
+    images: uint8 [N, C, H, W], or float32 pixels where they come from a closed form. labels: int64 [N]. indices: int64
+    [N], each image's position in its official split ("digits": in this project's split). name, split: where they come
+    from ("train", "holdout" or "test"). side: height and width of what networks see, the centre of images that have a
+    border for resized crops (None: all of them).
     """
 
     images: Tensor
@@ -64,14 +65,21 @@ class ImageSet:
                        indices=self.indices[positions])
 
     def pixels(self, sel=None) -> Tensor:
-        """float32 [n, C, H, W] in [0, 1] (x / 255) of all images or those that `sel` (an index) picks, borderless."""
-        return centre(self.images if sel is None else self.images[sel], self.side).to(torch.float32) / 255
+        """float32 [n, C, H, W] in [0, 1] (bytes / 255; pixels of closed forms may leave it) of all images or those that
+        `sel` (an index) picks, borderless.
+        """
+        return _pixels(centre(self.images if sel is None else self.images[sel], self.side))
 
     def augmented(self, sel, kind: str, generator: torch.Generator) -> tuple[Tensor, Placement]:
         """The pixels of those that `sel` picks, augmented as `augment` says, and where each was put; resized crops draw
         from the border too.
         """
-        return augment(self.images[sel].to(torch.float32) / 255, kind, generator, self.side)
+        return augment(_pixels(self.images[sel]), kind, generator, self.side)
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """A copy as float32, bytes divided by 255."""
+    return images.clone() if images.is_floating_point() else images.to(torch.float32) / 255
 
 
 def load(data: Data, split: str, device="cpu") -> ImageSet:
@@ -87,8 +95,9 @@ def load(data: Data, split: str, device="cpu") -> ImageSet:
         raise unknown("split", split, SPLITS)
     need(split != "holdout" or data.holdout > 0, "data.holdout", data.holdout, "at least 1 to have a holdout split")
     official = "test" if split == "test" else "train"
-    images, labels = _official(data.name, official, None if data.name == "digits" else root(), data.side)
-    shuffled = torch.randperm(len(labels), generator=generator("split", data.name, data.info.version, official))
+    images, labels = _official(data.name, official, root() if data.info.files else None, data.side)
+    dealer = distractor.base_of(data.name)  # the same images with and without a letter
+    shuffled = torch.randperm(len(labels), generator=generator("split", dealer, DATASETS[dealer].version, official))
     first = _dealt(shuffled, labels)
     if split == "test":
         chosen = first[: data.test]
@@ -98,7 +107,7 @@ def load(data: Data, split: str, device="cpu") -> ImageSet:
         rest = shuffled.flip(0)
         rest = rest[~torch.isin(rest, first[: data.holdout])]
         chosen = _dealt(rest, labels)[: data.train]
-    side = None if images.shape[-1] == data.side else data.side
+    side = None if images.shape[1:] == data.shape else data.side
     return ImageSet(images[chosen], labels[chosen], chosen, data.name, split, side).to(device)
 
 
@@ -128,12 +137,17 @@ def _dealt(order: Tensor, labels: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _official(name: str, split: str, folder: Path | None, side: int) -> tuple[Tensor, Tensor]:
-    """All images (uint8 [N, C, H, W]) and labels (int64 [N]) of an official split, read once per process."""
+    """All images ([N, C, H, W]) and labels (int64 [N]) of an official split, read or drawn once per process."""
     if name in folders.TREES:
         return folders.read(name, split, side, (folder, OWN), _cache())
-    info = DATASETS[name]
+    if name in closed_forms.FORMS:
+        return closed_forms.of(name).sample(split)
+    if name in distractor.SETS:
+        base = distractor.base_of(name)
+        digits, labels = _official(base, split, folder, DATASETS[base].size)
+        return distractor.beside(name, split, digits), labels
     images, labels = _digits(split) if name == "digits" else _files_read(name, split, folder)
-    shape = (getattr(info, split), info.channels, info.size, info.size)
+    shape = (getattr(DATASETS[name], split), *DATASETS[name].shape)
     if images.numel() != torch.Size(shape).numel() or len(labels) != shape[0]:
         raise DataError(f"the {split} split of {name} is not whole: {len(labels)} labels and {images.numel()} pixel "
                         f"values were read where {shape[0]} images of {shape[1:]} are expected; fetch its files again")

@@ -14,6 +14,8 @@ from lib.architectures import (
     VGG16,
     CNNLarge,
     CNNSmall,
+    DenoisingMLP,
+    Generative,
     ImageNetResNet,
     Mixer,
     Plain,
@@ -21,13 +23,16 @@ from lib.architectures import (
     Pruned,
     ResNet,
     Stitch,
+    UNet,
     ViT,
     WideResNet,
 )
+from lib.architectures import AutoEncoder as AutoEncoderArch
 from lib.architectures import Probe as ProbeArch
 from lib.errors import SettingsError, need
 from lib.models.flops import forward_flops, stage_flops
 from lib.models.fold import Twin, folded
+from lib.models.generative import AtNoise, AutoEncoder, Denoiser, auto_encoder, denoising_mlp, unet
 from lib.models.masked import fixed, prune
 from lib.models.plain import cnn, cnn_large, cnn_small, mlp, vgg11, vgg16
 from lib.models.resnet import imagenet_resnet, preact_resnet, resnet, wide_resnet
@@ -38,6 +43,9 @@ from lib.recipe import Recipe
 from lib.runtime import initialise_with
 
 __all__ = [
+    "AtNoise",
+    "AutoEncoder",
+    "Denoiser",
     "Normalise",
     "Probe",
     "Staged",
@@ -66,14 +74,20 @@ _PLAIN = {
     ViT: vit,
     Mixer: mixer,
 }
+_GENERATIVE = {UNet: unet, DenoisingMLP: denoising_mlp, AutoEncoderArch: auto_encoder}
 
 
-def network(arch: Plain, shape: tuple[int, int, int], classes: int) -> Staged:
+def network(arch: Plain | Generative, shape: tuple[int, int, int], classes: int, unit: float = 0.25) -> nn.Module:
     """A network of `arch` for images of `shape` [C, H, W] in [0, 1], its weights drawn from torch's global generator
-    (`build` seeds it). Raises `SettingsError` for images that the architecture cannot take.
+    (`build` seeds it). Its normaliser takes off 0.5 and divides by `unit`. Raises `SettingsError` for images that the
+    architecture cannot take.
     """
     arch.check(*shape[1:])
-    return _PLAIN[type(arch)](arch, shape, classes)
+    net = (_PLAIN | _GENERATIVE)[type(arch)](arch, shape, classes)
+    for module in net.modules():
+        if isinstance(module, Normalise):
+            module.std.fill_(unit)
+    return net
 
 
 def build(recipe: Recipe, parents: Sequence[nn.Module] = ()) -> nn.Module:
@@ -95,11 +109,11 @@ def build(recipe: Recipe, parents: Sequence[nn.Module] = ()) -> nn.Module:
         elif isinstance(arch, ProbeArch):
             net = probe(*parents, arch.joint, info.classes, shape)
         elif isinstance(arch, Pruned) and recipe.checkpoint is None:
-            net = _pruned(recipe, parents or [network(arch.of, shape, info.classes)], shape)
+            net = _pruned(recipe, parents or [network(arch.of, shape, info.classes, info.unit)], shape)
         elif parents:
             net = copy.deepcopy(parents[0])
         else:
-            net = network(arch, shape, info.classes)
+            net = network(arch, shape, info.classes, info.unit)
     return net.cpu().train().requires_grad_(True)
 
 
@@ -115,8 +129,11 @@ def _check_parent(recipe: Recipe, parent: Recipe) -> None:
     ours, theirs = recipe.data.info, parent.data.info
     need(ours.channels == theirs.channels, "data", recipe.data.name,
          f"a data set with the {theirs.channels} channel(s) that the parent on {parent.data.name} takes")
-    need(parent.arch.any_size or recipe.data.side == parent.data.side, "data", recipe.data.name,
-         f"one of {parent.data.side} pixels a side as the parent, {parent.arch.name} on {parent.data.name}, takes")
+    height, width = size = parent.data.shape[1:]
+    need(parent.arch.any_size or recipe.data.shape[1:] == size, "data", recipe.data.name,
+         f"one of {height} x {width} pixels as the parent, {parent.arch.name} on {parent.data.name}, takes")
+    need(ours.unit == theirs.unit, "data", recipe.data.name,
+         f"a data set whose unit is {theirs.unit:g} pixels, by which the parent on {parent.data.name} divides")
     if isinstance(recipe.arch, ProbeArch):
         return
     if isinstance(recipe.arch, Pruned):

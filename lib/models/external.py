@@ -20,14 +20,15 @@ from lib.runtime import initialise_with
 WRAPPERS = ("state_dict", "model_state_dict", "net", "model")  # entries that hold the tensors in other projects' files
 OURS = (  # other projects' names of tensors -> ours; names that are not here are the same
     (r"^(?:(?:module|model)\.)+", ""),
-    (r"^(?:normali[sz]er?\.)?(?:mean|mu)$", "normalise.mean"),
-    (r"^(?:normali[sz]er?\.)?(?:std|sigma)$", "normalise.std"),
+    (r"^(?:normali[sz]er?\.)?(?:(?:new_)?mean|mu)$", "normalise.mean"),
+    (r"^(?:normali[sz]er?\.)?(?:(?:new_)?std|sigma)$", "normalise.std"),
     (r"^conv1\.", "stem.0."),
     (r"^bn1\.", "stem.1."),
     (r"\.(?:shortcut|downsample)\.0\.", ".shortcut.conv."),
     (r"\.(?:shortcut|downsample)\.1\.", ".shortcut.bn."),
     (r"^(?:linear|fc)\.", "head.2."),
 )
+COPIES = "attacker."  # MadryLab's files hold network and normaliser a second time, below the attack
 EXAMPLE = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
 
 
@@ -39,15 +40,18 @@ def load_resnet(path: str | Path, arch: ResNet | ImageNetResNet | None = None, c
 
     path: a file of torch.save with tensors named as in RobustBench, pytorch-cifar or torchvision (`conv1`, `bn1`,
     `layer1.0.conv1`, `layer2.0.shortcut.0` or `.downsample.0`, `linear` or `fc`), perhaps each below `module.` or
-    `model.`, perhaps all below an entry `state_dict`, `model_state_dict`, `net` or `model`. sha256: the file's digest
-    in hexadecimal, checked before it is read. normaliser: (mean, std), a number for each channel; None: the file's
-    `mean` (`mu`) and `std` (`sigma`), or none (0 and 1) where it has none.
+    `model.`, perhaps all below an entry `state_dict`, `model_state_dict`, `net` or `model`. In files of MadryLab's
+    robustness library, what is below `attacker.` is left out: the same tensors again. sha256: the file's digest in
+    hexadecimal, checked before it is read. normaliser: (mean, std), a number for each channel; None: the file's `mean`
+    (`mu`, `new_mean`) and `std` (`sigma`, `new_std`), or none (0 and 1) where it has none.
 
-    Nothing but tensors is unpickled. Raises SettingsError for a file that is missing, has another digest, cannot be
-    read, or whose tensors are missing, unexpected or of another shape.
+    Nothing but tensors is unpickled; the error for a file that holds more says how to write its tensors out. Raises
+    SettingsError for a file that is missing, has another digest, cannot be read, or whose tensors are missing,
+    unexpected or of another shape.
     """
     path, arch = Path(path), arch or ResNet()
-    given = {_our_name(name): tensor for name, tensor in _read(path, sha256).items()}
+    named = {_our_name(name): tensor for name, tensor in _read(path, sha256, "model").items()}
+    given = {name: tensor for name, tensor in named.items() if not name.startswith(COPIES)}
     with initialise_with("external"):  # drawn only to be replaced, but not from the caller's random numbers
         net = network(arch, shape, classes)
     net.normalise = _normaliser(given, normaliser, shape[0])
@@ -74,8 +78,10 @@ def _normaliser(given: dict[str, torch.Tensor], chosen, channels: int) -> Normal
     return Normalise(channels, mean, std)
 
 
-def _read(path: Path, sha256: str | None) -> Mapping[str, torch.Tensor]:
-    """The tensors of a file by their names there."""
+def _read(path: Path, sha256: str | None, entry: str | None = None) -> Mapping[str, torch.Tensor]:
+    """The tensors of a file by their names there. entry: where they are in files that hold more, for the advice to
+    write them out.
+    """
     need(path.is_file(), "weights file", path, "a file that is there")
     if sha256 is not None:
         with path.open("rb") as file:
@@ -84,12 +90,25 @@ def _read(path: Path, sha256: str | None) -> Mapping[str, torch.Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        why = str(error).partition("\n")[0]
-        raise SettingsError(f"weights file = {path} is not possible: torch reads no tensors in it ({why})") from error
+        raise SettingsError(f"weights file = {path} is not possible: torch reads no tensors in it ({_why(error)})"
+                            f"{_advice(path, entry) if entry and isinstance(error, pickle.UnpicklingError) else ''}"
+                            ) from error
     tensors = _unwrapped(found)
     good = isinstance(tensors, Mapping) and tensors and all(isinstance(v, torch.Tensor) for v in tensors.values())
     need(bool(good), "weights file", path, f"tensors by name, perhaps below {', '.join(WRAPPERS)}")
     return tensors
+
+
+def _why(error: Exception) -> str:
+    """What torch says of a file that it does not read, without its advice to read it nonetheless."""
+    text = str(error)
+    held = re.search(r"GLOBAL (\S+)", text)
+    return f"it holds a {held[1]}" if held else re.split(r"\n|\. ", text)[0] or type(error).__name__
+
+
+def _advice(path: Path, entry: str) -> str:
+    return (f"; if it is whole and you trust it, take the file OUT.pt that this writes: python -c \"import torch; "
+            f"torch.save(torch.load('{path}', 'cpu', weights_only=False)['{entry}'], 'OUT.pt')\"")
 
 
 def _unwrapped(found):

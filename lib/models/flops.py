@@ -25,6 +25,8 @@ class _Counter(TorchFunctionMode):
         out = function(*args, **(kwargs or {}))
         if function in (F.conv2d, F.linear):
             self.total += 2 * out.numel() * args[1][0].numel()
+        elif function is F.conv_transpose2d:
+            self.total += 2 * args[0].numel() * args[1][0].numel()
         elif function in _PRODUCTS:
             self.total += 2 * out.numel() * args[0].shape[-1]
         elif function is F.scaled_dot_product_attention:

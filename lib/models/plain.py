@@ -7,8 +7,10 @@ rectified activation at the stage's own resolution (the paper's joints).
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
 
 from torch import nn
 
@@ -86,12 +88,13 @@ def _strided(shape: tuple[int, int, int], convolutions: list[tuple[int, int]], h
 
 def mlp(arch: MLP, shape: tuple[int, int, int], classes: int) -> Staged:
     """The network of `arch` for images of `shape`."""
-    return Staged({"normalise": Normalise(shape[0]), **_linear([math.prod(shape), *arch.widths], classes)})
+    active = nn.ReLU if arch.rectified else functools.partial(nn.Softplus, beta=5)
+    return Staged({"normalise": Normalise(shape[0]), **_linear([math.prod(shape), *arch.widths], classes, active)})
 
 
-def _linear(widths: list[int], classes: int) -> dict[str, nn.Module]:
-    """`linear1`, `linear2`, ..., `head`: linear layers on flattened images or maps, ReLUs between them."""
-    stages = {f"linear{k + 1}": nn.Sequential(nn.Linear(before, after), nn.ReLU())
+def _linear(widths: list[int], classes: int, active: Callable[[], nn.Module] = nn.ReLU) -> dict[str, nn.Module]:
+    """`linear1`, `linear2`, ..., `head`: linear layers on flattened images or maps, activations between them."""
+    stages = {f"linear{k + 1}": nn.Sequential(nn.Linear(before, after), active())
               for k, (before, after) in enumerate(itertools.pairwise(widths))}
     stages["linear1"].insert(0, nn.Flatten())
     return {**stages, "head": nn.Linear(widths[-1], classes)}

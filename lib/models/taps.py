@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from lib.errors import is_number, need, unknown
 from lib.models.staged import Staged, dry_run
 
-KINDS = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Linear, nn.LayerNorm, nn.GELU)
+ACTIVATIONS = (nn.ReLU, nn.GELU, nn.Softplus)
+KINDS = (nn.Conv2d, nn.BatchNorm2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Linear, nn.LayerNorm, *ACTIVATIONS)
 CHOICES = ("all", "relu", "stages")
 
 
@@ -55,9 +56,9 @@ def taps(net: nn.Module, shape: tuple[int, int, int], layers: str | float | Sequ
     """The taps of `net` for images of `shape` [C, H, W] in the order of execution, found by one dry run.
 
     layers: "all", every output of a convolution, BN, ReLU, average pooling or linear layer (in networks of tokens also
-    of LayerNorm and GELU): the layers of the similarity paper, 80 for WRN-28-k, 79 for k = 1; "relu", of ReLU and GELU;
-    "stages", of the stages, which is where residual sums and stitching's joints are; a number in (0, 1], that share of
-    "all", evenly spaced; or labels of layers or stages. Raises SettingsError for anything else.
+    of LayerNorm and GELU): the layers of the similarity paper, 80 for WRN-28-k, 79 for k = 1; "relu", of ReLU, GELU and
+    softplus; "stages", of the stages, which is where residual sums and stitching's joints are; a number in (0, 1], that
+    share of "all", evenly spaced; or labels of layers or stages. Raises SettingsError for anything else.
     """
     run = _observed(net, shape)
     if isinstance(layers, str):
@@ -130,7 +131,7 @@ def _observed(net: nn.Module, shape: tuple[int, int, int]) -> _Run:
             if not isinstance(module, KINDS):
                 return
             layers.append(tap)
-            if isinstance(module, (nn.ReLU, nn.GELU)):
+            if isinstance(module, ACTIVATIONS):
                 rectified.append(tap)
             if isinstance(module, nn.ReLU) and given and id(given[0]) in made:
                 relu_of[made[id(given[0])][1]] = tap

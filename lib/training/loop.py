@@ -42,8 +42,8 @@ class OutOfMemory(OneLineError):
 def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None, holdout: ImageSet | None = None,
         compiled: bool = False) -> list[dict]:
     """Train `net` in place as the recipe says; returns one row per epoch: loss and its four quarters, accuracy in
-    [0, 1], seconds, and, where the recipe chooses an epoch, the accuracy on the held-out images and whether the epoch
-    is the chosen one.
+    [0, 1] (nan where the objective has no logits), seconds, and, where the recipe chooses an epoch, the accuracy on the
+    held-out images and whether the epoch is the chosen one.
 
     images: the training images, already on `device`. work: a folder for checkpoints; a training found there goes on,
     and what the recipe wants to `keep` is left there.
@@ -158,7 +158,8 @@ class _Training:
         if self.average:
             self.average.follow(moment.step)
         with torch.no_grad():  # kept on the device: no step waits for a number
-            sums[0, u], sums[1, u] = loss.detach(), (logits.argmax(1) == batch.labels).double().mean()
+            right = torch.nan if logits is None else (logits.argmax(1) == batch.labels).double().mean()
+            sums[0, u], sums[1, u] = loss.detach(), right
 
     def _loss(self, batch: Batch, moment: Moment):
         with autocast(self.device, self.recipe.precision):

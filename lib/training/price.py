@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from lib.architectures import Probe, Stitch
-from lib.models import build, memory_format, network, stage_flops
+from lib.models import AtNoise, Denoiser, Staged, build, forward_flops, memory_format, network, stage_flops
 from lib.objectives import (
     ADMM,
     IBP,
@@ -58,7 +58,7 @@ def passes(objective, classes: int = 10, batch_size: int = 50) -> Passes:
     if isinstance(objective, (Prune, Saliency, ADMM, Rewire)):
         return passes(objective.objective, classes, batch_size)
     if isinstance(objective, Adversarial):
-        updates = 2 if objective.clean_loss else 1
+        updates = 1 + bool(objective.clean_loss) + objective.accumulated * objective.attack.steps
         return Passes(updates, objective.clean_statistics, objective.attack.steps * objective.alpha)
     if isinstance(objective, TRADES):
         return Passes(2, 1, objective.attack.steps)
@@ -104,7 +104,13 @@ def attack_passes(attack: Attack | Certificate | None, standing: float = 1.0, cl
 def _stages(data: Data, arch) -> dict[str, int]:
     shape = data.shape
     with initialise_with("price"):
-        return stage_flops(network(arch.dense, shape, data.info.classes), shape)
+        net = network(arch.dense, shape, data.info.classes)
+    return stage_flops(net, shape) if isinstance(net, Staged) else {"all": forward_flops(_map(net), shape)}
+
+
+def _map(net):
+    """The network as a map of images: a denoiser at some noise."""
+    return AtNoise(net, 0.25) if isinstance(net, Denoiser) else net
 
 
 def _halves(recipe: Recipe) -> tuple[int, int]:
@@ -183,12 +189,12 @@ def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
     """
     while recipe.parents:
         recipe = recipe.parents[-1]
-    net = build(recipe).to(where)
+    net = _map(build(recipe)).to(where)
     net.to(memory_format=memory_format(net))
-    size, batch = recipe.data.side, recipe.batch_size
+    batch = recipe.batch_size
     if torch.device(where).type == "cpu":
         batch = max(2, min(batch, int(1e11 / (3 * forward(recipe)))))  # a step of about a second at most
-    x = torch.zeros(batch, recipe.data.info.channels, size, size, device=where)
+    x = torch.zeros(batch, *recipe.data.shape, device=where)
     x = x.contiguous(memory_format=memory_format(net))
 
     def step():

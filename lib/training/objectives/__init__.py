@@ -1,10 +1,11 @@
 """Objectives: one file a family; `of(recipe.objective)` gives the object that the loop calls.
 
 An objective is called with `(net, batch, progress)` and returns `(loss, logits)`: the scalar to minimise and the
-logits of the images it trained on, for the running accuracy. One with state gives `state_dict` and `load_state_dict`.
-One that prunes gives `end_epoch(net)` (called after every epoch; returns columns for the epoch's row),
-`acceptable(net)` (whether an epoch may be chosen) and `finish(net)` (called once the final weights are in the network),
-and one that changes weights or masks besides the optimiser `after_update(net, optimiser)` (called after every update).
+logits of the images it trained on, for the running accuracy (None from one that trains no classifier). One with state
+gives `state_dict` and `load_state_dict`. One that prunes gives `end_epoch(net)` (called after every epoch; returns
+columns for the epoch's row), `acceptable(net)` (whether an epoch may be chosen) and `finish(net)` (called once the
+final weights are in the network), and one that changes weights or masks besides the optimiser `after_update(net,
+optimiser)` (called after every update).
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from lib.objectives import (
     Adversarial,
     CrossEntropy,
     CrownIBP,
+    Denoising,
     FreeAdversarial,
     GradientNorm,
     MixTrain,
     Noise,
     Prune,
+    Reconstruction,
     Rewire,
     Saliency,
     Smoothness,
@@ -66,7 +69,17 @@ class Moment:
 
 def of(spec):
     """The objective object of a recipe's objective value."""
-    from lib.training.objectives import admm, adversarial, certified, clean, noise, penalties, pruning, rewire
+    from lib.training.objectives import (
+        admm,
+        adversarial,
+        certified,
+        clean,
+        generative,
+        noise,
+        penalties,
+        pruning,
+        rewire,
+    )
 
     table = {
         CrossEntropy: clean.CleanLoss,
@@ -81,6 +94,8 @@ def of(spec):
         IBP: certified.IBPLoss,
         CrownIBP: certified.CrownIBPLoss,
         MixTrain: certified.MixTrainLoss,
+        Denoising: generative.DenoisingLoss,
+        Reconstruction: generative.ReconstructionLoss,
     }
     around = {Prune: pruning.PruneLoss, Saliency: pruning.SaliencyLoss, ADMM: admm.ADMMLoss, Rewire: rewire.RewireLoss}
     if type(spec) in around:

@@ -25,9 +25,10 @@ class Attacked:
     def __init__(self, spec):
         self.spec, self.twin, self.in_parts = spec, None, InParts("attack in training")
 
-    def attack(self, net, images, labels, attack, moment, generator, noise=None):
+    def attack(self, net, images, labels, attack, moment, generator, noise=None, path=None):
         """Adversarial images against `net` as it stands, from a start drawn from `generator` or at `noise` (in units of
-        eps). What does not fit into memory is attacked in parts, where no image's attack depends on the others.
+        eps). What does not fit into memory is attacked in parts, where no image's attack depends on the others and no
+        `path` is wanted (the images that the attack passed through).
         """
         threat = self.spec.threat
         if attack.random_start and noise is None and not threat.perceptual:
@@ -35,9 +36,9 @@ class Attacked:
         attacked = net if self.spec.batchnorm == "train" else self._follow(net)
 
         def search(x, y, start):
-            return pgd(attacked, x, y, threat, attack, generator, start, precision=moment.precision)
+            return pgd(attacked, x, y, threat, attack, generator, start, precision=moment.precision, path=path)
 
-        whole = attacked is net or threat.per == "batch"
+        whole = attacked is net or threat.per == "batch" or path is not None
         return search(images, labels, noise) if whole else self.in_parts(search, images, labels, noise)
 
     def _follow(self, net):
@@ -70,7 +71,9 @@ class AdversarialLoss(Attacked):
         if chosen:
             picked = torch.randperm(n, generator=batch.generator, device=images.device)[:chosen]
             picked = slice(None) if chosen == n else picked
-            adversarial = self.attack(net, images[picked], batch.labels[picked], spec.attack, moment, batch.generator)
+            path = [] if spec.accumulated else None
+            adversarial = self.attack(net, images[picked], batch.labels[picked], spec.attack, moment, batch.generator,
+                                      path=path)
             if chosen == n:
                 images = adversarial
             else:
@@ -78,7 +81,10 @@ class AdversarialLoss(Attacked):
                 images[picked] = adversarial
         clean = F.cross_entropy(net(batch.images).float(), batch.labels) if spec.clean_loss else 0.0
         logits = net(images).float()
-        return spec.clean_loss * clean + (1 - spec.clean_loss) * F.cross_entropy(logits, batch.labels), logits
+        loss = spec.clean_loss * clean + (1 - spec.clean_loss) * F.cross_entropy(logits, batch.labels)
+        if spec.accumulated:
+            loss = loss + sum(F.cross_entropy(net(passed).float(), batch.labels) for passed in path)
+        return loss, logits
 
 
 class TradesLoss(Attacked):

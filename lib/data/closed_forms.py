@@ -1,0 +1,266 @@
+"""Data drawn from distributions that are known in closed form: the manifold, the Bayes posterior and the score of every
+point are exact, so that what networks and their gradients do can be measured against what they should do.
+
+A point x of such a set, a vector of D coordinates, is stored as an image: pixels = 0.5 + unit * x, with the `unit` of
+its `DatasetInfo`. Networks divide by the same unit and so are given x. Everything here takes and gives pixels: lengths,
+noise and gradients are those of pixels, which are `unit` times, and 1 / unit times, those of x. Pixels may leave
+[0, 1]. Points, distributions and gradients come in the dtype and on the device of the pixels that are given.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.errors import is_number, need, unknown
+from lib.recipe import DATASETS
+from lib.runtime import generator
+
+
+class ClosedForm:
+    """A data set in closed form: `sample` gives its official splits."""
+
+    def __init__(self, name: str):
+        self.name, self.info = name, DATASETS[name]
+        self.classes, self.unit = self.info.classes, self.info.unit
+
+    def pixels(self, points: Tensor) -> Tensor:
+        """Points [N, D] as pixels [N, C, H, W]."""
+        return (0.5 + self.unit * points).view(-1, *self.info.shape)
+
+    def points(self, pixels: Tensor) -> Tensor:
+        """Pixels [N, ...] as points [N, D]."""
+        return (pixels.flatten(1) - 0.5) / self.unit
+
+    def sample(self, split: str) -> tuple[Tensor, Tensor]:
+        """Pixels (float32 [N, C, H, W]) and labels (int64 [N], the classes in turn) of all of "train" or "test": the
+        same on every call, each split drawn from a stream of its own.
+        """
+        if split not in ("train", "test"):
+            raise unknown("official split", split, ("train", "test"))
+        turn = torch.arange(getattr(self.info, split))
+        points, labels = self._draw(turn, self._stream(split))
+        return self.pixels(points).float(), labels
+
+    def _stream(self, of: str) -> torch.Generator:
+        return generator("closed form", self.name, self.info.version, of)
+
+    def _draw(self, turn: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Points (float64 [N, D]) and labels of the images with the numbers `turn`."""
+        raise NotImplementedError
+
+
+class Manifold(ClosedForm):
+    """Points near a manifold of k dimensions, of classes that are equally probable, with their densities.
+
+    sigma, where it is asked for, is that of Gaussian noise on all pixels: densities, posteriors and scores are then
+    those of noisy images, of which the given pixels are one.
+    """
+
+    def __init__(self, name: str, dims: int):
+        super().__init__(name)
+        self.basis = _orthonormal(math.prod(self.info.shape), dims, self._stream("basis"))
+
+    def tangents(self, pixels: Tensor) -> Tensor:
+        """Orthonormal bases [N, D, k] of the manifold's tangent spaces where pixels [N, ...] are nearest to it."""
+        raise NotImplementedError
+
+    def log_posterior(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
+        """log p(class | pixels) [N, classes] of pixels [N, ...], differentiable: what an ideal classifier gives."""
+        return self._by_class(self.points(pixels), self._noise(sigma)).log_softmax(1)
+
+    def class_log_density(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
+        """log p(pixels | class) [N, classes] of pixels [N, ...], differentiable. Raises SettingsError for a sigma at
+        which there is no density.
+        """
+        points, noise = self.points(pixels), self._noise(sigma)
+        self._check_density(sigma)
+        stretch = points.shape[1] * math.log(self.unit)
+        return self._by_class(points, noise) + self._of_all(points, noise)[:, None] - stretch
+
+    def log_density(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
+        """log p(pixels) [N], as `class_log_density`."""
+        return self.class_log_density(pixels, sigma).logsumexp(1) - math.log(self.classes)
+
+    def score(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
+        """The gradient of `log_density` with respect to the pixels, of their shape."""
+        return _gradient(lambda x: self.log_density(x, sigma), pixels)
+
+    def class_score(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
+        """The gradients of `class_log_density`, one for each class: [N, classes, *shape of the images]."""
+        grads = [_gradient(lambda x, c=c: self.class_log_density(x, sigma)[:, c], pixels) for c in range(self.classes)]
+        return torch.stack(grads, dim=1)
+
+    def _noise(self, sigma: float) -> float:
+        """The noise's standard deviation in units of points."""
+        need(is_number(sigma, 0) and math.isfinite(sigma), "sigma", sigma, "a number of pixels of at least 0")
+        return float(sigma) / self.unit
+
+    def _check_density(self, sigma: float) -> None:
+        """Raise SettingsError where there is no density."""
+
+    def _by_class(self, points: Tensor, noise: float) -> Tensor:
+        """log p(point | class) [N, classes] up to what is the same for all classes. It comes apart from that: in sums
+        with it, which off the manifold is large, posteriors would lose digits and their gradients would be tilted.
+        """
+        raise NotImplementedError
+
+    def _of_all(self, points: Tensor, noise: float) -> Tensor:
+        """What `_by_class` leaves out, [N]."""
+        raise NotImplementedError
+
+
+class GaussianSubspace(Manifold):
+    """x = U z + tau n: z ~ N(mu_c, I) in 4 dimensions, for class c the mean mu_c = 2 e_c; U a random orthonormal basis
+    [128, 4]; n ~ N(0, I) in all 128 dimensions. The data of the fact sheet's R0.
+
+    Class densities are Gaussian, of covariance U U^T + tau^2 I, so that the posterior depends on U^T x only and its
+    gradient lies in the span of U. The Bayes accuracy is 0.822.
+    """
+
+    NORM, TAU = 2.0, 0.05
+
+    def __init__(self):
+        super().__init__("gaussian_subspace", 4)
+        self.means = self.NORM * torch.eye(4, dtype=torch.float64)
+
+    def _draw(self, turn: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+        labels = turn % self.classes
+        latent, ambient = (_normal(len(turn), dims, stream) for dims in reversed(self.basis.shape))
+        return (self.means[labels] + latent) @ self.basis.T + self.TAU * ambient, labels
+
+    def tangents(self, pixels: Tensor) -> Tensor:
+        return self.basis.to(pixels).expand(len(pixels), -1, -1)
+
+    def _by_class(self, points: Tensor, noise: float) -> Tensor:
+        along, means = points @ self.basis.to(points), self.means.to(points)
+        return -(along[:, None] - means).square().sum(2) / (2 * (1 + self._variance(noise)))
+
+    def _of_all(self, points: Tensor, noise: float) -> Tensor:
+        basis, across = self.basis.to(points), self._variance(noise)
+        dims, k = basis.shape
+        off = (points - points @ basis @ basis.T).square().sum(1)
+        logs = k * math.log(1 + across) + (dims - k) * math.log(across) + dims * math.log(2 * math.pi)
+        return -off / (2 * across) - logs / 2
+
+    def _variance(self, noise: float) -> float:
+        """That of what lies across the subspace."""
+        return self.TAU**2 + noise**2
+
+
+class CurvedTorus(Manifold):
+    """Four circles of radius sqrt(2), a flat torus in 8 dimensions, turned into 128 by a random orthonormal map: x = A
+    (r cos a_1, r sin a_1, ..., r sin a_4). The angles of class c are independent von Mises draws of concentration 1.4
+    around means that are multiples of a quarter turn; points lie on the torus exactly and have the mean square length
+    of the subspace's. The Bayes accuracy is 0.86.
+
+    Points off the torus have no probability without noise; their `log_posterior` is that of the nearest point of the
+    torus, whose tangent space then holds the gradient. With noise, posterior and score are exact everywhere. Points at
+    which a circle has no nearest point (its two coordinates are 0) are left out of what is said here.
+    """
+
+    RADIUS, KAPPA, CIRCLES = math.sqrt(2), 1.4, 4
+    TURNS = (1, 1, 2, 3)  # class c has the mean angle c * turns / 4 of a whole turn: all classes far from each other
+
+    def __init__(self):
+        super().__init__("curved_torus", 2 * self.CIRCLES)
+        self.modes = math.pi / 2 * torch.arange(self.classes)[:, None] * torch.tensor(self.TURNS, dtype=torch.float64)
+
+    def _draw(self, turn: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+        labels = turn % self.classes
+        shares = torch.rand(len(turn), self.CIRCLES, generator=stream, dtype=torch.float64)
+        angles = self.modes[labels] + _von_mises(shares, self.KAPPA)
+        return self.RADIUS * _directions(angles).flatten(1) @ self.basis.T, labels
+
+    def tangents(self, pixels: Tensor) -> Tensor:
+        pairs = self._pairs(self.points(pixels))
+        x, y = (pairs / pairs.norm(dim=2, keepdim=True)).unbind(2)
+        around = torch.stack([-y, x], dim=2)  # [N, circles, 2]
+        embedded = torch.zeros(len(around), self.CIRCLES, 2, self.CIRCLES).to(around)
+        for k in range(self.CIRCLES):
+            embedded[:, k, :, k] = around[:, k]
+        return self.basis.to(around) @ embedded.flatten(1, 2)
+
+    def _pairs(self, points: Tensor) -> Tensor:
+        """The two coordinates of each circle: [N, circles, 2]."""
+        return (points @ self.basis.to(points)).unflatten(1, (self.CIRCLES, 2))
+
+    def _by_class(self, points: Tensor, noise: float) -> Tensor:
+        """Each angle has the density exp(kappa cos(a - mode)) / (2 pi I0(kappa)); the noise's integral over it is that
+        of another von Mises density.
+        """
+        pairs, modes = self._pairs(points)[:, None], _directions(self.modes).to(points)  # [N, 1, 4, 2], [classes, 4, 2]
+        if not noise:
+            return self.KAPPA * (pairs / pairs.norm(dim=3, keepdim=True) * modes).sum((2, 3))
+        lengths = (self.KAPPA * modes + self.RADIUS / noise**2 * pairs).norm(dim=3)
+        return (torch.special.i0e(lengths).log() + lengths).sum(2)
+
+    def _of_all(self, points: Tensor, noise: float) -> Tensor:
+        squares = points.square().sum(1) + self.CIRCLES * self.RADIUS**2
+        logs = points.shape[1] / 2 * math.log(2 * math.pi * noise**2) + self.CIRCLES * math.log(np.i0(self.KAPPA))
+        return -squares / (2 * noise**2) - logs
+
+    def _check_density(self, sigma: float) -> None:
+        need(sigma > 0, "sigma", sigma, f"greater than 0 for {self.name}, whose points fill no volume without noise")
+
+
+class LineOfModes(ClosedForm):
+    """The toy of the perceptually aligned gradients paper: points on x2 = 2 x1 with x1 = 10 c + N(0, 1) for six centres
+    c, of which class 0 has -5, -1 and 3, class 1 -3, 1 and 5. As many points of each.
+    """
+
+    CENTRES = (-5, -3, -1, 1, 3, 5)
+
+    def __init__(self):
+        super().__init__("line_of_modes")
+
+    def _draw(self, turn: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+        modes = turn % len(self.CENTRES)
+        first = 10 * torch.tensor(self.CENTRES, dtype=torch.float64)[modes] + _normal(len(turn), 1, stream)[:, 0]
+        return torch.stack([first, 2 * first], dim=1), modes % 2
+
+
+FORMS = {"gaussian_subspace": GaussianSubspace, "curved_torus": CurvedTorus, "line_of_modes": LineOfModes}
+
+
+@functools.lru_cache
+def of(name: str) -> ClosedForm:
+    """The closed form of a data set; raises SettingsError for one that has none."""
+    if name not in FORMS:
+        raise unknown("data set in closed form", name, FORMS)
+    return FORMS[name]()
+
+
+def _normal(count: int, dims: int, stream: torch.Generator) -> Tensor:
+    return torch.randn(count, dims, generator=stream, dtype=torch.float64)
+
+
+def _orthonormal(dims: int, count: int, stream: torch.Generator) -> Tensor:
+    """A random orthonormal basis [dims, count], uniform over all; the signs do not depend on the LAPACK in use."""
+    q, r = torch.linalg.qr(_normal(dims, count, stream))
+    return q * r.diagonal().sign()
+
+
+def _directions(angles: Tensor) -> Tensor:
+    return torch.stack([angles.cos(), angles.sin()], dim=-1)
+
+
+def _von_mises(shares: Tensor, kappa: float) -> Tensor:
+    """The angles in [-pi, pi] below which von Mises angles around 0 lie with the probabilities `shares`: its
+    distribution function, summed on a grid, inverted.
+    """
+    grid = np.linspace(-math.pi, math.pi, 2**16 + 1)
+    density = np.exp(kappa * np.cos(grid))
+    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return torch.from_numpy(np.interp(shares.numpy(), below / below[-1], grid))
+
+
+def _gradient(function, pixels: Tensor) -> Tensor:
+    """Of a function of each image for itself."""
+    with torch.enable_grad():
+        leaf = pixels.detach().requires_grad_()
+        return torch.autograd.grad(function(leaf).sum(), leaf)[0]
