@@ -48,7 +48,10 @@ def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
 
 def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
     """The jobs whose work is not all in the store yet."""
-    return {group: job for group, job in jobs.items() if not all(store.has(*entry) for entry in job["work"])}
+    def made(kind: str, key: str) -> bool:
+        return store.has(kind, key) or (kind == "network" and store.has("diverged", key))
+
+    return {group: job for group, job in jobs.items() if not all(made(*entry) for entry in job["work"])}
 
 
 def mark(folder: Path, group: str) -> Path:
@@ -114,8 +117,8 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
 
 def _check_data(settings: Settings, notebooks: tuple[str, ...]) -> None:
     """Read the data once before jobs start: what is missing is said once, and downloaded once."""
-    wanted = {task.recipe.data.name: task.recipe.data for task in plan(settings, notebooks)}
-    wanted.pop("digits", None)
+    every = [task.recipe.data for task in plan(settings, notebooks)]
+    wanted = {data.name: data for data in every if data.info.files}
     if wanted:
         from lib.data import load
 
@@ -154,7 +157,7 @@ def train_group(settings: Settings, notebooks: tuple[str, ...], group: str, done
     try:
         for task in mine:
             if task.recipe.epochs and not zoo.store.has("network", task.recipe.key):
-                zoo.obtain(task.recipe)
+                zoo.attempt(task.recipe) if task.diverges else zoo.obtain(task.recipe)
             for threat, attack in task.measures:
                 zoo.outcomes(task.recipe, threat, attack)
     except Exception as error:

@@ -1,5 +1,6 @@
 """Ways to train: each against its paper's equation on numbers worked out by hand, in its limits, and on digits."""
 
+import copy
 import functools
 import math
 import typing
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib.architectures import CNN, MLP, CNNSmall, Pruned
+from lib.attacks.threat import start_noise
 from lib.certify import linear
 from lib.certify.intervals import verified
 from lib.data import load
@@ -24,11 +26,13 @@ from lib.objectives import (
     Adversarial,
     CrossEntropy,
     CrownIBP,
+    Denoising,
     FreeAdversarial,
     GradientNorm,
     Loss,
     MixTrain,
     Noise,
+    Reconstruction,
     Smoothness,
     Stability,
     fgsm_rs,
@@ -104,8 +108,9 @@ def seen_by(net):
 
 
 def test_every_objective_has_its_loss():
-    assert {type(spec) for spec in EVERY.values()} == set(typing.get_args(Loss))
-    assert len({type(of(spec)) for spec in EVERY.values()}) == len(typing.get_args(Loss))
+    every = (*EVERY.values(), Denoising(0.1, 0.5), Reconstruction())  # of networks that give images: test_generative
+    assert {type(spec) for spec in every} == set(typing.get_args(Loss))
+    assert len({type(of(spec)) for spec in every}) == len(typing.get_args(Loss))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -140,6 +145,7 @@ NO_BALL = Threat("linf", 0)
 PLAIN = {
     "no adversarial images": Adversarial(THREAT, ATTACK, 0.0),
     "adversarial images in no ball": Adversarial(NO_BALL, ATTACK),
+    "accumulated in no ball": Adversarial(NO_BALL, ATTACK, accumulated=True),
     "TRADES, beta 0": TRADES(THREAT, ATTACK, 0.0),
     "TRADES in no ball": TRADES(NO_BALL, ATTACK),
     "free in no ball": FreeAdversarial(NO_BALL),
@@ -224,6 +230,64 @@ def test_half_clean_half_adversarial_learns_digits():
     fit(net, recipe, load(BASE.data, "train"), "cpu")
     got = evaluate(net.eval(), tested, THREAT, JUDGE, seed_parts=("judge",))
     assert got.accuracy("clean") > 0.75 and got.accuracy("robust") > 0.3
+
+
+def test_an_accumulated_loss_by_hand():
+    """x = 0.5 goes to 0.55 and 0.6: the sum of the cross-entropies of all three, of label 0."""
+    spec = Adversarial(Threat("linf", "0.1"), PGD(2, "0.05", random_start=False), accumulated=True)
+    loss, logits = of(spec)(line(), pixels(0.5), NOW)
+    by_hand = sum(math.log(1 + math.exp(x) + math.exp(2 * x)) for x in (.5, .55, .6))
+    assert loss.item() == pytest.approx(by_hand, rel=1e-6)
+    torch.testing.assert_close(logits, torch.tensor([[0.0, 0.6, 1.2]]), msg="accuracy is that on the last images")
+
+
+@pytest.mark.parametrize("batchnorm", ["eval", "train"])
+@pytest.mark.parametrize("threat", [Threat("l2", 1, box=False), Threat("l2", 8, "batch", box=False), THREAT], ids=str)
+def test_an_accumulated_gradient_is_that_of_an_update_whose_gradients_were_not_set_to_zero(threat, batchnorm):
+    """The attack's backward passes reach the weights too, as does the one at the images that it ends with."""
+    steps, eps = 3, float(threat.eps)
+    size = eps / 2
+    net, clean = build(replace(BASE, arch=CNN(16, 1))).train(), batch()
+    attacked = copy.deepcopy(net).train(batchnorm == "train")
+    of(Adversarial(threat, PGD(steps, threat.eps / 2), batchnorm=batchnorm, accumulated=True))(net, clean, NOW)[
+        0].backward()
+    ours = [p.grad for p in net.parameters()]
+
+    again = generator("batch")
+    torch.randperm(len(clean.labels), generator=again)  # which images are attacked: all
+    moved, passed = eps * start_noise(threat, clean.images.shape, again), []
+    for _ in range(steps):
+        x = (clean.images + moved).clamp(0, 1) if threat.box else clean.images + moved
+        passed.append(x.detach().requires_grad_())
+        gradient, = torch.autograd.grad(F.cross_entropy(attacked(passed[-1]), clean.labels), passed[-1])
+        if threat.norm == "linf":
+            moved = (passed[-1] - clean.images + size * gradient.sign()).clamp(-eps, eps)
+        else:
+            together = (1, 2, 3) if threat.per == "image" else (0, 1, 2, 3)
+            moved = moved + size * gradient / gradient.square().sum(together, keepdim=True).sqrt()
+            moved = moved * (eps / moved.square().sum(together, keepdim=True).sqrt()).clamp(max=1)
+        moved = moved.detach()
+    last = (clean.images + moved).clamp(0, 1) if threat.box else clean.images + moved
+    naive = build(replace(BASE, arch=CNN(16, 1))).train()
+    for images in (*passed, last):
+        F.cross_entropy(naive(images.detach()), clean.labels).backward()
+    for one, other in zip(ours, naive.parameters(), strict=True):
+        torch.testing.assert_close(one, other.grad, rtol=1e-3, atol=1e-4)
+    alone = build(replace(BASE, arch=CNN(16, 1))).train()
+    F.cross_entropy(alone(last.detach()), clean.labels).backward()
+    assert sum(p.norm() for p in ours) > 2 * sum(p.grad.norm() for p in alone.parameters())
+
+
+def test_an_accumulated_loss_costs_a_pass_for_every_step():
+    one, all_ = (price.passes(Adversarial(THREAT, ATTACK, accumulated=given)) for given in (False, True))
+    assert (one.updates, all_.updates) == (1, 1 + ATTACK.steps) and one.attacks == all_.attacks
+
+
+@pytest.mark.parametrize("changes", [{"alpha": 0.5}, {"clean_loss": 0.5}, {"threat": Threat("gabor", 10)}])
+def test_an_impossible_accumulated_loss_is_one_sentence(changes):
+    with pytest.raises(SettingsError, match="accumulated = True is not possible") as error:
+        Adversarial(**{"threat": THREAT, "attack": ATTACK, "accumulated": True, **changes})
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("changes, words", [

@@ -14,7 +14,7 @@ from lib import batch
 from lib.architectures import CNN, MLP
 from lib.attacks.notes import Notes
 from lib.errors import SettingsError
-from lib.objectives import Adversarial
+from lib.objectives import Adversarial, GradientNorm
 from lib.plan import Task
 from lib.plan.pool import Member
 from lib.recipe import Data, Optimiser, Recipe, Schedule, outcome_key
@@ -25,6 +25,7 @@ from lib.threats import APGD, PGD, Bounds, Smoothing, Threat, tier
 from lib.training import evaluation, price, tables, zoo
 from lib.training.certification import certified
 from lib.training.evaluation import PROTOCOL, attack_name, evaluate
+from lib.training.loop import TrainingDiverged
 from lib.training.tables import table
 from lib.training.zoo import SEED, Zoo
 
@@ -294,3 +295,100 @@ def test_jobs_make_the_certificates_of_a_plan(root, tmp_path, monkeypatch):
     assert batch.unfinished(jobs, Store(tmp_path)) == jobs and len([*price._missing(Store(tmp_path), tasks[0])]) == 4
     batch.train_group(settings, (), "proofs", None)
     assert batch.unfinished(jobs, Store(tmp_path)) == {} and not [*price._missing(Store(tmp_path), tasks[0])]
+
+
+# ------------------------------------------------------------------------------------------ trainings that diverge
+
+QUICK = replace(NORMAL, arch=MLP((16,)), epochs=1)
+EXPLODES = replace(QUICK, objective=GradientNorm(1e12))
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The recipes whose training was begun, in order."""
+    begun, fit = [], zoo.fit
+    monkeypatch.setattr(zoo, "fit", lambda net, recipe, *rest: begun.append(recipe) or fit(net, recipe, *rest))
+    return begun
+
+
+def test_a_training_that_diverges_is_noted_and_not_tried_again(tmp_path, trainings):
+    first = Zoo(Store(tmp_path))
+    why = first.attempt(EXPLODES)
+    assert why.startswith(f"{EXPLODES.describe()}: the loss of step 0 of epoch 0 is") and "\n" not in why
+    assert trainings == [EXPLODES] and first.trained_here == [] and not first.store.has("network", EXPLODES.key)
+    assert Zoo(Store(tmp_path)).attempt(EXPLODES) == why and trainings == [EXPLODES]
+    assert first.store.load("diverged", EXPLODES.key).meta["network"] == EXPLODES.key
+    assert first.attempt(QUICK).recipe == QUICK and trainings == [EXPLODES, QUICK]
+    assert not first.store.has("diverged", QUICK.key) and first.attempt(QUICK).log == first.obtain(QUICK).log
+    with pytest.raises(TrainingDiverged):
+        first.obtain(EXPLODES)
+
+
+def test_only_divergence_is_noted(tmp_path, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(zoo, "fit", broken)
+    box_ = Zoo(Store(tmp_path), allowed={QUICK.key})
+    with pytest.raises(RuntimeError, match="disk"):
+        box_.attempt(QUICK)
+    with pytest.raises(SettingsError, match="not in this run's plan"):
+        box_.attempt(EXPLODES)
+    assert not box_.store.has("diverged", QUICK.key) and not box_.store.has("diverged", EXPLODES.key)
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Sets the tasks of one job; gives its folder's mark."""
+    monkeypatch.setattr(batch, "Store", lambda: Store(tmp_path / "store"))
+
+    def of_tasks(*tasks):
+        monkeypatch.setattr(batch, "plan", lambda *args: [Task(recipe, (), "sweep", may) for recipe, may in tasks])
+        return batch.mark(tmp_path, "sweep")
+
+    return of_tasks
+
+
+SETTINGS = SimpleNamespace(jobs="networks", device="cpu")
+
+
+def test_a_job_goes_on_without_a_network_that_may_diverge_and_is_done(tmp_path, job, trainings):
+    done = job((EXPLODES, True), (QUICK, True))
+    jobs, store = batch.groups(SETTINGS, ()), Store(tmp_path / "store")
+    assert batch.unfinished(jobs, store) == jobs
+    batch.train_group(SETTINGS, (), "sweep", done)
+    assert done.exists() and trainings == [EXPLODES, QUICK] and store.has("network", QUICK.key)
+    assert batch.unfinished(jobs, store) == {} and not done.with_suffix(".failed").exists()
+    batch.train_group(SETTINGS, (), "sweep", done)
+    assert trainings == [EXPLODES, QUICK], "neither is trained again"
+    elsewhere = tmp_path / "elsewhere"
+    batch.mark_finished(jobs, store, elsewhere)
+    assert batch.mark(elsewhere, "sweep").exists(), "another run need not start it"
+
+
+def test_a_job_fails_with_a_network_that_may_not_diverge(tmp_path, job, trainings):
+    done = job((EXPLODES, False), (QUICK, False))
+    with pytest.raises(TrainingDiverged):
+        batch.train_group(SETTINGS, (), "sweep", done)
+    store = Store(tmp_path / "store")
+    assert not done.exists() and "TrainingDiverged" in done.with_suffix(".failed").read_text()
+    assert not store.has("diverged", EXPLODES.key) and trainings == [EXPLODES]
+    jobs = batch.groups(SETTINGS, ())
+    assert batch.unfinished(jobs, store) == jobs
+
+
+@pytest.mark.xfail(strict=True, reason="the price list does not look at notes of divergence")
+def test_what_diverged_costs_nothing_more(tmp_path):
+    store, task = Store(tmp_path), Task(EXPLODES, (), "sweep", True)
+    assert len([*price._missing(store, task)]) == 1
+    Zoo(store).attempt(EXPLODES)
+    assert not [*price._missing(store, task)]
+
+
+def test_a_note_of_divergence_stays_while_its_network_is_in_the_plan(tmp_path):
+    store = Store(tmp_path)
+    Zoo(store).attempt(EXPLODES)
+    store.prune({("network", EXPLODES.key)})
+    assert store.has("diverged", EXPLODES.key)
+    store.prune({("network", QUICK.key)})
+    assert not store.has("diverged", EXPLODES.key)

@@ -7,6 +7,7 @@ Images are pixels in [0, 1] and sigma is in the same units, as for our own denoi
 from __future__ import annotations
 
 import functools
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -197,10 +198,14 @@ def load_diffusers(folder: str | Path) -> Denoiser:
     in its folder `unet`) and the schedule it was trained with (`scheduler_config.json`, there or in `scheduler`): on
     the CPU, in eval mode, frozen. Where the network embeds classes, the last embedding stands for none, as in ours.
 
-    Raises SettingsError for a folder that lacks one of them or that diffusers cannot read.
+    Raises SettingsError for a folder that lacks one of them or that diffusers cannot read, and for a schedule that is
+    not one of betas (EDM's own, say).
     """
     unet = _within(Path(folder), "config.json", "unet")
     schedule = _within(Path(folder), "scheduler_config.json", "scheduler")
+    said = json.loads((schedule / "scheduler_config.json").read_text())
+    betas = isinstance(said, dict) and ("beta_schedule" in said or said.get("trained_betas") is not None)
+    need(betas, "scheduler_config.json", folder, "that of a schedule of betas, as DDPM's")
     from diffusers import DDPMScheduler, UNet2DModel
 
     try:

@@ -9,23 +9,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib.errors import SettingsError, unknown
-from lib.plan import compact_robust_pruning, harp_pruning, representation_similarity, stitching
+from lib.plan import (
+    compact_robust_pruning,
+    harp_pruning,
+    off_manifold_robustness,
+    representation_similarity,
+    stitching,
+)
 from lib.plan.pool import pool
 from lib.recipe import Recipe
 from lib.settings import Settings
 from lib.threats import Attack, Certificate, Threat
 
 NOTEBOOKS = {"stitching": stitching.cells, "representation_similarity": representation_similarity.cells,
-             "harp_pruning": harp_pruning.cells, "compact_robust_pruning": compact_robust_pruning.cells}
+             "off_manifold_robustness": off_manifold_robustness.cells, "harp_pruning": harp_pruning.cells,
+             "compact_robust_pruning": compact_robust_pruning.cells}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A network to train and what to measure it under; `group` names the batch job that does it."""
+    """A network to train and what to measure it under; `group` names the batch job that does it. diverges: whether the
+    job may go on if the training diverges.
+    """
 
     recipe: Recipe
     measures: tuple[tuple[Threat, Attack | Certificate], ...]
     group: str
+    diverges: bool = False
 
 
 def chosen(settings: Settings, notebooks: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -47,17 +57,18 @@ def plan(settings: Settings, notebooks: tuple[str, ...] = ()) -> list[Task]:
     together = settings.jobs == "seeds"
     shared = {m.recipe.key: f"pool-{'' if together else m.kind}{m.seed}" for m in pool(settings)}
 
-    def add(recipe: Recipe, measures: tuple[tuple[Threat, Attack | Certificate], ...], group: str):
+    def add(recipe: Recipe, measures: tuple[tuple[Threat, Attack | Certificate], ...], group: str, diverges=False):
         group = shared.get(recipe.key, group)
         for parent in recipe.parents:
             add(parent, (), group)
         old = tasks.get(recipe.key)
         if old is not None:
             measures = tuple(dict.fromkeys(old.measures + measures))
-            group = old.group
-        tasks[recipe.key] = Task(recipe, measures, group)
+            group, diverges = old.group, old.diverges and diverges
+        tasks[recipe.key] = Task(recipe, measures, group, diverges)
 
     for name in chosen(settings, notebooks):
         for cell in NOTEBOOKS[name](settings):
-            add(cell.recipe, cell.measures, f"{name}-{cell.bundle if together else cell.group}")
+            group = f"{name}-{cell.bundle if together else cell.group}"
+            add(cell.recipe, cell.measures, group, getattr(cell, "diverges", False))
     return list(tasks.values())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lib.objectives import CrossEntropy
-from lib.recipe import Recipe
-from lib.settings import Pretraining, Settings, Training, objective
+from lib.objectives import CrossEntropy, Denoising
+from lib.recipe import Data, Recipe
+from lib.settings import Denoiser, Pretraining, Settings, Training, objective
 from lib.threats import PGD
 
 
@@ -62,6 +62,13 @@ def warmed_up(recipe: Recipe, training: Pretraining | None) -> Recipe:
     if training is None or not training.warm_up:
         return recipe
     return replace(recipe, parents=(replace(recipe, objective=CrossEntropy(), epochs=training.warm_up),))
+
+
+def denoiser(settings: Settings, data: Data, how: Denoiser) -> Recipe:
+    """The class-conditional denoiser of a data set, which gives scores with and without a class."""
+    recipe = Recipe(data=how.data or data, arch=how.arch, objective=Denoising(how.low, how.high, how.label_dropout),
+                    batch_size=how.batch_size, precision=settings.networks.precision, ema=how.ema)
+    return trained_as(recipe, how)
 
 
 def one_more_restart(attack: PGD) -> PGD:

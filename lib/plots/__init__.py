@@ -4,6 +4,16 @@ through Study. One palette for the whole suite, one meaning per colour (lib/plot
 
 from lib.plots.compact import objective_grid, pruning_rules, retained
 from lib.plots.look import CLEAN, GREY, KINDS, ROBUST, VERIFIED, colours, style
+from lib.plots.manifold import (
+    alignment_variants,
+    distractor_gradients,
+    distractor_ratio,
+    gradient_grid,
+    off_manifold_theory,
+    regime_curves,
+    representatives,
+    step_controls,
+)
 from lib.plots.pruning import compression, keep_rates, pruning_search
 from lib.plots.similarity import (
     against_distance,
@@ -23,19 +33,27 @@ __all__ = [
     "ROBUST",
     "VERIFIED",
     "against_distance",
+    "alignment_variants",
     "bars_beside_controls",
     "checkpoints",
     "colours",
     "compression",
+    "distractor_gradients",
+    "distractor_ratio",
     "dose_response",
+    "gradient_grid",
     "keep_rates",
     "kind_matrix",
     "objective_grid",
+    "off_manifold_theory",
     "per_layer",
     "pruning_rules",
     "pruning_search",
+    "regime_curves",
+    "representatives",
     "retained",
     "similarity_maps",
+    "step_controls",
     "stitching_depth",
     "style",
     "summary_strip",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lib.architectures import Plain
+from lib.architectures import DenoisingMLP, Plain, UNet
 from lib.errors import fraction, is_int, need, unknown
 from lib.objectives import Adversarial, CrossEntropy
 from lib.recipe import Data, Optimiser, Schedule
@@ -34,6 +34,29 @@ class Pretraining(Training):
 
 
 @dataclass(frozen=True)
+class Denoiser(Training):
+    """How a class-conditional denoiser is trained that gives scores: on noise of standard deviations from `low` to
+    `high` (pixels in [0, 1]; 0.25 is 0.5 where they lie in [-1, 1]), without its label with probability
+    `label_dropout`. `sigma`: the noise at which scores are taken. data: images to learn from, where there are more than
+    the classifiers have.
+    """
+
+    arch: UNet | DenoisingMLP | None = None
+    data: Data | None = None
+    low: float = 0.1
+    high: float = 0.5
+    sigma: float = 0.25
+    label_dropout: float = 0.2
+    batch_size: int = 128
+    ema: float = 0.999
+
+    def __post_init__(self):
+        need(self.arch is not None, "denoiser.arch", None, "a UNet or a DenoisingMLP")
+        need(self.attack is None, "denoiser.attack", self.attack, "left out")
+        need(self.low <= self.sigma <= self.high, "denoiser.sigma", self.sigma, "between low and high")
+
+
+@dataclass(frozen=True)
 class Pool(Training):
     """How one type of network of the common pool is trained, and how many of them."""
 
@@ -45,7 +68,7 @@ class Pool(Training):
 
 @dataclass(frozen=True)
 class Networks:
-    """The common pool that all notebooks choose from."""
+    """The common pool that all notebooks choose from. denoiser: of the pool's data, where a notebook needs scores."""
 
     data: Data
     arch: Plain
@@ -55,6 +78,7 @@ class Networks:
     batch_size: int = 128
     augment: str = "crop-flip"
     precision: str = "auto"
+    denoiser: Denoiser | None = None
 
     def __post_init__(self):
         need(

@@ -19,7 +19,7 @@ from lib.threats import PIXEL_NORMS, Attack, Certificate, Threat
 from lib.training import evaluation, price
 from lib.training.certification import certified
 from lib.training.evaluation import Outcomes, attack_name, evaluate
-from lib.training.loop import EPOCH, fit
+from lib.training.loop import EPOCH, TrainingDiverged, fit
 from lib.training.sanity import beaten_by_square, sanity
 from lib.values import digest, plain
 
@@ -74,6 +74,17 @@ class Zoo:
             log, meta = entry.meta["log"], entry.meta
         net.to(device=self.device, memory_format=memory_format(net)).eval().requires_grad_(False)
         return Trained(recipe, net, log, meta)
+
+    def attempt(self, recipe: Recipe) -> Trained | str:
+        """The network of a recipe, or why its training diverged, in a sentence that is noted: it is not tried again."""
+        if noted := self.store.load("diverged", recipe.key):
+            return noted.meta["sentence"]
+        try:
+            return self.obtain(recipe)
+        except TrainingDiverged as error:
+            note = {"sentence": str(error).split(";")[0], "network": recipe.key,
+                    "what": f"divergence of {recipe.describe()}"}
+            return self.store.obtain("diverged", recipe.key, lambda work: note).meta["sentence"]
 
     def _entry(self, recipe: Recipe, net):
         """The stored network; one that was trained on other weights of its parents than lie here is made again.
