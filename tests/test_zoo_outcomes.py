@@ -377,7 +377,6 @@ def test_a_job_fails_with_a_network_that_may_not_diverge(tmp_path, job, training
     assert batch.unfinished(jobs, store) == jobs
 
 
-@pytest.mark.xfail(strict=True, reason="the price list does not look at notes of divergence")
 def test_what_diverged_costs_nothing_more(tmp_path):
     store, task = Store(tmp_path), Task(EXPLODES, (), "sweep", True)
     assert len([*price._missing(store, task)]) == 1

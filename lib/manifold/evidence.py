@@ -128,8 +128,9 @@ def evidence(f: Found) -> dict:
         put(f"C3{letter}", name, {"off_over_on": none["off"] - none["on"]})
         if not sweep.closed_form:
             put("C3c", name, {"phases": none["phases"] - none["on"]})
+        long = {kind for kind, curve in every.items() if len(curve.strengths) >= FEWEST}
         for kind, curve in every.items():
-            if len(curve.strengths) < FEWEST:
+            if kind not in long:
                 continue
             instance, flips, rises, falls = f"{name}, {kind}", _flips(curve), _rises(curve), _falls(curve)
             if kind in FIGURE:
@@ -139,7 +140,7 @@ def evidence(f: Found) -> dict:
                 put(f"C12{letter}", instance, _accurate(curve))
                 if not sweep.closed_form:
                     put("C4c", instance, {"phases": flips.get("phases")})
-            if not sweep.closed_form and {*every} >= {*ALL}:
+            if not sweep.closed_form and long >= {*ALL}:
                 put("C7", instance, {"flips": flips.get("flips"), "rises": rises.get("rises")})
             if kind == "PGD" and sweep.data and sweep.data.name == "imagenet":
                 put("C9", instance, {"rises": rises.get("rises"), "falls": falls.get("alignment")})
@@ -190,8 +191,13 @@ def _rises(curve: Curve) -> dict[str, np.ndarray]:
     found, last = {"rises": rise, "pairs": rise - by_chance}, round(float(np.median(picked)))
     if last >= 2:
         robust = -_logs(off, curve.values["off"].shape[2])
-        found["tracks"] = [np.corrcoef(alignment[:last + 1, s], robust[:last + 1, s])[0, 1] for s in range(curve.seeds)]
+        found["tracks"] = [_correlation(alignment[:last + 1, s], robust[:last + 1, s]) for s in range(curve.seeds)]
     return found
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Pearson's; 0 where one of them does not change."""
+    return float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else 0.0
 
 
 def _falls(curve: Curve) -> dict[str, np.ndarray]:

@@ -143,6 +143,7 @@ def _measure(zoo: Zoo, cell: Cell, found: Found, grounds: dict[str, Ground]) -> 
     how = plain(sweep)
     key = [{name: how[name] for name in ("tangents", "pca", "neighbours", "images", "draws", "sizes")},
            [recipe and recipe.key for recipe in made_with], denoises and denoises.sigma]
+    key += [] if scores.why_no_lpips() else ["LPIPS"]
     found.sensitivity[cell] = _stored(zoo, cell, key, lambda: _sensitivity(zoo, cell, sweep, grounds[sweep.name]))
 
 

@@ -268,7 +268,8 @@ def price_list(settings: Settings, notebooks: tuple[str, ...]) -> int:
 def _missing(store: Store, task: Task):
     """(FLOPs, key of like work) of every training and evaluation of a task that the store lacks."""
     recipe = task.recipe
-    if recipe.epochs and not store.has("network", recipe.key):
+    made = store.has("network", recipe.key) or store.has("diverged", recipe.key)
+    if recipe.epochs and not made:
         yield training(recipe), like_training(recipe)
     for threat, attack in task.measures:
         if not store.has("outcomes", outcome_key(recipe, threat, attack)):
