@@ -667,7 +667,7 @@ def test_regime_curves_show_means_bands_regimes_and_constants():
     assert not any("spectrum" in text or "paper" in text for text in said)
     calm = plots.regime_curves({"digits": sweep(strengths=(0.0, 0.01, 0.1), phases=0.2)})
     assert not seen(calm)[0].patches, "three strengths have no regimes"
-    assert "same spectrum, off the manifold" in legend_texts(calm)
+    assert "new phases, off the manifold" in legend_texts(calm)
     assert not any("hardly" in text or "guessing" in text for text in legend_texts(calm))
 
 
@@ -752,7 +752,7 @@ def test_controls_of_steps_have_a_row_for_every_space_and_length():
     assert line_of(grid[1, 1], manifold.ON).get_ydata() == pytest.approx([0.5] * 5)
     assert line_of(grid[2, 0], manifold.OFF).get_ydata() == pytest.approx([0.05] * 5)
     flat = [{*np.round(line.get_ydata(), 6)} for line in grid[0, 0].lines]
-    assert {0.25} in flat and {0.2} in flat, "another image's space, and the same spectrum"
+    assert {0.25} in flat and {0.2} in flat, "another image's space, and new phases"
     assert len(legend_texts(figure)) == 4
     alone = plots.step_controls(table.assign(other=np.nan).drop(columns="phases"), ("auto-encoder",), (2,))
     assert legend_texts(alone) == ["change along the manifold", "change off the manifold"], "one space for all points"

@@ -235,7 +235,7 @@ def regime_curves(sweeps: Mapping[str, object], guessing: Mapping[str, float] | 
                   published: Mapping[str, object] | None = None, dead: float = 0.01):
     """Sensitivity, accuracy and alignment over the strength of each regulariser, a column for each, with the three
     regimes as ground (see `regimes`). Above: the change by steps along the manifold and off it, and by steps off it of
-    the same spectrum (where the table has `phases`). Below: accuracy, and on an axis of its own at the right alignment
+    new Fourier phases (where the table has `phases`). Below: accuracy, and on an axis of its own at the right alignment
     with that of shuffled pairs. Lines are means over repetitions, bands their range; alignment is hollow where a
     network hardly changes along the manifold.
 
@@ -348,7 +348,7 @@ def _regime_keys(drawn: set[str]) -> list:
     keys = [Line2D([], [], color=ON, marker="o", markersize=5, label="change along the manifold"),
             Line2D([], [], color=OFF, marker="s", markersize=5, label="change off the manifold")]
     if "phases" in drawn:
-        keys.append(Line2D([], [], color=_PHASES, linestyle="--", label="same spectrum, off the manifold"))
+        keys.append(Line2D([], [], color=_PHASES, linestyle="--", label="new phases, off the manifold"))
     keys += [Line2D([], [], color=CLEAN, marker="o", markersize=5, label="accuracy"),
              Line2D([], [], color=ALIGNED, marker="D", markersize=5, label="alignment (cosine, right axis)"),
              Line2D([], [], color=ALIGNED, linestyle=":", label="alignment with another image’s score")]
@@ -369,7 +369,7 @@ def _regime_keys(drawn: set[str]) -> list:
 def step_controls(table, tangents: Sequence[str], sizes: Sequence[float], name: str = ""):
     """What else could explain the two changes, for one sweep: a column for each regulariser, the mean over repetitions
     and their range. First row: steps along the image's own tangent space and off it; off it too, but along another
-    image's, or of the same spectrum as along it. Further rows: other kinds of tangent space at the same length, then
+    image's, or of new Fourier phases. Further rows: other kinds of tangent space at the same length, then
     other lengths.
 
     table: rows `kind`, `strength`, `seed`, `on`, `off`, perhaps `other` and `phases`, and `on, <tangents>, <size>` and
@@ -390,7 +390,7 @@ def step_controls(table, tangents: Sequence[str], sizes: Sequence[float], name: 
     if "other" in table and table.other.notna().any():
         others["other"] = (_OTHER, ":", "off it, along another image’s tangent space")
     if "phases" in table and table.phases.notna().any():
-        others["phases"] = (_PHASES, "--", "off it, same spectrum as along it (phases drawn anew)")
+        others["phases"] = (_PHASES, "--", "off it, new Fourier phases")
     figure, grid = _panels(len(rows), len(kinds), 1.9)
     for column, kind in enumerate(kinds):
         mine, places = _placed(table, kind)
