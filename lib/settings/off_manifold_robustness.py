@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,6 +13,8 @@ from lib.recipe import Data
 from lib.runtime import ROOT
 from lib.settings.networks import Denoiser, Networks, Training, repetitions
 
+MANIFOLDS = ("gaussian_subspace", "curved_torus")  # data whose tangent spaces are known in closed form
+LETTERED = ("_letter_a", "_letters")  # how sets of digits beside a letter are named
 TANGENTS = ("closed form", "auto-encoder", "PCA", "local PCA")
 CONTROLS = ("per batch", "accumulated", "reduced lr")
 
@@ -109,9 +112,16 @@ class Sweep:
         flat = any("PCA" in name for name in self.tangents)
         need(flat == (self.pca is not None), f"{where}, pca", self.pca, "given exactly where PCA is wanted")
         _growing(f"{where}, sizes", tuple(sorted(self.sizes)), 1)
-        for name in ("attack_steps", "neighbours", "images", "draws"):
-            need(is_int(getattr(self, name), 1), f"{where}, {name}", getattr(self, name), "a whole number from 1 on")
+        for name, least in (("attack_steps", 1), ("draws", 1), ("neighbours", 2), ("images", 2)):
+            value = getattr(self, name)
+            need(is_int(value, least), f"{where}, {name}", value, f"a whole number from {least} on")
+        if flat:
+            need(is_int(self.pca, 1), f"{where}, pca", self.pca, "a whole number from 1 on")
+            enough = "local PCA" not in self.tangents or self.neighbours > self.pca
+            need(enough, f"{where}, neighbours", self.neighbours, f"more than pca = {self.pca}")
         need(is_number(self.clean, 0, 1), f"{where}, clean", self.clean, "an accuracy in [0, 1]")
+        plain = bool(self.name) and all(c.isalnum() or c in " -._" for c in self.name)
+        need(plain, "name of a sweep", self.name, "of letters, digits, spaces, '-', '.' and '_': files are named by it")
         for name in self.controls:
             wanted = "gradient norm" if name == "reduced lr" else "PGD"
             need(wanted in self.strengths.of, f"{where}, controls", name, f"possible where {wanted} has strengths")
@@ -147,6 +157,12 @@ class Distractor:
     def __post_init__(self):
         names = [data.name for data in self.data]
         need(0 < len(names) == len({*names}), "distractor.data", names, "one or more different sets")
+        for name in names:
+            allowed = f"a set whose name ends with {' or '.join(LETTERED)}"
+            need(name.endswith(LETTERED), "distractor.data", name, allowed)
+        for name in ("clean", "least"):
+            value = getattr(self, name)
+            need(is_number(value, 0, 1), f"distractor.{name}", value, "a number in [0, 1]")
         for name in ("per_image", "per_batch"):
             value = getattr(self, name)
             need(is_number(value, 0) and value > 0, f"distractor.{name}", value, "greater than 0")
@@ -154,6 +170,8 @@ class Distractor:
         _growing("distractor.noise", self.noise, 2)
         for name in ("attack_steps", "draws", "images"):
             need(is_int(getattr(self, name), 1), f"distractor.{name}", getattr(self, name), "a whole number from 1 on")
+        most = min(data.test or data.info.test for data in self.data)
+        need(self.images <= most, "distractor.images", self.images, f"at most the {most} test images")
 
 
 @dataclass(frozen=True)
@@ -267,6 +285,12 @@ class OffManifold:
         names = [sweep.name for sweep in self.sweeps]
         distinct = 0 < len(names) == len({*names})
         need(distinct, "off_manifold_robustness.sweeps", names, "one or more, of different names")
+        taken = {data.name for data in self.distractor.data} if self.distractor else set()
+        for name in names:
+            need(name not in taken, "name of a sweep", name, "another than that of a set of the distractor")
+        for name in ("chance", "on"):
+            value = getattr(self, name)
+            need(is_number(value, 0, 1), f"off_manifold_robustness.{name}", value, "a number in [0, 1]")
 
     @property
     def pool(self) -> int:
@@ -282,6 +306,14 @@ class OffManifold:
             closed, where = data.info.closed, f"sweep {sweep.name}"
             need(closed or "closed form" not in sweep.tangents, f"{where}, tangents", "closed form",
                  f"of another kind for {data.name}")
+            known = data.name in MANIFOLDS
+            need(not closed or known and sweep.closed_form, f"{where}, tangents", list(sweep.tangents),
+                 f"closed form first, and data {' or '.join(MANIFOLDS)}")
+            augment, pixels = sweep.augment or networks.augment, math.prod(data.shape)
+            need(not closed or augment == "none", f"{where}, augment", augment, f"none for {data.name}")
+            need((sweep.pca or 1) < pixels, f"{where}, pca", sweep.pca, f"below the {pixels} pixels of an image")
+            latent = sweep.autoencoder.arch.latent if sweep.autoencoder else 1
+            need(latent < pixels, f"{where}, autoencoder.arch.latent", latent, f"below the {pixels} pixels of an image")
             given = sweep.denoiser or (networks.denoiser if sweep.data is None else None)
             need(closed or given is not None, f"{where}, denoiser", None, f"given for {data.name}, or for the pool")
             most = data.test or data.info.test
