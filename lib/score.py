@@ -4,7 +4,7 @@ align (Srinivas et al. 2023; the score-based gradients of Ganz et al. 2023).
 Images [N, C, H, W] hold pixels in [0, 1] and sigma is in the same units (half of what it is for pixels in [-1, 1]).
 Scores are gradients of the log-density of noisy images by pixel, so they are per unit of pixels. Nothing is drawn here:
 noise comes in as standard normal draws [R, N, D] or [R, N, C, H, W], R of them for each image, so that what is compared
-sees the same (`lib.manifold.spaces` makes some). A denoiser is a `lib.models.Denoiser` or anything called with
+sees the same (`lib.manifold.sensitivity` makes some). A denoiser is a `lib.models.Denoiser` or anything called with
 (noisy images [B, C, H, W], sigma, labels int64 [B] or None).
 """
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from benchmarks import tangents as benchmark
 from lib.errors import SettingsError
+from lib.manifold import sensitivity
 from lib.manifold import spaces as manifold
 from lib.manifold.spaces import Tangents
 from lib.runtime import generator, initialise_with
@@ -134,7 +135,7 @@ def test_equal_latent_directions_are_one_direction_of_the_space(dtype):
     assert tangents.warning == "3 of 3 tangent spaces have fewer than 5 dimensions, the smallest 4"
     others = manifold.spanned_by(reverse(decode, latents)[..., [0, 1, 2, 4]])
     torch.testing.assert_close(projector(tangents), projector(others), rtol=0, atol=1e-4)
-    moves = manifold.steps(normal(2, 3, D, dtype=dtype), tangents, 1)
+    moves = sensitivity.steps(normal(2, 3, D, dtype=dtype), tangents, 1)
     assert all(move.isfinite().all() for move in (moves.on, moves.off))
 
 
@@ -201,7 +202,7 @@ def test_local_pca_finds_the_tangent_of_a_curved_manifold(k):
     tangents = manifold.local_pca(at, pixels, k, neighbours=12)
     assert tangents.bases.shape == (20, D, k) and tangents.warning == ""
     radial = points @ turn.T
-    assert manifold.inside(radial, tangents).max() < 0.01
+    assert sensitivity.inside(radial, tangents).max() < 0.01
     true = torch.eye(D, dtype=torch.float64)[None] - radial[:, :, None] * radial[:, None]
     true = turn @ turn.T @ true @ turn @ turn.T
     assert (true @ tangents.bases).norm(dim=1).min() > 0.99
@@ -248,53 +249,54 @@ def test_what_does_not_fit_the_spaces_is_refused():
     with pytest.raises(SettingsError, match="float32 .* tangent spaces' type, torch.float64"):
         manifold.project(normal(6, *SHAPE).float(), tangents)
     with pytest.raises(SettingsError, match="images"):
-        manifold.rho2(net, images(5), tangents)
+        sensitivity.rho2(net, images(5), tangents)
     with pytest.raises(SettingsError, match="steps = of shape"):
-        manifold.output_change(net, images(5), normal(2, 6, D))
+        sensitivity.output_change(net, images(5), normal(2, 6, D))
     with pytest.raises(SettingsError, match="steps = torch.float32"):
-        manifold.output_change(net, images(6), normal(2, 6, D).float())
+        sensitivity.output_change(net, images(6), normal(2, 6, D).float())
     with pytest.raises(SettingsError, match="float32 .* that of the weights, torch.float64"):
-        manifold.output_change(net, images(6).float(), normal(2, 6, D).float())
+        sensitivity.output_change(net, images(6).float(), normal(2, 6, D).float())
     with pytest.raises(SettingsError, match="'l3'.*known: l1, l2, squared l2"):
-        manifold.output_change(net, images(6), normal(2, 6, D), norm="l3")
+        sensitivity.output_change(net, images(6), normal(2, 6, D), norm="l3")
     with pytest.raises(SettingsError, match="sigma = 0"):
-        manifold.rho1(net, images(6), tangents, 0, normal(2, 6, D))
+        sensitivity.rho1(net, images(6), tangents, 0, normal(2, 6, D))
     with pytest.raises(SettingsError, match="size = 0"):
-        manifold.steps(normal(2, 6, D), tangents, 0)
+        sensitivity.steps(normal(2, 6, D), tangents, 0)
     with pytest.raises(SettingsError, match="number of indices = 4 .* 6, one for each"):
-        manifold.normal_draws(images(6), torch.arange(4), 1)
+        sensitivity.normal_draws(images(6), torch.arange(4), 1)
     whole = manifold.spanned_by(torch.eye(D, dtype=torch.float64)[None])
     with pytest.raises(SettingsError, match="dimension of a tangent space = 128 .* below the 128 pixels"):
-        manifold.steps(normal(2, 6, D), whole, 1)
+        sensitivity.steps(normal(2, 6, D), whole, 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_steps_have_the_size_asked_for_and_lie_in_the_space_or_out_of_it(dtype):
-    tangents, noise = spaces(dtype=dtype), manifold.normal_draws(images(dtype=dtype), torch.arange(6), 3)
-    moves = manifold.steps(noise, tangents, 2.637)
+    tangents, noise = spaces(dtype=dtype), sensitivity.normal_draws(images(dtype=dtype), torch.arange(6), 3)
+    moves = sensitivity.steps(noise, tangents, 2.637)
     for step, share in ((moves.on, 1), (moves.off, 0)):
         assert step.shape == (3, 6, D) and step.dtype == dtype
         torch.testing.assert_close(step.norm(dim=2), torch.full((3, 6), 2.637, dtype=dtype))
         for draw in step:
-            assert (manifold.inside(draw, tangents) - share).abs().max() < (1e-5 if dtype == torch.float32 else 1e-12)
-    parts = manifold.resized(moves.on, 1) * (noise * moves.on).sum(2, keepdim=True) / 2.637
-    rest = manifold.resized(moves.off, 1) * (noise * moves.off).sum(2, keepdim=True) / 2.637
+            close = 1e-5 if dtype == torch.float32 else 1e-12
+            assert (sensitivity.inside(draw, tangents) - share).abs().max() < close
+    parts = sensitivity.resized(moves.on, 1) * (noise * moves.on).sum(2, keepdim=True) / 2.637
+    rest = sensitivity.resized(moves.off, 1) * (noise * moves.off).sum(2, keepdim=True) / 2.637
     torch.testing.assert_close(parts + rest, noise, rtol=0, atol=1e-4)
 
 
 def test_draws_are_standard_normal_and_each_images_own():
     pixels, indices = images(6), torch.tensor([4, 17, 3, 8, 99, 0])
-    noise = manifold.normal_draws(pixels, indices, 40, "seed", 1)
+    noise = sensitivity.normal_draws(pixels, indices, 40, "seed", 1)
     assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
     chosen = torch.tensor([5, 2])
-    assert torch.equal(manifold.normal_draws(pixels[chosen], indices[chosen], 3, "seed", 1), noise[:3, chosen])
-    assert torch.equal(manifold.normal_draws(pixels.float(), indices, 40, "seed", 1), noise.float())
-    assert not torch.equal(manifold.normal_draws(pixels, indices, 40, "seed", 2), noise)
+    assert torch.equal(sensitivity.normal_draws(pixels[chosen], indices[chosen], 3, "seed", 1), noise[:3, chosen])
+    assert torch.equal(sensitivity.normal_draws(pixels.float(), indices, 40, "seed", 1), noise.float())
+    assert not torch.equal(sensitivity.normal_draws(pixels, indices, 40, "seed", 2), noise)
     assert noise.flatten(1).unique(dim=0).shape[0] == 40 and noise[0].unique(dim=0).shape[0] == 6
 
 
 def test_orthogonal_draws_have_the_second_moments_of_the_normal_exactly():
-    draws = manifold.orthogonal_draws(images(3), torch.arange(3), "seed")
+    draws = sensitivity.orthogonal_draws(images(3), torch.arange(3), "seed")
     moments = torch.einsum("rnd,rne->nde", draws, draws) / D
     torch.testing.assert_close(moments, torch.eye(D, dtype=torch.float64).expand(3, D, D))
     assert abs(draws.mean()) < 0.03 and (draws[:, 0] - draws[:, 1]).abs().max() > 1
@@ -311,8 +313,9 @@ def test_another_images_space_is_another_one():
     tangents, order = spaces(), manifold.derangement(6)
     others = tangents.at(order)
     assert torch.equal(others.bases, tangents.bases[order])
-    moves = manifold.steps(normal(1, 6, D), others, 1)
-    assert manifold.inside(moves.on[0], tangents).max() < 0.3 and (manifold.inside(moves.on[0], others) > 0.999).all()
+    moves = sensitivity.steps(normal(1, 6, D), others, 1)
+    assert sensitivity.inside(moves.on[0], tangents).max() < 0.3
+    assert (sensitivity.inside(moves.on[0], others) > 0.999).all()
     with pytest.raises(SettingsError, match="bases = one for all images"):
         Tangents(tangents.bases[:1]).at(torch.tensor([0, 0]))
 
@@ -322,22 +325,23 @@ def test_phase_randomised_steps_keep_amplitudes_and_colours_but_leave_the_space(
     pixels, pixels_of_one = images(4, shape=shape), math.prod(shape)
     smooth = nn.functional.avg_pool2d(normal(16, *shape, key="smooth"), 3, 1, 1).view(4, 4, pixels_of_one).mT
     tangents = manifold.spanned_by(smooth)
-    moves = manifold.steps(normal(5, 4, pixels_of_one), tangents, 2).on
-    changed = manifold.phase_randomised(moves, pixels, torch.arange(4), "seed")
+    moves = sensitivity.steps(normal(5, 4, pixels_of_one), tangents, 2).on
+    changed = sensitivity.phase_randomised(moves, pixels, torch.arange(4), "seed")
     assert changed.dtype == torch.float64 and changed.shape == moves.shape
     torch.testing.assert_close(changed.norm(dim=2), torch.full((5, 4), 2, dtype=torch.float64))
     before, after = (torch.fft.fft2(step.unflatten(2, shape)) for step in (moves, changed))
     torch.testing.assert_close(after.abs(), before.abs())
     torch.testing.assert_close(after * after[:, :, :1].conj(), before * before[:, :, :1].conj())
-    along = torch.stack([manifold.inside(step, tangents) for step in changed])
+    along = torch.stack([sensitivity.inside(step, tangents) for step in changed])
     assert along.max() < 0.9 and along.mean() < 0.5
-    off = manifold.off_part(changed, tangents, 3)
+    off = sensitivity.off_part(changed, tangents, 3)
     torch.testing.assert_close(off.norm(dim=2), torch.full((5, 4), 3, dtype=torch.float64))
-    assert max(float(manifold.inside(step, tangents).max()) for step in off) < 1e-12
+    assert max(float(sensitivity.inside(step, tangents).max()) for step in off) < 1e-12
     cosine = nn.functional.cosine_similarity(off, changed, dim=2)
     torch.testing.assert_close(cosine.square(), 1 - along)
-    assert torch.equal(changed[:, 2:], manifold.phase_randomised(moves[:, 2:], pixels[2:], torch.arange(2, 4), "seed"))
-    assert not torch.allclose(changed, manifold.phase_randomised(moves, pixels, torch.arange(4), "another seed"))
+    later = sensitivity.phase_randomised(moves[:, 2:], pixels[2:], torch.arange(2, 4), "seed")
+    assert torch.equal(changed[:, 2:], later)
+    assert not torch.allclose(changed, sensitivity.phase_randomised(moves, pixels, torch.arange(4), "another seed"))
 
 
 # --------------------------------------------------------------------------------------------------------- sensitivity
@@ -348,11 +352,11 @@ def test_output_change_is_the_distance_of_softmax_vectors():
     with torch.no_grad():
         change = [net(pixels + move.view_as(pixels)).softmax(1) - net(pixels).softmax(1) for move in moves]
     for norm, p in (("l1", 1), ("l2", 2)):
-        found = manifold.output_change(net, pixels, moves, norm)
+        found = sensitivity.output_change(net, pixels, moves, norm)
         torch.testing.assert_close(found, sum(c.norm(p=p, dim=1) for c in change) / 2)
         assert found.std() > 0.01
         for batch in (1, 5, 100):
-            torch.testing.assert_close(manifold.output_change(net, pixels, moves, norm, batch), found)
+            torch.testing.assert_close(sensitivity.output_change(net, pixels, moves, norm, batch), found)
 
 
 def test_a_constant_network_does_not_change_and_has_no_rho():
@@ -360,8 +364,8 @@ def test_a_constant_network_does_not_change_and_has_no_rho():
         return x.flatten(1)[:, :4] * 0 + torch.arange(4)
 
     pixels, moves, tangents = images(), normal(2, 6, D), spaces()
-    assert manifold.output_change(net, pixels, moves).tolist() == [0] * 6
-    for ratio in (manifold.rho1(net, pixels, tangents, 0.1, moves), manifold.rho2(net, pixels, tangents)):
+    assert sensitivity.output_change(net, pixels, moves).tolist() == [0] * 6
+    for ratio in (sensitivity.rho1(net, pixels, tangents, 0.1, moves), sensitivity.rho2(net, pixels, tangents)):
         assert ratio.per_image.isnan().all() and not ratio.total.any() and math.isnan(ratio.pooled)
 
 
@@ -370,8 +374,8 @@ def test_the_most_that_an_output_can_change():
         return 1e3 * torch.stack([x.mean((1, 2, 3)), 1 - x.mean((1, 2, 3))], 1)
 
     pixels, up = torch.zeros(1, *SHAPE), torch.ones(1, 1, D)
-    assert float(manifold.output_change(net, pixels, up)) == pytest.approx(2)
-    assert float(manifold.output_change(net, pixels, up, "l2")) == pytest.approx(2**0.5)
+    assert float(sensitivity.output_change(net, pixels, up)) == pytest.approx(2)
+    assert float(sensitivity.output_change(net, pixels, up, "l2")) == pytest.approx(2**0.5)
 
 
 def test_networks_are_measured_in_eval_mode_and_left_as_they_were():
@@ -380,11 +384,11 @@ def test_networks_are_measured_in_eval_mode_and_left_as_they_were():
         net = nn.Sequential(*layers).double()
     before, pixels, moves = copy.deepcopy(net.state_dict()), images(), normal(2, 6, D)
     tangents = spaces()
-    found = [manifold.output_change(net, pixels, moves), manifold.rho2(net, pixels, tangents).off]
+    found = [sensitivity.output_change(net, pixels, moves), sensitivity.rho2(net, pixels, tangents).off]
     assert net.training and all(p.requires_grad and p.grad is None for p in net.parameters())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     net.eval()
-    expected = [manifold.output_change(net, pixels, moves), manifold.rho2(net, pixels, tangents).off]
+    expected = [sensitivity.output_change(net, pixels, moves), sensitivity.rho2(net, pixels, tangents).off]
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
 
@@ -395,15 +399,15 @@ def test_rho1_meets_its_limit_in_second_order(kind):
     rho2 itself.
     """
     net, pixels, tangents, indices = classifier(), images(), spaces(), torch.arange(6)
-    draws = {"normal": lambda: manifold.normal_draws(pixels, indices, 3), "orthogonal":
-             lambda: manifold.orthogonal_draws(pixels, indices)}[kind]()
-    limit, exact = manifold.rho1_limit(net, pixels, tangents, draws), manifold.rho2(net, pixels, tangents)
+    draws = {"normal": lambda: sensitivity.normal_draws(pixels, indices, 3), "orthogonal":
+             lambda: sensitivity.orthogonal_draws(pixels, indices)}[kind]()
+    limit, exact = sensitivity.rho1_limit(net, pixels, tangents, draws), sensitivity.rho2(net, pixels, tangents)
     if kind == "orthogonal":
         torch.testing.assert_close(limit.off, exact.off)
         torch.testing.assert_close(limit.total, exact.total)
     else:
         assert (limit.per_image - exact.per_image).abs().max() > 0.01, "three draws are an estimate"
-    apart = [(manifold.rho1(net, pixels, tangents, sigma, draws, batch=100).per_image - limit.per_image).abs()
+    apart = [(sensitivity.rho1(net, pixels, tangents, sigma, draws, batch=100).per_image - limit.per_image).abs()
              for sigma in (0.02, 0.01, 0.005)]
     assert apart[0].max() > 1e-6
     for coarse, fine in zip(apart, apart[1:], strict=False):
@@ -412,7 +416,7 @@ def test_rho1_meets_its_limit_in_second_order(kind):
 
 def test_rho1_takes_each_draw_with_both_signs():
     net, pixels, tangents, noise = classifier(), images(), spaces(), normal(2, 6, D)
-    one, other = (manifold.rho1(net, pixels, tangents, 0.1, draws) for draws in (noise, -noise))
+    one, other = (sensitivity.rho1(net, pixels, tangents, 0.1, draws) for draws in (noise, -noise))
     assert torch.equal(one.per_image, other.per_image) and one.pooled == other.pooled
     with torch.no_grad():
         clean = net(pixels).softmax(1)
@@ -431,25 +435,26 @@ def test_rho_of_a_linear_network_is_that_of_its_weights():
     pixels, tangents = images(), spaces()
     off = weights - manifold.project(weights.expand(6, D), tangents)
     expected = off.square().sum(1) / weights.square().sum()
-    torch.testing.assert_close(manifold.rho2(net, pixels, tangents).per_image, expected)
-    draws = manifold.orthogonal_draws(pixels, torch.arange(6))
-    torch.testing.assert_close(manifold.rho1(net, pixels, tangents, 1e-4, draws).per_image, expected, rtol=0, atol=1e-6)
-    torch.testing.assert_close(manifold.rho2_of(weights.expand(6, D), tangents).per_image, expected)
+    torch.testing.assert_close(sensitivity.rho2(net, pixels, tangents).per_image, expected)
+    draws = sensitivity.orthogonal_draws(pixels, torch.arange(6))
+    found = sensitivity.rho1(net, pixels, tangents, 1e-4, draws).per_image
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(sensitivity.rho2_of(weights.expand(6, D), tangents).per_image, expected)
 
 
 def test_rho2_is_off_the_jacobian_and_lies_between_its_ends():
     net, pixels, tangents = classifier(), images(), spaces()
     jacobian = torch.stack([torch.autograd.functional.jacobian(lambda x: net(x[None]).softmax(1)[0], x)
                             for x in pixels])
-    off = torch.stack([manifold.rho2_of(jacobian[:, c], tangents).off for c in range(3)]).sum(0)
-    found = manifold.rho2(net, pixels, tangents)
+    off = torch.stack([sensitivity.rho2_of(jacobian[:, c], tangents).off for c in range(3)]).sum(0)
+    found = sensitivity.rho2(net, pixels, tangents)
     torch.testing.assert_close(found.off, off)
     torch.testing.assert_close(found.total, jacobian.square().sum((1, 2, 3, 4)))
     assert ((found.per_image > 0.5) & (found.per_image < 1)).all() and found.per_image.std() > 1e-3
     assert found.pooled == pytest.approx(float(off.sum() / found.total.sum()))
-    torch.testing.assert_close(manifold.rho2(net, pixels, tangents, batch=1).per_image, found.per_image)
+    torch.testing.assert_close(sensitivity.rho2(net, pixels, tangents, batch=1).per_image, found.per_image)
     whole = Tangents(tangents.bases[:1])
-    torch.testing.assert_close(manifold.rho2(net, pixels, whole, batch=4).per_image[0], found.per_image[0])
+    torch.testing.assert_close(sensitivity.rho2(net, pixels, whole, batch=4).per_image[0], found.per_image[0])
 
     basis, noise = tangents.bases[0], normal(3, 6, D)
     rest = torch.eye(D, dtype=torch.float64) - basis @ basis.T
@@ -457,29 +462,29 @@ def test_rho2_is_off_the_jacobian_and_lies_between_its_ends():
         def part(x, seen=seen):
             return net((x.flatten(1) @ seen).view_as(x))
 
-        for ratio in (manifold.rho2(part, pixels, whole), manifold.rho1(part, pixels, whole, 0.3, noise),
-                      manifold.rho1_limit(part, pixels, whole, noise)):
+        for ratio in (sensitivity.rho2(part, pixels, whole), sensitivity.rho1(part, pixels, whole, 0.3, noise),
+                      sensitivity.rho1_limit(part, pixels, whole, noise)):
             assert (ratio.per_image - share).abs().max() < 1e-12
 
 
 def test_shares_of_a_gradient():
     tangents, gradients = spaces(), normal(6, *SHAPE)
     gradients[3] = 0
-    along, off = manifold.inside(gradients, tangents), manifold.rho2_of(gradients, tangents).per_image
+    along, off = sensitivity.inside(gradients, tangents), sensitivity.rho2_of(gradients, tangents).per_image
     kept = torch.arange(6) != 3
     torch.testing.assert_close((along + off)[kept], torch.ones(5, dtype=torch.float64))
     assert along[3].isnan() and off[3].isnan() and ((along[kept] > 0) & (along[kept] < 0.3)).all()
     tiny = (1e-30 * gradients).float()
-    near = manifold.inside(tiny, manifold.spanned_by(tangents.bases.float()))
+    near = sensitivity.inside(tiny, manifold.spanned_by(tangents.bases.float()))
     torch.testing.assert_close(near[kept], along[kept], rtol=0, atol=1e-5)
     mask = torch.zeros(6, 1, 8, 8, dtype=torch.bool)
     mask[:, :, :2] = True
     expected = gradients[:, :, :2].square().sum((1, 2, 3)) / gradients.square().sum((1, 2, 3))
-    torch.testing.assert_close(manifold.energy(gradients, mask), expected, equal_nan=True)
+    torch.testing.assert_close(sensitivity.energy(gradients, mask), expected, equal_nan=True)
     with pytest.raises(SettingsError, match="mask"):
-        manifold.energy(gradients, mask[:, 0])
+        sensitivity.energy(gradients, mask[:, 0])
     with pytest.raises(SettingsError, match="mask"):
-        manifold.energy(gradients, mask.double())
+        sensitivity.energy(gradients, mask.double())
 
 
 def test_noise_on_the_distractor_moves_only_networks_that_look_there():
@@ -487,22 +492,22 @@ def test_noise_on_the_distractor_moves_only_networks_that_look_there():
     mask = torch.zeros(4, *shape, dtype=torch.bool)
     mask[top, :, :4], mask[~top, :, 4:] = True, True
     net, pixels = classifier(shape=shape), images(4, shape=shape)
-    noise, stds = manifold.normal_draws(pixels, torch.arange(4), 8), (0, 0.1, 0.5)
+    noise, stds = sensitivity.normal_draws(pixels, torch.arange(4), 8), (0, 0.1, 0.5)
 
     def blind(x):  # to the lower half
         return net(torch.cat([x[:, :, :4], torch.zeros_like(x[:, :, 4:])], 2))
 
-    found = manifold.noise_changes(blind, pixels, mask, stds, noise)
+    found = sensitivity.noise_changes(blind, pixels, mask, stds, noise)
     assert found.stds == stds and found.signal.shape == found.distractor.shape == (3, 4)
     seen = torch.where(top, found.signal, found.distractor)
     unseen = torch.where(top, found.distractor, found.signal)
     assert not unseen.any() and not seen[0].any() and (seen[1] > 0.01).all() and (seen[2] > 2 * seen[1]).all()
-    both = manifold.noise_changes(net, pixels, mask, stds, noise)
+    both = sensitivity.noise_changes(net, pixels, mask, stds, noise)
     moves = 0.5 * noise * mask.flatten(1)
-    torch.testing.assert_close(both.signal[2], manifold.output_change(net, pixels, moves))
-    swapped = manifold.noise_changes(net, pixels, ~mask, stds, noise)
+    torch.testing.assert_close(both.signal[2], sensitivity.output_change(net, pixels, moves))
+    swapped = sensitivity.noise_changes(net, pixels, ~mask, stds, noise)
     assert torch.equal(swapped.signal, both.distractor) and not torch.equal(both.signal, both.distractor)
     with pytest.raises(SettingsError, match="stds"):
-        manifold.noise_changes(net, pixels, mask, (-1,), noise)
+        sensitivity.noise_changes(net, pixels, mask, (-1,), noise)
     with pytest.raises(SettingsError, match="mask"):
-        manifold.noise_changes(net, pixels, mask[:, :, :4], stds, noise)
+        sensitivity.noise_changes(net, pixels, mask[:, :, :4], stds, noise)

@@ -16,7 +16,7 @@ from lib import batch, claims, settings
 from lib.attacks.threat import ball_noise
 from lib.data import closed_forms, load
 from lib.errors import SettingsError
-from lib.manifold import reference, spaces, study, tables
+from lib.manifold import reference, sensitivity, spaces, study, tables
 from lib.manifold.evidence import ALL, FEWEST, FIGURE, ON_AT_FLIP, Curve, curves, evidence, preconditions
 from lib.manifold.study import BAYES, COLUMNS, Found, measure
 from lib.models import build
@@ -1089,7 +1089,9 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
 
     for name in ("_sensitivity", "_halves"):
         monkeypatch.setattr(study, name, refuse)
-    for name in ("rho1", "rho2", "decoder_tangents", "global_pca", "local_pca", "normal_draws", "orthogonal_draws"):
+    for name in ("rho1", "rho2", "normal_draws", "orthogonal_draws"):
+        monkeypatch.setattr(sensitivity, name, refuse)
+    for name in ("decoder_tangents", "global_pca", "local_pca"):
         monkeypatch.setattr(spaces, name, refuse)
     for name in ("fit", "evaluate"):
         monkeypatch.setattr(zoos, name, refuse)
@@ -1128,7 +1130,7 @@ def test_steps_and_noise_on_closed_forms_are_in_units_of_their_space(real):
     net, form = zoo.obtain(cell.recipe).net, closed_forms.of("gaussian_subspace")
     images = zoo.images(cell.recipe.data, "test").take(slice(0, 20))
     points = form.points(images.pixels())
-    noise = spaces.normal_draws(images.pixels(), images.indices, 2, "steps")
+    noise = sensitivity.normal_draws(images.pixels(), images.indices, 2, "steps")
     with torch.no_grad():
         along = F.normalize(noise @ form.basis.float() @ form.basis.float().T, dim=2)
         p = net(form.pixels(points)).softmax(1)
@@ -1137,7 +1139,7 @@ def test_steps_and_noise_on_closed_forms_are_in_units_of_their_space(real):
     rows = f.theory[(f.theory.kind == "noise 0.5") & (f.theory["where"] == "subspace")]
     x = form.points(zoo.images(cell.recipe.data, "test").take(slice(0, 10)).pixels().double())
     of_points = copy.deepcopy(net).double()
-    draws = spaces.orthogonal_draws(form.pixels(x), zoo.images(cell.recipe.data, "test").indices[:10], "theory")
+    draws = sensitivity.orthogonal_draws(form.pixels(x), zoo.images(cell.recipe.data, "test").indices[:10], "theory")
     off = draws - draws @ form.basis @ form.basis.T
 
     def change(steps_):
@@ -1161,7 +1163,7 @@ def test_every_repetition_of_the_proof_has_points_of_its_own(real):
     net, form = copy.deepcopy(zoo.obtain(cell.recipe).net).double(), closed_forms.of("gaussian_subspace")
     images = zoo.images(cell.recipe.data, "test").pixels().double()
     for seed, part in ((0, slice(0, 10)), (1, slice(10, 20)), (5, slice(50, 60))):
-        of_part = spaces.rho2(net, images[part], spaces.Tangents(form.tangents(images[part])))
+        of_part = sensitivity.rho2(net, images[part], spaces.Tangents(form.tangents(images[part])))
         rows = study._rhos(zoo, f, sweep, seed, cell)
         assert rows.rho2.to_numpy() == pytest.approx(of_part.pooled, rel=1e-9)
         assert rows["worst rho2"].to_numpy() == pytest.approx(of_part.per_image.max().item(), rel=1e-9)

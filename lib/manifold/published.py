@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lib import score as scores
 from lib.data.images import ImageSet
 from lib.errors import need
-from lib.manifold import spaces
+from lib.manifold import sensitivity, spaces
 from lib.models import Denoiser, memory_format
 from lib.models.edm import load_diffusers, load_edm
 from lib.models.external import load_resnet
@@ -196,7 +196,7 @@ class Material:
 
     @functools.cached_property
     def noise(self) -> Tensor:
-        return spaces.normal_draws(self.small, self.test.indices, 1, "published")
+        return sensitivity.normal_draws(self.small, self.test.indices, 1, "published")
 
 
 def _made_for(net: Denoiser) -> tuple[int, int | None]:
@@ -239,7 +239,7 @@ def _rows(on: Material, net: nn.Module) -> pd.DataFrame:
 
 def _errors(on: Material) -> dict:
     """`Measured.errors`, for the store."""
-    noise = spaces.normal_draws(on.small, on.test.indices, 1, "quality")
+    noise = sensitivity.normal_draws(on.small, on.test.indices, 1, "quality")
     mine = scores.denoising_error(on.denoiser, on.small, on.how.sigma, noise, on.labels, BATCH).mean().item()
     return {"denoiser": mine, "filter": filtering_error(on.small, on.how.sigma), "told": on.told, "networks": [],
             "what": "quality of the score on ImageNet at 64 pixels"}

@@ -1,9 +1,7 @@
-"""Tangent spaces of the image manifold, and how sensitive classifiers are along and off them (Srinivas et al. 2023).
+"""Tangent spaces of the image manifold (Srinivas et al. 2023).
 
 Images [N, C, H, W] hold pixels in [0, 1], D = C * H * W of each. P is the orthogonal projector onto an image's tangent
-space, Q = I - P the one off it; f is the softmax vector of the classifier. Draws and steps are flat, [R, N, D]: R of
-them for each image, in units of pixels. Moved images are not cut to [0, 1]. A classifier is a module, measured in eval
-mode and without gradients for its weights, or any function from images to logits that treats each image for itself.
+space, Q = I - P the one off it.
 """
 
 from __future__ import annotations
@@ -19,14 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from lib.attacks.pgd import frozen_eval
-from lib.errors import is_int, is_number, need, unknown
+from lib.errors import is_int, need
 from lib.runtime import generator
 
-DISTANCES = {
-    "l1": lambda change: change.abs().sum(1),
-    "l2": lambda change: torch.linalg.vector_norm(change, dim=1),
-    "squared l2": lambda change: change.square().sum(1),
-}
 # Directions whose singular value is below this part of the largest are none: fp32 knows a Jacobian to some 1e-6, and
 # with one threshold for both precisions a tangent space has the same dimension in either.
 RANK = 1e-5
@@ -51,7 +44,7 @@ class Tangents:
 
     def __post_init__(self):
         need(self.bases.dim() == 3, "bases", f"of shape {tuple(self.bases.shape)}", "of shape [images, pixels, k]")
-        _check_precision("bases", self.bases)
+        check_precision("bases", self.bases)
         gram = self.bases.mT @ self.bases
         gram = gram - torch.diag_embed(gram.diagonal(dim1=1, dim2=2).round().clamp(0, 1))
         off = float(gram.abs().max()) if gram.numel() else math.inf
@@ -105,7 +98,7 @@ def spanned_by(vectors: Tensor, k: int | None = None) -> Tangents:
 
 
 def _orthonormal(vectors: Tensor, k: int | None = None) -> Tensor:
-    _check_precision("vectors", vectors)
+    check_precision("vectors", vectors)
     need(bool(vectors.isfinite().all()), "vectors of a tangent space", "NaN or infinite", "finite")
     q, r = torch.linalg.qr(vectors.detach())
     u, values, _ = torch.linalg.svd(r, full_matrices=False)
@@ -129,7 +122,7 @@ def decoder_tangents(decode: Callable[[Tensor], Tensor], latents: Tensor, shape:
     need(k < pixels, "size of a latent", k, f"below the {pixels} pixels of an image")
     batch = (64 if latents.device.type == "cpu" else 2048) if batch is None else batch
     need(is_int(batch, 1), "batch", batch, "at least 1")
-    with torch.no_grad(), _settled(getattr(decode, "__self__", decode), latents):
+    with torch.no_grad(), settled(getattr(decode, "__self__", decode), latents):
         found = tuple(decode(latents[:1]).shape[1:])
         need(found == shape, "decode", f"to images of shape {found}", f"to the shape {shape} of the images")
         parts = latents.split(max(1, batch // k))
@@ -156,7 +149,7 @@ def global_pca(images: Tensor, k: int) -> Tangents:
     """
     flat = images.flatten(1)
     count, pixels = flat.shape
-    _check_precision("images", images)
+    check_precision("images", images)
     need(is_int(k, 1) and k < min(count, pixels + 1), "k", k, f"from 1 to {min(count - 1, pixels)}, what {count} "
          f"images of {pixels} pixels allow")
     mean = flat.mean(0, dtype=torch.float64)
@@ -200,264 +193,24 @@ def _nearest(points: Tensor, images: Tensor, neighbours: int) -> Tensor:
     return torch.cat(squares, 1).topk(neighbours, largest=False).indices
 
 
-# ----------------------------------------------------------------------------------------------------- draws and steps
-
-
-def normal_draws(images: Tensor, indices: Tensor, draws: int, *parts) -> Tensor:
-    """Standard normal draws [R, N, D] for images [N, C, H, W], of their type and on their device.
-
-    Drawn for each image from its index (int64 [N], its place in the data set) and the seed parts: neither the company
-    of an image nor the number of draws nor the precision changes a draw.
-    """
-    _check_indices(images, indices)
-    need(is_int(draws, 1), "draws", draws, "at least 1")
-    return torch.stack([_normal(images, index, (draws,), parts) for index in indices.tolist()], 1).to(images)
-
-
-def orthogonal_draws(images: Tensor, indices: Tensor, *parts) -> Tensor:
-    """D draws [D, N, D] for each image: random orthogonal vectors of length sqrt(D), uniform over rotations.
-
-    Their second moments are exactly those of the standard normal, so that means of |J n|^2 over them are exact and
-    `rho1` tends to `rho2` itself. For small D: memory grows with its square. Indices, parts: see `normal_draws`.
-    """
-    _check_indices(images, indices)
-    pixels = images[0].numel()
-    frames = []
-    for index in indices.tolist():
-        q, r = torch.linalg.qr(_normal(images, index, (pixels,), parts))
-        frames.append(q * r.diagonal().sign() * math.sqrt(pixels))
-    return torch.stack(frames, 1).to(images)
-
-
-def _normal(images: Tensor, index: int, shape: tuple[int], parts) -> Tensor:
-    own = generator("draws", *parts, "image", index)
-    # one draw at a time: a longer block of normals would begin with other ones
-    return torch.stack([torch.randn(images[0].numel(), generator=own, dtype=torch.float64) for _ in range(*shape)])
-
-
-@dataclass(frozen=True, eq=False)
-class Steps:
-    """Steps [R, N, D] of the same l2 length, along the tangent spaces and orthogonal to them."""
-
-    on: Tensor
-    off: Tensor
-
-
 def project(vectors: Tensor, tangents: Tangents) -> Tensor:
     """P v for a vector [N, ...] of each image (its D numbers in any shape), of the same shape.
 
     Raises SettingsError for another number of images or pixels than the tangent spaces have, or another type.
     """
     flat = vectors.flatten(1)[None]
-    _check_fit("vectors", flat, tangents)
-    return _on(flat, tangents)[0].view_as(vectors)
+    check_fit("vectors", flat, tangents)
+    return along(flat, tangents)[0].view_as(vectors)
 
 
-def steps(noise: Tensor, tangents: Tangents, size: float) -> Steps:
-    """The on- and off-manifold steps of Srinivas et al. (2023): P n and Q n for normal draws n (`noise` [R, N, D]),
-    each scaled to the l2 length `size`, in units of pixels (the paper's figure: 2.637 on CIFAR-10).
-
-    Raises SettingsError for a tangent space that is the whole space, for nothing is off it, and for draws that do not
-    fit the spaces.
-    """
-    off = off_part(noise, tangents, size)
-    return Steps(resized(_on(noise, tangents), size), off)
-
-
-def off_part(moves: Tensor, tangents: Tangents, size: float) -> Tensor:
-    """The parts Q v of moves [R, N, D] off the tangent spaces, scaled to the l2 length `size`; errors as in `steps`.
-
-    For controls that are to be off an image's own space: steps along another image's, or phase-randomised ones, often
-    lie more than half within it.
-    """
-    _check_fit("moves", moves, tangents)
-    need(is_number(size, 0) and size > 0, "size", size, "above 0")
-    pixels, largest = tangents.bases.shape[1], int(tangents.rank.max())
-    need(largest < pixels, "dimension of a tangent space", largest, f"below the {pixels} pixels of an image")
-    return resized(moves - _on(moves, tangents), size)
-
-
-def resized(vectors: Tensor, size: float) -> Tensor:
-    """Vectors [..., D] scaled to the l2 length `size`; NaN for a vector of zeros."""
-    return vectors * (float(size) / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True))
-
-
-def phase_randomised(steps: Tensor, images: Tensor, indices: Tensor, *parts) -> Tensor:
-    """Steps [R, N, D] with the Fourier amplitudes of each channel kept and random phases added: the control for steps
-    that are only as smooth as those along the manifold. Real, and of the same l2 length.
-
-    The same phases are added to all channels of a step, so that its colours stay. They are those of white noise, drawn
-    as in `normal_draws`. Much of such a step can still be along the tangent space (`inside` says how much): a span of
-    smooth patterns holds most of their shifts too. `off_part` leaves the rest.
-    """
-    _check_draws("steps", steps, images)
-    height, width = images.shape[-2:]
-    draws = normal_draws(images[:, :1], indices, len(steps), "phases", *parts).unflatten(2, (1, height, width))
-    phases = torch.fft.rfft2(draws)
-    spectrum = torch.fft.rfft2(steps.unflatten(2, images.shape[1:])) * (phases / phases.abs())
-    return torch.fft.irfft2(spectrum, s=(height, width)).flatten(2)
-
-
-def _on(vectors: Tensor, tangents: Tangents) -> Tensor:
+def along(vectors: Tensor, tangents: Tangents) -> Tensor:
     """P v for vectors [R, N, D]."""
     bases = tangents.bases if len(tangents.bases) > 1 else tangents.bases[0]
     return (vectors.transpose(0, 1) @ bases @ bases.mT).transpose(0, 1)
 
 
-# --------------------------------------------------------------------------------------------- sensitivity to the steps
-
-
-def output_change(net: nn.Module | Net, images: Tensor, steps: Tensor, norm: str = "l1", batch: int = 256) -> Tensor:
-    """How far a step moves the softmax vector, for each image the mean over its steps [R, N, D]: fp64 [N].
-
-    norm: "l1" (from 0 to 2), "l2" (0 to 1.41) or "squared l2"; the paper's figure names l2, its notebook l1. Raises
-    SettingsError for another norm, steps that do not fit the images, and weights of another type than the images.
-    """
-    if norm not in DISTANCES:
-        raise unknown("norm", norm, DISTANCES)
-    return _moved(net, images, steps, norm, batch).mean(0)
-
-
-@dataclass(frozen=True, eq=False)
-class Ratio:
-    """Squared changes of the softmax vector off the manifold and altogether, fp64 [N] each."""
-
-    off: Tensor
-    total: Tensor
-
-    @property
-    def per_image(self) -> Tensor:
-        """off / total for each image, [N]; NaN where the total is zero."""
-        return self.off / self.total
-
-    @property
-    def pooled(self) -> float:
-        """The ratio of the sums over images: an image counts by its sensitivity."""
-        return float(self.off.sum() / self.total.sum())
-
-
-def rho1(net: nn.Module | Net, images: Tensor, tangents: Tangents, sigma: float, noise: Tensor,
-         batch: int = 256) -> Ratio:
-    """Relative off-manifold robustness, E|f(x + Q u) - f(x)|^2 / E|f(x + u) - f(x)|^2 with u = sigma * n, the mean over
-    draws n (`noise` [R, N, D], such as `normal_draws`), each used with both signs and in both expectations.
-
-    Odd terms in u cancel between n and -n, so that for a smooth f it lies O(sigma^2) from `rho1_limit` of the same
-    draws: half the sigma, a quarter of the distance. For a finite number of normal draws that limit is an estimate of
-    `rho2`; for `orthogonal_draws` it is `rho2`. Use fp64: differences of f of the size of sigma are squared. Raises
-    SettingsError for noise that does not fit, a sigma of 0, and weights of another type than the images.
-    """
-    _check_fit("noise", noise, tangents)
-    need(is_number(sigma, 0) and sigma > 0, "sigma", sigma, "above 0")
-    u = float(sigma) * noise
-    kinds = u - _on(u, tangents), u
-    return Ratio(*(sum(_moved(net, images, move, "squared l2", batch).mean(0) / 2 for move in (moves, -moves))
-                   for moves in kinds))
-
-
-def rho1_limit(net: nn.Module | Net, images: Tensor, tangents: Tangents, noise: Tensor, batch: int = 64) -> Ratio:
-    """What `rho1` with these draws tends to as sigma goes to 0: means over draws of |J Q n|^2 and |J n|^2, J the
-    Jacobian of the softmax vector.
-    """
-    _check_draws("noise", noise, images)
-    _check_fit("noise", noise, tangents)
-    kinds = noise - _on(noise, tangents), noise
-    found = [[(jacobian @ moves[:, part].permute(1, 2, 0)).double().square().sum(1).mean(1) for moves in kinds]
-             for part, jacobian in _jacobians(net, images, batch)]
-    return Ratio(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-
-
-def rho2(net: nn.Module | Net, images: Tensor, tangents: Tangents, batch: int = 64) -> Ratio:
-    """Share of the squared Jacobian of the softmax vector that is off the manifold, |J Q|_F^2 / |J|_F^2: what `rho1`
-    tends to for every smooth f. A backward pass for each class.
-    """
-    _check_fit("images", images.flatten(1)[None], tangents)
-    found = []
-    for part, jacobian in _jacobians(net, images, batch):
-        bases = tangents.bases[part] if len(tangents.bases) > 1 else tangents.bases[0]
-        off = jacobian - jacobian @ bases @ bases.mT
-        found.append([rows.double().square().sum((1, 2)) for rows in (off, jacobian)])
-    return Ratio(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-
-
-def rho2_of(gradients: Tensor, tangents: Tangents) -> Ratio:
-    """The same for one gradient of each image, [N, C, H, W]: |Q g|^2 / |g|^2."""
-    off = gradients - project(gradients, tangents)
-    return Ratio(_square(off), _square(gradients))
-
-
-def inside(gradients: Tensor, tangents: Tangents) -> Tensor:
-    """Share of each squared gradient [N, C, H, W] that is along the manifold, |P g|^2 / |g|^2: fp64 [N] in [0, 1], NaN
-    for a gradient of zero.
-    """
-    return _square(project(gradients, tangents)) / _square(gradients)
-
-
-def energy(gradients: Tensor, mask: Tensor) -> Tensor:
-    """Share of each squared gradient [N, C, H, W] that falls on the pixels of a mask, bool [N, 1, H, W]: fp64 [N], NaN
-    for a gradient of zero. Raises SettingsError for a mask of another shape.
-    """
-    _check_mask(mask, gradients)
-    return _square(gradients * mask) / _square(gradients)
-
-
-@dataclass(frozen=True, eq=False)
-class NoiseChanges:
-    """Mean change of the softmax vector by noise of each std [S] on the signal's pixels and on all others: fp64 [S, N].
-    """
-
-    stds: tuple[float, ...]
-    signal: Tensor
-    distractor: Tensor
-
-
-def noise_changes(net: nn.Module | Net, images: Tensor, signal: Tensor, stds: Sequence[float], noise: Tensor,
-                  norm: str = "l1", batch: int = 256) -> NoiseChanges:
-    """The two sides of the signal-to-distractor ratio of Srinivas et al. (2023, their MNIST with a distractor): the
-    change of the softmax vector when noise falls on the signal only, and on everything else only.
-
-    signal: bool [N, 1, H, W]. noise: standard normal draws [R, N, D], shared by all `stds` (in pixels) and both sides.
-    Ratios are formed of means over images; where both are tiny they mean nothing, so levels with both below 0.01 are
-    to be left out. Raises SettingsError for a mask or noise that does not fit, and for a norm as in `output_change`.
-    """
-    _check_mask(signal, images)
-    _check_draws("noise", noise, images)
-    need(len(stds) > 0 and all(is_number(std, 0) for std in stds), "stds", list(stds), "numbers of at least 0")
-    stds, sides = tuple(float(std) for std in stds), []
-    for mask in (signal, ~signal):
-        masked = noise * mask.expand_as(images).flatten(1)
-        sides.append(torch.stack([output_change(net, images, std * masked, norm, batch) for std in stds]))
-    return NoiseChanges(stds, *sides)
-
-
-@torch.no_grad()
-def _moved(net: nn.Module | Net, images: Tensor, moves: Tensor, norm: str, batch: int) -> Tensor:
-    """Distances of the softmax vectors at images + moves [R, N, D] and at the images: fp64 [R, N]."""
-    _check_draws("steps", moves, images)
-    need(is_int(batch, 1), "batch", batch, "at least 1")
-    count, rows = len(images), torch.arange(moves.shape[0] * len(images), device=images.device)
-    with _settled(net, images):
-        before = torch.cat([net(part).softmax(1) for part in images.split(batch)])
-        found = []
-        for part in rows.split(batch):
-            own = part % count
-            after = net(images[own] + moves[part // count, own].view_as(images[own])).softmax(1)
-            found.append(DISTANCES[norm]((after - before[own]).double()))
-    return torch.cat(found).view(moves.shape[:2])
-
-
-def _jacobians(net: nn.Module | Net, images: Tensor, batch: int) -> Iterator[tuple[slice, Tensor]]:
-    """For each part of the images, its place and the Jacobian [B, classes, D] of the softmax vector."""
-    need(is_int(batch, 1), "batch", batch, "at least 1")
-    with _settled(net, images), torch.enable_grad():
-        for first in range(0, len(images), batch):
-            part = slice(first, first + batch)
-            x = images[part].detach().requires_grad_()
-            sums = net(x).softmax(1).sum(0)
-            yield part, torch.stack([torch.autograd.grad(one, x, retain_graph=True)[0].flatten(1) for one in sums], 1)
-
-
 @contextlib.contextmanager
-def _settled(net: nn.Module | Net, inputs: Tensor) -> Iterator[None]:
+def settled(net: nn.Module | Net, inputs: Tensor) -> Iterator[None]:
     """Modules in eval mode and without gradients for their weights; raises SettingsError for inputs of another type."""
     if not isinstance(net, nn.Module):
         yield
@@ -468,37 +221,14 @@ def _settled(net: nn.Module | Net, inputs: Tensor) -> Iterator[None]:
         yield
 
 
-def _square(vectors: Tensor) -> Tensor:
-    """Squared l2 lengths, fp64 [N]: squares of small gradients vanish in fp32."""
-    return vectors.flatten(1).double().square().sum(1)
-
-
-def _check_precision(name: str, tensor: Tensor) -> None:
+def check_precision(name: str, tensor: Tensor) -> None:
     need(tensor.dtype in (torch.float32, torch.float64), name, tensor.dtype, "torch.float32 or torch.float64")
 
 
-def _check_indices(images: Tensor, indices: Tensor) -> None:
-    _check_precision("images", images)
-    need(len(indices) == len(images), "number of indices", len(indices), f"{len(images)}, one for each image")
-
-
-def _check_fit(name: str, vectors: Tensor, tangents: Tangents) -> None:
+def check_fit(name: str, vectors: Tensor, tangents: Tangents) -> None:
     images, pixels, _ = tangents.bases.shape
     fits = vectors.dim() == 3 and vectors.shape[2] == pixels and images in (1, vectors.shape[1])
     need(fits, name, f"of shape {tuple(vectors.shape)}", f"of shape [draws, {images if images > 1 else 'images'}, "
          f"{pixels}], as the tangent spaces")
     need(vectors.dtype == tangents.bases.dtype, name, vectors.dtype, f"of the tangent spaces' type, "
          f"{tangents.bases.dtype}")
-
-
-def _check_draws(name: str, draws: Tensor, images: Tensor) -> None:
-    shape = (len(images), images[0].numel())
-    need(draws.dim() == 3 and draws.shape[1:] == shape, name, f"of shape {tuple(draws.shape)}", f"of shape [draws, "
-         f"{shape[0]}, {shape[1]}], as the images")
-    need(draws.dtype == images.dtype, name, draws.dtype, f"of the images' type, {images.dtype}")
-
-
-def _check_mask(mask: Tensor, images: Tensor) -> None:
-    shape = (len(images), 1, *images.shape[2:])
-    need(mask.dtype == torch.bool and mask.shape == shape, "mask", f"{mask.dtype} of shape {tuple(mask.shape)}",
-         f"torch.bool of shape {shape}")

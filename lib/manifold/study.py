@@ -20,7 +20,8 @@ from torch import Tensor
 from lib import score as scores
 from lib.data import closed_forms
 from lib.data.distractor import layout, signal_mask
-from lib.manifold import published, spaces
+from lib.manifold import published, sensitivity
+from lib.manifold.ground import VERSION, Ground
 from lib.manifold.spaces import Tangents
 from lib.plan import off_manifold_robustness as plan
 from lib.plan.off_manifold_robustness import MANIFOLD, NONE, SCORE, Cell, unit
@@ -49,7 +50,6 @@ COLUMNS = {
     "score, high-pass": "cosine of the score without a class and the negative high-pass",
     "1 - LPIPS": "perceptual alignment of the paper's pair, where the weights are there",
 }
-VERSION = 2  # raised when the same settings give other numbers
 
 
 @dataclass
@@ -93,22 +93,6 @@ class Found:
         return [f"{c.kind} {c.strength:g}, repetition {c.seed}: {why}" for c, why in gone.items()]
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What the networks of a sweep are measured on: images [N, C, H, W] and labels [N], tangent spaces by name, and the
-    gradients that theirs are compared with, [N, classes, C, H, W] (by class) and [N, C, H, W] (of the density; None for
-    closed forms). length: pixels of one unit.
-    """
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
-    tangents: dict[str, Tangents]
-    by_class: Tensor
-    of_density: Tensor | None
-    length: float
-
-
 def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
     """Train (or load) every network and measure it; everything from the store if it is there."""
     found = Found(settings, cells, published=published.measure(zoo, settings))  # first: its files may not fit
@@ -136,8 +120,8 @@ def _measure(zoo: Zoo, cell: Cell, found: Found, grounds: dict[str, Ground]) -> 
         return
     sweep = found.sweep(cell.where)
     if sweep.name not in grounds:
-        grounds[sweep.name] = ground(zoo, found.settings, sweep)
-        found.quality[sweep.name] = _quality(zoo, found.settings, sweep, grounds[sweep.name])
+        grounds[sweep.name] = Ground(zoo, found.settings, sweep)
+        found.quality[sweep.name] = grounds[sweep.name].quality
     denoises = plan.denoising(found.settings, sweep)
     made_with = plan.score(found.settings, sweep), sweep.autoencoder and plan.manifold(found.settings, sweep)
     how = plain(sweep)
@@ -158,100 +142,35 @@ def _stored(zoo: Zoo, cell: Cell, key: list, make) -> pd.DataFrame:
     return zoo.store.obtain("sensitivity", whole, made).table()
 
 
-# ------------------------------------------------------------------------------------------------------- the ground
-
-
-def ground(zoo: Zoo, settings: Settings, sweep: Sweep) -> Ground:
-    """The images of a sweep with their tangent spaces and ideal gradients."""
-    data = plan.base(settings, sweep, 0).data
-    test = zoo.images(data, "test").take(slice(0, sweep.images))
-    images, length = test.pixels(), float(unit(data))
-    if data.info.closed:
-        form = closed_forms.of(data.name)
-        by_class, of_density = _bayes_gradients(form, images), None
-    else:
-        sigma, net = plan.denoising(settings, sweep).sigma, zoo.obtain(plan.score(settings, sweep)).net
-        by_class = scores.class_score(net, images, sigma)
-        of_density = scores.score(net, images, sigma)
-    tangents = {name: _tangents(zoo, settings, sweep, name, images) for name in sweep.tangents}
-    return Ground(images, test.labels, test.indices, tangents, by_class, of_density, length)
-
-
-def _bayes_gradients(form, images: Tensor) -> Tensor:
-    """The gradients of the exact log-posterior of each class, [N, classes, C, H, W]."""
-    x = images.double().requires_grad_()
-    every = form.log_posterior(x)
-    rows = [torch.autograd.grad(every[:, c].sum(), x, retain_graph=True)[0] for c in range(every.shape[1])]
-    return torch.stack(rows, 1).to(images.dtype)
-
-
-def _tangents(zoo: Zoo, settings: Settings, sweep: Sweep, name: str, images: Tensor) -> Tangents:
-    """Tangent spaces of a kind at the images, from the store where they take a while."""
-    data = plan.base(settings, sweep, 0).data
-    if name == "closed form":
-        return Tangents(closed_forms.of(data.name).tangents(images))
-    encoder = plan.manifold(settings, sweep) if name == "auto-encoder" else None
-
-    def made(work: Path) -> dict:
-        from safetensors.torch import save_file
-
-        if encoder:
-            net = zoo.obtain(encoder).net
-            with torch.no_grad():
-                latents = net.encode(images)
-            found = spaces.decoder_tangents(net.decode, latents, images.shape[1:])
-        else:
-            train = zoo.images(data, "train").pixels()
-            found = (spaces.global_pca(train, sweep.pca) if name == "PCA"
-                     else spaces.local_pca(images, train, sweep.pca, sweep.neighbours))
-        save_file({"bases": found.bases.cpu().contiguous()}, work / "data.safetensors")
-        return {"networks": [encoder.key] if encoder else [], "what": f"tangent spaces, {name}, of {data.name}"}
-
-    source = encoder.key if encoder else [sweep.pca, sweep.neighbours]
-    key = digest([VERSION, "tangents", name, source, plain(data), sweep.images])
-    return Tangents(zoo.store.obtain("tangents", key, made).tensors()["bases"].to(images.device))
-
-
 # ------------------------------------------------------------------------------------------------- one network
 
 
 def _sensitivity(zoo: Zoo, cell: Cell, sweep: Sweep, on: Ground) -> pd.DataFrame:
     """A row per image; what the columns are: COLUMNS, and `on` and `off` of all tangent spaces and lengths."""
-    net = zoo.obtain(cell.recipe).net
-    row: dict[str, Tensor] = {"index": on.indices, "label": on.labels}
-    noise = spaces.normal_draws(on.images, on.indices, sweep.draws, "steps")
-    order = spaces.derangement(len(on.images), "pairs").to(on.images.device)
-    for name, tangents in on.tangents.items():
-        for size in sweep.sizes:
-            both = spaces.steps(noise, tangents, size * on.length)
-            row[f"on, {name}, {size:g}"] = spaces.output_change(net, on.images, both.on) / 2
-            row[f"off, {name}, {size:g}"] = spaces.output_change(net, on.images, both.off) / 2
+    net, images = zoo.obtain(cell.recipe).net, on.images
+    row: dict[str, Tensor] = {"index": on.test.indices, "label": on.test.labels}
+    for (name, size), both in on.steps.items():
+        row[f"on, {name}, {size:g}"] = sensitivity.output_change(net, images, both.on) / 2
+        row[f"off, {name}, {size:g}"] = sensitivity.output_change(net, images, both.off) / 2
     name, size = sweep.tangents[0], sweep.sizes[0]
-    first = on.tangents[name]
     row["on"], row["off"] = row[f"on, {name}, {size:g}"], row[f"off, {name}, {size:g}"]
-    both = spaces.steps(noise, first, size * on.length)
-    row["l2 on"] = spaces.output_change(net, on.images, both.on, norm="l2")
-    row["l2 off"] = spaces.output_change(net, on.images, both.off, norm="l2")
-    if len(first.bases) > 1 and not sweep.closed_form:  # points of a subspace share their tangent space
-        theirs = spaces.steps(noise, first.at(order), size * on.length).on
-        row["other"] = spaces.output_change(net, on.images, spaces.off_part(theirs, first, size * on.length)) / 2
-    if not sweep.closed_form:
-        smooth = spaces.phase_randomised(both.on, on.images, on.indices)
-        row["phases"] = spaces.output_change(net, on.images, spaces.off_part(smooth, first, size * on.length)) / 2
-    return pd.DataFrame({k: v.cpu().numpy() for k, v in {**row, **_alignment(net, on, first, order)}.items()})
+    row["l2 on"] = sensitivity.output_change(net, images, on.steps[name, size].on, norm="l2")
+    row["l2 off"] = sensitivity.output_change(net, images, on.steps[name, size].off, norm="l2")
+    row |= {what: sensitivity.output_change(net, images, moves) / 2 for what, moves in on.controls.items()}
+    return pd.DataFrame({k: v.cpu().numpy() for k, v in {**row, **_alignment(net, on)}.items()})
 
 
-def _alignment(net, on: Ground, tangents: Tangents, order: Tensor) -> dict[str, Tensor]:
+def _alignment(net, on: Ground) -> dict[str, Tensor]:
     """The columns about gradients. A gradient of zero has no direction, so its cosine is 0."""
     with torch.no_grad():
         predicted = net(on.images).argmax(1)
     gradient = scores.input_gradient(net, on.images, "predicted log-probability")
     every = torch.arange(len(predicted), device=predicted.device)
-    ideal, theirs = on.by_class[every, predicted], on.by_class[order, predicted]
+    ideal, theirs = on.by_class[every, predicted], on.by_class[on.partners, predicted]
     generator = torch.Generator().manual_seed(0)
     found = {"alignment": scores.cosine(gradient, ideal), "shuffled pairs": scores.cosine(gradient, theirs),
              "white noise": scores.cosine(gradient, torch.randn(ideal.shape, generator=generator).to(ideal)),
-             "inside": spaces.inside(gradient, tangents)}
+             "inside": sensitivity.inside(gradient, on.first)}
     if on.of_density is not None:
         whole = scores.input_gradient(net, on.images, "sum of logits")
         found["sum of logits"] = scores.cosine(whole, on.of_density)
@@ -269,9 +188,9 @@ def _halves(zoo: Zoo, cell: Cell, how: Distractor) -> pd.DataFrame:
     test = zoo.images(data, "test").take(slice(0, how.images))
     images, mask = test.pixels(), signal_mask(data.name, "test", test.indices).to(test.images.device)
     above, _ = layout(data.name, "test", test.indices)
-    noise = spaces.normal_draws(images, test.indices, how.draws, "halves")
-    moved = spaces.noise_changes(net, images, mask, how.noise, noise)
-    share = spaces.energy(scores.input_gradient(net, images, "predicted logit"), mask)
+    noise = sensitivity.normal_draws(images, test.indices, how.draws, "halves")
+    moved = sensitivity.noise_changes(net, images, mask, how.noise, noise)
+    share = sensitivity.energy(scores.input_gradient(net, images, "predicted logit"), mask)
     row = {"index": test.indices, "above": above, "energy": share.nan_to_num(0.5)}
     for k, sigma in enumerate(how.noise):
         row |= {f"signal {sigma:g}": moved.signal[k] / 2, f"distractor {sigma:g}": moved.distractor[k] / 2}
@@ -298,9 +217,10 @@ def pictures(zoo: Zoo, f: Found, where: str, shown: Sequence[tuple[str, float]],
     """The first `count` test images of a sweep, of different classes where there are as many, with the gradients of the
     first repetition's networks of each (kind, strength).
     """
-    on = ground(zoo, f.settings, f.sweep(where))
-    first = [int((on.labels == c).nonzero()[0]) for c in on.labels.unique()[:count]]
-    x, y = on.images[first], on.labels[first]
+    on = Ground(zoo, f.settings, f.sweep(where))
+    labels = on.test.labels
+    first = [int((labels == c).nonzero()[0]) for c in labels.unique()[:count]]
+    x, y = on.images[first], labels[first]
     found = {}
     for kind, strength in shown:
         cell = next(c for c in f.of(where, kind) if (c.strength, c.seed) == (strength, 0))
@@ -352,50 +272,13 @@ def _rhos(zoo: Zoo, f: Found, sweep: Sweep, seed: int, cell: Cell | None) -> pd.
         images = test.pixels().double()
         net = copy.deepcopy(zoo.obtain(cell.recipe).net).double() if cell else form.log_posterior
         tangents = Tangents(form.tangents(images))
-        draws = spaces.orthogonal_draws(images, test.indices, "theory")
-        exact = spaces.rho2(net, images, tangents)
-        rows = [{"sigma": sigma, "rho1": spaces.rho1(net, images, tangents, sigma * float(unit(data)), draws).pooled,
-                 "rho2": exact.pooled, "worst rho2": float(exact.per_image.nan_to_num().max())} for sigma in how.sigmas]
+        draws = sensitivity.orthogonal_draws(images, test.indices, "theory")
+        exact = sensitivity.rho2(net, images, tangents)
+        worst, length = float(exact.per_image.nan_to_num().max()), float(unit(data))
+        rows = [{"sigma": sigma, "rho1": sensitivity.rho1(net, images, tangents, sigma * length, draws).pooled,
+                 "rho2": exact.pooled, "worst rho2": worst} for sigma in how.sigmas]
         write_atomic(work / "table.csv", pd.DataFrame(rows).to_csv(index=False))
         return {"networks": [cell.recipe.key] if cell else [], "what": f"rho1 and rho2 on {data.name}"}
 
     key = digest([VERSION, "theory", plain(data), plain(how), seed, cell.recipe.key if cell else BAYES])
     return zoo.store.obtain("sensitivity", key, made).table()
-
-
-# ------------------------------------------------------------------------------------------------------ the quality
-
-
-def _quality(zoo: Zoo, settings: Settings, sweep: Sweep, on: Ground) -> list[tuple[str, bool, str]]:
-    """Whether the tangent spaces and the score of a sweep deserve the name: (what, whether it does, the numbers)."""
-    found = [(f"tangent spaces, {name}", True, tangents.warning or f"all of {tangents.bases.shape[2]} dimensions")
-             for name, tangents in on.tangents.items()]
-    if sweep.closed_form:
-        return found
-    source, how = plan.score(settings, sweep), plan.denoising(settings, sweep)
-    encoder = plan.manifold(settings, sweep) if sweep.autoencoder else None
-
-    def made(work: Path) -> dict:
-        train = zoo.images(source.data, "train").pixels()
-        noise = spaces.normal_draws(on.images, on.indices, 1, "quality")
-        errors = {name: scores.denoising_error(net, on.images, how.sigma, noise).mean().item()
-                  for name, net in (("denoiser", zoo.obtain(source).net), ("Wiener", scores.Wiener.of(train)))}
-        centred = on.images - train.mean(0)
-        around = centred.square().mean()
-        if encoder:
-            left = (zoo.obtain(encoder).net(on.images) - on.images).square().mean()
-            linear = spaces.global_pca(train, encoder.arch.latent)
-            rest = (centred - spaces.project(centred, linear)).square().mean()
-            errors |= {"auto-encoder": float(left / around), "PCA": float(rest / around)}
-        return {"errors": errors, "networks": [source.key], "what": f"quality of score and tangents of {sweep.name}"}
-
-    key = digest([VERSION, "quality", source.key, how.sigma, encoder and encoder.key, sweep.images])
-    errors = zoo.store.obtain("quality", key, made).meta["errors"]
-    mine, linear = errors["denoiser"], errors["Wiener"]
-    found.append(("the denoiser beats the best linear filter", mine < linear,
-                  f"squared error {mine:.2e} at noise {how.sigma:g}, Wiener filter {linear:.2e}"))
-    if encoder:
-        found.append(("the auto-encoder knows the images", errors["auto-encoder"] < 0.5,
-                      f"it leaves {errors['auto-encoder']:.1%} of the test images' variance (less than 50 % needed); "
-                      f"{encoder.arch.latent} principal components leave {errors['PCA']:.1%}"))
-    return found
