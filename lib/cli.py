@@ -152,7 +152,7 @@ def index(args) -> int:
 
 
 def publish(args) -> int:
-    """Copy what a visitor reads; only from a commit that anyone can check out."""
+    """Copy what a visitor reads, made small; only from a commit that anyone can check out."""
     source, place = results() / args.run, ROOT / "results" / "reference" / args.run
     cards = sorted(source.glob("*/card.json"))
     if not cards:
@@ -167,6 +167,7 @@ def publish(args) -> int:
     for path in cards:
         shutil.rmtree(place / path.parent.name, ignore_errors=True)
         shutil.copytree(path.parent, place / path.parent.name, ignore=shutil.ignore_patterns(".*"))
+        report.shrink(place / path.parent.name)
     report.index(place)
     report.readme(ROOT / "README.md")
     print(f"published {', '.join(p.parent.name for p in cards)} under {place.relative_to(ROOT)}")

@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from lib import plots
 from lib.errors import SettingsError
 from lib.plots import manifold
+from lib.plots.gradients import signed
 from lib.plots.look import curve, spans, stage_ticks
 from lib.settings.compact_robust_pruning import RULES
 
@@ -780,13 +781,13 @@ def test_alignments_stand_beside_what_knows_nothing():
 def test_signed_pictures_are_grey_at_0_and_cut_at_three_standard_deviations():
     gradient = np.random.default_rng(0).normal(size=(3, 8, 8))
     gradient[0, 0, :3] = 0, 100, -100
-    picture = manifold.signed(gradient)
+    picture = signed(gradient)
     assert picture.shape == (8, 8, 3)
     assert picture[0, :3, 0] == pytest.approx([0.5, 1, 0])
     assert picture[1, 1, 2] == pytest.approx(0.5 + gradient[2, 1, 1] / (6 * gradient.std()))
-    assert manifold.signed(gradient[:1] * 1e-20) == pytest.approx(manifold.signed(gradient[:1])), "whatever the scale"
+    assert signed(gradient[:1] * 1e-20) == pytest.approx(signed(gradient[:1])), "whatever the scale"
     for nothing in (np.zeros((1, 4, 4)), np.full((1, 4, 4), np.nan)):
-        assert (manifold.signed(nothing) == 0.5).all()
+        assert (signed(nothing) == 0.5).all()
 
 
 @dataclass

@@ -2,15 +2,19 @@
 
 import base64
 import html.parser
+import io
 import json
 import re
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image, ImageDraw
 
-from lib import report
-from lib.report import scoreboard, words
+from lib import cli, report
+from lib.report import words
+from lib.report.shrink import FURTHEST
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5Er"
                        "kJggg==")
@@ -94,16 +98,17 @@ class Page(html.parser.HTMLParser):
         if tag not in ("meta", "link", "img", "br", "hr", "input"):
             assert self.open.pop() == tag, tag
 
-    def check_alone(self):
-        """Nothing is loaded from anywhere, and links within the page arrive."""
-        assert all(address.startswith("data:") for address in self.loaded), self.loaded
+    def check_alone(self, folder=None):
+        """Nothing is loaded from anywhere but files in the folder, and links within the page arrive."""
+        outside = [address for address in self.loaded if not address.startswith("data:")]
+        assert all(folder and (folder / address).is_file() for address in outside), outside
         assert "@import" not in self.text and not re.search(r"url\((?!data:)", self.text)
         assert {link[1:] for link in self.links if link.startswith("#")} <= self.ids
 
 
 def test_scoreboard(results):
     page = Page(report.index(results).read_text())
-    page.check_alone()
+    page.check_alone(results)
     for verdict in words.VERDICTS:
         assert f'<li class="{verdict.replace(" ", "-")}"><b>1</b> {verdict}</li>' in page.text
     assert "0.120 [0.080, 0.160]" in page.text and "above 0.020" in page.text and "−0.050" in page.text
@@ -132,10 +137,14 @@ def test_scoreboard_of_nothing_and_of_damaged_files(tmp_path):
     assert not list(tmp_path.glob(".*")), "no half-written file is left"
 
 
-def test_a_big_figure_is_linked_not_embedded(results, monkeypatch):
-    monkeypatch.setattr(scoreboard, "BIGGEST_FIGURE", 10)
+def test_figures_are_shown_from_where_they_lie(results):
+    (results / "stitching" / "figures" / "atlas.pdf").write_bytes(b"%PDF")
+    claims = [claim("C1", "supported"), claim("C2", "supported"), claim("C3", "supported", figure="atlas.pdf")]
+    (results / "stitching" / "claims.json").write_text(json.dumps(claims))
     page = Page(report.index(results).read_text())
-    assert "image/png" not in page.text and "stitching/figures/curves.png" in page.links
+    assert [address for address in page.loaded if "stitching" in address] == ["stitching/figures/curves.png"], "once"
+    assert "image/png" not in page.text
+    assert {"stitching/figures/curves.png", "stitching/figures/atlas.pdf"} <= {*page.links}
 
 
 @pytest.mark.parametrize("value, text", [
@@ -239,3 +248,120 @@ def test_formulas_that_cannot_be_converted_are_shown_as_written():
     assert report.mathml(r"\notacommand{x}") is None
     assert report.mathml(r"\frac{a}{b") is None or "mfrac" in report.mathml(r"\frac{a}{b")
     assert "<mtable" in report.mathml(r"\begin{align*} a &= b \end{align*}", block=True)
+
+
+def png(image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", dpi=(150, 150))
+    return buffer.getvalue()
+
+
+def pixels(data: bytes):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"), int)
+
+
+def drawing(colours: int = 600) -> Image.Image:
+    """Lines and a ramp of colours on white, with soft edges, as matplotlib saves a figure."""
+    large = Image.new("RGB", (1600, 1200), "white")
+    draw = ImageDraw.Draw(large)
+    for k in range(colours):
+        draw.rectangle((100 + 2 * k, 900, 101 + 2 * k, 1100), fill=(40 + k // 6, 200 - k // 4, 120 + (7 * k) % 40))
+    for k, colour in enumerate(("#2166ac", "#c0392b", "#e08a00")):
+        draw.line((50, 100 + 200 * k, 1500, 700 - 100 * k), fill=colour, width=6)
+    return large.resize((800, 600), Image.Resampling.LANCZOS).convert("RGBA")
+
+
+def photograph() -> Image.Image:
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((200, 200), Image.Resampling.BICUBIC)
+
+
+def test_a_drawing_gets_a_palette_and_looks_the_same():
+    before = png(drawing())
+    after = report.few_colours(before)
+    assert len(after) < len(before) / 2
+    image = Image.open(io.BytesIO(after))
+    assert image.mode == "P" and image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+    assert len(np.unique(pixels(before).reshape(-1, 4), axis=0)) > 256, "so colours had to be given up"
+    assert np.abs(pixels(after) - pixels(before)).max() <= FURTHEST
+    white = (pixels(before) == 255).all(-1)
+    assert white.mean() > 0.5 and (pixels(after)[white] == 255).all(), "the ground stays white"
+    assert report.few_colours(after) == after
+
+
+def test_a_photograph_keeps_its_colours_and_what_is_transparent_is_left_alone():
+    before = png(photograph())
+    after = report.few_colours(before)
+    assert len(after) <= len(before) and (pixels(after) == pixels(before)).all()
+    clear = drawing()
+    clear.putpixel((5, 5), (0, 0, 0, 100))
+    assert report.few_colours(png(clear)) == png(clear)
+    assert report.few_colours(PNG) == PNG, "nothing is gained for one pixel"
+
+
+def executed(place):
+    """A notebook's results with a figure and an SVG, and the same picture in the notebook and its page."""
+    picture = png(drawing())
+    (place / "figures" / "curves.png").write_bytes(picture)
+    (place / "figures" / "curves.svg").write_text("<svg>" + " " * 100_000 + "</svg>")
+    nb = notebook(False)
+    nb.cells[3].outputs[0].data["image/png"] = base64.b64encode(picture).decode() + "\n"
+    nbformat.write(nb, place / "notebook.ipynb")
+    report.render(place / "notebook.ipynb")
+    return place
+
+
+def contents(folder) -> dict:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def without_pictures(text: bytes) -> bytes:
+    return re.sub(rb"[A-Za-z0-9+/=]{80,}(\\n|\n)?", b"", text).rstrip()
+
+
+def test_shrinking_takes_pictures_only(tmp_path):
+    place = executed(write(tmp_path / "laptop", "stitching", card(), CLAIMS))
+    (place / "figures" / "small.png").write_bytes(png(drawing()))
+    (place / "figures" / "small.svg").write_text("<svg></svg>")
+    (place / "figures" / "alone.svg").write_text("<svg>" + " " * 100_000 + "</svg>")
+    before = contents(place)
+    report.shrink(place)
+    after = contents(place)
+    assert before.keys() - after.keys() == {"figures/curves.svg"}, "larger than its PNG"
+    for name in after:
+        if name.startswith("notebook"):
+            assert without_pictures(after[name]) == without_pictures(before[name]), name
+            assert len(after[name]) < len(before[name])
+        elif not name.endswith(".png"):
+            assert after[name] == before[name], name
+    assert after["figures/curves.png"] == report.few_colours(before["figures/curves.png"])
+    shown = base64.b64encode(after["figures/curves.png"])
+    assert shown in after["notebook.ipynb"] and shown in after["notebook.html"]
+    Page(after["notebook.html"].decode()).check_alone()
+    report.shrink(place)
+    assert contents(place) == after
+    nbformat.validate(nbformat.read(place / "notebook.ipynb", as_version=4))
+
+
+def test_publishing(tmp_path, monkeypatch, capsys):
+    for name, value in (("REPRO_RESULTS", tmp_path / "runs"), ("REPRO_STORE", tmp_path / "store")):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- claims:begin -->\n<!-- claims:end -->\n")
+    place = executed(write(tmp_path / "runs" / "laptop", "stitching", card(commit="0123456789ab+changes"), CLAIMS))
+    (place / ".left.part").write_text("half a file")
+    published = tmp_path / "results" / "reference" / "laptop"
+    assert cli.main(["publish", "laptop"]) == 2 and not published.exists()
+    assert "commit first, run again, then publish" in capsys.readouterr().err
+    assert cli.main(["publish", "smoke"]) == 2
+    (place / "card.json").write_text(json.dumps(card()))
+    before = contents(place)
+    assert cli.main(["publish", "laptop"]) == 0
+    assert contents(place) == before, "the run itself keeps its figures as they are"
+    after = contents(published / "stitching")
+    assert before.keys() - after.keys() == {".left.part", "figures/curves.svg"}
+    assert after["claims.json"] == before["claims.json"] and after["card.json"] == before["card.json"]
+    assert after["figures/curves.png"] == report.few_colours(before["figures/curves.png"])
+    Page((published / "index.html").read_text()).check_alone(published)
+    assert "Statement of C1a" in readme.read_text()

@@ -3,12 +3,10 @@ through Study. One palette for the whole suite, one meaning per colour (lib/plot
 """
 
 from lib.plots.compact import objective_grid, pruning_rules, retained
+from lib.plots.gradients import distractor_gradients, distractor_ratio, gradient_grid
 from lib.plots.look import CLEAN, GREY, KINDS, ROBUST, VERIFIED, colours, style
 from lib.plots.manifold import (
     alignment_variants,
-    distractor_gradients,
-    distractor_ratio,
-    gradient_grid,
     off_manifold_theory,
     regime_curves,
     representatives,

@@ -1,11 +1,12 @@
 """What is read after a run: a page per notebook, the scoreboard of claims, the table of the README.
 
-Every page is one file that loads nothing: pictures and styles are inside, formulas are MathML. Pages are made of the
-files that a run leaves (`claims.json`, `card.json`, `tables/`, `figures/`), never of anything in memory, so that they
-can be made again at any time.
+A notebook's page is one file that loads nothing: pictures and styles are inside, formulas are MathML. The scoreboard
+shows the figures that lie in its folder. Pages are made of the files that a run leaves (`claims.json`, `card.json`,
+`tables/`, `figures/`), never of anything in memory, so that they can be made again at any time.
 """
 
 from lib.report.page import mathml, render
 from lib.report.scoreboard import claims_table_markdown, index, readme
+from lib.report.shrink import few_colours, shrink
 
-__all__ = ["claims_table_markdown", "index", "mathml", "readme", "render"]
+__all__ = ["claims_table_markdown", "few_colours", "index", "mathml", "readme", "render", "shrink"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections import Counter
@@ -13,7 +12,7 @@ from lib.runtime import ROOT
 from lib.store import write_atomic
 
 PROFILES = ("test", "smoke", "laptop", "gpu", "paper", "imagenet")  # the order of columns; other runs follow by name
-BIGGEST_FIGURE = 500_000  # bytes; a bigger one is linked, so that the scoreboard opens on a phone
+SHOWN = (".png", ".svg", ".jpg")  # what a browser shows as a picture; other figures are links only
 
 
 def _read(path: Path, missing):
@@ -24,15 +23,13 @@ def _read(path: Path, missing):
 
 
 def _figure(folder: Path, name: str) -> dict | None:
-    """A claim's figure: where it lies, and the picture itself unless it is very big."""
+    """A claim's figure: its name, where it lies seen from the scoreboard, and whether it can be shown there."""
     if not name:
         return None
     for path in (folder / name, folder / "figures" / name, folder / "figures" / f"{name}.png"):
         if path.is_file():
-            kind = {".png": "png", ".svg": "svg+xml", ".jpg": "jpeg"}.get(path.suffix)
-            small = kind and path.stat().st_size <= BIGGEST_FIGURE
-            data = f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode()}" if small else None
-            return {"name": path.stem, "href": path.relative_to(folder.parent).as_posix(), "data": data}
+            href = path.relative_to(folder.parent).as_posix()
+            return {"name": path.stem, "href": href, "shown": path.suffix in SHOWN}
     return None
 
 
