@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lib.errors import OneLineError, SettingsError, need, unknown
 
-NAMES = ("training", "data", "evaluation", "autoattack", "similarity", "tangents")
+NAMES = ("training", "data", "evaluation", "autoattack", "similarity", "tangents", "alignment")
 
 
 class Parser(argparse.ArgumentParser):

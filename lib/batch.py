@@ -25,7 +25,7 @@ def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
     """The batch jobs of a run: {group: {work, after, wanted_by}}; none where notebooks do everything themselves.
 
     `work`: what the job has to make ((kind, key) in the store: networks and outcomes); `after`: the groups that hold
-    its networks' parents; `wanted_by`: the notebooks that need any of it.
+    its networks' parents and sources; `wanted_by`: the notebooks that need any of it.
     """
     if settings.jobs == "none":
         return {}
@@ -33,12 +33,13 @@ def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
     home = {t.recipe.key: t.group for t in tasks}
     found: dict[str, dict] = {}
     for task in tasks:
-        if not (task.recipe.epochs or task.measures):
+        if not (task.recipe.stored or task.measures):
             continue
         job = found.setdefault(task.group, {"work": [], "after": set(), "wanted_by": set()})
-        job["work"] += [("network", task.recipe.key)] * bool(task.recipe.epochs)
+        job["work"] += [("network", task.recipe.key)] * task.recipe.stored
         job["work"] += [("outcomes", outcome_key(task.recipe, *m)) for m in task.measures]
-        job["after"] |= {home[p.key] for p in task.recipe.parents if p.epochs} - {task.group}
+        needed = (*task.recipe.parents, *task.recipe.sources)
+        job["after"] |= {home[r.key] for r in needed if r.stored} - {task.group}
     for name in notebooks:
         for task in plan(settings, (name,)):
             if home[task.recipe.key] in found:
@@ -156,7 +157,7 @@ def train_group(settings: Settings, notebooks: tuple[str, ...], group: str, done
     zoo = Zoo(Store(), device(settings.device))
     try:
         for task in mine:
-            if task.recipe.epochs and not zoo.store.has("network", task.recipe.key):
+            if task.recipe.stored and not zoo.store.has("network", task.recipe.key):
                 zoo.attempt(task.recipe) if task.diverges else zoo.obtain(task.recipe)
             for threat, attack in task.measures:
                 zoo.outcomes(task.recipe, threat, attack)

@@ -8,12 +8,35 @@ version of the data and `NUMERICS`, the version of the code that computes.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import PurePath
 
-from lib.architectures import Arch, Generative, Probe, Pruned, Stitch
+from lib.architectures import (
+    LEAST_SQUARES,
+    Arch,
+    Denoisers,
+    Generative,
+    ImageNetResNet,
+    Probe,
+    Pruned,
+    ResNet,
+    Stitch,
+)
 from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.objectives import ADMM, Adversarial, CrossEntropy, Objective, Prune, Rewire, Saliency, check_objective
+from lib.objectives import (
+    ADMM,
+    Adversarial,
+    Aligned,
+    CrossEntropy,
+    Objective,
+    Prune,
+    Rewire,
+    Saliency,
+    Transferred,
+    check_objective,
+)
 from lib.threats import PGD, Attack, Certificate, Threat
 from lib.values import digest, later, plain, plain_fields
 
@@ -73,6 +96,10 @@ DATASETS = {
     "mnist_letters": DatasetInfo(1, 56, 10, 60_000, 10_000, width=28),
     "digits_letter_a": DatasetInfo(1, 16, 10, 1197, 600, width=8, files=False),
     "digits_letters": DatasetInfo(1, 16, 10, 1197, 600, width=8, files=False),
+    # Other sets told otherwise (lib/data/twins.py): the same images with other classes, or in another format.
+    "cifar10_permuted": DatasetInfo(3, 32, 10, 50_000, 10_000),
+    "digits_permuted": DatasetInfo(1, 8, 10, 1197, 600, files=False),
+    "mnist_rgb32": DatasetInfo(3, 32, 10, 60_000, 10_000),
     # Drawn from closed forms (lib/data/closed_forms.py); their pixels are coordinates.
     "gaussian_subspace": DatasetInfo(1, 8, 4, 50_000, 10_000, width=16, files=False, closed=True),
     "curved_torus": DatasetInfo(1, 8, 4, 50_000, 10_000, width=16, files=False, closed=True),
@@ -216,6 +243,23 @@ class Choice:
         need(is_int(self.every, 1), "choice.every", self.every, "a whole number of epochs of at least 1")
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Weights that others trained, in a file: its path, and the SHA-256 that it must have, in hexadecimal. Only what is
+    in it decides, not where it lies: the path enters no key and no comparison.
+    """
+
+    file: str = field(compare=False)
+    sha256: str
+
+    def __post_init__(self):
+        good = isinstance(self.sha256, str) and re.fullmatch("[0-9a-f]{64}", self.sha256)
+        need(bool(good), "weights.sha256", self.sha256, "64 hexadecimal digits in lower case")
+
+    def as_plain(self) -> dict:
+        return {"type": "Weights", "sha256": self.sha256}
+
+
 AUGMENTATIONS = ("none", "crop", "crop-flip", "affine", "resized-crop-flip")
 
 
@@ -232,6 +276,9 @@ class Recipe:
     keep: the numbers of epochs after which the weights are kept besides, so that other recipes can take them; the last
     epoch's too where there is a choice, which may have thrown them away.
     checkpoint: no training, but the weights of the one parent after so many epochs, one of those that it keeps.
+    sources: the recipes of the networks that the objective takes its targets from, nothing of which is copied: a
+    denoiser where gradients are to align with scores.
+    weights: no training, but the weights of a file, of a ResNet or an ImageNetResNet.
     """
 
     data: Data
@@ -251,6 +298,8 @@ class Recipe:
     choice: Choice | None = later(None)
     keep: tuple[int, ...] = later(())
     checkpoint: int | None = later(None)
+    sources: tuple[Recipe, ...] = later(())
+    weights: Weights | None = later(None)
 
     def __post_init__(self):
         need(is_int(self.epochs, 0), "epochs", self.epochs, "a whole number of at least 0")
@@ -277,11 +326,17 @@ class Recipe:
         below = "" if self.choice else "below "  # without a choice the last epoch's weights are the network's own
         need(inside, "keep", self.keep, f"growing numbers of epochs from 1 to {below}epochs = {self.epochs}")
         self._check_parents()
+        self._check_sources()
         if self.checkpoint is not None:
             need(len(self.parents) == 1, "parents", len(self.parents), "1 for a checkpoint: the training it is of")
             need(self.epochs == 0, "epochs", self.epochs, "0 for a checkpoint")
             kept = self.parents[0].keep
             need(self.checkpoint in kept, "checkpoint", self.checkpoint, f"an epoch that the parent keeps: {kept}")
+        if self.weights is not None:
+            need(not self.parents, "parents", len(self.parents), "0 for a network whose weights a file gives")
+            need(self.epochs == 0, "epochs", self.epochs, "0 for a network whose weights a file gives")
+            read = type(self.arch) in (ResNet, ImageNetResNet)
+            need(read, "arch", self.arch.name, "a ResNet or an ImageNetResNet for weights from a file")
 
     def _check_parents(self):
         arch = self.arch
@@ -289,6 +344,12 @@ class Recipe:
             check_objective(arch, self.objective)
         judged = self.choice is None or not isinstance(arch, Generative)
         need(judged, "choice", "given", f"null for {arch.name}, which has no accuracy")
+        if isinstance(arch, Stitch) and arch.rank and len(self.parents) == 1:
+            full = replace(arch, rank=None)
+            allowed = f"2, a front and an end, or a {full.name} that starts in the same way, whose joint is cut"
+            need(self.parents[0].arch == full, "parents", self.parents[0].arch.name, allowed)
+            need(self.epochs == 0, "epochs", self.epochs, "0 for a joint that is cut after its training")
+            return
         if isinstance(arch, (Stitch, Probe)):
             wanted = 2 if isinstance(arch, Stitch) else 1
             need(len(self.parents) == wanted, "parents", len(self.parents), f"{wanted} for a {type(arch).__name__}")
@@ -298,12 +359,21 @@ class Recipe:
                 need(bool(joints), "parents", parent.arch.name, maps)
                 if arch.joint not in joints:
                     raise unknown("joint", arch.joint, joints)
+            if self.matched:
+                self._check_match(arch, self.parents[1].data)
             return
         if isinstance(arch, Pruned):
             self._check_search(arch)
         else:
             need(len(self.parents) <= 1, "parents", len(self.parents), "0 or 1 (fine-tuning)")
         arch.check(*self.data.shape[1:])
+
+    def _check_match(self, arch: Stitch, end: Data):
+        """Least squares compare what both parents make of the same images."""
+        need(end.shape == self.data.shape, "arch.init", arch.init,
+             f"random where the end's images ({end.name}) have another shape than those of {self.data.name}")
+        most = self.data.n_train
+        need(arch.fit is None or arch.fit <= most, "arch.fit", arch.fit, f"at most the {most} training images")
 
     def _check_search(self, arch: Pruned):
         """The parents of a pruned network, and an objective that searches exactly where a mask is to be found."""
@@ -328,13 +398,55 @@ class Recipe:
                  "pruned by weights with random scores for Rewire")
             need(not self.parents, "parents", len(self.parents), "0 for Rewire, which trains from scratch")
 
-    def as_plain(self) -> dict:
-        """What decides the weights as plain data: a parent stands for itself by its key, and what the network is
-        measured on (`Data.test`) is left out, so that networks are shared.
+    def _check_sources(self):
+        """One denoiser that knows the noise, the classes and their absence where targets are scores; else none. Parents
+        that are attacked know the images.
         """
-        out = plain_fields(self, without=("parents",))
+        aligned = isinstance(self.objective, Aligned)
+        if aligned:
+            count, most = self.objective.classes, self.data.info.classes
+            need(count is None or count <= most, "classes", count, f"at most the {most} classes of {self.data.name}")
+        wanted = int(aligned and self.objective.targets.kind == "score")
+        allowed = "1, the denoiser that the scores are taken from" if wanted else "0 for an objective without scores"
+        need(len(self.sources) == wanted, "number of sources", len(self.sources), allowed)
+        for source in self.sources:
+            denoises = isinstance(source.arch, Denoisers) and source.epochs > 0
+            need(denoises, "sources", source.arch.name, "a denoiser that was trained")
+            ours, theirs = ((data.shape, data.info.classes) for data in (self.data, source.data))
+            need(ours == theirs, "data of the source", source.data.name,
+                 f"images of shape {ours[0]} and {ours[1]} classes, as those of {self.data.name}")
+            how, sigma = source.objective, self.objective.targets.sigma
+            need(how.low <= sigma <= how.high, "targets.sigma", sigma,
+                 f"a noise level that the source knows, from {how.low:g} to {how.high:g}")
+            need(0 < how.label_dropout < 1, "label_dropout of the source", how.label_dropout,
+                 "between 0 and 1, both excluded, to know scores with a class and without one")
+        if isinstance(self.objective, Transferred) and self.epochs:
+            for name, parent in zip(("front", "end"), self.parents, strict=True):
+                judges = name not in self.objective.against or parent.data.name == self.data.name
+                need(judges, f"data of the {name} network that is attacked", parent.data.name,
+                     f"{self.data.name}, whose images and labels the attack takes")
+
+    def as_plain(self) -> dict:
+        """What decides the weights as plain data: parents and sources stand for themselves by their keys, and what the
+        network is measured on (`Data.test`) is left out, so that networks are shared.
+        """
+        out = plain_fields(self, without=("parents", "sources"))
         out["data"].pop("test")
+        if self.sources:
+            out["sources"] = [s.key for s in self.sources]
         return {**out, "parents": [p.key for p in self.parents]}
+
+    @property
+    def matched(self) -> bool:
+        """Whether it is a stitched network whose joint starts as a least-squares map of training images."""
+        return isinstance(self.arch, Stitch) and self.arch.init == LEAST_SQUARES and len(self.parents) == 2
+
+    @property
+    def stored(self) -> bool:
+        """Whether images decide the weights, so that they are made once and stored; others follow from the recipe and
+        its parents alone.
+        """
+        return self.epochs > 0 or self.matched
 
     @functools.cached_property
     def key(self) -> str:
@@ -347,10 +459,20 @@ class Recipe:
         if self.parents:
             what += " of " + " + ".join(p.key[:6] for p in self.parents)
         how = type(self.objective).__name__.lower() if self.epochs else "untrained"
+        if self.matched:
+            how = f"{LEAST_SQUARES}, {how}" if self.epochs else "direct matching"
+        elif isinstance(self.arch, Stitch) and len(self.parents) == 1:
+            how = "joint cut after training"
         if self.checkpoint is not None:
             how = f"after {self.checkpoint} epochs"
+        if self.weights is not None:
+            how = f"weights of {PurePath(self.weights.file).name}"
         if isinstance(self.objective, Adversarial) and self.epochs:
             how += f" alpha {self.objective.alpha:g}"
+        if isinstance(self.objective, Transferred) and self.epochs:
+            how += " from " + " and ".join(self.objective.against)
+        if isinstance(self.objective, Aligned) and self.epochs:
+            how += f" {self.objective.targets.kind} {self.objective.weight:g}"
         return f"{self.data.name} {what}, {how}, seed {self.seed} [{self.key}]"
 
 

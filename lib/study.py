@@ -73,7 +73,7 @@ class Study:
         from lib.training.zoo import Zoo
 
         tasks = plan(self.settings, (notebook,))
-        self.keys = [t.recipe.key for t in tasks if t.recipe.epochs]
+        self.keys = [t.recipe.key for t in tasks if t.recipe.stored]
         self.zoo = Zoo(Store(), self.device, {t.recipe.key for t in tasks})
         self.started = time.time()
         self.seconds = time.monotonic()

@@ -89,8 +89,8 @@ def test_every_name_has_its_rows(name):
 
 
 @pytest.mark.parametrize("args, said", [
-    (["traning"], "'traning'; did you mean 'training'? (known: autoattack, data, evaluation, similarity, tangents, "
-                  "training)"),
+    (["traning"], "'traning'; did you mean 'training'? (known: alignment, autoattack, data, evaluation, similarity, "
+                  "tangents, training)"),
     (["data", "--repeats", "0"], "--repeats = 0 is not possible"),
     (["data", "--quik"], "--quik"),
     (["data", "--images", "256"], "--images = 256 is not possible: it must be left out of data"),

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from lib.data import DataError, ImageSet, distractor, images, load
+from lib.data import DataError, ImageSet, distractor, images, load, twins
 from lib.errors import SettingsError
 from lib.recipe import DATASETS, Data
 from lib.runtime import ROOT, generator
@@ -97,6 +97,33 @@ def test_impossible_splits_are_refused():
         load(Data("digits"), "tset")
     with pytest.raises(SettingsError, match="data.holdout = 0"):
         load(Data("digits"), "holdout")
+
+
+def same_images_other_classes(name, **used):
+    """Compare a permuted set with its base, split by split."""
+    for split in ("train", "holdout", "test") if "holdout" in used else ("train", "test"):
+        base, twin = (load(Data(n, **used), split) for n in (twins.base_of(name), name))
+        assert (twin.name, twin.split) == (name, split)
+        assert torch.equal(twin.images, base.images) and torch.equal(twin.indices, base.indices)
+        classes = DATASETS[name].classes
+        told = [twin.labels[base.labels == k].unique() for k in range(classes)]
+        assert all(len(t) == 1 for t in told) and sorted(int(t) for t in told) == list(range(classes))
+        assert not (twin.labels == base.labels).any(), "no class keeps its number"
+        assert torch.equal(twin.labels, (base.labels + 1) % classes)  # golden: fixed, the same in both splits
+
+
+@pytest.mark.parametrize("used", [{}, {"train": 205, "holdout": 95, "test": 33}])
+def test_permuted_digits_are_the_digits_with_other_classes(used):
+    same_images_other_classes("digits_permuted", **used)
+
+
+def test_a_twin_has_the_shape_and_the_splits_of_its_format():
+    for name, base in twins.SETS.items():
+        ours, theirs, photographs = (DATASETS[n] for n in (name, base, "cifar10"))
+        assert (ours.classes, ours.train, ours.test) == (theirs.classes, theirs.train, theirs.test)
+        assert ours.shape == (photographs if name == "mnist_rgb32" else theirs).shape
+        assert ours.files == theirs.files and ours.version == theirs.version
+    assert twins.base_of("svhn") == "svhn"
 
 
 def test_image_set_takes_and_gives_pixels():
@@ -218,6 +245,34 @@ def test_digits_with_a_letter_are_read_from_the_files_of_their_base(name, folder
         path.write_bytes(path.read_bytes()[:-7])
         images._official.cache_clear()
         load(Data(name), "train")
+
+
+def test_permuted_cifar10_is_read_from_the_files_of_its_base(folder, monkeypatch):
+    with pytest.raises(DataError, match="cifar10 cannot be read because .*no network here"):
+        load(Data("cifar10_permuted"), "test")
+    write("cifar10", folder, monkeypatch)
+    small = dataclasses.replace(DATASETS["cifar10_permuted"], train=N_TRAIN, test=N_TEST)
+    monkeypatch.setitem(DATASETS, "cifar10_permuted", small)
+    same_images_other_classes("cifar10_permuted")
+    same_images_other_classes("cifar10_permuted", train=12, holdout=11, test=15)
+
+
+def test_mnist_as_photographs_is_mnist_enlarged_in_three_equal_channels(folder, monkeypatch):
+    from PIL import Image
+
+    truth = write("mnist", folder, monkeypatch)
+    small = dataclasses.replace(DATASETS["mnist_rgb32"], train=N_TRAIN, test=N_TEST)
+    monkeypatch.setitem(DATASETS, "mnist_rgb32", small)
+    for split, (x, y) in truth.items():
+        got, base = load(Data("mnist_rgb32"), split), load(Data("mnist"), split)
+        assert got.images.shape == (len(y), 3, 32, 32) and got.images.dtype == torch.uint8 and got.side is None
+        assert got.images.is_contiguous() and (got.images == got.images[:, :1]).all()
+        assert torch.equal(got.indices, base.indices) and torch.equal(got.labels, base.labels)
+        for image, index in zip(got.images[:, 0], got.indices, strict=True):
+            known = np.array(Image.fromarray(x[index, 0]).resize((32, 32), Image.Resampling.BILINEAR))
+            assert np.abs(image.numpy().astype(int) - known).max() <= 1  # PIL rounds twice
+    part = load(Data("mnist_rgb32", train=13, holdout=10), "train")
+    assert torch.equal(part.indices, load(Data("mnist", train=13, holdout=10), "train").indices)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
@@ -343,6 +398,13 @@ def test_real_cifar10(real):
     assert counts(train.labels).tolist() == [200] * 10 and counts(holdout.labels).tolist() == [100] * 10
     assert not set(train.indices.tolist()) & set(holdout.indices.tolist())
     assert train.pixels().mean() == pytest.approx(0.473, abs=0.01)
+
+
+def test_real_mnist_as_photographs(real):
+    real("mnist")
+    got, base = (load(Data(name, test=500), "test") for name in ("mnist_rgb32", "mnist"))
+    assert got.pixels().mean() == pytest.approx(float(base.pixels().mean()), abs=0.005)
+    assert torch.equal(got.indices, base.indices) and counts(got.labels).tolist() == [50] * 10
 
 
 def test_real_mnist(real):

@@ -20,8 +20,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = (
     ("errors", "values", "architectures", "threats", "objectives", "recipe", "runtime", "settings", "plan", "store",
      "statistics"),
-    ("data", "attacks", "models"),
-    ("certify", "score", "training"),
+    ("data", "attacks", "models", "representations"),
+    ("certify", "score", "targets", "training"),
     ("stitching", "similarity", "alignment", "manifold", "pruning"),
     ("claims", "plots", "report", "study", "explore", "batch", "cli", "__main__"),
 )

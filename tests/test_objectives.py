@@ -11,15 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.architectures import CNN, MLP, CNNSmall, Pruned
+from lib.architectures import CNN, MLP, CNNSmall, Pruned, ResNet, Stitch
 from lib.attacks.threat import start_noise
 from lib.certify import linear
 from lib.certify.intervals import verified
 from lib.data import load
-from lib.errors import SettingsError
+from lib.errors import OneLineError, SettingsError
 from lib.models import build
 from lib.models.masked import prune
 from lib.objectives import (
+    ADMM,
     IBP,
     MART,
     TRADES,
@@ -35,6 +36,7 @@ from lib.objectives import (
     Reconstruction,
     Smoothness,
     Stability,
+    Transferred,
     fgsm_rs,
 )
 from lib.recipe import Data, Optimiser, Recipe, Schedule
@@ -301,6 +303,93 @@ def test_an_impossible_clean_loss_is_one_sentence(changes, words):
         Adversarial(THREAT, ATTACK, **changes)
     text = str(error.value)
     assert "\n" not in text and all(word in text for word in words), text
+
+
+# ----------------------------------------------------------------------------------- images made against other networks
+
+# of label 0, x falls by one and rises by the other
+MOVING = {"front": line((2.0, 1.0, 0.0)), "end": line((0.0, 1.0, 2.0))}
+STEP = Threat("linf", "0.1"), PGD(1, "0.2")
+
+
+def transferred(against=("front", "end"), **options):
+    loss = of(Transferred(*STEP, against, **options))
+    loss.with_parents(MOVING.values())
+    return loss
+
+
+@pytest.mark.parametrize("against, clean, xs", [
+    (("front",), False, [.4]), (("end",), False, [.6]), (("itself",), False, [.6]), (("front",), True, [.4, .5]),
+    (("front", "end"), False, [.4, .6]), (("itself", "end", "front"), True, [.4, .6, .6, .5])])
+def test_transferred_losses_by_hand(against, clean, xs):
+    """x = 0.5 of label 0 goes to 0.4 by the front network and to 0.6 by the end and by the network itself."""
+    loss, logits = transferred(against, clean=clean)(line((0.0, 1.0, 3.0)), pixels(0.5), NOW)
+    by_hand = sum(math.log(1 + math.exp(x) + math.exp(3 * x)) for x in xs)
+    assert loss.item() == pytest.approx(by_hand, rel=1e-6)
+    torch.testing.assert_close(logits, torch.tensor([[0.0, xs[0], 3 * xs[0]]]))
+
+
+def test_images_against_the_network_itself_alone_are_adversarial_training():
+    net, attack = build(replace(BASE, arch=CNN(16, 1))).train(), replace(ATTACK, random_start=False)
+    one, two = (of(spec)(copy.deepcopy(net), batch(), NOW)[0].item() for spec in (
+        Transferred(THREAT, attack, ("itself",), clean_statistics=True),
+        Adversarial(THREAT, attack, clean_statistics=True)))
+    assert one == two
+
+
+@pytest.mark.parametrize("clean, clean_statistics, passes", [(False, False, 2), (True, False, 3), (False, True, 3)])
+def test_transferred_images_pass_one_batch_after_the_other(clean, clean_statistics, passes):
+    """So that BatchNorm sees each batch's own statistics; the attacked networks stay as they are."""
+    net, others = (build(replace(BASE, arch=CNN(16, 1), seed=seed)).train() for seed in (0, 1))
+    before = copy.deepcopy(others.state_dict())
+    seen, clear = seen_by(net), batch()
+    loss = of(Transferred(THREAT, ATTACK, clean=clean, clean_statistics=clean_statistics))
+    loss.with_parents([others, others])
+    loss(net, clear, NOW)[0].backward()
+    assert len(seen) == passes and net.conv1[1].num_batches_tracked == passes
+    same = [torch.equal(images, clear.images) for images in seen]
+    assert same == ([True] * clean_statistics + [False, False] + [True] * clean)
+    moved = [images for images in seen if not torch.equal(images, clear.images)]
+    assert not torch.equal(*moved), "each attack draws its own start"
+    assert all((images - clear.images).abs().max() <= float(THREAT.eps) + 1e-6 for images in moved)
+    assert others.training and all(torch.equal(v, others.state_dict()[k]) for k, v in before.items())
+    assert all(p.grad is None for p in others.parameters())
+
+
+def test_what_is_attacked_is_one_value_in_any_order():
+    one, two = (Transferred(*STEP, against) for against in (("front", "end"), ("end", "front")))
+    assert one == two and hash(one) == hash(two)
+
+
+def test_without_the_networks_to_attack_there_is_no_training():
+    with pytest.raises(OneLineError, match="attacks the end network has none yet"):
+        of(Transferred(*STEP, ("end",)))(line(), pixels(0.5), NOW)
+
+
+PARENT = Recipe(Data("digits"), ResNet(16, (1, 1)))
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda: Transferred(*STEP, ()), "against = .* must be one or more different ones of front, end, itself"),
+    (lambda: Transferred(*STEP, ("end", "end")), "against = .* must be one or more different ones"),
+    (lambda: Transferred(*STEP, ("fronts",)), "unknown network to attack 'fronts'; did you mean 'front'"),
+    (lambda: Transferred(STEP[0], PGD(1, "0.2", restarts=2)), "attack.restarts = 2"),
+    (lambda: ADMM(Transferred(*STEP), keep="0.5"), "objective of ADMM = Transferred .* attacks the network it trains"),
+    (lambda: replace(BASE, objective=Transferred(*STEP)), "objective = Transferred .* no front and end for MLP"),
+    (lambda: Recipe(Data("digits"), Stitch("stem"), Transferred(*STEP, ("end",)),
+                    parents=(PARENT, replace(PARENT, data=Data("mnist")))),
+     "data of the end network that is attacked = mnist .* digits, whose images"),
+])
+def test_an_impossible_transferred_objective_is_one_sentence(make, words):
+    with pytest.raises(SettingsError, match=words) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_a_network_of_another_task_may_be_stitched_where_it_is_not_attacked():
+    other = replace(PARENT, data=Data("mnist"))
+    recipe = Recipe(Data("digits"), Stitch("stem"), Transferred(*STEP, ("front",)), parents=(PARENT, other))
+    assert recipe.describe().startswith("digits stitch at stem") and "transferred from front" in recipe.describe()
 
 
 def test_stability_by_hand():

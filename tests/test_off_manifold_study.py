@@ -352,7 +352,7 @@ ENCODER = {"type": "AutoEncoder", "width": 4}
     (in_sweep("subspace", clean=70), "sweep subspace, clean = 70"),
     (in_sweep("subspace", training={**TRAINING, "attack": {"steps": 1, "step_size": .1}}), "training.attack"),
     (in_sweep("ImageNet-64", denoiser=None), "sweep ImageNet-64, denoiser = None"),
-    ({"networks__denoiser": None}, "sweep digits, denoiser = None"),
+    ({"networks__denoiser": None}, "digits, denoiser = None"),
     ({"networks__denoiser.sigma": .7}, "denoiser.sigma = 0.7"),
     ({"changes": {"seeds": 0}}, "off_manifold_robustness.seeds = 0"),
     ({"changes": {"sweeps": []}}, "off_manifold_robustness.sweeps"),

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from lib.errors import SettingsError
+from lib.representations.gram import Centred, double_centred, u_centred
 from lib.runtime import generator
 from lib.similarity import INVARIANCES, MEASURES, compare, named
-from lib.similarity.gram import Centred, double_centred, u_centred
 
 N, P, Q = 200, 30, 40
 ALL = sorted(MEASURES)

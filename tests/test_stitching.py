@@ -4,21 +4,31 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from lib import claims, settings, stitching
 from lib.architectures import Probe, ResNet, Stitch
-from lib.plan.stitching import PAIRS, cells
-from lib.recipe import Data, Recipe
+from lib.errors import SettingsError
+from lib.models import build
+from lib.objectives import TRADES, Adversarial, Transferred
+from lib.plan.stitching import PAIRS, Cell, cells
+from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.runtime import generator
+from lib.stitching import measures, tables
+from lib.stitching.measures import AtJoint
 from lib.store import Store
+from lib.threats import PGD, Threat
+from lib.training import loop, price
 from lib.training.zoo import Zoo
 
-S = settings.load("smoke", {"stitching.seeds": 4})
+S = settings.load("smoke", {"stitching.seeds": 4, "stitching.others": []})  # the core alone
 IMAGES = 600
 
 
-def made_up(accuracy) -> stitching.Measured:
+def made_up(accuracy, s=S) -> stitching.Measured:
     """Outcomes drawn so that cell c has accuracy(c, which) in expectation; robust implies clean."""
-    rng, all_cells = np.random.default_rng(0), cells(S)
+    rng, all_cells = np.random.default_rng(0), cells(s)
     outcomes = {}
     difficulty = rng.random(IMAGES)
     for c in all_cells:
@@ -27,7 +37,7 @@ def made_up(accuracy) -> stitching.Measured:
             found[which] = difficulty * 0.9 + 0.1 * rng.random(IMAGES) < accuracy(c, which)
         outcomes[c] = {k: v & found["clean"] for k, v in found.items()}
     protocols = {c: {k: {"seed": "evaluation", "batchnorm": "eval"} for k in o} for c, o in outcomes.items()}
-    return stitching.Measured(S, all_cells, outcomes, protocols, {c: 0.01 for c in all_cells})
+    return stitching.Measured(s, all_cells, outcomes, protocols, {c: 0.01 for c in all_cells})
 
 
 def as_the_paper_says(c, which):
@@ -54,9 +64,9 @@ def verdicts(measured, failed=None):
 
 def test_a_world_as_the_paper_says_supports_its_claims():
     got = {k: v.verdict for k, v in verdicts(made_up(as_the_paper_says)).items()}
-    assert {k for k, v in got.items() if v == "supported"} == {"C1a", "C1b", "C2a", "C2b", "C3a", "C3b", "C4a", "C6"}
+    assert {k for k, v in got.items() if v == "supported"} == {"C1a", "C1b", "C2a", "C2b", "C3a", "C3b", "C4a"}
     assert got["C4b"] == "contradicted", "an untrained end that does as well speaks against C4b"
-    assert got["C5"] == got["C7"] == "not tested"
+    assert {k for k, v in got.items() if v == "not tested"} == {"C5a", "C5b", "C6", "C7"}
 
 
 def test_a_world_without_any_difference_supports_no_difference():
@@ -68,7 +78,6 @@ def test_a_world_without_any_difference_supports_no_difference():
     got = {k: v.verdict for k, v in verdicts(made_up(flat)).items()}
     for claim in ("C1b", "C2a", "C2b", "C3a", "C3b", "C4a", "C4b"):
         assert got[claim] == "contradicted", claim
-    assert got["C6"] == "supported"
 
 
 def test_networks_that_fail_a_gate_leave_claims_untested():
@@ -92,13 +101,13 @@ def test_each_precondition_can_fail(change, name):
 
 
 def test_every_part_of_every_claim_in_scope_gets_evidence():
-    found = stitching.evidence(made_up(as_the_paper_says))
-    for claim in claims.load("stitching").claims:
-        if claim.scope:
-            assert set(found[claim.id]) == {p.id for p in claim.parts}
-            for part in claim.parts:
-                for name, array in found[claim.id][part.id].items():
-                    assert array.shape == (4, IMAGES), name
+    found = stitching.evidence(made_up(as_the_paper_says, settings.load("smoke", {"stitching.seeds": 4})))
+    wanted = {(c.id, p.id) for c in claims.load("stitching").claims if S.profile in c.scope for p in c.parts}
+    wanted |= {(c.id, p.id) for c in claims.load("stitching").claims if c.id in ("C5a", "C5b") for p in c.parts}
+    assert {(claim, part) for claim, parts in found.items() for part in parts} == wanted, "with the permuted digits"
+    for parts in found.values():
+        for instances in parts.values():
+            assert instances and all(array.shape == (4, IMAGES) for array in instances.values())
 
 
 def test_cells_cover_every_pair_joint_and_alpha_with_their_controls():
@@ -138,3 +147,269 @@ def test_stitching_needs_a_joint_that_both_have():
     with pytest.raises(ValueError, match="layer3.0"):
         Recipe(Data("digits"), Stitch("layer3.0"), parents=(Recipe(Data("digits"), ResNet(16, (1, 1, 1))),
                                                             Recipe(Data("digits"), ResNet(16, (1, 1)))))
+
+
+# ----------------------------------------------------------------------------------------------- how joints are trained
+
+THREAT, ATTACK = Threat("linf", "0.1"), PGD(2, "0.05")
+DIGITS = Data("digits", train=512, test=100)
+BASE = Recipe(DIGITS, ResNet(16, (1, 1)), epochs=6, batch_size=64, optimiser=Optimiser(lr=0.1),
+              schedule=Schedule("onecycle"))
+N, R = BASE, replace(BASE, objective=Adversarial(THREAT, ATTACK), seed=1)
+OTHER = replace(BASE, data=Data("digits_permuted", train=512, test=100), seed=2)
+JOINT = Recipe(DIGITS, Stitch("layer1.0"), epochs=3, batch_size=64, optimiser=Optimiser("adam", lr=0.03),
+               parents=(N, R), trainable=("joint",))
+CUT = replace(JOINT, arch=Stitch("layer1.0", rank=2), epochs=0, parents=(JOINT,), trainable=())
+SELF = replace(JOINT, arch=Stitch("layer1.0", "identity"), epochs=0, parents=(N, N))
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    return Zoo(Store(tmp_path_factory.mktemp("store")))
+
+
+@pytest.mark.parametrize("batchnorm", ["train", "frozen"])
+@pytest.mark.parametrize("objective", [
+    Adversarial(THREAT, ATTACK, alpha=0.5, clean_statistics=True), Adversarial(THREAT, ATTACK, alpha=0.5),
+    TRADES(THREAT, ATTACK, beta=2.0)], ids=["half after a clean pass", "half", "TRADES"])
+def test_only_the_joint_learns_and_statistics_follow_the_regime(zoo, objective, batchnorm):
+    recipe = replace(JOINT, objective=objective, batchnorm=batchnorm)
+    trained, ends = zoo.obtain(recipe), [zoo.obtain(parent).net for parent in recipe.parents]
+    before, after = build(recipe, ends).state_dict(), trained.net.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    statistics = {name for name in after if name.rpartition(".")[2] in
+                  ("running_mean", "running_var", "num_batches_tracked")}
+    assert {"joint.0.weight", "joint.0.bias"} <= changed
+    assert changed - {"joint.0.weight", "joint.0.bias"} == (statistics if batchnorm == "train" else set())
+    assert trained.log[-1]["loss"] < trained.log[0]["loss"] - 0.1
+    passes = sum(m.num_batches_tracked.item() for m in trained.net.front.modules() if isinstance(m, nn.BatchNorm2d))
+    own = sum(m.num_batches_tracked.item() for m in ends[0].front("layer1.0").modules()
+              if isinstance(m, nn.BatchNorm2d))
+    twice = isinstance(objective, TRADES) or objective.clean_statistics  # a clean batch passes for itself
+    layers, steps = 3, 3 * (512 // 64)
+    assert passes - own == (layers * steps * (1 + twice) if batchnorm == "train" else 0)
+
+
+TRANSFERRED = replace(JOINT, objective=Transferred(THREAT, ATTACK, ("front",)))
+
+
+@pytest.mark.parametrize("against, clean", [(("front",), False), (("end",), False), (("front", "end"), True)])
+def test_joints_learn_from_images_made_against_the_endpoints(zoo, against, clean):
+    recipe = replace(JOINT, objective=Transferred(THREAT, ATTACK, against, clean))
+    trained = zoo.obtain(recipe)
+    images = len(against) + clean
+    assert trained.log[-1]["loss"] < trained.log[0]["loss"] - 0.1 * images
+    assert zoo.outcomes(recipe).accuracy("clean") > 0.4
+    asked = price.passes(recipe.objective)
+    assert (asked.updates, asked.attacks) == (images, 2 * len(against))
+
+
+def test_each_network_is_attacked_as_it_was_trained(zoo, monkeypatch):
+    """The gradients followed in training are those of the front network, as it lies in the store."""
+    from lib.training.objectives import adversarial
+
+    attacked, real = [], adversarial.pgd
+    monkeypatch.setattr(adversarial, "pgd", lambda net, *args, **kw: attacked.append(net) or real(net, *args, **kw))
+    recipe = replace(TRANSFERRED, seed=5)
+    zoo.obtain(recipe)
+    pixels = zoo.images(DIGITS, "test").pixels(slice(0, 20))
+    assert len(attacked) == 3 * (512 // 64)
+    torch.testing.assert_close(attacked[-1](pixels), zoo.obtain(N).net(pixels), rtol=1e-4, atol=1e-4)
+
+
+def test_a_transfer_trained_joint_resumes_bit_for_bit(zoo, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
+    parents = [zoo.obtain(parent).net for parent in TRANSFERRED.parents]
+    images, states = zoo.images(DIGITS, "train"), []
+
+    class Stopped(Exception):
+        pass
+
+    def train(stop):
+        net, save = build(TRANSFERRED, parents), loop._Training._save
+
+        def killed(self):
+            save(self)
+            if len(self.rows) == stop:
+                raise Stopped
+
+        with monkeypatch.context() as patched:
+            patched.setattr(loop._Training, "_save", killed)
+            work = tmp_path / str(bool(stop or states))
+            work.mkdir(exist_ok=True)
+            loop.fit(net, TRANSFERRED, images, "cpu", work, parents=parents)
+        return net.state_dict()
+
+    states.append(train(None))
+    with pytest.raises(Stopped):
+        train(1)
+    states.append(train(None))
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+# ------------------------------------------------------------------------------------------------------ beside accuracy
+
+
+def test_relative_accuracy_by_hand():
+    assert measures.relative_accuracy(0.6, 0.8, 0.75) == pytest.approx(
+        {"of front": 0.75, "of end": 0.8, "of weaker": 0.8})
+    got = measures.relative_accuracy(0.3, 0.6, 0.0)
+    assert got["of front"] == 0.5 and np.isnan(got["of end"]) and np.isnan(got["of weaker"])
+    for ends in ((0.5, np.nan), (np.nan, 0.5)):
+        assert np.isnan(measures.relative_accuracy(0.3, *ends)["of weaker"])
+
+
+def test_agreement_by_hand():
+    assert measures.agreement([1, 2, 3, 4], torch.tensor([1, 2, 0, 0])) == 0.5
+    for one, other in (([1, 2], [1]), ([], [])):
+        with pytest.raises(SettingsError, match="classes = of shape"):
+            measures.agreement(one, other)
+
+
+def test_predictions_are_those_that_outcomes_judge(zoo):
+    table = measures.predictions(zoo, N)
+    right = zoo.outcomes(N).table
+    assert list(table["index"]) == list(right["index"]) and list(table["label"]) == list(right["label"])
+    assert list(table["predicted"] == table["label"]) == list(right["clean"])
+    assert 0.3 < right["clean"].mean() < 1, "there are both kinds"
+
+
+def test_what_is_looked_at_is_what_the_end_goes_on_with(zoo, monkeypatch):
+    monkeypatch.setattr(measures, "BATCH", 7)
+    pixels, net, end = zoo.images(DIGITS, "test").pixels(slice(0, 20)), zoo.obtain(JOINT).net, zoo.obtain(R).net
+    at = measures.at_joint(net, end, "layer1.0", pixels)
+    torch.testing.assert_close(net.back(at.joined), net(pixels), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(net.joint(at.front), at.joined, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(end.back("layer1.0")(at.end), end(pixels), rtol=1e-4, atol=1e-4)
+    with pytest.raises(SettingsError, match="unknown joint 'layer1'"):
+        measures.at_joint(net, end, "layer1", pixels)
+
+
+def maps(*shape, key=""):
+    return torch.randn(*shape, generator=generator("maps", key))
+
+
+def test_likeness_by_hand():
+    front, end = maps(60, 3, 4, 4, key="front"), maps(60, 5, 4, 4, key="end") + 2
+    got = measures.likeness(AtJoint(front, end / 2, end))
+    spread = (end - end.mean((0, 2, 3), keepdim=True)).square().sum()
+    assert got["cka"] == pytest.approx(1), "no scale matters"
+    assert got["unexplained"] == pytest.approx(float((end / 2).square().sum() / spread), rel=1e-5)
+    assert abs(got["cka before"]) < 0.15 and abs(got["cka shuffled"]) < 0.15, "unrelated"
+    means = end.mean((0, 2, 3), keepdim=True).expand_as(end)
+    got = measures.likeness(AtJoint(end, means, end))
+    assert got["unexplained"] == pytest.approx(1) and np.isnan(got["cka"]) and got["cka before"] == pytest.approx(1)
+    assert np.isnan(measures.likeness(AtJoint(front, end, torch.ones_like(end)))["unexplained"])
+
+
+def test_likeness_of_each_image_by_hand():
+    end = maps(6, 5, 4, 4, key="end")
+    centre = end.mean(0)
+    joined = end.clone()
+    joined[1], joined[2] = 2 * centre - end[1], maps(5, 4, 4, key="else")
+    got = measures.each_image(AtJoint(end, end, end))
+    np.testing.assert_allclose(got, 1.0)
+    got = measures.each_image(AtJoint(end, joined + 7, end))
+    assert got["cosine"][1] < -0.5 and abs(got["cosine"][2]) < 0.5 < got["cosine"][3]
+    np.testing.assert_allclose(got["cka"][[0, 3, 4, 5]], 1.0)
+    assert got["cka"][2] < 0.8
+    small = measures.each_image(AtJoint(end, end[:, :, :1, :3], end[:, :, :1, :3]))
+    assert small["cka"].isna().all(), "three positions say nothing"
+    np.testing.assert_allclose(small["cosine"], 1.0)
+    assert measures.each_image(AtJoint(end, torch.ones_like(end), end)).isna().to_numpy().all()
+
+
+def test_a_network_stitched_to_itself_is_like_itself(zoo):
+    got = measures.joint_likeness(zoo, SELF, 40)
+    assert got["cka"] == got["cka before"] == pytest.approx(1) and got["unexplained"] == 0
+    assert abs(got["cka shuffled"]) < 0.5
+
+
+def test_likeness_comes_from_the_store(zoo, monkeypatch):
+    first = measures.joint_likeness(zoo, JOINT, 40)
+    assert set(first) == set(measures.LIKENESS) and 0 < first["cka"] < 1 and first["unexplained"] > 0
+    more = measures.joint_likeness(zoo, JOINT, 60)
+    assert more["cka"] != first["cka"]
+    monkeypatch.setattr(measures, "at_joint", None)
+    assert measures.joint_likeness(zoo, JOINT, 40) == first
+
+
+def test_likeness_of_what_cannot_be_compared_is_refused(zoo):
+    with pytest.raises(SettingsError, match="arch = ResNet.* a stitched network"):
+        measures.joint_likeness(zoo, N)
+    wide = replace(JOINT, parents=(N, replace(BASE, data=Data("mnist"))))
+    assert not measures.comparable(wide) and measures.comparable(JOINT)
+    with pytest.raises(SettingsError, match="data of the end = mnist"):
+        measures.joint_likeness(zoo, wide)
+
+
+def cell(role, pair, recipe, joint="layer1.0", alpha=0.0):
+    return Cell(role, pair, joint if "->" in pair else "", alpha, 0, recipe, ((THREAT, ATTACK),))
+
+
+@pytest.fixture(scope="module")
+def measured(zoo):
+    """A pair, a network stitched to itself, and a front with an end of another task."""
+    s = replace(S, stitching=replace(S.stitching, search=ATTACK))
+    stitched_to_other = replace(JOINT, parents=(N, OTHER))
+    some = [cell("endpoint", "N", N), cell("endpoint", "R", R), cell("pair", "N->R", JOINT),
+            cell("pair", "N->N", SELF), cell("other task", "N->other", stitched_to_other),
+            cell("endpoint", "other", OTHER), cell("rank 2", "N->R", CUT)]
+    return stitching.measure(zoo, some, s)
+
+
+def test_what_stands_beside_accuracy(zoo, measured):
+    found = tables.beside_accuracy(zoo, measured, images=40).set_index("pair")
+    assert list(found.index) == ["N->R", "N->N", "N->other", "N->R"], "endpoints are not stitched"
+    n, r, pair = (measured.outcomes[c] for c in measured.cells[:3])
+    row, cut = (found[found["role"] == role].loc["N->R"] for role in ("pair", "rank 2"))
+    assert cut["clean of front"] == cut["clean"] / n["clean"].mean() and 0 < cut["cka"] != row["cka"]
+    assert row["clean"] == pair["clean"].mean() and row["robust"] == pair["search"].mean()
+    assert row["clean of front"] == pytest.approx(pair["clean"].mean() / n["clean"].mean())
+    assert row["clean of end"] == pytest.approx(pair["clean"].mean() / r["clean"].mean())
+    assert row["clean of weaker"] == max(row["clean of front"], row["clean of end"])
+    assert row["robust of end"] == pytest.approx(pair["search"].mean() / r["search"].mean())
+    own, theirs = (measures.predictions(zoo, recipe)["predicted"] for recipe in (JOINT, R))
+    assert row["agrees with end"] == (own == theirs).mean() != row["agrees with front"]
+    assert row["cka"] == measures.joint_likeness(zoo, JOINT, 40)["cka"]
+    self = found.loc["N->N"]
+    assert self["clean of end"] == self["agrees with end"] == self["agrees with front"] == 1
+    other = found.loc["N->other"]
+    assert other[["clean of end", "clean of weaker", "robust of end", "agrees with end"]].isna().all()
+    assert other[["clean of front", "agrees with front", "cka", "unexplained"]].notna().all()
+    assert len(tables.beside_accuracy(zoo, measured, measured.cells[2:3], images=40)) == 1
+
+
+def test_attacks_on_the_endpoints_carry_over(zoo, measured):
+    found = tables.transfers(zoo, measured.cells, THREAT, ATTACK)
+    assert [tuple(row) for row in found[["pair", "source"]].to_numpy()] == [
+        ("N->R", "front"), ("N->R", "end"), ("N->N", "front"), ("N->N", "end"), ("N->other", "front"),
+        ("N->R", "front"), ("N->R", "end")]
+    self = found[found["pair"] == "N->N"]
+    assert (self["robust"] == self["robust of source"]).all(), "the same function falls for the same images"
+    pair = found[found["network"] == JOINT.key].set_index("source")
+    for name, source in (("front", N), ("end", R)):
+        assert pair.loc[name, "source network"] == source.key and pair.loc[name, "attack"].startswith("PGD-2")
+        assert pair.loc[name, "robust"] == zoo.transfer(source, JOINT, THREAT, ATTACK).accuracy("robust")
+    assert (found["seed"] == 0).all(), "a column of the protocol must not hide one of the cell's"
+    white = measured.outcomes[measured.cells[2]]["search"].mean()
+    assert (pair["robust"] > white).all(), "what was made for another network fools less than what was made for it"
+
+
+def test_the_matrix_has_clean_joints_clean_and_adversarial_ones_robust():
+    m = made_up(as_the_paper_says)
+    last = S.stitching.joints[-1]
+    found = tables.matrix(m, last)
+    assert sorted(found.groupby(["front", "end", "measure"]).size().unique()) == [4], "a row a repetition"
+    assert set(found["front"]) == {"N", "R", "U"} and set(found["end"]) == {"", "N", "R", "U"}
+    mean = found.groupby(["front", "end", "measure"]).accuracy.mean()
+    assert mean["R", "N", "robust"] == m.correct("verify", "pair", "R->N", last, 1.0).mean()
+    assert mean["R", "N", "clean"] == m.correct("clean", "pair", "R->N", last, 0.0).mean()
+    assert mean["R", "R", "robust"] == m.correct("verify", "pair", "R->R2", last, 1.0).mean()
+    assert mean["R", "", "robust"] == m.correct("verify", "endpoint", "R").mean()
+    assert set(found[(found.front == "N") & (found.end == "") & (found.measure == "robust")].under) == {"search"}
+    assert ("R", "U", "robust") in mean
+    others = tables.matrix(made_up(as_the_paper_says, settings.load("smoke")), last)
+    assert set(others["end"]) == {"", "N", "R", "U", "digits_permuted"} and set(others["front"]) == {"N", "R", "U"}
+    assert ("R", "U") not in tables.matrix(m, last, ["pair"]).set_index(
+        ["front", "end"]).index

@@ -3,7 +3,7 @@
 How they are built stands in lib/models.
 """
 
-from lib.architectures.derived import Probe, Pruned, Stitch
+from lib.architectures.derived import INITS, LEAST_SQUARES, Probe, Pruned, Stitch
 from lib.architectures.generative import AutoEncoder, Denoisers, DenoisingMLP, Generative, UNet
 from lib.architectures.plain import (
     CNN,
@@ -24,6 +24,8 @@ from lib.architectures.plain import (
 
 __all__ = [
     "CNN",
+    "INITS",
+    "LEAST_SQUARES",
     "MLP",
     "VGG11",
     "VGG16",

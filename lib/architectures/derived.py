@@ -6,34 +6,50 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lib.architectures.plain import Architecture, Mixer, Plain, ViT
-from lib.errors import fraction, need, unknown
+from lib.errors import fraction, is_int, need, unknown
+from lib.values import later
 
 GRANULARITIES = ("weights", "channels")
 RATES = ("uniform", "erk", "lamp", "global", "data-free", "parent", "learned")
 CHANNEL_RATES = ("uniform", "parent", "learned")
 SCORES = ("magnitude", "filters", "random", "gradient", "learned")
 STARTS = ("uniform", "erk", "lamp")
+LEAST_SQUARES = "least squares"
+INITS = ("random", "identity", LEAST_SQUARES)
 
 
 @dataclass(frozen=True)
 class Stitch(Architecture):
-    """A stitched network: the parents' front up to and with stage `joint`, a 1x1 convolution with bias and a ReLU (none
-    where the end takes what is not rectified), the other parent's stages after `joint`. Parents: (front, end). Weights
-    start as the parents', the joint as `init`.
+    """A stitched network: the parents' front up to and with stage `joint`, a 1x1 convolution T with bias and a ReLU
+    (none where the end takes what is not rectified), the other parent's stages after `joint`. Parents: (front, end).
+    Weights start as the parents'.
+
+    init, what T starts as: `random` (torch's default), `identity`, or `least squares`, the affine map that takes the
+    front's activations closest to the end's own on the first `fit` training images (None: all), un-augmented. Left at
+    that (epochs 0) it is direct matching.
+
+    rank: T = B A passes through so many channels, a 1x1 convolution each, started as the map of that rank closest to
+    `init`; both learn (None: T is one convolution). With one parent, a stitched network of the same joint and start
+    without a rank, it is that network with its T cut to the rank and not trained on, as in the paper's code.
     """
 
     joint: str
     init: str = "random"
+    fit: int | None = later(None)
+    rank: int | None = later(None)
 
     joints = ()
 
     def __post_init__(self):
-        if self.init not in ("random", "identity"):
-            raise unknown("joint init", self.init, ("random", "identity"))
+        if self.init not in INITS:
+            raise unknown("joint init", self.init, INITS)
+        counts = self.fit is None or (is_int(self.fit, 1) and self.init == LEAST_SQUARES)
+        need(counts, "arch.fit", self.fit, f"a number of images of at least 1 for {LEAST_SQUARES}, or null")
+        need(self.rank is None or is_int(self.rank, 1), "arch.rank", self.rank, "a whole number of at least 1, or null")
 
     @property
     def name(self) -> str:
-        return f"stitch at {self.joint}"
+        return f"stitch at {self.joint}" + (f", rank {self.rank}" if self.rank else "")
 
 
 @dataclass(frozen=True)

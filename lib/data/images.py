@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.data import closed_forms, distractor, folders
+from lib.data import closed_forms, distractor, folders, twins
 from lib.data.augment import Placement, augment, centre
 from lib.data.folders import DataError
 from lib.errors import need, unknown
@@ -96,7 +96,7 @@ def load(data: Data, split: str, device="cpu") -> ImageSet:
     need(split != "holdout" or data.holdout > 0, "data.holdout", data.holdout, "at least 1 to have a holdout split")
     official = "test" if split == "test" else "train"
     images, labels = _official(data.name, official, root() if data.info.files else None, data.side)
-    dealer = distractor.base_of(data.name)  # the same images with and without a letter
+    dealer = distractor.base_of(twins.base_of(data.name))  # the same images in all sets of a base
     shuffled = torch.randperm(len(labels), generator=generator("split", dealer, DATASETS[dealer].version, official))
     first = _dealt(shuffled, labels)
     if split == "test":
@@ -146,6 +146,9 @@ def _official(name: str, split: str, folder: Path | None, side: int) -> tuple[Te
         base = distractor.base_of(name)
         digits, labels = _official(base, split, folder, DATASETS[base].size)
         return distractor.beside(name, split, digits), labels
+    if name in twins.SETS:
+        base = twins.base_of(name)
+        return twins.told(name, *_official(base, split, folder, DATASETS[base].size))
     images, labels = _digits(split) if name == "digits" else _files_read(name, split, folder)
     shape = (getattr(DATASETS[name], split), *DATASETS[name].shape)
     if images.numel() != torch.Size(shape).numel() or len(labels) != shape[0]:

@@ -28,7 +28,8 @@ from lib.models.edm import load_diffusers, load_edm
 from lib.models.external import load_resnet
 from lib.plan import off_manifold_robustness as plan
 from lib.settings import Settings
-from lib.settings.off_manifold_robustness import Published, place
+from lib.settings.external import place
+from lib.settings.off_manifold_robustness import Published
 from lib.store import sha256, write_atomic
 from lib.training.gates import Checks
 from lib.training.zoo import Zoo

@@ -30,6 +30,7 @@ from lib.architectures import (
 from lib.architectures import AutoEncoder as AutoEncoderArch
 from lib.architectures import Probe as ProbeArch
 from lib.errors import SettingsError, need
+from lib.models.external import load_resnet
 from lib.models.flops import forward_flops, stage_flops
 from lib.models.fold import Twin, folded
 from lib.models.generative import AtNoise, AutoEncoder, Denoiser, auto_encoder, denoising_mlp, unet
@@ -37,7 +38,7 @@ from lib.models.masked import fixed, prune
 from lib.models.plain import cnn, cnn_large, cnn_small, mlp, vgg11, vgg16
 from lib.models.resnet import imagenet_resnet, preact_resnet, resnet, wide_resnet
 from lib.models.staged import Normalise, Staged, memory_format
-from lib.models.stitched import Probe, Stitched, probe, stitch
+from lib.models.stitched import Probe, Stitched, cut, least_squares, probe, stitch
 from lib.models.tokens import mixer, vit
 from lib.recipe import Recipe
 from lib.runtime import initialise_with
@@ -54,6 +55,7 @@ __all__ = [
     "build",
     "folded",
     "forward_flops",
+    "least_squares",
     "memory_format",
     "network",
     "stage_flops",
@@ -96,20 +98,28 @@ def build(recipe: Recipe, parents: Sequence[nn.Module] = ()) -> nn.Module:
     Fresh weights depend on `recipe.key` only. `parents` are the trained networks of `recipe.parents`, in their order;
     they are copied, never shared, and stay as they are. A plain architecture with a parent is a copy of it
     (fine-tuning), a pruned one the parent pruned or, of a parent pruned in just this way, a copy with fixed masks.
-    Raises `SettingsError` when the parents do not fit the recipe or each other.
+    Weights of a file come with the file's normaliser or with none. A joint that least squares are to start is random
+    here: what images decide is the zoo's to do. Of a stitched network's end only the stages after the joint run, so it
+    may have been made for other images. Raises `SettingsError` when the parents do not fit the recipe or each other,
+    and for a file that is not the recipe's.
     """
     arch, info = recipe.arch, recipe.data.info
     need(len(parents) == len(recipe.parents), "parents", len(parents), f"the {len(recipe.parents)} of the recipe")
-    for parent in recipe.parents:
-        _check_parent(recipe, parent)
+    for position, parent in enumerate(recipe.parents):
+        _check_parent(recipe, parent, position)
     shape = recipe.data.shape
     with initialise_with(recipe.key, "init"):
-        if isinstance(arch, Stitch):
-            net = stitch(*parents, arch.joint, arch.init, shape, recipe.parents[-1].arch.rectified)
+        if isinstance(arch, Stitch) and len(parents) == 1:
+            net = cut(parents[0], arch.rank)
+        elif isinstance(arch, Stitch):
+            end = recipe.parents[1]
+            net = stitch(*parents, arch.joint, arch.init, shape, end.arch.rectified, end.data.shape, arch.rank)
         elif isinstance(arch, ProbeArch):
             net = probe(*parents, arch.joint, info.classes, shape)
         elif isinstance(arch, Pruned) and recipe.checkpoint is None:
             net = _pruned(recipe, parents or [network(arch.of, shape, info.classes, info.unit)], shape)
+        elif recipe.weights:
+            net = load_resnet(recipe.weights.file, arch, info.classes, shape, recipe.weights.sha256)
         elif parents:
             net = copy.deepcopy(parents[0])
         else:
@@ -125,7 +135,24 @@ def _pruned(recipe: Recipe, parents: Sequence[nn.Module], shape: tuple[int, int,
     return prune(parents[0], arch, shape, parents[1] if len(parents) > 1 else None)
 
 
-def _check_parent(recipe: Recipe, parent: Recipe) -> None:
+def _check_parent(recipe: Recipe, parent: Recipe, position: int) -> None:
+    ours, theirs = recipe.data.info, parent.data.info
+    last = position == len(recipe.parents) - 1
+    if not (isinstance(recipe.arch, Stitch) and position == 1):
+        _check_images(recipe, parent)
+    if isinstance(recipe.arch, ProbeArch):
+        return
+    if isinstance(recipe.arch, Pruned):
+        need(recipe.arch.of == parent.arch.dense, "arch.of", recipe.arch.of, f"the parent's, {parent.arch.dense}")
+    elif not isinstance(recipe.arch, Stitch):
+        need(recipe.arch == parent.arch, "arch", recipe.arch, f"the parent's, {parent.arch}, for fine-tuning")
+    if last and ours.classes != theirs.classes:
+        raise SettingsError(f"data = {recipe.data.name} is not possible: its {ours.classes} classes must be as many as "
+                            f"the {theirs.classes} of the parent on {parent.data.name}, whose head is kept")
+
+
+def _check_images(recipe: Recipe, parent: Recipe) -> None:
+    """Raise `SettingsError` unless the parent's first stages take the recipe's images."""
     ours, theirs = recipe.data.info, parent.data.info
     need(ours.channels == theirs.channels, "data", recipe.data.name,
          f"a data set with the {theirs.channels} channel(s) that the parent on {parent.data.name} takes")
@@ -134,12 +161,3 @@ def _check_parent(recipe: Recipe, parent: Recipe) -> None:
          f"one of {height} x {width} pixels as the parent, {parent.arch.name} on {parent.data.name}, takes")
     need(ours.unit == theirs.unit, "data", recipe.data.name,
          f"a data set whose unit is {theirs.unit:g} pixels, by which the parent on {parent.data.name} divides")
-    if isinstance(recipe.arch, ProbeArch):
-        return
-    if isinstance(recipe.arch, Pruned):
-        need(recipe.arch.of == parent.arch.dense, "arch.of", recipe.arch.of, f"the parent's, {parent.arch.dense}")
-    elif not isinstance(recipe.arch, Stitch):
-        need(recipe.arch == parent.arch, "arch", recipe.arch, f"the parent's, {parent.arch}, for fine-tuning")
-    if parent is recipe.parents[-1] and ours.classes != theirs.classes:
-        raise SettingsError(f"data = {recipe.data.name} is not possible: its {ours.classes} classes must be as many as "
-                            f"the {theirs.classes} of the parent on {parent.data.name}, whose head is kept")

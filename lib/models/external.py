@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,10 @@ import torch
 
 from lib.architectures import ImageNetResNet, ResNet
 from lib.errors import SettingsError, need
-from lib.models import network
+from lib.models.resnet import imagenet_resnet, resnet
 from lib.models.staged import Normalise, Staged
 from lib.runtime import initialise_with
+from lib.settings.external import External
 
 WRAPPERS = ("state_dict", "model_state_dict", "net", "model")  # entries that hold the tensors in other projects' files
 OURS = (  # other projects' names of tensors -> ours; names that are not here are the same
@@ -28,8 +28,8 @@ OURS = (  # other projects' names of tensors -> ours; names that are not here ar
     (r"\.(?:shortcut|downsample)\.1\.", ".shortcut.bn."),
     (r"^(?:linear|fc)\.", "head.2."),
 )
+READ = {ResNet: resnet, ImageNetResNet: imagenet_resnet}
 COPIES = "attacker."  # MadryLab's files hold network and normaliser a second time, below the attack
-EXAMPLE = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
 
 
 def load_resnet(path: str | Path, arch: ResNet | ImageNetResNet | None = None, classes: int = 10,
@@ -47,13 +47,15 @@ def load_resnet(path: str | Path, arch: ResNet | ImageNetResNet | None = None, c
 
     Nothing but tensors is unpickled; the error for a file that holds more says how to write its tensors out. Raises
     SettingsError for a file that is missing, has another digest, cannot be read, or whose tensors are missing,
-    unexpected or of another shape.
+    unexpected or of another shape, and for other architectures or images that are too small for it.
     """
     path, arch = Path(path), arch or ResNet()
-    named = {_our_name(name): tensor for name, tensor in _read(path, sha256, "model").items()}
+    need(type(arch) in READ, "arch", arch.name, "a ResNet or an ImageNetResNet for weights from a file")
+    arch.check(*shape[1:])
+    named = {_our_name(name): tensor for name, tensor in _read(path, sha256, advise=True).items()}
     given = {name: tensor for name, tensor in named.items() if not name.startswith(COPIES)}
     with initialise_with("external"):  # drawn only to be replaced, but not from the caller's random numbers
-        net = network(arch, shape, classes)
+        net = READ[type(arch)](arch, shape, classes)
     net.normalise = _normaliser(given, normaliser, shape[0])
     _check(path, given, {k: v for k, v in net.state_dict().items() if not k.startswith("normalise.")})
     net.load_state_dict(given, strict=False)  # old files lack BatchNorm's counts of batches, which play no part
@@ -64,9 +66,8 @@ def autoattack_example() -> Staged:
     """The ResNet-18 for CIFAR-10 inside the installed pyautoattack: trained normally, 94 % clean accuracy and no
     robustness, for pixels in [0, 1] without a normaliser.
     """
-    found = importlib.util.find_spec("pyautoattack")
-    need(found is not None, "package", "pyautoattack", "installed")
-    return load_resnet(Path(found.origin).parent / "examples" / "model_test.pt", sha256=EXAMPLE)
+    weights = External("pyautoattack").weights
+    return load_resnet(weights.file, sha256=weights.sha256)
 
 
 def _normaliser(given: dict[str, torch.Tensor], chosen, channels: int) -> Normalise:
@@ -78,8 +79,8 @@ def _normaliser(given: dict[str, torch.Tensor], chosen, channels: int) -> Normal
     return Normalise(channels, mean, std)
 
 
-def _read(path: Path, sha256: str | None, entry: str | None = None) -> Mapping[str, torch.Tensor]:
-    """The tensors of a file by their names there. entry: where they are in files that hold more, for the advice to
+def _read(path: Path, sha256: str | None, advise: bool = False) -> Mapping[str, torch.Tensor]:
+    """The tensors of a file by their names there. advise: whether the error for a file that holds more says how to
     write them out.
     """
     need(path.is_file(), "weights file", path, "a file that is there")
@@ -91,7 +92,7 @@ def _read(path: Path, sha256: str | None, entry: str | None = None) -> Mapping[s
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise SettingsError(f"weights file = {path} is not possible: torch reads no tensors in it ({_why(error)})"
-                            f"{_advice(path, entry) if entry and isinstance(error, pickle.UnpicklingError) else ''}"
+                            f"{_advice(path) if advise and isinstance(error, pickle.UnpicklingError) else ''}"
                             ) from error
     tensors = _unwrapped(found)
     good = isinstance(tensors, Mapping) and tensors and all(isinstance(v, torch.Tensor) for v in tensors.values())
@@ -106,9 +107,10 @@ def _why(error: Exception) -> str:
     return f"it holds a {held[1]}" if held else re.split(r"\n|\. ", text)[0] or type(error).__name__
 
 
-def _advice(path: Path, entry: str) -> str:
+def _advice(path: Path) -> str:
     return (f"; if it is whole and you trust it, take the file OUT.pt that this writes: python -c \"import torch; "
-            f"torch.save(torch.load('{path}', 'cpu', weights_only=False)['{entry}'], 'OUT.pt')\"")
+            f"d = torch.load('{path}', 'cpu', weights_only=False); "
+            f"torch.save(next((d[k] for k in {WRAPPERS} if k in d), d), 'OUT.pt')\"")
 
 
 def _unwrapped(found):

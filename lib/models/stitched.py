@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lib.architectures import INITS
 from lib.errors import need, unknown
 from lib.models.staged import Staged, dry_run, pooled_linear
 
@@ -14,13 +16,13 @@ from lib.models.staged import Staged, dry_run, pooled_linear
 class Stitched(nn.Module):
     """h = g2(ReLU(T(f1(x)))) of Balogh & Jelasity (2023): front f1, joint (T, ReLU), back g2.
 
-    T is a 1x1 convolution with bias. It takes the front's activations [B, C_front, H, W] and gives [B, C_end, H, W]; a
-    ReLU follows it, as in the paper's code (there by way of an in-place activation), unless the end takes activations
-    that are not `rectified` (pre-activation networks). Images [B, C, H, W] in [0, 1] to logits [B, classes of the end].
-    The halves are used as given, not copied.
+    T is a 1x1 convolution with bias, or two in a row where its rank is limited. It takes the front's activations
+    [B, C_front, H, W] and gives [B, C_end, H, W]; a ReLU follows it, as in the paper's code (there by way of an
+    in-place activation), unless the end takes activations that are not `rectified` (pre-activation networks). Images
+    [B, C, H, W] in [0, 1] to logits [B, classes of the end]. The halves are used as given, not copied.
     """
 
-    def __init__(self, front: nn.Sequential, transform: nn.Conv2d, back: nn.Sequential, rectified: bool = True):
+    def __init__(self, front: nn.Sequential, transform: nn.Module, back: nn.Sequential, rectified: bool = True):
         super().__init__()
         self.front = front
         self.joint = nn.Sequential(transform, nn.ReLU()) if rectified else nn.Sequential(transform)
@@ -28,6 +30,31 @@ class Stitched(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.back(self.joint(self.front(images)))
+
+    @property
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """What T computes at a pixel, y = W x + b: copies of W [C_end, C_front] and b [C_end]."""
+        *down, last = _convolutions(self.joint[0])
+        weight = last.weight.detach().flatten(1)
+        for conv in down:
+            weight = weight @ conv.weight.detach().flatten(1)
+        return weight.clone(), last.bias.detach().clone()
+
+    @torch.no_grad()
+    def start(self, weight: Tensor, bias: Tensor) -> None:
+        """Set T to y = W x + b, for W [C_end, C_front] and b [C_end], or to the map of its rank with W closest to that
+        (in the Frobenius norm), whose two factors share the singular values.
+        """
+        convolutions = _convolutions(self.joint[0])
+        factors = [weight]
+        if len(convolutions) == 2:
+            rank = convolutions[0].out_channels
+            left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
+            root = values[:rank].sqrt()
+            factors = [root[:, None] * right[:rank], left[:, :rank] * root]
+        for conv, factor in zip(convolutions, factors, strict=True):
+            conv.weight.copy_(factor[..., None, None])
+        convolutions[-1].bias.copy_(bias)
 
 
 class Probe(nn.Module):
@@ -43,27 +70,76 @@ class Probe(nn.Module):
 
 
 def stitch(front: Staged, end: Staged, joint: str, init: str, image_shape: tuple[int, int, int],
-           rectified: bool = True) -> Stitched:
+           rectified: bool = True, end_shape: tuple[int, int, int] | None = None,
+           rank: int | None = None) -> Stitched:
     """Copies of `front` up to and with stage `joint` and of `end` after it, joined for images of shape [C, H, W];
-    `rectified` says whether stages of `end` take what comes out of a ReLU.
+    `rectified` says whether stages of `end` take what comes out of a ReLU, `end_shape` for which images `end` was made
+    (None: the same), the first stages of which do not run.
 
-    init `random` is torch's default for convolutions, `identity` the identity matrix and a zero bias. Channel counts
-    may differ (not for `identity`), sizes may not: `SettingsError`.
+    init `random` is torch's default for convolutions, `identity` the identity matrix and a zero bias; `least squares`
+    starts as `random` here, for want of images (`least_squares`). rank: see `lib.architectures.Stitch`. Channel counts
+    may differ (not for `identity`), sizes may not: `SettingsError`, as for a rank beyond the channels.
     """
-    if init not in ("random", "identity"):
-        raise unknown("joint init", init, ("random", "identity"))
+    if init not in INITS:
+        raise unknown("joint init", init, INITS)
     first, target = front.front(joint), end.front(joint)
     _, given, *size = dry_run(first, image_shape).shape
-    _, wanted, *size_wanted = dry_run(target, image_shape).shape
+    _, wanted, *size_wanted = dry_run(target, end_shape or image_shape).shape
     need(size == size_wanted, "joint", joint,
          f"a stage of equal size in both networks (the front gives {_by(size)}, the end expects {_by(size_wanted)})")
-    need(init == "random" or given == wanted, "joint init", init,
+    need(init != "identity" or given == wanted, "joint init", init,
          f"random where channel counts differ ({given} to {wanted} at {joint})")
     transform = nn.Conv2d(given, wanted, 1)
     if init == "identity":
         nn.init.dirac_(transform.weight)
         nn.init.zeros_(transform.bias)
-    return Stitched(copy.deepcopy(first), transform, copy.deepcopy(end.back(joint)), rectified)
+    whole = Stitched(copy.deepcopy(first), transform, copy.deepcopy(end.back(joint)), rectified)
+    return whole if rank is None else cut(whole, rank)
+
+
+def cut(whole: Stitched, rank: int) -> Stitched:
+    """A copy of `whole`, a network whose T is one convolution, with the closest T of that rank: two convolutions.
+
+    Raises `SettingsError` for a rank beyond the channels on either side.
+    """
+    weight, bias = whole.affine
+    wanted, given = weight.shape
+    most = min(given, wanted)
+    need(rank <= most, "arch.rank", rank, f"at most {most} for {given} to {wanted} channels")
+    low = copy.deepcopy(whole)
+    low.joint[0] = nn.Sequential(nn.Conv2d(given, rank, 1, bias=False), nn.Conv2d(rank, wanted, 1)).to(weight)
+    low.start(weight, bias)
+    return low
+
+
+def least_squares(first: nn.Module, target: nn.Module, batches: Iterable[Tensor],
+                  rtol: float = 1e-10) -> tuple[Tensor, Tensor]:
+    """W [D, C] and b [D], in float64 on the CPU, that minimise the sum over images and pixels of
+    |W first(x) + b - target(x)|^2 (Balogh & Jelasity 2023, "pseudo-inverse").
+
+    `first` and `target` give maps [B, C, H, W] and [B, D, H, W] of the images of a batch, in the mode that they are in.
+    Sums are taken in float64 on their device. Of all minimisers it is the least in channels of unit variance: one that
+    is constant, or that others determine up to the share `rtol` of the largest eigenvalue of the correlations, adds
+    nothing.
+    """
+    count, sums = 0, None
+    with torch.no_grad():
+        for images in batches:
+            x, y = (net(images).double().transpose(0, 1).flatten(1) for net in (first, target))
+            parts = [x.sum(1), y.sum(1), x @ x.T, y @ x.T]
+            sums = parts if sums is None else [old + new for old, new in zip(sums, parts, strict=True)]
+            count += x.shape[1]
+    mean_x, mean_y, xx, yx = (total.cpu() / count for total in sums)
+    covariance, cross = xx - mean_x.outer(mean_x), yx - mean_y.outer(mean_x)
+    varies = covariance.diagonal() > 1e-12 * xx.diagonal()  # the rest is what rounding leaves of a constant
+    scale = torch.where(varies, covariance.diagonal(), 1.0).rsqrt() * varies
+    correlation = scale[:, None] * covariance * scale
+    weight = cross * scale @ torch.linalg.pinv(correlation, rtol=rtol, hermitian=True) * scale
+    return weight, mean_y - weight @ mean_x
+
+
+def _convolutions(transform: nn.Module) -> list[nn.Conv2d]:
+    return [transform] if isinstance(transform, nn.Conv2d) else list(transform)
 
 
 def probe(parent: Staged, joint: str, classes: int, image_shape: tuple[int, int, int]) -> Probe:

@@ -13,6 +13,7 @@ from lib.plan import (
     compact_robust_pruning,
     harp_pruning,
     off_manifold_robustness,
+    perceptually_aligned_gradients,
     representation_similarity,
     stitching,
 )
@@ -22,6 +23,7 @@ from lib.settings import Settings
 from lib.threats import Attack, Certificate, Threat
 
 NOTEBOOKS = {"stitching": stitching.cells, "representation_similarity": representation_similarity.cells,
+             "perceptually_aligned_gradients": perceptually_aligned_gradients.cells,
              "off_manifold_robustness": off_manifold_robustness.cells, "harp_pruning": harp_pruning.cells,
              "compact_robust_pruning": compact_robust_pruning.cells}
 
@@ -52,15 +54,16 @@ def chosen(settings: Settings, notebooks: tuple[str, ...] = ()) -> tuple[str, ..
 
 
 def plan(settings: Settings, notebooks: tuple[str, ...] = ()) -> list[Task]:
-    """All networks of the notebooks (all of the profile if none is named), parents before children, each once."""
+    """All networks of the notebooks (all of the profile if none is named), parents and sources before those that need
+    them, each once."""
     tasks: dict[str, Task] = {}
     together = settings.jobs == "seeds"
     shared = {m.recipe.key: f"pool-{'' if together else m.kind}{m.seed}" for m in pool(settings)}
 
     def add(recipe: Recipe, measures: tuple[tuple[Threat, Attack | Certificate], ...], group: str, diverges=False):
         group = shared.get(recipe.key, group)
-        for parent in recipe.parents:
-            add(parent, (), group)
+        for needed in (*recipe.parents, *recipe.sources):
+            add(needed, (), group)
         old = tasks.get(recipe.key)
         if old is not None:
             measures = tuple(dict.fromkeys(old.measures + measures))

@@ -2,8 +2,9 @@
 through Study. One palette for the whole suite, one meaning per colour (lib/plots/look.py).
 """
 
+from lib.plots.alignment import alignment_against_robustness, eps_curves, generated, methods, strengths, toy_maps
 from lib.plots.compact import objective_grid, pruning_rules, retained
-from lib.plots.gradients import distractor_gradients, distractor_ratio, gradient_grid
+from lib.plots.gradients import distractor_gradients, distractor_ratio, gradient_grid, target_grid
 from lib.plots.look import CLEAN, GREY, KINDS, ROBUST, VERIFIED, colours, style
 from lib.plots.manifold import (
     alignment_variants,
@@ -22,7 +23,7 @@ from lib.plots.similarity import (
     similarity_maps,
     summary_strip,
 )
-from lib.plots.stitching import bars_beside_controls, stitching_depth
+from lib.plots.stitching import bars_beside_controls, joint_activations, stitching_depth, stitching_matrix
 
 __all__ = [
     "CLEAN",
@@ -31,6 +32,7 @@ __all__ = [
     "ROBUST",
     "VERIFIED",
     "against_distance",
+    "alignment_against_robustness",
     "alignment_variants",
     "bars_beside_controls",
     "checkpoints",
@@ -39,9 +41,13 @@ __all__ = [
     "distractor_gradients",
     "distractor_ratio",
     "dose_response",
+    "eps_curves",
+    "generated",
     "gradient_grid",
+    "joint_activations",
     "keep_rates",
     "kind_matrix",
+    "methods",
     "objective_grid",
     "off_manifold_theory",
     "per_layer",
@@ -53,6 +59,10 @@ __all__ = [
     "similarity_maps",
     "step_controls",
     "stitching_depth",
+    "stitching_matrix",
+    "strengths",
     "style",
     "summary_strip",
+    "target_grid",
+    "toy_maps",
 ]

@@ -21,12 +21,14 @@ from lib.settings.compact_robust_pruning import Compact
 from lib.settings.harp_pruning import Harp
 from lib.settings.networks import Denoiser, Gates, Networks, Pool, Pretraining, Training, objective
 from lib.settings.off_manifold_robustness import OffManifold
+from lib.settings.perceptually_aligned_gradients import AlignedGradients
 from lib.settings.representation_similarity import Similarity
 from lib.settings.stitching import Stitching
 from lib.values import digest
 
-__all__ = ["Compact", "Denoiser", "Gates", "Harp", "Networks", "OffManifold", "Pool", "Pretraining", "Settings",
-           "Similarity", "Stitching", "Training", "load", "objective", "parse", "profiles", "sections"]
+__all__ = ["AlignedGradients", "Compact", "Denoiser", "Gates", "Harp", "Networks", "OffManifold", "Pool",
+           "Pretraining", "Settings", "Similarity", "Stitching", "Training", "load", "objective", "parse", "profiles",
+           "sections"]
 JOBS = ("none", "seeds", "networks")
 
 
@@ -41,6 +43,7 @@ class Settings:
     networks: Networks
     stitching: Stitching | None = None
     representation_similarity: Similarity | None = None
+    perceptually_aligned_gradients: AlignedGradients | None = None
     off_manifold_robustness: OffManifold | None = None
     harp_pruning: Harp | None = None
     compact_robust_pruning: Compact | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lib.architectures import DenoisingMLP, Plain, UNet
-from lib.errors import fraction, is_int, need, unknown
+from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.objectives import Adversarial, CrossEntropy
 from lib.recipe import Data, Optimiser, Schedule
 from lib.threats import APGD, PGD, Attack, Threat
@@ -102,6 +102,12 @@ class Gates:
 def repetitions(where: str, value) -> None:
     """Check a number of repetitions."""
     need(is_int(value, 1) and value <= 100, where, value, "a whole number from 1 to 100")
+
+
+def growing(where: str, values: tuple, least: int = 0) -> None:
+    """Check that strengths are growing positive numbers, `least` of them or more."""
+    good = all(is_number(v, 0) and v > 0 for v in values) and list(values) == sorted({*values})
+    need(good and len(values) >= least, where, list(values), f"{least or 'any'} or more growing numbers above 0")
 
 
 def falling_shares(section, prefix: str, *names: str) -> None:

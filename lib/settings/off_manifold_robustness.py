@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from lib.architectures import AutoEncoder, ImageNetResNet, Plain
 from lib.errors import is_int, is_number, need, unknown
 from lib.recipe import Data
-from lib.runtime import ROOT
-from lib.settings.networks import Denoiser, Networks, Training, repetitions
+from lib.settings.external import place
+from lib.settings.networks import Denoiser, Networks, Training, growing, repetitions
 
 MANIFOLDS = ("gaussian_subspace", "curved_torus")  # data whose tangent spaces are known in closed form
 LETTERED = ("_letter_a", "_letters")  # how sets of digits beside a letter are named
 TANGENTS = ("closed form", "auto-encoder", "PCA", "local PCA")
 CONTROLS = ("per batch", "accumulated", "reduced lr")
-
-
-def _growing(where: str, values: tuple, least: int = 0) -> None:
-    """Check that strengths are growing positive numbers, `least` of them or more."""
-    good = all(is_number(v, 0) and v > 0 for v in values) and list(values) == sorted({*values})
-    need(good and len(values) >= least, where, list(values), f"{least or 'any'} or more growing numbers above 0")
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Strengths:
 
     def __post_init__(self):
         for field in fields(self):
-            _growing(f"strengths.{field.name}", getattr(self, field.name))
+            growing(f"strengths.{field.name}", getattr(self, field.name))
 
     @property
     def of(self) -> dict[str, tuple[float, ...]]:
@@ -111,7 +104,7 @@ class Sweep:
              self.autoencoder, "given exactly where its tangents are wanted")
         flat = any("PCA" in name for name in self.tangents)
         need(flat == (self.pca is not None), f"{where}, pca", self.pca, "given exactly where PCA is wanted")
-        _growing(f"{where}, sizes", tuple(sorted(self.sizes)), 1)
+        growing(f"{where}, sizes", tuple(sorted(self.sizes)), 1)
         for name, least in (("attack_steps", 1), ("draws", 1), ("neighbours", 2), ("images", 2)):
             value = getattr(self, name)
             need(is_int(value, least), f"{where}, {name}", value, f"a whole number from {least} on")
@@ -167,7 +160,7 @@ class Distractor:
             value = getattr(self, name)
             need(is_number(value, 0) and value > 0, f"distractor.{name}", value, "greater than 0")
         need(self.training.attack is None, "distractor.training.attack", self.training.attack, "left out: see eps")
-        _growing("distractor.noise", self.noise, 2)
+        growing("distractor.noise", self.noise, 2)
         for name in ("attack_steps", "draws", "images"):
             need(is_int(getattr(self, name), 1), f"distractor.{name}", getattr(self, name), "a whole number from 1 on")
         most = min(data.test or data.info.test for data in self.data)
@@ -184,17 +177,8 @@ class Theory:
     points: int = 50
 
     def __post_init__(self):
-        _growing("theory.sigmas", self.sigmas, 2)
+        growing("theory.sigmas", self.sigmas, 2)
         need(is_int(self.points, 2), "theory.points", self.points, "a whole number from 2 on")
-
-
-def place(path: str) -> Path:
-    """Where a file or folder that a profile names lies: a relative path is looked for in the folder that REPRO_DATA
-    names, then in data/. The first of them where it is nowhere.
-    """
-    bases = [*filter(None, [os.environ.get("REPRO_DATA")]), ROOT / "data"]
-    tried = [Path(base).expanduser() / Path(path).expanduser() for base in bases]
-    return next((one for one in tried if one.exists()), tried[0])
 
 
 @dataclass(frozen=True)

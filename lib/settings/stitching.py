@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from lib.errors import need, unknown
-from lib.recipe import Optimiser, Schedule
-from lib.settings.networks import Gates, Networks, fewer_targets, repetitions
+from lib.errors import is_int, is_number, need, unknown
+from lib.objectives import ATTACKED
+from lib.recipe import Data, Optimiser, Schedule
+from lib.settings.external import External
+from lib.settings.networks import Gates, Networks, Training, fewer_targets, repetitions
 from lib.threats import PGD, Attack
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another task of as many classes, which ends of C5 and C6 have learned: networks of the pool's architecture,
+    trained on clean images. training, augment: those of the pool's normal networks where they are left out. clean: the
+    accuracy that they must have on their own task.
+    """
+
+    data: Data
+    clean: float
+    training: Training | None = None
+    augment: str | None = None
+
+    def __post_init__(self):
+        need(is_number(self.clean, 0, 1), "stitching.others.clean", self.clean, "an accuracy in [0, 1]")
+        attack = self.training and self.training.attack
+        need(attack is None, "stitching.others.training.attack", attack, "left out: ends of other tasks are normal")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The core of the notebook once more, with networks of their own, on another data set or with another architecture
+    (C7). Joints, middle and gates as in `Stitching`.
+    """
+
+    name: str
+    networks: Networks
+    joints: tuple[str, ...]
+    middle: str
+    gates: Gates
+    attack: PGD
+    search: PGD
+    augment: str | None = None
+
+    def __post_init__(self):
+        good = bool(self.name) and all(c.isalnum() or c in " -._" for c in self.name)
+        need(good, "stitching.elsewhere.name", self.name, "of letters, digits, spaces, '-', '.' and '_'")
 
 
 @dataclass(frozen=True)
@@ -18,6 +58,14 @@ class Stitching:
     stronger one of the cells that a claim rests on. `end_epochs`: training of the newly trained ends. `converged`: by
     how many nats a joint's loss may still fall in the last part of training (0.1: the true class gains 10 %).
     `budget`: by how much the robust accuracy of a middle joint may change when it is trained for twice the epochs.
+
+    What goes beyond the core. `others`: other tasks that ends have learned. `external`: networks that others trained,
+    in files that the user has, joined with the pool's of the other kind. `frozen`: the whole cross once more with
+    BatchNorm's statistics as they were. At the middle joint of N->R and R->N: `trades`, the beta of joints trained by
+    TRADES; `against`, whom the images are made to fool that joints are trained on (E7 of the sheet: `front`, `end`,
+    `itself`, one training each, and all of the first two together); `ranks`, to which a trained joint is cut.
+    `direct`: joints that match activations by least squares and are not trained (`fit` images), and joints that start
+    there. `elsewhere`: other data sets and architectures.
     """
 
     seeds: int
@@ -35,6 +83,15 @@ class Stitching:
     augment: str | None = None
     converged: float = 0.1
     budget: float = 0.03
+    others: tuple[Other, ...] = ()
+    external: tuple[External, ...] = ()
+    frozen: bool = False
+    trades: float | None = None
+    against: tuple[str, ...] = ()
+    ranks: tuple[int, ...] = ()
+    direct: bool = False
+    fit: int | None = None
+    elsewhere: tuple[Elsewhere, ...] = ()
 
     def __post_init__(self):
         repetitions("stitching.seeds", self.seeds)
@@ -51,6 +108,22 @@ class Stitching:
         for name in ("epochs", "end_epochs"):
             need(getattr(self, name) >= 1, f"stitching.{name}", getattr(self, name), "1 or more")
         need(not self.search.targeted, "stitching.search.targeted", True, "false: evaluation is untargeted")
+        for name in self.against:
+            if name not in ATTACKED:
+                raise unknown("stitching.against", name, ATTACKED)
+        named = {"others": [o.data.name for o in self.others], "external": [e.name for e in self.external],
+                 "ranks": list(self.ranks), "against": list(self.against),
+                 "elsewhere": [e.name for e in self.elsewhere]}
+        for name, given in named.items():
+            need(len({*given}) == len(given), f"stitching.{name}", given, "different ones")
+        need(self.trades is None or is_number(self.trades, 0), "stitching.trades", self.trades, "a beta of at least 0")
+        need(all(is_int(r, 1) for r in self.ranks), "stitching.ranks", list(self.ranks), "whole numbers from 1 on")
+
+    def at(self, place: Elsewhere) -> Stitching:
+        """The core of the section elsewhere."""
+        given = {name: getattr(place, name) for name in ("joints", "middle", "gates", "attack", "search", "augment")}
+        return replace(self, **given, others=(), external=(), frozen=False, trades=None, against=(), ranks=(),
+                       direct=False, elsewhere=())
 
     @property
     def first(self) -> tuple[str, ...]:
@@ -73,3 +146,16 @@ class Stitching:
             list(self.joints) == in_order, "stitching.joints", list(self.joints), "different stages in order of depth"
         )
         fewer_targets("stitching.verify.targets", self.verify, networks.data)
+        classes = networks.data.info.classes
+        need(self.fit is None or is_int(self.fit, 2) and self.fit <= networks.data.n_train, "stitching.fit", self.fit,
+             f"a whole number from 2 to the {networks.data.n_train} training images, or null")
+        for other in self.others:
+            data = other.data
+            need(data.name != networks.data.name, "stitching.others.data", data.name, "another than the pool's")
+            need(data.info.classes == classes, "stitching.others.data", data.name, f"a set of {classes} classes")
+        for one in self.external:
+            need(one.known.arch == networks.arch, f"stitching.external {one.name}", one.known.arch.name,
+                 f"of the pool's architecture, {networks.arch.name}")
+            one.recipe(networks.data)  # its file must be there, and be the right one
+        for place in self.elsewhere:
+            self.at(place).check(place.networks)

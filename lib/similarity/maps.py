@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from lib.errors import is_int, need, unknown
 from lib.models.staged import memory_format
 from lib.models.taps import Tap, as_overwritten, tapped, taps
+from lib.representations.gram import Centred, as_rows, double_centred, pooled_rows, rounding
+from lib.representations.measures import Measure, Scatter, check_features, named
 from lib.runtime import Progress, keep_freed_memory
-from lib.similarity.gram import Centred, as_rows, double_centred, pooled_rows, rounding
-from lib.similarity.measures import Measure, Scatter, check_features, named
 
 LEAST = 4  # images in a minibatch: HSIC1 divides by n - 3
 _COLUMNS = 2**14  # of the rows of Grams that are turned into fp64 at a time

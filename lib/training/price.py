@@ -17,6 +17,7 @@ from lib.objectives import (
     MART,
     TRADES,
     Adversarial,
+    Aligned,
     CrossEntropy,
     CrownIBP,
     FreeAdversarial,
@@ -27,6 +28,7 @@ from lib.objectives import (
     Saliency,
     Smoothness,
     Stability,
+    Transferred,
 )
 from lib.plan import Task, plan
 from lib.recipe import Data, Recipe, outcome_key
@@ -53,13 +55,24 @@ class Passes(NamedTuple):
 def passes(objective, classes: int = 10, batch_size: int = 50) -> Passes:
     """The passes per image and epoch; differentiating a gradient once more costs as much as another update, and so does
     a linear function that certified training takes back through the network: one for each class, and in MixTrain, for
-    each of its images in a batch, two for each ReLU that stays unstable.
+    each of its images in a batch, two for each ReLU that stays unstable. An aligned gradient of a class costs two: one
+    to form it and one to differentiate it.
     """
     if isinstance(objective, (Prune, Saliency, ADMM, Rewire)):
         return passes(objective.objective, classes, batch_size)
+    if isinstance(objective, Aligned):
+        plain_one = passes(objective.objective, classes, batch_size)
+        if not objective.active:
+            return plain_one
+        shared = isinstance(objective.objective, CrossEntropy) and objective.batchnorm == "train"
+        updates = plain_one.updates + 2 * (objective.classes or classes)
+        return plain_one._replace(updates=updates, forwards=plain_one.forwards + (not shared))
     if isinstance(objective, Adversarial):
         updates = 1 + bool(objective.clean_loss) + objective.accumulated * objective.attack.steps
         return Passes(updates, objective.clean_statistics, objective.attack.steps * objective.alpha)
+    if isinstance(objective, Transferred):  # the networks attacked cost about what is stitched from them
+        count = len(objective.against)
+        return Passes(count + objective.clean, objective.clean_statistics, count * objective.attack.steps)
     if isinstance(objective, TRADES):
         return Passes(2, 1, objective.attack.steps)
     if isinstance(objective, MART):
@@ -120,6 +133,8 @@ def _halves(recipe: Recipe) -> tuple[int, int]:
     arch = recipe.arch
     if not isinstance(arch, (Stitch, Probe)):
         return 0, sum(_stages(recipe.data, arch).values())
+    if isinstance(arch, Stitch) and len(recipe.parents) == 1:  # a joint that is cut after its training
+        return _halves(recipe.parents[0])
     front, *end = recipe.parents
     before = _stages(front.data, front.arch)
     names = list(before)
@@ -153,7 +168,7 @@ def measuring(recipe: Recipe, attack: Attack | Certificate | None) -> float:
     """FLOPs of one evaluation on the recipe's test images, if half of them survive on a network trained to be robust
     and none on another.
     """
-    robust = recipe.epochs and recipe.objective != CrossEntropy()
+    robust = recipe.weights is not None or bool(recipe.epochs) and recipe.objective != CrossEntropy()
     asked = attack_passes(attack, 0.5 * robust, recipe.data.info.classes)
     return forward(recipe) * asked * (recipe.data.test or recipe.data.info.test)
 
@@ -234,8 +249,12 @@ class Prices:
 
 
 def like_training(recipe: Recipe) -> str:
-    """A key that trainings of the same cost share: all of the recipe but its seed and its parents' weights."""
-    return digest({**plain(recipe), "seed": 0, "parents": [plain(p.arch) for p in recipe.parents]})
+    """A key that trainings of the same cost share: all of the recipe but its seed, its parents' weights and what its
+    sources say.
+    """
+    alike = {**plain(recipe), "seed": 0, "parents": [plain(p.arch) for p in recipe.parents]}
+    alike.pop("sources", None)
+    return digest(alike)
 
 
 def like_outcomes(recipe: Recipe, threat, attack: Attack | Certificate | None) -> str:
@@ -250,8 +269,8 @@ def price_list(settings: Settings, notebooks: tuple[str, ...]) -> int:
     rows: dict[str, list[float]] = {}
     for task in tasks:
         row = rows.setdefault(task.group, [0, 0, 0.0, 0.0])
-        row[0] += bool(task.recipe.epochs)
-        row[1] += bool(task.recipe.epochs) and store.has("network", task.recipe.key)
+        row[0] += task.recipe.stored
+        row[1] += task.recipe.stored and store.has("network", task.recipe.key)
         for flops, like in _missing(store, task):
             row[2] += flops
             row[3] += prices.seconds(task.recipe, like, flops)
@@ -269,7 +288,7 @@ def _missing(store: Store, task: Task):
     """(FLOPs, key of like work) of every training and evaluation of a task that the store lacks."""
     recipe = task.recipe
     made = store.has("network", recipe.key) or store.has("diverged", recipe.key)
-    if recipe.epochs and not made:
+    if recipe.stored and not made:
         yield training(recipe), like_training(recipe)
     for threat, attack in task.measures:
         if not store.has("outcomes", outcome_key(recipe, threat, attack)):

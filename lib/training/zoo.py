@@ -6,15 +6,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from lib.data import ImageSet, load
 from lib.errors import SettingsError, need
-from lib.models import build, memory_format
+from lib.models import build, least_squares, memory_format
+from lib.objectives import Aligned, Transferred
 from lib.recipe import Recipe, outcome_key
 from lib.runtime import provenance
 from lib.store import Store, write_atomic
+from lib.targets import SCORES, save_scores
+from lib.targets import VERSION as TARGETS_VERSION
 from lib.threats import PIXEL_NORMS, Attack, Certificate, Threat
 from lib.training import evaluation, price
 from lib.training.certification import certified
@@ -23,7 +27,11 @@ from lib.training.loop import EPOCH, TrainingDiverged, fit
 from lib.training.sanity import beaten_by_square, sanity
 from lib.values import digest, plain
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 SEED = ("evaluation",)  # of every attack: networks are compared on the same starts
+MATCHED_AT_ONCE = 128  # images whose activations least squares hold in float64
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Zoo:
         if recipe.checkpoint is not None:
             run = self.store.load("network", recipe.parents[0].key)
             net.load_state_dict(run.tensors(EPOCH.format(recipe.checkpoint)))
-        if recipe.epochs:
+        if recipe.stored:
             entry = self._entry(recipe, net)
             changed = entry.tensors()
             if unexpected := net.load_state_dict(changed, strict=False).unexpected_keys:
@@ -100,7 +108,7 @@ class Zoo:
 
     def _weights_of_parents(self, recipe: Recipe) -> dict[str, str]:
         """SHA-256 of the stored weights of the recipe's trained parents."""
-        kept = {p.key: self.store.load("network", p.key) for p in recipe.parents if p.epochs}
+        kept = {p.key: self.store.load("network", p.key) for p in recipe.parents if p.stored}
         return {key: entry.meta["files"]["data.safetensors"] for key, entry in kept.items()}
 
     def _train(self, recipe: Recipe, net, work: Path) -> dict:
@@ -108,11 +116,11 @@ class Zoo:
 
         started = time.monotonic()
         before = {k: v.clone() for k, v in net.state_dict().items()}
-        images = self.images(recipe.data, "train")
-        holdout = self.images(recipe.data, "holdout") if recipe.choice else None
-        rows = fit(net, recipe, images, self.device, work, holdout, price.compile_pays(recipe, self.device))
+        if recipe.matched:  # also where a checkpoint waits: it may turn out to be unreadable
+            self._match(recipe, net)
+        rows = self._fit(recipe, net, work) if recipe.epochs else []
         speed = price.speed(recipe, rows, self.device)
-        if time.monotonic() - started > 5:
+        if speed and time.monotonic() - started > 5:
             print(price.sentence(speed), flush=True)
         after = {k: v.cpu() for k, v in net.state_dict().items()}
         changed = {k: v.contiguous() for k, v in after.items() if not torch.equal(v, before[k].cpu())}
@@ -129,6 +137,44 @@ class Zoo:
             **speed,
             **provenance(self.device),
         }
+
+    def _fit(self, recipe: Recipe, net, work: Path) -> list[dict]:
+        images = self.images(recipe.data, "train")
+        holdout = self.images(recipe.data, "holdout") if recipe.choice else None
+        compiled = price.compile_pays(recipe, self.device)
+        attacked = [self.obtain(p).net for p in recipe.parents] if isinstance(recipe.objective, Transferred) else ()
+        return fit(net, recipe, images, self.device, work, holdout, compiled, self.targets(recipe), attacked)
+
+    def _match(self, recipe: Recipe, net) -> None:
+        """Set the joint of a stitched network to the least-squares map between its parents' activations, both in eval
+        mode and fp32, on the first training images that `arch.fit` wants.
+        """
+        joint, images = recipe.arch.joint, self.images(recipe.data, "train")
+        first, target = (self.obtain(p).net.front(joint) for p in recipe.parents)
+        chosen = torch.arange(recipe.arch.fit or len(images), device=self.device)
+        net.start(*least_squares(first, target, (images.pixels(some) for some in chosen.split(MATCHED_AT_ONCE))))
+
+    def targets(self, recipe: Recipe) -> torch.Tensor | None:
+        """The class scores that the recipe's gradients are to align with at its training images, times sigma^2: fp16
+        [N, classes, C, H, W] in the order of `images(recipe.data, "train")`, on the CPU, a mapped file of the store
+        that is made once for all networks with the same source; None where the objective takes none.
+        """
+        objective = recipe.objective
+        wanted = isinstance(objective, Aligned) and objective.targets.kind == "score" and objective.active
+        if not wanted:
+            return None
+        source, spec = recipe.sources[0], objective.targets
+
+        def make(work: Path) -> dict:
+            net, images = self.obtain(source).net, self.images(recipe.data, "train")
+            save_scores(work / "data.safetensors", net, images, spec.sigma, spec.draws)
+            return {"networks": [source.key], "what": f"class scores at noise {spec.sigma:g}, {spec.draws} draws, of "
+                                                      f"{len(images)} images, by {source.describe()}"}
+
+        data = plain(recipe.data)
+        data.pop("test")
+        key = digest([TARGETS_VERSION, source.key, recipe.data.info.version, data, spec.sigma, spec.draws])
+        return self.store.obtain("targets", key, make).tensors()[SCORES]
 
     def outcomes(self, recipe: Recipe, threat: Threat | None = None, attack: Attack | Certificate | None = None,
                  split: str = "test") -> Outcomes:
@@ -176,6 +222,17 @@ class Zoo:
         if "broken_by" in table:
             table["broken_by"] = table["broken_by"].fillna("")
         return Outcomes(table, entry.meta["protocol"], entry.meta.get("warnings", []))
+
+    def table(self, kind: str, recipe: Recipe, key: list, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """A table about the network of a recipe from the store, made if it is missing. kind: what the store files it
+        under. key: all that decides it besides the recipe's weights, its test images among it where it is about them.
+        """
+
+        def made(work: Path) -> dict:
+            write_atomic(work / "table.csv", make().to_csv(index=False))
+            return {"network": recipe.key, "what": f"{kind} of {recipe.describe()}"}
+
+        return self.store.obtain(kind, digest([recipe.key, key]), made).table()
 
     def doubts(self, recipe: Recipe, threat: Threat) -> list[str]:
         """What speaks against gradient attacks on the network, looked for once per process and norm."""

@@ -5,7 +5,9 @@ logits of the images it trained on, for the running accuracy (None from one that
 gives `state_dict` and `load_state_dict`. One that prunes gives `end_epoch(net)` (called after every epoch; returns
 columns for the epoch's row), `acceptable(net)` (whether an epoch may be chosen) and `finish(net)` (called once the
 final weights are in the network), and one that changes weights or masks besides the optimiser `after_update(net,
-optimiser)` (called after every update).
+optimiser)` (called after every update). One that needs to know the training images gives `prepare(images, classes,
+scores)` (called once before training, with the training images, the number of classes, and what `Zoo.targets` gives),
+one that needs the networks that a stitched one is made from `with_parents(networks)` (likewise, in the recipe's order).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from lib.objectives import (
     MART,
     TRADES,
     Adversarial,
+    Aligned,
     CrossEntropy,
     CrownIBP,
     Denoising,
@@ -34,6 +37,7 @@ from lib.objectives import (
     Saliency,
     Smoothness,
     Stability,
+    Transferred,
 )
 
 
@@ -72,6 +76,7 @@ def of(spec):
     from lib.training.objectives import (
         admm,
         adversarial,
+        alignment,
         certified,
         clean,
         generative,
@@ -84,6 +89,7 @@ def of(spec):
     table = {
         CrossEntropy: clean.CleanLoss,
         Adversarial: adversarial.AdversarialLoss,
+        Transferred: adversarial.TransferredLoss,
         TRADES: adversarial.TradesLoss,
         MART: adversarial.MartLoss,
         FreeAdversarial: adversarial.FreeLoss,
@@ -97,7 +103,8 @@ def of(spec):
         Denoising: generative.DenoisingLoss,
         Reconstruction: generative.ReconstructionLoss,
     }
-    around = {Prune: pruning.PruneLoss, Saliency: pruning.SaliencyLoss, ADMM: admm.ADMMLoss, Rewire: rewire.RewireLoss}
+    around = {Prune: pruning.PruneLoss, Saliency: pruning.SaliencyLoss, ADMM: admm.ADMMLoss,
+              Rewire: rewire.RewireLoss, Aligned: alignment.AlignedLoss}
     if type(spec) in around:
         return around[type(spec)](spec, of(spec.objective))
     if type(spec) not in table:

@@ -1,4 +1,5 @@
-"""Training on adversarial images: PGD adversarial training with a share alpha, TRADES, MART, and free training.
+"""Training on adversarial images: PGD adversarial training with a share alpha, images made against other networks,
+TRADES, MART, and free training.
 
 Attacks form gradients for the images only and run, unless the objective says otherwise, with BatchNorm in eval mode.
 """
@@ -10,10 +11,12 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from lib.attacks.pgd import adversarial_loss, pgd
 from lib.attacks.threat import project, start_noise, step
-from lib.models import Twin
+from lib.errors import OneLineError
+from lib.models import Twin, folded
 from lib.training.memory import InParts
 
 
@@ -30,15 +33,19 @@ class Attacked:
         eps). What does not fit into memory is attacked in parts, where no image's attack depends on the others and no
         `path` is wanted (the images that the attack passed through).
         """
+        attacked = net if self.spec.batchnorm == "train" else self._follow(net)
+        return self._search(attacked, attacked is net, images, labels, attack, moment, generator, noise, path)
+
+    def _search(self, attacked, together: bool, images, labels, attack, moment, generator, noise=None, path=None):
+        """The attack on any network; `together`: whether its images depend on each other."""
         threat = self.spec.threat
         if attack.random_start and noise is None and not threat.perceptual:
             noise = start_noise(threat, images.shape, generator)
-        attacked = net if self.spec.batchnorm == "train" else self._follow(net)
 
         def search(x, y, start):
             return pgd(attacked, x, y, threat, attack, generator, start, precision=moment.precision, path=path)
 
-        whole = attacked is net or threat.per == "batch" or path is not None
+        whole = together or threat.per == "batch" or path is not None
         return search(images, labels, noise) if whole else self.in_parts(search, images, labels, noise)
 
     def _follow(self, net):
@@ -85,6 +92,34 @@ class AdversarialLoss(Attacked):
         if spec.accumulated:
             loss = loss + sum(F.cross_entropy(net(passed).float(), batch.labels) for passed in path)
         return loss, logits
+
+
+class TransferredLoss(Attacked):
+    """The sum of cross-entropies at adversarial images against each network of `against` and, with `clean`, at the
+    clean ones, each batch in a forward pass of its own; see lib.objectives.Transferred. The logits are the first's.
+    """
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.parents: dict[str, nn.Module] = {}
+
+    def with_parents(self, parents) -> None:
+        """Take the trained networks (front, end) of the stitched one, of which folded copies are attacked."""
+        named = dict(zip(("front", "end"), parents, strict=True))
+        self.parents = {name: folded(net) for name, net in named.items() if name in self.spec.against}
+
+    def __call__(self, net, batch, moment):
+        spec = self.spec
+        if missing := [name for name in spec.against if name != "itself" and name not in self.parents]:
+            raise OneLineError(f"an objective that attacks the {missing[0]} network has none yet: call `with_parents` "
+                               "before training")
+        if spec.clean_statistics and net.training:
+            with torch.no_grad():
+                net(batch.images)
+        seen = [self._search(self._follow(net) if name == "itself" else self.parents[name], False, batch.images,
+                             batch.labels, spec.attack, moment, batch.generator) for name in spec.against]
+        logits = [net(images).float() for images in [*seen, *([batch.images] if spec.clean else [])]]
+        return sum(F.cross_entropy(rows, batch.labels) for rows in logits), logits[0]
 
 
 class TradesLoss(Attacked):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lib.errors import need, unknown
-from lib.similarity.gram import double_centred, rounding, u_centred
+from lib.representations.gram import double_centred, rounding, u_centred
 
 INVARIANCES = ("rotation", "scaling", "permutation", "shift", "linear")
 DIRECTIONS = 20  # that SVCCA keeps

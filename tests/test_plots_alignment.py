@@ -1,0 +1,219 @@
+"""Figures of the notebook on perceptually aligned gradients: what is drawn is what the tables say."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+from matplotlib.patches import Circle
+
+from lib.alignment.toy import Plane
+from lib.errors import SettingsError
+from lib.plots import alignment, look
+
+GROUP_OF = {
+    "vanilla": "vanilla", "score": "realisation", "class mean": "realisation", "class mean, centred": "realisation",
+    "permuted classes": "control", "gradient norm": "control", "AT l2": "adversarial training",
+    "AT l2 + score": "adversarial training with alignment",
+}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def table(seeds=3, **each):
+    """Rows of every method and seed, for each value of the columns in `each`; accuracy tells them apart."""
+    frame = pd.DataFrame([{"method": method, "group": group, "seed": seed, "accuracy": 0.1 * k + 0.01 * seed,
+                           "alignment": 0.05 * k - 0.01 * seed}
+                          for k, (method, group) in enumerate(GROUP_OF.items()) for seed in range(seeds)])
+    for column, values in each.items():
+        frame = frame.merge(pd.DataFrame({column: values}), how="cross")
+    return frame
+
+
+def legend_texts(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def drawn(axis, colour, marker):
+    """The data of the lines of this colour and mark."""
+    return [line.get_xydata() for line in lines(axis, colour, marker)]
+
+
+def lines(axis, colour, marker):
+    return [line for line in axis.lines if to_hex(line.get_color()) == colour and line.get_marker() == marker]
+
+
+# --------------------------------------------------------------------------------------------------------------- looks
+
+
+def test_a_method_looks_the_same_in_any_company():
+    every, some = alignment.looks(table()), alignment.looks(table()[lambda t: t.method.isin(["vanilla", "score"])])
+    assert {method: every[method] for method in some} == some
+    assert len(set(every.values())) == len(every) == len(GROUP_OF)
+    assert every["class mean"][:2] == every["class mean, centred"][:2] and every["vanilla"][0] == look.CLEAN
+    assert every["class mean"][2] and not every["class mean, centred"][2]
+    assert len({colour for colour, _ in alignment.METHODS.values()}) == len(alignment.METHODS)
+    spare = [colour for looks in alignment._SPARE.values() for colour, _ in looks[len(looks) > 3:]]
+    assert len(set(spare)) == len(spare)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"group": "relisation"}, "unknown group of methods 'relisation'; did you mean 'realisation'"),
+    ({"method": "score"}, r"group = \[.*one only for the method score"),
+])
+def test_what_has_no_look_is_refused(change, message):
+    with pytest.raises(SettingsError, match=message):
+        alignment.looks(table().assign(**change))
+
+
+def test_too_many_methods_of_a_group_are_refused():
+    rows = pd.DataFrame({"method": [f"new {k}" for k in range(4)], "group": "realisation"})
+    assert len(alignment.looks(rows[:3])) == 3
+    with pytest.raises(SettingsError, match="methods of the group realisation = new 3.*at most 3 beside"):
+        alignment.looks(rows)
+
+
+# ---------------------------------------------------------------------------------------------------------- the figures
+
+
+def plane(x=(-10, 10), y=(-20, 20)):
+    xs, ys = np.linspace(*x, 41), np.linspace(*y, 81)
+    return Plane(xs, ys, 1 / (1 + np.exp(-(xs[None, :] + 0 * ys[:, None]))))
+
+
+def test_toy_maps():
+    points = np.array([[-5.0, -10], [5, 10], [4, 8]])
+    flat = plane()._replace(probability=np.zeros((81, 41)))
+    figure = alignment.toy_maps({"vanilla": plane(), "score": flat}, points, np.array([0, 1, 1]), 15, (5, 10),
+                                {"score": "exact 90 %"})
+    first, second, bar = figure.axes
+    assert first.get_title() == "vanilla" and second.get_title() == "score\nexact 90 %"
+    assert bar.get_ylabel() == "probability of class 1" and first.get_xlabel() == "$x_1$"
+    ball, = [patch for patch in first.patches if isinstance(patch, Circle)]
+    assert ball.radius == 15 and ball.center == (5, 10) and first.get_aspect() == 1
+    assert sorted(len(line.get_xdata()) for line in first.lines) == [1, 1, 2], "centre, class 0, class 1"
+    boundary = [c for c in first.collections if c.get_label() == "" or len(c.get_paths())][-1].get_paths()[0].vertices
+    assert np.abs(boundary[:, 0]).max() < 0.3 and np.ptp(boundary[:, 1]) == 40
+    assert len(second.collections) == len(first.collections) - 1, "a constant network has no boundary"
+    assert legend_texts(figure) == ["class 0", "class 1", "decision boundary", "all points within 15 of one"]
+
+
+def test_methods():
+    rows = table(threat=["clean", "l2, ε = 1", "l∞", "l2, ε = 2"])
+    rows["low"], rows["high"] = 0.1, np.where(rows.method == "score", 0.4, np.nan)
+    figure = alignment.methods(rows, "accuracy under attack")
+    panels = [axis for axis in figure.axes if axis.axison]
+    assert [axis.get_title(loc="left") for axis in panels] == ["clean", "l2, ε = 1", "l∞", "l2, ε = 2"]
+    names, axis = [tick.get_text() for tick in panels[0].get_yticklabels()], panels[1]
+    assert names == [tick.get_text() for tick in panels[3].get_yticklabels()] == list(GROUP_OF)
+    assert axis.get_ylim()[0] > axis.get_ylim()[1] and axis.get_xlabel() == "accuracy under attack"
+    colour, mark, _ = alignment.looks(rows)["score"]
+    place = axis.get_yticks()[names.index("score")]
+    mean, = drawn(axis, colour, mark)
+    np.testing.assert_allclose(mean, [[0.11, place]])
+    dots, = drawn(axis, colour, ".")
+    np.testing.assert_allclose(sorted(dots[:, 0]), [0.1, 0.11, 0.12])
+    interval, = drawn(axis, colour, "None")
+    np.testing.assert_allclose(interval, [[0.1, place], [0.4, place]])
+    control = alignment.looks(rows)["gradient norm"][0]
+    assert not drawn(axis, control, "None"), "no interval, no line"
+
+
+def test_methods_leave_a_gap_where_a_threat_was_not_tried():
+    rows = table(threat=["clean", "l2"]).assign(low=np.nan, high=np.nan)
+    rows = rows[(rows.method != "AT l2") | (rows.threat == "clean")]
+    clean, robust = alignment.methods(rows).axes[:2]
+    colour, mark, _ = alignment.looks(rows)["AT l2"]
+    assert drawn(clean, colour, mark) and not drawn(robust, colour, mark)
+
+
+def test_strengths():
+    rows = table(weight=[0.1, 0.5, 2.0])[lambda t: t.method.isin(["score", "permuted classes"])]
+    rows = pd.concat([rows, table()[lambda t: t.method == "vanilla"].assign(weight=0.0)])
+    theirs = pd.DataFrame({"weight": [0, 0.1, 1.0], "accuracy": [0, 0.2, 0.5], "source": "the paper"})
+    figure = alignment.strengths(rows, "robust (l2)", "cosine", theirs)
+    left, right = figure.axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("robust (l2)", "cosine") and left.get_xscale() == "log"
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["0.1", "0.5", "1", "2"]
+    assert [tick.get_text() for tick in right.get_xticklabels()] == ["0.1", "0.5", "1", "2"]
+    colour, mark, _ = alignment.looks(rows)["score"]
+    mean, = drawn(left, colour, mark)
+    np.testing.assert_allclose(mean, [[0.1, 0.11], [0.5, 0.11], [2, 0.11]])
+    assert len(drawn(left, colour, "None")) == len(drawn(right, colour, "None")) == 3, "a thin line for every seed"
+    np.testing.assert_allclose(drawn(right, colour, mark)[0][:, 1], 0.04)
+    level, = drawn(left, look.CLEAN, "None")
+    np.testing.assert_allclose(level[:, 1], 0.01)
+    assert legend_texts(figure) == ["vanilla", "score", "permuted classes", "the paper"]
+    with pytest.raises(SettingsError, match="without a weight above 0"):
+        alignment.strengths(rows[rows.weight == 0])
+
+
+def test_curves():
+    rows = table(threat=["l2", "l∞"], eps=[0, 0.5, 1.0, 2.0])
+    figure = alignment.eps_curves(rows, "ε (pixels)")
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["l2", "l∞"]
+    axis = figure.axes[0]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "0.5", "1", "2"]
+    assert axis.get_xlabel() == "ε (pixels)" and axis.get_ylabel() == "robust accuracy"
+    colour, mark, _ = alignment.looks(rows)["class mean"]
+    line = next(data for data in drawn(axis, colour, mark) if np.isclose(data[0, 1], 0.21))
+    np.testing.assert_allclose(line[:, 0], [0.25, 0.5, 1, 2])
+    assert legend_texts(figure) == list(GROUP_OF)
+    assert {line.get_markerfacecolor() for line in lines(axis, colour, mark)} == {colour, "white"}
+    alone = alignment.eps_curves(rows[(rows.threat == "l2") & (rows.eps == 1)])
+    assert [tick.get_text() for tick in alone.axes[0].get_xticklabels()] == ["1"]
+    with pytest.raises(SettingsError, match="without an eps above 0"):
+        alignment.eps_curves(rows[rows.eps == 0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_generated(channels):
+    draws = np.random.default_rng(0)
+    sources, classes = draws.random((2, channels, 8, 8)), ["cat", "dog", "ship"]
+    pictures = {name: draws.random((2, 3, channels, 8, 8)) for name in ("vanilla", "score")}
+    hits = {"score": np.array([[True, False, False], [False, False, True]])}
+    figure = alignment.generated(sources, pictures, classes, hits, {"score": "rate 33 %"})
+    axes = np.array(figure.axes).reshape(4, 4)
+    assert [axis.get_title() for axis in axes[0]] == ["image", *classes]
+    assert not any(axis.get_title() for axis in axes[1:].flat)
+    assert [text.get_text() for text in figure.texts] == ["vanilla", "score\nrate 33 %"]
+    for row, name in ((0, "vanilla"), (3, "score")):
+        shown = axes[row, 3].images[0].get_array()
+        expected = pictures[name][row % 2, 2]
+        np.testing.assert_allclose(shown, expected[0] if channels == 1 else expected.transpose(1, 2, 0))
+    framed = [[axis.spines["left"].get_visible() for axis in row] for row in axes]
+    assert framed == [[False] * 4] * 2 + [[False, True, False, False], [False, False, False, True]]
+    assert len(legend_texts(figure)) == 1
+    assert not alignment.generated(sources, pictures, classes).legends
+    with pytest.raises(SettingsError, match=r"pictures of score = \(2, 2, .*\(2, 3, "):
+        alignment.generated(sources, pictures | {"score": pictures["score"][:, :2]}, classes)
+
+
+def test_alignment_against_robustness():
+    rows = table()
+    figure = alignment.alignment_against_robustness(rows, "robust (l2)", "cosine")
+    axis = figure.axes[0]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("cosine", "robust (l2)")
+    colour, mark, _ = alignment.looks(rows)["score"]
+    seeds, mean = drawn(axis, colour, mark)
+    np.testing.assert_allclose(seeds, [[0.05, 0.1], [0.04, 0.11], [0.03, 0.12]])
+    np.testing.assert_allclose(mean, [[0.04, 0.11]])
+    texts = {text.get_text(): text.get_fontweight() for text in figure.legends[0].get_texts()}
+    assert set(GROUP_OF) <= set(texts) and texts["controls"] == "bold" and texts["score"] == "normal"
+    sweep = alignment.alignment_against_robustness(table(weight=[0.1, 1.0]))
+    assert len(drawn(sweep.axes[0], colour, mark)[1]) == 2, "a mean for each weight"
+
+
+@pytest.mark.parametrize("draw", [alignment.methods, alignment.strengths, alignment.eps_curves,
+                                  alignment.alignment_against_robustness])
+def test_missing_columns_are_named(draw):
+    with pytest.raises(SettingsError, match="lacks the column.*seed"):
+        draw(table(threat=["l2"], eps=[1], weight=[1]).assign(low=0, high=1).drop(columns="seed"))
