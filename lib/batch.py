@@ -24,8 +24,9 @@ from lib.values import digest
 def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
     """The batch jobs of a run: {group: {work, after, wanted_by}}; none where notebooks do everything themselves.
 
-    `work`: what the job has to make ((kind, key) in the store: networks and outcomes); `after`: the groups that hold
-    its networks' parents and sources; `wanted_by`: the notebooks that need any of it.
+    `work`: what the job has to make ((kind, key) in the store: networks and outcomes); `of`: {outcomes: network}, where
+    its training may diverge; `after`: the groups that hold its networks' parents and sources; `wanted_by`: the
+    notebooks that need any of it.
     """
     if settings.jobs == "none":
         return {}
@@ -35,9 +36,11 @@ def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
     for task in tasks:
         if not (task.recipe.stored or task.measures):
             continue
-        job = found.setdefault(task.group, {"work": [], "after": set(), "wanted_by": set()})
+        job = found.setdefault(task.group, {"work": [], "of": {}, "after": set(), "wanted_by": set()})
         job["work"] += [("network", task.recipe.key)] * task.recipe.stored
-        job["work"] += [("outcomes", outcome_key(task.recipe, *m)) for m in task.measures]
+        outcomes = [outcome_key(task.recipe, *m) for m in task.measures]
+        job["work"] += [("outcomes", key) for key in outcomes]
+        job["of"] |= dict.fromkeys(outcomes, task.recipe.key) if task.diverges else {}
         needed = (*task.recipe.parents, *task.recipe.sources)
         job["after"] |= {home[r.key] for r in needed if r.stored} - {task.group}
     for name in notebooks:
@@ -49,10 +52,10 @@ def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
 
 def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
     """The jobs whose work is not all in the store yet."""
-    def made(kind: str, key: str) -> bool:
-        return store.has(kind, key) or (kind == "network" and store.has("diverged", key))
+    def made(job: dict, kind: str, key: str) -> bool:
+        return store.has(kind, key) or store.has("diverged", job["of"].get(key, key))
 
-    return {group: job for group, job in jobs.items() if not all(made(*entry) for entry in job["work"])}
+    return {group: job for group, job in jobs.items() if not all(made(job, *entry) for entry in job["work"])}
 
 
 def mark(folder: Path, group: str) -> Path:
@@ -158,7 +161,10 @@ def train_group(settings: Settings, notebooks: tuple[str, ...], group: str, done
     try:
         for task in mine:
             if task.recipe.stored and not zoo.store.has("network", task.recipe.key):
-                zoo.attempt(task.recipe) if task.diverges else zoo.obtain(task.recipe)
+                if not task.diverges:
+                    zoo.obtain(task.recipe)
+                elif isinstance(zoo.attempt(task.recipe), str):
+                    continue  # noted: there is nothing to measure
             for threat, attack in task.measures:
                 zoo.outcomes(task.recipe, threat, attack)
     except Exception as error:

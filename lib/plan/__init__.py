@@ -66,6 +66,8 @@ def plan(settings: Settings, notebooks: tuple[str, ...] = ()) -> list[Task]:
             add(needed, (), group)
         old = tasks.get(recipe.key)
         if old is not None:
+            if old.measures and not measures:
+                recipe = old.recipe  # which knows how many test images it is measured on
             measures = tuple(dict.fromkeys(old.measures + measures))
             group, diverges = old.group, old.diverges and diverges
         tasks[recipe.key] = Task(recipe, measures, group, diverges)
