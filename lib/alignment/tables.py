@@ -155,7 +155,7 @@ def methods(f: Found, where: str) -> pd.DataFrame:
     one, adversarial training with the term at the best.
     """
     study, rows = f.study(where), []
-    for kind in dict.fromkeys(c.kind for c in f.cells if c.where == where):
+    for kind in dict.fromkeys(c.kind for c in f.cells if c.where == where and c in f.right):  # no denoisers
         cells = _compared(f, where, kind)
         values = {"clean": np.stack([f.right[c] for c in cells]).astype(float)} if cells else {}
         values |= {threat_name(t): robust(f, cells, t.norm) for t in study.threats if cells}
