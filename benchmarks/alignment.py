@@ -18,9 +18,10 @@ from benchmarks.timing import Run, compared, race
 from benchmarks.training import LR, made_up
 from lib.architectures import ResNet
 from lib.data import ImageSet
+from lib.datasets import Data
 from lib.models import build
 from lib.objectives import Aligned, CrossEntropy, Targets
-from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator
 from lib.targets import Grounds
 from lib.training.loop import fit

@@ -10,10 +10,11 @@ from torch import nn
 from benchmarks.timing import Run
 from lib.architectures import ResNet
 from lib.data import ImageSet, load
+from lib.datasets import Data
 from lib.models import memory_format
 from lib.models.external import autoattack_example
 from lib.objectives import Adversarial, CrossEntropy, fgsm_rs
-from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.recipe import Optimiser, Recipe, Schedule
 from lib.store import Store
 from lib.threats import PGD, Threat
 from lib.training.zoo import Zoo

@@ -21,11 +21,12 @@ from benchmarks.peers import titled
 from benchmarks.timing import Run, compared, race
 from lib.architectures import WideResNet
 from lib.data import ImageSet, load
+from lib.datasets import Data
 from lib.errors import OneLineError, need
 from lib.models import build, memory_format
 from lib.models.taps import Tap, tapped, taps
 from lib.objectives import CrossEntropy
-from lib.recipe import Data, Recipe
+from lib.recipe import Recipe
 from lib.similarity import View, maps
 
 MINIBATCH = 256

@@ -14,9 +14,10 @@ from benchmarks import peers
 from benchmarks.timing import Run, compared, race
 from lib.architectures import ResNet
 from lib.data import ImageSet
+from lib.datasets import Data
 from lib.models import build
 from lib.objectives import Adversarial, CrossEntropy
-from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator
 from lib.settings import load
 from lib.threats import PGD, Threat

@@ -18,10 +18,11 @@ from lib.architectures import CNN, MLP, DenoisingMLP
 from lib.batch import groups
 from lib.data import ImageSet, load
 from lib.data.augment import augment
+from lib.datasets import Data
 from lib.models import build
 from lib.objectives import TRADES, Adversarial, Aligned, CrossEntropy, Denoising, GradientNorm, Targets
 from lib.plan import NOTEBOOKS, plan
-from lib.recipe import Data, Optimiser, Recipe
+from lib.recipe import Optimiser, Recipe
 from lib.runtime import autocast, generator, initialise_with
 from lib.threats import PGD, Threat
 from lib.training import loop, price

@@ -12,9 +12,9 @@ from lib.alignment.generation import generate, grid, target_rate
 from lib.alignment.measures import attainable, between_classes, class_gradients, cosines, own_and_others
 from lib.architectures import CNN, MLP
 from lib.data import load
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import network
-from lib.recipe import Data
 from lib.runtime import generator, initialise_with
 
 SHAPE = (1, 4, 4)

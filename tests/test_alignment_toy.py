@@ -12,9 +12,9 @@ from lib.alignment.toy import breaking_distance, decision_map, exactly_robust
 from lib.architectures import MLP
 from lib.attacks.search import break_images
 from lib.data import load
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import network
-from lib.recipe import Data
 from lib.runtime import generator, initialise_with
 from lib.threats import PGD, Threat
 

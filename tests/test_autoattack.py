@@ -22,8 +22,8 @@ from lib.attacks.search import break_images
 from lib.attacks.square import bump, bump_proposal, stripe_proposal, window_side
 from lib.attacks.threat import norm_of, project
 from lib.data import load
+from lib.datasets import Data
 from lib.errors import SettingsError
-from lib.recipe import Data
 from lib.runtime import ROOT, generator, initialise_with
 from lib.threats import APGD, PGD, PIXEL_NORMS, AutoAttack, Square, Threat
 

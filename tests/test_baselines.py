@@ -10,12 +10,13 @@ from torch import nn
 
 from lib.architectures import CNN, Pruned
 from lib.data import load
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import build
 from lib.models.links import layers
 from lib.models.masked import largest, masked_layers, prune
 from lib.objectives import ADMM, TRADES, Adversarial, CrossEntropy, FreeAdversarial, GradientNorm, Prune, Rewire
-from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator
 from lib.threats import PGD, Threat
 from lib.training import loop

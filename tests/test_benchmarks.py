@@ -17,11 +17,12 @@ from benchmarks.peers import train, with_weight_gradients
 from benchmarks.timing import Run, compared, race, text
 from benchmarks.training import ATTACK, THREAT, made_up
 from lib.architectures import WideResNet
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import build
 from lib.models.taps import taps
 from lib.objectives import CrossEntropy
-from lib.recipe import Data, Recipe
+from lib.recipe import Recipe
 from lib.runtime import ROOT, generator, initialise_with
 
 COLUMNS = {"name": str, "ours": str, "peer": str, "ours_median_s": float, "peer_median_s": float,

@@ -10,10 +10,11 @@ from torch.distributions import MultivariateNormal, VonMises
 
 from lib.architectures import CNN, MLP, ResNet
 from lib.data import closed_forms, load
+from lib.datasets import DATASETS, Data
 from lib.errors import SettingsError
 from lib.models import build
 from lib.objectives import Noise
-from lib.recipe import DATASETS, Data, Optimiser, Recipe, Schedule
+from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator
 from lib.store import Store
 from lib.training.price import measured_rate
@@ -21,7 +22,7 @@ from lib.training.zoo import Zoo
 
 MANIFOLDS = ["gaussian_subspace", "curved_torus"]
 SIGMA = 0.02  # in pixels, 0.08 units
-# The first two pixels of each. Whoever changes them changes all results and raises the set's version in lib/recipe.py.
+# The first two pixels of each. Whoever changes them changes all results and raises the version in lib/datasets.py.
 GOLDEN = {"gaussian_subspace": [0.491283, 0.4868248], "curved_torus": [0.6366495, 0.5059202],
           "line_of_modes": [0.3063999, 0.1127998]}
 

@@ -16,8 +16,8 @@ import torch
 from torchvision import datasets
 
 from lib.data import DataError, ImageSet, distractor, images, load, twins
+from lib.datasets import DATASETS, Data
 from lib.errors import SettingsError
-from lib.recipe import DATASETS, Data
 from lib.runtime import ROOT, generator
 
 N_TRAIN, N_TEST = 30, 20
@@ -50,7 +50,7 @@ def test_digits_splits_are_whole_balanced_and_fixed():
     assert train.labels.dtype == train.indices.dtype == torch.int64
     assert train.images.min() == 0 and train.images.max() == 255
     assert torch.equal(train.indices.sort().values, torch.arange(1197))
-    # Golden: whoever changes this order changes all results and raises the data set's version in lib/recipe.py.
+    # Golden: whoever changes this order changes all results and raises the data set's version in lib/datasets.py.
     assert test.indices[:6].tolist() == GOLDEN_TEST and train.indices[:6].tolist() == GOLDEN_TRAIN
 
 

@@ -7,8 +7,9 @@ import torch
 
 from lib.architectures import CNN, ResNet
 from lib.data import distractor, load
+from lib.datasets import DATASETS, Data
 from lib.errors import SettingsError
-from lib.recipe import DATASETS, Data, Recipe
+from lib.recipe import Recipe
 from lib.store import Store
 from lib.training.price import measured_rate
 from lib.training.zoo import Zoo

@@ -14,10 +14,11 @@ from torchvision import datasets, models
 from lib.architectures import ImageNetResNet, PreActResNet, ResNet, Stitch
 from lib.data import images as reading
 from lib.data import load
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import build, folded, network
 from lib.models.external import autoattack_example, load_resnet
-from lib.recipe import Data, Recipe, Weights
+from lib.recipe import Recipe, Weights
 from lib.runtime import ROOT, generator, initialise_with
 from lib.settings import external
 from lib.settings.external import External, Known

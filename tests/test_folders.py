@@ -16,8 +16,9 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from lib.data import DataError, folders, images, load
+from lib.datasets import DATASETS, Data
 from lib.errors import SettingsError
-from lib.recipe import DATASETS, Data, Recipe
+from lib.recipe import Recipe
 from lib.runtime import generator
 
 SIDE, SHORT = 64, 73  # 64 * 255 / 224 = 72.9

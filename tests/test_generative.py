@@ -11,12 +11,13 @@ from torch import nn
 
 from lib.architectures import CNN, AutoEncoder, DenoisingMLP, Pruned, UNet
 from lib.data import load
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import AtNoise, build, forward_flops, network
 from lib.models.edm import load_diffusers, load_edm
 from lib.models.generative import Denoiser
 from lib.objectives import CrossEntropy, Denoising, Noise, Prune, Reconstruction, check_objective
-from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator, initialise_with
 from lib.store import Store
 from lib.training import loop, price

@@ -12,9 +12,10 @@ import torch
 
 from lib.architectures import ResNet
 from lib.data import load
+from lib.datasets import Data
 from lib.models import build
 from lib.objectives import TRADES, Adversarial, CrossEntropy
-from lib.recipe import NUMERICS, Data, Optimiser, Recipe, Schedule
+from lib.recipe import NUMERICS, Optimiser, Recipe, Schedule
 from lib.threats import APGD, PGD, Threat
 from lib.training.evaluation import evaluate
 from lib.training.loop import fit

@@ -18,8 +18,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # need recipes, trainings need bounds and the page needs claims, also from what stands left of it; nowhere else from
 # its neighbours.
 FLOORS = (
-    ("errors", "values", "architectures", "threats", "objectives", "recipe", "runtime", "settings", "plan", "store",
-     "statistics"),
+    ("errors", "values", "architectures", "threats", "datasets", "objectives", "recipe", "runtime", "settings", "plan",
+     "store", "statistics"),
     ("data", "attacks", "models", "representations"),
     ("certify", "score", "targets", "training"),
     ("stitching", "similarity", "alignment", "manifold", "pruning"),

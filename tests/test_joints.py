@@ -8,12 +8,13 @@ from torch import nn
 
 from lib.architectures import CNN, LEAST_SQUARES, ResNet, Stitch
 from lib.data import load
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import Twin, build, least_squares
 from lib.models.stitched import cut
 from lib.objectives import Adversarial
 from lib.plan.stitching import NOTHING
-from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator, initialise_with
 from lib.store import Store
 from lib.threats import PGD, Threat

@@ -13,12 +13,13 @@ from lib.attacks.pgd import pgd
 from lib.certify import intervals, linear
 from lib.certify.linear import INNER, SLOPES, crown_ibp, margins, verified, worst_margins
 from lib.data import load
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import Probe, build, network
 from lib.models.masked import dense, masked_layers, prune
 from lib.models.staged import Normalise, pooled_linear
 from lib.objectives import IBP, CrossEntropy
-from lib.recipe import Data, Optimiser, Recipe
+from lib.recipe import Optimiser, Recipe
 from lib.runtime import autocast, generator, initialise_with
 from lib.threats import PGD, Threat
 from lib.training.loop import fit

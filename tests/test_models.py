@@ -25,12 +25,13 @@ from lib.architectures import (
 )
 from lib.architectures import Probe as ProbeArch
 from lib.certify import intervals, linear
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import _PLAIN, Probe, Staged, build, folded, forward_flops, memory_format, network, stage_flops
 from lib.models.resnet import PreActBlock
 from lib.models.staged import dry_run
 from lib.pruning.shrink import shrunk
-from lib.recipe import Data, Recipe
+from lib.recipe import Recipe
 from lib.runtime import initialise_with
 from lib.settings.build import _value
 

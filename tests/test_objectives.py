@@ -16,6 +16,7 @@ from lib.attacks.threat import start_noise
 from lib.certify import linear
 from lib.certify.intervals import verified
 from lib.data import load
+from lib.datasets import Data
 from lib.errors import OneLineError, SettingsError
 from lib.models import build
 from lib.models.masked import prune
@@ -39,7 +40,7 @@ from lib.objectives import (
     Transferred,
     fgsm_rs,
 )
-from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import autocast, generator
 from lib.threats import PGD, Threat
 from lib.training import loop, price

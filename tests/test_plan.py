@@ -9,12 +9,12 @@ import pytest
 from lib import settings
 from lib.architectures import ResNet
 from lib.batch import groups, unfinished
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.objectives import TRADES, Adversarial, CrossEntropy, Noise, fgsm_rs
 from lib.plan import chosen, plan
 from lib.plan import representation_similarity as similarity
 from lib.plan.pool import member, one_more_restart, pool
-from lib.recipe import Data
 from lib.threats import Threat
 
 # Keys of networks that people have trained: a store is worthless if they change unless NUMERICS does.

@@ -26,6 +26,7 @@ from lib.architectures import (
     WideResNet,
 )
 from lib.data import load
+from lib.datasets import Data
 from lib.errors import OneLineError, SettingsError
 from lib.models import build, forward_flops, network, rates
 from lib.models.links import layers
@@ -41,7 +42,7 @@ from lib.objectives import (
     Saliency,
 )
 from lib.pruning import kept, shrunk
-from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator, initialise_with
 from lib.threats import PGD, Threat
 from lib.training.loop import fit

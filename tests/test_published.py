@@ -24,6 +24,7 @@ from lib import claims, settings
 from lib import score as scores
 from lib.architectures import ImageNetResNet
 from lib.data import DataError, images, load
+from lib.datasets import DATASETS
 from lib.errors import SettingsError
 from lib.manifold import published, study, tables
 from lib.manifold.evidence import evidence, preconditions
@@ -34,7 +35,6 @@ from lib.models.edm import SongUNet
 from lib.models.external import load_resnet
 from lib.plan import off_manifold_robustness as plan
 from lib.plan.off_manifold_robustness import NONE
-from lib.recipe import DATASETS
 from lib.runtime import ROOT, generator, initialise_with
 from lib.store import Store
 from lib.training.zoo import Zoo

@@ -7,11 +7,12 @@ import pytest
 
 from lib import settings
 from lib.architectures import MLP, Probe, ResNet, Stitch
+from lib.datasets import Data
 from lib.errors import SettingsError, fraction
 from lib.objectives import Adversarial
 from lib.plan import plan
 from lib.plan.stitching import cells
-from lib.recipe import Choice, Data, Recipe
+from lib.recipe import Choice, Recipe
 from lib.threats import PGD, Threat
 
 BASE = Recipe(Data("digits"), ResNet(16, (1, 1)), epochs=2)

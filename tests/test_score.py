@@ -11,10 +11,11 @@ from lib import score as scores
 from lib.architectures import CNN, DenoisingMLP
 from lib.data import load
 from lib.data.images import ImageSet
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import network
 from lib.objectives import Denoising
-from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator, initialise_with
 from lib.score import (
     Wiener,

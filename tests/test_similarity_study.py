@@ -17,10 +17,11 @@ from matplotlib import pyplot as plt
 from lib import claims, plots, settings
 from lib.architectures import ResNet
 from lib.data import ImageSet
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models.taps import Tap
 from lib.plan.representation_similarity import cells
-from lib.recipe import Data, Recipe
+from lib.recipe import Recipe
 from lib.runtime import seed_of
 from lib.similarity import View, looks, maps, reference, tables
 from lib.similarity.evidence import (

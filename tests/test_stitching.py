@@ -9,11 +9,12 @@ from torch import nn
 
 from lib import claims, settings, stitching
 from lib.architectures import Probe, ResNet, Stitch
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import build
 from lib.objectives import TRADES, Adversarial, Transferred
 from lib.plan.stitching import PAIRS, Cell, cells
-from lib.recipe import Data, Optimiser, Recipe, Schedule
+from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator
 from lib.stitching import measures, tables
 from lib.stitching.measures import AtJoint

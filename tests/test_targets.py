@@ -11,9 +11,10 @@ from torch import nn
 
 from lib.architectures import MLP, AutoEncoder, DenoisingMLP
 from lib.data import ImageSet, load
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.objectives import Aligned, CrossEntropy, Denoising, Noise, Prune, Reconstruction, Targets
-from lib.recipe import Data, Optimiser, Recipe
+from lib.recipe import Optimiser, Recipe
 from lib.runtime import generator
 from lib.score import class_score
 from lib.store import Store

@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from lib.architectures import CNN, Probe, ResNet, Stitch
 from lib.attacks.pgd import pgd
 from lib.data import load
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import build
 from lib.objectives import TRADES, Adversarial, CrossEntropy, FreeAdversarial
 from lib.plan.stitching import NOTHING
-from lib.recipe import Choice, Data, Optimiser, Recipe, Schedule
+from lib.recipe import Choice, Optimiser, Recipe, Schedule
 from lib.runtime import ROOT, generator
 from lib.store import Store
 from lib.threats import PGD, Threat

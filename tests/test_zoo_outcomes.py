@@ -13,11 +13,12 @@ import torch
 from lib import batch
 from lib.architectures import CNN, MLP
 from lib.attacks.notes import Notes
+from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.objectives import Adversarial, GradientNorm
 from lib.plan import Task
 from lib.plan.pool import Member
-from lib.recipe import Data, Optimiser, Recipe, Schedule, outcome_key
+from lib.recipe import Optimiser, Recipe, Schedule, outcome_key
 from lib.runtime import ROOT
 from lib.store import Store
 from lib.study import Study

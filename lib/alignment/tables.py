@@ -9,6 +9,7 @@ import pandas as pd
 
 from lib.alignment.evidence import aligned, robust
 from lib.alignment.study import Found
+from lib.datasets import Data
 from lib.plan import perceptually_aligned_gradients as plan
 from lib.plan.perceptually_aligned_gradients import (
     CLASSES,
@@ -23,7 +24,6 @@ from lib.plan.perceptually_aligned_gradients import (
     VANILLA,
     Cell,
 )
-from lib.recipe import Data
 from lib.statistics import accuracy
 from lib.threats import Threat
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.datasets import DATASETS
 from lib.errors import is_number, need
 from lib.models import folded
-from lib.recipe import DATASETS
 
 UNIT = DATASETS["line_of_modes"].unit
 _ROWS = 1 << 18  # points that go through the network at once

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.datasets import DATASETS
 from lib.errors import is_number, need, unknown
-from lib.recipe import DATASETS
 from lib.runtime import generator
 
 

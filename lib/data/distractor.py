@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from lib.data.folders import DataError
+from lib.datasets import DATASETS
 from lib.errors import unknown
-from lib.recipe import DATASETS
 from lib.runtime import generator
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

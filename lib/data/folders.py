@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lib.datasets import DATASETS
 from lib.errors import OneLineError
-from lib.recipe import DATASETS
 from lib.runtime import Progress
 from lib.store import Store
 from lib.values import digest

@@ -23,8 +23,8 @@ from torch import Tensor
 from lib.data import closed_forms, distractor, folders, twins
 from lib.data.augment import Placement, augment, centre
 from lib.data.folders import DataError
+from lib.datasets import DATASETS, Data
 from lib.errors import need, unknown
-from lib.recipe import DATASETS, Data
 from lib.runtime import ROOT, generator, results
 
 SPLITS = ("train", "holdout", "test")

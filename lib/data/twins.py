@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.recipe import DATASETS
+from lib.datasets import DATASETS
 
 SETS = {"cifar10_permuted": "cifar10", "digits_permuted": "digits", "mnist_rgb32": "mnist"}
 

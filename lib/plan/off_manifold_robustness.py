@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from lib.datasets import Data
 from lib.objectives import Adversarial, CrossEntropy, GradientNorm, Noise, Reconstruction, Smoothness
 from lib.plan.pool import denoiser, member, trained_as
-from lib.recipe import Data, Recipe
+from lib.recipe import Recipe
 from lib.settings import Denoiser, Settings
 from lib.settings.off_manifold_robustness import Distractor, Sweep
 from lib.threats import PGD, Threat

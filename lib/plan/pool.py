@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lib.datasets import Data
 from lib.objectives import CrossEntropy, Denoising
-from lib.recipe import Data, Recipe
+from lib.recipe import Recipe
 from lib.settings import Denoiser, Pretraining, Settings, Training, objective
 from lib.threats import PGD
 

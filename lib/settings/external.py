@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.architectures import Plain, ResNet
+from lib.datasets import Data
 from lib.errors import need, unknown
-from lib.recipe import Data, Recipe, Weights
+from lib.recipe import Recipe, Weights
 from lib.runtime import ROOT
 
 

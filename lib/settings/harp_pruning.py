@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lib.architectures import Plain
+from lib.datasets import Data
 from lib.errors import is_int, is_number, need, unknown
-from lib.recipe import Data
 from lib.settings.networks import Gates, Networks, Pretraining, Training, falling_shares, fewer_targets, repetitions
 from lib.threats import PGD, TIER_LISTS, Attack, Threat, tiers
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lib.architectures import DenoisingMLP, Plain, UNet
+from lib.datasets import Data
 from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.objectives import Adversarial, CrossEntropy
-from lib.recipe import Data, Optimiser, Schedule
+from lib.recipe import Optimiser, Schedule
 from lib.threats import APGD, PGD, Attack, Threat
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from lib.architectures import AutoEncoder, ImageNetResNet, Plain
+from lib.datasets import Data
 from lib.errors import is_int, is_number, need, unknown
-from lib.recipe import Data
 from lib.settings.external import place
 from lib.settings.networks import Denoiser, Networks, Training, growing, repetitions
 

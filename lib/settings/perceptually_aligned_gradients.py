@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 
 from lib.architectures import MLP, Plain
+from lib.datasets import Data
 from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.recipe import Data, Optimiser, Schedule
+from lib.recipe import Optimiser, Schedule
 from lib.settings.networks import Denoiser, Networks, Training, fewer_targets, growing, repetitions
 from lib.threats import APGD, PIXEL_NORMS, Attack, Square, Threat
 

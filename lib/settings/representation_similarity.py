@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib.architectures import Plain
+from lib.datasets import Data
 from lib.errors import SettingsError, is_int, is_number, need, unknown
-from lib.recipe import Data
 from lib.settings.networks import Gates, Networks, Training, fewer_targets, repetitions
 from lib.threats import PGD, Attack, Threat
 

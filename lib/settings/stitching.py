@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from lib.datasets import Data
 from lib.errors import is_int, is_number, need, unknown
 from lib.objectives import ATTACKED
-from lib.recipe import Data, Optimiser, Schedule
+from lib.recipe import Optimiser, Schedule
 from lib.settings.external import External
 from lib.settings.networks import Gates, Networks, Training, fewer_targets, repetitions
 from lib.threats import PGD, Attack

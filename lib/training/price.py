@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from lib.architectures import Probe, Stitch
+from lib.datasets import Data
 from lib.models import AtNoise, Denoiser, Staged, build, forward_flops, memory_format, network, stage_flops
 from lib.objectives import (
     ADMM,
@@ -31,7 +32,7 @@ from lib.objectives import (
     Transferred,
 )
 from lib.plan import Task, plan
-from lib.recipe import Data, Recipe, outcome_key
+from lib.recipe import Recipe, outcome_key
 from lib.runtime import autocast, device, initialise_with, matmul_rate, provenance
 from lib.settings import Settings
 from lib.store import Store

@@ -1,0 +1,38 @@
+"""Objectives of networks that give images: denoisers and auto-encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.errors import is_number, need
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """Denoising score matching with the weights of EDM (Karras et al. 2022): the network sees images with Gaussian
+    noise of a standard deviation between `low` and `high` (pixels in [0, 1]; half of what it is for pixels in [-1, 1]),
+    drawn for each image so that its logarithm is uniform, and is to give the clean image. Equal ones are one level.
+    `label_dropout`: the probability with which an image comes without its class, so that one network learns the
+    class-conditional scores and the unconditional one.
+    """
+
+    low: float
+    high: float
+    label_dropout: float = 0.1
+
+    def __post_init__(self):
+        need(is_number(self.low, 0) and self.low > 0, "low", self.low, "a noise level greater than 0")
+        need(is_number(self.high, self.low), "high", self.high, f"a number of at least low ({self.low})")
+        need(is_number(self.label_dropout, 0, 1), "label_dropout", self.label_dropout, "a probability from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The squared error of an auto-encoder's images, whose input has Gaussian noise of standard deviation `noise`
+    (pixels in [0, 1], not cut): 0 is a plain auto-encoder.
+    """
+
+    noise: float = 0.0
+
+    def __post_init__(self):
+        need(is_number(self.noise, 0), "noise", self.noise, "a number of at least 0")

@@ -1,0 +1,64 @@
+"""Objectives on clean or noisy images: cross-entropy, alone and with a penalty on how outputs move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.errors import is_number, need
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy on clean images."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Cross-entropy on images with Gaussian noise of standard deviation `sigma` (pixels in [0, 1], not cut): what
+    randomised smoothing trains on (Cohen et al. 2019).
+    """
+
+    sigma: float
+
+    def __post_init__(self):
+        need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Cross-entropy on clean images plus beta times KL(clean || noisy) with Gaussian noise of `sigma` (stability
+    training; the smoothing objective of Sehwag et al.).
+    """
+
+    sigma: float
+    beta: float = 6.0
+
+    def __post_init__(self):
+        need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
+        need(is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
+
+
+@dataclass(frozen=True)
+class GradientNorm:
+    """Cross-entropy plus `weight` times the mean over images of ||d CE_i / d x_i||_2^2 (pixels in [0, 1]); the
+    off-manifold paper's code with coefficient lambda and batches of B has weight = lambda * 1e5 / B^2.
+    """
+
+    weight: float
+
+    def __post_init__(self):
+        need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """Cross-entropy plus `weight` times the mean over images of ||h(x) - h(x + n)||_2^2, h the logits and n Gaussian
+    noise of standard deviation `sigma`.
+    """
+
+    weight: float
+    sigma: float = 0.1
+
+    def __post_init__(self):
+        need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
+        need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
