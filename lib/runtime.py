@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from lib.errors import SettingsError, unknown
+from lib.errors import SettingsError, is_int, need, unknown
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,6 +36,17 @@ def generator(*parts, device="cpu"):
     import torch
 
     return torch.Generator(device=device).manual_seed(seed_of(*parts))
+
+
+def derangement(count: int, *parts):
+    """A permutation of `count` things, int64 [count], that leaves none in its place: one long cycle along an order that
+    is drawn from the seed parts. Raises SettingsError for fewer than two.
+    """
+    import torch
+
+    need(is_int(count, 2), "number of things to permute", count, "at least 2: none may keep its place")
+    order = torch.randperm(count, generator=generator(*parts))
+    return torch.empty_like(order).scatter_(0, order, order.roll(1))
 
 
 @contextlib.contextmanager

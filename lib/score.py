@@ -143,6 +143,18 @@ class Wiener:
         return (kept @ self.vectors.T + self.mean).view_as(images)
 
 
+def errors_beside_wiener(net: Denoise, train: Tensor, images: Tensor, sigma: float, noise: Tensor) -> dict[str, Tensor]:
+    """The `denoising_error` [N] of a `denoiser` at the images and of the `Wiener` filter of the training images."""
+    nets = {"denoiser": net, "Wiener": Wiener.of(train)}
+    return {name: denoising_error(one, images, sigma, noise) for name, one in nets.items()}
+
+
+def beats_wiener(name: str, denoiser: float, wiener: float, sigma: float) -> tuple[str, bool, str]:
+    """Whether mean errors say that a denoiser is worth its name: (what, whether it is, the numbers)."""
+    return (f"the {name} beats the best linear filter", denoiser < wiener,
+            f"squared error {denoiser:.2e} at noise {sigma:g}, Wiener filter {wiener:.2e}")
+
+
 # ----------------------------------------------------------------------------------------------------------- gradients
 
 

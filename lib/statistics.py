@@ -131,6 +131,11 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
                     "Clopper-Pearson")
 
 
+def correlation(one, other) -> float:
+    """Pearson's, of two [n]; 0 where one of them does not change."""
+    return float(np.corrcoef(one, other)[0, 1]) if np.std(one) and np.std(other) else 0.0
+
+
 # ------------------------------------------------------------------------------------------------- many comparisons
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from lib.data import ImageSet
 from lib.errors import need
 from lib.objectives import REPRESENTED, Targets
-from lib.runtime import Progress, generator
+from lib.runtime import Progress, derangement, generator
 from lib.score import class_score
 
 VERSION = 1  # of stored scores: raised when the same settings give other numbers
@@ -78,10 +78,10 @@ class Grounds:
         if spec.centred and "bank" in found:
             found["bank"] = found["bank"] - found["bank"].mean(0)
         if spec.permuted == "classes":
-            found["others"] = derangement(classes, "targets", "classes", images.name).to(device)
+            found["others"] = _permutation(classes, "classes", images).to(device)
         if spec.permuted == "images":
             found["partners"] = torch.empty_like(order)  # drawn by index: the same whatever the images' order
-            moved = derangement(len(images), "targets", "images", images.name).to(device)
+            moved = _permutation(len(images), "images", images).to(device)
             found["partners"][order] = order[moved]
         return cls(spec, images, classes, **found)
 
@@ -142,18 +142,12 @@ class Grounds:
         return self.order[place.clamp(max=len(self.order) - 1)]
 
 
-def derangement(count: int, *parts) -> Tensor:
-    """A permutation of `count` things, int64 [count], that leaves none in its place: a shift by one along an order that
-    is drawn from the seed parts.
-    """
-    need(count > 1, "number of things to permute", count, "at least 2: none may keep its place")
-    order = torch.randperm(count, generator=generator(*parts))
-    moved = torch.empty_like(order)
-    moved[order] = order.roll(-1)
-    return moved
-
-
 # ---------------------------------------------------------------------------------------------------------- heuristics
+
+
+def _permutation(count: int, of: str, images: ImageSet) -> Tensor:
+    """The classes or images that give their targets, int64 [count], none its own."""
+    return derangement(count, "targets", of, images.name).argsort()  # a derangement's inverse is one too
 
 
 def _drawn_one(images: ImageSet, label: int) -> int:

@@ -12,7 +12,7 @@ from lib.errors import SettingsError
 from lib.manifold import sensitivity
 from lib.manifold import spaces as manifold
 from lib.manifold.spaces import Tangents
-from lib.runtime import generator, initialise_with
+from lib.runtime import derangement, generator, initialise_with
 
 SHAPE, LATENTS = (2, 8, 8), 5
 D = math.prod(SHAPE)
@@ -304,13 +304,13 @@ def test_orthogonal_draws_have_the_second_moments_of_the_normal_exactly():
 
 
 def test_another_images_space_is_another_one():
-    order = manifold.derangement(50, "seed", 3)
+    order = derangement(50, "seed", 3)
     assert order.sort().values.tolist() == list(range(50)) and (order != torch.arange(50)).all()
-    assert torch.equal(order, manifold.derangement(50, "seed", 3))
-    assert not torch.equal(order, manifold.derangement(50, "seed", 4))
+    assert torch.equal(order, derangement(50, "seed", 3))
+    assert not torch.equal(order, derangement(50, "seed", 4))
     with pytest.raises(SettingsError, match="at least 2"):
-        manifold.derangement(1)
-    tangents, order = spaces(), manifold.derangement(6)
+        derangement(1)
+    tangents, order = spaces(), derangement(6)
     others = tangents.at(order)
     assert torch.equal(others.bases, tangents.bases[order])
     moves = sensitivity.steps(normal(1, 6, D), others, 1)

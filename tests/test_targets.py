@@ -15,10 +15,10 @@ from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.objectives import Aligned, CrossEntropy, Denoising, Noise, Prune, Reconstruction, Targets
 from lib.recipe import Optimiser, Recipe
-from lib.runtime import generator
+from lib.runtime import derangement, generator
 from lib.score import class_score
 from lib.store import Store
-from lib.targets import SCORES, Grounds, _noise, derangement, save_scores
+from lib.targets import SCORES, Grounds, _noise, save_scores
 from lib.training.objectives import of
 from lib.training.zoo import Zoo
 

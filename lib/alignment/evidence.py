@@ -25,23 +25,20 @@ from lib.plan.perceptually_aligned_gradients import (
     Cell,
 )
 from lib.settings.perceptually_aligned_gradients import Study
-from lib.training.gates import Checks, at_least
+from lib.statistics import correlation
+from lib.training.gates import Checks, Evidence, at_least
 
 REALISATIONS = (*HEURISTICS, SCORE)
 FEWEST = 3  # weights of a sweep
 TOY_CLEAN = 0.98  # accuracy of the toy's networks: its classes do not overlap
 
-Put = Callable[[str, str, dict[str, np.ndarray | None]], None]
+Put = Callable[[str, str, dict[str, np.ndarray | None]], None]  # Evidence.put
 
 
 def evidence(f: Found) -> dict:
     """{claim: {part: {instance: array}}} for the judge; an instance that could not be measured is left out."""
-    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-
-    def put(claim: str, instance: str, parts: dict[str, np.ndarray | None]) -> None:
-        for part, values in parts.items():
-            if values is not None:
-                found.setdefault(claim, {}).setdefault(part, {})[instance] = np.asarray(values, float)
+    found = Evidence()
+    put = found.put
 
     _toy(f, put)
     for study in f.studies:
@@ -145,7 +142,7 @@ def _strengths(f: Found, study: Study, put: Put) -> None:
     for norm in norms:
         levels = np.array([robust(f, row, norm).mean(1) for row in cells])
         parts = {"rises": np.polyfit(logs, levels, 1)[0],
-                 "tracks": [_correlation(a, r) for a, r in zip(closeness.T, levels.T, strict=True)]}
+                 "tracks": [correlation(a, r) for a, r in zip(closeness.T, levels.T, strict=True)]}
         if all(len(row) == f.section.seeds for row in chance):
             net = levels - np.array([robust(f, row, norm).mean(1) for row in chance])
             nearer = closeness - np.array([aligned(f, row) for row in chance])
@@ -153,11 +150,6 @@ def _strengths(f: Found, study: Study, put: Put) -> None:
             parts["net"] = (net * nearer).sum(0) / (nearer**2).sum(0)
         put("C5", f"{where}, {norm}", parts)
     put("C5", where, {"aligns": np.polyfit(logs, closeness, 1)[0]})
-
-
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's; 0 where one of them does not change."""
-    return float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else 0.0
 
 
 def _added(f: Found, study: Study, norm: str, put: Put) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from lib.manifold.study import BAYES, Found
 from lib.plan.off_manifold_robustness import NONE, PER_BATCH, PER_IMAGE, STANDARD, UNTRAINED
 from lib.settings.off_manifold_robustness import Sweep
-from lib.training.gates import Checks, at_least
+from lib.statistics import correlation
+from lib.training.gates import Checks, Evidence, at_least
 
 FIGURE = ("gradient norm", "noise", "PGD")  # regularisers of the paper's summary figure
 ALL = ("gradient norm", "smoothness", "noise", "PGD")
@@ -113,12 +114,8 @@ def curves(f: Found) -> dict[str, dict[str, Curve]]:
 
 def evidence(f: Found) -> dict:
     """{claim: {part: {instance: array}}} for the judge; an instance that could not be measured is left out."""
-    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-
-    def put(claim: str, instance: str, parts: dict[str, np.ndarray | None]) -> None:
-        for part, values in parts.items():
-            if values is not None:
-                found.setdefault(claim, {}).setdefault(part, {})[instance] = np.asarray(values, float)
+    found = Evidence()
+    put = found.put
 
     _theory(f, put)
     for name, every in curves(f).items():
@@ -191,13 +188,8 @@ def _rises(curve: Curve) -> dict[str, np.ndarray]:
     found, last = {"rises": rise, "pairs": rise - by_chance}, round(float(np.median(picked)))
     if last >= 2:
         robust = -_logs(off, curve.values["off"].shape[2])
-        found["tracks"] = [_correlation(alignment[:last + 1, s], robust[:last + 1, s]) for s in range(curve.seeds)]
+        found["tracks"] = [correlation(alignment[:last + 1, s], robust[:last + 1, s]) for s in range(curve.seeds)]
     return found
-
-
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's; 0 where one of them does not change."""
-    return float(np.corrcoef(one, other)[0, 1]) if one.std() and other.std() else 0.0
 
 
 def _falls(curve: Curve) -> dict[str, np.ndarray]:

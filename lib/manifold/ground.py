@@ -18,6 +18,7 @@ from lib.manifold import sensitivity, spaces
 from lib.manifold.sensitivity import Steps
 from lib.manifold.spaces import Tangents
 from lib.plan import off_manifold_robustness as plan
+from lib.runtime import derangement
 from lib.settings import Settings
 from lib.settings.off_manifold_robustness import Sweep
 from lib.training.zoo import Zoo
@@ -85,7 +86,7 @@ class Ground:
     @functools.cached_property
     def partners(self) -> Tensor:
         """int64 [N]: another image for each."""
-        return spaces.derangement(len(self.images), "pairs").to(self.images.device)
+        return derangement(len(self.images), "derangement", "pairs").to(self.images.device)
 
     @functools.cached_property
     def steps(self) -> dict[tuple[str, float], Steps]:
@@ -162,8 +163,8 @@ def _quality(on: Ground) -> list[tuple[str, bool, str]]:
     def made(work: Path) -> dict:
         train = zoo.images(source.data, "train").pixels()
         noise = sensitivity.normal_draws(on.images, on.test.indices, 1, "quality")
-        errors = {name: scores.denoising_error(net, on.images, how.sigma, noise).mean().item()
-                  for name, net in (("denoiser", zoo.obtain(source).net), ("Wiener", scores.Wiener.of(train)))}
+        found = scores.errors_beside_wiener(zoo.obtain(source).net, train, on.images, how.sigma, noise)
+        errors = {name: error.mean().item() for name, error in found.items()}
         centred = on.images - train.mean(0)
         around = centred.square().mean()
         if encoder:
@@ -175,9 +176,7 @@ def _quality(on: Ground) -> list[tuple[str, bool, str]]:
 
     key = digest([VERSION, "quality", source.key, how.sigma, encoder and encoder.key, sweep.images])
     errors = zoo.store.obtain("quality", key, made).meta["errors"]
-    mine, linear = errors["denoiser"], errors["Wiener"]
-    found.append(("the denoiser beats the best linear filter", mine < linear,
-                  f"squared error {mine:.2e} at noise {how.sigma:g}, Wiener filter {linear:.2e}"))
+    found.append(scores.beats_wiener("denoiser", errors["denoiser"], errors["Wiener"], how.sigma))
     if encoder:
         found.append(("the auto-encoder knows the images", errors["auto-encoder"] < 0.5,
                       f"it leaves {errors['auto-encoder']:.1%} of the test images' variance (less than 50 % needed); "

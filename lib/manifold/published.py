@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from lib import score as scores
 from lib.data.images import ImageSet
 from lib.errors import need
-from lib.manifold import sensitivity, spaces
+from lib.manifold import sensitivity
 from lib.models import Denoiser, memory_format
 from lib.models.edm import load_diffusers, load_edm
 from lib.models.external import load_resnet
 from lib.plan import off_manifold_robustness as plan
+from lib.runtime import derangement
 from lib.settings import Settings
 from lib.settings.external import place
 from lib.settings.off_manifold_robustness import Published
@@ -193,7 +194,7 @@ class Material:
 
     @functools.cached_property
     def partners(self) -> Tensor:
-        return spaces.derangement(len(self.test), "published").to(self.small.device)
+        return derangement(len(self.test), "derangement", "published").to(self.small.device)
 
     @functools.cached_property
     def noise(self) -> Tensor:

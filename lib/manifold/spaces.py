@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from lib.attacks.pgd import frozen_eval
 from lib.errors import is_int, need
-from lib.runtime import generator
 
 # Directions whose singular value is below this part of the largest are none: fp32 knows a Jacobian to some 1e-6, and
 # with one threshold for both precisions a tangent space has the same dimension in either.
@@ -69,20 +68,11 @@ class Tangents:
         return f"{short} of {images} tangent spaces have fewer than {k} dimensions, the smallest {int(self.rank.min())}"
 
     def at(self, indices: Tensor | slice) -> Tangents:
-        """The spaces of these images, in this order; with the indices of `derangement` each image gets another's space,
+        """The spaces of these images, in this order; with the indices of a derangement each image gets another's space,
         the control for what any tangent space would show. Raises SettingsError where one space serves all images.
         """
         need(len(self.bases) > 1, "bases", "one for all images", "one for each image where images are chosen")
         return Tangents(self.bases[indices])
-
-
-def derangement(count: int, *parts) -> Tensor:
-    """int64 [count]: a permutation, drawn by the seed parts, that leaves no image in its place (one long cycle). Raises
-    SettingsError for fewer than two images.
-    """
-    need(is_int(count, 2), "number of images", count, "at least 2: one image has no other")
-    order = torch.randperm(count, generator=generator("derangement", *parts))
-    return torch.empty_like(order).scatter_(0, order, order.roll(1))
 
 
 def spanned_by(vectors: Tensor, k: int | None = None) -> Tangents:

@@ -133,13 +133,7 @@ def _measure(zoo: Zoo, cell: Cell, found: Found, grounds: dict[str, Ground]) -> 
 
 def _stored(zoo: Zoo, cell: Cell, key: list, make) -> pd.DataFrame:
     """A table of one network from the store, made if it is missing."""
-
-    def made(work: Path) -> dict:
-        write_atomic(work / "table.csv", make().to_csv(index=False))
-        return {"network": cell.recipe.key, "what": f"sensitivity of {cell.recipe.describe()}"}
-
-    whole = digest([VERSION, cell.recipe.key, plain(cell.recipe.data), key])
-    return zoo.store.obtain("sensitivity", whole, made).table()
+    return zoo.table("sensitivity", cell.recipe, [VERSION, plain(cell.recipe.data), key], make)
 
 
 # ------------------------------------------------------------------------------------------------- one network

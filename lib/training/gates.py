@@ -1,4 +1,6 @@
-"""What must hold before a claim is judged: a list of checks, and those that every notebook makes of the common pool."""
+"""What the judge gets of a notebook: evidence, and what must hold before a claim is judged, with the checks that every
+notebook makes of the common pool.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,16 @@ def at_least(correct) -> float:
     """The lower bound of the accuracy of outcomes [S, m]; of one seed, which gives none, the accuracy itself."""
     found = accuracy(correct)
     return found.low if np.isfinite(found.low) else found.value
+
+
+class Evidence(dict):
+    """{claim: {part: {instance: float array}}}, as `claims.judge` takes its evidence."""
+
+    def put(self, claim: str, instance: str, parts: dict[str, np.ndarray | None]) -> None:
+        """Add an instance of the parts of a claim; what could not be measured (None) is left out."""
+        for part, values in parts.items():
+            if values is not None:
+                self.setdefault(claim, {}).setdefault(part, {})[instance] = np.asarray(values, float)
 
 
 class Checks(list):
