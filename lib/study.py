@@ -171,6 +171,7 @@ class Study:
             "networks_section": plain(self.settings.networks),
             "overrides": dict(self.settings.overrides),
             "seeds": self.section.seeds,
+            "first_seed": self.settings.first_seed,
             "seconds": seconds,
             "flops": flops,
             "training_seconds": training_seconds,

@@ -62,7 +62,7 @@ def of(s):
 
 @pytest.mark.parametrize("profile", KEYS)
 def test_networks_of_the_pool_keep_their_keys(profile):
-    s = settings.load(profile, {"networks.precision": "fp32"})
+    s = settings.load(profile, {"networks.precision": "fp32", "first_seed": 0})
     assert {name: member(s, name[0], int(name[1:])).recipe.key for name in KEYS[profile]} == KEYS[profile]
     assert set(KEYS[profile].values()) <= {m.recipe.key for m in pool(s)} | {member(s, "U", i).recipe.key
                                                                              for i in range(3)}
@@ -305,3 +305,15 @@ def test_a_job_is_unfinished_while_the_store_lacks_any_of_its_work():
     front = next(iter(job["after"]))
     missing = next(entry for entry in jobs[front]["work"] if entry[0] == "network")
     assert list(unfinished(jobs, Held())) == [front]
+
+
+def test_a_first_seed_moves_every_network_to_seeds_of_its_own():
+    def seeds(recipe):
+        return {recipe.seed}.union(*(seeds(p) for p in (*recipe.parents, *recipe.sources)))
+
+    old, new = ({t.recipe.key: t.recipe for t in plan(settings.load("laptop", {"first_seed": first}))}
+                for first in (0, 1000))
+    assert len(old) == len(new) and not old.keys() & new.keys()
+    assert min(set().union(*map(seeds, old.values()))) == 0 and min(set().union(*map(seeds, new.values()))) == 1000
+    with pytest.raises(SettingsError, match="first_seed = -1"):
+        settings.load("laptop", {"first_seed": -1})

@@ -60,7 +60,8 @@ def base(settings: Settings, sweep: Sweep, seed: int) -> Recipe:
     """The network without a regulariser."""
     recipe = trained_as(member(settings, "N", seed).recipe, sweep.training)
     given = {name: getattr(sweep, name) for name in ("data", "arch", "batch_size", "augment")}
-    recipe = replace(recipe, seed=seed, **{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    recipe = replace(recipe, seed=settings.seed(seed), **given)
     return replace(recipe, precision="fp32") if recipe.data.info.closed else recipe
 
 
@@ -129,7 +130,7 @@ def score(settings: Settings, sweep: Sweep) -> Recipe | None:
 def of_distractor(settings: Settings, how: Distractor, data: Data, kind: str, seed: int) -> Recipe:
     """A network of digits beside a letter."""
     recipe = replace(trained_as(member(settings, "N", seed).recipe, how.training), data=data, arch=how.arch,
-                     batch_size=how.batch_size, augment="none", seed=seed)
+                     batch_size=how.batch_size, augment="none", seed=settings.seed(seed))
     if kind == UNTRAINED:
         return replace(recipe, epochs=0)
     aims = {STANDARD: CrossEntropy(), PER_IMAGE: l2_training(how.per_image, how.attack_steps),

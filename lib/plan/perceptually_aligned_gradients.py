@@ -76,7 +76,8 @@ def base(settings: Settings, study: Study, seed: int) -> Recipe:
     """The network that is trained on cross-entropy alone."""
     recipe = trained_as(member(settings, "N", seed).recipe, study.training)
     given = {name: getattr(study, name) for name in ("data", "arch", "batch_size", "augment")}
-    return replace(recipe, seed=seed, **{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    return replace(recipe, seed=settings.seed(seed), **given)
 
 
 def denoising(settings: Settings, study: Study) -> Denoiser:
@@ -92,7 +93,7 @@ def teacher(settings: Settings, study: Study) -> Recipe:
 
 def judge(settings: Settings, study: Study) -> Recipe:
     """The denoiser that alignment is measured by: of another seed, so that nobody learned from it."""
-    return replace(teacher(settings, study), seed=1)
+    return replace(teacher(settings, study), seed=settings.seed(1))
 
 
 def ground_truth(settings: Settings, study: Study, kind: str) -> Targets:
@@ -140,7 +141,7 @@ def cells(settings: Settings) -> list[Cell]:
 def _toy(settings: Settings, seed: int) -> list[Cell]:
     """One repetition of the toy: both arms start from the same weights and see the same batches."""
     toy = settings.perceptually_aligned_gradients.toy
-    plain = Recipe(toy.data, toy.arch, batch_size=toy.batch_size, seed=seed)
+    plain = Recipe(toy.data, toy.arch, batch_size=toy.batch_size, seed=settings.seed(seed))
     plain = trained_as(plain, toy.training)
 
     def with_targets(targets: Targets) -> Recipe:

@@ -13,7 +13,7 @@ from lib.threats import PGD
 
 @dataclass(frozen=True)
 class Member:
-    """One network of the pool; kind `N` (normal), `R` (robust) or `U` (untrained), seed from 0."""
+    """One network of the pool; kind `N` (normal), `R` (robust) or `U` (untrained); `seed` counts repetitions from 0."""
 
     kind: str
     seed: int
@@ -36,7 +36,7 @@ def member(settings: Settings, kind: str, seed: int) -> Member:
         batch_size=n.batch_size,
         augment=n.augment,
         precision=n.precision,
-        seed=seed,
+        seed=settings.seed(seed),
     )
     return Member(kind, seed, recipe)
 
@@ -68,7 +68,8 @@ def warmed_up(recipe: Recipe, training: Pretraining | None) -> Recipe:
 def denoiser(settings: Settings, data: Data, how: Denoiser) -> Recipe:
     """The class-conditional denoiser of a data set, which gives scores with and without a class."""
     recipe = Recipe(data=how.data or data, arch=how.arch, objective=Denoising(how.low, how.high, how.label_dropout),
-                    batch_size=how.batch_size, precision=settings.networks.precision, ema=how.ema)
+                    batch_size=how.batch_size, precision=settings.networks.precision, ema=how.ema,
+                    seed=settings.seed(0))
     return trained_as(recipe, how)
 
 

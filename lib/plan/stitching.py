@@ -70,7 +70,7 @@ def trained_against(whom: tuple[str, ...]) -> str:
 
 def other_task(settings: Settings, other: Other, seed: int) -> Recipe:
     """A network that has learned another task, normally."""
-    recipe = replace(member(settings, "N", seed).recipe, data=other.data, seed=seed)
+    recipe = replace(member(settings, "N", seed).recipe, data=other.data, seed=settings.seed(seed))
     recipe = trained_as(recipe, other.training) if other.training else recipe
     return replace(recipe, augment=other.augment or recipe.augment)
 
@@ -117,7 +117,7 @@ def _cells(settings: Settings) -> list[Cell]:
                 "objective": aims,
                 "parents": (front, end),
                 "trainable": ("joint",),
-                "seed": seed,
+                "seed": settings.seed(seed),
                 **changes,
             },
         )

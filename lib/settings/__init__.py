@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from lib.errors import need, unknown
+from lib.errors import is_int, need, unknown
 from lib.runtime import ROOT
 from lib.settings.build import make, parse
 from lib.settings.compact_robust_pruning import Compact
@@ -36,8 +36,9 @@ JOBS = ("none", "seeds", "networks")
 class Settings:
     """All that a run needs to know. `jobs` says what is trained and measured as a batch job of its own, before the
     notebooks: `networks` (one each, or a few that belong together), `seeds` (much of a repetition: small networks are
-    done before a job has started), or `none` (everything inside the notebooks). `run` is the name of the results
-    folder. A notebook without a section is not part of the profile.
+    done before a job has started), or `none` (everything inside the notebooks). `first_seed`: the seed of the first
+    repetition, further ones count up from it, so that a run can be repeated on seeds nobody has seen. `run` is the name
+    of the results folder. A notebook without a section is not part of the profile.
     """
 
     networks: Networks
@@ -50,6 +51,7 @@ class Settings:
     profile: str = "smoke"
     device: str = "auto"
     jobs: str = "none"
+    first_seed: int = 0
     overrides: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self):
@@ -57,6 +59,7 @@ class Settings:
             raise unknown("device", self.device, ("auto", "cpu", "cuda"))
         if self.jobs not in JOBS:
             raise unknown("jobs", self.jobs, JOBS)
+        need(is_int(self.first_seed, 0), "first_seed", self.first_seed, "a whole number of at least 0")
         for name in self.notebooks:
             getattr(self, name).check(self.networks)
         self._size_pools()
@@ -78,6 +81,10 @@ class Settings:
     def notebooks(self) -> tuple[str, ...]:
         """The notebooks that the profile has a section for."""
         return tuple(name for name in sections() if getattr(self, name) is not None)
+
+    def seed(self, repetition: int) -> int:
+        """The seed of the recipes of a repetition (from 0)."""
+        return self.first_seed + repetition
 
     @property
     def run(self) -> str:
