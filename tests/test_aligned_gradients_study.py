@@ -15,9 +15,10 @@ from torch import nn
 
 from lib import batch, claims, settings
 from lib import score as scores
-from lib.alignment import generation, measures, reference, study, tables
+from lib.alignment import generation, measures, pictures, reference, study, tables
 from lib.alignment.evidence import FEWEST, REALISATIONS, aligned, evidence, other_architecture, preconditions
-from lib.alignment.study import INDEPENDENT, SHUFFLED, Found, Ground, measure
+from lib.alignment.ground import INDEPENDENT, SHUFFLED, Ground
+from lib.alignment.study import Found, measure
 from lib.attacks.pgd import pgd
 from lib.errors import SettingsError
 from lib.objectives import TRADES, Adversarial, Aligned, CrossEntropy, GradientNorm, Targets
@@ -1221,7 +1222,7 @@ def test_a_network_whose_gradients_are_scores_is_more_aligned_than_others(real):
 
 def test_what_the_table_of_bounds_says_holds_of_the_targets(real):
     zoo, s, f = real
-    table = study.bounds(zoo, f, "digits").set_index("truth")
+    table = pictures.bounds(zoo, f, "digits").set_index("truth")
     assert list(table.index) == [*HEURISTICS, INDEPENDENT]
     truths = Ground(zoo, s, study_of(s, "digits")).truths()
     assert table.loc["class mean", "attainable"] == measures.attainable(truths["class mean"])
@@ -1235,7 +1236,7 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
         raise AssertionError("this was measured before")
 
     for of, name in ((Ground, "aligned"), (study, "generated"), (study.toy, "exactly_robust"),
-                     (study.scores, "denoising_error"), (zoos, "fit"), (zoos, "evaluate"), (zoos, "sanity"),
+                     (scores, "denoising_error"), (zoos, "fit"), (zoos, "evaluate"), (zoos, "sanity"),
                      (study, "evaluate"), (study, "sweep"), (study, "adversarial"), (study, "transferred")):
         monkeypatch.setattr(of, name, refuse)
     again = Zoo(first.store, allowed=first.allowed)
@@ -1275,14 +1276,14 @@ def test_what_a_measurement_depends_on_is_in_its_key(real, monkeypatch):
 
 def test_pictures_and_targets_are_of_test_images(real):
     zoo, s, f = real
-    got = study.pictures(zoo, f, "digits", 2)
+    got = pictures.pictures(zoo, f, "digits", 2)
     one = study_of(s, "digits")
     assert got.images.shape == (2, 1, 8, 8) and list(got.made) == study.shown(one) == list(got.hits)
     assert {v.shape for v in got.made.values()} == {(2, 10, 1, 8, 8)} and {v.shape for v in got.hits.values()} == {
         (2, 10)}
     away = np.linalg.norm((got.made[SCORE] - got.images[:, None]).reshape(20, -1), axis=1)
     assert away.max() <= 3.001 and away.min() > .1
-    image, truths, label = study.targets(zoo, f, "digits")
+    image, truths, label = pictures.targets(zoo, f, "digits")
     test = zoo.images(networks.base(s, one, 0).data, "test")
     assert (image == test.pixels()[0].numpy()).all() and label == test.labels[0]
     assert list(truths) == [*HEURISTICS, INDEPENDENT] and {v.shape for v in truths.values()} == {(10, 1, 8, 8)}
@@ -1299,11 +1300,11 @@ def test_the_toy_is_attacked_at_its_eps_and_beyond(real):
 
 def test_the_toys_points_and_maps_are_in_its_own_units(real):
     zoo, s, f = real
-    points, classes = study.toy_points(zoo, f)
+    points, classes = pictures.toy_points(zoo, f)
     assert points.shape == (60, 2) and points[:, 1] == pytest.approx(2 * points[:, 0], abs=.01)
     centres = np.round(points[:, 0] / 20 - .25) * 20 + 5
     assert set(classes) == {0, 1} and abs(points[:, 0]).max() > 40 and len(centres)
-    maps = study.toy_maps(zoo, f, span=60., resolution=5.)
+    maps = pictures.toy_maps(zoo, f, span=60., resolution=5.)
     assert list(maps) == [VANILLA, "nearest neighbour"]
     plane = maps[VANILLA]
     assert (plane.x[0], plane.x[-1], plane.y[0]) == (-60, 60, -96)

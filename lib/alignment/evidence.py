@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lib.alignment.study import INDEPENDENT, SHUFFLED, Found
+from lib.alignment.ground import INDEPENDENT, SHUFFLED
+from lib.alignment.study import Found
 from lib.plan import perceptually_aligned_gradients as plan
 from lib.plan.perceptually_aligned_gradients import (
     CENTRED,

@@ -15,10 +15,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib import score as scores
-from lib.alignment import generation, measures, toy
+from lib.alignment import generation, toy
+from lib.alignment.ground import Ground
 from lib.data import ImageSet
-from lib.objectives import Targets
 from lib.plan import perceptually_aligned_gradients as plan
 from lib.plan.perceptually_aligned_gradients import (
     CLASSES,
@@ -33,11 +32,9 @@ from lib.plan.perceptually_aligned_gradients import (
     VANILLA,
     Cell,
 )
-from lib.recipe import Recipe
-from lib.runtime import Progress, generator
+from lib.runtime import Progress
 from lib.settings import Settings
 from lib.settings.perceptually_aligned_gradients import Study
-from lib.targets import Grounds
 from lib.threats import PGD, Threat, fgsm
 from lib.training.evaluation import adversarial, evaluate, sweep, transferred
 from lib.training.zoo import SEED, Zoo
@@ -46,8 +43,6 @@ from lib.values import plain
 VERSION = 1  # raised when the same settings give other numbers
 STEPS = 30  # of the generation of images; each is 2.5 far / STEPS long
 SLACK = 0.01  # of clean accuracy that a matched control may lack
-INDEPENDENT = "independent score"  # the class scores of the denoiser that judges
-SHUFFLED = "another image's score"
 
 
 @dataclass
@@ -201,85 +196,6 @@ def search(threat: Threat, steps: int = 20) -> PGD:
     return PGD(steps, (threat.eps or Fraction(1)) * Fraction(5, 2) / steps)
 
 
-# -------------------------------------------------------------------------------------------------- a study's ground
-
-
-@dataclass(frozen=True, eq=False)
-class Ground:
-    """The test images of a study that alignment is measured on, and what gradients there are compared with."""
-
-    zoo: Zoo
-    settings: Settings
-    study: Study
-    made: dict = field(default_factory=dict)
-
-    @property
-    def data(self):
-        return plan.base(self.settings, self.study, 0).data
-
-    @property
-    def test(self) -> ImageSet:
-        return self.zoo.images(self.data, "test").take(slice(0, self.study.images))
-
-    @property
-    def sources(self) -> list[Recipe]:
-        return [plan.teacher(self.settings, self.study), plan.judge(self.settings, self.study)]
-
-    @property
-    def key(self) -> list:
-        """What decides the truths besides the test images."""
-        scored = [*(r.key for r in self.sources), plan.denoising(self.settings, self.study).sigma]
-        return [scored if self.study.scored else [], self.study.sample, plain(self.data)]
-
-    def truths(self) -> dict[str, Tensor]:
-        """{name: [N, classes, C, H, W]}: the heuristics at the test images and, where there are denoisers, the class
-        scores of the one that judges, and those of another image.
-        """
-        if not self.made:
-            test, classes = self.test, self.data.info.classes
-            images, train = test.pixels(), self.zoo.images(self.data, "train")
-            every = torch.arange(classes, device=images.device).expand(len(images), -1)
-            for kind in HEURISTICS:
-                spec = Targets(kind, sample=self.study.sample if kind == HEURISTICS[2] else None)
-                self.made[kind] = Grounds.of(spec, train, classes).at(images, every, None)
-            if self.study.scored:
-                sigma = plan.denoising(self.settings, self.study).sigma
-                of_class = scores.class_score(self.zoo.obtain(self.sources[1]).net, images, sigma)
-                self.made[INDEPENDENT] = of_class
-                self.made[SHUFFLED] = of_class.roll(1, 0)
-        return self.made
-
-    def aligned(self, net) -> pd.DataFrame:
-        """A row per test image, see `Found.alignment`."""
-        test = self.test
-        gradients = measures.class_gradients(net, test.pixels())
-        row = {"index": test.indices.cpu(), "label": test.labels.cpu()}
-        for name, truth in self.truths().items():
-            own, others = measures.own_and_others(gradients, truth, test.labels)
-            row |= {f"own, {name}": own.cpu(), f"others, {name}": others.cpu()}
-        return pd.DataFrame(row)
-
-    def quality(self) -> list[tuple[str, bool, str]]:
-        """Whether the denoisers deserve their name: (what, whether they do, the numbers)."""
-        sigma, test = plan.denoising(self.settings, self.study).sigma, self.test
-        found = []
-        for name, recipe in zip((TEACHER, JUDGE), self.sources, strict=True):
-
-            def make(recipe=recipe) -> pd.DataFrame:
-                images, train = test.pixels(), self.zoo.images(recipe.data, "train").pixels()
-                draw = generator("quality", self.data.name)
-                noise = torch.randn(1, *images.shape, generator=draw).to(images)
-                nets = {"denoiser": self.zoo.obtain(recipe).net, "Wiener": scores.Wiener.of(train)}
-                errors = {k: scores.denoising_error(n, images, sigma, noise).cpu() for k, n in nets.items()}
-                return pd.DataFrame(errors)
-
-            table = self.zoo.table("quality", recipe, [VERSION, sigma, self.study.images, plain(self.data)], make)
-            mine, linear = table["denoiser"].mean(), table["Wiener"].mean()
-            found.append((f"the {name} beats the best linear filter", mine < linear,
-                          f"squared error {mine:.2e} at noise {sigma:g}, Wiener filter {linear:.2e}"))
-        return found
-
-
 # ------------------------------------------------------------------------------------------------ the whole study
 
 
@@ -420,69 +336,3 @@ def toy_threat(f: Found) -> Threat:
     """The toy's l2 ball in pixels, not cut to the box."""
     how = f.section.toy
     return Threat("l2", Fraction(how.eps) * Fraction(how.data.info.unit), box=False)
-
-
-# ---------------------------------------------------------------------------------------------------- the pictures
-
-
-def toy_maps(zoo: Zoo, f: Found, span: float = 75.0, resolution: float = 0.5) -> dict[str, toy.Plane]:
-    """What the toy's networks of the first repetition say of the plane around its points, by kind."""
-    cells = [c for c in f.toy if c.seed == 0]
-    return {c.kind: toy.decision_map(zoo.obtain(c.recipe).net, (-span, span), (-1.6 * span, 1.6 * span), resolution)
-            for c in cells}
-
-
-def toy_points(zoo: Zoo, f: Found) -> tuple[np.ndarray, np.ndarray]:
-    """The toy's test points [N, 2] in its own units, and their classes [N]."""
-    how = f.section.toy
-    test = zoo.images(how.data, "test")
-    return ((test.pixels().flatten(1) - 0.5) / how.data.info.unit).cpu().numpy(), test.labels.cpu().numpy()
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Test images of different classes [n, C, H, W]; by kind what the first repetition's network makes of them on the
-    way to each class [n, classes, C, H, W], and whether an independent robust network sees that class there (empty
-    where there is none).
-    """
-
-    images: np.ndarray
-    made: dict[str, np.ndarray]
-    hits: dict[str, np.ndarray]
-
-
-def pictures(zoo: Zoo, f: Found, where: str, count: int = 2) -> Pictures:
-    """Of the first test images of `count` classes."""
-    study = f.study(where)
-    ground = Ground(zoo, f.settings, study)
-    test, classes = ground.test, ground.data.info.classes
-    first = [int((test.labels == c).nonzero()[0]) for c in test.labels.unique()[:count]]
-    images, made, hits = test.pixels()[first], {}, {}
-    judge = independent(f, study, 0)
-    for kind in shown(study):
-        for cell in f.main(where, kind)[:1]:
-            grid = generation.grid(zoo.obtain(cell.recipe).net, images, range(classes), study.far, STEPS,
-                                   2.5 * study.far / STEPS)
-            made[kind] = grid.cpu().numpy()
-            if judge:
-                aims = torch.arange(classes, device=images.device).repeat(len(images))
-                seen = generation.target_rate(zoo.obtain(judge.recipe).net, grid.flatten(0, 1), aims)
-                hits[kind] = seen.view(len(images), classes).cpu().numpy()
-    return Pictures(images.cpu().numpy(), made, hits)
-
-
-def targets(zoo: Zoo, f: Found, where: str) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
-    """The first test image [C, H, W], its ground-truth gradients by realisation, [classes, C, H, W], and its class."""
-    ground = Ground(zoo, f.settings, f.study(where))
-    truths = {name: truth[0].cpu().numpy() for name, truth in ground.truths().items() if name != SHUFFLED}
-    return ground.test.pixels()[0].cpu().numpy(), truths, int(ground.test.labels[0])
-
-
-def bounds(zoo: Zoo, f: Found, where: str) -> pd.DataFrame:
-    """Rows truth, between classes (mean cosine of two classes' targets), attainable (the largest mean cosine that
-    gradients of log-probabilities can have with them at even odds).
-    """
-    truths = Ground(zoo, f.settings, f.study(where)).truths()
-    rows = [{"truth": name, "between classes": measures.between_classes(truth),
-             "attainable": measures.attainable(truth)} for name, truth in truths.items() if name != SHUFFLED]
-    return pd.DataFrame(rows)
