@@ -7,6 +7,8 @@ usage() {
 ./run_all.sh [options] [notebook ...]   run the notebooks (all of them if none is named) and write the report
 ./run_all.sh test [pytest arguments]    check the code: ruff and the tests
 ./run_all.sh lab [jupyter arguments]    open JupyterLab on the notebooks
+./run_all.sh again KEY ...              make single networks of a profile and their accuracies again, by recipe key
+./run_all.sh compare RUN                hold the claims of results/RUN against the published ones
 
   --profile NAME   how big: test, smoke (the default), laptop, gpu or paper
   -p name=value    override a parameter, e.g. -p epochs=4 (may be given more than once)
@@ -82,7 +84,7 @@ install_packages() {
   fi
 }
 
-case ${1:-} in test | lab) ;; *) check_options "$@" ;; esac
+case ${1:-} in test | lab | again | compare) ;; *) check_options "$@" ;; esac
 for name in REPRO_DATA REPRO_RESULTS REPRO_STORE; do # relative to the caller's folder
   case ${!name:-/} in /*) ;; *) export "$name=$PWD/${!name}" ;; esac
 done
@@ -102,5 +104,6 @@ case ${1:-} in
     export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # notebooks import lib
     exec "$python" -m jupyterlab notebooks "$@"
     ;;
+  again | compare) exec "$python" -m lib "$@" ;;
   *) exec "$python" -m lib run "$@" ;;
 esac

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from lib import report
 from lib.errors import OneLineError, unknown
-from lib.plan import plan
+from lib.plan import Task, plan
 from lib.recipe import outcome_key
 from lib.runtime import ROOT, cores, results, watch_parent
 from lib.settings import Settings
@@ -174,6 +175,31 @@ def train_group(settings: Settings, notebooks: tuple[str, ...], group: str, done
     if done:
         done.with_suffix(".failed").unlink(missing_ok=True)
         write_atomic(done, "")
+
+
+def again(tasks: list[Task], settings: Settings) -> None:
+    """Train (or load) networks and measure them, and print each measurement, then the rows of the published tables of
+    the profile that are about the same network. On one thread unless REPRO_THREADS says otherwise, as the jobs of a run
+    are: the same processor then gives the same weights bit by bit.
+    """
+    from lib.runtime import device, set_threads
+    from lib.training.evaluation import PROTOCOL
+    from lib.training.zoo import Zoo
+
+    set_threads(int(os.environ.get("REPRO_THREADS") or 1))
+    zoo = Zoo(Store(), device(settings.device))
+    for task in tasks:
+        print(task.recipe.describe())
+        for threat, attack in task.measures or [(None, None)]:
+            row = zoo.outcomes(task.recipe, threat, attack).row()
+            found = ", ".join(f"{name} {row[name]:.4f}" for name in ("clean", "robust", "verified") if name in row)
+            print(f"  here: {found} ({row['attack']}, {row['images']} images)")
+        for path in sorted((ROOT / "results" / "reference" / settings.profile).glob("*/tables/*.csv")):
+            with path.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    if row.get("network") == task.recipe.key:
+                        said = ", ".join(f"{k} {v}" for k, v in row.items() if v and k not in (*PROTOCOL, "network"))
+                        print(f"  published in {path.relative_to(ROOT)}: {said}")
 
 
 def run_notebook(settings: Settings, overrides: dict, name: str) -> int:

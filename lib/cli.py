@@ -1,4 +1,4 @@
-"""The command line behind run_all.sh: `python -m lib run | train | notebook | index | readme | store`.
+"""The command line behind run_all.sh: `python -m lib run | again | compare | ...`.
 
 `run` checks everything first, lets Snakemake do what is missing (Snakefile), and writes the index page whatever
 failed. `train` and `notebook` are the jobs that Snakemake starts.
@@ -82,6 +82,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("folder", type=Path)
     p = command("publish", publish, "copy a run's report to results/reference and bring the README's table up to date")
     p.add_argument("run", help="name of a folder under results/, e.g. smoke")
+    p = command("again", again, "make single networks and their accuracies again, and show what was published", True)
+    p.add_argument("keys", nargs="+", metavar="KEY", help="a recipe key, as tables have it in their column network")
+    p = command("compare", compare, "hold the claims of a run against the published ones; status 1 if they disagree")
+    p.add_argument("run", help="name of a folder under results/, e.g. smoke")
     command("readme", readme, "write the claims table of README.md from results/reference")
     p = command("store", store, "show, prune, export or import the store of networks and outcomes")
     p.add_argument("action", choices=["show", "prune", "export", "import"])
@@ -144,6 +148,30 @@ def train(args) -> int:
 def notebook(args) -> int:
     settings, given = _prepare(args, [args.name])
     return batch.run_notebook(settings, given, args.name)
+
+
+def again(args) -> int:
+    """Networks by their keys: train what is missing, measure, print; the published rows of each below it."""
+    settings, _ = _prepare(args, ())
+    tasks = {task.recipe.key: task for task in plan(settings)}
+    for key in args.keys:
+        if key not in tasks:
+            raise SettingsError(f"KEY = {key} is not possible: it must be the key of a network of profile "
+                                f"{settings.profile} (networks.precision is {settings.networks.precision} on this "
+                                "machine, which keys depend on; -p networks.precision=... plans for another)")
+    batch.again([tasks[key] for key in args.keys], settings)
+    return 0
+
+
+def compare(args) -> int:
+    """Every claim of a run beside the published one."""
+    table = report.compare(results() / args.run, ROOT / "results" / "reference" / args.run)
+    values = table[table["comparison"] != "verdict"]
+    for row in table[~table["agrees"]].itertuples():
+        print(f"{row.notebook} {row.claim} {row.comparison}: published {row.published}, here {row.here}: {row.why}")
+    print(f"{table['notebook'].nunique()} notebooks, {len(values)} values: {values['equal'].sum()} equal to the "
+          f"published ones, {values['agrees'].sum()} in agreement; {(~table['agrees']).sum()} disagreements")
+    return int(not table["agrees"].all())
 
 
 def index(args) -> int:

@@ -122,8 +122,8 @@ class Study:
         return frame.style.hide().set_properties(**left).set_table_styles(heads).format(na_rep="–")
 
     def judge(self, evidence: dict, preconditions: list, own: dict[str, list] | None = None):
-        """Judge the notebook's claims from evidence {claim: {part: {instance: array}}}; returns the table shown. `own`:
-        further preconditions of single claims.
+        """Judge the notebook's claims from evidence {claim: {part: {instance: array}}}; returns the table shown and
+        saves the evidence by repetition as the table `evidence`. `own`: further preconditions of single claims.
         """
         from lib import claims
 
@@ -133,6 +133,7 @@ class Study:
                          [*preconditions, *own.get(claim.id, [])])
             for claim in claims.load(self.notebook).claims
         ]
+        self.table("evidence", claims.evidence_table(self.claims, evidence))
         frame = claims.table(self.claims)
         held = frame["decided by"] + ": " + frame["measured"] + ", needed " + frame["needed"]
         frame["because"] = frame["reason"].where(frame["reason"] != "", held)

@@ -1041,10 +1041,10 @@ def test_curves_toy_masking_and_truths_are_tidy(made):
     curves = tables.curves(made, "digits")
     assert {"method", "group", "threat", "eps", "seed", "accuracy"} <= set(curves) and len(curves) == 2 * 3 * (3 + 3)
     toy = tables.toy(made)
-    assert list(toy) == ["kind", "seed", "clean", "PGD", "exact", "far"] and len(toy) == 16
-    assert toy[toy.kind == "nearest neighbour"].iloc[0, 2:].tolist() == [1, .98, .90, .05]
+    assert list(toy) == ["kind", "seed", "clean", "PGD", "exact", "far", "network"] and len(toy) == 16
+    assert toy[toy.kind == "nearest neighbour"].iloc[0, 2:6].tolist() == [1, .98, .90, .05]
     masking = tables.masking(made)
-    assert list(masking) == ["where", "weight", "seed", "norm", "attack", "robust"]
+    assert list(masking) == ["where", "weight", "seed", "norm", "attack", "robust", "network"]
     assert masking.groupby("attack").robust.mean().to_dict() == pytest.approx(MASKING, abs=.003)
     truths = tables.truths(made, "digits").set_index("kind")
     assert truths.loc[SCORE, f"others, {INDEPENDENT}"] == pytest.approx(.33, abs=.002)

@@ -13,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image, ImageDraw
 
 from lib import cli, report
+from lib.errors import SettingsError
 from lib.report import words
 from lib.report.shrink import FURTHEST
 
@@ -34,7 +35,8 @@ def claim(key, verdict, parts=(), **more):
 
 def card(**more):
     return {"notebook": "stitching", "title": "Stitching", "profile": "laptop", "status": "ok", "error": None,
-            "parameters": {"seeds": 3}, "overrides": {}, "versions": {"torch": "2.15.0"}, "commit": "0123456789ab",
+            "parameters": {"seeds": 3}, "overrides": {"stitching.epochs": "3"}, "first_seed": 100,
+            "versions": {"torch": "2.15.0"}, "commit": "0123456789ab",
             "device": "cpu: x86_64", "threads": 2, "seconds": 754.2, "flops": 3.2e15, "seeds": 3,
             "networks": ["k1", "k2"], "started": "2026-01-01T10:00:00Z", "finished": "2026-01-01T10:12:34Z",
             "expected_false_decisions": 0.1, **more}
@@ -54,7 +56,10 @@ def write(folder, name, card=None, claims=None):
         (place / "card.json").write_text(json.dumps(card))
     if claims is not None:
         (place / "claims.json").write_text(json.dumps(claims))
-    (place / "tables" / "cells.csv").write_text("a,b\n1,2\n")
+    (place / "tables" / "cells.csv").write_text("a,network\n1,0123456789abcdef\n")
+    rows = [f"C1a,difference,R→N minus untrained,difference,{s},{v},2000" for s, v in enumerate((0.11, 0.13, 0.12))]
+    head = "claim,part,instance,statistic,seed,value,over"
+    (place / "tables" / "evidence.csv").write_text("\n".join([head, *rows]))
     (place / "figures" / "curves.png").write_bytes(PNG)
     (place / "notebook.html").write_text("<html></html>")
     return place
@@ -115,6 +120,9 @@ def test_scoreboard(results):
     assert "a &lt; b" in page.text and "needs &lt;CIFAR-10&gt;" in page.text  # text is never taken for markup
     assert "2 of these verdicts are decisions" in page.text and "at most about 0.1 false" in page.text
     assert "cpu: x86_64" in page.text and "0123456789ab" in page.text and "13 min" in page.text
+    assert "R→N minus untrained: 0.110, 0.130, 0.120" in page.text and "repetitions: 3 (seeds 100 to 102)" in page.text
+    assert "./run_all.sh --profile laptop -p stitching.epochs=3 stitching" in page.text
+    assert "./run_all.sh again --profile laptop KEY" in page.text
     outside = [link for link in page.links if not link.startswith("#")]
     assert {"stitching/notebook.html", "stitching/tables/cells.csv", "stitching/figures/curves.png"} <= set(outside)
     assert all((results / link).is_file() for link in outside)
@@ -365,3 +373,48 @@ def test_publishing(tmp_path, monkeypatch, capsys):
     assert after["figures/curves.png"] == report.few_colours(before["figures/curves.png"])
     Page((published / "index.html").read_text()).check_alone(published)
     assert "Statement of C1a" in readme.read_text()
+
+
+# ------------------------------------------------------------------------------------------- against the published run
+
+
+def beside(tmp_path, **changes):
+    """A published run and one that differs from it by the changes of a claim's fields: {claim id: changes}."""
+    for name, differ in (("published", {}), ("run", changes)):
+        rows = [{**row, **differ.get(row["id"], {})} for row in CLAIMS]
+        write(tmp_path / name, "stitching", card(), rows)
+    return report.compare(tmp_path / "run", tmp_path / "published")
+
+
+def test_a_run_that_gives_the_same_agrees(tmp_path):
+    table = beside(tmp_path)
+    assert table["agrees"].all() and table["equal"].all() and len(table) == 4 + 4
+    assert set(table["claim"]) == {"C1a", "C2", "C3", "C4"}
+
+
+@pytest.mark.parametrize("changes, agrees, why", [
+    ({"parts": [part(-0.04, -0.06, -0.02)]}, True, ""),
+    ({"parts": [part(0.04, 0.02, 0.06)]}, False, "their intervals do not meet"),
+    ({"parts": [part(-0.3, None, None)]}, True, ""),
+    ({"parts": []}, True, ""),
+    ({"parts": [part(-0.05, -0.08, -0.03, name="another")]}, False, "only one of the two has it"),
+    ({"verdict": "undecided"}, True, ""),
+    ({"verdict": "supported"}, False, "contradicted became supported"),
+    ({"margins_hash": "xyz"}, False, "text or margins have changed"),
+])
+def test_what_a_run_may_give_otherwise(tmp_path, changes, agrees, why):
+    table = beside(tmp_path, C2=changes)
+    mine = table[table["claim"] == "C2"]
+    assert mine["agrees"].all() == agrees and why in " ".join(mine["why"])
+    assert table[table["claim"] != "C2"]["agrees"].all()
+
+
+def test_a_claim_that_only_one_has_and_runs_without_a_common_notebook(tmp_path):
+    beside(tmp_path)
+    path = tmp_path / "run" / "stitching" / "claims.json"
+    path.write_text(json.dumps(CLAIMS[:3]))
+    table = report.compare(tmp_path / "run", tmp_path / "published")
+    assert table[~table["agrees"]]["claim"].tolist() == ["C4"]
+    path.unlink()
+    with pytest.raises(SettingsError, match="run = run .* share a finished notebook"):
+        report.compare(tmp_path / "run", tmp_path / "published")

@@ -120,19 +120,23 @@ def curves(f: Found, where: str) -> pd.DataFrame:
 
 
 def toy(f: Found) -> pd.DataFrame:
-    """Rows kind, seed, clean, PGD, exact, far of the toy's networks."""
+    """Rows kind, seed, clean, PGD, exact, far, network (its key) of the toy's networks."""
     rows = []
     for cell, table in f.toy.items():
         row = table[["right", "PGD", "exact", "far"]].mean().to_dict()
-        rows.append({"kind": cell.kind, "seed": cell.seed, "clean": row.pop("right"), **row})
+        rows.append({"kind": cell.kind, "seed": cell.seed, "clean": row.pop("right"), **row,
+                     "network": cell.recipe.key})
     return pd.DataFrame(rows)
 
 
 def masking(f: Found) -> pd.DataFrame:
-    """Rows where, weight, seed, norm, attack, robust: what different attacks leave of the query images."""
-    rows = [{"where": c.where, "weight": c.weight, "seed": c.seed, "norm": norm, "attack": name, "robust": v.mean()}
+    """Rows where, weight, seed, norm, attack, robust, network (its key): what different attacks leave of the query
+    images.
+    """
+    rows = [{"where": c.where, "weight": c.weight, "seed": c.seed, "norm": norm, "attack": name, "robust": v.mean(),
+             "network": c.recipe.key}
             for c, by_norm in f.masking.items() for norm, by_way in by_norm.items() for name, v in by_way.items()]
-    return pd.DataFrame(rows, columns=["where", "weight", "seed", "norm", "attack", "robust"])
+    return pd.DataFrame(rows, columns=["where", "weight", "seed", "norm", "attack", "robust", "network"])
 
 
 def truths(f: Found, where: str) -> pd.DataFrame:

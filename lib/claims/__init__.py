@@ -16,8 +16,8 @@ Verdicts are not corrected for the number of claims; `expected_false_decisions` 
 """
 
 from lib.claims.sheet import Claim, Paper, Part, load
-from lib.claims.summary import expected_false_decisions, save, table, with_holm
+from lib.claims.summary import evidence_table, expected_false_decisions, save, table, with_holm
 from lib.claims.verdict import Judged, Precondition, Row, judge, measured
 
-__all__ = ["Claim", "Judged", "Paper", "Part", "Precondition", "Row", "expected_false_decisions", "judge", "load",
-           "measured", "save", "table", "with_holm"]
+__all__ = ["Claim", "Judged", "Paper", "Part", "Precondition", "Row", "evidence_table", "expected_false_decisions",
+           "judge", "load", "measured", "save", "table", "with_holm"]

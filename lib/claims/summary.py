@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from lib import statistics
 from lib.claims.verdict import MIN_SEEDS, Judged, alpha, limit, measured
@@ -37,6 +39,28 @@ def save(judged: Sequence[Judged], path: str | Path) -> None:
     """Write one paper's claims.json; a reader sees the old file or the whole new one."""
     text = json.dumps([j.to_dict() for j in with_holm(judged)], indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(Path(path), text + "\n")
+
+
+def evidence_table(judged: Sequence[Judged], evidence: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]):
+    """What the verdicts rest on, from the judge's evidence {claim: {part: {instance: array}}}, as a pandas DataFrame: a
+    row for each repetition of a comparison. Columns claim, part, instance, statistic, seed (repetitions from 0,
+    as in all tables), value, and over: how many images or minibatches it is a mean of.
+
+    The scoreboard's value is the mean over the seeds; of ratios it is that of all of them, near the mean. Of maps the
+    values are pseudo-values (`statistics.jackknife`).
+    """
+    import pandas as pd
+
+    rows = []
+    for claim in (j.claim for j in judged):
+        for part in claim.parts:
+            for instance, data in evidence.get(claim.id, {}).get(part.id, {}).items():
+                data = np.asarray(data, float)
+                over = data.shape[1] if data.ndim == 2 and part.statistic != "ratio" else 1
+                values = data[0] / data[1] if part.statistic == "ratio" else data.reshape(len(data), -1).mean(1)
+                rows += [{"claim": claim.id, "part": part.id, "instance": instance, "statistic": part.statistic,
+                          "seed": seed, "value": value, "over": over} for seed, value in enumerate(values)]
+    return pd.DataFrame(rows, columns=["claim", "part", "instance", "statistic", "seed", "value", "over"])
 
 
 def table(judged: Sequence[Judged]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from html import escape
 from pathlib import Path
@@ -90,8 +91,10 @@ def render(notebook: Path) -> Path:
     headings = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
     style = f"{light}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}"
+    card = notebook.with_name("card.json")  # not there where it stopped early
+    card = json.loads(card.read_text(encoding="utf-8")) if card.exists() else {}
     page = notebook.with_suffix(".html")
     write_atomic(page, template("notebook.html.j2").render(
-        title=title, body=body, headings=headings, code_style=style,
+        title=title, card=card, body=body, headings=headings, code_style=style,
         error=_error(nb.cells), folder=notebook.parent.name, profile=notebook.parent.parent.name, source=notebook.name))
     return page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections import Counter
@@ -33,6 +34,21 @@ def _figure(folder: Path, name: str) -> dict | None:
     return None
 
 
+def _rows(table: Path) -> list[dict[str, str]]:
+    if not table.is_file():
+        return []
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _by_seed(folder: Path) -> dict[tuple[str, str], list[float]]:
+    """What each repetition gave: {(claim, name of the part's row): values}."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in _rows(folder / "tables" / "evidence.csv"):
+        found.setdefault((row["claim"], f"{row['part']}: {row['instance']}"), []).append(float(row["value"]))
+    return found
+
+
 def _notebook(folder: Path) -> dict:
     """All that the scoreboard says about one notebook. Claims of a run that failed are not shown: they may be old."""
     card = _read(folder / "card.json", {"status": "failed", "error": "It stopped before its last cell."})
@@ -40,10 +56,16 @@ def _notebook(folder: Path) -> dict:
     claims = _read(folder / "claims.json", []) if ok else []
     figures = {claim["figure"]: figure for claim in claims if (figure := _figure(folder, claim.get("figure")))}
     pages = [name for name in ("notebook.html", "notebook.ipynb") if (folder / name).exists()]
+    keyed = [path.name for path in sorted(folder.glob("tables/*.csv")) if "network" in next(iter(_rows(path)), {})]
+    by_seed = _by_seed(folder) if ok else {}
+    for claim in claims:
+        for part in claim["parts"]:
+            part["by_seed"] = by_seed.get((claim["id"], part["name"]), [])
     files = [*sorted(folder.glob("tables/*.csv")), *sorted(folder.glob("*.json")), *sorted(folder.glob("*.ipynb"))]
     return {"name": folder.name, "title": card.get("title") or folder.name.replace("_", " ").capitalize(), "ok": ok,
             "card": card, "page": f"{folder.name}/{pages[0]}" if pages else None, "files": files,
-            "claims": claims, "figures": figures, "counts": Counter(claim["verdict"] for claim in claims)}
+            "keyed": keyed, "claims": claims, "figures": figures,
+            "counts": Counter(claim["verdict"] for claim in claims)}
 
 
 def _notebooks(folder: Path) -> list[dict]:

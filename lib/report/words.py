@@ -40,6 +40,11 @@ def interval(part: dict) -> str:
     return f"{_in_unit(part, 'value')} [{_in_unit(part, 'low')}, {_in_unit(part, 'high')}]"
 
 
+def by_seed(part: dict) -> str:
+    """What each repetition gave, in the unit of the part's value: '0.110, 0.130, 0.120'."""
+    return ", ".join(_in_unit({**part, "value": value}, "value") for value in part.get("by_seed", ()))
+
+
 def needed(part: dict) -> str:
     """Where the interval must lie: 'above 0.020', 'within ±3.0 points'."""
     if part.get("threshold") is None:
@@ -55,6 +60,20 @@ def duration(seconds) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def seeds(card: dict) -> str:
+    """The seeds of a run's repetitions: '3 (seeds 100 to 102)'; "" where the card does not say."""
+    count, first = card.get("seeds"), card.get("first_seed", 0)
+    if not count:
+        return ""
+    return f"{count} (seed {first})" if count == 1 else f"{count} (seeds {first} to {first + count - 1})"
+
+
+def command(card: dict) -> str:
+    """What a user types to make a run's notebook again."""
+    given = "".join(f" -p {name}={value}" for name, value in (card.get("overrides") or {}).items())
+    return f"./run_all.sh --profile {card.get('profile')}{given} {card.get('notebook')}"
 
 
 def size(path: Path) -> str:
@@ -109,6 +128,7 @@ def template(name: str):
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=lambda file: "html" in (file or ""),
                               trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update({f.__name__: f for f in (number, interval, needed, unit, duration, size, words)})
+    filters = (number, interval, by_seed, needed, unit, duration, size, words, seeds, command)
+    environment.filters.update({f.__name__: f for f in filters})
     environment.globals.update(symbols=VERDICTS, comparisons=comparisons)
     return environment.get_template(name)
