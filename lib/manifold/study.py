@@ -161,9 +161,9 @@ def _alignment(net, on: Ground) -> dict[str, Tensor]:
     gradient = scores.input_gradient(net, on.images, "predicted log-probability")
     every = torch.arange(len(predicted), device=predicted.device)
     ideal, theirs = on.by_class[every, predicted], on.by_class[on.partners, predicted]
-    generator = torch.Generator().manual_seed(0)
+    noise = sensitivity.normal_draws(on.images, on.test.indices, 1, "white noise")[0]
     found = {"alignment": scores.cosine(gradient, ideal), "shuffled pairs": scores.cosine(gradient, theirs),
-             "white noise": scores.cosine(gradient, torch.randn(ideal.shape, generator=generator).to(ideal)),
+             "white noise": scores.cosine(gradient, noise),
              "inside": sensitivity.inside(gradient, on.first)}
     if on.of_density is not None:
         whole = scores.input_gradient(net, on.images, "sum of logits")
