@@ -57,7 +57,8 @@ class Stitching:
     which networks are cut; the first block and the last block are read from them, `middle` is where C2 and C3 look.
     `alphas`: shares of adversarial images in the joint's training. `search` is the attack of every cell, `verify` the
     stronger one of the cells that a claim rests on. `end_epochs`: training of the newly trained ends. `converged`: by
-    how many nats a joint's loss may still fall in the last part of training (0.1: the true class gains 10 %).
+    how many nats a joint's loss, mean over repetitions, may still fall in the last part of training (0.1: the true
+    class gains 10 %).
     `budget`: by how much the robust accuracy of a middle joint may change when it is trained for twice the epochs.
 
     What goes beyond the core. `others`: other tasks that ends have learned. `external`: networks that others trained,
