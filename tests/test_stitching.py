@@ -99,7 +99,7 @@ def first_joint(m):
 def test_one_noisy_repetition_of_a_joint_does_not_mean_that_it_has_not_converged():
     measured = made_up(as_the_paper_says)
     one, *others = first_joint(measured)
-    assert len(others) == 2
+    assert len(others) >= 2
     measured.converged.update({one: 0.5, **dict.fromkeys(others, 0.0)})
     assert [c["name"] for c in stitching.preconditions(measured, 0.0, []) if not c["ok"]] == []
 
