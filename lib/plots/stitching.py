@@ -105,7 +105,9 @@ def stitching_matrix(table, controls: Sequence[str] = ("U",), title: str = ""):
     edge = {"down": max(down.values()) + 1.35, "across": max(across.values()) + 1.35}
     shown = [measure for measure in MEASURES if (table.measure == measure).any()]
     style()
-    size = 0.72 * (edge["across"] + alone) * len(shown) + 1.6, 0.62 * (edge["down"] + alone) + 1.2
+    slanted = max(map(len, across)) > 6
+    below = 0.05 * max(map(len, across)) if slanted else 0.2  # inches that the names of the ends take
+    size = 0.62 * (edge["across"] + alone) * len(shown) + 1.6, 0.62 * (edge["down"] + alone) + 1.3 + below
     figure, axes = plt.subplots(1, len(shown), figsize=size, squeeze=False, layout="constrained")
     missing = False
     for axis, measure in zip(axes[0], shown, strict=True):
@@ -122,7 +124,7 @@ def stitching_matrix(table, controls: Sequence[str] = ("U",), title: str = ""):
         for way, places, name in (("x", across, "across"), ("y", down, "down")):
             marks = {**places, **({"alone": edge[name]} if alone else {})}
             getattr(axis, f"set_{way}ticks")(list(marks.values()), list(marks))
-        if max(map(len, across)) > 6:
+        if slanted:
             axis.tick_params(axis="x", labelrotation=35)
             for text in axis.get_xticklabels():
                 text.set(ha="right", rotation_mode="anchor")
