@@ -416,9 +416,10 @@ def test_the_best_epoch_is_the_one_of_held_out_images(made):
                                                   "fall": pytest.approx([.06] * 3)}
 
 
-def test_own_preconditions_reach_the_judge_for_their_claim_only(made):
+def test_own_preconditions_reach_the_judge_for_their_claim_only(made, monkeypatch):
     study = object.__new__(Study)
     study.notebook, study.settings = SECTION, made.settings
+    monkeypatch.setattr(study, "table", lambda name, frame: frame, raising=False)
     bad = {"name": "made up", "ok": False, "detail": "it is not so"}
     for everywhere, own in (([], {"C1b": [bad]}), ([bad], None)):
         shown = study.judge(evidence(made), everywhere, own).data

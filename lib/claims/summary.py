@@ -57,7 +57,8 @@ def evidence_table(judged: Sequence[Judged], evidence: Mapping[str, Mapping[str,
             for instance, data in evidence.get(claim.id, {}).get(part.id, {}).items():
                 data = np.asarray(data, float)
                 over = data.shape[1] if data.ndim == 2 and part.statistic != "ratio" else 1
-                values = data[0] / data[1] if part.statistic == "ratio" else data.reshape(len(data), -1).mean(1)
+                with np.errstate(divide="ignore", invalid="ignore"):  # a ratio to nothing is infinite or NaN
+                    values = data[0] / data[1] if part.statistic == "ratio" else data.reshape(len(data), -1).mean(1)
                 rows += [{"claim": claim.id, "part": part.id, "instance": instance, "statistic": part.statistic,
                           "seed": seed, "value": value, "over": over} for seed, value in enumerate(values)]
     return pd.DataFrame(rows, columns=["claim", "part", "instance", "statistic", "seed", "value", "over"])
