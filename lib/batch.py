@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
@@ -194,12 +193,9 @@ def again(tasks: list[Task], settings: Settings) -> None:
             row = zoo.outcomes(task.recipe, threat, attack).row()
             found = ", ".join(f"{name} {row[name]:.4f}" for name in ("clean", "robust", "verified") if name in row)
             print(f"  here: {found} ({row['attack']}, {row['images']} images)")
-        for path in sorted((ROOT / "results" / "reference" / settings.profile).glob("*/tables/*.csv")):
-            with path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    if row.get("network") == task.recipe.key:
-                        said = ", ".join(f"{k} {v}" for k, v in row.items() if v and k not in (*PROTOCOL, "network"))
-                        print(f"  published in {path.relative_to(ROOT)}: {said}")
+        for table, row in report.about(task.recipe.key, ROOT / "results" / "reference" / settings.profile):
+            said = ", ".join(f"{k} {v}" for k, v in row.items() if v and k not in (*PROTOCOL, "network"))
+            print(f"  published in {table.relative_to(ROOT)}: {said}")
 
 
 def run_notebook(settings: Settings, overrides: dict, name: str) -> int:

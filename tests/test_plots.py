@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 
 from lib import plots
 from lib.errors import SettingsError
-from lib.plots import manifold
+from lib.plots import regimes, strength_axis
 from lib.plots.gradients import signed
 from lib.plots.look import curve, spans, stage_ticks
 from lib.plots.stitching import joint_activations, stitching_matrix
@@ -689,20 +689,20 @@ def line_of(axis, colour):
 def test_regimes_are_told_apart_by_crossing_and_peak():
     on, off = zip(*ON_OFF.values(), strict=True)
     right, aligned = list(RIGHT.values()), list(ALIGNED.values())
-    weak, best, excessive = manifold.REGIMES
-    assert manifold.regimes(on, off, right, aligned) == [weak, weak, best, excessive, excessive]
-    with_constants = manifold.regimes(on, off, right, aligned, dead=0)
+    weak, best, excessive = regimes.REGIMES
+    assert regimes.regimes(on, off, right, aligned) == [weak, weak, best, excessive, excessive]
+    with_constants = regimes.regimes(on, off, right, aligned, dead=0)
     assert with_constants == [weak, weak, best, best, best], "the peak is the strongest, which is a constant"
-    assert manifold.regimes(on, on, right, aligned) == [weak, weak, best, excessive, excessive], "they never cross"
-    assert manifold.regimes(off, on, right, aligned)[:2] == [best, best], "they have crossed from the start"
-    level = manifold.regimes(on, off, [0.9] * 5, aligned)
+    assert regimes.regimes(on, on, right, aligned) == [weak, weak, best, excessive, excessive], "they never cross"
+    assert regimes.regimes(off, on, right, aligned)[:2] == [best, best], "they have crossed from the start"
+    level = regimes.regimes(on, off, [0.9] * 5, aligned)
     assert level == [weak, weak, best, best, best], "nothing is excessive where accuracy stays"
-    back = manifold.regimes(on, off, [0.9, 0.9, 0.88, 0.8, 0.88], aligned)
+    back = regimes.regimes(on, off, [0.9, 0.9, 0.88, 0.8, 0.88], aligned)
     assert back[-2:] == [excessive, excessive], "accuracy may come back, the regime does not"
 
 
 def test_representatives_of_the_regimes():
-    weak, best, excessive = manifold.REGIMES
+    weak, best, excessive = regimes.REGIMES
     found = plots.representatives(sweep(("noise", "PGD")))
     of_each = [((kind, s), regime) for kind in ("noise", "PGD")
                for s, regime in ((0.01, weak), (0.1, best), (1.0, excessive))]
@@ -716,7 +716,7 @@ def test_representatives_of_the_regimes():
 def test_strengths_lie_on_a_logarithmic_axis_with_0_at_its_left_edge():
     figure = plots.regime_curves({"digits": sweep(("PGD",))})
     above, below = seen(figure)[:2]
-    line = line_of(above, manifold.ON)
+    line = line_of(above, strength_axis.ON)
     assert line.get_xdata() == pytest.approx([-3, -2, -1, 0, 1])
     assert line.get_ydata() == pytest.approx([on + 0.001 for on, _ in ON_OFF.values()])
     ticks = {text.get_text(): at for text, at in zip(below.get_xticklabels(), below.get_xticks(), strict=True)}
@@ -734,14 +734,14 @@ def test_regime_curves_show_means_bands_regimes_and_constants():
     figure = plots.regime_curves({"digits": table}, {"digits": 0.1})
     above, other, below, _, beside, _ = seen(figure)
     assert [axis.get_title("left") for axis in (above, other)] == ["digits: gradient norm", "digits: PGD"]
-    assert line_of(above, manifold.OFF).get_ydata() == pytest.approx([off for _, off in ON_OFF.values()])
+    assert line_of(above, strength_axis.OFF).get_ydata() == pytest.approx([off for _, off in ON_OFF.values()])
     assert line_of(below, plots.CLEAN).get_ydata() == pytest.approx(list(RIGHT.values()))
-    assert line_of(beside, manifold.ALIGNED).get_ydata() == pytest.approx(list(ALIGNED.values()))
+    assert line_of(beside, strength_axis.ALIGNED).get_ydata() == pytest.approx(list(ALIGNED.values()))
     band = above.collections[1].get_paths()[0].vertices
     assert band[:, 1].max() == pytest.approx(0.322) and band[:, 1].min() == pytest.approx(0.004)
     ground = [(matplotlib.colors.to_hex(patch.get_facecolor()), patch.get_x(), patch.get_x() + patch.get_width())
               for patch in below.patches]
-    weak, best, excessive = manifold.REGIMES.values()
+    weak, best, excessive = regimes.REGIMES.values()
     assert [colour for colour, _, _ in ground] == [weak, weak, best, excessive, excessive]
     assert [stop for _, _, stop in ground[1:3]] == pytest.approx([-1.5, -0.5]), "half-way between strengths"
     hollow, = [line for line in beside.lines if line.get_markerfacecolor() == "white"]
@@ -834,8 +834,8 @@ def test_controls_of_steps_have_a_row_for_every_space_and_length():
     assert [" ".join(axis.get_ylabel().split()) for axis in grid[:, 0]] == [
         "auto-encoder, length 2", "PCA, length 2", "auto-encoder, length 0.5"]
     assert [axis.get_title("left") for axis in grid[0]] == ["digits: gradient norm", "digits: PGD"]
-    assert line_of(grid[1, 1], manifold.ON).get_ydata() == pytest.approx([0.5] * 5)
-    assert line_of(grid[2, 0], manifold.OFF).get_ydata() == pytest.approx([0.05] * 5)
+    assert line_of(grid[1, 1], strength_axis.ON).get_ydata() == pytest.approx([0.5] * 5)
+    assert line_of(grid[2, 0], strength_axis.OFF).get_ydata() == pytest.approx([0.05] * 5)
     flat = [{*np.round(line.get_ydata(), 6)} for line in grid[0, 0].lines]
     assert {0.25} in flat and {0.2} in flat, "another image's space, and new phases"
     assert len(legend_texts(figure)) == 4
@@ -851,7 +851,7 @@ def test_alignments_stand_beside_what_knows_nothing():
     untrained = pd.DataFrame({"alignment": [-0.1, -0.3], "inside": [0.2, 0.2]})
     figure = plots.alignment_variants(table, untrained)
     first, second, third = (figure.axes[2 * row] for row in range(3))
-    assert line_of(first, manifold.ALIGNED).get_ydata() == pytest.approx(list(ALIGNED.values()))
+    assert line_of(first, strength_axis.ALIGNED).get_ydata() == pytest.approx(list(ALIGNED.values()))
     assert [{*line.get_ydata()} for line in first.lines if line.get_alpha() == 0.5] == [{-0.2}], "mean of the untrained"
     assert len(second.lines) == 2, "the break, and no LPIPS where there is none"
     assert third.get_ylim()[0] == 0
@@ -906,8 +906,8 @@ def test_gradient_grid():
     assert [by_title[name].get_xlabel() for name in ("no regulariser", "gradient norm 0.01", "noise 0.1")] == [
         "1.00", "−1.00", "0.00"], "cosines; nothing has no direction"
     box = by_title["gradient norm 0.1"].title.get_bbox_patch()
-    assert matplotlib.colors.to_hex(box.get_facecolor()) == manifold.REGIMES["Bayes-aligned"]
-    assert legend_texts(figure) == [f"{name} regime" for name in manifold.REGIMES]
+    assert matplotlib.colors.to_hex(box.get_facecolor()) == regimes.REGIMES["Bayes-aligned"]
+    assert legend_texts(figure) == [f"{name} regime" for name in regimes.REGIMES]
 
 
 def test_gradient_grid_without_what_is_missing():

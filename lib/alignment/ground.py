@@ -95,7 +95,7 @@ class Ground:
                 draw = generator("quality", self.data.name)
                 noise = torch.randn(1, *images.shape, generator=draw).to(images)
                 errors = scores.errors_beside_wiener(self.zoo.obtain(recipe).net, train, images, sigma, noise)
-                return pd.DataFrame({name: error.cpu() for name, error in errors.items()})
+                return pd.DataFrame({which: error.cpu() for which, error in errors.items()})
 
             table = self.zoo.table("quality", recipe, [VERSION, sigma, self.study.images, plain(self.data)], make)
             found.append(scores.beats_wiener(name, table["denoiser"].mean(), table["Wiener"].mean(), sigma))

@@ -163,8 +163,8 @@ def _quality(on: Ground) -> list[tuple[str, bool, str]]:
     def made(work: Path) -> dict:
         train = zoo.images(source.data, "train").pixels()
         noise = sensitivity.normal_draws(on.images, on.test.indices, 1, "quality")
-        found = scores.errors_beside_wiener(zoo.obtain(source).net, train, on.images, how.sigma, noise)
-        errors = {name: error.mean().item() for name, error in found.items()}
+        each = scores.errors_beside_wiener(zoo.obtain(source).net, train, on.images, how.sigma, noise)
+        errors = {name: error.mean().item() for name, error in each.items()}
         centred = on.images - train.mean(0)
         around = centred.square().mean()
         if encoder:

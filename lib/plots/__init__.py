@@ -6,14 +6,9 @@ from lib.plots.alignment import alignment_against_robustness, eps_curves, genera
 from lib.plots.compact import objective_grid, pruning_rules, retained
 from lib.plots.gradients import distractor_gradients, distractor_ratio, gradient_grid, target_grid
 from lib.plots.look import CLEAN, GREY, KINDS, ROBUST, VERIFIED, colours, style
-from lib.plots.manifold import (
-    alignment_variants,
-    off_manifold_theory,
-    regime_curves,
-    representatives,
-    step_controls,
-)
+from lib.plots.manifold import alignment_variants, off_manifold_theory, step_controls
 from lib.plots.pruning import compression, keep_rates, pruning_search
+from lib.plots.regimes import regime_curves, representatives
 from lib.plots.similarity import (
     against_distance,
     checkpoints,

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lib.errors import need, unknown
-from lib.plots.look import CLEAN, ROBUST, check_columns, curve, style
+from lib.plots.look import CLEAN, ROBUST, WIDTH, check_columns, curve, style
 
-WIDTH = 10.0  # inches: a notebook's
 COLUMNS = 3  # panels beside each other
 VANILLA, REALISATION, CONTROL, ADVERSARIAL, BOTH = (
     "vanilla", "realisation", "control", "adversarial training", "adversarial training with alignment")

@@ -7,8 +7,8 @@ from __future__ import annotations
 import textwrap
 
 from lib.errors import SettingsError, need, unknown
-from lib.plots.look import CLEAN, ROBUST, VERIFIED, check_columns, style
-from lib.plots.pruning import WIDTH, compression, marker
+from lib.plots.look import CLEAN, ROBUST, VERIFIED, WIDTH, check_columns, style
+from lib.plots.pruning import compression, marker
 from lib.settings.compact_robust_pruning import BENIGN
 from lib.settings.compact_robust_pruning import ROBUST as ROBUSTLY
 

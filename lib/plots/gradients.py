@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from lib.errors import need, unknown
 from lib.plan.off_manifold_robustness import PER_BATCH, PER_IMAGE, STANDARD, UNTRAINED
-from lib.plots.look import CLEAN, GREY, ROBUST, check_columns, style
-from lib.plots.manifold import REGIMES, WIDTH
+from lib.plots.look import CLEAN, GREY, ROBUST, WIDTH, check_columns, style
+from lib.plots.regimes import REGIMES
 
 LETTERS = {UNTRAINED: (GREY, "^"), STANDARD: (CLEAN, "o"), PER_IMAGE: (ROBUST, "s"), PER_BATCH: ("#e08a00", "D")}
 

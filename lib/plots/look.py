@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from lib.errors import SettingsError, need
 
+WIDTH = 10.0  # inches: a notebook's
+
 # One meaning per colour, colour-blind safe. Of accuracies: blue clean, red robust, amber verified.
 CLEAN, ROBUST, VERIFIED, GREY = "#2166ac", "#c0392b", "#e08a00", "#7f7f7f"
 

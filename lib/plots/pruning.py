@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 from lib.errors import need
-from lib.plots.look import check_columns, colours, curve, style
+from lib.plots.look import WIDTH, check_columns, colours, curve, style
 from lib.settings.compact_robust_pruning import RULES
 from lib.settings.harp_pruning import METHODS
 
-WIDTH = 10.0  # inches: a notebook's
 PANELS = {"clean": "clean accuracy", "verify": "robust accuracy"}
 QUANTITIES = {"hardware_loss": "hardware loss", "gamma": "γ", "share": "share kept"}
 

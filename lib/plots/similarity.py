@@ -13,10 +13,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from lib.errors import need, unknown
-from lib.plots.look import GREY, check_columns, colours, curve, line_styles, stage_ticks, style
+from lib.plots.look import GREY, WIDTH, check_columns, colours, curve, line_styles, stage_ticks, style
 
 MAP_COLOURS = "inferno"  # perceptually uniform, and that of the paper's maps
-WIDTH = 10.0  # inches: a notebook's
 SUMMARIES = {
     "mean off-diagonal": "mean off-diagonal self-similarity",
     "block index": "block index (within minus adjacent stages)",

@@ -6,8 +6,9 @@ shows the figures that lie in its folder. Pages are made of the files that a run
 """
 
 from lib.report.compare import compare
+from lib.report.files import about
 from lib.report.page import mathml, render
 from lib.report.scoreboard import claims_table_markdown, index, readme
 from lib.report.shrink import few_colours, shrink
 
-__all__ = ["claims_table_markdown", "compare", "few_colours", "index", "mathml", "readme", "render", "shrink"]
+__all__ = ["about", "claims_table_markdown", "compare", "few_colours", "index", "mathml", "readme", "render", "shrink"]

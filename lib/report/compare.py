@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from lib.errors import SettingsError
+from lib.report import files
 
 COLUMNS = ["notebook", "claim", "comparison", "published", "here", "equal", "agrees", "why"]
 
@@ -28,14 +28,10 @@ def compare(run: Path, published: Path) -> pd.DataFrame:
                             f"published run {Path(published).name}")
     rows = []
     for name in shared:
-        old, new = (_claims(Path(folder) / name / "claims.json") for folder in (published, run))
-        for key in [*old, *(key for key in new if key not in old)]:
+        old, new = (files.claims(Path(folder) / name) for folder in (published, run))
+        for key in dict.fromkeys([*old, *new]):
             rows += [(name, key, *row) for row in _of_claim(old.get(key), new.get(key))]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _claims(path: Path) -> dict[str, dict]:
-    return {claim["id"]: claim for claim in json.loads(path.read_text(encoding="utf-8"))}
 
 
 def _of_claim(old: dict | None, new: dict | None) -> list[tuple]:

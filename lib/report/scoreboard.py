@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections import Counter
 from pathlib import Path
 
+from lib.report import files
 from lib.report.words import VERDICTS, interval, template, unit, words
 from lib.runtime import ROOT
 from lib.store import write_atomic
@@ -34,17 +34,11 @@ def _figure(folder: Path, name: str) -> dict | None:
     return None
 
 
-def _rows(table: Path) -> list[dict[str, str]]:
-    if not table.is_file():
-        return []
-    with table.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def _by_seed(folder: Path) -> dict[tuple[str, str], list[float]]:
     """What each repetition gave: {(claim, name of the part's row): values}."""
     found: dict[tuple[str, str], list[float]] = {}
-    for row in _rows(folder / "tables" / "evidence.csv"):
+    table = folder / "tables" / "evidence.csv"
+    for row in files.rows(table) if table.is_file() else ():
         found.setdefault((row["claim"], f"{row['part']}: {row['instance']}"), []).append(float(row["value"]))
     return found
 
@@ -56,15 +50,14 @@ def _notebook(folder: Path) -> dict:
     claims = _read(folder / "claims.json", []) if ok else []
     figures = {claim["figure"]: figure for claim in claims if (figure := _figure(folder, claim.get("figure")))}
     pages = [name for name in ("notebook.html", "notebook.ipynb") if (folder / name).exists()]
-    keyed = [path.name for path in sorted(folder.glob("tables/*.csv")) if "network" in next(iter(_rows(path)), {})]
     by_seed = _by_seed(folder) if ok else {}
     for claim in claims:
         for part in claim["parts"]:
             part["by_seed"] = by_seed.get((claim["id"], part["name"]), [])
-    files = [*sorted(folder.glob("tables/*.csv")), *sorted(folder.glob("*.json")), *sorted(folder.glob("*.ipynb"))]
+    downloads = [*sorted(folder.glob("tables/*.csv")), *sorted(folder.glob("*.json")), *sorted(folder.glob("*.ipynb"))]
     return {"name": folder.name, "title": card.get("title") or folder.name.replace("_", " ").capitalize(), "ok": ok,
-            "card": card, "page": f"{folder.name}/{pages[0]}" if pages else None, "files": files,
-            "keyed": keyed, "claims": claims, "figures": figures,
+            "card": card, "page": f"{folder.name}/{pages[0]}" if pages else None, "files": downloads,
+            "keyed": [path.name for path in files.keyed(folder)], "claims": claims, "figures": figures,
             "counts": Counter(claim["verdict"] for claim in claims)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 
 VERDICTS = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not tested": "–"}
@@ -72,8 +73,8 @@ def seeds(card: dict) -> str:
 
 def command(card: dict) -> str:
     """What a user types to make a run's notebook again."""
-    given = "".join(f" -p {name}={value}" for name, value in (card.get("overrides") or {}).items())
-    return f"./run_all.sh --profile {card.get('profile')}{given} {card.get('notebook')}"
+    given = [word for name, value in (card.get("overrides") or {}).items() for word in ("-p", f"{name}={value}")]
+    return shlex.join(["./run_all.sh", "--profile", str(card.get("profile")), *given, str(card.get("notebook"))])
 
 
 def size(path: Path) -> str:

@@ -1,0 +1,31 @@
+"""What a run leaves in its folder, read back: claims and tables as plain values."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def claims(folder: Path) -> dict[str, dict]:
+    """The rows of a notebook's claims.json by the claims' ids."""
+    return {claim["id"]: claim for claim in json.loads((folder / "claims.json").read_text(encoding="utf-8"))}
+
+
+def rows(table: Path) -> Iterator[dict[str, str]]:
+    """The rows of a table, as {column: text}."""
+    with table.open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file)
+
+
+def keyed(folder: Path) -> list[Path]:
+    """A notebook's tables whose rows are about single networks: they have the recipe key in their column `network`."""
+    return [path for path in sorted(folder.glob("tables/*.csv")) if "network" in next(rows(path), {})]
+
+
+def about(key: str, run: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Every row of a run's tables that is about the network of a recipe key, with the table that it stands in."""
+    for folder in sorted(path.parent for path in run.glob("*/card.json")):
+        for table in keyed(folder):
+            yield from ((table, row) for row in rows(table) if row["network"] == key)
