@@ -65,6 +65,6 @@ rule notebook:
         f"{folder}/{{name}}/notebook.ipynb",
         f"{folder}/{{name}}/notebook.html",
         f"{folder}/{{name}}/card.json",
-    threads: config["cores"]
+    threads: share if settings.jobs == "seeds" else config["cores"]  # where little is left to do, beside others
     shell:
         "export REPRO_THREADS={threads}; exec {python} -m lib notebook {wildcards.name} {options}"

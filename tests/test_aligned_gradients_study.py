@@ -279,7 +279,7 @@ def test_both_arms_of_the_toy_differ_by_the_objective_only(planned, cells):
         arms = {c.kind: c.recipe for c in cells if (c.where, c.seed) == (TOY, seed)}
         plain = arms.pop(VANILLA)
         assert plain.objective == CrossEntropy() and plain.data.name == "line_of_modes" and plain.data.test is None
-        assert (plain.epochs, plain.batch_size, plain.seed) == (100, 128, seed) and plain.arch.widths == (32,)
+        assert (plain.epochs, plain.batch_size, plain.seed) == (60, 128, seed) and plain.arch.widths == (32,)
         assert (plain.optimiser.name, plain.optimiser.lr) == ("adam", .01)
         assert arms == {kind: replace(plain, objective=Aligned(CrossEntropy(), t, 1.)) for kind, t in targets.items()}
 

@@ -20,7 +20,7 @@ from lib.errors import SettingsError
 from lib.objectives import IBP, TRADES, Adversarial, CrossEntropy, CrownIBP, Prune, Saliency
 from lib.plan import compact_robust_pruning as networks
 from lib.plan import plan
-from lib.plan.compact_robust_pruning import DENSE, Arm, pretrained, the
+from lib.plan.compact_robust_pruning import DENSE, Arm, arms, pretrained, the
 from lib.plan.pool import pool
 from lib.pruning.compact import reference, tables
 from lib.pruning.compact.study import (
@@ -61,6 +61,7 @@ SMOOTHED = {**STEPS, "name": "smoothed", "training": "smoothing", "arch": "CNNSm
             "certificate": {"type": "Smoothing", "sigma": .25}, "certified": {"norm": "l2", "eps": .25}}
 SIZES = {"seeds": SEEDS, "keeps": [.1, .02], "rounds": [.5, .25], "filters": [.5],
          "rules": ["LWM", "random", "SNIP", "HYDRA", "iterative LWM"],
+         "harsher_rules": ["LWM", "random", "SNIP", "HYDRA", "iterative LWM"],
          "benign_rules": ["LWM", "global magnitude", "SNIP", "HYDRA"], "nets": [POOLED, TRADED, BOUNDED, CROWNED]}
 
 
@@ -190,6 +191,12 @@ def test_every_network_is_measured_by_attack_and_the_verifiable_by_proof(planned
     assert attacked == smooth.networks.threat and proven.norm == "l2" and isinstance(how, Smoothing)
 
 
+def test_harsher_keeps_have_the_rules_that_are_named_for_them():
+    found = {keep: {arm.rule for arm, rules in arms(sized(harsher_rules=["LWM", "HYDRA"])) if rules and arm.keep == keep
+                    and arm.fine == ROBUST} for keep in (KEEP, Fraction(1, 50))}
+    assert found == {KEEP: {"random", "SNIP", "HYDRA", "iterative LWM"}, Fraction(1, 50): {"LWM", "HYDRA"}}
+
+
 def test_batch_jobs_are_a_repetitions_networks(planned):
     names = {c.group for c in cells(planned)}
     assert len(names) == (4 * 2 + 1) * SEEDS and "pooled-rules-3" in names and "crowned-benign-0" in names
@@ -200,6 +207,7 @@ def test_batch_jobs_are_a_repetitions_networks(planned):
 @pytest.mark.parametrize("change, words", [
     ({"rules": ["LWM", "HYDRAS"]}, "did you mean 'HYDRA'"),
     ({"rules": ["LWM", "LWM"]}, "different names"),
+    ({"harsher_rules": ["LAMP"]}, "unknown compact_robust_pruning.harsher_rules 'LAMP'"),
     ({"benign_rules": ["iterative LWM"]}, "unknown compact_robust_pruning.benign_rules"),
     ({"keeps": [.02, .1]}, "falling shares"),
     ({"keeps": [1, .1]}, "between 0 and 1"),
@@ -509,13 +517,13 @@ class Doubtful:
     """A stand-in for the zoo: the network of one architecture loses much to a second restart."""
 
     def outcomes(self, recipe, threat, attack):
-        table = outcomes(0, .9, .5 if attack.restarts == 3 or recipe.arch.name == "CNN-small" else .4, "robust")
+        table = outcomes(0, .9, .5 if attack.restarts == 2 or recipe.arch.name == "CNN-small" else .4, "robust")
         return Outcomes(table.table, {}, [])
 
 
 def test_doubts_name_the_network():
     f = found(sized(nets=[POOLED, BOUNDED]))
-    assert f.section.search.restarts == 3
+    assert f.section.search.restarts == 2
     said, = doubts(Doubtful(), f)
     assert said.startswith("pooled: one more restart") and "50.0%" in said and "40.0%" in said
 
@@ -620,7 +628,7 @@ def test_counts_name_the_layer_that_keeps_the_fewest(made):
 def test_networks_are_described():
     got = tables.networks(sized(nets=[WARM, BOUNDED, SMOOTHED])).set_index("net")
     assert got["robust epochs"].tolist() == ["2 clean + 10", "10", "10"] and got["fine-tuning"].tolist() == [7, 7, 7]
-    assert got["robust objective"].tolist() == ["TRADES, PGD-5", "IBP", "smoothing"]
+    assert got["robust objective"].tolist() == ["TRADES, PGD-3", "IBP", "smoothing"]
     assert got.certificate["bounded"] == "interval bounds, linf, eps 1/10" and got.certificate["traded"] == "–"
     assert "l2, eps 1/4" in got.certificate["smoothed"]
 
@@ -657,7 +665,8 @@ def test_measure_trains_prunes_counts_and_replays(tmp_path):
     torch.set_num_threads(1)
     nets = [{**copy.deepcopy(net), "pretrain": {"epochs": 1}, "finetune": {"epochs": 1}} for net in (TRADED, BOUNDED)]
     s = settings.load("test", {"networks.data.train": 128, f"{S}.nets": nets, f"{S}.filters": [], f"{S}.keeps": [.1],
-                               f"{S}.rules": ["LWM", "SNIP", "iterative LWM"], f"{S}.benign_rules": ["LWM"]})
+                               f"{S}.harsher_rules": [], f"{S}.rules": ["LWM", "SNIP", "iterative LWM"],
+                               f"{S}.benign_rules": ["LWM"]})
     allowed = {task.recipe.key for task in plan(s, (S,))}
     f = measure(Zoo(Store(tmp_path), allowed=allowed), networks.cells(s), s)
     assert {*f.outcomes} == {*f.cells} and {c.arm.rule for c in f.layers} == {"LWM", "SNIP", "iterative LWM"}

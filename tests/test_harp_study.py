@@ -37,8 +37,8 @@ PAPER = claims.load(S)
 IMAGES, CLASSES = 400, 10
 MILD, HARSH, HALF = Fraction(1, 10), Fraction(1, 50), Fraction(1, 2)
 GATES = {"normal_clean": .95, "normal_robust": .1, "robust_clean": .85, "robust_robust": .5}
-SIZES = {"seeds": 4, "keeps": [.1, .02], "methods": list(METHODS), "losses": ["PGD-AT", "TRADES", "MART"],
-         "channels": [.5], "gates": GATES, "above_chance": .05, "attacks": [],
+SIZES = {"seeds": 4, "keeps": [.1, .02], "methods": list(METHODS), "milder_methods": list(METHODS),
+         "losses": ["PGD-AT", "TRADES", "MART"], "channels": [.5], "gates": GATES, "above_chance": .05, "attacks": [],
          "prune": {"epochs": 6, "optimiser": {"lr": .1, "nesterov": False, "weight_decay": 5e-4}}}
 
 
@@ -182,6 +182,12 @@ def test_every_network_is_measured_under_the_strong_attack(planned):
     assert every == {(auto, fast, ten, cw, apgd)}, "of attacks that are asked for twice one"
 
 
+def test_milder_keeps_have_the_methods_that_are_named_for_them():
+    few = networks.arms(sized(milder_methods=["HARP", "LWM"], channels=[], losses=["PGD-AT"]))
+    assert [arm.method for arm in few if arm.keep == MILD] == ["HARP", "LWM"]
+    assert [arm.method for arm in few if arm.keep == HARSH] == list(METHODS)
+
+
 def test_groups_hold_one_network_with_its_search(planned):
     names = {c.group for c in compared(planned)}
     assert "HYDRA-HARP-rates-0.02-weights-PGD-AT-3" in names and "dense-TRADES-0" in names
@@ -219,6 +225,7 @@ def test_at_most_ten_epochs_are_kept_and_the_last_is_among_them(epochs, kept):
     ({"methods": ["HARPP"]}, "did you mean 'HARP'"),
     ({"methods": []}, "at least one"),
     ({"methods": ["HARP", "HARP"]}, "different names"),
+    ({"methods": ["HARP"], "milder_methods": ["LWM"]}, "unknown harp_pruning.milder_methods 'LWM'"),
     ({"losses": ["TRADE"]}, "did you mean 'TRADES'"),
     ({"tier": "harpp"}, "unknown harp_pruning.tier 'harpp'; did you mean 'harp'"),
     ({"updates": 0}, "harp_pruning.updates = 0"),
@@ -232,7 +239,7 @@ def test_at_most_ten_epochs_are_kept_and_the_last_is_among_them(epochs, kept):
     ({"search.targeted": True}, "harp_pruning.search.targeted"),
     ({"verify.targets": 10}, "less than the 10 classes"),
     ({"data": {"name": "digits"}}, "held-out images"),
-    ({"attacks": [{"type": "APGD", "steps": 20, "targets": 2}]}, "other than search, verify"),
+    ({"attacks": [{"type": "APGD", "steps": 10, "targets": 2}]}, "other than search, verify"),
 ])
 def test_impossible_settings_are_refused_in_one_sentence(change, words):
     with pytest.raises(SettingsError, match=words) as error:
@@ -624,8 +631,8 @@ def test_choosing_on_test_images_adds_what_the_table_says():
 
 def test_measure_trains_prunes_counts_and_replays(tmp_path):
     torch.set_num_threads(1)
-    s = settings.load("test", {f"{S}.methods": ["HARP", "LWM"], f"{S}.keeps": [.2], f"{S}.losses": ["PGD-AT"],
-                               f"{S}.channels": [], f"{S}.finetune.epochs": 3})
+    s = settings.load("test", {f"{S}.methods": ["HARP", "LWM"], f"{S}.milder_methods": [], f"{S}.keeps": [.2],
+                               f"{S}.losses": ["PGD-AT"], f"{S}.channels": [], f"{S}.finetune.epochs": 3})
     planned = networks.cells(s)
     allowed = {t.recipe.key for t in plan(s, (S,))}
     zoo = Zoo(Store(tmp_path), allowed=allowed)

@@ -291,7 +291,7 @@ def test_a_batch_job_is_a_regulariser_or_all_small_networks_of_a_repetition(plan
         return c.recipe.data.info.closed or c.kind in (STANDARD, PER_IMAGE, PER_BATCH)
 
     for name, parts in (("group", lambda c: (c.where, "" if small(c) else c.kind, c.seed)),
-                        ("bundle", lambda c: (c.where, c.seed))):
+                        ("bundle", lambda c: ("small" if small(c) else c.where, c.seed))):
         by_name = {}
         for c in cells:
             generative = c.kind in (MANIFOLD, SCORE)

@@ -19,8 +19,8 @@ from lib.threats import Threat
 
 # Keys of networks that people have trained: a store is worthless if they change unless NUMERICS does.
 KEYS = {
-    "smoke": {"N0": "f5f2360bb1d0cad0", "R0": "e7b2e5ea922dcfe8", "N1": "9835f4551ccf98c4", "R1": "ae158f05f94efa7f",
-              "N2": "b7e13bca82dde715", "R2": "83f741c953776b71", "U0": "ef108740f62d28fc", "U1": "f2d8da390fbcfd4f",
+    "smoke": {"N0": "70d14edbba016bb6", "R0": "a4ea56ee10867b33", "N1": "8ceb42d2cdd6fee8", "R1": "f28fb9f3af25d453",
+              "N2": "97aebc224a862b0c", "R2": "b49eef1678ac1312", "U0": "ef108740f62d28fc", "U1": "f2d8da390fbcfd4f",
               "U2": "2378c69ba812e00c"},
     "laptop": {"N0": "7de4156136f8c38b", "R0": "f581d2de2422a3b2", "N1": "d26d798a590d8159", "R1": "3b5ab775c0c0a76d",
                "N2": "44b375c203f46f27", "R2": "857bb91edb9f4dc4", "N3": "0dbebe4dd040b1ac", "R3": "a06e6c07141f450d",

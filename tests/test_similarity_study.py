@@ -492,7 +492,7 @@ def test_accuracies_by_kind(made):
     assert got.loc["normal", "clean (test)"] == .97 and got.loc["robust", "clean (training)"] == .93
     assert got.loc["robust", f"PGD-{made.section.search.steps}"] == .60 and got.loc["robust", "stronger attack"] == .58
     assert "overfits" not in got.index
-    assert made.note("R") == "clean 90%, PGD-20 60%"
+    assert made.note("R") == "clean 90%, PGD-10 60%"
     rows = made.table()
     assert len(rows) == sum(len(found_) for found_ in made.outcomes.values()) and {"network", "attack"} <= {*rows}
 

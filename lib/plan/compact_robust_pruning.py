@@ -155,7 +155,8 @@ def arms(settings: Settings) -> list[tuple[Arm, bool]]:
         out.append(Arm(net.name, ROBUST, fine=ROBUST))
         out += [Arm(net.name, pre, "LWM", s.keep, fine) for pre in (ROBUST, BENIGN) for fine in (ROBUST, BENIGN)]
         out += [Arm(net.name, BENIGN, "LWM", s.keep, ROBUST, longer=True)] * net.longer
-    compared = [Arm(s.rules_on, ROBUST, rule, keep, ROBUST) for keep in s.keeps for rule in s.rules]
+    compared = [Arm(s.rules_on, ROBUST, rule, keep, ROBUST) for keep in s.keeps
+                for rule in (s.rules if keep == s.keep else s.harsher_rules)]
     compared += [Arm(s.rules_on, ROBUST, rule, s.keep, BENIGN) for rule in s.benign_rules]
     compared += [Arm(s.rules_on, ROBUST, "filters", share, ROBUST) for share in s.filters]
     return [(arm, False) for arm in out] + [(arm, True) for arm in compared if arm not in out]

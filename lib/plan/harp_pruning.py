@@ -57,8 +57,7 @@ class Cell:
 
     @property
     def bundle(self) -> str:
-        what = "dense" if self.arm.method in DENSE else f"{float(self.arm.keep):g}"
-        return f"{what}-{self.seed}"
+        return str(self.seed)
 
 
 def dense(settings: Settings, kind: str, seed: int, loss: str = "PGD-AT") -> Recipe:
@@ -159,7 +158,8 @@ def pruned(settings: Settings, arm: Arm, seed: int) -> tuple[Recipe, Recipe | No
 def arms(settings: Settings) -> list[Arm]:
     """The pruned arms: by keep and method, then other robust losses, then channels."""
     s = settings.harp_pruning
-    out = [Arm(method, keep, loss=s.losses[0]) for keep in s.keeps for method in s.methods]
+    out = [Arm(method, keep, loss=s.losses[0]) for keep in s.keeps for method in s.methods
+           if keep == s.keeps[-1] or method in s.milder_methods]
     out += [Arm(method, s.keeps[-1], loss=loss) for loss in s.losses[1:] for method in ("HARP", "HYDRA")]
     return out + [Arm(method, keep, "channels", s.losses[0]) for keep in s.channels
                   for method in s.methods if method in BY_CHANNEL]

@@ -43,12 +43,18 @@ class Cell:
     def group(self) -> str:
         """The batch job: the networks of a repetition of one regulariser; small ones are a repetition's together."""
         what = "generative" if self.kind in (SCORE, MANIFOLD) else f"{self.kind}-{self.seed}"
-        small = self.recipe.data.info.closed or self.kind in DISTRACTED
-        return f"{self.where}-{self.seed if small else what}".replace(", ", "-").replace(" ", "-")
+        return f"{self.where}-{self.seed if self.small else what}".replace(", ", "-").replace(" ", "-")
 
     @property
     def bundle(self) -> str:
+        if self.small:
+            return f"small-{self.seed}"
         return self.group if self.kind in (SCORE, MANIFOLD) else f"{self.where}-{self.seed}".replace(" ", "-")
+
+    @property
+    def small(self) -> bool:
+        """Whether the network is of data in closed form or of the distractor: made in seconds."""
+        return self.recipe.data.info.closed or self.kind in DISTRACTED
 
 
 def unit(data: Data) -> Fraction:

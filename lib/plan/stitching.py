@@ -54,8 +54,8 @@ class Cell:
 
     @property
     def bundle(self) -> str:
-        core = self.role in CORE
-        return f"{self.place}{'beyond' if not core else 'pairs' if self.pair in PAIRS else 'controls'}-{self.seed}"
+        pairs = self.role in CORE and self.pair in PAIRS
+        return f"{self.place}{'pairs' if pairs else 'others'}-{self.seed}"
 
 
     @property

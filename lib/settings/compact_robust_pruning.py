@@ -89,11 +89,12 @@ class Compact:
     """The notebook on compact and robust networks. `seeds`: repetitions, each with networks of its own.
 
     nets: the networks. keeps: shares of the weights that are kept, growing harsher; objectives are compared at the
-    first, `keep` (1/10: ten times as compact), pruning rules at all, after the robust fine-tuning of the network
-    `rules_on` (its name). benign_rules: those that are followed by the benign fine-tuning too, at `keep`. rounds: what
-    the iterative rule keeps before the last round. filters: shares of filters that are kept where whole ones are
-    removed. score: the search of learned scores. search: the attack of the checks; verify: the stronger one that every
-    network is measured under.
+    first, `keep` (1/10: ten times as compact). Pruning rules are compared after the robust fine-tuning of the network
+    `rules_on` (its name): `rules` at `keep`, `harsher_rules` at the others, all of them where nothing is given.
+    benign_rules: those that are followed by the benign fine-tuning too, at `keep`. rounds: what the iterative rule
+    keeps before the last round. filters: shares of filters that are kept where whole ones are removed. score: the
+    search of learned scores. search: the attack of the checks; verify: the stronger one that every network is measured
+    under.
     """
 
     seeds: int
@@ -104,6 +105,7 @@ class Compact:
     keeps: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 100))
     rules_on: str = ""
     rules: tuple[str, ...] = ("LWM", "random", "SNIP", "HYDRA", "iterative LWM")
+    harsher_rules: tuple[str, ...] | None = None
     benign_rules: tuple[str, ...] = ("LWM", "global magnitude", "SNIP", "HYDRA")
     rounds: tuple[Fraction, ...] = (Fraction(1, 2), Fraction(1, 4))
     filters: tuple[Fraction, ...] = (Fraction(1, 2),)
@@ -125,6 +127,11 @@ class Compact:
             for rule in rules:
                 if rule not in known:
                     raise unknown(f"{where}.{name}", rule, known)
+        if self.harsher_rules is None:
+            object.__setattr__(self, "harsher_rules", self.rules)
+        for rule in self.harsher_rules:
+            if rule not in self.rules:
+                raise unknown(f"{where}.harsher_rules", rule, self.rules)
         above = not self.rounds or self.rounds[-1] > self.keep
         need(above, f"{where}.rounds", [float(k) for k in self.rounds], f"shares above keeps[0] = {self.keep}")
         need(self.score.attack is None, f"{where}.score.attack", self.score.attack, "left out: it is the networks'")

@@ -40,8 +40,9 @@ UPDATES = 20 * 391  # of the paper's search on CIFAR-10: 20 epochs of batches of
 class Harp:
     """The HARP notebook. `seeds`: repetitions, each with a dense network of its own that all methods prune.
 
-    keeps: shares of the prunable weights that are kept, growing harsher. methods: at every keep, of METHODS; the dense
-    network with the same fine-tuning is always beside them. data, arch, pretrain: of the dense networks, where they are
+    keeps: shares of the prunable weights that are kept, growing harsher. methods: of METHODS, at the harshest keep;
+    milder_methods: those of them at the others too, all where nothing is given. The dense network with the same
+    fine-tuning is always beside them. data, arch, pretrain: of the dense networks, where they are
     not those of the common pool; pretrain is of the adversarially trained ones. prune: the search for scores and rates
     (frozen weights); finetune: the training of what is left. losses: of all three stages, the first for every method,
     the others for HARP and HYDRA at the harshest keep. gamma: the first weight of the hardware loss, which grows by as
@@ -61,6 +62,7 @@ class Harp:
     verify: Attack
     gates: Gates
     methods: tuple[str, ...] = ("HARP", "HYDRA", "LWM", "HYDRA + data-free")
+    milder_methods: tuple[str, ...] | None = None
     losses: tuple[str, ...] = ("PGD-AT",)
     gamma: float = 0.01
     constant_gamma: float = 0.1
@@ -84,6 +86,11 @@ class Harp:
                     raise unknown(f"harp_pruning.{name}", value, known)
             distinct = 0 < len(values) == len({*values})
             need(distinct, f"harp_pruning.{name}", list(values), "different names, at least one")
+        if self.milder_methods is None:
+            object.__setattr__(self, "milder_methods", self.methods)
+        for value in self.milder_methods:
+            if value not in self.methods:
+                raise unknown("harp_pruning.milder_methods", value, self.methods)
         for name in ("gamma", "constant_gamma"):
             value = getattr(self, name)
             need(is_number(value, 0), f"harp_pruning.{name}", value, "a number of at least 0")
