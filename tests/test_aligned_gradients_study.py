@@ -193,7 +193,7 @@ ATTACK = {"steps": 1, "step_size": .1}
     (at("digits", draws=-1), "digits, draws = -1 .* from 0 on"),
     (at("digits", generated=1), "digits, generated = 1 .* from 2 on"),
     (at("digits", images=1), "digits, images = 1 .* from 2 on"),
-    (at("digits", images=601), "digits, images = 601 .* at most the 600 test images"),
+    (at("digits", images=601), "digits, images = 601 .* at most the 400 test images"),
     (at("CIFAR-10", generated=1001), "CIFAR-10, generated = 1001 .* at most the 1000 test images"),
     (at("digits", classes=0), "digits, classes = 0 .* from 1 to 10"),
     (at("digits", classes=11), "digits, classes = 11 .* from 1 to 10"),

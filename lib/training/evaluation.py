@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lib.data.images import ImageSet
 
 VERDICTS = ("clean", "robust", "verified")
+SMALL = 256  # pixels times channels of images so small that on a CPU, too, calls cost more than arithmetic
 PROTOCOL = ("data", "split", "images", "threat", "eps", "attack", "steps", "restarts", "precision", "search_precision",
             "batchnorm", "attack_seed")
 
@@ -149,7 +150,8 @@ def ready(net: nn.Module, images: ImageSet, batch_size: int | None) -> tuple[nn.
     need(batch_size is None or batch_size >= 1, "batch_size", batch_size, "a whole number of at least 1, or none")
     need(len(images) > 0, "number of images", len(images), "at least 1")
     device = _device(net)
-    return folded(net), images.to(device), batch_size or (512 if device.type == "cuda" else 128)
+    large = device.type == "cuda" or images.images[0].numel() < SMALL
+    return folded(net), images.to(device), batch_size or (512 if large else 128)
 
 
 @torch.no_grad()
