@@ -517,13 +517,13 @@ class Doubtful:
     """A stand-in for the zoo: the network of one architecture loses much to a second restart."""
 
     def outcomes(self, recipe, threat, attack):
-        table = outcomes(0, .9, .5 if attack.restarts == 2 or recipe.arch.name == "CNN-small" else .4, "robust")
+        table = outcomes(0, .9, .5 if attack.restarts == 3 or recipe.arch.name == "CNN-small" else .4, "robust")
         return Outcomes(table.table, {}, [])
 
 
 def test_doubts_name_the_network():
     f = found(sized(nets=[POOLED, BOUNDED]))
-    assert f.section.search.restarts == 2
+    assert f.section.search.restarts == 3
     said, = doubts(Doubtful(), f)
     assert said.startswith("pooled: one more restart") and "50.0%" in said and "40.0%" in said
 
