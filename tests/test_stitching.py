@@ -24,8 +24,6 @@ from lib.training import loop, price
 from lib.training.zoo import Zoo
 
 S = settings.load("smoke", {"stitching.seeds": 4, "stitching.others": []})  # the core alone
-PERMUTED = settings.load("smoke", {"stitching.seeds": 4, "stitching.others": [
-    {"data": {"name": "digits_permuted", "holdout": 200}, "clean": 0.95}]})
 IMAGES = 600
 
 
@@ -118,7 +116,7 @@ def test_each_precondition_can_fail(change, name):
 
 
 def test_every_part_of_every_claim_in_scope_gets_evidence():
-    found = stitching.evidence(made_up(as_the_paper_says, PERMUTED))
+    found = stitching.evidence(made_up(as_the_paper_says, settings.load("smoke", {"stitching.seeds": 4})))
     wanted = {(c.id, p.id) for c in claims.load("stitching").claims if S.profile in c.scope for p in c.parts}
     wanted |= {(c.id, p.id) for c in claims.load("stitching").claims if c.id in ("C5a", "C5b") for p in c.parts}
     assert {(claim, part) for claim, parts in found.items() for part in parts} == wanted, "with the permuted digits"
@@ -426,7 +424,7 @@ def test_the_matrix_has_clean_joints_clean_and_adversarial_ones_robust():
     assert mean["R", "", "robust"] == m.correct("verify", "endpoint", "R").mean()
     assert set(found[(found.front == "N") & (found.end == "") & (found.measure == "robust")].under) == {"search"}
     assert ("R", "U", "robust") in mean
-    others = tables.matrix(made_up(as_the_paper_says, PERMUTED), last)
+    others = tables.matrix(made_up(as_the_paper_says, settings.load("smoke")), last)
     assert set(others["end"]) == {"", "N", "R", "U", "digits_permuted"} and set(others["front"]) == {"N", "R", "U"}
     assert ("R", "U") not in tables.matrix(m, last, ["pair"]).set_index(
         ["front", "end"]).index
