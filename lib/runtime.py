@@ -111,9 +111,10 @@ def _matmul_rate(where: str, precision: str, threads: int) -> float:
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed, once for the process. By default glibc gives blocks from 32 MB on back to
-    the system, and every activation of a wide network on 256 images pays for its pages again: a tenth of the time of
-    its similarity maps. Other C libraries are left as they are.
+    """Let the C library keep what is freed, once for the process. By default glibc gives freed activations back to the
+    system, large ones at once and small ones after each update, and the next update pays for their pages again: a tenth
+    of the time of similarity maps and of plain training, a fifth of training through second derivatives. Other C
+    libraries are left as they are.
     """
     import ctypes
 

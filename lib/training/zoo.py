@@ -15,7 +15,7 @@ from lib.errors import SettingsError, need
 from lib.models import build, least_squares, memory_format
 from lib.objectives import Aligned, Transferred
 from lib.recipe import Recipe, outcome_key
-from lib.runtime import provenance
+from lib.runtime import keep_freed_memory, provenance
 from lib.store import Store, write_atomic
 from lib.targets import SCORES, save_scores
 from lib.targets import VERSION as TARGETS_VERSION
@@ -48,6 +48,7 @@ class Zoo:
     """Networks and outcomes by recipe. `allowed`: keys of the plan; asking for another network is an error."""
 
     def __init__(self, store: Store, device="cpu", allowed: set[str] | None = None):
+        keep_freed_memory()
         self.store, self.device, self.allowed = store, torch.device(device), allowed
         self.trained_here: list[str] = []
         self._images: dict[tuple, ImageSet] = {}
