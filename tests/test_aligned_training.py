@@ -467,8 +467,8 @@ def test_a_plan_holds_sources_once_before_what_needs_them_and_jobs_wait_for_them
     source = Recipe(Data("digits"), DenoisingMLP(32, 1), Denoising(0.1, 0.5))
     spec = aligned(Targets("score", sigma=0.25), classes=1)
     learning = [Recipe(Data("digits"), MLP((16,)), spec, seed=seed, sources=(source,)) for seed in range(2)]
-    cells = [SimpleNamespace(recipe=recipe, measures=((THREAT, ATTACK),), group=group, bundle=group)
-             for recipe, group in ((source, "generative"), (learning[0], "a"), (learning[1], "b"))]
+    cells = [SimpleNamespace(recipe=recipe, measures=((THREAT, ATTACK),), group=group, seed=seed)
+             for recipe, group, seed in ((source, "generative", 0), (learning[0], "a", 0), (learning[1], "b", 1))]
     cells[0].measures = ()
     s = settings.load("test", {"jobs": "networks"})
     monkeypatch.setitem(NOTEBOOKS, "stitching", lambda settings: cells)
@@ -477,6 +477,9 @@ def test_a_plan_holds_sources_once_before_what_needs_them_and_jobs_wait_for_them
     assert {name: job["after"] for name, job in found.items()} == {
         "stitching-generative": set(), "stitching-a": {"stitching-generative"},
         "stitching-b": {"stitching-generative"}}
+    found = groups(settings.load("test", {"jobs": "seeds"}), ("stitching",))
+    assert {name: job["after"] for name, job in found.items()} == {
+        "stitching-sources": set(), "stitching-0": {"stitching-sources"}, "stitching-1": {"stitching-sources"}}
     del cells[0]  # nobody names it: it comes with the first that needs it
     tasks = plan(s, ("stitching",))
     assert [(task.recipe.key, task.group) for task in tasks] == [

@@ -290,15 +290,13 @@ def test_a_batch_job_is_a_regulariser_or_all_small_networks_of_a_repetition(plan
     def small(c):
         return c.recipe.data.info.closed or c.kind in (STANDARD, PER_IMAGE, PER_BATCH)
 
-    for name, parts in (("group", lambda c: (c.where, "" if small(c) else c.kind, c.seed)),
-                        ("bundle", lambda c: ("small" if small(c) else c.where, c.seed))):
-        by_name = {}
-        for c in cells:
-            generative = c.kind in (MANIFOLD, SCORE)
-            by_name.setdefault(getattr(c, name), set()).add((c.where, "generative") if generative else parts(c))
-        assert all(len(what) == 1 for what in by_name.values()), "no two jobs of one name"
-        assert len(by_name) == len(set().union(*by_name.values())), "one job each"
-        assert not [n for n in by_name if not n.replace("-", "").replace("_", "").isalnum()], "names of files"
+    by_name = {}
+    for c in cells:
+        what = ("generative",) if c.kind in (MANIFOLD, SCORE) else ("" if small(c) else c.kind, c.seed)
+        by_name.setdefault(c.group, set()).add((c.where, *what))
+    assert all(len(what) == 1 for what in by_name.values()), "no two jobs of one name"
+    assert len(by_name) == len(set().union(*by_name.values())), "one job each"
+    assert not [n for n in by_name if not n.replace("-", "").replace("_", "").isalnum()], "names of files"
     jobs = batch.groups(replace(planned, jobs="networks"), (S,))
     work = [entry for job in jobs.values() for entry in job["work"]]
     assert len(work) == len({*work}) == sum(c.recipe.epochs > 0 for c in cells)

@@ -194,7 +194,8 @@ def test_a_control_run_of_few_updates_still_has_a_checkpoint_and_an_end():
 def test_jobs_wait_for_one_another_in_no_circle(jobs, overrides):
     tasks = plan(load({**overrides, "jobs": jobs}))
     home = {task.recipe.key: task.group for task in tasks}
-    after = {group: {home[p.key] for task in tasks if task.group == group for p in task.recipe.parents} - {group}
+    after = {group: {home[p.key] for task in tasks if task.group == group
+                     for p in (*task.recipe.parents, *task.recipe.sources)} - {group}
              for group in home.values()}
     done = set()
     while ready := {group for group, needed in after.items() if group not in done and needed <= done}:

@@ -997,3 +997,20 @@ def test_tables_of_off_manifold_robustness_are_checked(draw, lacks):
         draw(whole.drop(columns=lacks))
     with pytest.raises(SettingsError, match="without rows"):
         draw(whole[:0])
+
+
+def test_the_course_of_a_search_lies_within_its_panels_whatever_the_target_drawn_last():
+    losses = {0.1: (0.001, 0.0, 0.0), 0.02: (0.3, 0.002, 0.0)}  # of the milder target far below the harsher one's
+    table = pd.DataFrame([
+        {"method": "HARP", "keep": keep, "seed": seed, "epoch": epoch, "hardware_loss": loss, "gamma": 0.5 * epoch,
+         "share": keep}
+        for keep, course in losses.items() for epoch, loss in enumerate(course, 1) for seed in range(3)
+    ])
+    figure = plots.pruning_search(table)
+    grid = figure.axes  # row by row, a column a target
+    for axis in grid:
+        low, high = axis.get_ylim()
+        for line in axis.get_lines():
+            assert all(low <= y <= high for y in line.get_ydata())
+    low, high = grid[0].get_ylim()
+    assert low > -0.1 * high, "no room is given to losses below 0"

@@ -73,7 +73,10 @@ def plan(settings: Settings, notebooks: tuple[str, ...] = ()) -> list[Task]:
         tasks[recipe.key] = Task(recipe, measures, group, diverges)
 
     for name in chosen(settings, notebooks):
-        for cell in NOTEBOOKS[name](settings):
-            group = f"{name}-{cell.bundle if together else cell.group}"
+        cells = NOTEBOOKS[name](settings)
+        sources = {recipe.key for cell in cells for recipe in cell.recipe.sources}  # which all repetitions wait for
+        for cell in cells:
+            job = cell.group if not together else "sources" if cell.recipe.key in sources else cell.seed
+            group = f"{name}-{job}"
             add(cell.recipe, cell.measures, group, getattr(cell, "diverges", False))
     return list(tasks.values())

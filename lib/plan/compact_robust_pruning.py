@@ -51,10 +51,6 @@ class Cell:
         what = "rules" if self.rules else self.arm.pre
         return f"{self.arm.net}-{what}-{self.seed}".replace(" ", "-")
 
-    @property
-    def bundle(self) -> str:
-        return f"{self.arm.net}-{self.seed}".replace(" ", "-")
-
 
 def the(settings: Settings, name: str) -> Net:
     """The network of a name."""

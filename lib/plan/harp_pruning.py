@@ -55,10 +55,6 @@ class Cell:
         words = self.arm.method.replace(",", " ").replace("+", " ").split()
         return "-".join([*words, f"{float(self.arm.keep):g}", self.arm.granularity, self.arm.loss, str(self.seed)])
 
-    @property
-    def bundle(self) -> str:
-        return str(self.seed)
-
 
 def dense(settings: Settings, kind: str, seed: int, loss: str = "PGD-AT") -> Recipe:
     """A dense network: normal (kind N) or adversarially trained (R) with a robust loss."""

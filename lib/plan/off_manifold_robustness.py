@@ -46,12 +46,6 @@ class Cell:
         return f"{self.where}-{self.seed if self.small else what}".replace(", ", "-").replace(" ", "-")
 
     @property
-    def bundle(self) -> str:
-        if self.small:
-            return f"small-{self.seed}"
-        return self.group if self.kind in (SCORE, MANIFOLD) else f"{self.where}-{self.seed}".replace(" ", "-")
-
-    @property
     def small(self) -> bool:
         """Whether the network is of data in closed form or of the distractor: made in seconds."""
         return self.recipe.data.info.closed or self.kind in DISTRACTED

@@ -62,14 +62,8 @@ class Cell:
         if family == "generative":
             return f"{self.where}-{family}".replace(" ", "-")
         if not self.recipe.data.info.files:
-            return self.bundle
+            return TOY if self.where == TOY else f"small-{self.seed}"
         return f"{self.where}-{family}-{self.seed}".replace(" ", "-").replace(",", "")
-
-    @property
-    def bundle(self) -> str:
-        if self.kind in (TEACHER, JUDGE):
-            return f"{self.where}-generative".replace(" ", "-")
-        return TOY if self.where == TOY else f"{'large' if self.recipe.data.info.files else 'small'}-{self.seed}"
 
 
 def base(settings: Settings, study: Study, seed: int) -> Recipe:

@@ -37,10 +37,6 @@ class Cell:
             return f"arm-{self.arm.name}-{self.seed}".replace(" ", "-").replace("/", "-of-")
         return f"{'controls' if self.kind in 'UM' else self.kind}-{self.seed}"
 
-    @property
-    def bundle(self) -> str:
-        return str(self.seed)
-
 
 def base(settings: Settings, kind: str, seed: int) -> Recipe:
     """A network of the pool, in this notebook's own architecture if it has one."""

@@ -53,12 +53,6 @@ class Cell:
         return f"{self.place}{what}-{self.seed}"
 
     @property
-    def bundle(self) -> str:
-        pairs = self.role in CORE and self.pair in PAIRS
-        return f"{self.place}{'pairs' if pairs else 'others'}-{self.seed}"
-
-
-    @property
     def place(self) -> str:
         return f"{self.where}-".replace(" ", "-") if self.where else ""
 

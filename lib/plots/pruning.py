@@ -159,11 +159,12 @@ def pruning_search(table):
             if number == 0:
                 axis.set_ylabel(words)
         column[0].set_title(f"target {100 * keep:g} %", loc="left")
-        column[0].set_ylim(-0.05 * max(table.hardware_loss.max(), 0.1), None)
         column[2].axhline(keep, color="#555555", linewidth=0.9, linestyle=":")
         _share_axis(column[2])
         column[2].set_xlabel("epoch of the search")
         column[2].xaxis.set_major_locator(MaxNLocator(integer=True))
+    most = max(table.hardware_loss.max(), 1e-3)
+    grid[0, 0].set_ylim(-0.05 * most, 1.05 * most)  # once all targets are drawn, for they share it
     keys = {text: key for axis in grid.flat for key, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(keys.values(), keys, loc="outside lower center", ncols=min(len(keys), 4), frameon=False)
     return figure

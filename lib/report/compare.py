@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from lib.errors import SettingsError
 from lib.report import files
+
+if TYPE_CHECKING:  # pandas takes a second to import, which every batch job would pay
+    import pandas as pd
 
 COLUMNS = ["notebook", "claim", "comparison", "published", "here", "equal", "agrees", "why"]
 
@@ -21,6 +23,8 @@ def compare(run: Path, published: Path) -> pd.DataFrame:
     or back, nor be worded or judged otherwise than the published one. Raises SettingsError where the folders share no
     finished notebook.
     """
+    import pandas as pd
+
     shared = sorted(path.parent.name for path in Path(published).glob("*/claims.json")
                     if (Path(run) / path.parent.name / "claims.json").exists())
     if not shared:
