@@ -11,6 +11,7 @@ import pytest
 
 from lib import claims, cli, report
 from lib.plan import NOTEBOOKS, plan
+from lib.report.scoreboard import CAUSES, readings
 from lib.runtime import ROOT
 from lib.settings import load
 
@@ -52,6 +53,18 @@ def test_a_published_number_leads_to_its_row_its_keys_and_its_command(folder):
     planned = {task.recipe.key for task in plan(settings, (folder.name,))}
     assert keyed and keyed <= planned, "the settings still plan these networks"
     assert set(card["networks"]) <= planned
+
+
+def test_every_claim_that_is_not_supported_has_a_reading_of_its_verdict():
+    verdicts = {(folder.parent.name, folder.name, claim["id"]): claim["verdict"] for folder in PUBLISHED
+                for claim in json.loads((folder / "claims.json").read_text(encoding="utf-8"))}
+    read = {(profile, name, key): reading for profile in {folder.parent.name for folder in PUBLISHED}
+            for name, claims in readings(REFERENCE / profile).items() for key, reading in claims.items()}
+    assert {place: reading["verdict"] for place, reading in read.items()} == {
+        place: verdict for place, verdict in verdicts.items() if verdict in ("undecided", "contradicted")}
+    for place, reading in read.items():
+        assert reading.keys() == {"verdict", "cause", "why"} and reading["cause"] in CAUSES, place
+        assert len(reading["why"].split()) > 5, place
 
 
 @pytest.mark.slow

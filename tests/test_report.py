@@ -198,6 +198,22 @@ def test_markdown_table(results, tmp_path):
     assert any(line.endswith("|  | ✗ contradicted −0.050 [−0.080, −0.030] |") for line in table)
 
 
+def test_readings_stand_beside_the_verdicts_they_were_written_for(results):
+    (results.parent / "readings.yaml").write_text("""
+laptop:
+  stitching:
+    C2: {verdict: contradicted, cause: claim, why: "a < b, whatever the seed"}
+    C3: {verdict: contradicted, cause: seeds, why: written before the last run}
+smoke: {stitching: {C3: {verdict: undecided, cause: size, why: of another profile}}}
+""")
+    page = report.index(results).read_text()
+    assert "Our reading, it does not hold here:" in page and "a &lt; b, whatever the seed" in page
+    assert "before the last run" not in page and "another profile" not in page
+    table = report.claims_table_markdown([results])
+    assert "✗ contradicted −0.050 [−0.080, −0.030]: it does not hold here |" in table
+    assert "? undecided 0.030 [−0.010, 0.070] |" in table
+
+
 def test_readme(tmp_path, results):
     (tmp_path / "results" / "reference").mkdir(parents=True)
     results.rename(tmp_path / "results" / "reference" / "laptop")

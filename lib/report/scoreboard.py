@@ -13,6 +13,8 @@ from lib.runtime import ROOT
 from lib.store import write_atomic
 
 PROFILES = ("test", "smoke", "laptop", "gpu", "paper", "imagenet")  # the order of columns; other runs follow by name
+CAUSES = {"claim": "it does not hold here", "seeds": "too few repetitions", "size": "the profile is too small",
+          "margin": "as large as its margin", "wording": "the paper leaves it open"}
 SHOWN = (".png", ".svg", ".jpg")  # what a browser shows as a picture; other figures are links only
 
 
@@ -43,8 +45,20 @@ def _by_seed(folder: Path) -> dict[tuple[str, str], list[float]]:
     return found
 
 
-def _notebook(folder: Path) -> dict:
-    """All that the scoreboard says about one notebook. Claims of a run that failed are not shown: they may be old."""
+def readings(folder: Path) -> dict:
+    """Why claims of a published run came out as they did, written by a person who looked: {notebook: {claim: {verdict,
+    cause, why}}} from the file `readings.yaml` beside the run's folder; {} without one. `cause` is one of CAUSES.
+    """
+    import yaml
+
+    path = Path(folder).parent / "readings.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")).get(Path(folder).name, {}) if path.is_file() else {}
+
+
+def _notebook(folder: Path, read: dict) -> dict:
+    """All that the scoreboard says about one notebook; read: what a person says of its claims, {claim: reading}. Claims
+    of a run that failed are not shown: they may be old. So are readings of another verdict.
+    """
     card = _read(folder / "card.json", {"status": "failed", "error": "It stopped before its last cell."})
     ok = card.get("status") == "ok"
     claims = _read(folder / "claims.json", []) if ok else []
@@ -52,6 +66,8 @@ def _notebook(folder: Path) -> dict:
     pages = [name for name in ("notebook.html", "notebook.ipynb") if (folder / name).exists()]
     by_seed = _by_seed(folder) if ok else {}
     for claim in claims:
+        reading = read.get(claim["id"], {})
+        claim["reading"] = reading if reading.get("verdict") == claim["verdict"] else None
         for part in claim["parts"]:
             part["by_seed"] = by_seed.get((claim["id"], part["name"]), [])
     downloads = [*sorted(folder.glob("tables/*.csv")), *sorted(folder.glob("*.json")), *sorted(folder.glob("*.ipynb"))]
@@ -63,7 +79,9 @@ def _notebook(folder: Path) -> dict:
 
 def _notebooks(folder: Path) -> list[dict]:
     marks = ("card.json", "claims.json", "notebook.html", "notebook.ipynb")
-    return [_notebook(f) for f in sorted(Path(folder).iterdir()) if f.is_dir() and any((f / m).exists() for m in marks)]
+    read = readings(folder)
+    return [_notebook(f, read.get(f.name, {})) for f in sorted(Path(folder).iterdir())
+            if f.is_dir() and any((f / m).exists() for m in marks)]
 
 
 def index(folder: Path) -> Path:
@@ -79,7 +97,7 @@ def index(folder: Path) -> Path:
     page = folder / "index.html"
     write_atomic(page, template("index.html.j2").render(
         profile=folder.name, notebooks=notebooks, counts=counts, decided=counts["supported"] + counts["contradicted"],
-        expected=sum(card.get("expected_false_decisions") or 0 for card in done), same=same,
+        causes=CAUSES, expected=sum(card.get("expected_false_decisions") or 0 for card in done), same=same,
         failed=[n for n in notebooks if not n["ok"]], seconds=sum(card.get("seconds") or 0 for card in done),
         training=sum(card.get("training_seconds") or 0 for card in done)))
     return page
@@ -95,6 +113,8 @@ def _cell(claim: dict | None) -> str:
         said = f" {interval(parts[0])}{unit(parts[0])}"
     else:
         said = f" ({sum(bool(part.get('passed')) for part in parts)} of {len(parts)} parts)"
+    if reading := claim.get("reading"):
+        said += f": {CAUSES[reading['cause']]}"
     return f"{VERDICTS.get(claim['verdict'], '')} {claim['verdict']}{said}"
 
 
