@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from dataclasses import replace
 from fractions import Fraction
 
 import matplotlib
@@ -109,7 +110,9 @@ def test_the_pools_networks_are_not_trained_twice(planned):
     assert not {r.key for r in of(planned, Arm("traded", ROBUST))} & shared
     tasks = {task.recipe.key: task for task in plan(planned, (S,))}
     assert tasks[of(planned, Arm("pooled", ROBUST))[2].key].group == "pool-2"
-    assert tasks[of(planned, Arm("traded", ROBUST))[2].key].group == f"{S}-traded-2"
+    assert tasks[of(planned, Arm("traded", ROBUST))[2].key].group == f"{S}-2"
+    by_network = {task.recipe.key: task.group for task in plan(replace(planned, jobs="networks"), (S,))}
+    assert by_network[of(planned, Arm("traded", ROBUST))[2].key] == f"{S}-traded-robust-2"
 
 
 def test_no_network_is_made_twice(planned):

@@ -215,7 +215,9 @@ def test_adversarial_images_break_what_the_search_breaks(net, images, threat, ma
     some, attack = images.take(torch.arange(40)), make(threat)
     moved = adversarial(net, some, threat, attack, seed_parts=("s",), batch_size=16)
     own, searched = transferred(net, some, moved).table, evaluate(net, some, threat, attack, seed_parts=("s",)).table
-    assert own["robust"].tolist() == searched["robust"].tolist() and 0 < own["robust"].sum() < own["clean"].sum()
+    # APGD in l1 picks the pixels it moves: where a processor rounds by the batch's size, one image may end otherwise
+    few = 1 if threat.norm == "l1" and isinstance(attack, APGD) else 0
+    assert (own["robust"] != searched["robust"]).sum() <= few and 0 < own["robust"].sum() < own["clean"].sum()
     assert moved.shape == some.images.shape and moved.dtype == torch.float32 and 0 <= moved.min() <= moved.max() <= 1
     assert ((moved - some.pixels()).flatten(1).abs().amax(1) > 0).all(), "what is classified wrongly is driven on too"
     if not threat.perceptual:
