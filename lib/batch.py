@@ -205,7 +205,7 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
     watch_parent()
     folder = results() / settings.run / name
     folder.mkdir(parents=True, exist_ok=True)
-    for old in ("claims.json", "card.json"):
+    for old in ("claims.json", "snapshot.json", "card.json"):
         (folder / old).unlink(missing_ok=True)
     source, executed = ROOT / "notebooks" / f"{name}.ipynb", folder / "notebook.ipynb"
     unset = dict.fromkeys(papermill.inspect_notebook(source))  # whatever somebody saved in the parameters cell

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from lib import settings as profiles
 from lib.errors import need, unknown
-from lib.plan import NOTEBOOKS, chosen, plan
+from lib.plan import NOTEBOOKS, Task, chosen, plan
+from lib.recipe import NUMERICS
 from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
 from lib.store import Store, write_atomic
 from lib.values import plain
@@ -46,6 +47,23 @@ def overrides_of(notebook: str, given: dict) -> tuple[str, dict]:
         if value is not None:
             found[f"{notebook}.{name}"] = value
     return profile, found
+
+
+def snapshot(claims: list, tasks: list[Task]) -> dict:
+    """What a run was planned and judged by, as JSON types, as far as its card does not say it (the card has the
+    settings and, in `networks`, the keys of the stored networks). With both, a published run can be checked after
+    settings and claims have changed.
+
+    `claims`: each with its parts and margins; `digest` of one is its margins_hash. `numerics` and `data_versions`: with
+    the settings, all that recipe keys depend on. `unstored_networks`: the keys of the plan's other networks, which
+    follow from their recipes without training.
+    """
+    return {
+        "numerics": NUMERICS,
+        "data_versions": {t.recipe.data.name: t.recipe.data.info.version for t in tasks},
+        "unstored_networks": [t.recipe.key for t in tasks if not t.recipe.stored],
+        "claims": [plain(claim) for claim in claims],
+    }
 
 
 class Study:
@@ -151,7 +169,7 @@ class Study:
         return pd.DataFrame([{name: meta.get(name) for name in names} for meta in metas], columns=names)
 
     def close(self):
-        """Write claims.json and card.json, print what the run cost."""
+        """Write claims.json, snapshot.json and card.json, print what the run cost."""
         from lib import claims
         from lib.training import price
 
@@ -186,6 +204,8 @@ class Study:
             **provenance(self.device),
         }
         claims.save(self.claims, self.folder / "claims.json")
+        used = snapshot([judged.claim for judged in self.claims], tasks)
+        write_atomic(self.folder / "snapshot.json", json.dumps(used, indent=1, ensure_ascii=False))
         write_atomic(self.folder / "card.json", json.dumps(card, indent=1))
         print(
             f"{len(self.keys)} networks, {len(trained)} of them trained by this notebook, the others before; all took "

@@ -375,6 +375,7 @@ def test_publishing(tmp_path, monkeypatch, capsys):
     readme.write_text("<!-- claims:begin -->\n<!-- claims:end -->\n")
     place = executed(write(tmp_path / "runs" / "laptop", "stitching", card(commit="0123456789ab+changes"), CLAIMS))
     (place / ".left.part").write_text("half a file")
+    (place / "snapshot.json").write_text('{"numerics": 0}')  # of the run, whatever the settings and claims are now
     published = tmp_path / "results" / "reference" / "laptop"
     assert cli.main(["publish", "laptop"]) == 2 and not published.exists()
     assert "commit first, run again, then publish" in capsys.readouterr().err
@@ -385,7 +386,7 @@ def test_publishing(tmp_path, monkeypatch, capsys):
     assert contents(place) == before, "the run itself keeps its figures as they are"
     after = contents(published / "stitching")
     assert before.keys() - after.keys() == {".left.part", "figures/curves.svg"}
-    assert after["claims.json"] == before["claims.json"] and after["card.json"] == before["card.json"]
+    assert all(after[name] == before[name] for name in ("claims.json", "card.json", "snapshot.json"))
     assert after["figures/curves.png"] == report.few_colours(before["figures/curves.png"])
     Page((published / "index.html").read_text()).check_alone(published)
     assert "Statement of C1a" in readme.read_text()
