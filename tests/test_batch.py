@@ -1,6 +1,10 @@
-"""The batch run as a whole: killed in the middle it leaves nothing running, and the same command goes on."""
+"""The batch run as a whole: what it does again, what a failed job leaves, one run a folder, and killed in the middle it
+leaves nothing running and the same command goes on.
+"""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from lib import batch, cli
 from lib.runtime import ROOT
+from lib.settings import load
 
 RUN = [sys.executable, "-m", "lib", "run", "stitching", "--profile", "test", "-p", "jobs=networks",
        "-p", "networks.normal.epochs=400"]
@@ -62,3 +68,99 @@ def test_kill_9_leaves_nothing_running_and_the_next_run_goes_on(tmp_path):
         again.kill()  # a gentler signal would have Snakemake finish the running jobs first
         again.wait()
         wait_for(lambda: not children(again.pid), 10)
+
+
+# ------------------------------------------------------------------------------------------------ what is done again
+
+
+def test_the_digest_of_the_code_changes_with_the_library_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "ROOT", tmp_path)
+    for name in ("lib/store.py", "lib/report/templates/index.html.j2", "lib/report/templates/page.css",
+                 "lib/__pycache__/store.cpython-311.pyc", "tests/test_store.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("first")
+        before = batch.code_digest()
+        assert before == batch.code_digest()
+        path.write_text("second")
+        counts = name.startswith("lib/") and not name.endswith(".pyc")
+        assert (batch.code_digest() != before) == counts, name
+
+
+def test_a_finished_notebook_runs_again_when_the_library_changed(tmp_path):
+    """In a copy of the project whose one notebook is noted as finished; Snakemake says what it would do."""
+    project, finished = tmp_path / "project", tmp_path / "results" / "test" / "stitching" / "claims.json"
+    for name in ("lib", "configs", "claims", "notebooks"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", project)
+    finished.parent.mkdir(parents=True)
+    finished.write_text("[]")
+    config = {"profile": "test", "overrides": {}, "notebooks": ["stitching"], "cores": 1, "jobs": 1}
+    (project / "run.json").write_text(json.dumps(config))
+
+    def snakemake(*how) -> str:
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "run.json", *how, "all"]
+        done = subprocess.run(command, cwd=project, env={**os.environ, "REPRO_RESULTS": str(tmp_path / "results")},
+                              capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    snakemake("--touch", "--forceall")
+    (project / "tests").mkdir()
+    (project / "tests" / "test_store.py").write_text("# a new test\n")
+    assert "Nothing to be done" in snakemake("--dry-run")
+    with (project / "lib" / "store.py").open("a") as file:
+        file.write("# a change\n")
+    assert "rule notebook:" in snakemake("--dry-run")
+
+
+# ------------------------------------------------------------------------------ what a failed job and a second run do
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """Gives `started(instead)`: in place of Snakemake, `instead` is called, and returns its exit status."""
+    for name, value in {"REPRO_RESULTS": str(tmp_path), "REPRO_STORE": str(tmp_path / "store"), "REPRO_RUN_PID": "0",
+                        "REPRO_HEADLESS": "", "PYTHONPATH": ""}.items():  # a run sets the last three for its jobs
+        monkeypatch.setenv(name, value)
+    return lambda instead: monkeypatch.setattr("snakemake.cli.main", lambda arguments: instead())
+
+
+def test_a_failed_job_leaves_no_old_verdicts(tmp_path, started):
+    group, names = "representation_similarity-overfits-0", ["stitching", "representation_similarity"]
+    given = {"jobs": "networks", "representation_similarity.overfitting.training.optimiser.lr": 1e12}
+    options = ["--profile", "test", *(word for name, value in given.items() for word in ("-p", f"{name}={value}"))]
+    folder, old = tmp_path / load("test", given).run, {"status": "ok", "seconds": 1.0}
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "claims.json").write_text("[]")
+        (folder / name / "card.json").write_text(json.dumps(old))
+
+    def fail():
+        done = ["--done", str(folder / "jobs" / f"{group}.done")]
+        assert cli.main(["train", group, *options, "--notebooks", ",".join(names), *done]) == 2
+        return 1
+
+    started(fail)
+    assert cli.main(["run", *names, *options]) == 1
+    card = json.loads((folder / "representation_similarity" / "card.json").read_text())
+    assert card["status"] == "failed" and group in card["error"] and "lower optimiser.lr" in card["error"]
+    assert not (folder / "representation_similarity" / "claims.json").exists()
+    assert json.loads((folder / "stitching" / "card.json").read_text()) == old, "it needs no such network"
+    assert (folder / "stitching" / "claims.json").exists()
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path, started, capsys):
+    command, statuses = ["run", "stitching", "--profile", "test"], []
+
+    def second():
+        if not statuses:
+            statuses.append(None)  # a second run that is let in comes here too
+            statuses[0] = cli.main(command)
+        return 0
+
+    started(second)
+    assert cli.main(command) == 0 and statuses == [2]
+    said = capsys.readouterr().err
+    assert said == f"error: another run is writing to {tmp_path / 'test'}: wait for it or stop it\n"
+    assert cli.main(command) == 0, "the first one is over"
