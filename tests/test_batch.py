@@ -40,7 +40,7 @@ def children(run: int) -> list[int]:
     return [pid for pid in found if alive(pid)]
 
 
-def wait_for(condition, seconds: float = 60.0):
+def wait_for(condition, seconds: float = 300.0):  # jobs start slowly where others work too
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if got := condition():
