@@ -1,5 +1,5 @@
 # The batch run as a graph: train networks -> run notebooks. `./run_all.sh` calls it and writes the index page after it
-# (also when a notebook failed). The plan comes from lib.plan: the same one that --dry-run prices and notebooks check.
+# (also when a notebook failed). The plan comes from lib.papers.plan: the same one that --dry-run prices and notebooks check.
 import json
 import shlex
 import sys
@@ -7,7 +7,7 @@ import sys
 sys.path.insert(0, workflow.basedir)
 from lib import settings as profiles
 from lib.batch import code_digest, groups, mark
-from lib.recipe import digest
+from lib.values.recipe import digest
 from lib.runtime import results
 
 notebooks = tuple(config["notebooks"])

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from benchmarks.timing import Run, compared, race
 from benchmarks.training import LR, made_up
-from lib.architectures import ResNet
 from lib.data import ImageSet
-from lib.datasets import Data
+from lib.gradients.targets import Grounds
 from lib.models import build
-from lib.objectives import Aligned, CrossEntropy, Targets
-from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator
-from lib.targets import Grounds
 from lib.training.loop import fit
+from lib.values.architectures import ResNet
+from lib.values.data import Data
+from lib.values.objectives import Aligned, CrossEntropy, Targets
+from lib.values.recipe import Optimiser, Recipe, Schedule
 
 LAPTOP, TINY = ResNet(16, (1, 1, 1, 1)), ResNet(16, (1,))
 CLASSES, TARGETS, WEIGHT = 10, Targets("random direction"), 1.0  # other kinds add a subtraction

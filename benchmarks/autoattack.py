@@ -12,8 +12,8 @@ from benchmarks.evaluation import agree, batch_size, ours_among, pgd_contenders,
 from benchmarks.networks import Subject, subjects
 from benchmarks.timing import Contenders, Run, compared, race
 from lib.data import ImageSet
-from lib.threats import AutoAttack
 from lib.training.evaluation import evaluate
+from lib.values.threats import AutoAttack
 
 
 def rows(run: Run) -> Iterator[dict]:

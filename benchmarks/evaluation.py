@@ -12,7 +12,7 @@ from benchmarks.networks import Subject, subjects
 from benchmarks.timing import Contenders, Run, compared, race
 from lib.data import ImageSet
 from lib.errors import OneLineError
-from lib.settings import load
+from lib.papers.settings import load
 from lib.training.evaluation import evaluate
 
 APART = 0.01  # how far robust accuracies of the same attack may lie apart

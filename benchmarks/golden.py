@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks import peers
 from lib.runtime import ROOT, generator
-from lib.threats import PGD, Threat
+from lib.values.threats import PGD, Threat
 
 FILE = ROOT / "tests" / "golden" / "peers.safetensors"
 THREATS = {"linf": (Threat("linf", "8/255"), "2/255"), "l2": (Threat("l2", "1/2"), "1/8")}

@@ -8,16 +8,16 @@ from fractions import Fraction
 from torch import nn
 
 from benchmarks.timing import Run
-from lib.architectures import ResNet
 from lib.data import ImageSet, load
-from lib.datasets import Data
 from lib.models import memory_format
 from lib.models.external import autoattack_example
-from lib.objectives import Adversarial, CrossEntropy, fgsm_rs
-from lib.recipe import Optimiser, Recipe, Schedule
 from lib.store import Store
-from lib.threats import PGD, Threat
 from lib.training.zoo import Zoo
+from lib.values.architectures import ResNet
+from lib.values.data import Data
+from lib.values.objectives import Adversarial, CrossEntropy, fgsm_rs
+from lib.values.recipe import Optimiser, Recipe, Schedule
+from lib.values.threats import PGD, Threat
 
 LINF8 = Threat("linf", "8/255")
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.threats import PGD, Threat
+from lib.values.threats import PGD, Threat
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 

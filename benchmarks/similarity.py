@@ -19,15 +19,15 @@ from torch import Tensor, nn
 
 from benchmarks.peers import titled
 from benchmarks.timing import Run, compared, race
-from lib.architectures import WideResNet
 from lib.data import ImageSet, load
-from lib.datasets import Data
 from lib.errors import OneLineError, need
 from lib.models import build, memory_format
 from lib.models.taps import Tap, tapped, taps
-from lib.objectives import CrossEntropy
-from lib.recipe import Recipe
 from lib.similarity import View, maps
+from lib.values.architectures import WideResNet
+from lib.values.data import Data
+from lib.values.objectives import CrossEntropy
+from lib.values.recipe import Recipe
 
 MINIBATCH = 256
 CLOSE = 1e-3  # how far values of the same cell may lie apart

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import Run, compared, race
-from lib.architectures import AutoEncoder
 from lib.errors import OneLineError
 from lib.manifold.spaces import decoder_tangents, spanned_by
 from lib.models import network
 from lib.runtime import generator, initialise_with
+from lib.values.architectures import AutoEncoder
 
 SHAPE, LATENTS, IMAGES = (3, 32, 32), 128, 200
 RACED = 4  # images; the peers take seconds for each

@@ -12,16 +12,16 @@ import torch
 
 from benchmarks import peers
 from benchmarks.timing import Run, compared, race
-from lib.architectures import ResNet
 from lib.data import ImageSet
-from lib.datasets import Data
 from lib.models import build
-from lib.objectives import Adversarial, CrossEntropy
-from lib.recipe import Optimiser, Recipe, Schedule
+from lib.papers.settings import load
 from lib.runtime import generator
-from lib.settings import load
-from lib.threats import PGD, Threat
 from lib.training.loop import fit
+from lib.values.architectures import ResNet
+from lib.values.data import Data
+from lib.values.objectives import Adversarial, CrossEntropy
+from lib.values.recipe import Optimiser, Recipe, Schedule
+from lib.values.threats import PGD, Threat
 
 THREAT, ATTACK, LR = Threat("linf", "8/255"), PGD(10, "2/255"), 0.01
 RESNET18, LAPTOP, TINY = ResNet(), ResNet(16, (1, 1, 1, 1)), ResNet(16, (1,))

@@ -11,14 +11,14 @@ import sys
 import time
 from pathlib import Path
 
-from lib import report
+from lib import site as report
 from lib.errors import OneLineError, unknown
-from lib.plan import Task, plan
-from lib.recipe import outcome_key
+from lib.papers.plan import Task, plan
+from lib.papers.settings import Settings
 from lib.runtime import ROOT, cores, results, watch_parent
-from lib.settings import Settings
 from lib.store import Store, write_atomic
-from lib.values import digest
+from lib.values.keys import digest
+from lib.values.recipe import outcome_key
 
 
 def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:

@@ -15,10 +15,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from lib import batch, report
-from lib import settings as profiles
+from lib import batch
+from lib import site as report
 from lib.errors import OneLineError, SettingsError, unknown
-from lib.plan import NOTEBOOKS, chosen, plan
+from lib.papers import settings as profiles
+from lib.papers.plan import NOTEBOOKS, chosen, plan
 from lib.runtime import ROOT, cores, results
 
 

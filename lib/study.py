@@ -15,13 +15,13 @@ import re
 import time
 from pathlib import Path
 
-from lib import settings as profiles
 from lib.errors import need, unknown
-from lib.plan import NOTEBOOKS, Task, chosen, plan
-from lib.recipe import NUMERICS
+from lib.papers import settings as profiles
+from lib.papers.plan import NOTEBOOKS, Task, chosen, plan
 from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
 from lib.store import Store, write_atomic
-from lib.values import plain
+from lib.values.keys import plain
+from lib.values.recipe import NUMERICS
 
 _KERNEL_NAMES = {"In", "Out", "get_ipython", "exit", "quit", "open"}
 

@@ -13,18 +13,24 @@ import pytest
 import torch
 from torch import nn
 
-from lib import batch, claims, settings
-from lib import score as scores
-from lib.alignment import generation, measures, pictures, reference, study, tables
-from lib.alignment.evidence import FEWEST, REALISATIONS, aligned, evidence, other_architecture, preconditions
-from lib.alignment.ground import INDEPENDENT, SHUFFLED, Ground
-from lib.alignment.study import Found, measure
+from lib import batch, claims
+from lib.alignment import generation, measures
 from lib.attacks.pgd import pgd
 from lib.errors import SettingsError
-from lib.objectives import TRADES, Adversarial, Aligned, CrossEntropy, GradientNorm, Targets
-from lib.plan import off_manifold_robustness, plan
-from lib.plan import perceptually_aligned_gradients as networks
-from lib.plan.perceptually_aligned_gradients import (
+from lib.gradients import scores
+from lib.papers import settings
+from lib.papers.off_manifold_robustness import networks as off_manifold_robustness
+from lib.papers.perceptually_aligned_gradients import networks, pictures, reference, tables
+from lib.papers.perceptually_aligned_gradients import results as study
+from lib.papers.perceptually_aligned_gradients.evidence import (
+    FEWEST,
+    REALISATIONS,
+    aligned,
+    evidence,
+    other_architecture,
+    preconditions,
+)
+from lib.papers.perceptually_aligned_gradients.networks import (
     CENTRED,
     CLASSES,
     HEURISTICS,
@@ -40,14 +46,18 @@ from lib.plan.perceptually_aligned_gradients import (
     TRADES_SCORE,
     VANILLA,
 )
-from lib.plan.pool import denoiser
+from lib.papers.perceptually_aligned_gradients.results import Found, measure
+from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT, SHUFFLED, Ground
+from lib.papers.plan import plan
+from lib.papers.pool import denoiser
 from lib.runtime import seed_of
 from lib.statistics import clopper_pearson
 from lib.store import Store
-from lib.threats import APGD, PGD, Square, Threat
 from lib.training import evaluation
 from lib.training import zoo as zoos
 from lib.training.zoo import Zoo
+from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, GradientNorm, Targets
+from lib.values.threats import APGD, PGD, Square, Threat
 
 S = "perceptually_aligned_gradients"
 PAPER = claims.load(S)

@@ -13,21 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib import settings
-from lib.architectures import CNN, MLP, DenoisingMLP
 from lib.batch import groups
 from lib.data import ImageSet, load
 from lib.data.augment import augment
-from lib.datasets import Data
 from lib.models import build
-from lib.objectives import TRADES, Adversarial, Aligned, CrossEntropy, Denoising, GradientNorm, Targets
-from lib.plan import NOTEBOOKS, plan
-from lib.recipe import Optimiser, Recipe
+from lib.papers import settings
+from lib.papers.plan import NOTEBOOKS, plan
 from lib.runtime import autocast, generator, initialise_with
-from lib.threats import PGD, Threat
 from lib.training import loop, price
-from lib.training.objectives import Batch, Moment, of
-from lib.training.objectives.alignment import cosine, drawn_classes
+from lib.training.losses import Batch, Moment, of
+from lib.training.losses.alignment import cosine, drawn_classes
+from lib.values.architectures import CNN, MLP, DenoisingMLP
+from lib.values.data import Data
+from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, Denoising, GradientNorm, Targets
+from lib.values.recipe import Optimiser, Recipe
+from lib.values.threats import PGD, Threat
 
 CLASSES, SHAPE = 3, (1, 4, 4)
 NOW = Moment(0, 0, 0.9)

@@ -10,12 +10,12 @@ from torch import nn
 
 from lib.alignment.generation import generate, grid, target_rate
 from lib.alignment.measures import attainable, between_classes, class_gradients, cosines, own_and_others
-from lib.architectures import CNN, MLP
 from lib.data import load
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import network
 from lib.runtime import generator, initialise_with
+from lib.values.architectures import CNN, MLP
+from lib.values.data import Data
 
 SHAPE = (1, 4, 4)
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from lib.alignment import toy
-from lib.alignment.toy import breaking_distance, decision_map, exactly_robust
-from lib.architectures import MLP
+from lib.alignment import plane as toy
+from lib.alignment.plane import breaking_distance, decision_map, exactly_robust
 from lib.attacks.search import break_images
 from lib.data import load
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import network
 from lib.runtime import generator, initialise_with
-from lib.threats import PGD, Threat
+from lib.values.architectures import MLP
+from lib.values.data import Data
+from lib.values.threats import PGD, Threat
 
 UNIT = 1 / 256
 

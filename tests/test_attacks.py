@@ -11,15 +11,15 @@ from scipy.optimize import minimize
 from torch import nn
 
 from lib.attacks import search
+from lib.attacks.geometry import ball_noise, norm_of, project, random_start, step
 from lib.attacks.pgd import adversarial_loss, frozen_eval, pgd
 from lib.attacks.pool import Pool
 from lib.attacks.search import break_images
-from lib.attacks.threat import ball_noise, norm_of, project, random_start, step
 from lib.errors import SettingsError
 from lib.runtime import generator, initialise_with
-from lib.threats import APGD, PGD, PIXEL_NORMS, AutoAttack, Threat, fgsm, tiers
 from lib.training.evaluation import attack_name
-from lib.values import plain
+from lib.values.keys import plain
+from lib.values.threats import APGD, PGD, PIXEL_NORMS, AutoAttack, Threat, fgsm, tiers
 
 LINF, L2, L1 = Threat("linf", "8/255"), Threat("l2", "1/2"), Threat("l1", 3)
 PIXELS = pytest.mark.parametrize("threat", [LINF, L2, L1], ids=PIXEL_NORMS)

@@ -10,8 +10,8 @@ from torchvision.transforms import InterpolationMode
 
 from lib.data import Placement, augment
 from lib.errors import SettingsError
-from lib.recipe import AUGMENTATIONS
 from lib.runtime import generator, initialise_with
+from lib.values.recipe import AUGMENTATIONS
 
 
 def batch(n=40, channels=3, height=32, width=32, dtype=torch.float32):

@@ -16,16 +16,16 @@ from torch import nn
 from lib.attacks import auto, search
 from lib.attacks import square as squares
 from lib.attacks.fab import fab
+from lib.attacks.geometry import norm_of, project
 from lib.attacks.pgd import frozen_eval, pgd
 from lib.attacks.pool import AllBroken, Pool
 from lib.attacks.search import break_images
 from lib.attacks.square import bump, bump_proposal, stripe_proposal, window_side
-from lib.attacks.threat import norm_of, project
 from lib.data import load
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.runtime import ROOT, generator, initialise_with
-from lib.threats import APGD, PGD, PIXEL_NORMS, AutoAttack, Square, Threat
+from lib.values.data import Data
+from lib.values.threats import APGD, PGD, PIXEL_NORMS, AutoAttack, Square, Threat
 
 THREATS = {"linf": Threat("linf", "0.12"), "l2": Threat("l2", "0.8"), "l1": Threat("l1", 2)}
 PACKAGE = {"linf": "Linf", "l2": "L2", "l1": "L1"}

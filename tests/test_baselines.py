@@ -8,22 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.architectures import CNN, Pruned
 from lib.data import load
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import build
 from lib.models.links import layers
 from lib.models.masked import largest, masked_layers, prune
-from lib.objectives import ADMM, TRADES, Adversarial, CrossEntropy, FreeAdversarial, GradientNorm, Prune, Rewire
-from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator
-from lib.threats import PGD, Threat
 from lib.training import loop
-from lib.training.objectives import Batch, Moment, of
-from lib.training.objectives.admm import projection
-from lib.training.objectives.rewire import BORN, RewireLoss, shared_out
+from lib.training.losses import Batch, Moment, of
+from lib.training.losses.admm import projection
+from lib.training.losses.rewire import BORN, RewireLoss, shared_out
 from lib.training.price import passes
+from lib.values.architectures import CNN, Pruned
+from lib.values.data import Data
+from lib.values.objectives import ADMM, TRADES, Adversarial, CrossEntropy, FreeAdversarial, GradientNorm, Prune, Rewire
+from lib.values.recipe import Optimiser, Recipe, Schedule
+from lib.values.threats import PGD, Threat
 
 THREAT, ATTACK = Threat("linf", "0.1"), PGD(2, "0.05")
 DIGITS, ARCH = Data("digits"), CNN(16, 2)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from lib import batch, cli
+from lib.papers.settings import load
 from lib.runtime import ROOT
-from lib.settings import load
 
 RUN = [sys.executable, "-m", "lib", "run", "stitching", "--profile", "test", "-p", "jobs=networks",
        "-p", "networks.normal.epochs=400"]

@@ -16,14 +16,14 @@ from benchmarks import evaluation, networks, similarity, timing
 from benchmarks.peers import train, with_weight_gradients
 from benchmarks.timing import Run, compared, race, text
 from benchmarks.training import ATTACK, THREAT, made_up
-from lib.architectures import WideResNet
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import build
 from lib.models.taps import taps
-from lib.objectives import CrossEntropy
-from lib.recipe import Recipe
 from lib.runtime import ROOT, generator, initialise_with
+from lib.values.architectures import WideResNet
+from lib.values.data import Data
+from lib.values.objectives import CrossEntropy
+from lib.values.recipe import Recipe
 
 COLUMNS = {"name": str, "ours": str, "peer": str, "ours_median_s": float, "peer_median_s": float,
            "ratio_median": float, "repeats": int, "note": str}

@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, VonMises
 
-from lib.architectures import CNN, MLP, ResNet
 from lib.data import closed_forms, load
-from lib.datasets import DATASETS, Data
 from lib.errors import SettingsError
 from lib.models import build
-from lib.objectives import Noise
-from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator
 from lib.store import Store
 from lib.training.price import measured_rate
 from lib.training.zoo import Zoo
+from lib.values.architectures import CNN, MLP, ResNet
+from lib.values.data import DATASETS, Data
+from lib.values.objectives import Noise
+from lib.values.recipe import Optimiser, Recipe, Schedule
 
 MANIFOLDS = ["gaussian_subspace", "curved_torus"]
 SIGMA = 0.02  # in pixels, 0.08 units
-# The first two pixels of each. Whoever changes them changes all results and raises the version in lib/datasets.py.
+# The first two pixels of each. Whoever changes them changes all results and raises the version in lib/values/data.py.
 GOLDEN = {"gaussian_subspace": [0.491283, 0.4868248], "curved_torus": [0.6366495, 0.5059202],
           "line_of_modes": [0.3063999, 0.1127998]}
 

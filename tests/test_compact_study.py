@@ -15,16 +15,12 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from lib import claims, plots, settings
-from lib.architectures import Pruned
+from lib import claims
 from lib.errors import SettingsError
-from lib.objectives import IBP, TRADES, Adversarial, CrossEntropy, CrownIBP, Prune, Saliency
-from lib.plan import compact_robust_pruning as networks
-from lib.plan import plan
-from lib.plan.compact_robust_pruning import DENSE, Arm, arms, pretrained, the
-from lib.plan.pool import pool
-from lib.pruning.compact import reference, tables
-from lib.pruning.compact.study import (
+from lib.papers import settings
+from lib.papers.compact_robust_pruning import figures, networks, reference, tables
+from lib.papers.compact_robust_pruning.networks import DENSE, Arm, arms, pretrained, the
+from lib.papers.compact_robust_pruning.results import (
     Found,
     benign_kept,
     doubts,
@@ -35,13 +31,17 @@ from lib.pruning.compact.study import (
     retained,
     words,
 )
-from lib.pruning.found import Contrast, own_checks
+from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST
+from lib.papers.plan import plan
+from lib.papers.pool import pool
+from lib.pruning.results import Contrast, own_checks
 from lib.runtime import seed_of
-from lib.settings.compact_robust_pruning import BENIGN, ROBUST
 from lib.store import Store
-from lib.threats import Bounds, Smoothing
 from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
+from lib.values.architectures import Pruned
+from lib.values.objectives import IBP, TRADES, Adversarial, CrossEntropy, CrownIBP, Prune, Saliency
+from lib.values.threats import Bounds, Smoothing
 
 S = "compact_robust_pruning"
 cells = functools.cache(networks.cells)
@@ -653,9 +653,9 @@ def test_published_numbers_are_those_that_the_claims_cite():
 
 
 def test_the_figures_take_the_tables(made):
-    figures = [plots.retained(tables.shares(made), reference.published()), plots.objective_grid(tables.grid(made)),
-               plots.pruning_rules(tables.rules(made))]
-    assert [len(figure.axes) for figure in figures] == [1, 4, 2]
+    drawn = [figures.retained(tables.shares(made), reference.published()), figures.objective_grid(tables.grid(made)),
+               figures.pruning_rules(tables.rules(made))]
+    assert [len(figure.axes) for figure in drawn] == [1, 4, 2]
     plt.close("all")
 
 

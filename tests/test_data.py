@@ -15,10 +15,11 @@ import pytest
 import torch
 from torchvision import datasets
 
-from lib.data import DataError, ImageSet, distractor, images, load, twins
-from lib.datasets import DATASETS, Data
+from lib.data import DataError, ImageSet, distractor, images, load
+from lib.data import relabelled as twins
 from lib.errors import SettingsError
 from lib.runtime import ROOT, generator
+from lib.values.data import DATASETS, Data
 
 N_TRAIN, N_TEST = 30, 20
 GOLDEN_TRAIN, GOLDEN_TEST = [1190, 432, 351, 1054, 633, 214], [587, 144, 352, 307, 526, 10]
@@ -50,7 +51,7 @@ def test_digits_splits_are_whole_balanced_and_fixed():
     assert train.labels.dtype == train.indices.dtype == torch.int64
     assert train.images.min() == 0 and train.images.max() == 255
     assert torch.equal(train.indices.sort().values, torch.arange(1197))
-    # Golden: whoever changes this order changes all results and raises the data set's version in lib/datasets.py.
+    # Golden: whoever changes this order changes all results and raises the data set's version in lib/values/data.py.
     assert test.indices[:6].tolist() == GOLDEN_TEST and train.indices[:6].tolist() == GOLDEN_TRAIN
 
 

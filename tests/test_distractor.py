@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from lib.architectures import CNN, ResNet
 from lib.data import distractor, load
-from lib.datasets import DATASETS, Data
 from lib.errors import SettingsError
-from lib.recipe import Recipe
 from lib.store import Store
 from lib.training.price import measured_rate
 from lib.training.zoo import Zoo
+from lib.values.architectures import CNN, ResNet
+from lib.values.data import DATASETS, Data
+from lib.values.recipe import Recipe
 
 SETS = list(distractor.SETS)
 SMALL = ["digits_letter_a", "digits_letters"]

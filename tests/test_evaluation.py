@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.attacks.threat import norm_of
+from lib.attacks.geometry import norm_of
 from lib.data.images import ImageSet
 from lib.errors import SettingsError
 from lib.runtime import generator, initialise_with
-from lib.threats import APGD, PGD, PIXEL_NORMS, TIERS, AutoAttack, Bounds, Smoothing, Square, Threat, fgsm, tier
 from lib.training.certification import certified
 from lib.training.evaluation import Outcomes, adversarial, attack_name, evaluate, sweep, transferred
 from lib.training.sanity import beaten_by_square, sanity
+from lib.values.threats import APGD, PGD, PIXEL_NORMS, TIERS, AutoAttack, Bounds, Smoothing, Square, Threat, fgsm, tier
 
 THREAT = Threat("linf", "36/255")
 PROTOTYPES = torch.rand(4, 1, 8, 8, generator=generator("prototypes"))

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from lib import explore
 from lib.errors import SettingsError
-from lib.explore import ALL, ENDS, RECTIFIED, similarity_explorer
 from lib.runtime import ROOT
+from lib.similarity import explorer as explore
+from lib.similarity.explorer import ALL, ENDS, RECTIFIED, similarity_explorer
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def test_a_person_is_told_from_papermill():
                                        output_hook=lambda m: said.append(m["content"].get("text", "")))
             return "".join(said).strip()
 
-        ask = "from lib.explore import attended; print(attended())"
+        ask = "from lib.similarity.explorer import attended; print(attended())"
         assert answer(ask, True) == "True"
         assert answer(ask, False) == "False"
         assert answer("import os; os.environ['REPRO_HEADLESS'] = '1'; " + ask, True) == "False"

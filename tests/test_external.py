@@ -11,21 +11,21 @@ import torch
 from torch import nn
 from torchvision import datasets, models
 
-from lib.architectures import ImageNetResNet, PreActResNet, ResNet, Stitch
 from lib.data import images as reading
 from lib.data import load
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import build, folded, network
 from lib.models.external import autoattack_example, load_resnet
-from lib.recipe import Recipe, Weights
 from lib.runtime import ROOT, generator, initialise_with
-from lib.settings import external
-from lib.settings.external import External, Known
 from lib.store import Store
-from lib.threats import PGD, Threat
 from lib.training.evaluation import evaluate
 from lib.training.zoo import Zoo
+from lib.values import external
+from lib.values.architectures import ImageNetResNet, PreActResNet, ResNet, Stitch
+from lib.values.data import Data
+from lib.values.external import External, Known
+from lib.values.recipe import Recipe, Weights
+from lib.values.threats import PGD, Threat
 
 ARCH = ResNet(16, (1, 2))
 SHAPE = (3, 16, 16)

@@ -16,10 +16,10 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from lib.data import DataError, folders, images, load
-from lib.datasets import DATASETS, Data
 from lib.errors import SettingsError
-from lib.recipe import Recipe
 from lib.runtime import generator
+from lib.values.data import DATASETS, Data
+from lib.values.recipe import Recipe
 
 SIDE, SHORT = 64, 73  # 64 * 255 / 224 = 72.9
 EACH = {"train": 4, "val": 3}
@@ -407,7 +407,7 @@ def test_images_of_the_small_trees_are_never_enlarged(name):
 
 
 def test_a_size_is_part_of_the_key_only_where_it_is_set():
-    from lib.architectures import CNN
+    from lib.values.architectures import CNN
 
     keys = {size: Recipe(Data("imagenette", size=size), CNN()).key for size in (None, 224, 96, 128)}
     assert keys[None] == keys[224] and len(set(keys.values())) == 3

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lib import claims
-from lib.settings import Gates
-from lib.threats import APGD, PGD, Threat
-from lib.training.gates import Checks, at_least, attack_warnings
+from lib.claims.preconditions import Checks, at_least, attack_warnings
+from lib.profiles.networks import Gates
+from lib.values.threats import APGD, PGD, Threat
 
 GATES = Gates(normal_clean=0.9, normal_robust=0.1, robust_clean=0.7, robust_robust=0.4)
 VERIFY = APGD(20, targets=2)

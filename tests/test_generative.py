@@ -9,21 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.architectures import CNN, AutoEncoder, DenoisingMLP, Pruned, UNet
 from lib.data import load
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import AtNoise, build, forward_flops, network
 from lib.models.edm import load_diffusers, load_edm
 from lib.models.generative import Denoiser
-from lib.objectives import CrossEntropy, Denoising, Noise, Prune, Reconstruction, check_objective
-from lib.recipe import Optimiser, Recipe, Schedule
 from lib.runtime import generator, initialise_with
 from lib.store import Store
 from lib.training import loop, price
 from lib.training.evaluation import evaluate
-from lib.training.objectives import Batch, Moment, of
+from lib.training.losses import Batch, Moment, of
 from lib.training.zoo import Zoo
+from lib.values.architectures import CNN, AutoEncoder, DenoisingMLP, Pruned, UNet
+from lib.values.data import Data
+from lib.values.objectives import CrossEntropy, Denoising, Noise, Prune, Reconstruction, check_objective
+from lib.values.recipe import Optimiser, Recipe, Schedule
 
 DIGITS = Data("digits", train=256, test=100)
 SMALL = DenoisingMLP(32, 2)

@@ -1,6 +1,7 @@
 """The golden training: what a fixed recipe gives, for this version of the numerics.
 
-When this fails and the change of results was meant, raise NUMERICS in lib/recipe.py (stored networks are then made
+When this fails and the change of results was meant, raise NUMERICS in lib/values/recipe.py (stored networks are then
+made
 again) and note the new figures here. Tolerances are wider than differences between machines, narrower than those that a
 changed loss, attack, augmentation or order of images makes.
 """
@@ -10,15 +11,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib.architectures import ResNet
 from lib.data import load
-from lib.datasets import Data
 from lib.models import build
-from lib.objectives import TRADES, Adversarial, CrossEntropy
-from lib.recipe import NUMERICS, Optimiser, Recipe, Schedule
-from lib.threats import APGD, PGD, Threat
 from lib.training.evaluation import evaluate
 from lib.training.loop import fit
+from lib.values.architectures import ResNet
+from lib.values.data import Data
+from lib.values.objectives import TRADES, Adversarial, CrossEntropy
+from lib.values.recipe import NUMERICS, Optimiser, Recipe, Schedule
+from lib.values.threats import APGD, PGD, Threat
 
 THREAT, ATTACK = Threat("linf", "0.15"), PGD(2, "0.1")
 OBJECTIVES = {

@@ -14,22 +14,30 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from lib import claims, plots, settings
-from lib.architectures import Pruned
+from lib import claims, plots
 from lib.errors import SettingsError
 from lib.models import rates
-from lib.objectives import ADMM, MART, TRADES, Adversarial, FreeAdversarial, Prune, Rewire
-from lib.plan import harp_pruning as networks
-from lib.plan import plan
-from lib.plan.harp_pruning import Arm, pace
-from lib.pruning.harp import reference, tables
-from lib.pruning.harp.study import Found, KeptEpoch, contrasts, evidence, measure, own_preconditions, preconditions
+from lib.papers import settings
+from lib.papers.harp_pruning import figures, networks, reference, tables
+from lib.papers.harp_pruning.networks import Arm, pace
+from lib.papers.harp_pruning.results import (
+    Found,
+    KeptEpoch,
+    contrasts,
+    evidence,
+    measure,
+    own_preconditions,
+    preconditions,
+)
+from lib.papers.harp_pruning.settings import BY_CHANNEL, METHODS, UPDATES
+from lib.papers.plan import plan
 from lib.runtime import seed_of
-from lib.settings.harp_pruning import BY_CHANNEL, METHODS, UPDATES
 from lib.store import Store
-from lib.threats import PGD, tiers
 from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
+from lib.values.architectures import Pruned
+from lib.values.objectives import ADMM, MART, TRADES, Adversarial, FreeAdversarial, Prune, Rewire
+from lib.values.threats import PGD, tiers
 
 S = "harp_pruning"
 compared = functools.cache(networks.compared)
@@ -556,7 +564,7 @@ def lines(axis):
 def test_compression_shows_methods_seeds_the_dense_line_and_published_numbers(made, closed):
     table = tables.accuracies(made)
     weights = table[(table.granularity == "weights") & (table.training == "PGD-AT")]
-    figure = plots.compression(weights, reference.published(), "robust accuracy, APGD")
+    figure = figures.compression(weights, reference.published(), "robust accuracy, APGD")
     clean, robust = figure.axes
     assert robust.get_ylabel() == "robust accuracy, APGD" and clean.get_xscale() == "log"
     assert clean.get_xlim()[0] > clean.get_xlim()[1], "harsher to the right"
@@ -568,13 +576,13 @@ def test_compression_shows_methods_seeds_the_dense_line_and_published_numbers(ma
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert set(METHODS) | {"dense, same fine-tuning", f"HARP: {reference.SOURCE}"} <= set(names)
     with pytest.raises(SettingsError, match="without pruned networks"):
-        plots.compression(weights[weights.keep == 1])
+        figures.compression(weights[weights.keep == 1])
 
 
 def test_rates_and_searches_are_drawn(made, closed):
     shown = tables.rates(made)
     shown = shown[(shown.granularity == "weights") & (shown.training == "PGD-AT")]
-    figure = plots.keep_rates(shown, tables.rules(made))
+    figure = figures.keep_rates(shown, tables.rules(made))
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["target 10 %", "target 2 %"]
     assert {axis.get_yscale() for axis in figure.axes} == {"log"}
     harp, = [line for line in figure.axes[1].lines if line.get_color() == plots.KINDS["HARP"]
@@ -582,7 +590,7 @@ def test_rates_and_searches_are_drawn(made, closed):
     assert harp.get_ydata() == pytest.approx(ENDS["HARP"], rel=.005)
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == [f"l{k}" for k in range(5)]
     course = tables.searches(made)
-    figure = plots.pruning_search(course[(course.granularity == "weights") & (course.training == "PGD-AT")])
+    figure = figures.pruning_search(course[(course.granularity == "weights") & (course.training == "PGD-AT")])
     assert len(figure.axes) == 6 and figure.axes[2].get_ylabel() == "γ"
 
 

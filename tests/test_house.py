@@ -68,7 +68,7 @@ def test_no_circles():
     graphlib.TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
 
 
-@pytest.mark.parametrize("module", ["lib", "lib.recipe", "lib.settings", "lib.plan"])
+@pytest.mark.parametrize("module", ["lib", "lib.values.recipe", "lib.papers.settings", "lib.papers.plan"])
 def test_plans_need_no_torch(module):
     code = f"import sys, {module}; print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -99,7 +99,7 @@ class TestNotebook:
                     assert not isinstance(node, ast.ClassDef), f"{node.name} belongs in lib"
 
     def test_formulas_can_be_shown_without_a_network(self, path, tmp_path):
-        from lib.report import render
+        from lib.site import render
 
         page = render(Path(shutil.copy(path, tmp_path))).read_text(encoding="utf-8")
         assert not re.findall(r'<code class="unknown-formula">.*?</code>', page, re.DOTALL)
@@ -119,7 +119,7 @@ def test_nothing_big_is_under_version_control():
 
 
 def test_the_library_is_not_ignored_and_what_runs_write_is():
-    kept = ["lib/recipe.py", "lib/data/images.py", "data/README.md", "results/reference/smoke/index.html"]
+    kept = ["lib/values/recipe.py", "lib/data/images.py", "data/README.md", "results/reference/smoke/index.html"]
     left = [".venv/x", "data/mnist.gz", "results/smoke/index.html", "results/store/a", "lib/__pycache__/a.pyc",
             "notebooks/.ipynb_checkpoints/a.ipynb", ".snakemake/log"]
     ignored = git("check-ignore", "--no-index", *kept, *left).stdout.split()

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from lib.architectures import (
+from lib.attacks.pgd import pgd
+from lib.certify.intervals import interval, margins, verified, worst_margins
+from lib.errors import SettingsError
+from lib.models import Probe, folded, network, stitch
+from lib.models.staged import pooled_linear
+from lib.runtime import generator, initialise_with
+from lib.values.architectures import (
     CNN,
     MLP,
     VGG11,
@@ -19,13 +25,7 @@ from lib.architectures import (
     ViT,
     WideResNet,
 )
-from lib.attacks.pgd import pgd
-from lib.certify.intervals import interval, margins, verified, worst_margins
-from lib.errors import SettingsError
-from lib.models import Probe, folded, network, stitch
-from lib.models.staged import pooled_linear
-from lib.runtime import generator, initialise_with
-from lib.threats import PGD, Threat
+from lib.values.threats import PGD, Threat
 
 ARCHS = [
     ResNet(4, (1, 1)),

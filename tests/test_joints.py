@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from lib.architectures import CNN, LEAST_SQUARES, ResNet, Stitch
 from lib.data import load
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import Twin, build, least_squares
 from lib.models.stitched import cut
-from lib.objectives import Adversarial
-from lib.plan.stitching import NOTHING
-from lib.recipe import Optimiser, Recipe, Schedule
+from lib.papers.stitching.networks import NOTHING
 from lib.runtime import generator, initialise_with
 from lib.store import Store
-from lib.threats import PGD, Threat
 from lib.training import loop, zoo
 from lib.training.zoo import Zoo
+from lib.values.architectures import CNN, LEAST_SQUARES, ResNet, Stitch
+from lib.values.data import Data
+from lib.values.objectives import Adversarial
+from lib.values.recipe import Optimiser, Recipe, Schedule
+from lib.values.threats import PGD, Threat
 
 DIGITS = Data("digits", train=512, test=200)
 NET = Recipe(DIGITS, CNN(16, 3), epochs=4, batch_size=64, optimiser=Optimiser(lr=0.1), schedule=Schedule("onecycle"))

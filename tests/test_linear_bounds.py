@@ -8,21 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.architectures import CNN, MLP, CNNLarge, CNNSmall, Pruned, ResNet
 from lib.attacks.pgd import pgd
 from lib.certify import intervals, linear
 from lib.certify.linear import INNER, SLOPES, crown_ibp, margins, verified, worst_margins
 from lib.data import load
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import Probe, build, network
 from lib.models.masked import dense, masked_layers, prune
 from lib.models.staged import Normalise, pooled_linear
-from lib.objectives import IBP, CrossEntropy
-from lib.recipe import Optimiser, Recipe
 from lib.runtime import autocast, generator, initialise_with
-from lib.threats import PGD, Threat
 from lib.training.loop import fit
+from lib.values.architectures import CNN, MLP, CNNLarge, CNNSmall, Pruned, ResNet
+from lib.values.data import Data
+from lib.values.objectives import IBP, CrossEntropy
+from lib.values.recipe import Optimiser, Recipe
+from lib.values.threats import PGD, Threat
 
 EPS = 0.02
 every_kind = pytest.mark.parametrize("slope, inner", [(slope, inner) for slope in SLOPES for inner in INNER])

@@ -10,17 +10,28 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.architectures import CNN, MLP, VGG16, CNNSmall, ImageNetResNet, PreActResNet, Pruned, ResNet, Stitch, ViT
-from lib.architectures import Probe as ProbeArch
 from lib.certify.intervals import worst_margins
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import Twin, build, folded, forward_flops, network
 from lib.models.links import layers, links, positions
 from lib.models.masked import Cost, dense, fixed, largest, masked_layers, opened, prune
-from lib.objectives import CrossEntropy, Prune
-from lib.recipe import Recipe
 from lib.runtime import generator, initialise_with
+from lib.values.architectures import (
+    CNN,
+    MLP,
+    VGG16,
+    CNNSmall,
+    ImageNetResNet,
+    PreActResNet,
+    Pruned,
+    ResNet,
+    Stitch,
+    ViT,
+)
+from lib.values.architectures import Probe as ProbeArch
+from lib.values.data import Data
+from lib.values.objectives import CrossEntropy, Prune
+from lib.values.recipe import Recipe
 
 SHAPE = (3, 32, 32)
 SMALL, RES = CNN(16, 2), ResNet(16, (1, 1))

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from lib.architectures import (
+from lib.certify import intervals, linear
+from lib.errors import SettingsError
+from lib.models import _PLAIN, Probe, Staged, build, folded, forward_flops, memory_format, network, stage_flops
+from lib.models.resnet import PreActBlock
+from lib.models.staged import dry_run
+from lib.profiles.loader import _value
+from lib.pruning.shrink import shrunk
+from lib.runtime import initialise_with
+from lib.values.architectures import (
     CNN,
     MLP,
     VGG11,
@@ -23,17 +31,9 @@ from lib.architectures import (
     ViT,
     WideResNet,
 )
-from lib.architectures import Probe as ProbeArch
-from lib.certify import intervals, linear
-from lib.datasets import Data
-from lib.errors import SettingsError
-from lib.models import _PLAIN, Probe, Staged, build, folded, forward_flops, memory_format, network, stage_flops
-from lib.models.resnet import PreActBlock
-from lib.models.staged import dry_run
-from lib.pruning.shrink import shrunk
-from lib.recipe import Recipe
-from lib.runtime import initialise_with
-from lib.settings.build import _value
+from lib.values.architectures import Probe as ProbeArch
+from lib.values.data import Data
+from lib.values.recipe import Recipe
 
 CIFAR = Data("cifar10")
 ARCHS = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib import cli
-from lib.plan import NOTEBOOKS
+from lib.papers.plan import NOTEBOOKS
 from lib.runtime import ROOT
 
 

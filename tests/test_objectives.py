@@ -11,16 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.architectures import CNN, MLP, CNNSmall, Pruned, ResNet, Stitch
-from lib.attacks.threat import start_noise
+from lib.attacks.geometry import start_noise
 from lib.certify import linear
 from lib.certify.intervals import verified
 from lib.data import load
-from lib.datasets import Data
 from lib.errors import OneLineError, SettingsError
 from lib.models import build
 from lib.models.masked import prune
-from lib.objectives import (
+from lib.runtime import autocast, generator
+from lib.training import loop, price
+from lib.training.evaluation import evaluate
+from lib.training.loop import fit
+from lib.training.losses import Batch, Moment, adversarial, of
+from lib.training.losses.certified import strength
+from lib.values.architectures import CNN, MLP, CNNSmall, Pruned, ResNet, Stitch
+from lib.values.data import Data
+from lib.values.objectives import (
     ADMM,
     IBP,
     MART,
@@ -40,14 +46,8 @@ from lib.objectives import (
     Transferred,
     fgsm_rs,
 )
-from lib.recipe import Optimiser, Recipe, Schedule
-from lib.runtime import autocast, generator
-from lib.threats import PGD, Threat
-from lib.training import loop, price
-from lib.training.evaluation import evaluate
-from lib.training.loop import fit
-from lib.training.objectives import Batch, Moment, adversarial, of
-from lib.training.objectives.certified import strength
+from lib.values.recipe import Optimiser, Recipe, Schedule
+from lib.values.threats import PGD, Threat
 
 THREAT, ATTACK, JUDGE = Threat("linf", "0.15"), PGD(3, "0.07"), PGD(20, "0.04")
 ROBUST = {

@@ -12,26 +12,46 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib import batch, claims, settings
-from lib.attacks.threat import ball_noise
+from lib import batch, claims
+from lib.attacks.geometry import ball_noise
 from lib.data import closed_forms, load
 from lib.errors import SettingsError
-from lib.manifold import reference, sensitivity, spaces, study, tables
-from lib.manifold.evidence import ALL, FEWEST, FIGURE, ON_AT_FLIP, Curve, curves, evidence, preconditions
-from lib.manifold.study import BAYES, COLUMNS, Found, measure
+from lib.manifold import sensitivity, spaces
 from lib.models import build
-from lib.objectives import CrossEntropy, GradientNorm, Noise, Smoothness
-from lib.plan import off_manifold_robustness as networks
-from lib.plan import plan
-from lib.plan.off_manifold_robustness import MANIFOLD, NONE, PER_BATCH, PER_IMAGE, POOL, SCORE, STANDARD, UNTRAINED
-from lib.plan.pool import member
+from lib.papers import settings
+from lib.papers.off_manifold_robustness import networks, reference, tables
+from lib.papers.off_manifold_robustness import results as study
+from lib.papers.off_manifold_robustness.evidence import (
+    ALL,
+    FEWEST,
+    FIGURE,
+    ON_AT_FLIP,
+    Curve,
+    curves,
+    evidence,
+    preconditions,
+)
+from lib.papers.off_manifold_robustness.networks import (
+    MANIFOLD,
+    NONE,
+    PER_BATCH,
+    PER_IMAGE,
+    POOL,
+    SCORE,
+    STANDARD,
+    UNTRAINED,
+)
+from lib.papers.off_manifold_robustness.results import BAYES, COLUMNS, Found, measure
+from lib.papers.off_manifold_robustness.settings import CONTROLS
+from lib.papers.plan import plan
+from lib.papers.pool import member
 from lib.runtime import generator, seed_of
-from lib.settings.off_manifold_robustness import CONTROLS
 from lib.store import Store
-from lib.threats import PGD
 from lib.training import zoo as zoos
-from lib.training.objectives import Batch, Moment, of
+from lib.training.losses import Batch, Moment, of
 from lib.training.zoo import Zoo
+from lib.values.objectives import CrossEntropy, GradientNorm, Noise, Smoothness
+from lib.values.threats import PGD
 
 S = "off_manifold_robustness"
 PAPER = claims.load(S)

@@ -9,7 +9,7 @@ from lib.attacks import perceptual
 from lib.attacks.perceptual import climb, draw, draw_each, inside, render
 from lib.errors import SettingsError
 from lib.runtime import generator
-from lib.threats import PERCEPTUAL, Threat
+from lib.values.threats import PERCEPTUAL, Threat
 
 EPS = {"jpeg": 5, "jpeg_linf": "1/4", "gabor": 60, "snow": "1/2"}
 SHAPES = [(3, 1, 8, 8), (2, 3, 32, 32), (2, 3, 9, 21), (2, 1, 30, 11)]

@@ -6,16 +6,16 @@ from fractions import Fraction
 
 import pytest
 
-from lib import settings
-from lib.architectures import ResNet
 from lib.batch import groups, unfinished
-from lib.datasets import Data
 from lib.errors import SettingsError
-from lib.objectives import TRADES, Adversarial, CrossEntropy, Noise, fgsm_rs
-from lib.plan import chosen, plan
-from lib.plan import representation_similarity as similarity
-from lib.plan.pool import member, one_more_restart, pool
-from lib.threats import Threat
+from lib.papers import settings
+from lib.papers.plan import chosen, plan
+from lib.papers.pool import member, one_more_restart, pool
+from lib.papers.representation_similarity import networks as similarity
+from lib.values.architectures import ResNet
+from lib.values.data import Data
+from lib.values.objectives import TRADES, Adversarial, CrossEntropy, Noise, fgsm_rs
+from lib.values.threats import Threat
 
 # Keys of networks that people have trained: a store is worthless if they change unless NUMERICS does.
 KEYS = {

@@ -14,11 +14,18 @@ from matplotlib import pyplot as plt
 
 from lib import plots
 from lib.errors import SettingsError
-from lib.plots import regimes, strength_axis
-from lib.plots.gradients import signed
-from lib.plots.look import curve, spans, stage_ticks
-from lib.plots.stitching import joint_activations, stitching_matrix
-from lib.settings.compact_robust_pruning import RULES
+from lib.papers.compact_robust_pruning import figures as compact
+from lib.papers.compact_robust_pruning.settings import RULES
+from lib.papers.harp_pruning import figures as harp
+from lib.papers.off_manifold_robustness import figures as manifold
+from lib.papers.off_manifold_robustness import gradients as gradient
+from lib.papers.off_manifold_robustness import regimes, strength_axis
+from lib.papers.off_manifold_robustness import regimes as regime
+from lib.papers.off_manifold_robustness.gradients import signed
+from lib.papers.representation_similarity import figures as similarity
+from lib.papers.stitching import figures as stitching
+from lib.papers.stitching.figures import joint_activations, stitching_matrix
+from lib.plots.style import curve, spans, stage_ticks
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ def test_curves_leave_gaps_where_nothing_was_measured():
 
 def test_maps_are_drawn_from_the_lower_left_on_one_scale():
     values = np.linspace(0, 1, N * N).reshape(N, N)
-    figure = plots.similarity_maps({"N": values, "R": values / 2}, LAYERS, {"N": "clean 74.0 %, PGD-20 0.0 %"},
+    figure = similarity.similarity_maps({"N": values, "R": values / 2}, LAYERS, {"N": "clean 74.0 %, PGD-20 0.0 %"},
                                    {"R": ("rows", "columns")})
     left, right = panels_of(figure)
     np.testing.assert_array_equal(left.images[0].get_array(), values)
@@ -159,17 +166,17 @@ def test_maps_are_drawn_from_the_lower_left_on_one_scale():
 def test_what_is_undefined_is_hatched_and_said():
     values = np.full((N, N), 0.5)
     values[3] = np.nan
-    figure = plots.similarity_maps({"N": values}, LAYERS)
+    figure = similarity.similarity_maps({"N": values}, LAYERS)
     axis, = panels_of(figure)
     assert axis.patch.get_hatch() and np.ma.getmaskarray(axis.images[0].get_array())[3].all()
     assert "undefined" in legend_texts(figure)[0]
-    everything = plots.similarity_maps({"N": np.full((N, N), np.nan)}, LAYERS)
+    everything = similarity.similarity_maps({"N": np.full((N, N), np.nan)}, LAYERS)
     assert "undefined" in legend_texts(everything)[0]
 
 
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_any_number_of_maps(count):
-    figure = plots.similarity_maps({f"map {i}": np.eye(N) for i in range(count)}, LAYERS)
+    figure = similarity.similarity_maps({f"map {i}": np.eye(N) for i in range(count)}, LAYERS)
     assert len(panels_of(figure)) == count
     figure.canvas.draw()
     boxes = [axis.get_window_extent() for axis in panels_of(figure)]
@@ -179,13 +186,13 @@ def test_any_number_of_maps(count):
 
 def test_networks_of_different_depth_and_named_layers():
     few = LAYERS[:5]
-    figure = plots.similarity_maps({"pair": np.ones((5, N))}, {"pair": (few, LAYERS)}, label_layers=True)
+    figure = similarity.similarity_maps({"pair": np.ones((5, N))}, {"pair": (few, LAYERS)}, label_layers=True)
     axis, = panels_of(figure)
     assert [text.get_text() for text in axis.get_yticklabels()] == [layer.label for layer in few]
     with pytest.raises(SettingsError, match=r"shape of the map 'pair' = \(12, 12\).*\(5, 12\)"):
-        plots.similarity_maps({"pair": np.ones((N, N))}, {"pair": (few, LAYERS)})
+        similarity.similarity_maps({"pair": np.ones((N, N))}, {"pair": (few, LAYERS)})
     with pytest.raises(SettingsError, match="panels"):
-        plots.similarity_maps({}, LAYERS)
+        similarity.similarity_maps({}, LAYERS)
 
 
 # ---------------------------------------------------------------------------------------------- curves and summaries
@@ -193,7 +200,7 @@ def test_networks_of_different_depth_and_named_layers():
 
 def test_similarity_against_distance():
     reference = pd.DataFrame({"kind": "robust", "distance": [1, 3], "similarity": [0.9, 0.6], "source": "published"})
-    figure = plots.against_distance(grow(), reference=reference)
+    figure = similarity.against_distance(grow(), reference=reference)
     axis, = figure.axes
     by_label = {line.get_label(): line for line in axis.lines}
     np.testing.assert_allclose(by_label["normal"].get_ydata(), 0.31 + 0.05 * np.arange(1, 6))
@@ -201,28 +208,28 @@ def test_similarity_against_distance():
     assert legend_texts(figure) == ["normal", "robust", "robust, published"]
     assert sum(line.get_label().startswith("_") for line in axis.lines) == 6, "every seed is drawn"
     with pytest.raises(SettingsError, match="unit of distance"):
-        plots.against_distance(grow(), unit="metres")
+        similarity.against_distance(grow(), unit="metres")
 
 
 def test_per_layer_tells_kinds_by_colour_and_perturbations_by_line():
     table = pd.concat([grow(x="position", xs=range(N)).assign(perturbation=name) for name in ("own", "noise")])
-    figure = plots.per_layer(table, LAYERS)
+    figure = similarity.per_layer(table, LAYERS)
     axis, = figure.axes
     drawn = {(line.get_color(), line.get_linestyle()) for line in axis.lines if len(line.get_xdata()) == N}
     assert drawn == {(plots.CLEAN, "-"), (plots.CLEAN, "--"), (plots.ROBUST, "-"), (plots.ROBUST, "--")}
     assert legend_texts(figure) == ["normal", "robust", "own", "noise"]
     assert "layer1" in {text.get_text() for text in axis.get_xticklabels()}
     with pytest.raises(SettingsError, match="position = 12.*0 to 11"):
-        plots.per_layer(pd.concat([table, table.assign(position=N)]), LAYERS)
+        similarity.per_layer(pd.concat([table, table.assign(position=N)]), LAYERS)
     many = pd.concat([table.assign(perturbation=str(i)) for i in range(5)])
     with pytest.raises(SettingsError, match="at most 4"):
-        plots.per_layer(many, LAYERS)
+        similarity.per_layer(many, LAYERS)
 
 
 def test_dose_response():
     table = grow(("robust",), x="eps", y="to_normal", xs=(0, 2, 8))
     table["self"] = 0.7
-    figure = plots.dose_response(table, "ε in 1/255")
+    figure = similarity.dose_response(table, "ε in 1/255")
     left, right = figure.axes
     np.testing.assert_allclose(left.lines[0].get_ydata(), [0.31, 0.41, 0.71])
     np.testing.assert_allclose(right.lines[0].get_ydata(), 0.7)
@@ -231,7 +238,7 @@ def test_dose_response():
     assert "1/255" in left.get_xlabel() and not legend_texts(figure)
     bad = pd.DataFrame({"eps": [1], "panel": ["both"], "similarity": [0.5], "source": ["paper"]})
     with pytest.raises(SettingsError, match="unknown panel 'both'"):
-        plots.dose_response(table, reference=bad)
+        similarity.dose_response(table, reference=bad)
 
 
 def test_summary_strip_shows_seeds_mean_interval_and_reference():
@@ -239,7 +246,7 @@ def test_summary_strip_shows_seeds_mean_interval_and_reference():
                           "summary": "mean off-diagonal", "value": [0.5, 0.52, 0.54, 0.7, 0.8]})
     reference = pd.DataFrame([("robust", "mean off-diagonal", 0.7, "paper")],
                              columns=["kind", "summary", "value", "source"])
-    figure = plots.summary_strip(table, reference=reference)
+    figure = similarity.summary_strip(table, reference=reference)
     axis, = figure.axes
     dots = [line for line in axis.lines if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in dots] == [3, 2], "every seed is a dot"
@@ -254,14 +261,14 @@ def test_summary_strip_shows_seeds_mean_interval_and_reference():
     assert axis.get_ylim()[0] > axis.get_ylim()[1], "rows read from the top"
 
     given = pd.DataFrame({"kind": ["robust"], "summary": ["mean off-diagonal"], "low": [0.6], "high": [0.9]})
-    axis, = plots.summary_strip(table, intervals=given).axes
+    axis, = similarity.summary_strip(table, intervals=given).axes
     assert [0.6, 0.9] in [list(line.get_xdata()) for line in axis.lines], "the judge's intervals take precedence"
 
 
 def test_kind_matrix_is_symmetric_and_says_what_was_not_measured():
     table = pd.DataFrame([("normal", "robust", 0.4), ("robust", "normal", 0.5), ("robust", "robust", 0.9)],
                          columns=["kind", "other", "similarity"])
-    figure = plots.kind_matrix(table)
+    figure = similarity.kind_matrix(table)
     axis, = panels_of(figure)
     values = np.ma.filled(axis.images[0].get_array(), np.nan)
     np.testing.assert_allclose(values, [[np.nan, 0.45], [0.45, 0.9]])
@@ -275,25 +282,25 @@ def test_checkpoints():
             for kind in ("overfits", "control") for seed in range(2) for epoch in range(1, 5)
             for images in ("train", "test") for quantity in ("early", "deep", "accuracy")]
     table = pd.DataFrame(rows)
-    figure = plots.checkpoints(table)
+    figure = similarity.checkpoints(table)
     assert len(figure.axes) == 4 and [axis.get_title("left") for axis in figure.axes[:2]] == ["overfits", "control"]
     above, below = figure.axes[0], figure.axes[2]
     best = [line.get_xdata() for line in above.lines if len(set(line.get_xdata())) == 1]
     assert best == [[2, 2]], "the epoch of the best test accuracy"
     assert {line.get_linestyle() for line in below.lines if len(line.get_xdata()) == 4} == {"-", "--"}
     assert "robust" in below.get_ylabel() and "test images" in legend_texts(figure)
-    flat = plots.checkpoints(table.assign(value=0.0))
+    flat = similarity.checkpoints(table.assign(value=0.0))
     assert not [line for line in flat.axes[0].lines if len(set(line.get_xdata())) == 1], "no best of equals"
     with pytest.raises(SettingsError, match="unknown quantity 'depth'"):
-        plots.checkpoints(table.replace({"quantity": {"deep": "depth"}}))
+        similarity.checkpoints(table.replace({"quantity": {"deep": "depth"}}))
     with pytest.raises(SettingsError, match="unknown images 'held-out'"):
-        plots.checkpoints(table.replace({"images": {"train": "held-out"}}))
+        similarity.checkpoints(table.replace({"images": {"train": "held-out"}}))
 
 
 @pytest.mark.parametrize(("draw", "lacks"), [
-    (plots.against_distance, "distance"), (lambda t: plots.per_layer(t, LAYERS), "perturbation"),
-    (plots.dose_response, "to_normal"), (plots.summary_strip, "summary"), (plots.kind_matrix, "other"),
-    (plots.checkpoints, "quantity"),
+    (similarity.against_distance, "distance"), (lambda t: similarity.per_layer(t, LAYERS), "perturbation"),
+    (similarity.dose_response, "to_normal"), (similarity.summary_strip, "summary"), (similarity.kind_matrix, "other"),
+    (similarity.checkpoints, "quantity"),
 ])
 def test_a_table_that_lacks_a_column_is_refused(draw, lacks):
     with pytest.raises(SettingsError, match=f"table lacks.*{lacks}"):
@@ -315,7 +322,7 @@ def test_stitching_depth_draws_means_ranges_and_endpoints():
     rows += [{"role": "endpoint", "pair": pair, "joint": "", "alpha": 0.0, "seed": 0, "measure": measure,
               "accuracy": 0.8}
              for pair in "NR" for measure in ("clean", "search")]
-    figure = plots.stitching_depth(pd.DataFrame(rows), joints, pairs, [1.0])
+    figure = stitching.stitching_depth(pd.DataFrame(rows), joints, pairs, [1.0])
     first = figure.axes[0]
     np.testing.assert_allclose(first.lines[0].get_ydata(), [0.52, 0.62])
     assert first.lines[0].get_color() == plots.CLEAN and first.get_title().startswith("N → R")
@@ -325,7 +332,7 @@ def test_stitching_depth_draws_means_ranges_and_endpoints():
 def test_bars_beside_controls():
     rows = [(what, measure, 0.5, 0.4, 0.6) for what in ("claim", "null") for measure in ("clean", "robust")]
     table = pd.DataFrame(rows, columns=["what", "measure", "value", "low", "high"])
-    axis, = plots.bars_beside_controls(table, "after layer1.0").axes
+    axis, = stitching.bars_beside_controls(table, "after layer1.0").axes
     assert [text.get_text() for text in axis.get_yticklabels()] == ["claim", "null"]
     assert [bar.get_width() for bar in axis.patches] == [0.5] * 4
 
@@ -448,7 +455,7 @@ def upright(axis):
 
 
 def test_retained_has_a_group_a_network_and_a_mark_a_measure():
-    axis, = plots.retained(shares(NETS)).axes
+    axis, = compact.retained(shares(NETS)).axes
     drawn = marks(axis)
     expected = [(mean - less, colour, filled)
                 for measures in NETS.values() for mean, measure in zip((0.9, 0.8, 0.7), measures, strict=False)
@@ -470,16 +477,16 @@ def test_retained_has_a_group_a_network_and_a_mark_a_measure():
 
 
 def test_retained_without_intervals_draws_none():
-    axis, = plots.retained(shares(NETS, seeds=1, low=np.nan, high=np.nan)).axes
+    axis, = compact.retained(shares(NETS, seeds=1, low=np.nan, high=np.nan)).axes
     assert len(marks(axis)) == 10 and not upright(axis)
     clean_only = shares({"CNN": ["clean"]}).query("over == 'unpruned'")
-    axis, = plots.retained(clean_only).axes
+    axis, = compact.retained(clean_only).axes
     assert len(marks(axis)) == 1 and legend_texts(axis.figure) == [
         "clean accuracy", "of the pre-trained network", "one repetition"]
 
 
 def test_published_shares_are_lines_whose_numbers_do_not_overlap():
-    figure = plots.retained(shares(NETS), PUBLISHED)
+    figure = compact.retained(shares(NETS), PUBLISHED)
     axis, = figure.axes
     lines = {line.get_color(): line.get_ydata()[0] for line in axis.lines if line.get_linestyle() == "--"}
     assert lines == {plots.CLEAN: 0.93, plots.ROBUST: 0.925, plots.VERIFIED: 0.85}
@@ -494,7 +501,7 @@ def test_published_shares_are_lines_whose_numbers_do_not_overlap():
 @pytest.mark.parametrize(("lost", "bottom"), [(0, 0.5), (0.15, 0)])
 def test_the_axis_of_shares_starts_at_one_half_or_at_zero(lost, bottom):
     table = shares(NETS)
-    axis, = plots.retained(table.assign(share=table.share - lost)).axes
+    axis, = compact.retained(table.assign(share=table.share - lost)).axes
     assert axis.get_ylim()[0] == bottom and axis.get_ylim()[1] > 1
 
 
@@ -502,17 +509,17 @@ def test_shares_that_cannot_be_drawn_are_refused():
     table = shares(NETS)
     for column, wrong in (("measure", "verify"), ("over", "parent")):
         with pytest.raises(SettingsError, match=f"unknown {column} '{wrong}'"):
-            plots.retained(table.assign(**{column: wrong}))
+            compact.retained(table.assign(**{column: wrong}))
     with pytest.raises(SettingsError, match="two rows of net ResNet, .*, over unpruned, seed 0: .*one share"):
-        plots.retained(pd.concat([table, table]))
+        compact.retained(pd.concat([table, table]))
     with pytest.raises(SettingsError, match="share = inf"):
-        plots.retained(table.assign(share=np.inf))
+        compact.retained(table.assign(share=np.inf))
     with pytest.raises(SettingsError, match="without a share"):
-        plots.retained(table.assign(share=np.nan))
+        compact.retained(table.assign(share=np.nan))
     with pytest.raises(SettingsError, match="reference lacks the column source"):
-        plots.retained(table, PUBLISHED[["measure", "share"]])
+        compact.retained(table, PUBLISHED[["measure", "share"]])
     with pytest.raises(SettingsError, match="unknown measure of the reference 'search'"):
-        plots.retained(table, PUBLISHED.assign(measure="search"))
+        compact.retained(table, PUBLISHED.assign(measure="search"))
 
 
 UNPRUNED = {"robust": (0.8, 0.5, 0.4), "benign": (0.9, 0.1, 0.05)}  # clean, robust, verified
@@ -537,7 +544,7 @@ def objectives(nets, seeds=3, longer="ResNet"):
 
 
 def test_the_grid_has_a_panel_a_network_and_the_longer_arm_last():
-    figure = plots.objective_grid(objectives(NETS))
+    figure = compact.objective_grid(objectives(NETS))
     left, right = figure.axes
     names = [" ".join(text.get_text().split()) for text in left.get_xticklabels()]
     assert names == ["robust → robust", "robust → benign", "benign → robust", "benign → benign",
@@ -547,12 +554,12 @@ def test_the_grid_has_a_panel_a_network_and_the_longer_arm_last():
     assert "longer: fine-tuned for as many epochs" in figure.legends[0].get_title().get_text()
     assert legend_texts(figure) == ["clean accuracy", "robust accuracy", "verified accuracy",
                                     "before pruning and fine-tuning", "one repetition"]
-    shorter = plots.objective_grid(objectives(NETS, longer=None))
+    shorter = compact.objective_grid(objectives(NETS, longer=None))
     assert "longer" not in shorter.legends[0].get_title().get_text()
 
 
 def test_bars_of_the_grid_are_means_with_repetitions_and_the_network_before():
-    _, axis = plots.objective_grid(objectives(NETS)).axes
+    _, axis = compact.objective_grid(objectives(NETS)).axes
     bars = sorted((bar.get_x() + bar.get_width() / 2, bar) for bar in axis.patches)
     assert len(bars) == 12, "four combinations, three measures"
     order = [COMBINATIONS[k] for k in (4, 3, 2, 1)]
@@ -573,7 +580,7 @@ def test_bars_of_the_grid_are_means_with_repetitions_and_the_network_before():
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_a_grid_of_any_number_of_networks_has_names_that_do_not_overlap(count):
     nets = {f"network {k}": ["clean", "robust", "verified"] for k in range(count)}
-    figure = plots.objective_grid(objectives(nets, seeds=1, longer="network 0"))
+    figure = compact.objective_grid(objectives(nets, seeds=1, longer="network 0"))
     assert [axis.get_title("left") for axis in figure.axes] == list(nets)
     figure.canvas.draw()
     boxes = [text.get_window_extent() for axis in figure.axes for text in axis.get_xticklabels()]
@@ -584,16 +591,16 @@ def test_a_grid_of_any_number_of_networks_has_names_that_do_not_overlap(count):
 
 def test_a_grid_without_the_unpruned_networks_says_nothing_of_them():
     table = objectives(NETS)
-    figure = plots.objective_grid(table[table.fine.notna()])
+    figure = compact.objective_grid(table[table.fine.notna()])
     assert "before pruning and fine-tuning" not in legend_texts(figure)
     assert not [line for axis in figure.axes for line in axis.lines if line.get_marker() == "None"]
     with pytest.raises(SettingsError, match="without fine-tuned networks"):
-        plots.objective_grid(table[table.fine.isna()])
+        compact.objective_grid(table[table.fine.isna()])
     for column in ("pre", "fine"):
         with pytest.raises(SettingsError, match=f"unknown {column} 'clean'.*benign, robust"):
-            plots.objective_grid(table.assign(**{column: "clean"}))
+            compact.objective_grid(table.assign(**{column: "clean"}))
     with pytest.raises(SettingsError, match="two rows of net ResNet, pre robust, fine robust, longer False"):
-        plots.objective_grid(pd.concat([table, table.query("pre == fine == 'robust'")]))
+        compact.objective_grid(pd.concat([table, table.query("pre == fine == 'robust'")]))
 
 
 def by_rule(rules=("LWM", "SNIP", "iterative LWM"), keeps=(0.1, 0.01)):
@@ -607,7 +614,7 @@ def by_rule(rules=("LWM", "SNIP", "iterative LWM"), keeps=(0.1, 0.01)):
 
 
 def test_rules_are_lines_and_the_dense_network_a_band():
-    figure = plots.pruning_rules(by_rule(), "robust accuracy, APGD")
+    figure = compact.pruning_rules(by_rule(), "robust accuracy, APGD")
     clean, robust = figure.axes
     assert (clean.get_ylabel(), robust.get_ylabel()) == ("clean accuracy", "robust accuracy, APGD")
     assert clean.get_xlabel() == "weights that are kept"
@@ -629,7 +636,7 @@ def test_rules_are_lines_and_the_dense_network_a_band():
 
 def test_the_axis_says_that_filters_are_counted_otherwise():
     filters = by_rule(("filters",), (Fraction(1, 2),)).query("rule == 'filters'")
-    figure = plots.pruning_rules(pd.concat([by_rule(), filters]))
+    figure = compact.pruning_rules(pd.concat([by_rule(), filters]))
     assert all("‘filters’: of filters" in axis.get_xlabel() for axis in figure.axes)
     assert "triangles: whole filters" in figure.legends[0].get_title().get_text()
     mark, = [line for line in figure.axes[1].lines if line.get_marker() == "^"]
@@ -638,20 +645,20 @@ def test_the_axis_says_that_filters_are_counted_otherwise():
 
 def test_rules_that_cannot_be_drawn_are_refused():
     with pytest.raises(SettingsError, match="keep of dense = 0.1 is not possible"):
-        plots.pruning_rules(by_rule().replace({"keep": {1.0: 0.1}}))
+        compact.pruning_rules(by_rule().replace({"keep": {1.0: 0.1}}))
     with pytest.raises(SettingsError, match="keep of LWM = 1.0 is not possible"):
-        plots.pruning_rules(by_rule(keeps=(1,)))
+        compact.pruning_rules(by_rule(keeps=(1,)))
     with pytest.raises(SettingsError, match="without pruned networks"):
-        plots.pruning_rules(by_rule().query("rule == 'dense'"))
+        compact.pruning_rules(by_rule().query("rule == 'dense'"))
     with pytest.raises(SettingsError, match="unknown measure 'verify'"):
-        plots.pruning_rules(by_rule().replace({"measure": {"robust": "verify"}}))
+        compact.pruning_rules(by_rule().replace({"measure": {"robust": "verify"}}))
     with pytest.raises(SettingsError, match="two rows"):
-        plots.pruning_rules(pd.concat([by_rule(), by_rule()]))
+        compact.pruning_rules(pd.concat([by_rule(), by_rule()]))
 
 
 @pytest.mark.parametrize(("draw", "lacks", "table"), [
-    (plots.retained, "high", shares(NETS)), (plots.objective_grid, "longer", objectives(NETS)),
-    (plots.pruning_rules, "rule", by_rule()),
+    (compact.retained, "high", shares(NETS)), (compact.objective_grid, "longer", objectives(NETS)),
+    (compact.pruning_rules, "rule", by_rule()),
 ])
 def test_tables_of_compact_networks_are_checked(draw, lacks, table):
     with pytest.raises(SettingsError, match=f"table lacks the column {lacks}:"):
@@ -703,18 +710,18 @@ def test_regimes_are_told_apart_by_crossing_and_peak():
 
 def test_representatives_of_the_regimes():
     weak, best, excessive = regimes.REGIMES
-    found = plots.representatives(sweep(("noise", "PGD")))
+    found = regime.representatives(sweep(("noise", "PGD")))
     of_each = [((kind, s), regime) for kind in ("noise", "PGD")
                for s, regime in ((0.01, weak), (0.1, best), (1.0, excessive))]
     assert list(found.items()) == [(("none", 0.0), weak), *of_each], "the strongest that is no constant"
-    everywhere_constant = plots.representatives(sweep(("PGD",)), dead=1)
+    everywhere_constant = regime.representatives(sweep(("PGD",)), dead=1)
     assert everywhere_constant["PGD", 10.0] == best, "what is best among constants, if there is nothing else"
-    short = plots.representatives(sweep(("noise",), (0.0, 0.1)))
+    short = regime.representatives(sweep(("noise",), (0.0, 0.1)))
     assert short == {("none", 0.0): ""}, "two strengths have no regimes"
 
 
 def test_strengths_lie_on_a_logarithmic_axis_with_0_at_its_left_edge():
-    figure = plots.regime_curves({"digits": sweep(("PGD",))})
+    figure = regime.regime_curves({"digits": sweep(("PGD",))})
     above, below = seen(figure)[:2]
     line = line_of(above, strength_axis.ON)
     assert line.get_xdata() == pytest.approx([-3, -2, -1, 0, 1])
@@ -724,14 +731,14 @@ def test_strengths_lie_on_a_logarithmic_axis_with_0_at_its_left_edge():
     breaks = [line.get_xdata()[0] for line in below.lines if len({*line.get_xdata()}) == 1]
     assert breaks == [-2.5], "between 0 and the first strength"
     assert above.get_xlim()[0] < -3 and "per image" in below.get_xlabel()
-    crowded = plots.regime_curves({"": pd.concat([sweep(("PGD",)), sweep(("PGD",), (1.0,)).assign(strength=1.3)])})
+    crowded = regime.regime_curves({"": pd.concat([sweep(("PGD",)), sweep(("PGD",), (1.0,)).assign(strength=1.3)])})
     names = [text.get_text() for text in seen(crowded)[1].get_xticklabels()]
     assert "1" in names and "1.3" not in names, "names that do not fit are left out"
 
 
 def test_regime_curves_show_means_bands_regimes_and_constants():
     table = sweep()
-    figure = plots.regime_curves({"digits": table}, {"digits": 0.1})
+    figure = regime.regime_curves({"digits": table}, {"digits": 0.1})
     above, other, below, _, beside, _ = seen(figure)
     assert [axis.get_title("left") for axis in (above, other)] == ["digits: gradient norm", "digits: PGD"]
     assert line_of(above, strength_axis.OFF).get_ydata() == pytest.approx([off for _, off in ON_OFF.values()])
@@ -750,7 +757,7 @@ def test_regime_curves_show_means_bands_regimes_and_constants():
     said = legend_texts(figure)
     assert "weak regime" in said and "accuracy of guessing" in said and "hardly any change along the manifold" in said
     assert not any("spectrum" in text or "paper" in text for text in said)
-    calm = plots.regime_curves({"digits": sweep(strengths=(0.0, 0.01, 0.1), phases=0.2)})
+    calm = regime.regime_curves({"digits": sweep(strengths=(0.0, 0.01, 0.1), phases=0.2)})
     assert not seen(calm)[0].patches, "three strengths have no regimes"
     assert "new phases, off the manifold" in legend_texts(calm)
     assert not any("hardly" in text or "guessing" in text for text in legend_texts(calm))
@@ -758,25 +765,25 @@ def test_regime_curves_show_means_bands_regimes_and_constants():
 
 def test_sweeps_share_rows_where_they_fit():
     few, many = sweep(("noise",)), sweep(("gradient norm", "smoothness", "noise", "PGD"))
-    figure = plots.regime_curves({"a": sweep(("gradient norm", "PGD")), "b": few, "c": many})
+    figure = regime.regime_curves({"a": sweep(("gradient norm", "PGD")), "b": few, "c": many})
     titles = {axis.get_title("left"): axis for axis in seen(figure) if axis.get_title("left")}
     assert list(titles) == ["a: gradient norm", "a: PGD", "b: noise", *(f"c: {kind}" for kind in many.kind.unique())]
     figure.canvas.draw()
     high = {name: axis.get_window_extent().y0 for name, axis in titles.items()}
     assert high["b: noise"] == high["a: PGD"] > high["c: noise"] == high["c: gradient norm"]
     lost = pd.concat([few, sweep(("PGD",), (0.0,))])
-    figure = plots.regime_curves({"b": lost})
+    figure = regime.regime_curves({"b": lost})
     assert [axis.get_title("left") for axis in seen(figure)][0] == "b: noise" and len(seen(figure)) == 3, "all diverged"
     with pytest.raises(SettingsError, match="strength above 0"):
-        plots.regime_curves({"b": sweep(("PGD",), (0.0,))})
+        regime.regime_curves({"b": sweep(("PGD",), (0.0,))})
     with pytest.raises(SettingsError, match="sweeps = empty"):
-        plots.regime_curves({})
+        regime.regime_curves({})
 
 
 def test_published_curves_stand_where_the_axes_mean_the_same():
     published = pd.DataFrame({"kind": "PGD", "per image": [1e-5, 0.01, 1.0, 1e4], "on": [0.5, 0.6, 0.6, 0.1],
                               "off": [1.1, 1.0, 0.4, 0.0], "accuracy": [0.95, 0.94, 0.8, 0.1]})
-    figure = plots.regime_curves({"digits": sweep()}, published={"digits": published})
+    figure = regime.regime_curves({"digits": sweep()}, published={"digits": published})
     _, above, _, below = seen(figure)[:4]
     faint, = [line for line in below.lines if line.get_alpha() == 0.45]
     assert list(faint.get_xdata()) == [-2, 0] and list(faint.get_ydata()) == [0.94, 0.8], "as far as the axis goes"
@@ -784,7 +791,7 @@ def test_published_curves_stand_where_the_axes_mean_the_same():
     assert crossing.get_xdata()[0] == pytest.approx(-2 + 2 * 0.4 / 0.6), "where off minus on is 0"
     assert len([line for line in above.lines if len(line.get_xdata()) == 4]) == 0, "their changes are in another norm"
     assert {"the paper’s accuracy", "the paper’s two changes cross"} <= {*legend_texts(figure)}
-    other = plots.regime_curves({"digits": sweep()}, published={"digits": published.assign(kind="smoothness")})
+    other = regime.regime_curves({"digits": sweep()}, published={"digits": published.assign(kind="smoothness")})
     assert not any("paper" in text for text in legend_texts(other))
 
 
@@ -802,7 +809,7 @@ def rhos(where="subspace", seeds=2, bayes=0.0):
 
 
 def test_theory_is_drawn_with_its_slope_and_bayes_apart():
-    figure = plots.off_manifold_theory(pd.concat([rhos(), rhos("torus")]), {"rho1": 1e-3, "worst rho2": 1e-6})
+    figure = manifold.off_manifold_theory(pd.concat([rhos(), rhos("torus")]), {"rho1": 1e-3, "worst rho2": 1e-6})
     left, middle, right = figure.axes
     assert [axis.get_title("left") for axis in (left, middle)] == ["subspace", "torus"]
     lines = [line for line in left.lines if line.get_marker() == "o"]
@@ -820,16 +827,16 @@ def test_theory_is_drawn_with_its_slope_and_bayes_apart():
               and line.get_linestyle() in ("--", ":")}
     assert bounds == {1e-3: "--", 1e-6: ":"}
     with pytest.raises(SettingsError, match="unknown kind 'PGD 1'"):
-        plots.off_manifold_theory(rhos().replace({"kind": {"none": "PGD 1"}}))
+        manifold.off_manifold_theory(rhos().replace({"kind": {"none": "PGD 1"}}))
     with pytest.raises(SettingsError, match="unknown bound 'rho3'"):
-        plots.off_manifold_theory(rhos(), {"rho3": 1})
+        manifold.off_manifold_theory(rhos(), {"rho3": 1})
 
 
 def test_controls_of_steps_have_a_row_for_every_space_and_length():
     spaces = {f"{side}, {space}": value for space, value in (("PCA, 2", 0.5), ("auto-encoder, 0.5", 0.1))
               for side, value in (("on", value), ("off", value / 2))}
     table = sweep(other=0.25, phases=0.2, **spaces)
-    figure = plots.step_controls(table, ("auto-encoder", "PCA"), (2, 0.5), "digits")
+    figure = manifold.step_controls(table, ("auto-encoder", "PCA"), (2, 0.5), "digits")
     grid = np.array(figure.axes).reshape(3, 2)
     assert [" ".join(axis.get_ylabel().split()) for axis in grid[:, 0]] == [
         "auto-encoder, length 2", "PCA, length 2", "auto-encoder, length 0.5"]
@@ -839,17 +846,17 @@ def test_controls_of_steps_have_a_row_for_every_space_and_length():
     flat = [{*np.round(line.get_ydata(), 6)} for line in grid[0, 0].lines]
     assert {0.25} in flat and {0.2} in flat, "another image's space, and new phases"
     assert len(legend_texts(figure)) == 4
-    alone = plots.step_controls(table.assign(other=np.nan).drop(columns="phases"), ("auto-encoder",), (2,))
+    alone = manifold.step_controls(table.assign(other=np.nan).drop(columns="phases"), ("auto-encoder",), (2,))
     assert legend_texts(alone) == ["change along the manifold", "change off the manifold"], "one space for all points"
     assert all(len(line.get_xdata()) in (2, 5) and np.isfinite(line.get_ydata()).all() for line in alone.axes[0].lines)
     with pytest.raises(SettingsError, match="lacks the columns on, local PCA, 2, off, local PCA, 2"):
-        plots.step_controls(table, ("auto-encoder", "local PCA"), (2,))
+        manifold.step_controls(table, ("auto-encoder", "local PCA"), (2,))
 
 
 def test_alignments_stand_beside_what_knows_nothing():
     table = sweep(**{"white noise": 0.0, "inside": 0.4, "sum of logits": 0.3, "1 - LPIPS": np.nan})
     untrained = pd.DataFrame({"alignment": [-0.1, -0.3], "inside": [0.2, 0.2]})
-    figure = plots.alignment_variants(table, untrained)
+    figure = manifold.alignment_variants(table, untrained)
     first, second, third = (figure.axes[2 * row] for row in range(3))
     assert line_of(first, strength_axis.ALIGNED).get_ydata() == pytest.approx(list(ALIGNED.values()))
     assert [{*line.get_ydata()} for line in first.lines if line.get_alpha() == 0.5] == [{-0.2}], "mean of the untrained"
@@ -857,8 +864,9 @@ def test_alignments_stand_beside_what_knows_nothing():
     assert third.get_ylim()[0] == 0
     said = legend_texts(figure)
     assert "untrained networks" in said and not any("LPIPS" in text or "high-pass" in text for text in said)
-    assert any("LPIPS" in text for text in legend_texts(plots.alignment_variants(table.assign(**{"1 - LPIPS": 0.7}))))
-    exact = plots.alignment_variants(sweep(("noise",)))
+    assert any("LPIPS" in text for text in legend_texts(
+        manifold.alignment_variants(table.assign(**{"1 - LPIPS": 0.7}))))
+    exact = manifold.alignment_variants(sweep(("noise",)))
     assert len(exact.axes) == 1, "closed forms have no second and third row here"
 
 
@@ -885,7 +893,7 @@ class Pictures:
 def gradients(kinds=("gradient norm", "noise"), score=True):
     rng = np.random.default_rng(1)
     images, ideal = rng.random((2, 1, 4, 4)), rng.normal(size=(2, 1, 4, 4))
-    shown = plots.representatives(sweep(kinds))
+    shown = regime.representatives(sweep(kinds))
     found = {name: ideal * (-1) ** k for k, name in enumerate(shown)}
     return Pictures(images, images - 0.5 if score else None, ideal, found), shown
 
@@ -893,7 +901,7 @@ def gradients(kinds=("gradient norm", "noise"), score=True):
 def test_gradient_grid():
     pictures, shown = gradients()
     pictures.gradients["noise", 0.1] = np.zeros((2, 1, 4, 4))
-    figure = plots.gradient_grid(pictures, shown)
+    figure = gradient.gradient_grid(pictures, shown)
     drawn = [axis for axis in figure.axes if axis.images]
     titles = [" ".join(axis.get_title().split()) for axis in drawn if axis.get_title()]
     assert titles == ["image", "score", "class score", "no regulariser", "gradient norm 0.01", "gradient norm 0.1",
@@ -913,12 +921,12 @@ def test_gradient_grid():
 def test_gradient_grid_without_what_is_missing():
     pictures, shown = gradients(("noise",), score=False)
     del pictures.gradients["noise", 1.0]
-    figure = plots.gradient_grid(pictures, shown)
+    figure = gradient.gradient_grid(pictures, shown)
     titles = [" ".join(axis.get_title().split()) for axis in figure.axes if axis.get_title()]
     assert titles == ["image", "class score", "no regulariser", "noise 0.01", "noise 0.1"]
     assert "excessive regime" not in legend_texts(figure)
     with pytest.raises(SettingsError, match="of the gradients that are there"):
-        plots.gradient_grid(pictures, {("PGD", 1.0): "weak"})
+        gradient.gradient_grid(pictures, {("PGD", 1.0): "weak"})
 
 
 LETTER_KINDS = {"untrained": 0.0, "standard": 0.5, "robust, eps per image": 1.0, "robust, eps per batch": 0.8}
@@ -932,7 +940,7 @@ def ratios(sets=("digits_letter_a", "digits_letters"), kinds=tuple(LETTER_KINDS)
 
 
 def test_ratios_of_signal_and_distractor():
-    figure = plots.distractor_ratio(ratios())
+    figure = gradient.distractor_ratio(ratios())
     left, right = figure.axes
     assert (left.get_title("left"), right.get_title("left")) == ("digits, letter A", "digits, random letters")
     assert left.get_xscale() == left.get_yscale() == "log"
@@ -948,11 +956,11 @@ def test_ratios_of_signal_and_distractor():
     assert legend_texts(figure) == [*LETTER_KINDS, "hardly any change: not counted"]
     positions = ("digit above", "digit below")
     placed = pd.concat([ratios(("digits_letters",)).assign(position=p, counts=True) for p in positions])
-    figure = plots.distractor_ratio(placed)
+    figure = gradient.distractor_ratio(placed)
     assert [axis.get_title("left") for axis in figure.axes] == [f"digits, random letters, {p}" for p in positions]
     assert legend_texts(figure) == [*LETTER_KINDS]
     with pytest.raises(SettingsError, match="unknown kind of network 'dense'.*standard"):
-        plots.distractor_ratio(ratios().replace({"kind": {"standard": "dense"}}))
+        gradient.distractor_ratio(ratios().replace({"kind": {"standard": "dense"}}))
 
 
 def shares_of_gradients(sets=("mnist_letter_a", "mnist_letters")):
@@ -966,7 +974,7 @@ def test_gradients_beside_a_letter():
     pictures = {"mnist_letters": (np.random.default_rng(0).random((2, 1, 8, 4)),
                                   {kind: np.full((2, 1, 8, 4), value) for kind, value in LETTER_KINDS.items()})}
     table = shares_of_gradients()
-    figure = plots.distractor_gradients(table, pictures)
+    figure = gradient.distractor_gradients(table, pictures)
     strips = [axis for axis in figure.axes if not axis.images]
     drawn = [axis for axis in figure.axes if axis.images]
     assert [axis.get_title("left") for axis in strips] == ["mnist, letter A", "mnist, random letters"]
@@ -981,15 +989,16 @@ def test_gradients_beside_a_letter():
     assert len(drawn) == 2 * 5 and [axis.get_title() for axis in drawn[:3]] == ["input", "untrained", "standard"]
     np.testing.assert_allclose(drawn[0].images[0].get_array(), pictures["mnist_letters"][0][0, 0])
     assert legend_texts(figure) == ["digit above", "digit below", "mean"]
-    assert len(plots.distractor_gradients(table).axes) == 2
+    assert len(gradient.distractor_gradients(table).axes) == 2
     with pytest.raises(SettingsError, match="pictures of mnist_letters 'dense'"):
-        plots.distractor_gradients(table, {"mnist_letters": (np.zeros((1, 1, 8, 4)), {"dense": None})})
+        gradient.distractor_gradients(table, {"mnist_letters": (np.zeros((1, 1, 8, 4)), {"dense": None})})
 
 
 @pytest.mark.parametrize(("draw", "lacks"), [
-    (lambda table: plots.regime_curves({"digits": table}), "alignment"), (plots.representatives, "off"),
-    (lambda table: plots.step_controls(table, ("PCA",), (1,)), "on"), (plots.alignment_variants, "strength"),
-    (plots.off_manifold_theory, "rho1"), (plots.distractor_ratio, "counts"), (plots.distractor_gradients, "share"),
+    (lambda table: regime.regime_curves({"digits": table}), "alignment"), (regime.representatives, "off"),
+    (lambda table: manifold.step_controls(table, ("PCA",), (1,)), "on"), (manifold.alignment_variants, "strength"),
+    (manifold.off_manifold_theory, "rho1"), (gradient.distractor_ratio, "counts"),
+    (gradient.distractor_gradients, "share"),
 ])
 def test_tables_of_off_manifold_robustness_are_checked(draw, lacks):
     whole = pd.concat([sweep(), rhos(), ratios(), shares_of_gradients()])
@@ -1006,7 +1015,7 @@ def test_the_course_of_a_search_lies_within_its_panels_whatever_the_target_drawn
          "share": keep}
         for keep, course in losses.items() for epoch, loss in enumerate(course, 1) for seed in range(3)
     ])
-    figure = plots.pruning_search(table)
+    figure = harp.pruning_search(table)
     grid = figure.axes  # row by row, a column a target
     for axis in grid:
         low, high = axis.get_ylim()

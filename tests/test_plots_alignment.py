@@ -11,9 +11,10 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 from matplotlib.patches import Circle
 
-from lib.alignment.toy import Plane
+from lib.alignment.plane import Plane
 from lib.errors import SettingsError
-from lib.plots import alignment, look
+from lib.papers.perceptually_aligned_gradients import figures as alignment
+from lib.plots import style as look
 
 GROUP_OF = {
     "vanilla": "vanilla", "score": "realisation", "class mean": "realisation", "class mean, centred": "realisation",

@@ -12,7 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.architectures import (
+from lib.data import load
+from lib.errors import OneLineError, SettingsError
+from lib.models import build, forward_flops, network, rates
+from lib.models.links import layers
+from lib.models.masked import Cost, dense, fixed, masked_layers, prune
+from lib.pruning.shrink import shrunk
+from lib.pruning.tables import kept
+from lib.runtime import generator, initialise_with
+from lib.training.loop import fit
+from lib.training.losses import Batch, Moment, of
+from lib.training.losses.pruning import SLACK, TargetMissed
+from lib.training.schedule import learning_rate, make_optimiser
+from lib.values.architectures import (
     CNN,
     MLP,
     VGG11,
@@ -25,13 +37,8 @@ from lib.architectures import (
     ResNet,
     WideResNet,
 )
-from lib.data import load
-from lib.datasets import Data
-from lib.errors import OneLineError, SettingsError
-from lib.models import build, forward_flops, network, rates
-from lib.models.links import layers
-from lib.models.masked import Cost, dense, fixed, masked_layers, prune
-from lib.objectives import (
+from lib.values.data import Data
+from lib.values.objectives import (
     MART,
     TRADES,
     Adversarial,
@@ -41,14 +48,8 @@ from lib.objectives import (
     Prune,
     Saliency,
 )
-from lib.pruning import kept, shrunk
-from lib.recipe import Optimiser, Recipe, Schedule
-from lib.runtime import generator, initialise_with
-from lib.threats import PGD, Threat
-from lib.training.loop import fit
-from lib.training.objectives import Batch, Moment, of
-from lib.training.objectives.pruning import SLACK, TargetMissed
-from lib.training.schedule import learning_rate, make_optimiser
+from lib.values.recipe import Optimiser, Recipe, Schedule
+from lib.values.threats import PGD, Threat
 
 THREAT, ATTACK = Threat("linf", "0.1"), PGD(2, "0.05")
 DIGITS = Data("digits")
@@ -394,7 +395,7 @@ def test_the_optimiser_alone_gives_the_rates_without_data():
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(name.endswith("quota"))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lib.training.objectives.clean.CleanLoss.__call__", lambda *_: (torch.zeros(()), None))
+            patch.setattr("lib.training.losses.clean.CleanLoss.__call__", lambda *_: (torch.zeros(()), None))
             net, rows, _ = search(recipe, net, undecayed=undecayed, finish=False)
         expected = rates.data_free(sizes, Fraction("0.05"), decay=decay, epochs=5, steps=18, gamma=0.05)
         assert [layer.rate().item() for layer in masked_layers(net).values()] == pytest.approx(expected, rel=1e-3)

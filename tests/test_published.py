@@ -20,24 +20,26 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.v2 import functional as V
 
-from lib import claims, settings
-from lib import score as scores
-from lib.architectures import ImageNetResNet
+from lib import claims
 from lib.data import DataError, images, load
-from lib.datasets import DATASETS
 from lib.errors import SettingsError
-from lib.manifold import published, study, tables
-from lib.manifold.evidence import evidence, preconditions
-from lib.manifold.published import ANTIALIASED, BILINEAR, Measured, filtering_error, resized
-from lib.manifold.study import Found
+from lib.gradients import scores
 from lib.models import Denoiser, network
 from lib.models.edm import SongUNet
 from lib.models.external import load_resnet
-from lib.plan import off_manifold_robustness as plan
-from lib.plan.off_manifold_robustness import NONE
+from lib.papers import settings
+from lib.papers.off_manifold_robustness import networks as plan
+from lib.papers.off_manifold_robustness import published, tables
+from lib.papers.off_manifold_robustness import results as study
+from lib.papers.off_manifold_robustness.evidence import evidence, preconditions
+from lib.papers.off_manifold_robustness.networks import NONE
+from lib.papers.off_manifold_robustness.published import ANTIALIASED, BILINEAR, Measured, filtering_error, resized
+from lib.papers.off_manifold_robustness.results import Found
 from lib.runtime import ROOT, generator, initialise_with
 from lib.store import Store
 from lib.training.zoo import Zoo
+from lib.values.architectures import ImageNetResNet
+from lib.values.data import DATASETS
 
 S = "off_manifold_robustness"
 EPS = (0, 0.5, 3)
@@ -380,7 +382,7 @@ def test_paths_are_looked_for_in_the_named_folder_then_in_our_own(given, tmp_pat
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     with pytest.raises(SettingsError, match=re.escape(str(tmp_path / "l2_eps0.ckpt"))):
         made()
-    monkeypatch.setattr("lib.settings.external.ROOT", tmp_path / "project")
+    monkeypatch.setattr("lib.values.external.ROOT", tmp_path / "project")
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "data").symlink_to(given)
     assert made().off_manifold_robustness.published.files[3] == tmp_path / "project" / "data" / "l2_eps3.ckpt"

@@ -5,15 +5,15 @@ from fractions import Fraction
 
 import pytest
 
-from lib import settings
-from lib.architectures import MLP, Probe, ResNet, Stitch
-from lib.datasets import Data
 from lib.errors import SettingsError, fraction
-from lib.objectives import Adversarial
-from lib.plan import plan
-from lib.plan.stitching import cells
-from lib.recipe import Choice, Recipe
-from lib.threats import PGD, Threat
+from lib.papers import settings
+from lib.papers.plan import plan
+from lib.papers.stitching.networks import cells
+from lib.values.architectures import MLP, Probe, ResNet, Stitch
+from lib.values.data import Data
+from lib.values.objectives import Adversarial
+from lib.values.recipe import Choice, Recipe
+from lib.values.threats import PGD, Threat
 
 BASE = Recipe(Data("digits"), ResNet(16, (1, 1)), epochs=2)
 CHOOSING = replace(BASE, data=Data("digits", holdout=100), choice=Choice())

@@ -11,15 +11,17 @@ import sys
 import pandas as pd
 import pytest
 
-from lib import claims, cli, recipe, report
+from lib import claims, cli
+from lib import site as report
 from lib.claims import sheet
 from lib.errors import SettingsError
-from lib.plan import NOTEBOOKS, plan
-from lib.report.scoreboard import CAUSES, readings
+from lib.papers.plan import NOTEBOOKS, plan
+from lib.papers.settings import load
 from lib.runtime import ROOT
-from lib.settings import load
+from lib.site.scoreboard import CAUSES, readings
 from lib.study import Study
-from lib.values import digest, plain
+from lib.values import recipe
+from lib.values.keys import digest, plain
 
 REFERENCE = ROOT / "results" / "reference"
 PUBLISHED = sorted(path.parent for path in REFERENCE.glob("*/*/card.json"))

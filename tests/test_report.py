@@ -12,10 +12,11 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageDraw
 
-from lib import cli, report
+from lib import cli
+from lib import site as report
 from lib.errors import SettingsError
-from lib.report import words
-from lib.report.shrink import FURTHEST
+from lib.site import words
+from lib.site.shrink import FURTHEST
 
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5Er"
                        "kJggg==")

@@ -7,17 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from lib import score as scores
-from lib.architectures import CNN, DenoisingMLP
 from lib.data import load
 from lib.data.images import ImageSet
-from lib.datasets import Data
 from lib.errors import SettingsError
-from lib.models import network
-from lib.objectives import Denoising
-from lib.recipe import Optimiser, Recipe, Schedule
-from lib.runtime import generator, initialise_with
-from lib.score import (
+from lib.gradients import scores
+from lib.gradients.scores import (
     Wiener,
     alignment,
     class_score,
@@ -29,7 +23,13 @@ from lib.score import (
     score,
     why_no_lpips,
 )
+from lib.models import network
+from lib.runtime import generator, initialise_with
 from lib.training import loop
+from lib.values.architectures import CNN, DenoisingMLP
+from lib.values.data import Data
+from lib.values.objectives import Denoising
+from lib.values.recipe import Optimiser, Recipe, Schedule
 
 SHAPE = (1, 4, 4)
 

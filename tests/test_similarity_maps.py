@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from lib.architectures import CNN, ResNet, ViT, WideResNet
 from lib.data import ImageSet
 from lib.errors import SettingsError
 from lib.models import network
@@ -16,6 +15,7 @@ from lib.models.taps import Tap, tapped, taps
 from lib.runtime import generator, initialise_with
 from lib.similarity import Maps, View, compare, maps
 from lib.similarity.maps import _parts
+from lib.values.architectures import CNN, ResNet, ViT, WideResNet
 
 SHAPE = (3, 16, 16)
 

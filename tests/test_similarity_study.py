@@ -14,17 +14,13 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from lib import claims, plots, settings
-from lib.architectures import ResNet
+from lib import claims
 from lib.data import ImageSet
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models.taps import Tap
-from lib.plan.representation_similarity import cells
-from lib.recipe import Recipe
-from lib.runtime import seed_of
-from lib.similarity import View, looks, maps, reference, tables
-from lib.similarity.evidence import (
+from lib.papers import settings
+from lib.papers.representation_similarity import figures, reference, tables
+from lib.papers.representation_similarity.evidence import (
     across,
     evidence,
     inside,
@@ -33,14 +29,20 @@ from lib.similarity.evidence import (
     pairs_of,
     preconditions,
 )
+from lib.papers.representation_similarity.networks import cells
+from lib.papers.representation_similarity.results import MOVED, Found, measure
+from lib.runtime import seed_of
+from lib.similarity import View, looks, maps
 from lib.similarity.looks import Look, Moved, look_at
-from lib.similarity.study import MOVED, Found, measure
 from lib.store import Store
 from lib.study import Study
-from lib.threats import PGD, Threat
 from lib.training import zoo as zoo_module
 from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
+from lib.values.architectures import ResNet
+from lib.values.data import Data
+from lib.values.recipe import Recipe
+from lib.values.threats import PGD, Threat
 
 SECTION = "representation_similarity"
 PAPER = claims.load(SECTION)
@@ -503,18 +505,18 @@ def test_every_table_is_drawn(made, closed):
     panels = {title: tables.mean_map(made, *pair) for title, pair in kinds.items()}
     assert panels["robust"][0, 15] == pytest.approx(.75, abs=.02)
     assert panels["normal and robust"].diagonal().mean() == pytest.approx(.50, abs=.01)
-    figures = [
-        plots.similarity_maps(panels, layers_, {title: made.note(pair[0]) for title, pair in kinds.items()}),
-        plots.against_distance(tables.distances(made), "depth", reference.by_distance()),
-        plots.summary_strip(tables.summaries(made), reference=reference.summaries()),
-        plots.summary_strip(tables.second(made)),
-        plots.kind_matrix(tables.kinds(made, ("U", "M", "N", "R"))),
-        plots.kind_matrix(tables.kinds(made, ("N", "noise", "R", "l2"))),
-        plots.per_layer(tables.perturbed(made), layers_),
-        plots.dose_response(tables.strengths(made)),
-        plots.checkpoints(tables.runs(made)),
+    drawn = [
+        figures.similarity_maps(panels, layers_, {title: made.note(pair[0]) for title, pair in kinds.items()}),
+        figures.against_distance(tables.distances(made), "depth", reference.by_distance()),
+        figures.summary_strip(tables.summaries(made), reference=reference.summaries()),
+        figures.summary_strip(tables.second(made)),
+        figures.kind_matrix(tables.kinds(made, ("U", "M", "N", "R"))),
+        figures.kind_matrix(tables.kinds(made, ("N", "noise", "R", "l2"))),
+        figures.per_layer(tables.perturbed(made), layers_),
+        figures.dose_response(tables.strengths(made)),
+        figures.checkpoints(tables.runs(made)),
     ]
-    assert all(figure.axes for figure in figures)
+    assert all(figure.axes for figure in drawn)
 
 
 def test_tables_of_a_study_without_arms_are_drawn(closed):
@@ -522,7 +524,7 @@ def test_tables_of_a_study_without_arms_are_drawn(closed):
     assert set(tables.summaries(f).kind) == {"untrained", "matched normal", "normal", "robust"}
     dose = tables.strengths(f)
     assert set(dose.eps) == {0} and dose.to_normal.mean() == pytest.approx(.85, abs=.01)
-    assert plots.dose_response(dose).axes and plots.kind_matrix(tables.kinds(f, ("N", "R"))).axes
+    assert figures.dose_response(dose).axes and figures.kind_matrix(tables.kinds(f, ("N", "R"))).axes
 
 
 def test_the_exploratory_tables_are_whole():

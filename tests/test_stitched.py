@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from lib.architectures import CNN, VGG11, CNNSmall, ImageNetResNet, PreActResNet, ResNet, Stitch, WideResNet
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import Stitched, build, stitch
-from lib.recipe import Recipe
+from lib.values.architectures import CNN, VGG11, CNNSmall, ImageNetResNet, PreActResNet, ResNet, Stitch, WideResNet
+from lib.values.data import Data
+from lib.values.recipe import Recipe
 
 CIFAR = Data("cifar10")
 PARENT = Recipe(CIFAR, ResNet(16, (1, 1, 1)))

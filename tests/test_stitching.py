@@ -7,27 +7,29 @@ import pytest
 import torch
 from torch import nn
 
-from lib import claims, settings, stitching
-from lib.architectures import Probe, ResNet, Stitch
-from lib.datasets import Data
+from lib import claims
 from lib.errors import SettingsError
 from lib.models import build
-from lib.objectives import TRADES, Adversarial, Transferred
-from lib.plan.stitching import PAIRS, Cell, cells
-from lib.recipe import Optimiser, Recipe, Schedule
+from lib.papers import settings
+from lib.papers.stitching import evidence, results, tables
+from lib.papers.stitching.networks import PAIRS, Cell, cells
 from lib.runtime import generator
-from lib.stitching import measures, tables
+from lib.stitching import measures
 from lib.stitching.measures import AtJoint
 from lib.store import Store
-from lib.threats import PGD, Threat
 from lib.training import loop, price
 from lib.training.zoo import Zoo
+from lib.values.architectures import Probe, ResNet, Stitch
+from lib.values.data import Data
+from lib.values.objectives import TRADES, Adversarial, Transferred
+from lib.values.recipe import Optimiser, Recipe, Schedule
+from lib.values.threats import PGD, Threat
 
 S = settings.load("smoke", {"stitching.seeds": 4, "stitching.others": []})  # the core alone
 IMAGES = 600
 
 
-def made_up(accuracy, s=S) -> stitching.Measured:
+def made_up(accuracy, s=S) -> results.Measured:
     """Outcomes drawn so that cell c has accuracy(c, which) in expectation; robust implies clean."""
     rng, all_cells = np.random.default_rng(0), cells(s)
     outcomes = {}
@@ -38,7 +40,7 @@ def made_up(accuracy, s=S) -> stitching.Measured:
             found[which] = difficulty * 0.9 + 0.1 * rng.random(IMAGES) < accuracy(c, which)
         outcomes[c] = {k: v & found["clean"] for k, v in found.items()}
     protocols = {c: {k: {"seed": "evaluation", "batchnorm": "eval"} for k in o} for c, o in outcomes.items()}
-    return stitching.Measured(s, all_cells, outcomes, protocols, {c: 0.01 for c in all_cells})
+    return results.Measured(s, all_cells, outcomes, protocols, {c: 0.01 for c in all_cells})
 
 
 def as_the_paper_says(c, which):
@@ -57,8 +59,8 @@ def as_the_paper_says(c, which):
 
 
 def verdicts(measured, failed=None):
-    found = stitching.evidence(measured)
-    checks = stitching.preconditions(measured, 0.0, [])
+    found = evidence.evidence(measured)
+    checks = evidence.preconditions(measured, 0.0, [])
     assert failed or all(c["ok"] for c in checks), checks
     return {c.id: claims.judge(c, found.get(c.id, {}), "smoke", checks) for c in claims.load("stitching").claims}
 
@@ -101,7 +103,7 @@ def test_one_noisy_repetition_of_a_joint_does_not_mean_that_it_has_not_converged
     one, *others = first_joint(measured)
     assert len(others) >= 2
     measured.converged.update({one: 0.5, **dict.fromkeys(others, 0.0)})
-    assert [c["name"] for c in stitching.preconditions(measured, 0.0, []) if not c["ok"]] == []
+    assert [c["name"] for c in evidence.preconditions(measured, 0.0, []) if not c["ok"]] == []
 
 
 @pytest.mark.parametrize("change, name", [
@@ -112,11 +114,11 @@ def test_each_precondition_can_fail(change, name):
     change(measured)
     gap = 0.1 if name.startswith("self") else 0.0
     warnings = ["zero gradients"] if name.startswith("the attack") else []
-    assert [c["name"] for c in stitching.preconditions(measured, gap, warnings) if not c["ok"]] == [name]
+    assert [c["name"] for c in evidence.preconditions(measured, gap, warnings) if not c["ok"]] == [name]
 
 
 def test_every_part_of_every_claim_in_scope_gets_evidence():
-    found = stitching.evidence(made_up(as_the_paper_says, settings.load("smoke", {"stitching.seeds": 4})))
+    found = evidence.evidence(made_up(as_the_paper_says, settings.load("smoke", {"stitching.seeds": 4})))
     wanted = {(c.id, p.id) for c in claims.load("stitching").claims if S.profile in c.scope for p in c.parts}
     wanted |= {(c.id, p.id) for c in claims.load("stitching").claims if c.id in ("C5a", "C5b") for p in c.parts}
     assert {(claim, part) for claim, parts in found.items() for part in parts} == wanted, "with the permuted digits"
@@ -143,7 +145,7 @@ def test_self_stitch_is_exact_and_the_table_is_tidy(tmp_path):
     recipe = Recipe(data, ResNet(16, (1, 1)), epochs=1, batch_size=64)
     zoo = Zoo(Store(tmp_path))
     for joint in recipe.arch.stages[:-1]:
-        assert stitching.self_stitch_gap(zoo, recipe, joint, zoo.images(data, "test")) == 0
+        assert results.self_stitch_gap(zoo, recipe, joint, zoo.images(data, "test")) == 0
     table = made_up(as_the_paper_says).table()
     assert {"role", "pair", "joint", "alpha", "seed", "measure", "accuracy", "images", "network"} <= set(table.columns)
     assert sorted(table.seed.unique()) == [0, 1, 2, 3], "a column of the protocol must not hide one of the cell's"
@@ -154,8 +156,8 @@ def test_convergence_is_read_from_the_training_log(tmp_path):
     recipe = Recipe(Data("digits", train=256, test=100), ResNet(16, (1, 1)), epochs=2, batch_size=64)
     zoo.obtain(recipe)
     loss = [q for row in zoo.store.load("network", recipe.key).meta["log"] for q in row["quarters"]]
-    assert len(loss) == 8 and stitching.last_change(zoo, recipe) == pytest.approx(loss[6] - loss[7])
-    assert np.isnan(stitching.last_change(zoo, replace(recipe, arch=ResNet(16, (1,)), epochs=0)))
+    assert len(loss) == 8 and results.last_change(zoo, recipe) == pytest.approx(loss[6] - loss[7])
+    assert np.isnan(results.last_change(zoo, replace(recipe, arch=ResNet(16, (1,)), epochs=0)))
 
 
 def test_stitching_needs_a_joint_that_both_have():
@@ -221,7 +223,7 @@ def test_joints_learn_from_images_made_against_the_endpoints(zoo, against, clean
 
 def test_each_network_is_attacked_as_it_was_trained(zoo, monkeypatch):
     """The gradients followed in training are those of the front network, as it lies in the store."""
-    from lib.training.objectives import adversarial
+    from lib.training.losses import adversarial
 
     attacked, real = [], adversarial.pgd
     monkeypatch.setattr(adversarial, "pgd", lambda net, *args, **kw: attacked.append(net) or real(net, *args, **kw))
@@ -370,7 +372,7 @@ def measured(zoo):
     some = [cell("endpoint", "N", N), cell("endpoint", "R", R), cell("pair", "N->R", JOINT),
             cell("pair", "N->N", SELF), cell("other task", "N->other", stitched_to_other),
             cell("endpoint", "other", OTHER), cell("rank 2", "N->R", CUT)]
-    return stitching.measure(zoo, some, s)
+    return results.measure(zoo, some, s)
 
 
 def test_what_stands_beside_accuracy(zoo, measured):

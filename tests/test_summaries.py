@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib.errors import SettingsError
-from lib.similarity import reference
+from lib.papers.representation_similarity import reference
 from lib.similarity.summaries import (
     block_index,
     block_share,

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from lib.architectures import CNN, Mixer, ResNet, ViT, WideResNet
 from lib.errors import SettingsError
 from lib.models import network
 from lib.models.stitched import stitch
 from lib.models.taps import Tap, as_overwritten, tapped, taps
 from lib.runtime import generator, initialise_with
+from lib.values.architectures import CNN, Mixer, ResNet, ViT, WideResNet
 
 SHAPE = (3, 32, 32)
 

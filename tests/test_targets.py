@@ -9,18 +9,18 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lib.architectures import MLP, AutoEncoder, DenoisingMLP
 from lib.data import ImageSet, load
-from lib.datasets import Data
 from lib.errors import SettingsError
-from lib.objectives import Aligned, CrossEntropy, Denoising, Noise, Prune, Reconstruction, Targets
-from lib.recipe import Optimiser, Recipe
+from lib.gradients.scores import class_score
+from lib.gradients.targets import SCORES, Grounds, _noise, save_scores
 from lib.runtime import derangement, generator
-from lib.score import class_score
 from lib.store import Store
-from lib.targets import SCORES, Grounds, _noise, save_scores
-from lib.training.objectives import of
+from lib.training.losses import of
 from lib.training.zoo import Zoo
+from lib.values.architectures import MLP, AutoEncoder, DenoisingMLP
+from lib.values.data import Data
+from lib.values.objectives import Aligned, CrossEntropy, Denoising, Noise, Prune, Reconstruction, Targets
+from lib.values.recipe import Optimiser, Recipe
 
 CLASSES, SHAPE = 4, (2, 3, 3)
 HEURISTICS = ("one image", "class mean", "nearest neighbour")
@@ -97,7 +97,7 @@ def test_nearest_neighbour_leaves_the_image_itself_out(sample):
 
 def test_neighbours_do_not_depend_on_how_the_search_is_cut(monkeypatch):
     whole = Grounds.of(Targets("nearest neighbour"), images(), CLASSES)
-    monkeypatch.setattr("lib.targets._AT_ONCE", 3)
+    monkeypatch.setattr("lib.gradients.targets._AT_ONCE", 3)
     parts = Grounds.of(Targets("nearest neighbour"), images(), CLASSES)
     assert torch.equal(whole.neighbours, parts.neighbours)
     torch.testing.assert_close(Grounds.of(Targets("class mean"), images(), CLASSES).bank,

@@ -6,15 +6,17 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
+from lib.attacks.geometry import norm_of, random_start, start_noise, step
 from lib.attacks.perceptual import draw
 from lib.attacks.pgd import adversarial_loss, pgd
 from lib.attacks.search import break_images
 from lib.attacks.sweep import sweep
-from lib.attacks.threat import norm_of, random_start, start_noise, step
 from lib.errors import SettingsError, fraction
-from lib.objectives import Adversarial
 from lib.runtime import generator, initialise_with
-from lib.threats import (
+from lib.training.losses import Batch, Moment, of
+from lib.values.keys import digest, plain
+from lib.values.objectives import Adversarial
+from lib.values.threats import (
     APGD,
     NORMS,
     PERCEPTUAL,
@@ -28,8 +30,6 @@ from lib.threats import (
     compatible,
     fgsm,
 )
-from lib.training.objectives import Batch, Moment, of
-from lib.values import digest, plain
 
 # Budgets that break some of the images below but not all, and steps that go with them.
 THREATS = {"linf": Threat("linf", "1/8"), "l2": Threat("l2", "3/5"), "l1": Threat("l1", "3/2"),

@@ -12,24 +12,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lib.architectures import CNN, Probe, ResNet, Stitch
 from lib.attacks.pgd import pgd
 from lib.data import load
-from lib.datasets import Data
 from lib.errors import SettingsError
 from lib.models import build
-from lib.objectives import TRADES, Adversarial, CrossEntropy, FreeAdversarial
-from lib.plan.stitching import NOTHING
-from lib.recipe import Choice, Optimiser, Recipe, Schedule
+from lib.papers.stitching.networks import NOTHING
 from lib.runtime import ROOT, generator
 from lib.store import Store
-from lib.threats import PGD, Threat
 from lib.training import loop, price
 from lib.training.evaluation import evaluate
+from lib.training.losses import Batch, Moment, of
 from lib.training.memory import InParts
-from lib.training.objectives import Batch, Moment, of
 from lib.training.schedule import Average, learning_rate
 from lib.training.zoo import Zoo
+from lib.values.architectures import CNN, Probe, ResNet, Stitch
+from lib.values.data import Data
+from lib.values.objectives import TRADES, Adversarial, CrossEntropy, FreeAdversarial
+from lib.values.recipe import Choice, Optimiser, Recipe, Schedule
+from lib.values.threats import PGD, Threat
 
 THREAT = Threat("linf", "0.15")
 ATTACK = PGD(3, "0.1")
@@ -258,7 +258,7 @@ import torch; torch.set_num_threads(1)
 from dataclasses import replace
 from lib.training import loop; loop.CHECKPOINT_EVERY = 0.0
 from tests.test_training import BASE, THREAT, ATTACK
-from lib.objectives import Adversarial; from lib.store import Store; from lib.training.zoo import Zoo
+from lib.values.objectives import Adversarial; from lib.store import Store; from lib.training.zoo import Zoo
 recipe = replace(BASE, epochs=6, objective=Adversarial(THREAT, ATTACK))
 Zoo(Store(sys.argv[1])).obtain(recipe)
 """

@@ -11,24 +11,24 @@ import pytest
 import torch
 
 from lib import batch
-from lib.architectures import CNN, MLP
 from lib.attacks.notes import Notes
-from lib.datasets import Data
 from lib.errors import SettingsError
-from lib.objectives import Adversarial, GradientNorm
-from lib.plan import Task
-from lib.plan.pool import Member
-from lib.recipe import Optimiser, Recipe, Schedule, outcome_key
+from lib.papers.plan import Task
+from lib.papers.pool import Member
 from lib.runtime import ROOT
 from lib.store import Store
 from lib.study import Study
-from lib.threats import APGD, PGD, Bounds, Smoothing, Threat, tier
 from lib.training import evaluation, price, tables, zoo
 from lib.training.certification import certified
 from lib.training.evaluation import PROTOCOL, attack_name, evaluate
 from lib.training.loop import TrainingDiverged
 from lib.training.tables import table
 from lib.training.zoo import SEED, Zoo
+from lib.values.architectures import CNN, MLP
+from lib.values.data import Data
+from lib.values.objectives import Adversarial, GradientNorm
+from lib.values.recipe import Optimiser, Recipe, Schedule, outcome_key
+from lib.values.threats import APGD, PGD, Bounds, Smoothing, Threat, tier
 
 THREAT = Threat("linf", "0.1")
 ATTACK = tier("pgd20", THREAT)

@@ -3,8 +3,8 @@
 Images [N, C, H, W] hold pixels in [0, 1]. Gradients and targets have one picture for each image and class, [N, K, C, H,
 W]; only directions count, so targets may be in any unit and precision, but gradients are per unit of pixels. The
 targets of Ganz et al. (2023) are vectors from the image to a representative of the class (one image, class mean,
-nearest neighbour) or `lib.score.class_score`. Cosines are worked out in float64; a gradient or target that is zero or
-not finite has no direction, and its cosine counts as 0.
+nearest neighbour) or `lib.gradients.scores.class_score`. Cosines are worked out in float64; a gradient or target that
+is zero or not finite has no direction, and its cosine counts as 0.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.errors import is_int, need
+from lib.gradients.scores import cosine
 from lib.models import folded
-from lib.score import cosine
 
 _IMAGES = 64  # whose targets are looked at at once, in float64
 _STEPS = 200  # of Weiszfeld's iteration

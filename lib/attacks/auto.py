@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from lib.attacks.fab import fab
+from lib.attacks.geometry import project
 from lib.attacks.pool import Pool, Stage
 from lib.attacks.square import square
-from lib.attacks.threat import project
 from lib.errors import need
-from lib.threats import APGD, AutoAttack, Square, Threat
+from lib.values.threats import APGD, AutoAttack, Square, Threat
 
 # The package warns of zero gradients at every start; lib.training.sanity says it once.
 _quiet = logging.getLogger("lib.attacks.auto")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lib.attacks.geometry import norm_of, project
 from lib.attacks.pgd import input_gradient
 from lib.attacks.pool import AllBroken, Pool
-from lib.attacks.threat import norm_of, project
 
 STEPS, OVERSHOOT, BACKWARD, MOST = 100, 1.05, 0.9, 0.1  # n_iter, eta, beta and alpha_max of the paper
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.store import write_atomic
-from lib.values import digest
+from lib.values.keys import digest
 
 log = logging.getLogger("lib.attacks")
 STANDING, CLEAN, FIRST = 0, 1, 2  # what `Notes.by` holds: nothing broke it, it was wrong without attack, stage 0 did

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.attacks.threat import ball_noise, project_l1, shrink, uphill
+from lib.attacks.geometry import ball_noise, project_l1, shrink, uphill
 from lib.errors import need
-from lib.threats import Threat
+from lib.values.threats import Threat
 
 # The example tables of the JPEG standard (ITU-T T.81, annex K), vertical frequency first.
 LUMINANCE = ((16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55), (14, 13, 16, 24, 40, 57, 69, 56),

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.attacks import perceptual
-from lib.attacks.threat import project, random_start, start_noise, step
+from lib.attacks.geometry import project, random_start, start_noise, step
 from lib.errors import need, unknown
 from lib.runtime import autocast
-from lib.threats import LOSSES, PGD, Threat, compatible
+from lib.values.threats import LOSSES, PGD, Threat, compatible
 
 
 @contextlib.contextmanager

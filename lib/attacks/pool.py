@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lib.attacks.geometry import ball_noise, random_start
 from lib.attacks.pgd import adversarial_loss, input_gradient
-from lib.attacks.threat import ball_noise, random_start
 from lib.runtime import autocast, generator
-from lib.threats import Threat
+from lib.values.threats import Threat
 
 
 class AllBroken(Exception):

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from lib.attacks import auto, perceptual
+from lib.attacks.geometry import project, step
 from lib.attacks.notes import CLEAN, STANDING, Notes
 from lib.attacks.pgd import frozen_eval
 from lib.attacks.pool import AllBroken, Pool, Stage, logits
-from lib.attacks.threat import project, step
 from lib.errors import need, unknown
-from lib.threats import APGD, PGD, Attack, AutoAttack, Square, Threat, compatible
+from lib.values.threats import APGD, PGD, Attack, AutoAttack, Square, Threat, compatible
 
 # A pool's usual size in batches. On a GPU the last, partly filled batch of a step should weigh little; on a CPU a
 # partly filled one costs less, and less is lost when a search is killed.

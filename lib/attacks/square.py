@@ -14,10 +14,10 @@ import math
 import torch
 from torch import Tensor
 
+from lib.attacks.geometry import norm_of, project
 from lib.attacks.pgd import adversarial_loss
 from lib.attacks.pool import AllBroken, Pool
-from lib.attacks.threat import norm_of, project
-from lib.threats import Threat
+from lib.values.threats import Threat
 
 FIRST, HALVINGS = 0.8, (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 CHUNK = 64  # queries whose random numbers are drawn at once: an image needs 9 numbers a query

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lib.attacks.search import break_images
 from lib.errors import need
-from lib.threats import Attack, Threat
+from lib.values.threats import Attack, Threat
 
 
 def sweep(net: nn.Module, images: Tensor, labels: Tensor, threats: Sequence[Threat], attacks: Sequence[Attack],

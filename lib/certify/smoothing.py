@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.errors import need
-from lib.threats import Smoothing
+from lib.values.threats import Smoothing
 
 ABSTAINED = -1
 DRAWN = 512  # copies drawn at once: noise must not depend on the size of batches, and generators draw in blocks

@@ -12,7 +12,7 @@ import numpy as np
 from lib import statistics
 from lib.claims.sheet import Claim, Part
 from lib.errors import SettingsError, unknown
-from lib.values import digest
+from lib.values.keys import digest
 
 MIN_SEEDS = 3
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"

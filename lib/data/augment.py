@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.errors import is_int, need, unknown
-from lib.recipe import AUGMENTATIONS
+from lib.values.recipe import AUGMENTATIONS
 
 DEGREES, SCALE = 5.0, (0.9, 1.1)  # the stitching paper's MNIST recipe
 AREA, ASPECT, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's RandomResizedCrop

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.datasets import DATASETS
 from lib.errors import is_number, need, unknown
 from lib.runtime import generator
+from lib.values.data import DATASETS
 
 
 class ClosedForm:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from lib.data.folders import DataError
-from lib.datasets import DATASETS
 from lib.errors import unknown
 from lib.runtime import generator
+from lib.values.data import DATASETS
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # The base, whose digits are read, and the letters that are drawn from

@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib.datasets import DATASETS
 from lib.errors import OneLineError
 from lib.runtime import Progress
 from lib.store import Store
-from lib.values import digest
+from lib.values.data import DATASETS
+from lib.values.keys import digest
 
 TREES = {"imagenette": "imagenette2", "imagenette_320": "imagenette2-320", "imagenette_160": "imagenette2-160",
          "imagewoof": "imagewoof2", "imagewoof_320": "imagewoof2-320", "imagewoof_160": "imagewoof2-160",

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.data import closed_forms, distractor, folders, twins
+from lib.data import closed_forms, distractor, folders
+from lib.data import relabelled as twins
 from lib.data.augment import Placement, augment, centre
 from lib.data.folders import DataError
-from lib.datasets import DATASETS, Data
 from lib.errors import need, unknown
 from lib.runtime import ROOT, generator, results
+from lib.values.data import DATASETS, Data
 
 SPLITS = ("train", "holdout", "test")
 OWN = ROOT / "data"

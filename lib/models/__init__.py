@@ -7,7 +7,19 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from lib.architectures import (
+from lib.errors import SettingsError, need
+from lib.models.external import load_resnet
+from lib.models.flops import forward_flops, stage_flops
+from lib.models.fold import Twin, folded
+from lib.models.generative import AtNoise, AutoEncoder, Denoiser, auto_encoder, denoising_mlp, unet
+from lib.models.masked import fixed, prune
+from lib.models.plain import cnn, cnn_large, cnn_small, mlp, vgg11, vgg16
+from lib.models.resnet import imagenet_resnet, preact_resnet, resnet, wide_resnet
+from lib.models.staged import Normalise, Staged, memory_format
+from lib.models.stitched import Probe, Stitched, cut, least_squares, probe, stitch
+from lib.models.tokens import mixer, vit
+from lib.runtime import initialise_with
+from lib.values.architectures import (
     CNN,
     MLP,
     VGG11,
@@ -27,21 +39,9 @@ from lib.architectures import (
     ViT,
     WideResNet,
 )
-from lib.architectures import AutoEncoder as AutoEncoderArch
-from lib.architectures import Probe as ProbeArch
-from lib.errors import SettingsError, need
-from lib.models.external import load_resnet
-from lib.models.flops import forward_flops, stage_flops
-from lib.models.fold import Twin, folded
-from lib.models.generative import AtNoise, AutoEncoder, Denoiser, auto_encoder, denoising_mlp, unet
-from lib.models.masked import fixed, prune
-from lib.models.plain import cnn, cnn_large, cnn_small, mlp, vgg11, vgg16
-from lib.models.resnet import imagenet_resnet, preact_resnet, resnet, wide_resnet
-from lib.models.staged import Normalise, Staged, memory_format
-from lib.models.stitched import Probe, Stitched, cut, least_squares, probe, stitch
-from lib.models.tokens import mixer, vit
-from lib.recipe import Recipe
-from lib.runtime import initialise_with
+from lib.values.architectures import AutoEncoder as AutoEncoderArch
+from lib.values.architectures import Probe as ProbeArch
+from lib.values.recipe import Recipe
 
 __all__ = [
     "AtNoise",

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from lib.architectures import ImageNetResNet, ResNet
 from lib.errors import SettingsError, need
 from lib.models.resnet import imagenet_resnet, resnet
 from lib.models.staged import Normalise, Staged
 from lib.runtime import initialise_with
-from lib.settings.external import External
+from lib.values.architectures import ImageNetResNet, ResNet
+from lib.values.external import External
 
 WRAPPERS = ("state_dict", "model_state_dict", "net", "model")  # entries that hold the tensors in other projects' files
 OURS = (  # other projects' names of tensors -> ours; names that are not here are the same

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.architectures import AutoEncoder as AutoEncoderArch
-from lib.architectures import DenoisingMLP, UNet
 from lib.errors import need
 from lib.models.staged import Normalise
+from lib.values.architectures import AutoEncoder as AutoEncoderArch
+from lib.values.architectures import DenoisingMLP, UNet
 
 SIGMA_DATA = 1.0  # in units of the normaliser (0.25 pixels): EDM's 0.5 for pixels in [-1, 1]
 

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from lib.architectures import Pruned
 from lib.errors import SettingsError, need
 from lib.models import rates
 from lib.models.links import layers, links, positions
+from lib.values.architectures import Pruned
 
 
 class _Masked:

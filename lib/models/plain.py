@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from lib.architectures import CNN, MLP, VGG11, VGG16, CNNLarge, CNNSmall
 from lib.models.staged import Normalise, Staged, kaiming, pooled_linear
+from lib.values.architectures import CNN, MLP, VGG11, VGG16, CNNLarge, CNNSmall
 
 
 def _convolutions(channels: int, widths: list[int], pool_before: set[int], bias: bool) -> dict[str, nn.Module]:

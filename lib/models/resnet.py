@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from lib.architectures import ImageNetResNet, PreActResNet, ResNet, WideResNet
 from lib.models.staged import Normalise, Staged, kaiming, pooled_linear
+from lib.values.architectures import ImageNetResNet, PreActResNet, ResNet, WideResNet
 
 
 class EverySecond(nn.Module):

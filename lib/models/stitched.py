@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from lib.architectures import INITS
 from lib.errors import need, unknown
 from lib.models.staged import Staged, dry_run, pooled_linear
+from lib.values.architectures import INITS
 
 
 class Stitched(nn.Module):
@@ -77,8 +77,8 @@ def stitch(front: Staged, end: Staged, joint: str, init: str, image_shape: tuple
     (None: the same), the first stages of which do not run.
 
     init `random` is torch's default for convolutions, `identity` the identity matrix and a zero bias; `least squares`
-    starts as `random` here, for want of images (`least_squares`). rank: see `lib.architectures.Stitch`. Channel counts
-    may differ (not for `identity`), sizes may not: `SettingsError`, as for a rank beyond the channels.
+    starts as `random` here, for want of images (`least_squares`). rank: see `lib.values.architectures.Stitch`. Channel
+    counts may differ (not for `identity`), sizes may not: `SettingsError`, as for a rank beyond the channels.
     """
     if init not in INITS:
         raise unknown("joint init", init, INITS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lib.architectures import Mixer, ViT
 from lib.models.staged import Normalise, Staged
+from lib.values.architectures import Mixer, ViT
 
 
 class Patches(nn.Module):

@@ -1,7 +1,7 @@
 """What pruning has left of a network, and the network that is left.
 
 Masks and how they are found stand in lib/models/masked.py, rules for the layers' shares in lib/models/rates.py, the
-searches in lib/training/objectives/pruning.py.
+searches in lib/training/losses/pruning.py.
 """
 
 from lib.models.masked import dense

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from lib.data import ImageSet
 from lib.errors import need
-from lib.recipe import Recipe, outcome_key
 from lib.runtime import generator, provenance
 from lib.similarity.maps import Maps, View, maps
-from lib.threats import PGD, Threat
 from lib.training.zoo import Zoo
-from lib.values import digest, plain
+from lib.values.keys import digest, plain
+from lib.values.recipe import Recipe, outcome_key
+from lib.values.threats import PGD, Threat
 
 VERSION = 1  # raised when a change of the code changes maps
 

@@ -1,9 +1,1 @@
-"""Model stitching of robust and normal networks: what is measured, judged and shown."""
-
-from lib.plan.stitching import PAIRS
-from lib.stitching.evidence import evidence, further, preconditions
-from lib.stitching.study import Measured, last_change, measure, self_stitch_gap
-from lib.stitching.tables import beside_controls
-
-__all__ = ["PAIRS", "Measured", "beside_controls", "evidence", "further", "last_change", "measure", "preconditions",
-           "self_stitch_gap"]
+"""Model stitching: how much a joint, a front and an end have in common."""

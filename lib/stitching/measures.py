@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.architectures import Stitch
 from lib.errors import need
 from lib.models import Staged, Stitched
-from lib.recipe import Recipe
 from lib.representations import compare
 from lib.runtime import generator
 from lib.training.zoo import Zoo
-from lib.values import plain
+from lib.values.architectures import Stitch
+from lib.values.keys import plain
+from lib.values.recipe import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd

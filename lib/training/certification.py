@@ -14,9 +14,9 @@ from lib.certify import intervals, linear, smoothing
 from lib.errors import need
 from lib.runtime import Progress, generator
 from lib.store import write_atomic
-from lib.threats import Bounds, Certificate, Smoothing, Threat, compatible
 from lib.training.evaluation import Outcomes, attack_name, classified_right, ready, verdicts
-from lib.values import digest, plain
+from lib.values.keys import digest, plain
+from lib.values.threats import Bounds, Certificate, Smoothing, Threat, compatible
 
 if TYPE_CHECKING:
     from lib.data.images import ImageSet

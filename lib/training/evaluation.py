@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from lib.attacks import sweep as budgets
+from lib.attacks.geometry import ball_noise
 from lib.attacks.perceptual import draw_each
 from lib.attacks.pgd import pgd
 from lib.attacks.search import break_images
-from lib.attacks.threat import ball_noise
 from lib.errors import need, unknown
 from lib.models.fold import folded
 from lib.runtime import generator
-from lib.threats import APGD, PGD, Attack, AutoAttack, Bounds, Certificate, Smoothing, Square, Threat, tier
-from lib.values import plain
+from lib.values.keys import plain
+from lib.values.threats import APGD, PGD, Attack, AutoAttack, Bounds, Certificate, Smoothing, Square, Threat, tier
 
 if TYPE_CHECKING:
     import pandas as pd

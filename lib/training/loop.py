@@ -19,12 +19,12 @@ import torch
 from lib.data import ImageSet
 from lib.errors import OneLineError
 from lib.models import memory_format
-from lib.recipe import Recipe
 from lib.runtime import Progress, autocast, generator, initialise_with
 from lib.training.evaluation import evaluate
+from lib.training.losses import Batch, Moment, of
 from lib.training.memory import halves_that_fit
-from lib.training.objectives import Batch, Moment, of
 from lib.training.schedule import Average, learning_rate, make_optimiser
+from lib.values.recipe import Recipe
 
 CHECKPOINT_EVERY = 5.0  # seconds at least between two checkpoints: small networks have epochs of a second
 EPOCH = "epoch-{}"  # names the weights kept after so many epochs

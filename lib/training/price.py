@@ -9,10 +9,15 @@ from typing import NamedTuple
 
 import torch
 
-from lib.architectures import Probe, Stitch
-from lib.datasets import Data
 from lib.models import AtNoise, Denoiser, Staged, build, forward_flops, memory_format, network, stage_flops
-from lib.objectives import (
+from lib.papers.plan import Task, plan
+from lib.papers.settings import Settings
+from lib.runtime import autocast, device, initialise_with, matmul_rate, provenance
+from lib.store import Store
+from lib.values.architectures import Probe, Stitch
+from lib.values.data import Data
+from lib.values.keys import digest, plain
+from lib.values.objectives import (
     ADMM,
     IBP,
     MART,
@@ -31,13 +36,8 @@ from lib.objectives import (
     Stability,
     Transferred,
 )
-from lib.plan import Task, plan
-from lib.recipe import Recipe, outcome_key
-from lib.runtime import autocast, device, initialise_with, matmul_rate, provenance
-from lib.settings import Settings
-from lib.store import Store
-from lib.threats import APGD, PGD, Attack, Bounds, Certificate, Smoothing, Square
-from lib.values import digest, plain
+from lib.values.recipe import Recipe, outcome_key
+from lib.values.threats import APGD, PGD, Attack, Bounds, Certificate, Smoothing, Square
 
 COMPILE_FROM = 2e15  # FLOPs of a training from which a minute of compiling is worth it
 UNSTABLE = 500  # ReLUs of an image that CROWN bounds one by one: a guess until it was done once on this machine

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import nn
 
-from lib.recipe import Optimiser, Schedule
+from lib.values.recipe import Optimiser, Schedule
 
 
 def learning_rate(schedule: Schedule, peak: float, share: float) -> float:

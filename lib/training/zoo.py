@@ -12,20 +12,20 @@ import torch
 
 from lib.data import ImageSet, load
 from lib.errors import SettingsError, need
+from lib.gradients.targets import SCORES, save_scores
+from lib.gradients.targets import VERSION as TARGETS_VERSION
 from lib.models import build, least_squares, memory_format
-from lib.objectives import Aligned, Transferred
-from lib.recipe import Recipe, outcome_key
 from lib.runtime import keep_freed_memory, provenance
 from lib.store import Store, write_atomic
-from lib.targets import SCORES, save_scores
-from lib.targets import VERSION as TARGETS_VERSION
-from lib.threats import PIXEL_NORMS, Attack, Certificate, Threat
 from lib.training import evaluation, price
 from lib.training.certification import certified
 from lib.training.evaluation import Outcomes, attack_name, evaluate
 from lib.training.loop import EPOCH, TrainingDiverged, fit
 from lib.training.sanity import beaten_by_square, sanity
-from lib.values import digest, plain
+from lib.values.keys import digest, plain
+from lib.values.objectives import Aligned, Transferred
+from lib.values.recipe import Recipe, outcome_key
+from lib.values.threats import PIXEL_NORMS, Attack, Certificate, Threat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,7 @@ class Zoo:
         What is kept are the tensors that training changed: a stitched network costs its joint, not two networks.
         """
         if self.allowed is not None and recipe.key not in self.allowed:
-            raise SettingsError(f"the network {recipe.describe()} is not in this run's plan: add it to lib/plan")
+            raise SettingsError(f"the network {recipe.describe()} is not in this run's plan: add it to lib/papers/plan")
         net = build(recipe, [self.obtain(p).net for p in recipe.parents])
         log, meta = [], {}
         if recipe.checkpoint is not None:

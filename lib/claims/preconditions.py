@@ -1,0 +1,80 @@
+"""What the judge gets of a notebook: evidence, and what must hold before a claim is judged, with the checks that every
+notebook makes of the common pool.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lib.papers.pool import one_more_restart
+from lib.profiles.networks import Gates
+from lib.statistics import accuracy
+from lib.training.evaluation import attack_name
+from lib.training.zoo import Zoo
+from lib.values.recipe import Recipe
+from lib.values.threats import PGD, Attack, Threat
+
+
+def at_least(correct) -> float:
+    """The lower bound of the accuracy of outcomes [S, m]; of one seed, which gives none, the accuracy itself."""
+    found = accuracy(correct)
+    return found.low if np.isfinite(found.low) else found.value
+
+
+class Evidence(dict):
+    """{claim: {part: {instance: float array}}}, as `claims.judge` takes its evidence."""
+
+    def put(self, claim: str, instance: str, parts: dict[str, np.ndarray | None]) -> None:
+        """Add an instance of the parts of a claim; what could not be measured (None) is left out."""
+        for part, values in parts.items():
+            if values is not None:
+                self.setdefault(claim, {}).setdefault(part, {})[instance] = np.asarray(values, float)
+
+
+class Checks(list):
+    """Mappings of name, ok and detail, as `claims.judge` takes its preconditions."""
+
+    def add(self, name: str, ok: bool, detail: str) -> None:
+        self.append({"name": name, "ok": bool(ok), "detail": detail})
+
+    def pool(self, gates: Gates, verify: Attack, normal_clean, normal_robust, robust_clean, robust_robust,
+             where: str = "") -> None:
+        """The networks of the pool are what they should be: outcomes [S, m] of normal and robust networks, clean and
+        under attack; the robust ones' under `verify`. where: whose networks, said before the name of every check.
+        """
+        of = f"{where}: " if where else ""
+        normal = accuracy(normal_clean)
+        self.add(f"{of}normal networks are trained", normal.value >= gates.normal_clean,
+                 f"clean accuracy {normal.value:.1%}, at least {gates.normal_clean:.0%} needed")
+        broken = accuracy(normal_robust)
+        self.add(f"{of}normal networks are not robust", broken.value <= gates.normal_robust,
+                 f"robust accuracy {broken.value:.1%}, at most {gates.normal_robust:.0%} allowed")
+        good = accuracy(robust_clean)
+        self.add(f"{of}robust networks are trained", good.value >= gates.robust_clean,
+                 f"clean accuracy {good.value:.1%}, at least {gates.robust_clean:.0%} needed")
+        low = at_least(robust_robust)
+        self.add(f"{of}robust networks are robust", low >= gates.robust_robust,
+                 f"lower bound of robust accuracy under {attack_name(verify)} {low:.1%}, "
+                 f"at least {gates.robust_robust:.0%} needed")
+
+    def attack(self, warnings: list[str]) -> None:
+        """The attack works: `warnings` of `attack_warnings`."""
+        self.add("the attack can be trusted", not warnings, "; ".join(warnings) or "no sanity check raised a doubt")
+
+    def table(self):
+        """A DataFrame: what, whether it holds, the numbers."""
+        import pandas as pd
+
+        return pd.DataFrame([{"check": c["name"], "holds": "yes" if c["ok"] else "NO", "detail": c["detail"]}
+                             for c in self])
+
+
+def attack_warnings(zoo: Zoo, recipe: Recipe, threat: Threat, attack: PGD) -> list[str]:
+    """Reasons to mistrust robust accuracies, one sentence each, looked for on one robust network: the sanity checks of
+    lib.training.sanity, and a second restart that changes the robust accuracy by a point or more.
+    """
+    first, again = (zoo.outcomes(recipe, threat, a) for a in (attack, one_more_restart(attack)))
+    found, once, twice = list(first.warnings), first.accuracy("robust"), again.accuracy("robust")
+    if once - twice >= 0.01:
+        found.append(f"one more restart of {attack_name(attack)} lowers robust accuracy from {once:.1%} to {twice:.1%}")
+    return found

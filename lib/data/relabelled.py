@@ -1,0 +1,39 @@
+"""Data sets that are others told otherwise: the same images with their classes permuted, or in another format.
+
+They serve to join networks of different tasks (Balogh & Jelasity 2023, cross-task stitching) where there is but one
+data set. `..._permuted`: what was class k is class k + 1, the last one class 0, so that no class keeps its number; a
+network trained on them has learned the same features for a task of other labels. `mnist_rgb32`: MNIST in the format of
+CIFAR-10, brought to 32 x 32 pixels by bilinear interpolation (as in the paper's code) and repeated in three channels.
+Subsets hold the same images as the base's.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.values.data import DATASETS
+
+SETS = {"cifar10_permuted": "cifar10", "digits_permuted": "digits", "mnist_rgb32": "mnist"}
+
+
+def base_of(name: str) -> str:
+    """The data set whose images a twin shows; any other set itself."""
+    return SETS.get(name, name)
+
+
+def told(name: str, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The images uint8 [N, C, H, W] and labels int64 [N] of the twin `name` from all of a split of its base, uint8
+    [N, C', H', W'] and int64 [N].
+    """
+    if name.endswith("_permuted"):
+        return images, (labels + 1) % DATASETS[name].classes
+    return _as_photograph(images, *DATASETS[name].shape), labels
+
+
+def _as_photograph(images: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """Grey images in another size and in equal channels."""
+    parts = images.split(4096)  # as float, a whole split takes hundreds of megabytes
+    resized = (F.interpolate(part.float(), (height, width), mode="bilinear").round().byte() for part in parts)
+    return torch.cat([part.expand(-1, channels, -1, -1) for part in resized])

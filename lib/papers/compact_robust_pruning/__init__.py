@@ -1,0 +1,1 @@
+"""Compact and robust networks (Sehwag et al., 2019)."""

@@ -1,0 +1,239 @@
+"""Figures of the notebook on compact and robust networks: what pruned networks retain, what the objectives of the two
+steps do, and the rules of pruning beside each other. Clean, robust and verified accuracy have a colour and a mark each.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+from lib.errors import SettingsError, need, unknown
+from lib.papers.compact_robust_pruning.settings import BENIGN
+from lib.papers.compact_robust_pruning.settings import ROBUST as ROBUSTLY
+from lib.papers.harp_pruning.figures import compression, marker
+from lib.plots.style import CLEAN, ROBUST, VERIFIED, WIDTH, check_columns, style
+
+MEASURES = {"clean": (CLEAN, "o"), "robust": (ROBUST, "s"), "verified": (VERIFIED, "D")}
+OVER = {"unpruned": "of the pre-trained network", "dense": "of the dense network with the same fine-tuning"}
+OBJECTIVES = (ROBUSTLY, BENIGN)
+_MARKS = {
+    "o": "circles: the rule sees the robust objective", "s": "squares: it does not", "^": "triangles: whole filters",
+}
+
+
+def _checked(table, names: tuple[str, ...], value: str, **known) -> None:
+    """Raise `SettingsError` unless the table has rows, the columns and only known names in some of them, and not two
+    values for the same network.
+
+    value: the column that is measured; names: those that say of what. known: allowed values of columns, NaN aside.
+    """
+    check_columns(table, *names, value)
+    for column, allowed in known.items():
+        for name in table[column].dropna().unique():
+            if name not in allowed:
+                raise unknown(column, name, allowed)
+    for _, twice in table[table.duplicated(list(names))].head(1).iterrows():
+        where = ", ".join(f"{name} {twice[name]}" for name in names)
+        raise SettingsError(f"table has two rows of {where}: it must have one {value} of each network")
+
+
+def retained(table, reference=None):
+    """Retained shares: the accuracy of the pruned network over that of the unpruned one. A group for each network, in
+    it a mark for each measure: the mean over repetitions, its interval as a line, every repetition a dot beside it;
+    filled where the share is of the pre-trained network, hollow where it is of the dense one with the same fine-tuning.
+
+    table: rows `net`, `measure` ('clean', 'robust' or 'verified'), `over` ('unpruned' or 'dense'), `seed`, `share` (1
+    where nothing is lost; NaN is not drawn), `low`, `high` (the interval of the mean share, repeated on every row; NaN
+    where there is none). reference: rows `measure`, `share`, `source`: faint lines with their numbers, the source named
+    below. The axis starts at one half where everything lies above it, otherwise at 0.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    check_columns(table, "net", "measure", "over", "seed", "share", "low", "high")
+    _checked(table, ("net", "measure", "over", "seed"), "share", measure=MEASURES, over=OVER)
+    need(not np.isinf(table.share).any(), "share", "inf", "a number, or NaN where the accuracy it is of is 0")
+    table = table[table.share.notna()]
+    need(len(table) > 0, "table", "without a share", "one with a share or more")
+    if reference is not None:
+        check_columns(reference, "measure", "share", "source", what="reference")
+        for name in reference.measure[~reference.measure.isin([*MEASURES])]:
+            raise unknown("measure of the reference", name, MEASURES)
+    style()
+    nets, groups = list(dict.fromkeys(table.net)), []
+    figure, axis = plt.subplots(figsize=(min(WIDTH, 4.4 + 1.9 * len(nets)), 4.4), layout="constrained")
+    place = 0.0
+    for net in nets:
+        first = place
+        for measure, (colour, mark) in MEASURES.items():
+            mine = table[(table.net == net) & (table.measure == measure)]
+            if not len(mine):
+                continue
+            for over, aside in zip(OVER, (-0.24, 0.2), strict=True):
+                one, x = mine[mine.over == over], place + aside
+                face = colour if over == "unpruned" else "white"
+                for _, interval in one[["low", "high"]].drop_duplicates().dropna().iterrows():
+                    axis.plot([x, x], [interval.low, interval.high], color=colour, linewidth=1.6, zorder=3)
+                if len(one):
+                    axis.plot([x], [one.share.mean()], mark, color=colour, markerfacecolor=face, markersize=7, zorder=4)
+                    axis.plot([x + 0.15] * len(one), one.share, ".", color=colour, markerfacecolor=face, markersize=5,
+                              alpha=0.7, zorder=3)
+            place += 1
+        groups.append((first + place - 1) / 2)
+        place += 0.6
+    numbers = [1.0, *table.share, *table.low.dropna(), *table.high.dropna()]
+    numbers += [] if reference is None else list(reference.share)
+    bottom = 0.5 if min(numbers) > 0.52 else 0
+    axis.set_ylim(bottom, max(numbers) + 0.05 * (max(numbers) - bottom))
+    axis.axhline(1, color="#555555", linewidth=0.9, zorder=1)
+    keys = [Line2D([], [], linestyle="", marker=mark, markersize=7, color=colour, label=f"{measure} accuracy")
+            for measure, (colour, mark) in MEASURES.items() if measure in set(table.measure)]
+    keys += [Line2D([], [], linestyle="", marker="o", markersize=7, color="#333333",
+                    markerfacecolor="#333333" if over == "unpruned" else "white", label=words)
+             for over, words in OVER.items() if over in set(table.over)]
+    keys.append(Line2D([], [], linestyle="", marker=".", markersize=5, color="#333333", alpha=0.7,
+                       label="one repetition"))
+    if reference is not None:
+        _published(axis, reference)
+        keys.append(Line2D([], [], color="#333333", alpha=0.55, linewidth=1.1, linestyle=(0, (4, 2)),
+                           label=", ".join(dict.fromkeys(reference.source))))
+    for left, right in zip(groups, groups[1:], strict=False):
+        axis.axvline((left + right) / 2, color="#dddddd", linewidth=0.9, zorder=0)
+    axis.set_xticks(groups, ["\n".join(textwrap.wrap(str(net), 18)) for net in nets])
+    middle, half = (place - 1.6) / 2, max(place, 4.5) / 2  # a single group keeps together
+    axis.set_xlim(middle - half, middle + half)
+    axis.grid(False, axis="x")
+    axis.tick_params(axis="x", length=0)
+    axis.yaxis.set_major_locator(MaxNLocator(steps=(1, 2, 5, 10)))
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.set_ylabel("retained share of the accuracy")
+    figure.legend(handles=keys, loc="outside lower center", ncols=3 if len(nets) > 1 else 2, frameon=False)
+    return figure
+
+
+def _published(axis, reference) -> None:
+    """Faint dashed lines, their numbers at the right end, where those of close lines move apart."""
+    bottom, top = axis.get_ylim()
+    rows = list(reference.sort_values("share", kind="stable").itertuples())
+    for one, height in zip(rows, _apart([one.share for one in rows], 0.055 * (top - bottom)), strict=True):
+        colour, _ = MEASURES[one.measure]
+        axis.axhline(one.share, color=colour, alpha=0.55, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
+        axis.annotate(f"{one.measure} {100 * one.share:.3g} %", (1, height), (4, 0), ("axes fraction", "data"),
+                      textcoords="offset points", va="center", fontsize=8, color=colour, annotation_clip=False)
+
+
+def _apart(values: list[float], gap: float) -> list[float]:
+    """Rising values, each moved as little as it takes for neighbours to be a gap apart."""
+    clusters: list[list[float]] = []
+    for value in values:
+        clusters.append([value])
+        while len(clusters) > 1 and _middle(clusters[-1]) - _middle(clusters[-2]) < gap * (
+                len(clusters[-1]) + len(clusters[-2])) / 2:
+            clusters[-2:] = [clusters[-2] + clusters[-1]]
+    return [_middle(one) + gap * (k - (len(one) - 1) / 2) for one in clusters for k in range(len(one))]
+
+
+def _middle(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def objective_grid(table):
+    """Accuracies of the pruned network for each combination of objectives, a panel per network: bars of the means over
+    repetitions, every repetition a dot, and across a bar the same accuracy of the network it was pruned from.
+
+    table: rows `net`, `pre` ('benign' or 'robust', the objective of pre-training), `fine` (of the fine-tuning; NaN for
+    the unpruned network before it), `longer` (whether the fine-tuning is as long as both steps together), `measure`
+    ('clean', 'robust' or 'verified'), `seed`, `accuracy`. Combinations and measures that a network lacks have no place
+    in its panel; the longer fine-tuning comes last.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import PercentFormatter
+
+    _checked(table, ("net", "pre", "fine", "longer", "measure", "seed"), "accuracy", pre=OBJECTIVES, fine=OBJECTIVES,
+             measure=MEASURES)
+    before, pruned = table[table.fine.isna()], table[table.fine.notna()]
+    need(len(pruned) > 0, "table", "without fine-tuned networks", "one with rows of fine 'benign' or 'robust'")
+    style()
+    nets = list(dict.fromkeys(pruned.net))
+    columns, rows = min(2, len(nets)), (len(nets) + 1) // 2
+    figure, panels = plt.subplots(rows, columns, figsize=(WIDTH if columns == 2 else 6.6, 3.0 * rows + 1.2),
+                                  squeeze=False, sharey=True, layout="constrained")
+    for axis in panels.flat[len(nets):]:
+        axis.remove()
+    for axis, net in zip(panels.flat, nets, strict=False):
+        mine, unpruned = pruned[pruned.net == net], before[before.net == net]
+        combinations = [(pre, fine, longer) for longer in (False, True) for pre in OBJECTIVES for fine in OBJECTIVES
+                        if len(_of(mine, pre=pre, fine=fine, longer=longer))]
+        measures = [measure for measure in MEASURES if measure in set(mine.measure)]
+        width = 0.8 / len(measures)
+        for place, (pre, fine, longer) in enumerate(combinations):
+            for number, measure in enumerate(measures):
+                x = place + (number - (len(measures) - 1) / 2) * width
+                values = _of(mine, pre=pre, fine=fine, longer=longer, measure=measure).accuracy.dropna()
+                if len(values):
+                    axis.bar([x], [values.mean()], 0.9 * width, color=MEASURES[measure][0], alpha=0.85, linewidth=0)
+                    apart = [width * 0.5 * ((k + 0.5) / len(values) - 0.5) for k in range(len(values))]
+                    axis.plot([x + a for a in apart], values, "o", color="#222222", markersize=3.6,
+                              markeredgecolor="white", markeredgewidth=0.5, zorder=4, clip_on=False)
+                start = _of(unpruned, pre=pre, measure=measure).accuracy.mean()
+                if start == start:
+                    axis.plot([x - width / 2, x + width / 2], [start, start], color="#111111", linewidth=1.6, zorder=3,
+                              solid_capstyle="butt", clip_on=False)
+        names = [f"{pre}\n→ {fine}" + ",\nlonger" * longer for pre, fine, longer in combinations]
+        axis.set_xticks(range(len(combinations)), names)
+        axis.tick_params(axis="x", length=0)
+        axis.tick_params(axis="y", labelleft=True)
+        axis.grid(False, axis="x")
+        axis.set_xlim(-0.6, len(combinations) - 0.4)
+        axis.set_ylim(0, 1)
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_title(net, loc="left")
+    for axis in panels[:, 0]:
+        axis.set_ylabel("accuracy")
+    words = "objective of pre-training → objective of fine-tuning"
+    if pruned.longer.any():
+        words += "\nlonger: fine-tuned for as many epochs as both steps of the others together"
+    keys = [Patch(facecolor=colour, alpha=0.85, label=f"{measure} accuracy")
+            for measure, (colour, _) in MEASURES.items() if measure in set(pruned.measure)]
+    if len(before):
+        keys.append(Line2D([], [], color="#111111", linewidth=1.6, label="before pruning and fine-tuning"))
+    keys.append(Line2D([], [], linestyle="", marker="o", markersize=3.6, color="#222222", label="one repetition"))
+    legend = figure.legend(handles=keys, title=words, loc="outside lower center", frameon=False,
+                           ncols=len(keys) if columns == 2 else 3)
+    legend.get_title().set_multialignment("center")
+    return figure
+
+
+def _of(table, **values):
+    """The rows that have these values."""
+    for column, value in values.items():
+        table = table[table[column] == value]
+    return table
+
+
+def pruning_rules(table, robust: str = "robust accuracy"):
+    """Accuracy against the share that is kept, clean on the left and robust on the right: a line per rule, as
+    `lib.plots.compression` draws methods, the dense network as a horizontal line with the range of its seeds shaded.
+
+    table: rows `rule`, `keep` (the share of the weights that is kept, of the filters for the rule `filters`; 1 for
+    `dense`), `measure` ('clean' or 'robust'), `seed`, `accuracy`, all after the same fine-tuning. robust: what the
+    right panel's axis says, with the attack.
+    """
+    _checked(table, ("rule", "keep", "measure", "seed"), "accuracy", measure=("clean", "robust"))
+    odd = table[(table.rule == "dense") != (table.keep == 1)]
+    for one in odd.head(1).itertuples():
+        need(False, f"keep of {one.rule}", one.keep, "1 for dense and below 1 for every rule")
+    table = table.assign(keep=table.keep.astype(float))  # settings have fractions
+    figure = compression(table.rename(columns={"rule": "method"}).replace({"measure": {"robust": "verify"}}),
+                         robust=robust)
+    rules = [rule for rule in dict.fromkeys(table.rule) if rule != "dense"]
+    for axis, measure in zip(figure.axes, ("clean", "robust"), strict=True):
+        if "filters" in rules:
+            axis.set_xlabel("share that is kept, of weights (‘filters’: of filters)")
+        axis.set_ylim(0, 1.05 * max(0.1, _of(table, measure=measure).accuracy.max()))  # room for the dense range
+    marks = {marker(rule) for rule in rules}
+    figure.legends[0].set_title("; ".join(words for mark, words in _MARKS.items() if mark in marks))
+    return figure

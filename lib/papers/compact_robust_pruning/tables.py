@@ -1,0 +1,189 @@
+"""Tidy tables of the notebook on compact and robust networks, as lib.papers.compact_robust_pruning.figures draws
+them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from lib.papers.compact_robust_pruning.networks import DENSE, Arm, Cell, pretrained, threat_of
+from lib.papers.compact_robust_pruning.results import KEPT, Found, benign_kept, benign_rules, retained, whole
+from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, Net
+from lib.papers.settings import Settings
+from lib.pruning import results as shared
+from lib.statistics import Interval, log_ratio, paired_difference
+from lib.training.evaluation import attack_name
+from lib.values.threats import Threat
+
+ARM = ("net", "pre", "rule", "keep", "fine", "longer")
+
+
+def _named(cell: Cell) -> dict:
+    """fine: NaN before any fine-tuning."""
+    arm = cell.arm
+    return {**{name: getattr(arm, name) for name in ARM}, "keep": float(arm.keep),
+            "fine": np.nan if arm.fine is None else arm.fine, "seed": cell.seed}
+
+
+def networks(settings: Settings) -> pd.DataFrame:
+    """Rows net, data, training images, test images, architecture, robust objective, threat, certificate, and the epochs
+    of the benign and the robust pre-training and of the fine-tuning.
+    """
+    rows = []
+    for net in settings.compact_robust_pruning.nets:
+        benign, robust = (pretrained(settings, net, pre, 0) for pre in (BENIGN, ROBUST))
+        attack, threat = getattr(robust.objective, "attack", None), threat_of(settings, net)
+        certificate = f"{attack_name(net.certificate)}, {_ball(net.certified or threat)}" if net.verifiable else "–"
+        rows.append({"net": net.name, "data": robust.data.name, "training images": robust.data.n_train,
+                     "test images": robust.data.test or robust.data.info.test, "architecture": robust.arch.name,
+                     "robust objective": f"{net.training}, {attack_name(attack)}" if attack else net.training,
+                     "threat": _ball(threat), "certificate": certificate, "benign epochs": benign.epochs,
+                     "robust epochs": " clean + ".join(str(r.epochs) for r in (*robust.parents, robust)),
+                     "fine-tuning": net.finetune.epochs})
+    return pd.DataFrame(rows)
+
+
+def _ball(threat: Threat) -> str:
+    return f"{threat.norm}, eps {threat.eps}"
+
+
+def accuracies(f: Found) -> pd.DataFrame:
+    """A row per network and measure (clean, robust, verified, search): accuracy, balanced accuracy, the counted share
+    of weights that are kept, and the protocol.
+    """
+    return shared.accuracies(f, _named)
+
+
+def summary(f: Found) -> pd.DataFrame:
+    """Mean accuracies by net, pre, rule, keep, fine and longer: clean, robust and, where there is a certificate,
+    verified.
+    """
+    table = accuracies(f)
+    table = table[table.measure != "search"].fillna({"fine": "–"})
+    wide = table.pivot_table(index=list(ARM), columns="measure", values="accuracy", sort=False)
+    shown = [name for name in ("clean", "robust", "verified") if name in wide]
+    return wide[shown].reset_index().rename_axis(columns=None)
+
+
+def counts(f: Found) -> pd.DataFrame:
+    """Rows net, pre, rule, keep, fine, longer, kept, of, share, emptiest layer, its weights: what pruned networks keep,
+    counted, means over repetitions; and the layer that keeps the fewest in any of them.
+    """
+    return shared.counts(f, _named)
+
+
+# -------------------------------------------------------------------------------------------- what is retained
+
+
+def _groups(f: Found) -> dict[str, tuple[list[Net], tuple[str, ...]]]:
+    """Every network with its measures, and the adversarially trained and the verifiable ones together where they are
+    several.
+    """
+    of = {False: ("clean", "robust"), True: ("clean", "robust", "verified")}
+    groups = {net.name: ([net], of[net.verifiable]) for net in f.section.nets}
+    for name, nets in (("adversarial, mean", f.empirical), ("verifiable, mean", f.verifiable)):
+        if len(nets) > 1:
+            groups[name] = (nets, of[nets[0].verifiable])
+    return groups
+
+
+def _retained(f: Found):
+    """(net, measure, over) as columns, the networks, and the pair [2, S] of accuracies, one after the other."""
+    for name, (nets, measures) in _groups(f).items():
+        for measure in measures:
+            for over in ("unpruned", DENSE):
+                yield {"net": name, "measure": measure, "over": over}, nets, retained(f, nets, measure, over)
+
+
+def shares(f: Found) -> pd.DataFrame:
+    """Rows net, measure, over, seed, share, low, high: the retained share of each repetition (NaN of an accuracy that
+    was 0), and the 95 % interval of their geometric mean, the same on all rows of a network, measure and over
+    (`unpruned`, or `dense`: the unpruned network with the same fine-tuning).
+    """
+    rows = []
+    for what, _, (pruned, base) in _retained(f):
+        found = log_ratio(pruned, base)
+        rows += [{**what, "seed": seed, "share": a / b if b else np.nan, **_bounds(found)}
+                 for seed, (a, b) in enumerate(zip(pruned, base, strict=True))]
+    return pd.DataFrame(rows)
+
+
+def retention(f: Found) -> pd.DataFrame:
+    """Rows net, measure, over, pruned, whole, share, low, high, drop, drop_low, drop_high: mean accuracies of the
+    pruned network and of the one it is held against, the retained share (geometric mean) and the absolute drop, each
+    with its 95 % interval; the drop's is of images and repetitions. No drop for means over networks.
+    """
+    rows = []
+    for what, nets, (pruned, base) in _retained(f):
+        found, drop = log_ratio(pruned, base), {}
+        if len(nets) == 1:
+            net, = nets
+            lost = paired_difference(f.right(whole(net, what["over"]), what["measure"])
+                                     - f.right(f.pruned(net), what["measure"]))
+            drop = {"drop": lost.value, "drop_low": lost.low, "drop_high": lost.high}
+        rows.append({**what, "pruned": pruned.mean(), "whole": base.mean(), "share": found.value, **_bounds(found),
+                     **drop})
+    return pd.DataFrame(rows)
+
+
+def _bounds(found: Interval) -> dict:
+    """NaN where there is no bound."""
+    return {name: value if np.isfinite(value) else np.nan for name, value in (("low", found.low), ("high", found.high))}
+
+
+# ------------------------------------------------------------------------------------------- objectives, rules
+
+
+def grid(f: Found) -> pd.DataFrame:
+    """Rows net, pre, fine, longer, measure, seed, accuracy: what LWM has pruned, by the objectives of the first and the
+    last step; fine is NaN for the unpruned networks.
+    """
+    table = accuracies(f)
+    lwm = (table.rule == "LWM") & (table.keep == float(f.section.keep))
+    of_grid = (lwm | table.fine.isna()) & (table.measure != "search")
+    return table.loc[of_grid, ["net", "pre", "fine", "longer", "measure", "seed", "accuracy"]].reset_index(drop=True)
+
+
+def _ruled(f: Found) -> list[Arm]:
+    """The dense network and the rules, after robust fine-tuning."""
+    return [arm for arm in f.arms if (arm.net, arm.pre, arm.fine) == (f.section.rules_on, ROBUST, ROBUST)]
+
+
+def rules(f: Found) -> pd.DataFrame:
+    """Rows rule, keep, measure (clean or robust), seed, accuracy of the network that rules are compared on, after the
+    robust fine-tuning; `dense` at keep 1.
+    """
+    return pd.DataFrame([
+        {"rule": arm.rule, "keep": float(arm.keep), "measure": measure, "seed": seed, "accuracy": value}
+        for arm in _ruled(f) for measure in ("clean", "robust") for seed, value in enumerate(f.accuracy(arm, measure))])
+
+
+def against_lwm(f: Found) -> pd.DataFrame:
+    """Rows rule, keep, clean, robust, difference, low, high: mean accuracies, and how much more (less) robust than LWM
+    at the same keep the networks of a rule are, with its 95 % interval of images and repetitions.
+    """
+    arms, rows = _ruled(f), []
+    for arm in arms:
+        row = {"rule": arm.rule, "keep": float(arm.keep),
+               **{measure: f.accuracy(arm, measure).mean() for measure in ("clean", "robust")}}
+        lwm = Arm(arm.net, arm.pre, "LWM", arm.keep, arm.fine)
+        if lwm in arms and arm != lwm:
+            more = paired_difference(f.right(arm, "robust") - f.right(lwm, "robust"))
+            row |= {"difference": more.value, "low": more.low, "high": more.high}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["rule", "keep", "clean", "robust", "difference", "low", "high"])
+
+
+def benign(f: Found) -> pd.DataFrame:
+    """Rows rule, clean, kept, robust, unpruned, lost, counts: what benign fine-tuning leaves of a robust network. Means
+    over repetitions of clean accuracy and the share of it that is kept, of robust accuracy and the unpruned network's;
+    the share of it that is lost; whether C1 is asked of the rule.
+    """
+    net = next(net for net in f.section.nets if net.name == f.section.rules_on)
+    base, share, rows = f.accuracy(whole(net, "unpruned"), "robust").mean(), benign_kept(f), []
+    for rule, arm in benign_rules(f).items():
+        robust = f.accuracy(arm, "robust").mean()
+        rows.append({"rule": rule, "clean": f.accuracy(arm, "clean").mean(), "kept": share[rule], "robust": robust,
+                     "unpruned": base, "lost": 1 - robust / base if base else np.nan,
+                     "counts": "yes" if share[rule] >= KEPT else f"no, keeps less than {KEPT:.0%}"})
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""Holistic adversarially robust pruning, HARP (Zhao & Wressnegger, ICLR 2023)."""

@@ -1,0 +1,111 @@
+"""Tidy tables of the HARP notebook, as lib.papers.harp_pruning.figures draws them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lib.models import rates as by_rule
+from lib.papers.harp_pruning.networks import Cell
+from lib.papers.harp_pruning.results import Found
+from lib.pruning import results as shared
+from lib.statistics import seeds
+from lib.training.evaluation import attack_name
+
+
+def _named(cell: Cell) -> dict:
+    arm = cell.arm
+    return {"method": arm.method, "keep": float(arm.keep), "granularity": arm.granularity, "training": arm.loss,
+            "seed": cell.seed}
+
+
+def accuracies(f: Found) -> pd.DataFrame:
+    """A row per network and measure (clean, search, verify, ...): accuracy and balanced accuracy (the mean over
+    classes), the counted share of weights that are kept, and the protocol.
+    """
+    return shared.accuracies(f, _named)
+
+
+def summary(f: Found) -> pd.DataFrame:
+    """Mean accuracies by training, granularity, keep and method, clean and under each attack, with their balanced twins
+    (`clean, balanced`) where classes are not of one size.
+    """
+    table = accuracies(f)
+    names = {"clean": "clean", "search": attack_name(f.section.search), "verify": attack_name(f.section.verify)}
+    first = next(iter(f.outcomes.values()))
+    uneven = next(iter(first.values())).table["label"].value_counts().nunique() > 1
+    keys = ["training", "granularity", "keep", "method"]
+    wide = table.pivot_table(index=keys, columns="measure", values="accuracy", sort=False)
+    wide = wide.rename(columns=names)[[names.get(n, n) for n in dict.fromkeys(table.measure)]]
+    if uneven:
+        even = table[table.measure.isin(["clean", "verify"])].pivot_table(index=keys, columns="measure",
+                                                                         values="balanced", sort=False)
+        wide = wide.join(even.rename(columns=lambda n: f"{names[n]}, balanced"))
+    return wide.reset_index()
+
+
+def rates(f: Found) -> pd.DataFrame:
+    """Rows method, keep, granularity, training, seed, position, layer, weights, kept, share: every layer of every
+    pruned network.
+    """
+    return pd.DataFrame([{**_named(cell), "position": position, **row} for cell, counted in f.layers.items()
+                         for position, row in enumerate(counted.to_dict("records"))])
+
+
+def rules(f: Found) -> pd.DataFrame:
+    """As `rates`, for rules that see no image, at every keep: `data-free` and `LAMP` on the dense networks' weights."""
+    rows = []
+    for keep in f.section.keeps:
+        for seed, tensors in f.dense_weights.items():
+            sizes = [tensor.numel() for tensor in tensors.values()]
+            shares = {"data-free": by_rule.data_free(sizes, keep),
+                      "LAMP": [count / n for count, n in zip(by_rule.lamp(list(tensors.values()), keep), sizes,
+                                                             strict=True)]}
+            rows += [{"method": method, "keep": float(keep), "granularity": "weights", "seed": seed,
+                      "position": position, "layer": name, "share": share}
+                     for method, found in shares.items()
+                     for position, (name, share) in enumerate(zip(tensors, found, strict=True))]
+    return pd.DataFrame(rows)
+
+
+def counts(f: Found) -> pd.DataFrame:
+    """Rows method, keep, granularity, training, kept, of, share, emptiest layer, its weights: what pruned networks
+    keep, counted, means over repetitions; and the layer that keeps the fewest in any of them.
+    """
+    return shared.counts(f, _named)
+
+
+def searches(f: Found) -> pd.DataFrame:
+    """Rows method, keep, granularity, training, seed, epoch, loss, accuracy, hardware_loss, share, gamma of every
+    search in which rates are learned: its trajectory. share: the cost of the masks as one of the dense network's.
+    """
+    return pd.DataFrame([
+        {**_named(cell), "epoch": row["epoch"] + 1, "loss": row["loss"], "accuracy": row["accuracy"],
+         "hardware_loss": row["hardware_loss"], "share": row["kept"], "gamma": row["gamma"]}
+        for cell, log in f.logs.items() for row in log if "gamma" in row])
+
+
+def choices(f: Found) -> pd.DataFrame:
+    """Rows method, keep, seed, epoch, holdout, robust, clean, on holdout, on test: the kept epochs of fine-tunings, and
+    which of them is best on held-out and which on test images (of equals the first, as training chooses).
+    """
+    table = pd.DataFrame([{"method": one.arm.method, "keep": float(one.arm.keep), "seed": one.seed, "epoch": one.epoch,
+                           "holdout": one.holdout, "robust": one.robust, "clean": one.clean} for one in f.choices])
+    runs = table.groupby(["method", "keep", "seed"], sort=False)
+    for name, by in (("on holdout", "holdout"), ("on test", "robust")):
+        table[name] = table.index.isin(runs[by].idxmax())
+    return table
+
+
+def choice_summary(f: Found) -> pd.DataFrame:
+    """Rows method, keep, epochs, on holdout, on test, added, low, high: by method, the robust test accuracy of the kept
+    epoch chosen on held-out images and of that chosen on test images, means over repetitions, and what the latter
+    choice adds with its 95 % t interval over repetitions. epochs: those chosen on held-out images, one a repetition.
+    """
+    rows = []
+    for (method, keep), arm in choices(f).groupby(["method", "keep"], sort=False):
+        fair, best = (arm[arm[name]].set_index("seed") for name in ("on holdout", "on test"))
+        added = seeds((best.robust - fair.robust).to_numpy())
+        rows.append({"method": method, "keep": keep, "epochs": ", ".join(str(n) for n in fair.epoch),
+                     "on holdout": fair.robust.mean(), "on test": best.robust.mean(), "added": added.value,
+                     "low": added.low, "high": added.high})
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""Off-manifold robustness (Srinivas et al., NeurIPS 2023)."""

@@ -1,0 +1,285 @@
+"""What the judge gets of the off-manifold notebook: curves over strengths, one for each regulariser of a sweep, and the
+distractor's areas; how claims are worded stands in claims/off_manifold_robustness.yaml.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.claims.preconditions import Checks, Evidence, at_least
+from lib.papers.off_manifold_robustness.networks import NONE, PER_BATCH, PER_IMAGE, STANDARD, UNTRAINED
+from lib.papers.off_manifold_robustness.results import BAYES, Found
+from lib.papers.off_manifold_robustness.settings import Sweep
+from lib.statistics import correlation
+
+FIGURE = ("gradient norm", "noise", "PGD")  # regularisers of the paper's summary figure
+ALL = ("gradient norm", "smoothness", "noise", "PGD")
+FEWEST = 4  # strengths, 0 among them, of a curve that can be said to rise and fall
+ON_AT_FLIP = 0.05  # on-manifold change that a network must have to be the flip
+BELOW = 0.5  # logarithms of changes smaller than this share of 1 / images mean nothing
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A regulariser of a sweep over its strengths, 0 first, without those at which a repetition diverged.
+
+    values[column]: [K, S, m], strength, repetition and image (see lib.papers.off_manifold_robustness.results.COLUMNS);
+    right: [K, S, M],
+    whether test images are classified rightly. classes: for the accuracy of guessing. chance, on: a network is alive
+    whose accuracy is further than `chance` above guessing and whose on-manifold change is above `on`.
+    """
+
+    sweep: Sweep
+    kind: str
+    strengths: tuple[float, ...]
+    values: dict[str, np.ndarray]
+    right: np.ndarray
+    classes: int
+    chance: float
+    on: float
+
+    @property
+    def seeds(self) -> int:
+        return self.right.shape[1]
+
+    def mean(self, column: str) -> np.ndarray:
+        """[K, S]: the mean over images."""
+        return self.values[column].mean(2)
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """[K, S]"""
+        return self.right.mean(2)
+
+    def peaks(self) -> list[int] | None:
+        """For each repetition the strength of highest alignment among the others, of living networks only: gradients of
+        a constant align with whatever they like.
+        """
+        return self._picked(np.where(self.alive, self.mean("alignment"), -np.inf))
+
+    def flips(self) -> list[int] | None:
+        """For each repetition the strength of largest on minus off change among the others, where on-changes are above
+        ON_AT_FLIP; None where there is none.
+        """
+        alive = self.mean("on") > ON_AT_FLIP
+        return self._picked(np.where(alive, self.mean("on") - self.mean("off"), -np.inf))
+
+    def most_accurate(self) -> list[int] | None:
+        return self._picked(self.accuracy)
+
+    def _picked(self, score: np.ndarray) -> list[int] | None:
+        """For each repetition the strength whose mean score over the other repetitions is largest."""
+        if self.seeds < 2:
+            return None
+        others = [np.delete(score, s, axis=1).mean(1) for s in range(self.seeds)]
+        return [int(o.argmax()) for o in others] if all(np.isfinite(o).any() for o in others) else None
+
+    @property
+    def alive(self) -> np.ndarray:
+        """[K, S]"""
+        return (self.accuracy > 1 / self.classes + self.chance) & (self.mean("on") > self.on)
+
+    def strongest(self) -> int:
+        """The strongest setting whose networks are alive in every repetition; 0 where there is none."""
+        return max((k for k in range(len(self.strengths)) if self.alive[k].all()), default=0)
+
+    def at(self, values: np.ndarray, picked: list[int]) -> np.ndarray:
+        """values [K, S, ...] at each repetition's strength: [S, ...]."""
+        return np.stack([values[k, s] for s, k in enumerate(picked)])
+
+
+def curves(f: Found) -> dict[str, dict[str, Curve]]:
+    """{sweep: {regulariser: curve}}"""
+    found: dict[str, dict[str, Curve]] = {}
+    for sweep in f.section.sweeps:
+        for kind in sweep.strengths.of:
+            cells = {(0.0, c.seed): c for c in f.of(sweep.name, NONE)}
+            cells |= {(c.strength, c.seed): c for c in f.of(sweep.name, kind)}
+            wanted = range(f.section.seeds)
+            every = (0.0, *sweep.strengths.of[kind])
+            kept = [s for s in every if all(cells.get((s, n)) in f.sensitivity for n in wanted)]
+            if not kept or kept[0] != 0.0:
+                continue
+            rows = [[cells[s, n] for n in wanted] for s in kept]
+            columns = [c for c in f.sensitivity[rows[0][0]] if c not in ("index", "label")]
+            values = {c: np.array([[f.sensitivity[cell][c].to_numpy(float) for cell in row] for row in rows])
+                      for c in columns}
+            right = np.array([[f.right[cell] for cell in row] for row in rows])
+            classes = rows[0][0].recipe.data.info.classes
+            found.setdefault(sweep.name, {})[kind] = Curve(sweep, kind, tuple(kept), values, right, classes,
+                                                             f.section.chance, f.section.on)
+    return found
+
+
+def evidence(f: Found) -> dict:
+    """{claim: {part: {instance: array}}} for the judge; an instance that could not be measured is left out."""
+    found = Evidence()
+    put = found.put
+
+    _theory(f, put)
+    for name, every in curves(f).items():
+        sweep, plain = f.sweep(name), next(iter(every.values()))
+        letter = "a" if sweep.closed_form else "b"
+        none = {column: values[0] for column, values in plain.values.items()}
+        put(f"C3{letter}", name, {"off_over_on": none["off"] - none["on"]})
+        if not sweep.closed_form:
+            put("C3c", name, {"phases": none["phases"] - none["on"]})
+        long = {kind for kind, curve in every.items() if len(curve.strengths) >= FEWEST}
+        for kind, curve in every.items():
+            if kind not in long:
+                continue
+            instance, flips, rises, falls = f"{name}, {kind}", _flips(curve), _rises(curve), _falls(curve)
+            if kind in FIGURE:
+                put(f"C4{letter}", instance, {part: flips.get(part) for part in ("flips", "first")})
+                put(f"C5{letter}", instance, rises)
+                put(f"C6{letter}", instance, falls)
+                put(f"C12{letter}", instance, _accurate(curve))
+                if not sweep.closed_form:
+                    put("C4c", instance, {"phases": flips.get("phases")})
+            if not sweep.closed_form and long >= {*ALL}:
+                put("C7", instance, {"flips": flips.get("flips"), "rises": rises.get("rises")})
+            if kind == "PGD" and sweep.data and sweep.data.name == "imagenet":
+                put("C9", instance, {"rises": rises.get("rises"), "falls": falls.get("alignment")})
+    if f.published is not None:
+        put("C8", "ImageNet", f.published.trends())  # one number: there is one network for each eps
+    if f.section.distractor:
+        _distractor(f, put)
+    return found
+
+
+def _theory(f: Found, put) -> None:
+    for (where, kind), rows in f.theory.groupby(["where", "kind"]):
+        by_seed = [r.sort_values("sigma") for _, r in rows.groupby("seed")]
+        first = [r.iloc[0] for r in by_seed]
+        if kind == BAYES:
+            put("C2", where, {"aligned": [r["worst rho2"] for r in first], "robust": [r.rho1 for r in first]})
+            continue
+        gaps = [(r.rho1 - r.rho2).abs().clip(lower=1e-300) for r in by_seed]
+        slopes = [np.polyfit(np.log(r.sigma), np.log(gap), 1)[0] for r, gap in zip(by_seed, gaps, strict=True)]
+        put("C1", f"{where}, {kind}", {"order": slopes, "limit": [r.rho1 - r.rho2 for r in first]})
+
+
+def _logs(changes: np.ndarray, images: int) -> np.ndarray:
+    return np.log(np.maximum(changes, BELOW / images))
+
+
+def _flips(curve: Curve) -> dict[str, np.ndarray]:
+    picked = curve.flips()
+    if picked is None:
+        return {}
+    on, off = curve.values["on"], curve.values["off"]
+    fall = {}
+    for name in ("on", "off"):
+        logs = _logs(curve.mean(name), on.shape[2])
+        fall[name] = logs[0] - curve.at(logs, picked)
+    found = {"flips": curve.at(on - off, picked), "first": fall["off"] - fall["on"]}
+    if "phases" in curve.values:
+        found["phases"] = curve.at(on - curve.values["phases"], picked)
+    return found
+
+
+def _rises(curve: Curve) -> dict[str, np.ndarray]:
+    picked = curve.peaks()
+    if picked is None:
+        return {}
+    alignment, off = curve.mean("alignment"), curve.mean("off")
+    rise, by_chance = (curve.at(a, picked) - a[0] for a in (alignment, curve.mean("shuffled pairs")))
+    found, last = {"rises": rise, "pairs": rise - by_chance}, round(float(np.median(picked)))
+    if last >= 2:
+        robust = -_logs(off, curve.values["off"].shape[2])
+        found["tracks"] = [correlation(alignment[:last + 1, s], robust[:last + 1, s]) for s in range(curve.seeds)]
+    return found
+
+
+def _falls(curve: Curve) -> dict[str, np.ndarray]:
+    picked, end = curve.peaks(), curve.strongest()
+    if picked is None or end <= max(picked):
+        return {}
+    alignment, right = curve.mean("alignment"), curve.right.astype(float)
+    return {"alignment": curve.at(alignment, picked) - alignment[end], "accuracy": curve.at(right, picked) - right[end]}
+
+
+def _accurate(curve: Curve) -> dict[str, np.ndarray]:
+    peak, best = curve.peaks(), curve.most_accurate()
+    if peak is None or best is None:
+        return {}
+    right, alignment = curve.right.astype(float), curve.mean("alignment")
+    return {"accuracy": curve.at(right, best) - curve.at(right, peak),
+            "alignment": curve.at(alignment, peak) - curve.at(alignment, best)}
+
+
+# ------------------------------------------------------------------------------------------------- the distractor
+
+
+def log_ratios(f: Found, where: str, kind: str, above: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """[S, L] of the networks of a kind: the logarithm of the ratio of the mean changes by noise on the digit's half and
+    on the letter's, and whether it counts (one of the changes reaches `least`). above: only images whose digit is above
+    (True), below (False), or all.
+    """
+    how, logs, counts = f.section.distractor, [], []
+    for cell in f.of(where, kind):
+        table = f.distractor[cell]
+        rows = table if above is None else table[table.above == above]
+        signal, letter = (np.array([rows[f"{half} {sigma:g}"].mean() for sigma in how.noise])
+                          for half in ("signal", "distractor"))
+        logs.append(np.log(np.maximum(signal, 1e-6)) - np.log(np.maximum(letter, 1e-6)))
+        counts.append(np.maximum(signal, letter) >= how.least)
+    return np.array(logs), np.array(counts)
+
+
+def _distractor(f: Found, put) -> None:
+    for data in f.section.distractor.data:
+        for kind in (PER_IMAGE, PER_BATCH):
+            mine, *others = (np.stack([f.distractor[c]["energy"].to_numpy(float) for c in f.of(data.name, k)])
+                             for k in (kind, STANDARD, UNTRAINED))
+            shares = {name: mine - theirs for name, theirs in zip((STANDARD, UNTRAINED), others, strict=True)}
+            put("C11", f"{data.name}, {kind}", shares)
+            for above, words in ((True, "digit above"), (False, "digit below")):
+                instance = f"{data.name}, {kind}, {words}"
+                robust, counted = log_ratios(f, data.name, kind, above)
+                areas = {"one": _area(robust, counted)}
+                for other in (STANDARD, UNTRAINED):
+                    theirs, too = log_ratios(f, data.name, other, above)
+                    areas[other] = _area(robust - theirs, counted & too)
+                put("C10b", instance, {UNTRAINED: areas.pop(UNTRAINED)})
+                put("C10a", instance, areas)
+
+
+def _area(logs: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
+    """[S]: the mean over the noise levels that count; None where a repetition has none."""
+    if not counts.any(1).all():
+        return None
+    return np.array([row[keep].mean() for row, keep in zip(logs, counts, strict=True)])
+
+
+# --------------------------------------------------------------------------------------------------- preconditions
+
+
+def preconditions(f: Found) -> dict[str, Checks]:
+    """{claim: what must hold before it is judged}: networks that have learned, tangent spaces and scores that deserve
+    the name.
+    """
+    exact, images, letters = Checks(), Checks(), Checks()
+    for sweep in f.section.sweeps:
+        checks = exact if sweep.closed_form else images
+        right = np.stack([f.right[c] for c in f.of(sweep.name, NONE)])
+        low = at_least(right)
+        checks.add(f"{sweep.name}: networks without a regulariser are trained", low >= sweep.clean,
+                   f"lower bound of the accuracy {low:.1%}, at least {sweep.clean:.0%} needed")
+        lost = f.diverged(sweep.name)
+        checks.add(f"{sweep.name}: trainings did not diverge", True,
+                   "; ".join(lost) or "none did")
+        for what, better, detail in f.quality.get(sweep.name, ()):
+            checks.add(f"{sweep.name}: {what}", better, detail)
+    if how := f.section.distractor:
+        for data in how.data:
+            for kind in (STANDARD, PER_IMAGE, PER_BATCH):
+                low = at_least(np.stack([f.right[c] for c in f.of(data.name, kind)]))
+                letters.add(f"{data.name}: {kind} networks are trained", low >= how.clean,
+                            f"lower bound of the accuracy {low:.1%}, at least {how.clean:.0%} needed")
+    by = {**dict.fromkeys(("C1", "C2", "C3a", "C4a", "C5a", "C6a", "C12a"), exact),
+          **dict.fromkeys(("C3b", "C3c", "C4b", "C4c", "C5b", "C6b", "C7", "C8", "C9", "C12b"), images),
+          **dict.fromkeys(("C10a", "C10b", "C11"), letters)}
+    return by if f.published is None else {**by, "C8": f.published.checks()}

@@ -1,0 +1,256 @@
+"""Published l2-robust ImageNet networks (C8): the gradient of the predicted class's logit at 224 pixels, resized to 64,
+against the score at 64 pixels of the same crop (Srinivas et al. 2023, the ImageNet panel of their fourth figure). The
+networks are those of Salman et al. 2020, one for each eps, in files that the user has.
+
+Unlike the paper, the short side is resized to 255 pixels, not 256, before the centre is cut out (lib/data/folders.py),
+and the images are balanced by class.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.claims.preconditions import Checks
+from lib.data.images import ImageSet
+from lib.errors import need
+from lib.gradients import scores
+from lib.manifold import sensitivity
+from lib.models import Denoiser, memory_format
+from lib.models.edm import load_diffusers, load_edm
+from lib.models.external import load_resnet
+from lib.papers.off_manifold_robustness import networks as plan
+from lib.papers.off_manifold_robustness.settings import Published
+from lib.papers.settings import Settings
+from lib.runtime import derangement
+from lib.store import sha256, write_atomic
+from lib.training.zoo import Zoo
+from lib.values.external import place
+from lib.values.keys import digest, plain
+
+SIDE = 64  # pixels a side of the images that scores are of
+BATCH = 64  # images of 224 pixels at a time: a few GB
+# How gradients are resized: from the four nearest pixels as in the paper's code, which leaves two of three out, or with
+# antialiasing, where all count, as the code does it with images.
+BILINEAR, ANTIALIASED = "bilinear", "antialiased"
+# Accuracy of the published ResNet-18 of each eps, from their model card.
+CARD = {0.0: 0.6979, 0.01: 0.6990, 0.03: 0.6924, 0.05: 0.6915, 0.1: 0.6877, 0.25: 0.6743, 0.5: 0.6549, 1.0: 0.6232,
+        3.0: 0.5312, 5.0: 0.4559}
+VERSION = 1  # raised when the same files and settings give other numbers
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of published networks.
+
+    rows: for each eps, image (index, label; right: whether it is classified rightly) and way of resizing the gradient
+    (resize: BILINEAR or ANTIALIASED) four rows, of what `lib.gradients.scores.alignment` names in `what`: the cosine
+    with the
+    score of that image, its absolute value and, where AlexNet's weights are there, lpips (1 - LPIPS). errors: mean
+    squared errors of pixels at the noise of the score, the `denoiser`'s and that of a linear `filter`; `told`: whether
+    the denoiser was told the class.
+    """
+
+    how: Published
+    rows: pd.DataFrame
+    errors: dict
+
+    def means(self, column: str, what: str = "gradient", resize: str = BILINEAR) -> pd.Series:
+        """The mean of a column over images, by eps."""
+        rows = self.rows[(self.rows["what"] == what) & (self.rows["resize"] == resize)]
+        return rows.groupby("eps")[column].mean()
+
+    def trends(self) -> dict[str, np.ndarray]:
+        """Kendall's tau with eps of the mean cosine and of the accuracy, as parts of C8: one number each, [1], so that
+        the judge decides nothing. A constant has tau 0.
+        """
+        from scipy.stats import kendalltau
+
+        found = {"rises": self.means("cosine"), "falls": self.means("right")}
+        return {part: np.nan_to_num([kendalltau(by_eps.index, by_eps).statistic]) for part, by_eps in found.items()}
+
+    def checks(self) -> Checks:
+        """What must hold before C8 is judged."""
+        right, errors, checks = self.means("right"), self.errors, Checks()
+        told = "told the class" if errors["told"] else "not told the class"
+        checks.add("ImageNet: published networks know the images", right.max() >= self.how.clean,
+                   f"accuracy {right.max():.1%} at eps {right.idxmax():g}, the best; {self.how.clean:.0%} needed")
+        checks.add("ImageNet: the denoiser beats a linear filter", errors["denoiser"] < errors["filter"],
+                   f"squared error {errors['denoiser']:.2e} at noise {self.how.sigma:g}, {told}; "
+                   f"filter {errors['filter']:.2e}")
+        return checks
+
+
+def measure(zoo: Zoo, settings: Settings) -> Measured | None:
+    """Measure the published networks that the settings name, image by image, each from the store where it has been
+    measured; None where none are named.
+
+    What is needed is read before anything is measured: networks, images and denoiser. Raises SettingsError for files of
+    other networks, or that hold more than tensors, and for a denoiser of another size or of other classes; DataError
+    where ImageNet is missing.
+    """
+    if settings.off_manifold_robustness.published is None:
+        return None
+    on = Material(zoo, settings)
+    how, keys = on.how, on.keys()
+    for eps, key in keys.items():
+        if not zoo.store.has("sensitivity", key):
+            on.net(eps)
+    errors = zoo.store.obtain("quality", digest([*on.source, "quality"]), lambda work: _errors(on)).meta
+    tables = []
+    for eps, key in keys.items():
+
+        def made(work: Path, eps=eps) -> dict:
+            write_atomic(work / "table.csv", _rows(on, on.net(eps)).to_csv(index=False))
+            return {"networks": [], "what": f"alignment of the published network in {how.files[eps].name}"}
+
+        table = zoo.store.obtain("sensitivity", key, made).table()
+        table.insert(0, "eps", eps)
+        tables.append(table)
+    return Measured(how, pd.concat(tables, ignore_index=True), errors)
+
+
+class Material:
+    """What published networks are measured on and with; read when it is first asked for.
+
+    test: the images. small: the same at 64 pixels [N, 3, 64, 64]; score: theirs. partners: for each image another
+    [N]; noise: white [1, N, 12288]. told: whether the denoiser is told the class.
+    """
+
+    def __init__(self, zoo: Zoo, settings: Settings):
+        section = settings.off_manifold_robustness
+        self.zoo, self.how = zoo, section.published
+        self.recipe = None if self.how.denoiser else plan.score(settings, self.how.source(section.sweeps))
+        self._nets: dict[float, nn.Module] = {}
+
+    @functools.cached_property
+    def source(self) -> list:
+        """Images and score as they enter keys; a denoiser by its recipe or the digests of its files."""
+        of_images = [VERSION, plain(self.how.data), self.how.images, self.how.sigma]
+        if self.recipe is not None:
+            return [*of_images, self.recipe.key]
+        path = place(self.how.denoiser)
+        files = sorted([*path.rglob("*.json"), *path.rglob("*.safetensors")]) if path.is_dir() else [path]
+        return [*of_images, [sha256(file) for file in files]]
+
+    def keys(self) -> dict[float, str]:
+        """The key of each network's table."""
+        shared = [*self.source, plain(self.how.arch), not scores.why_no_lpips()]
+        return {eps: digest([*shared, sha256(path)]) for eps, path in self.how.files.items()}
+
+    def net(self, eps: float) -> nn.Module:
+        """A published network, on the CPU."""
+        if eps not in self._nets:
+            data = self.how.data
+            self._nets[eps] = load_resnet(self.how.files[eps], self.how.arch, data.info.classes, data.shape)
+        return self._nets[eps]
+
+    @functools.cached_property
+    def denoiser(self) -> Denoiser:
+        if self.recipe is not None:
+            return self.zoo.obtain(self.recipe).net
+        path, known = place(self.how.denoiser), self.how.data.info.classes
+        net = load_diffusers(path) if path.is_dir() else load_edm(path)
+        channels, (classes, side) = net.normalise.mean.shape[1], _made_for(net)
+        need(channels == 3, "published.denoiser", path, f"one for images of 3 channels; this one has {channels}")
+        need(side in (None, SIDE), "published.denoiser", path,
+             f"one for images of {SIDE} pixels; this one is for {side}")
+        # one class more than there are may stand for none
+        need(classes in (0, known, known + 1), "published.denoiser", path,
+             f"one of no class or of the {known} classes of the images; this one knows {classes}")
+        return net.to(self.zoo.device)
+
+    @property
+    def told(self) -> bool:
+        return self.denoiser.classes > 0
+
+    @property
+    def labels(self) -> Tensor | None:
+        """What the denoiser is told: the true classes, or nothing."""
+        return self.test.labels if self.told else None
+
+    @functools.cached_property
+    def test(self) -> ImageSet:
+        return self.zoo.images(self.how.data, "test").take(slice(0, self.how.images))
+
+    @property
+    def parts(self) -> list[slice]:
+        return [slice(k, k + BATCH) for k in range(0, len(self.test), BATCH)]
+
+    @functools.cached_property
+    def small(self) -> Tensor:
+        return torch.cat([resized(self.test.pixels(part), True) for part in self.parts])
+
+    @functools.cached_property
+    def score(self) -> Tensor:
+        return scores.score(self.denoiser, self.small, self.how.sigma, self.labels, batch=BATCH)
+
+    @functools.cached_property
+    def partners(self) -> Tensor:
+        return derangement(len(self.test), "derangement", "published").to(self.small.device)
+
+    @functools.cached_property
+    def noise(self) -> Tensor:
+        return sensitivity.normal_draws(self.small, self.test.indices, 1, "published")
+
+
+def _made_for(net: Denoiser) -> tuple[int, int | None]:
+    """How many classes a denoiser from a file embeds, and the side of its images in pixels (None: it does not say)."""
+    config = getattr(net.network, "config", None)
+    if config is None:  # EDM's, whose first layer is named as 64x64_conv is
+        return net.classes, int(next(iter(net.network.enc)).partition("x")[0])
+    side = config.sample_size
+    return config.num_class_embeds or 0, max(side) if isinstance(side, (tuple, list)) else side
+
+
+def resized(images: Tensor, antialias: bool) -> Tensor:
+    """Images or gradients [N, C, H, W] at 64 pixels a side, bilinearly: from the four nearest pixels of each, or from
+    all under a triangle as wide as the reduction (`antialias`). What has 64 pixels stays as it is.
+    """
+    return F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def _rows(on: Material, net: nn.Module) -> pd.DataFrame:
+    """The rows of one network (see Measured) without their eps."""
+    net = copy.deepcopy(net).to(device=on.zoo.device, memory_format=memory_format(net))
+    right, gradients = [], {BILINEAR: [], ANTIALIASED: []}
+    for part in on.parts:
+        images = on.test.pixels(part)
+        with torch.no_grad():
+            right.append(net(images).argmax(1) == on.test.labels[part])
+        gradient = scores.input_gradient(net, images, "predicted logit")
+        for name in gradients:
+            gradients[name].append(resized(gradient, name == ANTIALIASED))
+    of_image = {"index": on.test.indices, "label": on.test.labels, "right": torch.cat(right)}
+    tables = []
+    for name, parts in gradients.items():
+        seen = torch.cat(parts), on.score, on.small, on.partners, on.noise
+        table = scores.alignment(*seen, perceptual=not scores.why_no_lpips())
+        image = table.pop("image")
+        columns = {column: values.cpu().numpy()[image] for column, values in of_image.items()}
+        tables.append(pd.concat([pd.DataFrame({**columns, "resize": name}), table], axis=1))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _errors(on: Material) -> dict:
+    """`Measured.errors`, for the store."""
+    noise = sensitivity.normal_draws(on.small, on.test.indices, 1, "quality")
+    mine = scores.denoising_error(on.denoiser, on.small, on.how.sigma, noise, on.labels, BATCH).mean().item()
+    return {"denoiser": mine, "filter": filtering_error(on.small, on.how.sigma), "told": on.told, "networks": [],
+            "what": "quality of the score on ImageNet at 64 pixels"}
+
+
+def filtering_error(images: Tensor, sigma: float) -> float:
+    """The mean squared error of pixels that Wiener's filter for these images [N, C, H, W] leaves of noise of `sigma`:
+    the best that is linear, the same at every place (borders wrap around) and takes each channel for itself.
+    """
+    power = torch.fft.fft2(images - images.mean(0), norm="ortho").abs().square().mean(0)
+    return (power * sigma**2 / (power + sigma**2)).mean().item()

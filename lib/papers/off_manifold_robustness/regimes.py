@@ -1,0 +1,221 @@
+"""The three regimes of regularisation (off-manifold robustness): which strength belongs to which, one network to show
+of each, and sensitivity, accuracy and alignment over the strengths with the regimes as ground.
+
+Changes are those of the class probabilities in total variation, from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lib.errors import need
+from lib.papers.off_manifold_robustness.networks import NONE
+from lib.papers.off_manifold_robustness.strength_axis import ALIGNED, OFF, ON, PHASES, kinds, placed, strength_axis
+from lib.plots.style import CLEAN, GREY, WIDTH, check_columns, curve, style
+
+COLUMNS = 4  # panels beside each other
+WEAK, BAYES_ALIGNED, EXCESSIVE = "weak", "Bayes-aligned", "excessive"
+REGIMES = {WEAK: "#eaeef3", BAYES_ALIGNED: "#fdf0c4", EXCESSIVE: "#f5ddd8"}
+FALL = 0.02  # of the accuracy, from the peak of alignment on: the excessive regime begins
+FEWEST = 4  # strengths, 0 among them, that regimes are told apart in
+
+
+def regimes(on: Sequence[float], off: Sequence[float], accuracy: Sequence[float], alignment: Sequence[float],
+            dead: float = 0.01) -> list[str]:
+    """The regime of each strength, 0 first, from the means over repetitions: `weak` before the off-manifold change is
+    first below the other, `excessive` from the first strength past the peak of alignment whose accuracy is FALL below
+    that of the peak, `Bayes-aligned` between them. The peak itself is always Bayes-aligned; it is looked for among the
+    networks whose on-manifold change is `dead` or more, for the gradient of a constant says nothing.
+    """
+    count = len(alignment)
+    alive = [k for k in range(count) if on[k] >= dead] or range(count)
+    peak = max(alive, key=lambda k: alignment[k])
+    flip = next((k for k in range(count) if off[k] < on[k]), count)
+    end = next((k for k in range(peak + 1, count) if accuracy[k] < accuracy[peak] - FALL), count)
+    return [WEAK if k < min(flip, peak) else BAYES_ALIGNED if k < end else EXCESSIVE for k in range(count)]
+
+
+def _regimes(table, dead: float) -> dict[float, str]:
+    """{strength: regime} of one regulariser's rows; empty where they have fewer than FEWEST strengths."""
+    means = table.groupby("strength")[["on", "off", "accuracy", "alignment"]].mean().sort_index()
+    if len(means) < FEWEST:
+        return {}
+    found = regimes(*(means[name].to_numpy() for name in ("on", "off", "accuracy", "alignment")), dead)
+    return dict(zip(means.index, found, strict=True))
+
+
+def representatives(table, dead: float = 0.01) -> dict[tuple[str, float], str]:
+    """What to show of every regime: {(kind, strength): regime}, the weakest strength above 0 of the weak regime, the
+    one of highest alignment of the Bayes-aligned regime, and the strongest of the excessive regime, both of them among
+    those whose on-manifold change is `dead` or more as far as there are any. First of all stands (`none`, 0).
+
+    table: rows `kind`, `strength`, `seed`, `on`, `off`, `accuracy`, `alignment`; kinds of fewer than FEWEST strengths
+    are left out.
+    """
+    check_columns(table, "kind", "strength", "seed", "on", "off", "accuracy", "alignment")
+    found = {(NONE, 0.0): ""}
+    for kind, mine in table.groupby("kind", sort=False):
+        means, named = mine.groupby("strength")[["on", "alignment"]].mean(), _regimes(mine, dead)
+        none = named.pop(0.0, "")
+        found[NONE, 0.0] = found[NONE, 0.0] or none
+        of = {regime: [s for s, name in named.items() if name == regime] for regime in REGIMES}
+        alive = {regime: [s for s in strengths if means.on[s] >= dead] or strengths for regime, strengths in of.items()}
+        picked = {WEAK: of[WEAK][:1], EXCESSIVE: alive[EXCESSIVE][-1:],
+                  BAYES_ALIGNED: sorted(alive[BAYES_ALIGNED], key=lambda s, of=means.alignment: -of[s])[:1]}
+        found |= {(kind, float(s)): regime for regime in REGIMES for s in picked[regime]}
+    return found
+
+
+def _shade(axis, places: dict[float, float], found: dict[float, str]) -> None:
+    """The regimes as ground, with edges half-way between strengths."""
+    at = [places[float(s)] for s in found]
+    edges = [-1e3, *((a + b) / 2 for a, b in zip(at, at[1:], strict=False)), 1e3]
+    for k, regime in enumerate(found.values()):
+        axis.axvspan(edges[k], edges[k + 1], color=REGIMES[regime], linewidth=0, zorder=0)
+
+
+def _rows(sweeps: Mapping[str, object]) -> list[list[tuple[str, str]]]:
+    """(sweep, kind) of every panel: rows of at most COLUMNS, a sweep begins a new one where it does not fit."""
+    rows: list[list[tuple[str, str]]] = []
+    for name, table in sweeps.items():
+        panels = [(name, kind) for kind in kinds(table)]
+        if not rows or len(rows[-1]) + len(panels) > COLUMNS:
+            rows += [panels[k:k + COLUMNS] for k in range(0, len(panels), COLUMNS)]
+        else:
+            rows[-1] += panels
+    return rows
+
+
+def regime_curves(sweeps: Mapping[str, object], guessing: Mapping[str, float] | None = None,
+                  published: Mapping[str, object] | None = None, dead: float = 0.01):
+    """Sensitivity, accuracy and alignment over the strength of each regulariser, a column for each, with the three
+    regimes as ground (see `regimes`). Above: the change by steps along the manifold and off it, and by steps off it of
+    new Fourier phases (where the table has `phases`). Below: accuracy, and on an axis of its own at the right alignment
+    with that of shuffled pairs. Lines are means over repetitions, bands their range; alignment is hollow where a
+    network hardly changes along the manifold.
+
+    sweeps: {name: rows `kind` (a regulariser), `strength` (0 without any), `seed`, `on`, `off`, `accuracy`,
+    `alignment`, `shuffled pairs`, perhaps `phases`}. guessing: {name: accuracy of guessing}. published: {name: rows
+    `kind`, `per image` (a strength), `on`, `off`, `accuracy`}: the accuracy faint and dashed, and a line where the two
+    changes cross; their size is not drawn, for they are in another norm. dead: the on-manifold change below which
+    gradients mean little.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    need(len(sweeps) > 0, "sweeps", "empty", "a table or more, by name")
+    names = ("kind", "strength", "seed", "on", "off", "accuracy", "alignment", "shuffled pairs")
+    for name, table in sweeps.items():
+        check_columns(table, *names, what=f"table of {name}")
+    for name, table in (published or {}).items():
+        check_columns(table, "kind", "per image", "on", "off", "accuracy", what=f"published curves of {name}")
+    style()
+    rows = _rows(sweeps)
+    need(any(rows), "sweeps", list(sweeps), "of one strength above 0 or more")
+    most = max(len(row) for row in rows)
+    figure, grid = plt.subplots(2 * len(rows), most, squeeze=False, height_ratios=[1, 1.1] * len(rows),
+                                figsize=(WIDTH if most > 2 else 3.6 * most + 1, 5.0 * len(rows) + 0.8),
+                                layout="constrained")
+    for axis in grid.flat:
+        axis.set_visible(False)
+    drawn = set()
+    for number, row in enumerate(rows):
+        for column, (name, kind) in enumerate(row):
+            above, below = grid[2 * number:2 * number + 2, column]
+            table = sweeps[name]
+            mine, places = placed(table, kind)
+            found = _regimes(mine, dead)
+            drawn |= {*found.values()}
+            for axis in (above, below):
+                axis.set_visible(True)
+                _shade(axis, places, found)
+                strength_axis(axis, places, kind, label=axis is below)
+            curve(above, mine, "place", "off", OFF, marker="s")
+            curve(above, mine, "place", "on", ON, marker="o")
+            if "phases" in mine and mine.phases.notna().any():
+                curve(above, mine, "place", "phases", PHASES, line="--", shade=False)
+                drawn.add("phases")
+            curve(below, mine, "place", "accuracy", CLEAN, marker="o")
+            beside = below.twinx()
+            curve(beside, mine, "place", "shuffled pairs", ALIGNED, line=":", shade=False)
+            curve(beside, mine, "place", "alignment", ALIGNED, marker="D")
+            means = mine.groupby("place")[["on", "alignment"]].mean()
+            hollow = means[means.on < dead]
+            if len(hollow):
+                beside.plot(hollow.index, hollow.alignment, "D", color=ALIGNED, markerfacecolor="white", markersize=5,
+                            zorder=5)
+                drawn.add("hollow")
+            if name in (guessing or {}):
+                below.axhline(guessing[name], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)))
+                drawn.add("guessing")
+            if name in (published or {}):
+                theirs = published[name]
+                drawn |= _published(above, below, theirs[theirs.kind == kind].sort_values("per image"), places)
+            shown = [c for c in ("on", "off", "phases") if c in table]
+            above.set_ylim(0, 1.08 * max(1e-3, float(np.nanmax(table[shown].to_numpy(float)))))
+            cosines = table[["alignment", "shuffled pairs"]].to_numpy(float)
+            lowest, highest = min(0.0, float(np.nanmin(cosines))), max(0.1, float(np.nanmax(cosines)))
+            below.set_ylim(-0.02, 1.02)
+            beside.set_ylim(lowest - 0.03 * (highest - lowest), highest + 0.06 * (highest - lowest))
+            above.set_title(f"{name}: {kind}", loc="left", fontsize=10)
+            first = column == 0 or row[column - 1][0] != name
+            last = column == len(row) - 1 or row[column + 1][0] != name
+            for axis in (above, below):
+                axis.tick_params(axis="y", labelleft=first, labelsize=8, left=False)
+            beside.grid(False)
+            beside.tick_params(axis="y", labelright=last, labelsize=8, labelcolor=ALIGNED, length=0)
+            if last:
+                beside.set_ylabel("alignment", color=ALIGNED, fontsize=9)
+        grid[2 * number, 0].set_ylabel("change")
+        grid[2 * number + 1, 0].set_ylabel("accuracy")
+    figure.legend(handles=_regime_keys(drawn), loc="outside lower center", ncols=3 if most > 2 else 2, frameon=False)
+    return figure
+
+
+def _published(above, below, theirs, places: dict[float, float]) -> set[str]:
+    """The paper's accuracy, and where its curves cross, as far as the axis goes; what was drawn, for the legend."""
+    import numpy as np
+
+    drawn, left = set(), min(p for s, p in places.items() if s > 0)
+    if not len(theirs):
+        return drawn
+    at = np.log10(theirs["per image"].to_numpy(float))
+    near = (at >= left - 0.15) & (at <= max(places.values()) + 0.15)
+    if near.any():
+        below.plot(at[near], theirs.accuracy.to_numpy()[near], linestyle=(0, (4, 2)), marker="o", markersize=3,
+                   color=CLEAN, alpha=0.45, linewidth=1.2)
+        drawn.add("published")
+    gap = (theirs.off - theirs.on).to_numpy(float)
+    for k in range(len(gap) - 1):
+        if gap[k] > 0 >= gap[k + 1]:
+            crossing = at[k] + (at[k + 1] - at[k]) * gap[k] / (gap[k] - gap[k + 1])
+            if left <= crossing <= max(places.values()):
+                above.axvline(crossing, color="#555555", linewidth=1, linestyle=(0, (4, 2)), alpha=0.7)
+                drawn.add("crossing")
+            break
+    return drawn
+
+
+def _regime_keys(drawn: set[str]) -> list:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    keys = [Line2D([], [], color=ON, marker="o", markersize=5, label="change along the manifold"),
+            Line2D([], [], color=OFF, marker="s", markersize=5, label="change off the manifold")]
+    if "phases" in drawn:
+        keys.append(Line2D([], [], color=PHASES, linestyle="--", label="new phases, off the manifold"))
+    keys += [Line2D([], [], color=CLEAN, marker="o", markersize=5, label="accuracy"),
+             Line2D([], [], color=ALIGNED, marker="D", markersize=5, label="alignment (cosine, right axis)"),
+             Line2D([], [], color=ALIGNED, linestyle=":", label="alignment with another image’s score")]
+    if "hollow" in drawn:
+        keys.append(Line2D([], [], color=ALIGNED, marker="D", markersize=5, linestyle="", markerfacecolor="white",
+                           label="hardly any change along the manifold"))
+    if "guessing" in drawn:
+        keys.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), label="accuracy of guessing"))
+    if "published" in drawn:
+        keys.append(Line2D([], [], color=CLEAN, alpha=0.45, linestyle=(0, (4, 2)), marker="o", markersize=3,
+                           label="the paper’s accuracy"))
+    if "crossing" in drawn:
+        keys.append(Line2D([], [], color="#555555", alpha=0.7, linestyle=(0, (4, 2)), linewidth=1,
+                           label="the paper’s two changes cross"))
+    return keys + [Patch(color=colour, label=f"{name} regime") for name, colour in REGIMES.items() if name in drawn]

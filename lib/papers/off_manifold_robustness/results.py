@@ -1,0 +1,279 @@
+"""The notebook on off-manifold robustness (Srinivas et al., NeurIPS 2023): measure the networks of the plan on and off
+the manifold, image by image, and hand the judge its curves (lib/papers/off_manifold_robustness/evidence.py).
+
+Which networks stands in lib/papers/off_manifold_robustness/networks.py; how claims are worded in
+claims/off_manifold_robustness.yaml.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.data import closed_forms
+from lib.data.distractor import layout, signal_mask
+from lib.gradients import scores
+from lib.manifold import sensitivity
+from lib.manifold.spaces import Tangents
+from lib.papers.off_manifold_robustness import networks as plan
+from lib.papers.off_manifold_robustness import published
+from lib.papers.off_manifold_robustness.material import VERSION, Ground
+from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, SCORE, Cell, unit
+from lib.papers.off_manifold_robustness.settings import Distractor, Sweep
+from lib.papers.settings import Settings
+from lib.runtime import Progress
+from lib.store import write_atomic
+from lib.training.zoo import Zoo
+from lib.values.keys import digest, plain
+
+BAYES = "Bayes"
+# Of `Found.sensitivity`; changes are total variations (0 to 1), gradients those of the predicted log-probability.
+COLUMNS = {
+    "on": "change by steps along the manifold, first tangent spaces and length",
+    "off": "change by steps orthogonal to it",
+    "other": "change by steps along the tangent space of another image, without their part along its own",
+    "phases": "change by steps along the manifold of new Fourier phases, without their part along it",
+    "l2 on": "l2 distance of the probabilities, steps along the manifold",
+    "l2 off": "l2 distance of the probabilities, steps orthogonal to it",
+    "inside": "share of the squared gradient along the manifold",
+    "alignment": "cosine of gradient and class score (closed forms: Bayes gradient)",
+    "shuffled pairs": "cosine with the class score of another image",
+    "white noise": "cosine with white noise",
+    "high-pass": "cosine with the negative high-pass of the image",
+    "sum of logits": "cosine of the gradient of all logits' sum and the score without a class, the paper's pair",
+    "score, high-pass": "cosine of the score without a class and the negative high-pass",
+    "1 - LPIPS": "perceptual alignment of the paper's pair, where the weights are there",
+}
+
+
+@dataclass
+class Found:
+    """All that was measured.
+
+    right[cell]: whether test images are classified rightly, [M]. sensitivity[cell]: a row per image of a sweep's
+    network (COLUMNS). fit[cell]: loss and accuracy of the last epoch of training. gone[cell]: why a training diverged.
+    theory: rows where, kind, seed, sigma (in units of the space), rho1, rho2, worst rho2. distractor[cell]: a row per
+    image: above (the digit is), energy (share of the squared gradient in the digit's half), and `signal <sigma>` and
+    `distractor <sigma>`, the changes by noise on either half. quality[sweep]: checks (what, whether it holds, the
+    numbers) of its tangent spaces and scores. published: of networks in files that the user has, where there are any.
+    """
+
+    settings: Settings
+    cells: list[Cell]
+    right: dict[Cell, np.ndarray] = field(default_factory=dict)
+    sensitivity: dict[Cell, pd.DataFrame] = field(default_factory=dict)
+    fit: dict[Cell, dict[str, float]] = field(default_factory=dict)
+    gone: dict[Cell, str] = field(default_factory=dict)
+    theory: pd.DataFrame = field(default_factory=pd.DataFrame)
+    distractor: dict[Cell, pd.DataFrame] = field(default_factory=dict)
+    quality: dict[str, list[tuple[str, bool, str]]] = field(default_factory=dict)
+    published: published.Measured | None = None
+
+    @property
+    def section(self):
+        return self.settings.off_manifold_robustness
+
+    def sweep(self, name: str) -> Sweep:
+        return next(sweep for sweep in self.section.sweeps if sweep.name == name)
+
+    def of(self, where: str, kind: str) -> list[Cell]:
+        """The networks of a kind, by strength and repetition."""
+        found = [c for c in self.cells if (c.where, c.kind) == (where, kind)]
+        return sorted(found, key=lambda c: (c.strength, c.seed))
+
+    def diverged(self, where: str) -> list[str]:
+        """What the sweep goes on without, in words."""
+        gone = {c: why for c, why in self.gone.items() if c.where == where}
+        return [f"{c.kind} {c.strength:g}, repetition {c.seed}: {why}" for c, why in gone.items()]
+
+
+def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
+    """Train (or load) every network and measure it; everything from the store if it is there."""
+    found = Found(settings, cells, published=published.measure(zoo, settings))  # first: its files may not fit
+    grounds: dict[str, Ground] = {}
+    with Progress(len(cells), "networks", "network") as bar:
+        for cell in cells:
+            if cell.kind not in (MANIFOLD, SCORE):
+                _measure(zoo, cell, found, grounds)
+            bar.step(1, network=f"{cell.where}: {cell.kind} {cell.strength:g}, {cell.seed}")
+    found.theory = _theory(zoo, found)
+    return found
+
+
+def _measure(zoo: Zoo, cell: Cell, found: Found, grounds: dict[str, Ground]) -> None:
+    trained = zoo.attempt(cell.recipe) if cell.diverges else zoo.obtain(cell.recipe)
+    if isinstance(trained, str):
+        found.gone[cell] = trained
+        return
+    found.right[cell] = zoo.outcomes(cell.recipe).table["clean"].to_numpy(bool)
+    if trained.log:
+        found.fit[cell] = {name: trained.log[-1][name] for name in ("loss", "accuracy")}
+    how = found.section.distractor
+    if how and cell.where in [data.name for data in how.data]:
+        found.distractor[cell] = _stored(zoo, cell, ["distractor", plain(how)], lambda: _halves(zoo, cell, how))
+        return
+    sweep = found.sweep(cell.where)
+    if sweep.name not in grounds:
+        grounds[sweep.name] = Ground(zoo, found.settings, sweep)
+        found.quality[sweep.name] = grounds[sweep.name].quality
+    denoises = plan.denoising(found.settings, sweep)
+    made_with = plan.score(found.settings, sweep), sweep.autoencoder and plan.manifold(found.settings, sweep)
+    how = plain(sweep)
+    key = [{name: how[name] for name in ("tangents", "pca", "neighbours", "images", "draws", "sizes")},
+           [recipe and recipe.key for recipe in made_with], denoises and denoises.sigma]
+    key += [] if scores.why_no_lpips() else ["LPIPS"]
+    found.sensitivity[cell] = _stored(zoo, cell, key, lambda: _sensitivity(zoo, cell, sweep, grounds[sweep.name]))
+
+
+def _stored(zoo: Zoo, cell: Cell, key: list, make) -> pd.DataFrame:
+    """A table of one network from the store, made if it is missing."""
+    return zoo.table("sensitivity", cell.recipe, [VERSION, plain(cell.recipe.data), key], make)
+
+
+# ------------------------------------------------------------------------------------------------- one network
+
+
+def _sensitivity(zoo: Zoo, cell: Cell, sweep: Sweep, on: Ground) -> pd.DataFrame:
+    """A row per image; what the columns are: COLUMNS, and `on` and `off` of all tangent spaces and lengths."""
+    net, images = zoo.obtain(cell.recipe).net, on.images
+    row: dict[str, Tensor] = {"index": on.test.indices, "label": on.test.labels}
+    for (name, size), both in on.steps.items():
+        row[f"on, {name}, {size:g}"] = sensitivity.output_change(net, images, both.on) / 2
+        row[f"off, {name}, {size:g}"] = sensitivity.output_change(net, images, both.off) / 2
+    name, size = sweep.tangents[0], sweep.sizes[0]
+    row["on"], row["off"] = row[f"on, {name}, {size:g}"], row[f"off, {name}, {size:g}"]
+    row["l2 on"] = sensitivity.output_change(net, images, on.steps[name, size].on, norm="l2")
+    row["l2 off"] = sensitivity.output_change(net, images, on.steps[name, size].off, norm="l2")
+    row |= {what: sensitivity.output_change(net, images, moves) / 2 for what, moves in on.controls.items()}
+    return pd.DataFrame({k: v.cpu().numpy() for k, v in {**row, **_alignment(net, on)}.items()})
+
+
+def _alignment(net, on: Ground) -> dict[str, Tensor]:
+    """The columns about gradients. A gradient of zero has no direction, so its cosine is 0."""
+    with torch.no_grad():
+        predicted = net(on.images).argmax(1)
+    gradient = scores.input_gradient(net, on.images, "predicted log-probability")
+    every = torch.arange(len(predicted), device=predicted.device)
+    ideal, theirs = on.by_class[every, predicted], on.by_class[on.partners, predicted]
+    noise = sensitivity.normal_draws(on.images, on.test.indices, 1, "white noise")[0]
+    found = {"alignment": scores.cosine(gradient, ideal), "shuffled pairs": scores.cosine(gradient, theirs),
+             "white noise": scores.cosine(gradient, noise),
+             "inside": sensitivity.inside(gradient, on.first)}
+    if on.of_density is not None:
+        whole = scores.input_gradient(net, on.images, "sum of logits")
+        found["sum of logits"] = scores.cosine(whole, on.of_density)
+        edges = -scores.high_pass(on.images)
+        found["high-pass"] = scores.cosine(gradient, edges)
+        found["score, high-pass"] = scores.cosine(on.of_density, edges)
+        if not scores.why_no_lpips():
+            found["1 - LPIPS"] = scores.lpips(whole, on.of_density)
+    return found
+
+
+def _halves(zoo: Zoo, cell: Cell, how: Distractor) -> pd.DataFrame:
+    """A row per image of digits beside a letter."""
+    net, data = zoo.obtain(cell.recipe).net, cell.recipe.data
+    test = zoo.images(data, "test").take(slice(0, how.images))
+    images, mask = test.pixels(), signal_mask(data.name, "test", test.indices).to(test.images.device)
+    above, _ = layout(data.name, "test", test.indices)
+    noise = sensitivity.normal_draws(images, test.indices, how.draws, "halves")
+    moved = sensitivity.noise_changes(net, images, mask, how.noise, noise)
+    share = sensitivity.energy(scores.input_gradient(net, images, "predicted logit"), mask)
+    row = {"index": test.indices, "above": above, "energy": share.nan_to_num(0.5)}
+    for k, sigma in enumerate(how.noise):
+        row |= {f"signal {sigma:g}": moved.signal[k] / 2, f"distractor {sigma:g}": moved.distractor[k] / 2}
+    return pd.DataFrame({name: values.cpu().numpy() for name, values in row.items()})
+
+
+# ------------------------------------------------------------------------------------------------------ the pictures
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a grid of gradients shows of a sweep: images [n, C, H, W], the score of each with noise of the density
+    (closed forms: none), the class score of its own class, and by (kind, strength) the gradients of the label's
+    log-probability.
+    """
+
+    images: np.ndarray
+    score: np.ndarray | None
+    class_score: np.ndarray
+    gradients: dict[tuple[str, float], np.ndarray]
+
+
+def pictures(zoo: Zoo, f: Found, where: str, shown: Sequence[tuple[str, float]], count: int = 6) -> Pictures:
+    """The first `count` test images of a sweep, of different classes where there are as many, with the gradients of the
+    first repetition's networks of each (kind, strength).
+    """
+    on = Ground(zoo, f.settings, f.sweep(where))
+    labels = on.test.labels
+    first = [int((labels == c).nonzero()[0]) for c in labels.unique()[:count]]
+    x, y = on.images[first], labels[first]
+    found = {}
+    for kind, strength in shown:
+        cell = next(c for c in f.of(where, kind) if (c.strength, c.seed) == (strength, 0))
+        if cell not in f.gone:
+            found[kind, strength] = scores.input_gradient(zoo.obtain(cell.recipe).net, x, "label log-probability", y)
+    density = None if on.of_density is None else on.of_density[first].cpu().numpy()
+    of_class = on.by_class[first, y].cpu().numpy()
+    return Pictures(x.cpu().numpy(), density, of_class, {name: g.cpu().numpy() for name, g in found.items()})
+
+
+def letter_pictures(zoo: Zoo, f: Found, where: str, count: int = 4) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The first test images of digits beside a letter [count, 1, 2 H, W], and by kind of network (first repetition) the
+    gradients of the predicted class's logit.
+    """
+    cells = [c for c in f.distractor if c.where == where and c.seed == 0]
+    x = zoo.images(cells[0].recipe.data, "test").take(slice(0, count)).pixels()
+    found = {c.kind: scores.input_gradient(zoo.obtain(c.recipe).net, x, "predicted logit") for c in cells}
+    return x.cpu().numpy(), {kind: g.cpu().numpy() for kind, g in found.items()}
+
+
+# ------------------------------------------------------------------------------------------------------- the theory
+
+
+def _theory(zoo: Zoo, f: Found) -> pd.DataFrame:
+    """rho1 at growing noise and rho2, of networks without a regulariser, with the middle strength of noise, and of the
+    Bayes classifier, on closed forms in float64.
+    """
+    rows = []
+    for sweep in f.section.sweeps:
+        if not sweep.closed_form:
+            continue
+        middle = sweep.strengths.noise[len(sweep.strengths.noise) // 2:][:1]
+        for seed in range(f.section.seeds):
+            wanted = [c for c in f.of(sweep.name, NONE) if c.seed == seed]
+            wanted += [c for c in f.of(sweep.name, "noise") if c.seed == seed and c.strength in middle]
+            for cell in [c for c in wanted if c not in f.gone] + [None]:
+                kind = BAYES if cell is None else f"{cell.kind} {cell.strength:g}" if cell.strength else cell.kind
+                for row in _rhos(zoo, f, sweep, seed, cell).to_dict("records"):
+                    rows.append({"where": sweep.name, "kind": kind, "seed": seed, **row})
+    return pd.DataFrame(rows, columns=["where", "kind", "seed", "sigma", "rho1", "rho2", "worst rho2"])
+
+
+def _rhos(zoo: Zoo, f: Found, sweep: Sweep, seed: int, cell: Cell | None) -> pd.DataFrame:
+    how, data = f.section.theory, plan.base(f.settings, sweep, 0).data
+
+    def made(work: Path) -> dict:
+        form, test = closed_forms.of(data.name), zoo.images(data, "test")
+        test = test.take(slice(seed * how.points, (seed + 1) * how.points))
+        images = test.pixels().double()
+        net = copy.deepcopy(zoo.obtain(cell.recipe).net).double() if cell else form.log_posterior
+        tangents = Tangents(form.tangents(images))
+        draws = sensitivity.orthogonal_draws(images, test.indices, "theory")
+        exact = sensitivity.rho2(net, images, tangents)
+        worst, length = float(exact.per_image.nan_to_num().max()), float(unit(data))
+        rows = [{"sigma": sigma, "rho1": sensitivity.rho1(net, images, tangents, sigma * length, draws).pooled,
+                 "rho2": exact.pooled, "worst rho2": worst} for sigma in how.sigmas]
+        write_atomic(work / "table.csv", pd.DataFrame(rows).to_csv(index=False))
+        return {"networks": [cell.recipe.key] if cell else [], "what": f"rho1 and rho2 on {data.name}"}
+
+    key = digest([VERSION, "theory", plain(data), plain(how), seed, cell.recipe.key if cell else BAYES])
+    return zoo.store.obtain("sensitivity", key, made).table()

@@ -1,0 +1,113 @@
+"""Tidy tables of the notebook on off-manifold robustness."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from lib.papers.off_manifold_robustness.evidence import log_ratios
+from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, PER_BATCH, PER_IMAGE, SCORE, STANDARD, UNTRAINED
+from lib.papers.off_manifold_robustness.published import ANTIALIASED, CARD
+from lib.papers.off_manifold_robustness.results import COLUMNS, Found
+from lib.values.architectures import ImageNetResNet
+
+MEASURES = ("accuracy", "training loss", "training accuracy")
+
+
+def networks(f: Found) -> pd.DataFrame:
+    """A row per network: where, kind, strength (units of the data's space), seed, the MEASURES, the means over images
+    of what is in COLUMNS and of every tangent space and length, why it diverged if it did, and its key. The training
+    loss is that of the last epoch, with the penalty.
+    """
+    rows = []
+    for cell in f.cells:
+        if cell.kind in (MANIFOLD, SCORE) or cell in f.distractor:
+            continue
+        row = {"where": cell.where, "kind": cell.kind, "strength": cell.strength, "seed": cell.seed}
+        if cell in f.right:
+            fit = f.fit.get(cell, {})
+            row |= {"accuracy": f.right[cell].mean(), "training loss": fit.get("loss", np.nan),
+                    "training accuracy": fit.get("accuracy", np.nan)}
+            row |= f.sensitivity[cell].drop(columns=["index", "label"]).mean().to_dict()
+        rows.append({**row, "diverged": f.gone.get(cell, ""), "network": cell.recipe.key})
+    return pd.DataFrame(rows)
+
+
+def summary(f: Found, where: str) -> pd.DataFrame:
+    """Means over repetitions of one sweep: kind, strength, and what is measured of it."""
+    table = networks(f)
+    table = table[(table["where"] == where) & (table.diverged == "")]
+    kept = [name for name in (*MEASURES, *COLUMNS) if name in table and table[name].notna().any()]
+    order = {kind: n for n, kind in enumerate(dict.fromkeys(table.kind))}
+    means = table.groupby(["kind", "strength"])[kept].mean().reset_index()
+    return means.sort_values(["kind", "strength"], key=lambda c: c.map(order) if c.name == "kind" else c,
+                             kind="stable").reset_index(drop=True)
+
+
+def by_strength(f: Found, where: str) -> pd.DataFrame:
+    """The networks of a sweep as curves: kind is a regulariser, those without any stand at strength 0 of each."""
+    table = networks(f)
+    table = table[(table["where"] == where) & (table.diverged == "")]
+    none = table[table.kind == NONE]
+    kinds = f.sweep(where).strengths.of
+    return pd.concat([part for kind in kinds for part in (none.assign(kind=kind), table[table.kind == kind])],
+                     ignore_index=True)
+
+
+def distractor(f: Found) -> pd.DataFrame:
+    """Rows where, kind, position (of the digit), seed, noise, log ratio (of the changes by noise on the digit and on
+    the letter), counts (whether one of the changes is large enough), accuracy.
+    """
+    rows = []
+    how = f.section.distractor
+    for data in how.data if how else ():
+        for kind, above in itertools.product((UNTRAINED, STANDARD, PER_IMAGE, PER_BATCH), (True, False)):
+            logs, counts = log_ratios(f, data.name, kind, above)
+            for cell, values, keep in zip(f.of(data.name, kind), logs, counts, strict=True):
+                rows += [{"where": data.name, "kind": kind, "position": "digit above" if above else "digit below",
+                          "seed": cell.seed, "noise": sigma, "log ratio": value, "counts": bool(k),
+                          "accuracy": f.right[cell].mean()}
+                         for sigma, value, k in zip(how.noise, values, keep, strict=True)]
+    return pd.DataFrame(rows)
+
+
+def energies(f: Found) -> pd.DataFrame:
+    """Rows where, kind, seed, position (of the digit), share of the squared gradient in the digit's half, accuracy."""
+    rows = []
+    for cell, table in f.distractor.items():
+        for above, part in table.groupby("above"):
+            rows.append({"where": cell.where, "kind": cell.kind, "seed": cell.seed,
+                         "position": "digit above" if above else "digit below", "share": part["energy"].mean(),
+                         "accuracy": f.right[cell].mean(), "network": cell.recipe.key})
+    return pd.DataFrame(rows)
+
+
+def quality(f: Found) -> pd.DataFrame:
+    """Rows where, check, holds, detail of tangent spaces and scores."""
+    rows = [{"where": where, "check": what, "holds": "yes" if good else "NO", "detail": detail}
+            for where, checks in f.quality.items() for what, good, detail in checks]
+    return pd.DataFrame(rows)
+
+
+def published(f: Found) -> pd.DataFrame:
+    """Published networks on ImageNet (C8), a row for each eps: accuracy and that of the model card, and means over
+    images of the cosine with the score: alignment (of the gradient, resized as in the paper's code), antialiased (with
+    antialiasing), shuffled pairs, white noise, negative high-pass; where AlexNet's weights are there, 1 - LPIPS of the
+    gradient, of shuffled pairs and of the negative high-pass. Empty where there are none.
+    """
+    found = f.published
+    if found is None:
+        return pd.DataFrame()
+    means = {"accuracy": found.means("right"), "alignment": found.means("cosine"),
+             "antialiased": found.means("cosine", resize=ANTIALIASED)}
+    controls = ("shuffled pairs", "white noise", "negative high-pass")
+    means |= {what: found.means("cosine", what) for what in controls}
+    if "lpips" in found.rows:
+        means |= {"1 - LPIPS": found.means("lpips"), "1 - LPIPS, antialiased": found.means("lpips", resize=ANTIALIASED)}
+        means |= {f"1 - LPIPS, {what}": found.means("lpips", what) for what in controls}
+    table = pd.DataFrame(means).reset_index()
+    known = CARD if f.section.published.arch == ImageNetResNet(18) else {}
+    table.insert(2, "published accuracy", table.eps.map(known))
+    return table

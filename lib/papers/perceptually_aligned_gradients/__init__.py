@@ -1,0 +1,1 @@
+"""Perceptually aligned gradients (Ganz et al., ICML 2023)."""

@@ -1,0 +1,386 @@
+"""Figures of the notebook on perceptually aligned gradients. A method, a way of training, has the same colour and mark
+in all of them; the colours of a group are akin: blue without alignment, violet and green for alignment with targets
+that mean something, grey and brown for controls, red and orange for adversarial training, pink for both together.
+Class-centred targets (`X, centred`) have the colour of X and a hollow mark.
+
+Robust accuracies are shares in [0, 1], of each seed; columns `method` and `group` say what was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lib.errors import need, unknown
+from lib.plots.style import CLEAN, ROBUST, WIDTH, check_columns, curve, style
+
+COLUMNS = 3  # panels beside each other
+VANILLA, REALISATION, CONTROL, ADVERSARIAL, BOTH = (
+    "vanilla", "realisation", "control", "adversarial training", "adversarial training with alignment")
+GROUPS = {VANILLA: "no alignment", REALISATION: "aligned gradients", CONTROL: "controls",
+          ADVERSARIAL: "adversarial training", BOTH: "both"}
+LINES = {VANILLA: ":", REALISATION: "-", CONTROL: "--", ADVERSARIAL: "-.", BOTH: "-"}
+METHODS = {
+    "vanilla": (CLEAN, "o"),
+    "one image": ("#8a8a1f", "^"),
+    "class mean": ("#45c29a", "s"),
+    "nearest neighbour": ("#1b7f4f", "D"),
+    "score": ("#5b3fa0", "o"),
+    "random direction": ("#b0b0b0", "v"),
+    "permuted classes": ("#333333", "X"),
+    "permuted images": ("#7f7f7f", "P"),
+    "gradient norm": ("#7a5230", "h"),
+    "logit": ("#c7a17a", "<"),
+}
+_SPARE = {  # of methods not named above, by group and order of appearance
+    VANILLA: ((CLEAN, "o"), ("#9ccbf2", "s")),
+    REALISATION: (("#8e7cc3", "p"), ("#00664f", ">"), ("#b2df8a", "*")),
+    CONTROL: (("#5d4037", "d"), ("#a6761d", "*"), ("#d0c0b0", "p")),
+    ADVERSARIAL: ((ROBUST, "s"), ("#e08a00", "D"), ("#7d1f14", "^"), ("#f4a460", "v"), ("#e7a08a", "p")),
+    BOTH: (("#c2185b", "*"), ("#e377c2", "P"), ("#8e3b77", "X"), ("#f2a7cf", "d")),
+}
+_CENTRED = ", centred"
+_CLASSES = ("#2166ac", "#e08a00")  # of the toy
+_SOURCE = "#555555"
+
+
+def looks(table) -> dict[str, tuple[str, str, bool]]:
+    """{method: (colour, mark, whether the mark is filled)}, group by group, within it as the table has them.
+
+    table: rows `method`, `group` (of GROUPS). Raises `SettingsError` for unknown groups, a method in two groups and
+    more methods than a group has looks.
+    """
+    check_columns(table, "method", "group")
+    for group in table.group.unique():
+        if group not in GROUPS:
+            raise unknown("group of methods", group, GROUPS)
+    pairs = table[["method", "group"]].drop_duplicates()
+    for method in pairs.method[pairs.method.duplicated()]:
+        need(False, "group", list(pairs.group[pairs.method == method]), f"one only for the method {method}")
+    found = {}
+    for group in GROUPS:
+        others = iter(_SPARE[group])
+        for method in pairs.method[pairs.group == group]:
+            name = method.removesuffix(_CENTRED)
+            look = METHODS.get(name) or next(others, None)
+            allowed = f"at most {len(_SPARE[group])} besides METHODS"
+            need(look is not None, f"methods of the group {group}", method, allowed)
+            found[method] = (*look, name == method)
+    return found
+
+
+def _keys(table, line: bool = True) -> list:
+    """Legend entries of the methods: mark and, if `line`, the group's line."""
+    from matplotlib.lines import Line2D
+
+    groups = dict(zip(table.method, table.group, strict=True))
+    return [Line2D([], [], color=colour, marker=mark, markersize=6, markerfacecolor=colour if filled else "white",
+                   linestyle=LINES[groups[method]] if line else "", label=method)
+            for method, (colour, mark, filled) in looks(table).items()]
+
+
+def _share(axis, way: str = "y") -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    own = getattr(axis, f"{way}axis")
+    own.set_major_formatter(PercentFormatter(1, decimals=0))
+    own.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
+
+
+def _panels(names: Sequence[str], high: float, width: float = WIDTH, share_y: bool = True):
+    """A figure of a panel for each name, and {name: axes}."""
+    import matplotlib.pyplot as plt
+
+    columns = min(len(names), COLUMNS)
+    rows = -(-len(names) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(width, high * rows), squeeze=False, sharey=share_y,
+                                layout="constrained")
+    for spare in grid.flat[len(names):]:
+        spare.set_axis_off()
+    return figure, dict(zip(names, grid.flat, strict=False))
+
+
+def toy_maps(maps: Mapping[str, object], points, labels, eps: float, centre: Sequence[float],
+             notes: Mapping[str, str] | None = None):
+    """What networks say of the plane, side by side: the probability of class 1 from blue to amber, the decision
+    boundary as a black line, the data on it, and the circle of radius `eps` around the point `centre`.
+
+    maps: {network: its `x` [nx], `y` [ny] and `probability` [ny, nx]} (lib.alignment.plane.Plane). points [N, 2],
+    labels [N] (0 or 1): the data, in the maps' coordinates. notes: {network: a line below its name}.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Circle
+
+    need(len(maps) > 0, "maps", "none", "one or more")
+    points, labels, notes = np.asarray(points, float), np.asarray(labels), notes or {}
+    style()
+    # light enough at both ends that the data can be seen on it
+    ramp = LinearSegmentedColormap.from_list("classes", ["#9fc3e4", "#f7f7f7", "#f6c98a"])
+    first = next(iter(maps.values()))
+    wide = (WIDTH - 1.8) / max(len(maps), 2)  # the rest is for the colour bar and the numbers of the left axis
+    high = wide * float(np.ptp(first.y) / np.ptp(first.x))
+    figure, grid = plt.subplots(1, len(maps), figsize=(wide * len(maps) + 1.8, high + 1.4), sharex=True, sharey=True,
+                                squeeze=False, layout="constrained")
+    for axis, (name, plane) in zip(grid[0], maps.items(), strict=True):
+        ground = axis.pcolormesh(plane.x, plane.y, plane.probability, cmap=ramp, vmin=0, vmax=1, shading="nearest",
+                                 rasterized=True)
+        if plane.probability.min() < 0.5 < plane.probability.max():
+            axis.contour(plane.x, plane.y, plane.probability, levels=[0.5], colors="#111111", linewidths=1.1)
+        for label, (colour, mark) in enumerate(zip(_CLASSES, "o^", strict=True)):
+            mine = points[labels == label]
+            axis.plot(mine[:, 0], mine[:, 1], mark, color=colour, markersize=4, markeredgecolor="white",
+                      markeredgewidth=0.2, linestyle="")
+        axis.add_patch(Circle(tuple(centre), eps, fill=False, edgecolor="#c2185b", linewidth=1.6, zorder=5))
+        axis.plot(*centre, marker="+", color="#c2185b", markersize=7, markeredgewidth=1.6, zorder=6)
+        axis.set_title(f"{name}\n{notes[name]}" if name in notes else name, fontsize=10)
+        axis.set_aspect("equal")
+        axis.set_xlabel("$x_1$")
+        axis.grid(False)
+    grid[0, 0].set_ylabel("$x_2$")
+    bar = figure.colorbar(ground, ax=grid[0, -1], shrink=0.6, aspect=25)
+    bar.set_label("probability of class 1")
+    bar.outline.set_visible(False)
+    keys = [Line2D([], [], linestyle="", marker=mark, color=colour, label=f"class {label}")
+            for label, (colour, mark) in enumerate(zip(_CLASSES, "o^", strict=True))]
+    keys += [Line2D([], [], color="#111111", linewidth=1.1, label="decision boundary"),
+             Line2D([], [], color="#c2185b", linewidth=1.6, label=f"all points within {eps:g} of one")]
+    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def methods(table, label: str = "accuracy"):
+    """Accuracy by method, a panel for each threat: a row for each method with the mean over seeds as its mark, the
+    interval of the mean as a line, and every seed as a dot; groups apart, in the order of GROUPS.
+
+    table: rows `method`, `group`, `threat` (the panel's title; `clean` is one like others), `seed`, `accuracy`, `low`,
+    `high` (the interval of the method's mean, repeated on its rows; NaN where there is none). label: of the x axes.
+    """
+    check_columns(table, "method", "group", "threat", "seed", "accuracy", "low", "high")
+    style()
+    found, groups = looks(table), dict(zip(table.method, table.group, strict=True))
+    places, place, borders = {}, 0.0, []
+    for k, method in enumerate(found):
+        if k and groups[method] != groups[list(found)[k - 1]]:
+            borders.append(place - 0.15)
+            place += 0.7
+        places[method], place = place, place + 1
+    figure, panels = _panels(list(dict.fromkeys(table.threat)), 0.27 * place + 1.0)
+    for threat, axis in panels.items():
+        mine = table[table.threat == threat]
+        for method, (colour, mark, filled) in found.items():
+            rows, y = mine[mine.method == method], places[method]
+            if not len(rows):
+                continue
+            for _, one in rows[["low", "high"]].drop_duplicates().dropna().iterrows():
+                axis.plot([one.low, one.high], [y, y], color=colour, linewidth=1.8, zorder=3, solid_capstyle="butt")
+            axis.plot(rows.accuracy, [y + 0.28] * len(rows), ".", color=colour, alpha=0.75, markersize=4, zorder=2)
+            axis.plot(rows.accuracy.mean(), y, mark, color=colour, markerfacecolor=colour if filled else "white",
+                      markersize=6.5, zorder=4)
+        for border in borders:
+            axis.axhline(border, color="#dddddd", linewidth=0.8, zorder=0)
+        axis.set_yticks(list(places.values()), list(places))
+        axis.set_ylim(place - 0.4, -0.7)
+        axis.set_xlim(-0.02, max(0.1, *table.accuracy[table.threat == threat], *mine.high.dropna()) + 0.03)
+        axis.grid(False, axis="y")
+        axis.set_title(threat, loc="left")
+        axis.set_xlabel(label)
+        _share(axis, "x")
+    return figure
+
+
+def strengths(table, robust: str = "robust accuracy", aligned: str = "cosine with the score, test images",
+              reference=None):
+    """Robust accuracy (left) and measured alignment (right) against the weight of the alignment term, logarithmic: a
+    line for the mean of each method and a thin one for every seed; what was trained at weight 0 as a horizontal line
+    with the range of its seeds shaded.
+
+    table: rows `method`, `group`, `weight`, `seed`, `accuracy`, `alignment` (NaN leaves a gap). reference: rows
+    `weight`, `accuracy`, `source`, drawn faintly on the left.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import NullLocator
+
+    check_columns(table, "method", "group", "weight", "seed", "accuracy", "alignment")
+    if reference is not None:
+        check_columns(reference, "weight", "accuracy", "source", what="reference")
+    positive = table[table.weight > 0]
+    need(len(positive) > 0, "table", "without a weight above 0", "one with weights")
+    style()
+    groups = dict(zip(table.method, table.group, strict=True))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.0), layout="constrained")
+    for axis, column in ((left, "accuracy"), (right, "alignment")):
+        for method, (colour, mark, filled) in looks(table).items():
+            base = table[(table.method == method) & (table.weight == 0)][column].dropna()
+            if len(base):
+                axis.axhline(base.mean(), color=colour, linestyle=LINES[groups[method]], linewidth=1.3)
+                axis.axhspan(base.min(), base.max(), color=colour, alpha=0.1, linewidth=0)
+            mine = positive[positive.method == method]
+            if len(mine):
+                before = len(axis.lines)
+                curve(axis, mine, "weight", column, colour, line=LINES[groups[method]], marker=mark, shade=False,
+                      thin=True)
+                axis.lines[before].set_markerfacecolor(colour if filled else "white")
+        axis.set_xscale("log")
+        weights = sorted({*positive.weight, *(reference.weight[reference.weight > 0] if reference is not None else ())})
+        axis.set_xticks(weights, [f"{weight:g}" for weight in weights])
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xlabel("weight λ of the alignment term")
+    keys = _keys(table)
+    if reference is not None:
+        theirs = reference[reference.weight > 0].sort_values("weight")
+        left.plot(theirs.weight, theirs.accuracy, "D", color=_SOURCE, linestyle=(0, (4, 2)), linewidth=1,
+                  markersize=3.5, alpha=0.6)
+        keys.append(Line2D([], [], color=_SOURCE, marker="D", markersize=3.5, linestyle=(0, (4, 2)), linewidth=1,
+                           alpha=0.6, label=", ".join(dict.fromkeys(reference.source))))
+    _share(left)
+    left.set_ylabel(robust)
+    left.set_ylim(bottom=min(0, left.get_ylim()[0]))
+    right.set_ylabel(aligned)
+    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def eps_curves(table, unit: str = "ε", robust: str = "robust accuracy"):
+    """Robust accuracy against eps, a panel for each threat: a line for the mean of each method, the range of its seeds
+    shaded. eps 0, the clean accuracy, stands behind a dotted line at the left of a logarithmic axis.
+
+    table: rows `method`, `group`, `threat`, `eps` (a number), `seed`, `accuracy`. unit: what the x axes say.
+    """
+    from matplotlib.ticker import NullLocator
+
+    check_columns(table, "method", "group", "threat", "eps", "seed", "accuracy")
+    need((table.eps > 0).any(), "table", "without an eps above 0", "one with them")
+    style()
+    groups = dict(zip(table.method, table.group, strict=True))
+    threats = list(dict.fromkeys(table.threat))
+    figure, panels = _panels(threats, 4.2, WIDTH if len(threats) > 1 else 6.5)
+    for threat, axis in panels.items():
+        mine = table[table.threat == threat]
+        above = sorted(float(eps) for eps in mine.eps.unique() if eps > 0)
+        need(len(above) > 0, f"eps of the threat {threat}", 0, "with numbers above 0 among them")
+        zero = above[0] ** 2 / above[1] if len(above) > 1 else above[0] / 2
+        placed = mine.assign(place=mine.eps.astype(float).where(mine.eps > 0, zero))
+        for method, (colour, mark, filled) in looks(table).items():
+            rows, before = placed[placed.method == method], len(axis.lines)
+            if len(rows):
+                curve(axis, rows, "place", "accuracy", colour, line=LINES[groups[method]], marker=mark)
+                axis.lines[before].set_markerfacecolor(colour if filled else "white")
+        axis.set_xscale("log")
+        ticks = dict(zip(above, (f"{eps:.3g}" for eps in above), strict=True))
+        if (mine.eps == 0).any():
+            ticks = {zero: "0"} | ticks
+            axis.axvline((zero * above[0]) ** 0.5, color="#999999", linewidth=0.8, linestyle=(0, (1, 2)))
+        axis.set_xticks(list(ticks), list(ticks.values()))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_title(threat, loc="left")
+        axis.set_xlabel(unit)
+        axis.set_ylim(-0.02, 1.02)
+        _share(axis)
+    next(iter(panels.values())).set_ylabel(robust)
+    figure.legend(handles=_keys(table), loc="outside lower center", ncols=4 if len(threats) > 1 else 3, frameon=False)
+    return figure
+
+
+def generated(sources, pictures: Mapping[str, object], classes: Sequence[str],
+              hits: Mapping[str, object] | None = None, notes: Mapping[str, str] | None = None):
+    """Images moved towards classes: a block of rows for each network, in it a row for each image, and a column for the
+    image itself and for each class.
+
+    sources [n, C, H, W] and pictures {network: [n, classes, C, H, W]} hold pixels in [0, 1] of 1 or 3 channels;
+    classes: the classes' names. hits {network: bool [n, classes]}: whether an independent classifier sees the class;
+    those have a green frame. notes: {network: a line below its name}.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from matplotlib.lines import Line2D
+
+    sources, notes = np.asarray(sources, float), notes or {}
+    need(len(pictures) > 0, "pictures", "none", "those of one network or more")
+    wanted = (len(sources), len(classes), *sources.shape[1:])
+    for name, moved in pictures.items():
+        need(np.shape(moved) == wanted, f"shape of the pictures of {name}", np.shape(moved), f"{wanted}")
+    need(sources.shape[1] in (1, 3), "channels", sources.shape[1], "1 or 3")
+    style()
+    count, columns = len(sources), len(classes) + 1
+    ahead = 1.3  # inches for the networks' names
+    side = min((WIDTH - ahead) / columns, 1.1)
+    high = side * (count * len(pictures) + 0.25 * (len(pictures) - 1)) + 0.35 + (0.35 if hits else 0)
+    figure = plt.figure(figsize=(ahead + side * columns, high))
+    blocks = figure.add_gridspec(len(pictures), 1, left=ahead / (ahead + side * columns), right=0.999,
+                                 top=1 - 0.3 / high, bottom=(0.38 if hits else 0.03) / high, hspace=0.25 / count)
+    for block, (name, moved) in zip(blocks, pictures.items(), strict=True):
+        grid = block.subgridspec(count, columns, wspace=0.06, hspace=0.06).subplots(squeeze=False)
+        seen = None if hits is None or name not in hits else np.asarray(hits[name], bool)
+        for row in range(count):
+            for column, axis in enumerate(grid[row]):
+                image = sources[row] if column == 0 else np.asarray(moved[row][column - 1], float)
+                hit = column > 0 and seen is not None and bool(seen[row, column - 1])
+                _picture(axis, image, hit)
+        if block.is_first_row():
+            for axis, title in zip(grid[0], ("image", *classes), strict=True):
+                axis.set_title(title, fontsize=9, pad=3)
+        box = block.get_position(figure)
+        words = f"{name}\n{notes[name]}" if name in notes else name
+        figure.text(box.x0 - 0.08 / figure.get_figwidth(), (box.y0 + box.y1) / 2, words, ha="right", va="center",
+                    fontsize=9)
+    if hits:
+        key = Line2D([], [], linestyle="", marker="s", markersize=8, markerfacecolor="white", markeredgewidth=2,
+                     color="#1b7f4f", label="an independent robust classifier sees the class of the column")
+        figure.legend(handles=[key], loc="lower center", frameon=False, borderaxespad=0.1)
+    return figure
+
+
+def _picture(axis, image, hit: bool) -> None:
+    """An image [C, H, W], in a frame if it is a hit."""
+    import numpy as np
+
+    image = np.clip(image, 0, 1)
+    axis.imshow(image[0] if len(image) == 1 else image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1,
+                interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+    for spine in axis.spines.values():
+        spine.set_visible(hit)
+        spine.set_color("#1b7f4f")
+        spine.set_linewidth(2)
+
+
+def alignment_against_robustness(table, robust: str = "robust accuracy",
+                                 aligned: str = "cosine with an independent score, test images"):
+    """Measured alignment against robust accuracy: a mark for the mean of each method, a faint small one for each seed.
+
+    table: rows `method`, `group`, `seed`, `alignment`, `accuracy`; several rows of a method and seed (weights of a
+    sweep, in a column `weight`) are networks of their own, and the means of those of one weight are joined by a line.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    check_columns(table, "method", "group", "seed", "alignment", "accuracy")
+    style()
+    figure, axis = plt.subplots(figsize=(8.2, 4.6), layout="constrained")
+    table = table if "weight" in table else table.assign(weight=1.0)
+    for method, (colour, mark, filled) in looks(table).items():
+        mine = table[table.method == method]
+        axis.plot(mine.alignment, mine.accuracy, mark, color=colour, markersize=3, alpha=0.45, linestyle="",
+                  markerfacecolor=colour if filled else "none")
+        means = mine.groupby("weight")[["alignment", "accuracy"]].mean().sort_index()
+        axis.plot(means.alignment, means.accuracy, "-", color=colour, marker=mark, markersize=8, linewidth=0.9,
+                  markerfacecolor=colour if filled else "white", markeredgecolor=colour if not filled else "white",
+                  zorder=3)
+    axis.set_xlabel(aligned)
+    axis.set_ylabel(robust)
+    _share(axis)
+    keys, headings, own = [], [], dict(zip(table.method, table.group, strict=True))
+    for group, words in GROUPS.items():
+        mine = [key for key in _keys(table, line=False) if own[key.get_label()] == group]
+        if mine:
+            headings.append(len(keys))
+            keys += [Line2D([], [], linestyle="", label=words), *mine]
+    legend = figure.legend(handles=keys, loc="outside right upper", frameon=False, fontsize=9)
+    for place in headings:
+        legend.get_texts()[place].set_fontweight("bold")
+    return figure

@@ -1,0 +1,80 @@
+"""What the notebook on perceptually aligned gradients shows: decision maps of the toy, ground truths of an image, and
+images made by following gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.alignment import generation, measures
+from lib.alignment import plane as toy
+from lib.papers.perceptually_aligned_gradients.results import STEPS, Found, independent, shown
+from lib.papers.perceptually_aligned_gradients.truths import SHUFFLED, Ground
+from lib.training.zoo import Zoo
+
+
+def toy_maps(zoo: Zoo, f: Found, span: float = 75.0, resolution: float = 0.5) -> dict[str, toy.Plane]:
+    """What the toy's networks of the first repetition say of the plane around its points, by kind."""
+    cells = [c for c in f.toy if c.seed == 0]
+    return {c.kind: toy.decision_map(zoo.obtain(c.recipe).net, (-span, span), (-1.6 * span, 1.6 * span), resolution)
+            for c in cells}
+
+
+def toy_points(zoo: Zoo, f: Found) -> tuple[np.ndarray, np.ndarray]:
+    """The toy's test points [N, 2] in its own units, and their classes [N]."""
+    how = f.section.toy
+    test = zoo.images(how.data, "test")
+    return ((test.pixels().flatten(1) - 0.5) / how.data.info.unit).cpu().numpy(), test.labels.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Test images of different classes [n, C, H, W]; by kind what the first repetition's network makes of them on the
+    way to each class [n, classes, C, H, W], and whether an independent robust network sees that class there (empty
+    where there is none).
+    """
+
+    images: np.ndarray
+    made: dict[str, np.ndarray]
+    hits: dict[str, np.ndarray]
+
+
+def pictures(zoo: Zoo, f: Found, where: str, count: int = 2) -> Pictures:
+    """Of the first test images of `count` classes."""
+    study = f.study(where)
+    ground = Ground(zoo, f.settings, study)
+    test, classes = ground.test, ground.data.info.classes
+    first = [int((test.labels == c).nonzero()[0]) for c in test.labels.unique()[:count]]
+    images, made, hits = test.pixels()[first], {}, {}
+    judge = independent(f, study, 0)
+    for kind in shown(study):
+        for cell in f.main(where, kind)[:1]:
+            grid = generation.grid(zoo.obtain(cell.recipe).net, images, range(classes), study.far, STEPS,
+                                   2.5 * study.far / STEPS)
+            made[kind] = grid.cpu().numpy()
+            if judge:
+                aims = torch.arange(classes, device=images.device).repeat(len(images))
+                seen = generation.target_rate(zoo.obtain(judge.recipe).net, grid.flatten(0, 1), aims)
+                hits[kind] = seen.view(len(images), classes).cpu().numpy()
+    return Pictures(images.cpu().numpy(), made, hits)
+
+
+def targets(zoo: Zoo, f: Found, where: str) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
+    """The first test image [C, H, W], its ground-truth gradients by realisation, [classes, C, H, W], and its class."""
+    ground = Ground(zoo, f.settings, f.study(where))
+    truths = {name: truth[0].cpu().numpy() for name, truth in ground.truths().items() if name != SHUFFLED}
+    return ground.test.pixels()[0].cpu().numpy(), truths, int(ground.test.labels[0])
+
+
+def bounds(zoo: Zoo, f: Found, where: str) -> pd.DataFrame:
+    """Rows truth, between classes (mean cosine of two classes' targets), attainable (the largest mean cosine that
+    gradients of log-probabilities can have with them at even odds).
+    """
+    truths = Ground(zoo, f.settings, f.study(where)).truths()
+    rows = [{"truth": name, "between classes": measures.between_classes(truth),
+             "attainable": measures.attainable(truth)} for name, truth in truths.items() if name != SHUFFLED]
+    return pd.DataFrame(rows)

@@ -1,0 +1,339 @@
+"""The notebook on perceptually aligned gradients (Ganz et al., ICML 2023): measure the networks of the plan, image by
+image, and hand the judge its numbers (lib/papers/perceptually_aligned_gradients/evidence.py).
+
+Which networks stands in lib/papers/perceptually_aligned_gradients/networks.py; how claims are worded in
+claims/perceptually_aligned_gradients.yaml.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.alignment import generation
+from lib.alignment import plane as toy
+from lib.data import ImageSet
+from lib.papers.perceptually_aligned_gradients import networks as plan
+from lib.papers.perceptually_aligned_gradients.networks import (
+    CLASSES,
+    HEURISTICS,
+    JUDGE,
+    NORM,
+    RANDOM,
+    SCORE,
+    TEACHER,
+    TOY,
+    TRADES_SCORE,
+    VANILLA,
+    Cell,
+)
+from lib.papers.perceptually_aligned_gradients.settings import Study
+from lib.papers.perceptually_aligned_gradients.truths import Ground
+from lib.papers.settings import Settings
+from lib.runtime import Progress
+from lib.training.evaluation import adversarial, evaluate, sweep, transferred
+from lib.training.zoo import SEED, Zoo
+from lib.values.keys import plain
+from lib.values.threats import PGD, Threat, fgsm
+
+VERSION = 1  # raised when the same settings give other numbers
+STEPS = 30  # of the generation of images; each is 2.5 far / STEPS long
+SLACK = 0.01  # of clean accuracy that a matched control may lack
+
+
+@dataclass
+class Found:
+    """All that was measured, by network.
+
+    right: whether each test image is classified rightly, [M]. robust: the same under attack, by norm of the study's
+    threats. warnings: what speaks against these attacks. held: outcomes on held-out images, `clean` and `robust` (PGD
+    in the first threat), [H], of what is chosen by them. alignment: a row per image, columns `own, <truth>` and
+    `others, <truth>`, the cosines of the log-probabilities' gradients with the truth of the image's own class and,
+    mean, of the others. rate: whether an independent robust network takes what was generated for the class it was
+    generated for, [images x other classes]. curves: rows where, kind, weight, seed, norm, eps, robust. masking: by
+    norm, outcomes on the query images: `verify`, `square`, `FGSM`, `PGD`, `largest ball` (PGD) and `from <kind>`,
+    images that were moved to fool another network. fit: loss, accuracy, and what else the last epoch's row has. gone:
+    why a training diverged.
+    toy: a row per test point: right, PGD, exact, far (exact, at the far eps). quality: by study, checks of the
+    denoisers.
+    """
+
+    settings: Settings
+    cells: list[Cell]
+    right: dict[Cell, np.ndarray] = field(default_factory=dict)
+    robust: dict[Cell, dict[str, np.ndarray]] = field(default_factory=dict)
+    warnings: dict[Cell, list[str]] = field(default_factory=dict)
+    held: dict[Cell, dict[str, np.ndarray]] = field(default_factory=dict)
+    alignment: dict[Cell, pd.DataFrame] = field(default_factory=dict)
+    rate: dict[Cell, np.ndarray] = field(default_factory=dict)
+    curves: pd.DataFrame = field(default_factory=pd.DataFrame)
+    masking: dict[Cell, dict[str, dict[str, np.ndarray]]] = field(default_factory=dict)
+    fit: dict[Cell, dict[str, float]] = field(default_factory=dict)
+    gone: dict[Cell, str] = field(default_factory=dict)
+    toy: dict[Cell, pd.DataFrame] = field(default_factory=dict)
+    quality: dict[str, list[tuple[str, bool, str]]] = field(default_factory=dict)
+
+    @property
+    def section(self):
+        return self.settings.perceptually_aligned_gradients
+
+    @property
+    def studies(self) -> tuple[Study, ...]:
+        return self.section.studies
+
+    def study(self, name: str) -> Study:
+        return next(study for study in self.studies if study.name == name)
+
+    def of(self, where: str, kind: str, weight: float | None = None) -> list[Cell]:
+        """The networks of a kind that did not diverge, by weight and repetition: of all weights, or of one."""
+        found = [c for c in self.cells if (c.where, c.kind) == (where, kind) and weight in (None, c.weight)]
+        return sorted((c for c in found if c not in self.gone), key=lambda c: (c.weight, c.seed))
+
+    def weights(self, where: str, kind: str) -> list[float]:
+        """The weights of a kind of which no repetition diverged."""
+        of = {w: len(self.of(where, kind, w)) for w in sorted({c.weight for c in self.of(where, kind)})}
+        return [w for w, count in of.items() if count == self.section.seeds]
+
+    def main(self, where: str, kind: str) -> list[Cell]:
+        """The networks of a kind at its own weight (of controls: the score's, or their least where they are not trained
+        at it); none where a repetition diverged.
+        """
+        weights, every = self.study(where).weights.of, self.weights(where, kind)
+        weight = weights.get(kind, weights.get(SCORE))
+        if weight not in {c.weight for c in self.cells if (c.where, c.kind) == (where, kind)}:
+            weight = every[0] if every else None
+        return self.of(where, kind, weight) if weight in every else []
+
+    def matched(self, where: str, control: str) -> list[Cell]:
+        """The networks of the strongest fair control: of those weights whose clean accuracy on held-out images is at
+        most SLACK below that of the score's networks the most robust one, also on held-out images; where there is none,
+        the one that comes nearest in clean accuracy.
+        """
+        aim = self._held(self.main(where, SCORE), "clean")
+        every = {w: self.of(where, control, w) for w in self.weights(where, control)}
+        if not every or not np.isfinite(aim):
+            return []
+        fair = {w: cells for w, cells in every.items() if self._held(cells, "clean") >= aim - SLACK}
+        if fair:
+            return max(fair.values(), key=lambda cells: self._held(cells, "robust"))
+        return min(every.values(), key=lambda cells: abs(self._held(cells, "clean") - aim))
+
+    def best(self, where: str, kind: str) -> list[Cell]:
+        """The networks of a kind at the weight that is most robust on held-out images."""
+        every = [self.of(where, kind, w) for w in self.weights(where, kind)]
+        held = [cells for cells in every if all(c in self.held for c in cells)]
+        return max(held, key=lambda cells: self._held(cells, "robust"), default=[])
+
+    def _held(self, cells: list[Cell], which: str) -> float:
+        return float(np.mean([self.held[c][which].mean() for c in cells])) if cells else np.nan
+
+    def diverged(self, where: str) -> list[str]:
+        """What the study goes on without, in words."""
+        gone = {c: why for c, why in self.gone.items() if c.where == where}
+        return [f"{c.kind} {c.weight:g}, repetition {c.seed}: {why}" for c, why in gone.items()]
+
+
+def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
+    """Train (or load) every network and measure it; everything from the store if it is there."""
+    found = Found(settings, cells)
+    grounds = {study.name: Ground(zoo, settings, study) for study in found.studies}
+    with Progress(len(cells), "networks", "network") as bar:
+        for cell in cells:
+            if cell.where == TOY:
+                _toy(zoo, cell, found)
+            elif cell.kind not in (TEACHER, JUDGE):
+                _measure(zoo, cell, found, grounds[cell.where])
+            bar.step(1, network=f"{cell.where}: {cell.kind} {cell.weight:g}, {cell.seed}")
+    curves = []
+    for study in found.studies:
+        if study.scored:
+            found.quality[study.name] = grounds[study.name].quality()
+        curves += _curves(zoo, found, study)
+        _generated(zoo, found, study)
+        _masking(zoo, found, study)
+    names = ["where", "kind", "weight", "seed", "norm", "eps", "robust"]
+    found.curves = pd.DataFrame(curves, columns=names)
+    return found
+
+
+def _measure(zoo: Zoo, cell: Cell, found: Found, ground: Ground) -> None:
+    trained = zoo.attempt(cell.recipe) if cell.diverges else zoo.obtain(cell.recipe)
+    if isinstance(trained, str):
+        found.gone[cell] = trained
+        return
+    study, recipe = ground.study, cell.recipe
+    found.fit[cell] = {k: v for k, v in trained.log[-1].items() if isinstance(v, float)}
+    found.robust[cell], found.warnings[cell] = {}, []
+    for threat, attack in cell.measures:
+        outcomes = zoo.outcomes(recipe, threat, attack)
+        found.right[cell] = outcomes.table["clean"].to_numpy(bool)
+        found.robust[cell][threat.norm] = outcomes.table["robust"].to_numpy(bool)
+        found.warnings[cell] += outcomes.warnings
+    if cell.kind in (SCORE, NORM, CLASSES) or cell.kind in _combined(study):
+        threat = study.threats[0]
+        attack = search(threat, 10)
+
+        def held_out() -> pd.DataFrame:
+            images = zoo.images(recipe.data, "holdout")
+            return evaluate(trained.net, images, threat, attack, seed_parts=SEED).table[["clean", "robust"]]
+
+        table = zoo.table("held-out", recipe, [VERSION, threat, attack], held_out)
+        found.held[cell] = {name: table[name].to_numpy(bool) for name in ("clean", "robust")}
+    key = [VERSION, study.images, ground.key]
+    found.alignment[cell] = zoo.table("alignment", recipe, key, lambda: ground.aligned(trained.net))
+
+
+def _combined(study: Study) -> tuple[str, ...]:
+    return (plan.combined(study.threats[0].norm), TRADES_SCORE)
+
+
+def search(threat: Threat, steps: int = 20) -> PGD:
+    """PGD for curves and for choosing: steps of 2.5 eps / steps."""
+    return PGD(steps, (threat.eps or Fraction(1)) * Fraction(5, 2) / steps)
+
+
+# ------------------------------------------------------------------------------------------------ the whole study
+
+
+def shown(study: Study) -> list[str]:
+    """The kinds whose curves are drawn and whose images are generated."""
+    kinds = [VANILLA, *(k for k in (*HEURISTICS, SCORE) if k in study.weights.of)]
+    kinds += [k for k in (RANDOM, CLASSES) if k in study.controls]
+    return kinds + [plan.adversarial(t.norm) for t in study.threats] * bool(study.adversarial)
+
+
+def _curves(zoo: Zoo, f: Found, study: Study) -> list[tuple]:
+    """Robust accuracy at growing eps, on the query images, in every threat."""
+    rows = []
+    for threat in study.threats:
+        threats = balls(f, threat)
+        for cell in (c for kind in shown(study) for c in f.main(study.name, kind)):
+
+            def make(cell=cell, threats=threats) -> pd.DataFrame:
+                found = sweep(zoo.obtain(cell.recipe).net, _few(zoo, cell, f), threats, [search(t) for t in threats],
+                              seed_parts=SEED)
+                accuracies = [found[0].accuracy(), *(outcomes.accuracy("robust") for outcomes in found)]
+                return pd.DataFrame({"eps": [0.0, *(float(t.eps) for t in threats)], "robust": accuracies})
+
+            table = zoo.table("curve", cell.recipe, [VERSION, threats, _asked(cell, f)], make)
+            rows += [(study.name, cell.kind, cell.weight, cell.seed, threat.norm, row.eps, row.robust)
+                     for row in table.itertuples()]
+    return rows
+
+
+def balls(f: Found, threat: Threat) -> list[Threat]:
+    """The threat at the multiples of its eps that curves are measured at; in linf the ball of 1 holds every image."""
+    most = 1 if threat.norm == "linf" else np.inf
+    eps = dict.fromkeys(min(threat.eps * Fraction(m).limit_denominator(1000), most) for m in f.section.curve)
+    return [replace(threat, eps=e) for e in eps]
+
+
+def _few(zoo: Zoo, cell: Cell, f: Found) -> ImageSet:
+    """The query images: the first of the test images, which are in random order and of all classes."""
+    return zoo.images(cell.recipe.data, "test").take(slice(0, f.section.query_images))
+
+
+def _asked(cell: Cell, f: Found) -> list:
+    """What decides the query images."""
+    return [plain(cell.recipe.data), f.section.query_images]
+
+
+def independent(f: Found, study: Study, seed: int) -> Cell | None:
+    """The robust network that judges what a repetition generates: adversarially trained in the last of the threats by
+    another repetition.
+    """
+    if not study.adversarial:
+        return None
+    cells = f.of(study.name, plan.adversarial(study.threats[-1].norm))
+    others = [c for c in cells if c.seed != seed] or cells
+    return next((c for c in others if c.seed > seed), others[0]) if others else None
+
+
+def _generated(zoo: Zoo, f: Found, study: Study) -> None:
+    for kind in shown(study):
+        for cell in f.main(study.name, kind):
+            judge = independent(f, study, cell.seed)
+            if judge is None:
+                continue
+
+            def make(cell=cell, judge=judge) -> pd.DataFrame:
+                test = zoo.images(cell.recipe.data, "test").take(slice(0, study.generated))
+                images, targets = others_of(test, cell.recipe.data.info.classes)
+                made = generated(zoo, cell, images, targets, study.far)
+                taken = generation.target_rate(zoo.obtain(judge.recipe).net, made, targets)
+                return pd.DataFrame({"target": targets.cpu(), "taken": taken.cpu()})
+
+            key = [VERSION, study.generated, study.far, STEPS, judge.recipe.key, plain(cell.recipe.data)]
+            f.rate[cell] = zoo.table("generated", cell.recipe, key, make)["taken"].to_numpy(bool)
+
+
+def others_of(test: ImageSet, classes: int) -> tuple[Tensor, Tensor]:
+    """Each image once for every class but its own: images [n (classes - 1), C, H, W], targets [n (classes - 1)]."""
+    every = torch.arange(classes, device=test.labels.device).expand(len(test), -1)
+    targets = every[every != test.labels[:, None]]
+    return test.pixels().repeat_interleave(classes - 1, 0), targets
+
+
+def generated(zoo: Zoo, cell: Cell, images: Tensor, targets: Tensor, far: float) -> Tensor:
+    """What the network of a cell makes of the images on the way to the targets, [N, C, H, W]."""
+    return generation.generate(zoo.obtain(cell.recipe).net, images, targets, far, STEPS, 2.5 * far / STEPS)
+
+
+def _masking(zoo: Zoo, f: Found, study: Study) -> None:
+    """What would show that gradients are masked, of the networks trained on scores (C9)."""
+    sources = [k for k in (VANILLA, plan.adversarial(study.threats[0].norm)) if f.main(study.name, k)]
+    for cell in f.main(study.name, SCORE):
+        others = {kind: next(c for c in f.main(study.name, kind) if c.seed == cell.seed) for kind in sources}
+        f.masking[cell] = {}
+        for threat in study.threats:
+            ways = {"verify": f.section.verify, "square": f.section.query, "FGSM": fgsm(threat), "PGD": search(threat)}
+            largest = balls(f, threat)[-1]
+
+            def make(cell=cell, threat=threat, largest=largest, ways=ways, others=others) -> pd.DataFrame:
+                net, images = zoo.obtain(cell.recipe).net, _few(zoo, cell, f)
+                asked = {name: (threat, way) for name, way in ways.items()}
+                asked["largest ball"] = largest, search(largest)
+                left = {name: evaluate(net, images, *how, seed_parts=SEED).table["robust"]
+                        for name, how in asked.items()}
+                for kind, other in others.items():
+                    moved = adversarial(zoo.obtain(other.recipe).net, images, threat, ways["PGD"], seed_parts=SEED)
+                    left[f"from {kind}"] = transferred(net, images, moved).table["robust"]
+                return pd.DataFrame(left)
+
+            sources_of = [other.recipe.key for other in others.values()]
+            key = [VERSION, threat, largest, list(ways.items()), sources_of, _asked(cell, f)]
+            table = zoo.table("masking", cell.recipe, key, make)
+            f.masking[cell][threat.norm] = {name: table[name].to_numpy(bool) for name in table}
+
+
+# --------------------------------------------------------------------------------------------------------- the toy
+
+
+def _toy(zoo: Zoo, cell: Cell, f: Found) -> None:
+    how, recipe = f.section.toy, cell.recipe
+    trained = zoo.obtain(recipe)
+    threat = toy_threat(f)
+    attack = PGD(how.attack_steps, threat.eps * 2 / 15, random_start=False)  # steps of 2 at eps 15
+
+    def make() -> pd.DataFrame:
+        test = zoo.images(recipe.data, "test")
+        near, far = toy.exactly_robust(trained.net, test.pixels(), test.labels, (how.eps, how.far)).cpu().numpy()
+        by_pgd = evaluate(trained.net, test, threat, attack, seed_parts=SEED).table
+        # the search is complete but for regions narrower than its lattice
+        return pd.DataFrame({"index": test.indices.cpu(), "right": by_pgd["clean"], "PGD": by_pgd["robust"],
+                             "exact": near & by_pgd["robust"], "far": far & by_pgd["robust"]})
+
+    key = [VERSION, how.eps, how.far, attack, plain(recipe.data)]
+    f.toy[cell] = zoo.table("exact", recipe, key, make)
+    f.right[cell], f.fit[cell] = f.toy[cell]["right"].to_numpy(bool), {"loss": trained.log[-1]["loss"]}
+
+
+def toy_threat(f: Found) -> Threat:
+    """The toy's l2 ball in pixels, not cut to the box."""
+    how = f.section.toy
+    return Threat("l2", Fraction(how.eps) * Fraction(how.data.info.unit), box=False)

@@ -1,0 +1,218 @@
+"""Tidy tables of the notebook on perceptually aligned gradients."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+
+from lib.papers.perceptually_aligned_gradients import networks as plan
+from lib.papers.perceptually_aligned_gradients.evidence import aligned, robust
+from lib.papers.perceptually_aligned_gradients.networks import (
+    CLASSES,
+    IMAGES,
+    LOGIT,
+    NORM,
+    RANDOM,
+    SCORE,
+    TOY,
+    TRADES_ALONE,
+    TRADES_SCORE,
+    VANILLA,
+    Cell,
+)
+from lib.papers.perceptually_aligned_gradients.results import Found
+from lib.statistics import accuracy
+from lib.values.data import Data
+from lib.values.threats import Threat
+
+NAMES = {"cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+         "stl10": ("plane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")}
+CONTROLS = RANDOM, CLASSES, IMAGES, NORM, LOGIT
+
+
+def group(kind: str) -> str:
+    """What a kind of training belongs to, as figures name it."""
+    if kind == VANILLA:
+        return "vanilla"
+    if kind in CONTROLS:
+        return "control"
+    if kind.startswith(("AT ", TRADES_ALONE)):
+        return "adversarial training" + " with alignment" * kind.endswith(f"+ {SCORE}")
+    return "realisation"
+
+
+def class_names(data: Data) -> list[str]:
+    """What classes are called in figures: CIFAR-10's and STL-10's names, numbers elsewhere."""
+    return list(NAMES.get(data.name, map(str, range(data.info.classes))))
+
+
+def threat_name(threat: Threat) -> str:
+    """Norm and eps, for tables and figures: l2 0.75, linf 4/255; as a decimal what is a short one."""
+    short = Fraction(f"{float(threat.eps):g}") == threat.eps
+    grey = threat.eps * 255
+    return f"{threat.norm} {float(threat.eps):g}" if short or grey.denominator > 1 else f"{threat.norm} {grey}/255"
+
+
+def networks(f: Found) -> pd.DataFrame:
+    """A row per network of the studies: where, kind, weight, seed, clean, robust (a column a norm, at the study's eps),
+    held-out clean and robust where it was measured, rate (of generated images that an independent network takes for
+    their class), the mean cosine with each truth, own class and others, the training's loss and clamped pairs, why it
+    diverged if it did, its key, and warnings about the attacks.
+    """
+    rows = []
+    for cell in f.cells:
+        if cell.where == TOY or cell not in f.right and cell not in f.gone:
+            continue
+        row = {"where": cell.where, "kind": cell.kind, "weight": cell.weight, "seed": cell.seed}
+        if cell in f.right:
+            row["clean"] = f.right[cell].mean()
+            row |= {f"robust {norm}": values.mean() for norm, values in f.robust[cell].items()}
+            if cell in f.held:
+                row |= {f"held-out {which}": values.mean() for which, values in f.held[cell].items()}
+            row["rate"] = f.rate[cell].mean() if cell in f.rate else np.nan
+            row |= f.alignment[cell].drop(columns=["index", "label"]).mean().to_dict()
+            row |= {name: f.fit[cell].get(name, np.nan) for name in ("loss", "cosine", "clamped")}
+        rows.append({**row, "diverged": f.gone.get(cell, ""), "network": cell.recipe.key,
+                     "warnings": "; ".join(f.warnings.get(cell, []))})
+    return pd.DataFrame(rows)
+
+
+def summary(f: Found, where: str) -> pd.DataFrame:
+    """Means over repetitions of one study: kind, weight, what is measured, and `spread`, the standard deviation over
+    repetitions of the robust accuracy in the first threat.
+    """
+    table = networks(f)
+    table = table[(table["where"] == where) & (table.diverged == "")]
+    numbers = [c for c in table if table[c].dtype.kind == "f" and c != "weight" and table[c].notna().any()]
+    grouped = table.groupby(["kind", "weight"], sort=False)
+    means = grouped[numbers].mean()
+    first = f"robust {f.study(where).threats[0].norm}"
+    means.insert(list(means).index(first) + 1, "spread", grouped[first].std())
+    return means.reset_index()
+
+
+def by_strength(f: Found, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE, CLASSES)) -> pd.DataFrame:
+    """Rows method, group, weight, seed, threat, accuracy (robust), alignment (with the independent score, over all
+    classes) of a study's networks of these kinds, all their weights.
+    """
+    rows = []
+    for kind in kinds:
+        for cell in f.of(where, kind):
+            close = aligned(f, [cell])
+            rows += [{"method": kind, "group": group(kind), "weight": cell.weight, "seed": cell.seed,
+                      "threat": threat_name(threat), "accuracy": f.robust[cell][threat.norm].mean(),
+                      "alignment": np.nan if close is None else float(close[0])} for threat in f.study(where).threats]
+    return pd.DataFrame(rows)
+
+
+def everything(f: Found, where: str) -> pd.DataFrame:
+    """As `by_strength`, of all kinds that the study has."""
+    return by_strength(f, where, tuple(dict.fromkeys(c.kind for c in f.cells if c.where == where and c in f.right)))
+
+
+def curves(f: Found, where: str) -> pd.DataFrame:
+    """Rows method, group, threat (its norm), eps, seed, accuracy, of robust accuracy over eps."""
+    names = {"kind": "method", "norm": "threat", "robust": "accuracy"}
+    table = f.curves[f.curves["where"] == where].rename(columns=names)
+    return table.assign(group=[group(kind) for kind in table.method])
+
+
+def toy(f: Found) -> pd.DataFrame:
+    """Rows kind, seed, clean, PGD, exact, far, network (its key) of the toy's networks."""
+    rows = []
+    for cell, table in f.toy.items():
+        row = table[["right", "PGD", "exact", "far"]].mean().to_dict()
+        rows.append({"kind": cell.kind, "seed": cell.seed, "clean": row.pop("right"), **row,
+                     "network": cell.recipe.key})
+    return pd.DataFrame(rows)
+
+
+def masking(f: Found) -> pd.DataFrame:
+    """Rows where, weight, seed, norm, attack, robust, network (its key): what different attacks leave of the query
+    images.
+    """
+    rows = [{"where": c.where, "weight": c.weight, "seed": c.seed, "norm": norm, "attack": name, "robust": v.mean(),
+             "network": c.recipe.key}
+            for c, by_norm in f.masking.items() for norm, by_way in by_norm.items() for name, v in by_way.items()]
+    return pd.DataFrame(rows, columns=["where", "weight", "seed", "norm", "attack", "robust", "network"])
+
+
+def truths(f: Found, where: str) -> pd.DataFrame:
+    """A study's mean cosines over repetitions, a row a kind at its own weight, a column a truth: of the own class and
+    of the others.
+    """
+    kinds = list(dict.fromkeys(c.kind for c in f.cells if c.where == where and c in f.alignment))
+    rows = []
+    for kind in kinds:
+        cells = f.main(where, kind)
+        if cells:
+            means = pd.concat([f.alignment[c] for c in cells]).drop(columns=["index", "label"]).mean()
+            rows.append({"kind": kind, "weight": cells[0].weight, **means.to_dict()})
+    return pd.DataFrame(rows)
+
+
+def methods(f: Found, where: str) -> pd.DataFrame:
+    """Rows method, group, weight, threat, seed, accuracy, and low and high of the method's mean (95 % over repetitions
+    and images): clean and robust accuracy, each kind at its own weight, controls with several weights at the matched
+    one, adversarial training with the term at the best.
+    """
+    study, rows = f.study(where), []
+    for kind in dict.fromkeys(c.kind for c in f.cells if c.where == where and c in f.right):  # no denoisers
+        cells = _compared(f, where, kind)
+        values = {"clean": np.stack([f.right[c] for c in cells]).astype(float)} if cells else {}
+        values |= {threat_name(t): robust(f, cells, t.norm) for t in study.threats if cells}
+        for threat, right in values.items():
+            whole = accuracy(right)
+            rows += [{"method": kind, "group": group(kind), "weight": cell.weight, "threat": threat, "seed": cell.seed,
+                      "accuracy": row.mean(), "low": whole.low, "high": whole.high}
+                     for cell, row in zip(cells, right, strict=True)]
+    return pd.DataFrame(rows)
+
+
+def _compared(f: Found, where: str, kind: str) -> list[Cell]:
+    """The networks of a kind that verdicts compare."""
+    if kind in (CLASSES, NORM) and f.main(where, SCORE):
+        return f.matched(where, kind)
+    return f.best(where, kind) if kind.endswith(f"+ {SCORE}") else f.main(where, kind)
+
+
+def controls(f: Found) -> pd.DataFrame:
+    """Rows where, norm, control, weight, clean and robust accuracy of the control and of the score's networks (test
+    images, means over repetitions).
+    """
+    rows = []
+    for study in f.studies:
+        score = f.main(study.name, SCORE)
+        for kind in (CLASSES, NORM, IMAGES, RANDOM) if score else ():
+            cells = _compared(f, study.name, kind)
+            for threat in study.threats if cells else ():
+                row = {"where": study.name, "norm": threat.norm, "control": kind, "weight": cells[0].weight}
+                for name, some in (("", cells), (", score", score)):
+                    row |= {f"clean{name}": np.mean([f.right[c].mean() for c in some]),
+                            f"robust{name}": robust(f, some, threat.norm).mean()}
+                rows.append(row)
+    return pd.DataFrame(rows, columns=["where", "norm", "control", "weight", "clean", "clean, score", "robust",
+                                       "robust, score"])
+
+
+def added(f: Found) -> pd.DataFrame:
+    """Rows where, kind, weight, clean, robust of each norm, held-out robust, chosen (whether the verdict takes this
+    weight): adversarial training with the score's term and without, means over repetitions.
+    """
+    rows = []
+    for study in f.studies:
+        if not study.adversarial or not study.adversarial.weights:
+            continue
+        first = study.threats[0].norm
+        kinds = plan.adversarial(first), plan.longer(first), plan.combined(first), TRADES_ALONE, TRADES_SCORE
+        for kind in kinds:
+            for weight in f.weights(study.name, kind):
+                cells = f.of(study.name, kind, weight)
+                row = {"where": study.name, "kind": kind, "weight": weight,
+                       "clean": np.mean([f.right[c].mean() for c in cells])}
+                row |= {f"robust {t.norm}": robust(f, cells, t.norm).mean() for t in study.threats}
+                row["held-out robust"] = np.mean([f.held[c]["robust"].mean() if c in f.held else np.nan for c in cells])
+                rows.append({**row, "chosen": "yes" if cells == f.best(study.name, kind) else ""})
+    return pd.DataFrame(rows)

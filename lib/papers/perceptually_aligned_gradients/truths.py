@@ -1,0 +1,102 @@
+"""What gradients are compared with: the ground truths of a study at its test images, and whether the denoisers they
+come from deserve their name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.alignment import measures
+from lib.data import ImageSet
+from lib.gradients import scores
+from lib.gradients.targets import Grounds
+from lib.papers.perceptually_aligned_gradients import networks as plan
+from lib.papers.perceptually_aligned_gradients.networks import HEURISTICS, JUDGE, TEACHER
+from lib.papers.perceptually_aligned_gradients.settings import Study
+from lib.papers.settings import Settings
+from lib.runtime import generator
+from lib.training.zoo import Zoo
+from lib.values.keys import plain
+from lib.values.objectives import Targets
+from lib.values.recipe import Recipe
+
+VERSION = 1  # of the denoisers' errors: raised when the same settings give other numbers
+INDEPENDENT = "independent score"  # the class scores of the denoiser that judges
+SHUFFLED = "another image's score"
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """The test images of a study that alignment is measured on, and what gradients there are compared with."""
+
+    zoo: Zoo
+    settings: Settings
+    study: Study
+    made: dict = field(default_factory=dict)
+
+    @property
+    def data(self):
+        return plan.base(self.settings, self.study, 0).data
+
+    @property
+    def test(self) -> ImageSet:
+        return self.zoo.images(self.data, "test").take(slice(0, self.study.images))
+
+    @property
+    def sources(self) -> list[Recipe]:
+        return [plan.teacher(self.settings, self.study), plan.judge(self.settings, self.study)]
+
+    @property
+    def key(self) -> list:
+        """What decides the truths besides the test images."""
+        scored = [*(r.key for r in self.sources), plan.denoising(self.settings, self.study).sigma]
+        return [scored if self.study.scored else [], self.study.sample, plain(self.data)]
+
+    def truths(self) -> dict[str, Tensor]:
+        """{name: [N, classes, C, H, W]}: the heuristics at the test images and, where there are denoisers, the class
+        scores of the one that judges, and those of another image.
+        """
+        if not self.made:
+            test, classes = self.test, self.data.info.classes
+            images, train = test.pixels(), self.zoo.images(self.data, "train")
+            every = torch.arange(classes, device=images.device).expand(len(images), -1)
+            for kind in HEURISTICS:
+                spec = Targets(kind, sample=self.study.sample if kind == HEURISTICS[2] else None)
+                self.made[kind] = Grounds.of(spec, train, classes).at(images, every, None)
+            if self.study.scored:
+                sigma = plan.denoising(self.settings, self.study).sigma
+                of_class = scores.class_score(self.zoo.obtain(self.sources[1]).net, images, sigma)
+                self.made[INDEPENDENT] = of_class
+                self.made[SHUFFLED] = of_class.roll(1, 0)
+        return self.made
+
+    def aligned(self, net) -> pd.DataFrame:
+        """A row per test image, see `Found.alignment`."""
+        test = self.test
+        gradients = measures.class_gradients(net, test.pixels())
+        row = {"index": test.indices.cpu(), "label": test.labels.cpu()}
+        for name, truth in self.truths().items():
+            own, others = measures.own_and_others(gradients, truth, test.labels)
+            row |= {f"own, {name}": own.cpu(), f"others, {name}": others.cpu()}
+        return pd.DataFrame(row)
+
+    def quality(self) -> list[tuple[str, bool, str]]:
+        """Whether the denoisers deserve their name: (what, whether they do, the numbers)."""
+        sigma, test = plan.denoising(self.settings, self.study).sigma, self.test
+        found = []
+        for name, recipe in zip((TEACHER, JUDGE), self.sources, strict=True):
+
+            def make(recipe=recipe) -> pd.DataFrame:
+                images, train = test.pixels(), self.zoo.images(recipe.data, "train").pixels()
+                draw = generator("quality", self.data.name)
+                noise = torch.randn(1, *images.shape, generator=draw).to(images)
+                errors = scores.errors_beside_wiener(self.zoo.obtain(recipe).net, train, images, sigma, noise)
+                return pd.DataFrame({which: error.cpu() for which, error in errors.items()})
+
+            table = self.zoo.table("quality", recipe, [VERSION, sigma, self.study.images, plain(self.data)], make)
+            found.append(scores.beats_wiener(name, table["denoiser"].mean(), table["Wiener"].mean(), sigma))
+        return found

@@ -1,0 +1,1 @@
+"""Similarity of the representations of robust and normal networks (Cianfarani et al., NeurIPS 2022)."""

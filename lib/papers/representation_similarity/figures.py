@@ -1,0 +1,375 @@
+"""Figures of representation similarity: maps, and what is read off them.
+
+A map is a float array [La, Lb]: the similarity of layer i of one network (vertical axis) and layer j of another
+(horizontal axis), 1 for the same representation, near 0 for unrelated ones; NaN where it is undefined. Layers are
+objects with `.label`, `.kind` and `.stage` (lib.models.taps.Tap) in the order of computation, the first at the lower
+left in every figure. Tables are tidy DataFrames with a row per measurement; a `kind` is a kind of network, whose colour
+is the same in all figures (lib.plots.KINDS).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from lib.errors import need, unknown
+from lib.plots.style import GREY, WIDTH, check_columns, colours, curve, line_styles, stage_ticks, style
+
+MAP_COLOURS = "inferno"  # perceptually uniform, and that of the paper's maps
+SUMMARIES = {
+    "mean off-diagonal": "mean off-diagonal self-similarity",
+    "block index": "block index (within minus adjacent stages)",
+    "block index, share of what is left": "block index / (1 − mean off-diagonal)",
+}
+EARLY = "#9a9a9a"  # the early layers, beside the deep ones in their kind's colour
+QUANTITIES = ("early", "deep", "accuracy")
+
+
+def similarity_maps(panels: Mapping[str, object], layers, notes: Mapping[str, str] | None = None,
+                    axes: Mapping[str, tuple[str, str]] | None = None, label: str = "CKA", label_layers: bool = False):
+    """Maps side by side, one colour bar from 0 to 1, thin lines between stages; what is undefined is hatched.
+
+    panels: title -> map [La, Lb]. layers: the layers of both sides of every map, or title -> (vertical, horizontal).
+    notes: title -> a line below that title, such as the clean and PGD-20 accuracy of the networks. axes: title -> names
+    of the networks (vertical, horizontal). label: the measure's name. label_layers: name every layer instead of the
+    stages, for a single large map of at most 32 layers. Values below 0 (an unbiased estimate may be) are drawn as 0.
+    Raises `SettingsError` when a map's shape is not that of its layers.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from matplotlib.patches import Patch
+
+    need(len(panels) > 0, "panels", "empty", "a map or more, by title")
+    sides = {title: layers[title] if isinstance(layers, Mapping) else (layers, layers) for title in panels}
+    panels = {title: np.asarray(values, dtype=float) for title, values in panels.items()}
+    for title, values in panels.items():
+        expected = tuple(len(side) for side in sides[title])
+        need(values.shape == expected, f"shape of the map '{title}'", values.shape, f"{expected}, that of its layers")
+    undefined = any(np.isnan(values).any() for values in panels.values())
+    style()
+    columns = len(panels) if len(panels) <= 4 else 3
+    rows = -(-len(panels) // columns)
+    width = WIDTH if columns > 1 else 6.4
+    letters = int((width - 1.0) / columns * 16)  # of a note that fit above a map
+    notes = {title: textwrap.wrap(note, letters) for title, note in (notes or {}).items()}
+    lines = max((len(note) for note in notes.values()), default=0)
+    height = rows * ((width - 1.0) / columns + 0.2 + 0.16 * lines) + (0.35 if undefined else 0)
+    figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
+    for axis in grid.flat[len(panels):]:
+        axis.set_visible(False)
+    small = 8 if columns > 2 else 9
+    for axis, (title, values) in zip(grid.flat, panels.items(), strict=False):
+        image = _map(axis, values, label)
+        for way, side in zip("yx", sides[title], strict=True):
+            for boundary in stage_ticks(axis, side, way, room=(20 if way == "x" else 40) / columns):
+                _boundary(axis, way, boundary)
+            axis.tick_params(axis=way, labelsize=small)
+            if label_layers and len(side) <= 32:
+                getattr(axis, f"set_{way}ticks")(range(len(side)), [layer.label for layer in side])
+                axis.tick_params(axis=way, labelsize=7, rotation=90 if way == "x" else 0)
+        for way, name in zip("yx", (axes or {}).get(title, ("", "")), strict=True):
+            getattr(axis, f"set_{way}label")(name, fontsize=small)
+        axis.set_title(title, loc="left", fontsize=10.5, pad=6 + 12 * lines)
+        axis.annotate("\n".join(notes.get(title, ())), (0, 1), (0, 5), "axes fraction", "offset points",
+                      fontsize=small - 0.5, color="#444444")
+    low = min(np.nanmin(values, initial=0.0) for values in panels.values())
+    below = "min" if low < -0.01 else "neither"
+    long = {"shrink": 0.9, "aspect": 22} if rows == 1 else {"shrink": 0.6, "aspect": 30}
+    bar = figure.colorbar(image, ax=grid, pad=0.015, extend=below, **long)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    if undefined:
+        key = Patch(facecolor="#e4e4e4", edgecolor="#9a9a9a", hatch="////", label="undefined (a layer hardly varies)")
+        figure.legend(handles=[key], loc="outside lower center", frameon=False)
+    return figure
+
+
+def _map(axis, values, label: str):
+    """Draw a matrix of similarities in [0, 1], its first row at the bottom; NaN shows the hatched ground."""
+    axis.set_facecolor("#e4e4e4")
+    axis.patch.set(hatch="////", edgecolor="#9a9a9a", linewidth=0)
+    image = axis.imshow(values, origin="lower", aspect="auto", cmap=MAP_COLOURS, vmin=0, vmax=1,
+                        interpolation="nearest")
+    axis.set_box_aspect(1)
+    axis.grid(False)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    return image
+
+
+def _boundary(axis, way: str, at: float) -> None:
+    """A thin line between stages, readable on dark and on light cells."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    line = (axis.axhline if way == "y" else axis.axvline)(at, color="white", linewidth=0.6, alpha=0.9)
+    line.set_path_effects([Stroke(linewidth=1.4, foreground="black", alpha=0.35), Normal()])
+
+
+def against_distance(table, unit: str = "layers", reference=None, label: str = "CKA"):
+    """Mean similarity of two layers of one network against the distance between them: a curve for each kind of network,
+    the mean over seeds, with every seed as a thin line.
+
+    table: rows `kind`, `seed`, `distance`, `similarity`. unit: of the distance, 'layers' or 'depth' (shares of the
+    network's depth, 0 to 1). reference: rows `kind`, `distance`, `similarity`, `source`, drawn faint in the kind's
+    colour, the source named in the legend.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import PercentFormatter
+
+    check_columns(table, "kind", "seed", "distance", "similarity")
+    if unit not in ("layers", "depth"):
+        raise unknown("unit of distance", unit, ("layers", "depth"))
+    style()
+    figure, axis = plt.subplots(figsize=(7.6, 4.2), layout="constrained")
+    palette = colours(table.kind)
+    for kind, colour in palette.items():
+        curve(axis, table[table.kind == kind], "distance", "similarity", colour, kind, shade=False, thin=True)
+    if reference is not None:
+        check_columns(reference, "kind", "distance", "similarity", "source", what="reference")
+        palette = colours([*palette, *reference.kind])
+        for (kind, source), mine in reference.groupby(["kind", "source"], sort=False):
+            mine = mine.sort_values("distance")
+            axis.plot(mine.distance, mine.similarity, linestyle=(0, (4, 2)), marker="s", markersize=3.5, linewidth=1.3,
+                      color=palette[kind], alpha=0.45, label=f"{kind}, {source}")
+    axis.set_ylim(min(0.0, table.similarity.min()) - 0.02, 1.02)
+    axis.set_xlim(0, None)
+    if unit == "depth":
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.set_xlabel("distance between layers" + (", share of the depth" if unit == "depth" else ", in layers"))
+    axis.set_ylabel(f"mean {label}")
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def per_layer(table, layers: Sequence, label: str = "CKA"):
+    """Similarity of the representations of clean and of perturbed images, layer by layer: a line for each kind of
+    network (colour) and perturbation (line style), the range over seeds shaded.
+
+    table: rows `kind`, `perturbation`, `seed`, `position` (of the layer, from 0), `similarity`. layers: those of the
+    networks; the axis names their stages. At most four perturbations.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    check_columns(table, "kind", "perturbation", "seed", "position", "similarity")
+    allowed = f"0 to {len(layers) - 1}, a position among the layers"
+    for outermost in (table.position.min(), table.position.max()):
+        need(0 <= outermost < len(layers), "position", outermost, allowed)
+    style()
+    figure, axis = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
+    palette, lines = colours(table.kind), line_styles(table.perturbation)
+    for (kind, perturbation), mine in table.groupby(["kind", "perturbation"], sort=False):
+        curve(axis, mine, "position", "similarity", palette[kind], line=lines[perturbation],
+              marker="o" if len(layers) <= 16 else None, xs=range(len(layers)))
+    _stages_below(axis, layers)
+    axis.set_ylim(min(0.0, table.similarity.min()) - 0.02, 1.02)
+    axis.set_ylabel(f"{label}, clean and perturbed")
+    keys = [Line2D([], [], color=colour, linewidth=2.5, label=kind) for kind, colour in palette.items()]
+    figure.legend(handles=keys, loc="outside upper center", ncols=min(len(keys), 6), frameon=False)
+    keys = [Line2D([], [], color="#444444", linestyle=line, label=name) for name, line in lines.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
+    return figure
+
+
+def _stages_below(axis, layers: Sequence) -> None:
+    axis.set_xlim(-0.5, len(layers) - 0.5)
+    axis.grid(False, axis="x")
+    for boundary in stage_ticks(axis, layers, "x", room=20):
+        axis.axvline(boundary, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axis.set_xlabel(f"layer ({len(layers)}, in the order of computation)")
+
+
+def dose_response(table, unit: str = "ε", reference=None, label: str = "CKA"):
+    """What the strength of adversarial training does to the representation, in two panels: mean same-layer similarity
+    to normal networks, and mean off-diagonal self-similarity; the mean over seeds, every seed a dot.
+
+    table: a row per network: `eps` (a number, 0 for normal training), `seed`, `to_normal`, `self`, and `kind` where
+    there are several threats (a curve each). unit: what `eps` is counted in, such as 'ε in 1/255'. reference: rows
+    `eps`, `panel` ('to_normal' or 'self'), `similarity`, `source`, drawn faint.
+    """
+    import matplotlib.pyplot as plt
+
+    check_columns(table, "eps", "seed", "to_normal", "self")
+    table = table if "kind" in table else table.assign(kind="robust")
+    titles = {"to_normal": "similarity to normal networks", "self": "similarity of a network's own layers"}
+    if reference is not None:
+        check_columns(reference, "eps", "panel", "similarity", "source", what="reference")
+        for panel in reference.panel:
+            if panel not in titles:
+                raise unknown("panel", panel, titles)
+    style()
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.9), sharex=True, layout="constrained")
+    ylabels = (f"mean same-layer {label}", f"mean off-diagonal {label}")
+    palette = colours(table.kind)
+    for axis, (name, title), ylabel in zip(panels, titles.items(), ylabels, strict=True):
+        for kind, colour in palette.items():
+            mine = table[table.kind == kind]
+            curve(axis, mine, "eps", name, colour, kind, shade=False)
+            axis.plot(mine.eps, mine[name], "o", color=colour, markersize=5, alpha=0.65, markeredgecolor="white")
+        if reference is not None:
+            for source, mine in reference[reference.panel == name].groupby("source", sort=False):
+                mine = mine.sort_values("eps")
+                axis.plot(mine.eps, mine.similarity, linestyle=(0, (4, 2)), marker="s", markersize=3.5, color=GREY,
+                          alpha=0.6, label=source)
+        axis.set_title(title, loc="left")
+        axis.set_ylabel(ylabel)
+        axis.set_ylim(min(0.0, table[name].min()) - 0.02, 1.02)
+        ticks = sorted(table.eps.unique())
+        axis.set_xticks(ticks, [f"{eps:g}" for eps in ticks])
+        axis.set_xlabel(f"strength of training, {unit}")
+    keys = {text: key for axis in panels for key, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if len(keys) > 1:
+        figure.legend(keys.values(), keys, loc="outside lower center", ncols=min(len(keys), 5), frameon=False)
+    return figure
+
+
+def summary_strip(table, intervals=None, reference=None):
+    """Summaries of self-maps, a panel each, a row for each kind of network: every seed a dot, the mean as a bar and its
+    95 % interval as a line.
+
+    table: rows `kind`, `seed`, `summary` (a name of SUMMARIES or any other), `value`. intervals: rows `kind`,
+    `summary`, `low`, `high`, the judge's; without them Student's t over seeds, from three seeds on. reference: rows
+    `kind`, `summary`, `value`, `source`: faint ticks, the source named below.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from matplotlib.lines import Line2D
+
+    check_columns(table, "kind", "seed", "summary", "value")
+    if intervals is None:
+        intervals = _intervals(table)
+    check_columns(intervals, "kind", "summary", "low", "high", what="intervals")
+    if reference is not None:
+        check_columns(reference, "kind", "summary", "value", "source", what="reference")
+    style()
+    palette, summaries = colours(table.kind), list(dict.fromkeys(table.summary))
+    figure, panels = plt.subplots(1, len(summaries), figsize=(WIDTH, 0.46 * len(palette) + 1.5), sharey=True,
+                                  squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
+    for axis, summary in zip(panels[0], summaries, strict=True):
+        for row, (kind, colour) in enumerate(palette.items()):
+            values = table[(table.kind == kind) & (table.summary == summary)].value.dropna()
+            axis.plot(values, np.full(len(values), row), "o", color=colour, alpha=0.55, markersize=6,
+                      markeredgecolor="white", zorder=3)
+            axis.plot([values.mean()] * 2, [row - 0.24, row + 0.24], color=colour, linewidth=2.4, zorder=4)
+            for _, one in intervals[(intervals.kind == kind) & (intervals.summary == summary)].dropna().iterrows():
+                axis.plot([one.low, one.high], [row, row], color=colour, linewidth=1.4, zorder=2)
+            if reference is not None:
+                for _, one in reference[(reference.kind == kind) & (reference.summary == summary)].iterrows():
+                    axis.plot([one.value] * 2, [row - 0.36, row + 0.36], color="#333333", alpha=0.45, linewidth=1.1,
+                              linestyle=(0, (2, 1.5)), zorder=1)
+                    axis.annotate(f"{one.value:.2f}", (one.value, row - 0.36), (0, 1), textcoords="offset points",
+                                  ha="center", va="bottom", fontsize=7, color="#555555")
+        axis.set_xlabel("\n".join(textwrap.wrap(SUMMARIES.get(summary, summary), 84 // len(summaries),
+                                                break_on_hyphens=False)))
+        axis.grid(False, axis="y")
+    panels[0, 0].set_yticks(range(len(palette)), list(palette))
+    panels[0, 0].set_ylim(len(palette) - 0.4, -0.75)
+    if reference is not None:
+        sources = ", ".join(dict.fromkeys(reference.source))
+        key = Line2D([], [], color="#333333", alpha=0.45, linewidth=1.1, linestyle=(0, (2, 1.5)), label=sources)
+        figure.legend(handles=[key], loc="outside lower center", frameon=False)
+    return figure
+
+
+def _intervals(table):
+    """Student's t intervals over seeds, rows `kind`, `summary`, `low`, `high`; NaN below three seeds."""
+    import pandas as pd
+
+    from lib.statistics import seeds
+
+    rows = []
+    for (kind, summary), mine in table.groupby(["kind", "summary"], sort=False):
+        values = mine.value.dropna()
+        interval = seeds(values) if len(values) >= 3 else None
+        low, high = (interval.low, interval.high) if interval else (float("nan"), float("nan"))
+        rows.append({"kind": kind, "summary": summary, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def kind_matrix(table, label: str = "CKA"):
+    """Mean same-layer similarity of two networks, for every pair of kinds: a square matrix with its numbers; on the
+    diagonal networks of one kind and different seeds.
+
+    table: rows `kind`, `other`, `similarity`, one for each pair of networks; the order of the two does not matter.
+    Pairs of kinds that were not measured are hatched.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from matplotlib.patches import Patch
+
+    check_columns(table, "kind", "other", "similarity")
+    kinds = list(dict.fromkeys([*table.kind, *table.other]))
+    pairs = [tuple(sorted(pair, key=kinds.index)) for pair in zip(table.kind, table.other, strict=True)]
+    means = table.similarity.groupby([pairs]).mean()
+    values = np.full((len(kinds), len(kinds)), np.nan)
+    for (a, b), mean in means.items():
+        i, j = kinds.index(a), kinds.index(b)
+        values[i, j] = values[j, i] = mean
+    style()
+    side = min(0.62 * len(kinds) + 2.0, WIDTH - 0.6)
+    figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+    image = _map(axis, values, label)
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9,
+                      color="white" if value < 0.62 else "black")
+    ticks = range(len(kinds))
+    axis.set_xticks(ticks, kinds, rotation=35, ha="right", rotation_mode="anchor")
+    axis.set_yticks(ticks, kinds)
+    bar = figure.colorbar(image, ax=axis, shrink=0.8, aspect=22, pad=0.02)
+    bar.set_label(f"mean same-layer {label}")
+    bar.outline.set_visible(False)
+    if np.isnan(values).any():
+        key = Patch(facecolor="#e4e4e4", edgecolor="#9a9a9a", hatch="////", label="not measured")
+        figure.legend(handles=[key], loc="outside lower center", frameon=False)
+    return figure
+
+
+def checkpoints(table, label: str = "CKA"):
+    """How far a network still moves, and whether it overfits: above, similarity between the checkpoint after each epoch
+    and the last one, of the early and of the deep layers; below, robust accuracy; a column for each kind of training.
+    On training images dashed, on test images solid; the range over seeds shaded. A dotted line marks the epoch of the
+    best test accuracy.
+
+    table: rows `kind`, `seed`, `epoch`, `images` ('train' or 'test'), `quantity` ('early', 'deep': mean similarity of
+    these layers; 'accuracy': robust accuracy, 0 to 1), `value`.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import PercentFormatter
+
+    check_columns(table, "kind", "seed", "epoch", "images", "quantity", "value")
+    lines = {"test": "-", "train": "--"}
+    for what, known in (("quantity", QUANTITIES), ("images", lines)):
+        for name in table[what].unique():
+            if name not in known:
+                raise unknown(what, name, known)
+    style()
+    palette = colours(table.kind)
+    figure, grid = plt.subplots(2, len(palette), figsize=(WIDTH if len(palette) > 1 else 6.4, 5.4), sharex="col",
+                                sharey="row", squeeze=False, height_ratios=(1.5, 1), layout="constrained")
+    for (above, below), (kind, colour) in zip(grid.T, palette.items(), strict=True):
+        drawn = (("early", above, EARLY), ("deep", above, colour), ("accuracy", below, colour))
+        mine = table[table.kind == kind]
+        for images, line in lines.items():
+            for quantity, axis, shade in drawn:
+                rows = mine[(mine.images == images) & (mine.quantity == quantity)]
+                if len(rows):
+                    curve(axis, rows, "epoch", "value", shade, line=line)
+        reached = mine[(mine.images == "test") & (mine.quantity == "accuracy")].groupby("epoch").value.mean()
+        if reached.nunique() > 1:
+            for axis in (above, below):
+                axis.axvline(reached.idxmax(), color="#555555", linewidth=0.8, linestyle=":")
+        above.set_title(kind, loc="left")
+        below.set_xlabel("epoch")
+    grid[0, 0].set_ylabel(f"{label} with the last checkpoint")
+    grid[1, 0].set_ylabel("robust accuracy")
+    grid[1, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    keys = [Line2D([], [], color="#222222", linewidth=2.5, label="deep layers; accuracy (in colour)"),
+            Line2D([], [], color=EARLY, linewidth=2.5, label="early layers"),
+            *(Line2D([], [], color="#222222", linestyle=line, label=f"{images} images")
+              for images, line in lines.items()),
+            Line2D([], [], color="#555555", linestyle=":", linewidth=0.8, label="best test accuracy")]
+    figure.legend(handles=keys, loc="outside lower center", ncols=5, frameon=False)
+    return figure

@@ -1,0 +1,139 @@
+"""Tidy tables of the representation similarity notebook, as lib.papers.representation_similarity.figures draws them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from lib.papers.representation_similarity.evidence import by_strength, overfitted, pairs_of
+from lib.papers.representation_similarity.results import MOVED, POOL, Found
+from lib.similarity.summaries import block_index, block_share, by_distance, mean_off_diagonal, same_layer, thirds
+
+
+def title(kind: str) -> str:
+    """A kind of network as figures name it."""
+    return POOL.get(kind, kind)
+
+
+def kinds_of(f: Found) -> list[str]:
+    """Every kind of network with self maps: the pool's, then the arms (normal and robust where they have both)."""
+    return [*POOL, *(kind for arm in f.section.arms for kind in arm.kinds)]
+
+
+def self_maps(f: Found):
+    """(kind, seed, map, layers) of every network's self map on clean test images."""
+    for kind in kinds_of(f):
+        maps = f.maps(kind)
+        for seed in range(f.seeds(kind)):
+            name = f"{kind}{seed}"
+            yield kind, seed, maps.between(name, name), maps.layers[name]
+
+
+def mean_map(f: Found, a: str, b: str) -> np.ndarray:
+    """The mean map of two kinds of the pool: self maps where they are one kind, else over pairs of repetitions."""
+    if a == b:
+        return np.mean([f.pool.between(f"{a}{i}", f"{a}{i}") for i in range(f.section.seeds)], axis=0)
+    pairs = list(pairs_of(a, b, f.section.seeds, None))
+    return np.mean([f.pool.between(f"{a}{i}", f"{b}{j}") for i, j in pairs], axis=0)
+
+
+def distances(f: Found) -> pd.DataFrame:
+    """Mean similarity by the distance between layers (a share of the depth): rows kind, seed, distance, similarity."""
+    rows = [{"kind": title(kind), "seed": seed, "distance": (d + 1) / (len(values) - 1), "similarity": value}
+            for kind, seed, values, _ in self_maps(f) if kind in POOL for d, value in enumerate(by_distance(values))]
+    return pd.DataFrame(rows)
+
+
+def summaries(f: Found) -> pd.DataFrame:
+    """Rows kind, seed, summary, value of every self map."""
+    rows = []
+    for kind, seed, values, layers in self_maps(f):
+        found = {"mean off-diagonal": mean_off_diagonal(values), "block index": block_index(values, layers),
+                 "block index, share of what is left": block_share(values, layers)}
+        rows += [{"kind": title(kind), "seed": seed, "summary": name, "value": value} for name, value in found.items()]
+    return pd.DataFrame(rows)
+
+
+def second(f: Found) -> pd.DataFrame:
+    """Rows kind, seed, summary (mean off-diagonal, by measure), value, of the further measures."""
+    return pd.DataFrame([
+        {"kind": title(name[0]), "seed": int(name[1:]), "summary": f"mean off-diagonal, {measure}",
+         "value": mean_off_diagonal(maps.between(name, name))} for measure, maps in f.second.items()
+        for name in maps.views])
+
+
+def perturbed(f: Found) -> pd.DataFrame:
+    """Rows kind, perturbation, seed, position, similarity of every layer on clean and on moved images."""
+    return pd.DataFrame([
+        {"kind": title(kind), "perturbation": words, "seed": seed, "position": position, "similarity": value}
+        for (kind, seed), maps in f.moved.items() for name, words in MOVED.items()
+        for position, value in enumerate(maps.between("clean", name).diagonal())])
+
+
+def kinds(f: Found, which: tuple[str, ...]) -> pd.DataFrame:
+    """Rows kind, other, seed, other_seed, similarity: the mean same-layer similarity of networks of different
+    repetitions.
+    """
+    rows = []
+    for n, a in enumerate(which):
+        for b in which[n:]:
+            maps = f.pool if a in POOL and b in POOL else f.arms
+            seeds = f.section.seeds if maps is f.pool else f.section.arm_seeds
+            names = {f"{kind}{seed}" for kind in (a, b) for seed in range(seeds)}
+            if names <= set(maps.views):
+                rows += [{"kind": title(a), "other": title(b), "seed": i, "other_seed": j,
+                          "similarity": same_layer(maps.between(f"{a}{i}", f"{b}{j}"))}
+                         for i, j in pairs_of(a, b, seeds, None)]
+    return pd.DataFrame(rows)
+
+
+def strengths(f: Found) -> pd.DataFrame:
+    """Rows eps, seed, to_normal, self, for normal networks and those trained at growing eps of the pool's norm.
+    Of a seed: the mean over the normal networks of other repetitions.
+    """
+    maps, seeds, threat = f.arms or f.pool, f.section.arm_seeds, f.settings.networks.threat
+    eps = {arm.name: arm.threat.eps for arm in f.section.arms if arm.group == "strength"}
+    rows = []
+    for kind in ["N", *by_strength(f)]:
+        budget = float({**eps, "N": 0, "R": threat.eps}[kind])
+        for seed in range(seeds):
+            name = f"{kind}{seed}"
+            near = [same_layer(maps.between(name, f"N{j}")) for j in range(seeds) if j != seed]
+            rows.append({"eps": budget, "seed": seed, "to_normal": np.mean(near) if near else np.nan,
+                         "self": mean_off_diagonal(maps.between(name, name))})
+    return pd.DataFrame(rows)
+
+
+def runs(f: Found) -> pd.DataFrame:
+    """Rows kind, seed, epoch, images, quantity, value of the overfitting runs and their controls."""
+    rows = []
+    for (kind, seed, split), maps in f.runs.items():
+        last = maps.views[-1]
+        for epoch in maps.views:
+            for quantity, value in zip(("early", "deep"), thirds(maps.between(epoch, last)), strict=True):
+                rows.append({"kind": kind, "seed": seed, "epoch": int(epoch), "images": split, "quantity": quantity,
+                             "value": value})
+    for cell in f.cells:
+        if cell.epoch is not None:
+            rows.append({"kind": cell.kind, "seed": cell.seed, "epoch": cell.epoch, "images": "test",
+                         "quantity": "accuracy", "value": f.outcomes[cell]["search"].accuracy("robust")})
+    return pd.DataFrame(rows)
+
+
+def falls(f: Found) -> pd.DataFrame:
+    """Rows seed, best epoch (on held-out images), fall of robust accuracy on test images from there to the end."""
+    return pd.DataFrame([{"seed": seed, "best epoch": best, "fall": fall}
+                         for seed, (best, fall) in overfitted(f).items()])
+
+
+def accuracies(f: Found) -> pd.DataFrame:
+    """Mean accuracies by kind: clean on test and training images, robust under the search and the stronger attack, and
+    within the arm's own threat.
+    """
+    table = f.table()
+    table = table[table.epoch.isna()]
+    wide = table.pivot_table(index="kind", columns="measure", values="accuracy", sort=False)
+    names = {"clean": "clean (test)", "train": "clean (training)", "search": f"PGD-{f.section.search.steps}",
+             "verify": "stronger attack", "own": "PGD, own threat"}
+    wide = wide.rename(index=title, columns=names)
+    return wide[[name for name in names.values() if name in wide]]

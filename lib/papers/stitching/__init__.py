@@ -1,0 +1,1 @@
+"""Model stitching of robust and normal networks (Balogh & Jelasity, ICML 2023)."""

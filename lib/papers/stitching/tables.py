@@ -1,0 +1,171 @@
+"""Tidy tables of the stitching notebook, as lib.papers.stitching.figures draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lib.papers.stitching.networks import EXTERNAL, OTHER, Cell
+from lib.papers.stitching.results import Measured
+from lib.runtime import Progress
+from lib.statistics import accuracy
+from lib.stitching.measures import (
+    IMAGES,
+    LIKENESS,
+    agreement,
+    comparable,
+    endpoints,
+    joint_likeness,
+    predictions,
+    relative_accuracy,
+)
+from lib.training.evaluation import columns
+from lib.training.zoo import Zoo
+from lib.values.architectures import Stitch
+from lib.values.recipe import Recipe
+from lib.values.threats import Attack, Threat
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _here(m: Measured) -> list[Cell]:
+    """The cells at the place that `m` is about, without the endpoints of other tasks, which saw other images."""
+    data = m.settings.networks.data.name
+    return [c for c in m.cells if c.where == m.where and (c.role != "endpoint" or c.recipe.data.name == data)]
+
+
+def beside_controls(m: Measured, joint: str):
+    """Clean and robust accuracy with intervals of every alpha 1 cell at one joint and of the endpoints, as a DataFrame
+    with rows `what`, `measure`, `value`, `low`, `high`."""
+    import pandas as pd
+
+    rows = []
+    wanted = dict.fromkeys(
+        (c.role, c.pair, c.joint, c.alpha)
+        for c in _here(m)
+        if c.role == "endpoint" or (c.joint == joint and c.alpha == 1)
+    )
+    for role, pair, at, alpha in wanted:
+        if (role, pair) == ("endpoint", "U"):
+            continue
+        name = f"{pair.replace('->', ' → ')} alone" if role == "endpoint" else pair.replace("->", " → ")
+        strong = "verify" if m.has(role, pair, at, alpha, "verify") else "search"
+        for measure, which in (("clean", "clean"), ("robust", strong)):
+            got = accuracy(m.correct(which, role, pair, at, alpha))
+            rows.append(
+                {
+                    "what": name if role in ("endpoint", "pair") else f"{name}  ({role})",
+                    "measure": measure,
+                    "value": got.value,
+                    "low": got.low,
+                    "high": got.high,
+                    "under": which,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def beside_accuracy(zoo: Zoo, m: Measured, cells: Sequence[Cell] | None = None, images: int = IMAGES) -> pd.DataFrame:
+    """A row per stitched cell (None: all that were measured): role, pair, joint, alpha, seed; clean and robust accuracy
+    with their shares `clean of end`, `clean of front`, `clean of weaker`, and `robust of` the same; `agrees with end`,
+    `agrees with front`, shares of the test images; `cka`, `cka before`, `cka shuffled`, `unexplained` of `images` of
+    them (lib.stitching.measures); network (key).
+
+    Robust is under the search, which all networks were measured under. NaN where there is nothing to compare: with a
+    network of another data set, or of another shape of images, or one that is no measured endpoint.
+    """
+    import pandas as pd
+
+    rows, wanted = [], [c for c in (m.cells if cells is None else cells) if isinstance(c.recipe.arch, Stitch)]
+    with Progress(len(wanted), "stitched networks", "network") as bar:
+        for cell in wanted:
+            rows.append({**_names(cell), **_relative(zoo, m, cell), **_agreements(zoo, cell.recipe),
+                         **dict.fromkeys(LIKENESS, np.nan), "network": cell.recipe.key})
+            if comparable(cell.recipe):
+                rows[-1] |= joint_likeness(zoo, cell.recipe, images)
+            bar.step(1)
+    return pd.DataFrame(rows)
+
+
+def _names(cell: Cell) -> dict:
+    names = {name: getattr(cell, name) for name in ("role", "pair", "joint", "alpha", "seed")}
+    return {**({"where": cell.where} if cell.where else {}), **names}
+
+
+def _relative(zoo: Zoo, m: Measured, cell: Cell) -> dict[str, float]:
+    both = endpoints(cell.recipe)
+    ends = [_right(zoo, one) if one.data.name == cell.recipe.data.name else np.nan for one in both]
+    clean = float(m.outcomes[cell]["clean"].mean())
+    found = {"clean": clean, **{f"clean {name}": share for name, share in relative_accuracy(clean, *ends).items()}}
+    data = cell.recipe.data.name
+    measured = {c.recipe.key: m.outcomes[c]["search"].mean() for c in m.cells
+                if c.role == "endpoint" and c.recipe.data.name == data}
+    robust = float(m.outcomes[cell]["search"].mean())
+    shares = relative_accuracy(robust, *(measured.get(one.key, np.nan) for one in both))
+    return {**found, "robust": robust, **{f"robust {name}": share for name, share in shares.items()}}
+
+
+def _right(zoo: Zoo, recipe: Recipe) -> float:
+    table = predictions(zoo, recipe)
+    return float((table["predicted"] == table["label"]).mean())
+
+
+def _agreements(zoo: Zoo, recipe: Recipe) -> dict[str, float]:
+    own, found = predictions(zoo, recipe)["predicted"], {}
+    for name, one in zip(("front", "end"), endpoints(recipe), strict=True):
+        same = one.data.name == recipe.data.name
+        found[f"agrees with {name}"] = agreement(own, predictions(zoo, one)["predicted"]) if same else np.nan
+    return found
+
+
+def transfers(zoo: Zoo, cells: Sequence[Cell], threat: Threat, attack: Attack) -> pd.DataFrame:
+    """Attacks on the endpoints carried over to the stitched network: rows role, pair, joint, alpha, seed; source (front
+    or end); robust, the share of test images that the stitched network classifies rightly both as they are and as the
+    attack on the source has moved them; robust of source, the same of the source itself; network, source network
+    (keys), warnings, and the protocol. Networks of another data set are no sources.
+    """
+    import pandas as pd
+
+    rows, wanted = [], [c for c in cells if isinstance(c.recipe.arch, Stitch)]
+    with Progress(2 * len(wanted), "transfers", "transfer") as bar:
+        for cell in wanted:
+            for name, source in zip(("front", "end"), endpoints(cell.recipe), strict=True):
+                if source.data.name == cell.recipe.data.name:
+                    found = zoo.transfer(source, cell.recipe, threat, attack)
+                    own = columns({k: v for k, v in found.protocol.items() if k != "source"})
+                    rows.append({**_names(cell), "source": name, "robust": found.accuracy("robust"),
+                                 "robust of source": float(found.table["source_robust"].mean()),
+                                 "network": cell.recipe.key, "source network": source.key,
+                                 "warnings": "; ".join(found.warnings), **own})
+                bar.step(1)
+    return pd.DataFrame(rows)
+
+
+ENDS = ("pair", "untrained front", "untrained end", OTHER, EXTERNAL)
+
+
+def matrix(m: Measured, joint: str, roles: Sequence[str] = ENDS):
+    """Every front with every end at one joint: rows front, end, measure, accuracy, seed, as
+    lib.papers.stitching.figures.stitching_matrix draws them; `end` is empty for a network by itself.
+
+    Clean accuracy is that of joints trained on clean images, robust accuracy that of joints trained on adversarial ones
+    under the stronger attack where it was measured, which the column `under` names. R2 and N2 of a pair stand as R and
+    N: networks of another repetition. Networks of another task stand as ends only.
+    """
+    import pandas as pd
+
+    rows = []
+    for cell in _here(m):
+        alone, found = cell.role == "endpoint", m.outcomes[cell]
+        if cell.where != m.where or not alone and (cell.role not in roles or cell.joint != joint):
+            continue
+        front, _, end = cell.pair.replace("N2", "N").replace("R2", "R").partition("->")
+        strong = "verify" if "verify" in found else "search"
+        for measure, which, alpha in (("clean", "clean", 0.0), ("robust", strong, 1.0)):
+            if alone or cell.alpha == alpha:
+                rows.append({"front": front, "end": end, "measure": measure, "accuracy": found[which].mean(),
+                             "seed": cell.seed, "under": which})
+    return pd.DataFrame(rows, columns=["front", "end", "measure", "accuracy", "seed", "under"])

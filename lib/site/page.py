@@ -1,0 +1,100 @@
+"""The page of one executed notebook."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from html import escape
+from pathlib import Path
+
+from lib.site.words import TEMPLATES, template
+from lib.store import write_atomic
+
+
+def mathml(formula: str, block: bool = False) -> str | None:
+    """A LaTeX formula as MathML, which browsers show without a script; None if it holds what cannot be converted."""
+    from latex2mathml.converter import convert
+
+    known = re.sub(r"(begin|end)\{(aligned|align\*?|equation\*?)\}", r"\1{split}", formula)
+    try:
+        found = convert(known, display="block" if block else "inline")
+    except Exception:  # the package's many errors share no base class
+        return None
+    return None if "\\" in found else found
+
+
+@functools.cache
+def _exporter():
+    """nbconvert's HTML exporter with our cells and formulas; made when it is needed, as the import takes seconds."""
+    from jinja2 import pass_context
+    from nbconvert.exporters import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+    from traitlets.config import Config
+
+    def formula(source: str, block: bool) -> str:
+        return mathml(source, block) or f'<code class="unknown-formula">{escape(source)}</code>'
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body):
+            return formula(body, False)
+
+        def block_math(self, body):
+            return formula(body, True)
+
+        def latex_environment(self, name, body):
+            return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", True)
+
+    class Exporter(HTMLExporter):
+        @pass_context
+        def markdown2html(self, context, source):
+            path = context.get("resources", {}).get("metadata", {}).get("path", "")
+            renderer = Renderer(escape=False, attachments=context.get("cell", {}).get("attachments", {}),
+                                embed_images=True, path=path, anchor_link_text="#")
+            return MarkdownWithMath(renderer=renderer).render(source)
+
+    # No widgets and no JavaScript: a page must say the same without a kernel and without a network.
+    shown = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
+    return Exporter(template_name="cells", extra_template_basedirs=[str(TEMPLATES)], embed_images=True,
+                    exclude_input_prompt=True, exclude_output_prompt=True,
+                    config=Config({"NbConvertBase": {"display_data_priority": shown}}))
+
+
+def _error(cells) -> dict | None:
+    """Number and message of the first cell that failed."""
+    for position, cell in enumerate(cells):
+        for output in cell.get("outputs", ()):
+            if output["output_type"] == "error":
+                left = sum(c.cell_type == "code" and c.execution_count is None for c in cells[position + 1:])
+                return {"id": f"cell-id={cell.id}" if "id" in cell else "", "left": left,
+                        "text": f"{output['ename']}: {output['evalue']}"}
+    return None
+
+
+def render(notebook: Path) -> Path:
+    """Write the page of an executed notebook (also of one that stopped half-way) beside it; returns its path."""
+    import nbformat
+    from pygments.formatters import HtmlFormatter
+
+    notebook = Path(notebook)
+    nb = nbformat.read(notebook, as_version=4)
+    # papermill marks a failure with cells of its own; the page says it once, at the top
+    nb.cells = [cell for cell in nb.cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", ())]
+    title = heading = notebook.parent.name.replace("_", " ")
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            title = next(iter(re.findall(r"^# (.+)$", cell.source, re.MULTILINE)), title)
+            heading = (re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
+        else:
+            cell.metadata.setdefault("alt", f"Figure of the section: {heading}")  # for who cannot see the pictures
+    body, _ = _exporter().from_notebook_node(nb, {"metadata": {"path": str(notebook.parent), "name": notebook.stem}})
+    headings = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
+    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
+    style = f"{light}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}"
+    card = notebook.with_name("card.json")  # not there where it stopped early
+    card = json.loads(card.read_text(encoding="utf-8")) if card.exists() else {}
+    page = notebook.with_suffix(".html")
+    write_atomic(page, template("notebook.html.j2").render(
+        title=title, card=card, body=body, headings=headings, code_style=style,
+        error=_error(nb.cells), folder=notebook.parent.name, profile=notebook.parent.parent.name, source=notebook.name))
+    return page

@@ -1,0 +1,152 @@
+"""The scoreboard of a results folder, and the table of claims in the README."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+from lib.runtime import ROOT
+from lib.site import files
+from lib.site.words import VERDICTS, interval, template, unit, words
+from lib.store import write_atomic
+
+PROFILES = ("test", "smoke", "laptop", "gpu", "paper", "imagenet")  # the order of columns; other runs follow by name
+CAUSES = {"claim": "it does not hold here", "seeds": "too few repetitions", "size": "the profile is too small",
+          "margin": "as large as its margin", "wording": "the paper leaves it open"}
+SHOWN = (".png", ".svg", ".jpg")  # what a browser shows as a picture; other figures are links only
+
+
+def _read(path: Path, missing):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return missing
+
+
+def _figure(folder: Path, name: str) -> dict | None:
+    """A claim's figure: its name, where it lies seen from the scoreboard, and whether it can be shown there."""
+    if not name:
+        return None
+    for path in (folder / name, folder / "figures" / name, folder / "figures" / f"{name}.png"):
+        if path.is_file():
+            href = path.relative_to(folder.parent).as_posix()
+            return {"name": path.stem, "href": href, "shown": path.suffix in SHOWN}
+    return None
+
+
+def _by_seed(folder: Path) -> dict[tuple[str, str], list[float]]:
+    """What each repetition gave: {(claim, name of the part's row): values}."""
+    found: dict[tuple[str, str], list[float]] = {}
+    table = folder / "tables" / "evidence.csv"
+    for row in files.rows(table) if table.is_file() else ():
+        found.setdefault((row["claim"], f"{row['part']}: {row['instance']}"), []).append(float(row["value"]))
+    return found
+
+
+def readings(folder: Path) -> dict:
+    """Why claims of a published run came out as they did, written by a person who looked: {notebook: {claim: {verdict,
+    cause, why}}} from the file `readings.yaml` beside the run's folder; {} without one. `cause` is one of CAUSES.
+    """
+    import yaml
+
+    path = Path(folder).parent / "readings.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")).get(Path(folder).name, {}) if path.is_file() else {}
+
+
+def _notebook(folder: Path, read: dict) -> dict:
+    """All that the scoreboard says about one notebook; read: what a person says of its claims, {claim: reading}. Claims
+    of a run that failed are not shown: they may be old. So are readings of another verdict.
+    """
+    card = _read(folder / "card.json", {"status": "failed", "error": "It stopped before its last cell."})
+    ok = card.get("status") == "ok"
+    claims = _read(folder / "claims.json", []) if ok else []
+    figures = {claim["figure"]: figure for claim in claims if (figure := _figure(folder, claim.get("figure")))}
+    pages = [name for name in ("notebook.html", "notebook.ipynb") if (folder / name).exists()]
+    by_seed = _by_seed(folder) if ok else {}
+    for claim in claims:
+        reading = read.get(claim["id"], {})
+        claim["reading"] = reading if reading.get("verdict") == claim["verdict"] else None
+        for part in claim["parts"]:
+            part["by_seed"] = by_seed.get((claim["id"], part["name"]), [])
+    downloads = [*sorted(folder.glob("tables/*.csv")), *sorted(folder.glob("*.json")), *sorted(folder.glob("*.ipynb"))]
+    return {"name": folder.name, "title": card.get("title") or folder.name.replace("_", " ").capitalize(), "ok": ok,
+            "card": card, "page": f"{folder.name}/{pages[0]}" if pages else None, "files": downloads,
+            "keyed": [path.name for path in files.keyed(folder)], "claims": claims, "figures": figures,
+            "counts": Counter(claim["verdict"] for claim in claims)}
+
+
+def _notebooks(folder: Path) -> list[dict]:
+    marks = ("card.json", "claims.json", "notebook.html", "notebook.ipynb")
+    read = readings(folder)
+    return [_notebook(f, read.get(f.name, {})) for f in sorted(Path(folder).iterdir())
+            if f.is_dir() and any((f / m).exists() for m in marks)]
+
+
+def index(folder: Path) -> Path:
+    """Write the scoreboard `index.html` of a results folder from what lies there; returns its path."""
+    folder = Path(folder)
+    notebooks = _notebooks(folder)
+    counts = Counter()
+    for notebook in notebooks:
+        counts.update(notebook["counts"])
+    done = [n["card"] for n in notebooks if n["ok"]]
+    same = {name: found.pop() for name in ("device", "threads", "commit")
+            if len(found := {words(card[name]) for card in done if card.get(name) is not None}) == 1}
+    page = folder / "index.html"
+    write_atomic(page, template("index.html.j2").render(
+        profile=folder.name, notebooks=notebooks, counts=counts, decided=counts["supported"] + counts["contradicted"],
+        causes=CAUSES, expected=sum(card.get("expected_false_decisions") or 0 for card in done), same=same,
+        failed=[n for n in notebooks if not n["ok"]], seconds=sum(card.get("seconds") or 0 for card in done),
+        training=sum(card.get("training_seconds") or 0 for card in done)))
+    return page
+
+
+def _cell(claim: dict | None) -> str:
+    if claim is None:
+        return ""
+    parts = claim.get("parts") or []
+    if claim["verdict"] == "not tested" or not parts:
+        said = ""
+    elif len(parts) == 1:
+        said = f" {interval(parts[0])}{unit(parts[0])}"
+    else:
+        said = f" ({sum(bool(part.get('passed')) for part in parts)} of {len(parts)} parts)"
+    if reading := claim.get("reading"):
+        said += f": {CAUSES[reading['cause']]}"
+    return f"{VERDICTS.get(claim['verdict'], '')} {claim['verdict']}{said}"
+
+
+def claims_table_markdown(folders) -> str:
+    """A Markdown table of all claims: one row a claim, one column for each results folder (named by its profile)."""
+    runs = {Path(folder).name: {n["name"]: n for n in _notebooks(folder)} for folder in folders}
+    lines = [["Claim", "The paper", *runs], ["---"] * (2 + len(runs))]
+    for name in sorted({name for run in runs.values() for name in run}):
+        found = {}  # claim id -> {run: claim}, in the order in which they are written down
+        for run, notebooks in runs.items():
+            for claim in notebooks[name]["claims"] if name in notebooks else ():
+                found.setdefault(claim["id"], {})[run] = claim
+        if found:
+            lines.append([f"**{name}**", *[""] * (1 + len(runs))])
+        for key, claims in found.items():
+            first = next(iter(claims.values()))
+            paper = " · ".join(words(first[k]) for k in ("paper_value", "paper_source") if first.get(k) is not None)
+            lines.append([f"{key}: {first['statement']}", paper, *(_cell(claims.get(run)) for run in runs)])
+    tidy = [[" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in tidy)
+
+
+def readme(path: Path = ROOT / "README.md") -> None:
+    """Put the table of the published runs (results/reference/) between the README's two `claims` marks.
+
+    Raises ValueError if the marks are not there.
+    """
+    path = Path(path)
+    folders = [f for f in (path.parent / "results" / "reference").glob("*") if f.is_dir()]
+    folders.sort(key=lambda f: (PROFILES.index(f.name) if f.name in PROFILES else len(PROFILES), f.name))
+    text = path.read_text(encoding="utf-8")
+    found = re.fullmatch(r"(.*<!-- claims:begin -->\n).*?(<!-- claims:end -->.*)", text, re.DOTALL)
+    if not found:
+        raise ValueError(f"{path} has no place for the claims: it needs <!-- claims:begin --> and <!-- claims:end -->")
+    write_atomic(path, f"{found[1]}{claims_table_markdown(folders)}\n{found[2]}")

@@ -1,0 +1,135 @@
+"""Numbers, verdicts and intervals as a reader sees them, and the pages' templates that use these."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+
+VERDICTS = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not tested": "–"}
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def number(value) -> str:
+    """A measured value as text: three decimals below 10, one above, powers of ten where these would show nothing."""
+    if value is None or isinstance(value, float) and not math.isfinite(value):
+        return "–"
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return str(value)
+    size = abs(value)
+    text = (f"{value:,}" if isinstance(value, int) else f"{value:.1e}" if 0 < size < 5e-4 or size >= 1e6
+            else f"{value:.3f}" if size < 10 else f"{value:,.1f}")
+    return text.replace("-", "−")
+
+
+def _in_unit(part: dict, name: str) -> str:
+    """A number of a claim's part in the unit that its statistic is read in."""
+    value, statistic = part.get(name), part.get("statistic")
+    if statistic not in ("difference", "accuracy") or value is None or not math.isfinite(value):
+        return number(value)
+    return f"{100 * value:{'+' if statistic == 'difference' and value else ''}.1f}".replace("-", "−")
+
+
+def unit(part: dict) -> str:
+    return {"difference": " points", "accuracy": " %"}.get(part.get("statistic"), "")
+
+
+def interval(part: dict) -> str:
+    """Value and interval of a claim's part: '0.120 [0.080, 0.160]', differences of accuracies in points."""
+    if part.get("low") is None and part.get("high") is None:
+        return _in_unit(part, "value")
+    return f"{_in_unit(part, 'value')} [{_in_unit(part, 'low')}, {_in_unit(part, 'high')}]"
+
+
+def by_seed(part: dict) -> str:
+    """What each repetition gave, in the unit of the part's value: '0.110, 0.130, 0.120'."""
+    return ", ".join(_in_unit({**part, "value": value}, "value") for value in part.get("by_seed", ()))
+
+
+def needed(part: dict) -> str:
+    """Where the interval must lie: 'above 0.020', 'within ±3.0 points'."""
+    if part.get("threshold") is None:
+        return ""
+    side, threshold = part.get("side"), _in_unit(part, "threshold")
+    return f"{side} {'±' + threshold.lstrip('+') if side == 'within' else threshold}{unit(part)}"
+
+
+def duration(seconds) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def seeds(card: dict) -> str:
+    """The seeds of a run's repetitions: '3 (seeds 100 to 102)'; "" where the card does not say."""
+    count, first = card.get("seeds"), card.get("first_seed", 0)
+    if not count:
+        return ""
+    return f"{count} (seed {first})" if count == 1 else f"{count} (seeds {first} to {first + count - 1})"
+
+
+def command(card: dict) -> str:
+    """What a user types to make a run's notebook again."""
+    given = [word for name, value in (card.get("overrides") or {}).items() for word in ("-p", f"{name}={value}")]
+    return shlex.join(["./run_all.sh", "--profile", str(card.get("profile")), *given, str(card.get("notebook"))])
+
+
+def size(path: Path) -> str:
+    kilobytes = path.stat().st_size / 1000
+    return f"{math.ceil(kilobytes)} kB" if kilobytes < 1000 else f"{kilobytes / 1000:.1f} MB"
+
+
+def words(value) -> str:
+    """A value of a card or protocol as text: 'PGD (steps 10, step_size 2/255)' for what has a type."""
+    if isinstance(value, dict):
+        inner = ", ".join(f"{k} {words(v)}" for k, v in value.items() if k != "type")
+        return f"{value['type']} ({inner})" if "type" in value else inner
+    return ", ".join(map(words, value)) if isinstance(value, (list, tuple)) else number(value)
+
+
+def plot(parts: list[dict], width: int = 120) -> list[dict | None]:
+    """For each part the places of its interval, value, and the range `wanted`, in pixels from the left of a drawing of
+    `width`; all on one scale, so that parts can be compared. None where a number is missing.
+    """
+    rows = []
+    for part in parts:
+        row = {k: part.get(k) for k in ("low", "value", "high", "threshold")}
+        good = all(isinstance(v, (int, float)) and math.isfinite(v) for v in row.values())
+        rows.append(row if good else None)
+        if good and part.get("side") == "within":
+            row["opposite"] = -row["threshold"]
+    known = [v for row in rows if row for v in row.values()]
+    if not known:
+        return rows
+    least, most = min(known), max(known)
+    room = (most - least or 1) * 0.08
+    places = [row and {k: round((v - least + room) / (most - least + 2 * room) * width, 1) for k, v in row.items()}
+              for row in rows]
+    for part, at in zip(parts, places, strict=True):
+        if at:
+            ends = {"below": [0, at["threshold"]], "within": sorted((at["threshold"], at.get("opposite", 0)))}
+            at["wanted"] = ends.get(part.get("side"), [at["threshold"], width])
+    return places
+
+
+def comparisons(claim: dict) -> list[dict]:
+    """A claim's parts, those of one comparison together: {what, parts, places}."""
+    groups = {}
+    for part in claim.get("parts") or []:
+        groups.setdefault(part.get("what") or part["name"].split(": ")[0], []).append(part)
+    return [{"what": what, "parts": parts, "places": plot(parts)} for what, parts in groups.items()]
+
+
+def template(name: str):
+    """A page of lib/templates, with the words above as filters."""
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=lambda file: "html" in (file or ""),
+                              trim_blocks=True, lstrip_blocks=True)
+    filters = (number, interval, by_seed, needed, unit, duration, size, words, seeds, command)
+    environment.filters.update({f.__name__: f for f in filters})
+    environment.globals.update(symbols=VERDICTS, comparisons=comparisons)
+    return environment.get_template(name)

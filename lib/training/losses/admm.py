@@ -1,0 +1,69 @@
+"""Training a dense network towards a sparse one: the alternating direction method of multipliers (R-ADMM)."""
+
+from __future__ import annotations
+
+import torch
+
+from lib.models import rates
+from lib.models.links import layers
+from lib.models.masked import largest
+from lib.training.losses.pruning import Around
+
+
+class ADMMLoss(Around):
+    """loss + rho / 2 sum ||W - Z + U||^2, see lib.values.objectives.ADMM. `sparse` and `dual` are Z and U by layer, of
+    the weights' shapes; they stand still between two updates.
+    """
+
+    def __init__(self, spec, inner):
+        super().__init__(spec, inner)
+        self.rho, self.epoch = spec.rho, 0
+        self.sparse: dict[str, torch.Tensor] = {}
+        self.dual: dict[str, torch.Tensor] = {}
+
+    def __call__(self, net, batch, moment):
+        self.epoch = moment.epoch
+        if not self.sparse:
+            weights = _weights(net)
+            self.sparse = {name: projection(w, self.spec.keep) for name, w in weights.items()}
+            self.dual = {name: torch.zeros_like(w) for name, w in weights.items()}
+        loss, logits = self.inner(net, batch, moment)
+        return loss + self.penalty(net), logits
+
+    def penalty(self, net) -> torch.Tensor:
+        """rho / 2 sum ||W - Z + U||^2 at the network's weights, []."""
+        parts = [(layer.weight - self.sparse[name] + self.dual[name]).square().sum()
+                 for name, layer in layers(net).items()]
+        return 0.5 * self.rho * torch.stack(parts).sum()
+
+    def end_epoch(self, net) -> dict:
+        """Update Z, U and rho where it is time. For the epoch's row: `residual`, ||W - Z|| as a share of ||W|| over all
+        layers, and rho, both as they were before that.
+        """
+        weights = _weights(net)
+        apart = sum(float((w - self.sparse[name]).square().sum()) for name, w in weights.items())
+        row = {"residual": (apart / sum(float(w.square().sum()) for w in weights.values())) ** 0.5, "rho": self.rho}
+        if (self.epoch + 1) % self.spec.every == 0:
+            for name, w in weights.items():
+                self.sparse[name] = projection(w + self.dual[name], self.spec.keep)
+                self.dual[name] += w - self.sparse[name]
+            self.rho *= self.spec.growth
+        return row
+
+    def state_dict(self) -> dict:
+        return {**super().state_dict(), "rho": self.rho, "sparse": self.sparse, "dual": self.dual}
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.rho, self.sparse, self.dual = state["rho"], state["sparse"], state["dual"]
+
+
+def projection(weight: torch.Tensor, keep) -> torch.Tensor:
+    """The nearest tensor (least squares) with the share `keep` of its entries: all but the floor((1 - keep) n) smallest
+    in absolute value.
+    """
+    return weight * largest(weight.abs(), rates.kept_of(weight.numel(), keep))
+
+
+def _weights(net) -> dict[str, torch.Tensor]:
+    return {name: layer.weight.detach() for name, layer in layers(net).items()}

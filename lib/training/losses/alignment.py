@@ -1,0 +1,158 @@
+"""Input gradients that align with given directions: the training of Ganz et al. (2023)."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lib.errors import OneLineError
+from lib.gradients.targets import Grounds
+from lib.values.objectives import CrossEntropy
+
+LEAST = 1e-30  # absolute value of the largest pixel below which a gradient has no direction: dividing by less overflows
+
+
+class AlignedLoss:
+    """`inner` + weight * mean over images of the sum over classes of 1 - cos(grad_x log p_t(x), g(x, t)), see
+    lib.values.objectives.Aligned. All of the term is computed in fp32. A pair whose gradient or target has no
+    direction has cosine 0 and teaches nothing; how many there are is counted.
+    """
+
+    def __init__(self, spec, inner):
+        self.spec, self.inner = spec, inner
+        self.second_order = spec.active
+        self.grounds: Grounds | None = None
+        self.sums: Tensor | None = None  # over the epoch's pairs so far, float64 [5], see _count
+
+    def prepare(self, images, classes: int, scores: Tensor | None = None) -> None:
+        """Make the targets over the training images; `scores` as `Zoo.targets` gives them, where the targets are such.
+        """
+        if self.spec.active:
+            self.grounds = Grounds.of(self.spec.targets, images, classes, scores)
+
+    def __call__(self, net, batch, moment):
+        weight = self.spec.weight_at(moment.share)
+        if not weight:
+            return self.inner(net, batch, moment)
+        if self.grounds is None:
+            raise OneLineError("an objective with aligned gradients has no targets yet: call `prepare` before training")
+        if isinstance(self.spec.objective, CrossEntropy) and self.spec.batchnorm == "train":
+            logits, term = self._term(net, batch)
+            return F.cross_entropy(logits, batch.labels) + weight * term, logits
+        loss, logits = self.inner(net, batch, moment)
+        with _statistics_kept(net) if self.spec.batchnorm == "eval" else contextlib.nullcontext():
+            return loss + weight * self._term(net, batch)[1], logits
+
+    def _term(self, net, batch) -> tuple[Tensor, Tensor]:
+        """The logits of the batch's images [B, C], and the mean over them of the sum over classes of 1 - cosine."""
+        with torch.autocast(batch.images.device.type, enabled=False):
+            images = batch.images.detach().requires_grad_()
+            logits = net(images)
+            chosen = drawn_classes(len(images), logits.shape[1], self.spec.classes, batch.generator)
+            gradients = class_gradients(logits, images, chosen, self.spec.gradient, mixed=_mixes_images(net))
+            targets, inside = self._in_frame(batch, chosen)
+            cosines, without = cosine(gradients * inside, targets)
+            self._count(cosines.detach(), without, chosen == batch.labels[:, None])
+            return logits, logits.shape[1] / chosen.shape[1] * (1 - cosines).sum(1).mean()
+
+    def _in_frame(self, batch, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """The targets [B, K, C, H, W] where the augmentation put their images, and [B, 1, 1, H, W] 1 for pixels from
+        the image and 0 for those from outside. So where pixels are moved, what is compared is the gradient by the image
+        before its augmentation, at those of its pixels that are still in the frame.
+        """
+        targets = self.grounds.of_training(batch.indices, chosen)
+        if batch.placement is None:
+            return targets, torch.ones_like(targets[:, :1, :1])
+        shape = targets.shape[2:]
+        moved = batch.placement.apply(targets.flatten(1, 2)).unflatten(1, (-1, shape[0]))
+        inside = batch.placement.apply(torch.ones_like(targets[:, 0, :1])) != 0
+        return moved * inside[:, None], inside[:, None].float()
+
+    @torch.no_grad()
+    def _count(self, cosines: Tensor, without: Tensor, own: Tensor) -> None:
+        """Add pairs [B, K]: the number of own and other classes, of those without a direction, and sums of cosines."""
+        found = torch.stack([own.double().sum(), (~own).double().sum(), without.double().sum(),
+                             (cosines * own).double().sum(), (cosines * ~own).double().sum()])
+        self.sums = found if self.sums is None else self.sums + found
+
+    def end_epoch(self, net) -> dict:
+        """Of the epoch's pairs of an image and a class: `clamped`, the share without a direction, and their mean
+        cosines, `cosine`, `own cosine` (the image's class) and `other cosine`; nan where there was no such pair.
+        """
+        if self.sums is None:
+            return {}
+        found, self.sums = self.sums, None
+        own, others, without, of_own, of_others = found.tolist()
+        return {"clamped": _mean(without, own + others), "cosine": _mean(of_own + of_others, own + others),
+                "own cosine": _mean(of_own, own), "other cosine": _mean(of_others, others)}
+
+
+def _mean(total: float, count: float) -> float:
+    return total / count if count else float("nan")
+
+
+def drawn_classes(images: int, classes: int, count: int | None, generator: torch.Generator) -> Tensor:
+    """For each image `count` different classes, each set as likely as any other, or all of them in order: int64 [B, K].
+    Where all are taken nothing is drawn.
+    """
+    if count in (None, classes):
+        return torch.arange(classes, device=generator.device).expand(images, -1)
+    return torch.rand(images, classes, generator=generator, device=generator.device).argsort(1)[:, :count]
+
+
+def class_gradients(logits: Tensor, images: Tensor, chosen: Tensor, gradient: str, mixed: bool) -> Tensor:
+    """The gradients by the images of the chosen classes' (int64 [B, K]) logits or, up to a positive factor of each
+    image, log-probabilities: [B, K, C, H, W], differentiable. One backward pass on the same forward pass for each of K.
+
+    grad log p_t = (1 - p_t) grad m_t with the margin m_t = f_t - log sum_{k != t} exp f_k, a form that loses no digits
+    where p_t rounds to 1. The factor changes no direction and is left out, so that a saturated class has a gradient
+    too, unless images are `mixed`, as BatchNorm does by its statistics: then an image's gradient has parts through
+    the others' log-probabilities, each with its own factor, as in the paper's code.
+    """
+    values = logits.gather(1, chosen)
+    factors = torch.ones_like(values)
+    if gradient == "log-probability":
+        others = logits[:, None].expand(-1, chosen.shape[1], -1).scatter(2, chosen[:, :, None], -torch.inf)
+        values = values - others.logsumexp(2)
+        factors = torch.sigmoid(-values) if mixed else factors
+    each = zip(values.unbind(1), factors.unbind(1), strict=True)
+    return torch.stack([torch.autograd.grad(value, images, factor, create_graph=True)[0] for value, factor in each], 1)
+
+
+def cosine(gradients: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The cosines [B, K] between gradients and targets [B, K, ...], differentiable by the gradients, and whether a
+    pair has none, bool [B, K], its cosine 0: one is not finite or below `LEAST` throughout.
+
+    Both are divided by their largest absolute value first: squares of small gradients would be zero.
+    """
+    (u, one), (v, other) = (_unit(t.flatten(2)) for t in (gradients, targets.to(gradients.dtype)))
+    return (u * v).sum(2), ~(one & other)
+
+
+def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors [B, K, D], and whether there is one, bool [B, K]; where not, a constant 0."""
+    most = vectors.detach().abs().amax(2, keepdim=True)
+    there = (most >= LEAST) & most.isfinite()
+    scaled = vectors.where(there, 1.0) / most.where(there, 1.0)
+    return (scaled / scaled.norm(dim=2, keepdim=True)).where(there, 0.0), there.squeeze(2)
+
+
+def _mixes_images(net: nn.Module) -> bool:
+    """Whether an image's logits depend on the other images of its batch."""
+    return any(isinstance(module, _BatchNorm) and module.training for module in net.modules())
+
+
+@contextlib.contextmanager
+def _statistics_kept(net: nn.Module):
+    """The network in eval mode inside, each of its modules as it was after: running statistics are used and kept."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,110 @@
+"""Certified training: by interval bound propagation, by CROWN-IBP, by MixTrain."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from lib.certify import linear
+from lib.certify.intervals import margins
+
+
+def risen(spec, share: float) -> float:
+    """How far eps has risen, from 0 to 1, when `share` in [0, 1) of training is done: linearly from `start` to `end`
+    of the objective value.
+    """
+    return 1.0 if share >= spec.end else max(0.0, share - spec.start) / (spec.end - spec.start)
+
+
+def strength(spec, share: float) -> tuple[float, float]:
+    """(eps, kappa) of IBP when `share` in [0, 1) of training is done: from (0, 1) before `start` linearly to those of
+    the objective value at `end`.
+    """
+    grown = risen(spec, share)
+    return grown * float(spec.eps), 1 - grown * (1 - spec.kappa)
+
+
+class IBPLoss:
+    """kappa * CE(z, y) + (1 - kappa) * CE(z_worst, y): z the logits and z_worst, for each image, the worst that the
+    interval bounds of its linf ball allow, for every class at once (Gowal et al. 2019, section 3).
+
+    Cross-entropy only sees differences of logits, so z_worst is 0 for the label and minus the lower bound of the margin
+    for another class. Running statistics of BatchNorm are those of the clean images; how the bounds take it in train
+    mode stands in lib/certify/intervals.py.
+    """
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def __call__(self, net, batch, moment):
+        eps, kappa = strength(self.spec, moment.share)
+        logits = net(batch.images).float()
+        loss = F.cross_entropy(logits, batch.labels)
+        if kappa < 1:  # before the rise the bounds would count for nothing
+            worst = -margins(net, batch.images, batch.labels, eps).float()
+            loss = kappa * loss + (1 - kappa) * F.cross_entropy(worst, batch.labels)
+        return loss, logits
+
+
+class CrownIBPLoss:
+    """kappa * CE(z, y) + (1 - kappa) * CE(z_worst, y), z_worst as in IBPLoss from bounds that go over from linear ones
+    to intervals; see lib.values.objectives.CrownIBP. Where kappa is 0, the logits are only for the running accuracy
+    (and for running statistics of BatchNorm).
+    """
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def __call__(self, net, batch, moment):
+        grown, kappa = risen(self.spec, moment.share), self.spec.kappa
+        eps = grown * float(self.spec.eps)
+        certified = eps > 0 and kappa < 1  # else both cross-entropies are the same, or the bounds count for nothing
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not (certified and kappa == 0)):
+            logits = net(batch.images).float()
+        if not certified:
+            return F.cross_entropy(logits, batch.labels), logits
+        if grown < 1:
+            lowest = linear.crown_ibp(net, batch.images, batch.labels, eps, beta=1 - grown)
+        else:
+            lowest = margins(net, batch.images, batch.labels, eps)
+        loss = F.cross_entropy(-lowest.float(), batch.labels)
+        if kappa:
+            loss = kappa * F.cross_entropy(logits, batch.labels) + (1 - kappa) * loss
+        return loss, logits
+
+
+class MixTrainLoss:
+    """CE(z, y), and in some batches + w * CE(z_worst, y) of a few images; see lib.values.objectives.MixTrain.
+
+    `reached` is the first epoch in which eps stood at its end, from which w grows; None before.
+    """
+
+    def __init__(self, spec):
+        self.spec = spec
+        self.reached: int | None = None
+
+    def __call__(self, net, batch, moment):
+        logits = net(batch.images).float()
+        loss = F.cross_entropy(logits, batch.labels)
+        grown, weight = risen(self.spec, moment.share), self.weight(moment)
+        device = batch.images.device
+        drawn = torch.rand((), generator=batch.generator, device=device)
+        few = torch.randperm(len(batch.labels), generator=batch.generator, device=device)[:self.spec.images]
+        if weight and drawn < self.spec.share:
+            images, labels = batch.images[few], batch.labels[few]
+            lowest = linear.margins(net, images, labels, grown * float(self.spec.eps), "parallel", "linear")
+            loss = loss + weight * F.cross_entropy(-lowest, labels)
+        return loss, logits
+
+    def weight(self, moment) -> float:
+        """w of an update, which must not come before the last one asked for."""
+        if self.reached is None and risen(self.spec, moment.share) == 1:
+            self.reached = moment.epoch
+        epochs = 0 if self.reached is None else moment.epoch - self.reached
+        return min(self.spec.weight * self.spec.growth ** (epochs // self.spec.every), self.spec.most)
+
+    def state_dict(self) -> dict:
+        return {"reached": self.reached}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.reached = state["reached"]

@@ -1,0 +1,46 @@
+"""Training networks that give images: denoisers and auto-encoders. There are no logits, hence no accuracy."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from lib.training.losses.noise import noisy
+
+
+class DenoisingLoss:
+    """Mean over images and pixels of w(sigma) (D(x + sigma n; sigma, y) - x)^2, n standard normal, ln(sigma) uniform
+    for each image, w EDM's weights (Karras et al. 2022, table 1); y is the image's class or, with probability
+    `label_dropout`, none. See lib.values.objectives.Denoising.
+    """
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def __call__(self, net, batch, moment):
+        sigma, labels = self.draw(batch)
+        each = sigma.view(-1, 1, 1, 1)
+        noise = torch.randn(batch.images.shape, generator=batch.generator, device=batch.images.device)
+        errors = (net(batch.images + each * noise, sigma, labels).float() - batch.images).square().flatten(1).mean(1)
+        return (net.loss_weight(sigma) * errors).mean(), None
+
+    def draw(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """A sigma [B] for each image of the batch, and the label [B] that is given with it, -1 for none."""
+        where = {"generator": batch.generator, "device": batch.images.device}
+        low, high = math.log(self.spec.low), math.log(self.spec.high)
+        sigma = (low + (high - low) * torch.rand(len(batch.labels), **where)).exp()
+        dropped = torch.rand(len(batch.labels), **where) < self.spec.label_dropout
+        return sigma, batch.labels.masked_fill(dropped, -1)
+
+
+class ReconstructionLoss:
+    """Mean over images and pixels of (decode(encode(x + noise n)) - x)^2, n standard normal."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def __call__(self, net, batch, moment):
+        given = noisy(batch, self.spec.noise) if self.spec.noise else batch.images
+        return F.mse_loss(net(given).float(), batch.images), None

@@ -1,0 +1,42 @@
+"""Cross-entropy plus a penalty on how the network's outputs move with the image (Srinivas et al. 2023)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from lib.training.losses.noise import noisy
+
+
+class GradientNormLoss:
+    """Cross-entropy + weight * mean over images of ||d CE_i / d x_i||_2^2, differentiated once more for the weights.
+
+    BatchNorm is in the surrounding mode: in train mode an image's gradient goes through the batch's statistics too, as
+    in the off-manifold paper's code. That code's coefficient lambda stands before 1e5 / B times the sum of squares of
+    the gradient of the batch's mean loss, so that weight = lambda * 1e5 / B^2: 6.10 lambda at its batches of B = 128.
+    """
+
+    second_order = True
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def __call__(self, net, batch, moment):
+        images = batch.images.detach().requires_grad_()
+        logits = net(images).float()
+        losses = F.cross_entropy(logits, batch.labels, reduction="none")
+        gradients, = torch.autograd.grad(losses.sum(), images, create_graph=True)
+        penalty = gradients.float().flatten(1).square().sum(1).mean()
+        return losses.mean() + self.spec.weight * penalty, logits
+
+
+class SmoothnessLoss:
+    """Cross-entropy + weight * mean over images of ||h(x) - h(x + n)||_2^2, h the logits and n Gaussian noise."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def __call__(self, net, batch, moment):
+        clean, shaken = net(batch.images).float(), net(noisy(batch, self.spec.sigma)).float()
+        penalty = (clean - shaken).square().sum(1).mean()
+        return F.cross_entropy(clean, batch.labels) + self.spec.weight * penalty, clean

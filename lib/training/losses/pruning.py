@@ -1,0 +1,142 @@
+"""Searching for the mask of a pruned network: HARP's and HYDRA's training of scores and rates, and saliency.
+
+Weights and biases are frozen, which the network's layers see to; BatchNorm's parameters and statistics adapt.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from lib.errors import OneLineError, need
+from lib.models import rates
+from lib.models.masked import Cost, masked_layers, opened, refresh
+
+SLACK = 0.01  # of the target: so far above it a search may end, since L_hw pulls only where it is positive
+
+
+class TargetMissed(OneLineError):
+    """A search has ended with a network that is larger than its target."""
+
+
+class Around:
+    """What both searches do: the wrapped objective `inner` runs on the network, and what the loop asks of it is passed
+    on.
+    """
+
+    def __init__(self, spec, inner):
+        self.spec, self.inner = spec, inner
+        self.replays = getattr(inner, "replays", 1)
+        self.second_order = getattr(inner, "second_order", False)
+
+    def state_dict(self) -> dict:
+        return {"inner": self.inner.state_dict() if hasattr(self.inner, "state_dict") else None}
+
+    def load_state_dict(self, state: dict) -> None:
+        if state["inner"] is not None:
+            self.inner.load_state_dict(state["inner"])
+
+    def end_epoch(self, net) -> dict:
+        return {}
+
+    def acceptable(self, net) -> bool:
+        return True
+
+    def finish(self, net) -> None:
+        pass
+
+
+class PruneLoss(Around):
+    """loss + g * L_hw, see lib.values.objectives.Prune. `excess` is L_hw as it stands; `frozen` is g once it stays."""
+
+    def __init__(self, spec, inner):
+        super().__init__(spec, inner)
+        self.frozen: float | None = None
+        self.epoch = 0
+        self.cost: Cost | None = None
+        self.seen = None
+
+    def __call__(self, net, batch, moment):
+        self.epoch = moment.epoch
+        refresh(net)
+        loss, logits = self.inner(net, batch, moment)
+        if cost := self._cost(net):
+            loss = loss + self.gamma * cost.excess()
+        return loss, logits
+
+    @property
+    def gamma(self) -> float:
+        """g in the epoch that is under way."""
+        if not self.spec.growing:
+            return self.spec.gamma
+        return (self.epoch + 1) * self.spec.gamma if self.frozen is None else self.frozen
+
+    def _cost(self, net) -> Cost | None:
+        """What the network costs; None where no rates are learned."""
+        if self.seen is not net:
+            searched = [layer for layer in masked_layers(net).values() if layer.searched]
+            need(bool(searched), "objective", type(self.spec).__name__, "one that trains weights: no layer of this "
+                 "network has scores or rates to learn")
+            learned = any(layer.learned_quota is not None for layer in searched)
+            self.seen, self.cost = net, Cost(net) if learned else None
+        return self.cost
+
+    def end_epoch(self, net) -> dict:
+        """Freeze g if the target is met; the epoch's L_hw, the cost of its masks as a share of the dense network's, and
+        its g.
+        """
+        cost, gamma = self._cost(net), self.gamma
+        if cost is None:
+            return {}
+        excess = float(cost.excess().detach())
+        if self.frozen is None and round(excess, 4) == 0:
+            self.frozen = gamma
+        return {"hardware_loss": excess, "kept": cost.kept(), "gamma": gamma}
+
+    def acceptable(self, net) -> bool:
+        """Whether the network meets its target."""
+        cost = self._cost(net)
+        return cost is None or float(cost.excess().detach()) <= SLACK
+
+    def finish(self, net) -> None:
+        """Raise `TargetMissed` unless the network meets its target."""
+        if self.acceptable(net):
+            return
+        cost = self._cost(net)
+        raise TargetMissed(
+            f"the search has not met its target: the network's cost is {cost.kept():.4g} of the dense network's and "
+            f"keep = {cost.keep:.4g} allows {cost.target:.4g}; raise gamma ({self.spec.gamma:g}), epochs or "
+            "optimiser.lr"
+        )
+
+    def state_dict(self) -> dict:
+        return {**super().state_dict(), "frozen": self.frozen}
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.frozen = state["frozen"]
+
+
+class SaliencyLoss(Around):
+    """Adds theta * dL/dtheta to the scores; no parameter gets a gradient. See lib.values.objectives.Saliency."""
+
+    def __call__(self, net, batch, moment):
+        with opened(net) as weights:
+            need(bool(weights), "objective", "Saliency", "one that trains weights: this network has no scores")
+            loss, logits = self.inner(net, batch, moment)
+            gradients = torch.autograd.grad(loss, list(weights.values()))
+        with torch.no_grad():
+            for (layer, weight), gradient in zip(weights.items(), gradients, strict=True):
+                layer.scores += layer.gather(weight * gradient)
+        return loss.detach().requires_grad_(), logits
+
+    def finish(self, net) -> None:
+        """Share out the kept weights where the whole network's scores are ranked together. Raises OneLineError for a
+        network whose scores are all 0.
+        """
+        layers = list(masked_layers(net).values())
+        if not any(layer.scores.any() for layer in layers):
+            raise OneLineError("no weight of the network changes its loss: there is no saliency to prune by")
+        if layers[0].overall:
+            counts = rates.overall([layer.scores for layer in layers], layers[0].keep)
+            for layer, count in zip(layers, counts, strict=True):
+                layer.count.fill_(count)

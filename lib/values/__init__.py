@@ -1,0 +1,2 @@
+"""Values: frozen dataclasses that say what is meant (data, architectures, threats, objectives, recipes), without
+torch."""

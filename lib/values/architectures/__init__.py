@@ -1,0 +1,53 @@
+"""Architectures as values: what a network looks like, by its options and the names of its stages, without torch.
+
+How they are built stands in lib/models.
+"""
+
+from lib.values.architectures.derived import INITS, LEAST_SQUARES, Probe, Pruned, Stitch
+from lib.values.architectures.generative import AutoEncoder, Denoisers, DenoisingMLP, Generative, UNet
+from lib.values.architectures.plain import (
+    CNN,
+    MLP,
+    VGG11,
+    VGG16,
+    Architecture,
+    CNNLarge,
+    CNNSmall,
+    ImageNetResNet,
+    Mixer,
+    Plain,
+    PreActResNet,
+    ResNet,
+    ViT,
+    WideResNet,
+)
+
+__all__ = [
+    "CNN",
+    "INITS",
+    "LEAST_SQUARES",
+    "MLP",
+    "VGG11",
+    "VGG16",
+    "Arch",
+    "Architecture",
+    "AutoEncoder",
+    "CNNLarge",
+    "CNNSmall",
+    "Denoisers",
+    "DenoisingMLP",
+    "Generative",
+    "ImageNetResNet",
+    "Mixer",
+    "Plain",
+    "PreActResNet",
+    "Probe",
+    "Pruned",
+    "ResNet",
+    "Stitch",
+    "UNet",
+    "ViT",
+    "WideResNet",
+]
+
+Arch = Plain | Stitch | Probe | Pruned | Generative

@@ -1,0 +1,334 @@
+"""Networks from scratch, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib.errors import is_int, need, unknown
+from lib.values.keys import later
+
+
+class Architecture:
+    """What all architectures share: `name` for logs and tables, and `stages`, the names in order of computation, the
+    last of which is the head.
+
+    rectified: whether what leaves a stage comes out of a ReLU. any_size: whether one network takes images of different
+    sizes. min_size, patch: the sides of images must be at least the one and a multiple of the other.
+    """
+
+    rectified = True
+    any_size = True
+    min_size = 1
+    patch = 1
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """The stages after which networks can be cut and joined: those that give feature maps [B, C, H, W]."""
+        return self.stages[:-1]
+
+    @property
+    def dense(self) -> Architecture:
+        """The architecture without masks: itself, unless it is a pruned one."""
+        return self
+
+    def check(self, height: int, width: int) -> None:
+        """Raise `SettingsError` unless this is a network for images of so many pixels."""
+        size = f"{height}x{width} pixels"
+        enough = min(height, width) >= self.min_size
+        need(enough, "arch", self, f"a network for {size}; this one needs {self.min_size} a side")
+        fits = height % self.patch == 0 and width % self.patch == 0
+        need(fits, "arch.patch", self.patch, f"a divisor of both sides of {size}")
+
+
+def _positive(arch: Architecture, *names: str) -> None:
+    for name in names:
+        value = getattr(arch, name)
+        need(is_int(value, 1), f"arch.{name}", value, "a whole number of at least 1")
+
+
+def _numbers(arch: Architecture, name: str, most: int) -> None:
+    """Check a field of 1 to `most` positive whole numbers; a list becomes a tuple."""
+    values = getattr(arch, name)
+    values = tuple(values) if isinstance(values, list) else values
+    good = isinstance(values, tuple) and 1 <= len(values) <= most and all(is_int(v, 1) for v in values)
+    need(good, f"arch.{name}", values, f"1 to {most} whole numbers of at least 1")
+    object.__setattr__(arch, name, values)
+
+
+def _narrow(width: int) -> str:
+    return "" if width == 64 else f"-w{width}"
+
+
+class _Residual(Architecture):
+    """Architectures of `blocks[k]` residual blocks in stage k."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("stem", *(f"layer{k + 1}.{b}" for k, n in enumerate(self.blocks) for b in range(n)), "head")
+
+
+class _Tokens(Architecture):
+    """Architectures of `depth` blocks on the patches of images of one size."""
+
+    rectified = False
+    any_size = False
+    joints = ()
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return ("stem", *(f"block{k + 1}" for k in range(self.depth)), "head")
+
+
+@dataclass(frozen=True)
+class ResNet(_Residual):
+    """CIFAR-style ResNet of basic blocks: 3x3 stem, stage k has `blocks[k]` blocks of `width * 2**k` channels.
+
+    ResNet-18 is `ResNet(64, (2, 2, 2, 2))`. Stages after the first halve the image, so images need at least
+    2**(stages - 1) pixels a side.
+    """
+
+    width: int = 64
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+
+    def __post_init__(self):
+        _positive(self, "width")
+        _numbers(self, "blocks", 6)
+
+    @property
+    def name(self) -> str:
+        return f"ResNet-{2 * sum(self.blocks) + 2}" + _narrow(self.width)
+
+    @property
+    def min_size(self) -> int:
+        return 2 ** (len(self.blocks) - 1)
+
+
+@dataclass(frozen=True)
+class PreActResNet(ResNet):
+    """ResNet with BN and ReLU in front of each convolution (He et al. 2016b): a stage gives the sum of a block, which
+    is not rectified. `PreActResNet(64, (2, 2, 2, 2))` is PreActResNet-18.
+    """
+
+    rectified = False
+
+    @property
+    def name(self) -> str:
+        return "PreAct" + super().name
+
+
+@dataclass(frozen=True)
+class WideResNet(_Residual):
+    """WRN-depth-widen (Zagoruyko & Komodakis 2016) without dropout: a stem of 16 channels, three stages of
+    (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times `widen` channels.
+    """
+
+    depth: int = 28
+    widen: int = 10
+
+    rectified = False
+    min_size = 4
+
+    def __post_init__(self):
+        good = is_int(self.depth, 10) and self.depth % 6 == 4
+        need(good, "arch.depth", self.depth, "6 n + 4 for a whole number n of at least 1 (10, 16, 28, 34, ...)")
+        _positive(self, "widen")
+
+    @property
+    def name(self) -> str:
+        return f"WRN-{self.depth}-{self.widen}"
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        return ((self.depth - 4) // 6,) * 3
+
+
+@dataclass(frozen=True)
+class ImageNetResNet(_Residual):
+    """ResNet-18 or ResNet-50 as torchvision has them, for images of 64 to 224 pixels: a 7x7 stem that halves the image
+    twice; ResNet-50 of bottlenecks that stride in their 3x3 convolution.
+    """
+
+    depth: int = 18
+    width: int = 64
+
+    min_size = 32
+
+    def __post_init__(self):
+        need(self.depth in (18, 50), "arch.depth", self.depth, "18 or 50")
+        _positive(self, "width")
+
+    @property
+    def name(self) -> str:
+        return f"ImageNet ResNet-{self.depth}" + _narrow(self.width)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        return (2, 2, 2, 2) if self.depth == 18 else (3, 4, 6, 3)
+
+
+@dataclass(frozen=True)
+class CNN(Architecture):
+    """A small plain network: 3x3 convolutions with BN and ReLU of `width * 2**k` channels, 2x2 max-pooling between.
+
+    With width 64 and depth 4 the SimpleCNN of the stitching paper's code (64-128-256-512).
+    """
+
+    width: int = 16
+    depth: int = 3
+
+    def __post_init__(self):
+        _positive(self, "width")
+        need(is_int(self.depth, 1) and self.depth <= 6, "arch.depth", self.depth, "a whole number from 1 to 6")
+
+    @property
+    def name(self) -> str:
+        return f"CNN-{self.depth}-w{self.width}"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return (*(f"conv{k + 1}" for k in range(self.depth)), "head")
+
+    @property
+    def min_size(self) -> int:
+        return 2 ** (self.depth - 1)
+
+
+@dataclass(frozen=True)
+class VGG11(Architecture):
+    """VGG-11 of the stitching paper's code for 32 pixels and up: BN, ReLU, head 512-256-128-classes with dropout."""
+
+    width: int = 64
+
+    min_size = 32
+
+    def __post_init__(self):
+        _positive(self, "width")
+
+    @property
+    def name(self) -> str:
+        return "VGG-11" + _narrow(self.width)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return (*(f"conv{k + 1}" for k in range(8)), "head")
+
+
+@dataclass(frozen=True)
+class VGG16(Architecture):
+    """VGG-16 with BN of the two pruning papers: 13 convolutions without bias, pooled to 2x2, head 2048-256-256-classes
+    at width 64; all but the head's output scale with `width`.
+    """
+
+    width: int = 64
+
+    min_size = 16
+
+    def __post_init__(self):
+        _positive(self, "width")
+
+    @property
+    def name(self) -> str:
+        return "VGG-16" + _narrow(self.width)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return (*(f"conv{k + 1}" for k in range(13)), "head")
+
+
+@dataclass(frozen=True)
+class CNNSmall(Architecture):
+    """CNN-small of certified training (Wong & Kolter 2018): convolutions 16 4x4/2, 32 4x4/2, linear 100; no BN."""
+
+    any_size = False
+    min_size = 4
+    name = "CNN-small"
+    stages = ("conv1", "conv2", "linear1", "head")
+    joints = ("conv1", "conv2")
+
+
+@dataclass(frozen=True)
+class CNNLarge(Architecture):
+    """CNN-large of certified training: convolutions 32 3x3, 32 4x4/2, 64 3x3, 64 4x4/2, linear 512, 512; no BN."""
+
+    any_size = False
+    min_size = 4
+    name = "CNN-large"
+    stages = ("conv1", "conv2", "conv3", "conv4", "linear1", "linear2", "head")
+    joints = ("conv1", "conv2", "conv3", "conv4")
+
+
+@dataclass(frozen=True)
+class MLP(Architecture):
+    """All pixels at once: hidden layers of the `widths` given, then a linear head. activation: `relu`, or `softplus`
+    with beta 5, which is smooth.
+    """
+
+    widths: tuple[int, ...] = (256, 256)
+    activation: str = later("relu")
+
+    any_size = False
+    joints = ()
+
+    def __post_init__(self):
+        _numbers(self, "widths", 10)
+        if self.activation not in ("relu", "softplus"):
+            raise unknown("activation", self.activation, ("relu", "softplus"))
+
+    @property
+    def name(self) -> str:
+        return "-".join(["MLP", *map(str, self.widths), *([] if self.rectified else [self.activation])])
+
+    @property
+    def rectified(self) -> bool:
+        return self.activation == "relu"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return (*(f"linear{k + 1}" for k in range(len(self.widths))), "head")
+
+
+@dataclass(frozen=True)
+class ViT(_Tokens):
+    """The vision transformer of the perceptually aligned gradients paper: `patch` x `patch` pixels a token, a class
+    token, learned positions, `depth` blocks of `heads` heads and an MLP of `mlp` units, no dropout.
+    """
+
+    width: int = 384
+    depth: int = 7
+    heads: int = 12
+    mlp: int = 384
+    patch: int = 4
+
+    def __post_init__(self):
+        _positive(self, "width", "depth", "heads", "mlp", "patch")
+        need(self.width % self.heads == 0, "arch.heads", self.heads, f"a divisor of the width {self.width}")
+
+    @property
+    def name(self) -> str:
+        return f"ViT-{self.depth}-{self.width}/{self.patch}"
+
+
+@dataclass(frozen=True)
+class Mixer(_Tokens):
+    """MLP-Mixer (Tolstikhin et al. 2021) without dropout: in turn an MLP of `token_mlp` units over the patches and one
+    of `channel_mlp` units over the channels. The defaults are the options of Mixer-nano for CIFAR-10.
+    """
+
+    width: int = 128
+    depth: int = 8
+    token_mlp: int = 64
+    channel_mlp: int = 512
+    patch: int = 4
+
+    def __post_init__(self):
+        _positive(self, "width", "depth", "token_mlp", "channel_mlp", "patch")
+
+    @property
+    def name(self) -> str:
+        return f"Mixer-{self.depth}-{self.width}/{self.patch}"
+
+
+# Networks from scratch.
+Plain = (
+    ResNet | PreActResNet | WideResNet | ImageNetResNet | CNN | VGG11 | VGG16 | CNNSmall | CNNLarge | MLP | ViT | Mixer
+)

@@ -1,0 +1,123 @@
+"""Files that the user has, and networks in them that others trained: how profiles name them, what is known of them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.errors import need, unknown
+from lib.runtime import ROOT
+from lib.values.architectures import Plain, ResNet
+from lib.values.data import Data
+from lib.values.recipe import Recipe, Weights
+
+
+def place(path: str) -> Path:
+    """Where a file or folder that a profile names lies: a relative path is looked for in the folder that REPRO_DATA
+    names, then in data/. The first of them where it is nowhere.
+    """
+    bases = [*filter(None, [os.environ.get("REPRO_DATA")]), ROOT / "data"]
+    tried = [Path(base).expanduser() / Path(path).expanduser() for base in bases]
+    return next((one for one in tried if one.exists()), tried[0])
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a network that others trained on pixels in [0, 1] without a normaliser.
+
+    kind: `N` (normal) or `R` (robust in l_inf at 8/255). data: the set that it was trained on. file: where it lies (see
+    `place`), or where in an installed `package`. sha256: of the file; None where no digest could be found: then any
+    file that fits `arch` is taken, and its accuracy has to tell whether it is the one. clean, robust: accuracies on all
+    test images, the latter under AutoAttack (RobustBench's records).
+    """
+
+    kind: str
+    data: str
+    file: str
+    clean: float
+    robust: float
+    arch: Plain = ResNet()
+    package: str | None = None
+    sha256: str | None = None
+
+
+# RobustBench's names; there is another Sehwag2021Proxy_R18 for l2, which is not the one meant here.
+KNOWN = {
+    "Sehwag2021Proxy_R18":
+        Known("R", "cifar10", "robustbench/cifar10/Linf/Sehwag2021Proxy_R18.pt", 0.8459, 0.5554),
+    "Addepalli2021Towards_RN18":
+        Known("R", "cifar10", "robustbench/cifar10/Linf/Addepalli2021Towards_RN18.pt", 0.8024, 0.5106),
+    # no record: 9,422 of 10,000 counted here, and under PGD-20 nearly none is left (tests/test_external.py)
+    "pyautoattack":
+        Known("N", "cifar10", "examples/model_test.pt", 0.9422, 0.0, package="pyautoattack",
+              sha256="399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"),
+}
+
+
+@dataclass(frozen=True)
+class External:
+    """A network that others trained, as a profile names it.
+
+    name: one of `KNOWN`. file: its file, where that lies elsewhere than `KNOWN` says (see `place`). sha256: the digest
+    that the file must have, in hexadecimal, where none is known or another is wanted.
+    """
+
+    name: str
+    file: str | None = None
+    sha256: str | None = None
+
+    def __post_init__(self):
+        if self.name not in KNOWN:
+            raise unknown("external network", self.name, KNOWN)
+        good = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
+        need(bool(good), f"sha256 of {self.name}", self.sha256, "64 hexadecimal digits in lower case, or null")
+
+    @property
+    def known(self) -> Known:
+        return KNOWN[self.name]
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies or should lie. Raises SettingsError for a package that is not installed."""
+        if self.file is not None or self.known.package is None:
+            return place(self.file or self.known.file)
+        found = importlib.util.find_spec(self.known.package)
+        need(found is not None, "package", self.known.package, "installed")
+        return Path(found.origin).parent / self.known.file
+
+    @property
+    def weights(self) -> Weights:
+        """The file as recipes name it. Raises SettingsError if it is missing or has another digest than it must."""
+        path, wanted = self.path, self.sha256 or self.known.sha256
+        need(path.is_file(), f"file of {self.name}", path,
+             "a file that is there; data/README.md says where it comes from")
+        found = digest(path)
+        need(wanted in (None, found), f"file of {self.name}", path,
+             f"the one of SHA-256 {wanted}; this one has {found}")
+        return Weights(str(path), found)
+
+    def recipe(self, data: Data, precision: str = "fp32") -> Recipe:
+        """The network, measured on `data` in `precision`. Raises SettingsError as `weights` does, and for other data
+        than it was trained on.
+        """
+        same = data.name == self.known.data
+        need(same, f"data of {self.name}", data.name, f"{self.known.data}, what it was trained on")
+        batch = min(128, data.n_train)  # plays no part, but must be possible
+        return Recipe(data, self.known.arch, epochs=0, batch_size=batch, precision=precision, weights=self.weights)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, computed once for what lies there."""
+    state = path.stat()
+    return _digest(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache
+def _digest(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,149 @@
+"""Objectives on adversarial images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from lib.errors import is_int, is_number, need, unknown
+from lib.values.keys import later
+from lib.values.threats import PGD, PIXEL_NORMS, Threat, compatible
+
+BATCHNORM = ("eval", "train")  # of an attack inside training
+
+
+def _training_attack(threat: Threat, attack: PGD, batchnorm: str) -> None:
+    need(isinstance(attack, PGD), "training attack", attack, "a PGD attack")
+    compatible(threat, attack)
+    need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 in training: one adversarial image an image")
+    need(not attack.targeted, "attack.targeted", True, "false in training")
+    if batchnorm not in BATCHNORM:
+        raise unknown("batchnorm of the training attack", batchnorm, BATCHNORM)
+
+
+def _pixels(threat: Threat, objective) -> None:
+    allowed = f"one of {', '.join(PIXEL_NORMS)} for {type(objective).__name__}, which starts from given pixels"
+    need(not threat.perceptual, "threat.norm", threat.norm, allowed)
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """PGD adversarial training: in each batch floor(alpha * B) random images are replaced by adversarial ones.
+
+    `clean_statistics`: a forward pass over the clean batch precedes the mixed one, so that BatchNorm's running
+    statistics blend both (what the stitching paper's code does while it trains a joint). `batchnorm`: the mode of
+    BatchNorm while the attack runs: eval (its running statistics) or train (the batch's, and running ones adapt).
+    FGSM-RS is `fgsm_rs(threat)`. `clean_loss`: the share of the cross-entropy on the clean batch in the loss, the rest
+    is that on the adversarial batch (alpha 1); 0.5 is half clean, half adversarial. `accumulated`: the loss is the sum
+    over all images that the attack passed through, the last among them (alpha 1): what an update becomes whose
+    gradients were not set to zero after the attack (Srinivas et al. 2023, CIFAR-10 code).
+    """
+
+    threat: Threat
+    attack: PGD
+    alpha: float = 1.0
+    clean_statistics: bool = False
+    batchnorm: str = later("eval")
+    clean_loss: float = later(0.0)
+    accumulated: bool = later(False)
+
+    def __post_init__(self):
+        need(is_number(self.alpha, 0, 1), "alpha", self.alpha, "a number from 0 to 1")
+        share = is_number(self.clean_loss, 0, 1) and self.clean_loss < 1
+        need(share, "clean_loss", self.clean_loss, "a share of the loss from 0 to below 1")
+        need(self.alpha == 1 or not self.clean_loss, "alpha", self.alpha, "1 where clean_loss is given")
+        whole = self.alpha == 1 and not self.clean_loss and not self.threat.perceptual
+        allowed = "false unless alpha is 1, clean_loss 0, and pixels move"
+        need(whole or not self.accumulated, "accumulated", True, allowed)
+        _training_attack(self.threat, self.attack, self.batchnorm)
+
+
+def fgsm_rs(threat: Threat) -> Adversarial:
+    """Fast adversarial training (Wong et al. 2020): one step of 1.25 eps from a uniform start in the ball."""
+    return Adversarial(threat, PGD(steps=1, step_size=threat.eps * Fraction(5, 4)))
+
+
+@dataclass(frozen=True)
+class TRADES:
+    """Cross-entropy on clean images plus beta times KL(clean || adversarial) (Zhang et al. 2019, eq. 5).
+
+    The attack climbs that KL from a Gaussian start of 0.001, whatever its `loss` and `random_start` say; `batchnorm` as
+    in Adversarial.
+    """
+
+    threat: Threat
+    attack: PGD
+    beta: float = 6.0
+    batchnorm: str = later("eval")
+
+    def __post_init__(self):
+        need(is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
+        _training_attack(self.threat, self.attack, self.batchnorm)
+        _pixels(self.threat, self)
+
+
+@dataclass(frozen=True)
+class MART:
+    """Misclassification-aware adversarial training (Wang et al. 2020, eq. 11): boosted cross-entropy on adversarial
+    images plus `weight` (their lambda) times KL(clean || adversarial) weighted by 1 - p_y(clean).
+
+    The attack starts from a Gaussian of 0.001, whatever its `random_start` says; `batchnorm` as in Adversarial.
+    """
+
+    threat: Threat
+    attack: PGD
+    weight: float = 5.0
+    batchnorm: str = "eval"
+
+    def __post_init__(self):
+        need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
+        _training_attack(self.threat, self.attack, self.batchnorm)
+        _pixels(self.threat, self)
+
+
+@dataclass(frozen=True)
+class FreeAdversarial:
+    """Free adversarial training (Shafahi et al. 2019, algorithm 1): every batch is replayed `replays` times; each
+    replay's one backward pass updates the weights and, by a step of eps, the perturbation, which is carried over to
+    the next batch. An epoch here is one pass over the data, of `replays` updates a batch.
+    """
+
+    threat: Threat
+    replays: int = 4
+
+    def __post_init__(self):
+        need(is_int(self.replays, 1), "replays", self.replays, "a whole number of at least 1")
+        _pixels(self.threat, self)
+
+
+ATTACKED = ("front", "end", "itself")
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """Training a stitched network on images that were made to fool other networks (the transfer-trained joints of the
+    code of Balogh & Jelasity 2023): the sum of its cross-entropies at adversarial images against each network of
+    `against` and, with `clean`, at the clean images.
+
+    against: one or more of `front` and `end`, the whole networks that the halves are cut from, in eval mode and as they
+    were trained (in the paper's code, where they share BatchNorm with the stitched network, its statistics have moved);
+    `itself`, the stitched network as it stands: that alone is Adversarial. The robust ones of front and end, with
+    `clean` if one of the two is not robust, make the "representation union" of the code. clean_statistics: as in
+    Adversarial (in the code the clean batch passes after the update).
+    """
+
+    threat: Threat
+    attack: PGD
+    against: tuple[str, ...] = ("front", "end")
+    clean: bool = False
+    clean_statistics: bool = False
+
+    def __post_init__(self):
+        for name in self.against:
+            if name not in ATTACKED:
+                raise unknown("network to attack", name, ATTACKED)
+        some = 0 < len(self.against) == len({*self.against})
+        need(some, "against", list(self.against), f"one or more different ones of {', '.join(ATTACKED)}")
+        # what means the same is the same value
+        object.__setattr__(self, "against", tuple(name for name in ATTACKED if name in self.against))
+        _training_attack(self.threat, self.attack, "eval")

@@ -1,0 +1,113 @@
+"""Input gradients that align with given directions, and the directions (Ganz et al. 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from lib.errors import fraction, is_int, is_number, need, unknown
+from lib.values.objectives.adversarial import BATCHNORM, TRADES, Adversarial
+from lib.values.objectives.plain import CrossEntropy
+
+TARGETS = ("one image", "class mean", "nearest neighbour", "score", "random direction")
+REPRESENTED = TARGETS[:3]  # the heuristics: the way from an image to what represents a class
+PERMUTED = ("classes", "images")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the input gradients of a classifier are to align with: a direction g(x, t) for each image x and class t
+    (the ground-truth gradients of Ganz et al. 2023).
+
+    kind: `one image`, r_t - x with r_t one arbitrary training image of the class; `class mean`, r_t the mean of its
+    training images; `nearest neighbour`, r_t the one nearest to x (l2) among its first `sample` training images (None:
+    all), x itself excluded; `score`, the class-conditional score minus the unconditional one of the recipe's source, a
+    denoiser, at noise `sigma` (pixels in [0, 1]): at the clean image (`draws` 0) or averaged over so many noisy ones;
+    `random direction`, a Gaussian direction of each class, the same for all images: a control.
+    centred: minus the mean over all classes, so that an image's targets sum to zero, as sum_t p_t grad log p_t does.
+    permuted: a control; `classes`, each class has another one's targets, or `images`, each training image has another
+    one's.
+    """
+
+    kind: str
+    centred: bool = False
+    permuted: str | None = None
+    sample: int | None = None
+    sigma: float | None = None
+    draws: int = 0
+
+    def __post_init__(self):
+        if self.kind not in TARGETS:
+            raise unknown("kind of targets", self.kind, TARGETS)
+        if self.permuted is not None and self.permuted not in PERMUTED:
+            raise unknown("permutation of targets", self.permuted, PERMUTED)
+        kind, heuristics = self.kind, ", ".join(REPRESENTED)
+        need(isinstance(self.centred, bool) and (kind in REPRESENTED or not self.centred), "targets.centred",
+             self.centred, f"false for {kind}, true or false for {heuristics}")
+        need(kind != "random direction" or self.permuted is None, "targets.permuted", self.permuted,
+             "null for random direction, which is a control already")
+        fixed = self.centred and kind in ("one image", "class mean")
+        need(not fixed or self.permuted != "images", "targets.permuted", self.permuted,
+             f"classes or null for centred {kind}, which is the same for all images")
+        sampled = self.sample is None or (kind == "nearest neighbour" and is_int(self.sample, 2))
+        need(sampled, "targets.sample", self.sample,
+             "a number of images of each class of at least 2 for nearest neighbour, null for other kinds")
+        if kind == "score":
+            given = is_number(self.sigma, 0) and self.sigma > 0
+            need(given, "targets.sigma", self.sigma, "a noise level greater than 0 for score")
+            need(is_int(self.draws, 0), "targets.draws", self.draws, "a whole number of at least 0")
+        else:
+            need(self.sigma is None, "targets.sigma", self.sigma, f"null for {kind}: it belongs to score")
+            need(self.draws == 0, "targets.draws", self.draws, f"0 for {kind}: they belong to score")
+
+
+GRADIENTS = ("log-probability", "logit")
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """`objective` plus `weight` (the paper's lambda) times the mean over images of the sum over classes t, the own one
+    included, of 1 - cos(grad_x log p_t(x), g(x, t)), g the `targets` (Ganz et al. 2023). The gradients are those at
+    the clean augmented images, also beside Adversarial and TRADES, whose images are others.
+
+    classes: so many of them, drawn for each image and update, stand for all C by a factor of C / classes, which makes
+    an unbiased estimate of the sum (None: all). gradient: of the `log-probability`, as in the paper's code, or of the
+    `logit`, as in its equation. batchnorm: `train` takes the network as it is in training, so that gradients flow
+    through the batch's statistics too, as in the paper's code; beside CrossEntropy both share one forward pass.
+    `eval` is a pass of its own at BatchNorm's running statistics, which stay as they are.
+    first_weight: the weight in the first `first_share` of training (their ViT: 2, then 3); None: the same throughout.
+    """
+
+    objective: CrossEntropy | Adversarial | TRADES
+    targets: Targets
+    weight: float
+    classes: int | None = None
+    gradient: str = "log-probability"
+    batchnorm: str = "train"
+    first_weight: float | None = None
+    first_share: Fraction = Fraction(1, 2)
+
+    def __post_init__(self):
+        beside = isinstance(self.objective, (CrossEntropy, Adversarial, TRADES))
+        need(beside, "objective of Aligned", type(self.objective).__name__, "CrossEntropy, Adversarial or TRADES")
+        need(isinstance(self.targets, Targets), "targets", self.targets, "Targets")
+        need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
+        need(self.classes is None or is_int(self.classes, 1), "classes", self.classes,
+             "a whole number of at least 1, or null for all")
+        if self.gradient not in GRADIENTS:
+            raise unknown("gradient to align", self.gradient, GRADIENTS)
+        if self.batchnorm not in BATCHNORM:
+            raise unknown("batchnorm of the aligned gradients", self.batchnorm, BATCHNORM)
+        first = self.first_weight is None or is_number(self.first_weight, 0)
+        need(first, "first_weight", self.first_weight, "a number of at least 0, or null")
+        object.__setattr__(self, "first_share", fraction(self.first_share, "first_share"))
+        need(0 < self.first_share < 1, "first_share", self.first_share, "a share of training between 0 and 1")
+
+    @property
+    def active(self) -> bool:
+        """Whether the alignment counts at any time; if not, this is the plain objective and needs no targets."""
+        return bool(self.weight or self.first_weight)
+
+    def weight_at(self, share: float) -> float:
+        """The weight when the share `share` of training is done."""
+        return self.weight if self.first_weight is None or share >= self.first_share else self.first_weight

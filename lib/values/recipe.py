@@ -1,0 +1,351 @@
+"""Recipes: the values that say which network is meant, and nothing else.
+
+A `Recipe` is frozen, checked when it is made, and built without importing torch, so that plans, price lists and
+error messages cost nothing. Its `key` is a hash of everything that decides the weights: the recipe, its parents, the
+version of the data and `NUMERICS`, the version of the code that computes.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import PurePath
+
+from lib.errors import fraction, is_int, is_number, need, unknown
+from lib.values.architectures import (
+    LEAST_SQUARES,
+    Arch,
+    Denoisers,
+    Generative,
+    ImageNetResNet,
+    Probe,
+    Pruned,
+    ResNet,
+    Stitch,
+)
+from lib.values.data import Data
+from lib.values.keys import digest, later, plain, plain_fields
+from lib.values.objectives import (
+    ADMM,
+    Adversarial,
+    Aligned,
+    CrossEntropy,
+    Objective,
+    Prune,
+    Rewire,
+    Saliency,
+    Transferred,
+    check_objective,
+)
+from lib.values.threats import PGD, Attack, Certificate, Threat
+
+# Raise when a change of the code changes the weights or outcomes that a recipe gives (tests/test_golden.py notices).
+NUMERICS = 1
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """`sgd` (momentum, Nesterov or not) or `adam`; weight decay is the L2 kind in both, as in the papers, on all that
+    learns but the parameters whose own name (`quota`, the last of `conv1.quota`) is in `no_decay`.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+    no_decay: tuple[str, ...] = later(())
+
+    def __post_init__(self):
+        if self.name not in ("sgd", "adam"):
+            raise unknown("optimiser", self.name, ("sgd", "adam"))
+        need(is_number(self.lr, 0) and self.lr > 0, "optimiser.lr", self.lr, "greater than 0")
+        need(is_number(self.momentum, 0, 1) and self.momentum < 1, "optimiser.momentum", self.momentum, "in [0, 1)")
+        need(is_number(self.weight_decay, 0), "optimiser.weight_decay", self.weight_decay, "0 or more")
+
+
+SCHEDULES = ("constant", "piecewise", "cosine", "linear", "onecycle")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over training, step by step: `constant`, `piecewise` (times 1/10 at 1/3 and 2/3 unless `drops`
+    says otherwise), `cosine` or `linear` down to the share `final` of the peak, or `onecycle` (linear up over the
+    first `warmup` share, linear down to 0).
+    """
+
+    name: str = "piecewise"
+    drops: tuple[Fraction, ...] = (Fraction(1, 3), Fraction(2, 3))
+    warmup: float = 0.25
+    final: float = later(0.0)
+
+    def __post_init__(self):
+        if self.name not in SCHEDULES:
+            raise unknown("schedule", self.name, SCHEDULES)
+        object.__setattr__(self, "drops", tuple(fraction(d, "schedule.drops") for d in self.drops))
+        need(all(0 < d < 1 for d in self.drops), "schedule.drops", self.drops, "shares of training between 0 and 1")
+        need(is_number(self.warmup, 0, 1), "schedule.warmup", self.warmup, "a share of training from 0 to 1")
+        need(is_number(self.final, 0, 1), "schedule.final", self.final, "a share of the peak rate from 0 to 1")
+        ends = self.final == 0 or self.name in ("cosine", "linear")
+        need(ends, "schedule.final", self.final, f"0 for {self.name}: only cosine and linear come down to a share")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Early choice: after every `every` epochs the network is measured on the held-out images of its data (never on
+    test images), under `attack` within `threat` or, without them, clean; the best epoch's weights are kept.
+    """
+
+    threat: Threat | None = None
+    attack: PGD | None = None
+    every: int = 1
+
+    def __post_init__(self):
+        paired = (self.threat is None) == (self.attack is None)
+        need(paired, "choice.attack", self.attack, "given exactly when a threat is")
+        need(is_int(self.every, 1), "choice.every", self.every, "a whole number of epochs of at least 1")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that others trained, in a file: its path, and the SHA-256 that it must have, in hexadecimal. Only what is
+    in it decides, not where it lies: the path enters no key and no comparison.
+    """
+
+    file: str = field(compare=False)
+    sha256: str
+
+    def __post_init__(self):
+        good = isinstance(self.sha256, str) and re.fullmatch("[0-9a-f]{64}", self.sha256)
+        need(bool(good), "weights.sha256", self.sha256, "64 hexadecimal digits in lower case")
+
+    def as_plain(self) -> dict:
+        return {"type": "Weights", "sha256": self.sha256}
+
+
+AUGMENTATIONS = ("none", "crop", "crop-flip", "affine", "resized-crop-flip")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a network's weights.
+
+    data, arch, objective: what is learned, by what, how. epochs 0: an untrained network (or, with parents, one put
+    together but not trained). optimiser, schedule, batch_size, augment: as named. parents: the recipes of the networks
+    that a stitched, probed or fine-tuned one is made from. trainable: prefixes of the parameters that learn, () for
+    all. batchnorm: `train` (batch statistics, running ones adapt) or `frozen`. precision: fp32 or bf16 (autocast;
+    weights and loss stay fp32). seed: tells repetitions apart. ema: the decay per step of an exponential moving average
+    of the weights, which then is the network (None: none). choice: which epoch's weights are kept (None: the last's).
+    keep: the numbers of epochs after which the weights are kept besides, so that other recipes can take them; the last
+    epoch's too where there is a choice, which may have thrown them away.
+    checkpoint: no training, but the weights of the one parent after so many epochs, one of those that it keeps.
+    sources: the recipes of the networks that the objective takes its targets from, nothing of which is copied: a
+    denoiser where gradients are to align with scores.
+    weights: no training, but the weights of a file, of a ResNet or an ImageNetResNet.
+    """
+
+    data: Data
+    arch: Arch
+    objective: Objective = field(default_factory=CrossEntropy)
+    epochs: int = 1
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+    batch_size: int = 128
+    augment: str = "none"
+    parents: tuple[Recipe, ...] = ()
+    trainable: tuple[str, ...] = ()
+    batchnorm: str = "train"
+    precision: str = "fp32"
+    seed: int = 0
+    ema: float | None = later(None)
+    choice: Choice | None = later(None)
+    keep: tuple[int, ...] = later(())
+    checkpoint: int | None = later(None)
+    sources: tuple[Recipe, ...] = later(())
+    weights: Weights | None = later(None)
+
+    def __post_init__(self):
+        need(is_int(self.epochs, 0), "epochs", self.epochs, "a whole number of at least 0")
+        need(is_int(self.batch_size, 2), "batch_size", self.batch_size, "a whole number of at least 2")
+        need(is_int(self.seed, 0), "seed", self.seed, "a whole number of at least 0")
+        need(
+            self.batch_size <= self.data.n_train,
+            "batch_size",
+            self.batch_size,
+            f"at most the {self.data.n_train} training images",
+        )
+        if self.augment not in AUGMENTATIONS:
+            raise unknown("augmentation", self.augment, AUGMENTATIONS)
+        if self.batchnorm not in ("train", "frozen"):
+            raise unknown("batchnorm regime", self.batchnorm, ("train", "frozen"))
+        if self.precision not in ("fp32", "bf16"):
+            raise unknown("precision", self.precision, ("fp32", "bf16"))
+        decays = self.ema is None or (is_number(self.ema, 0, 1) and 0 < self.ema < 1)
+        need(decays, "ema", self.ema, "a decay between 0 and 1 (0.999, say), or null")
+        held = self.choice is None or self.data.holdout > 0
+        need(held, "data.holdout", self.data.holdout, "at least 1 where the best epoch is chosen on held-out images")
+        in_order = all(is_int(n, 1) for n in self.keep) and list(self.keep) == sorted({*self.keep})
+        inside = in_order and all(n < self.epochs + (self.choice is not None) for n in self.keep)
+        below = "" if self.choice else "below "  # without a choice the last epoch's weights are the network's own
+        need(inside, "keep", self.keep, f"growing numbers of epochs from 1 to {below}epochs = {self.epochs}")
+        self._check_parents()
+        self._check_sources()
+        if self.checkpoint is not None:
+            need(len(self.parents) == 1, "parents", len(self.parents), "1 for a checkpoint: the training it is of")
+            need(self.epochs == 0, "epochs", self.epochs, "0 for a checkpoint")
+            kept = self.parents[0].keep
+            need(self.checkpoint in kept, "checkpoint", self.checkpoint, f"an epoch that the parent keeps: {kept}")
+        if self.weights is not None:
+            need(not self.parents, "parents", len(self.parents), "0 for a network whose weights a file gives")
+            need(self.epochs == 0, "epochs", self.epochs, "0 for a network whose weights a file gives")
+            read = type(self.arch) in (ResNet, ImageNetResNet)
+            need(read, "arch", self.arch.name, "a ResNet or an ImageNetResNet for weights from a file")
+
+    def _check_parents(self):
+        arch = self.arch
+        if self.epochs:
+            check_objective(arch, self.objective)
+        judged = self.choice is None or not isinstance(arch, Generative)
+        need(judged, "choice", "given", f"null for {arch.name}, which has no accuracy")
+        if isinstance(arch, Stitch) and arch.rank and len(self.parents) == 1:
+            full = replace(arch, rank=None)
+            allowed = f"2, a front and an end, or a {full.name} that starts in the same way, whose joint is cut"
+            need(self.parents[0].arch == full, "parents", self.parents[0].arch.name, allowed)
+            need(self.epochs == 0, "epochs", self.epochs, "0 for a joint that is cut after its training")
+            return
+        if isinstance(arch, (Stitch, Probe)):
+            wanted = 2 if isinstance(arch, Stitch) else 1
+            need(len(self.parents) == wanted, "parents", len(self.parents), f"{wanted} for a {type(arch).__name__}")
+            for parent in self.parents:
+                joints = parent.arch.joints
+                maps = "networks with stages that give feature maps, which this one has not"
+                need(bool(joints), "parents", parent.arch.name, maps)
+                if arch.joint not in joints:
+                    raise unknown("joint", arch.joint, joints)
+            if self.matched:
+                self._check_match(arch, self.parents[1].data)
+            return
+        if isinstance(arch, Pruned):
+            self._check_search(arch)
+        else:
+            need(len(self.parents) <= 1, "parents", len(self.parents), "0 or 1 (fine-tuning)")
+        arch.check(*self.data.shape[1:])
+
+    def _check_match(self, arch: Stitch, end: Data):
+        """Least squares compare what both parents make of the same images."""
+        need(end.shape == self.data.shape, "arch.init", arch.init,
+             f"random where the end's images ({end.name}) have another shape than those of {self.data.name}")
+        most = self.data.n_train
+        need(arch.fit is None or arch.fit <= most, "arch.fit", arch.fit, f"at most the {most} training images")
+
+    def _check_search(self, arch: Pruned):
+        """The parents of a pruned network, and an objective that searches exactly where a mask is to be found."""
+        fine_tuned = bool(self.parents) and self.parents[0].arch == arch
+        transplant = arch.rates == "parent" and not fine_tuned
+        good = len(self.parents) == 2 if transplant else len(self.parents) <= 1
+        allowed = "2, the network and the one whose rates it takes" if transplant else "1, or 0 to start from scratch"
+        need(good, "parents", len(self.parents), f"{allowed}, for {arch.name}")
+        if not self.epochs:
+            return
+        search = Saliency if arch.scores == "gradient" else Prune
+        if arch.searched and not fine_tuned:
+            need(isinstance(self.objective, search), "objective", type(self.objective).__name__,
+                 f"{search.__name__} for {arch.name}, whose mask is searched")
+        else:
+            need(not isinstance(self.objective, (Prune, Saliency)), "objective", type(self.objective).__name__,
+                 f"one that trains weights for {arch.name}")
+        dense = "the dense network, which is trained before a recipe of its own prunes it, for ADMM"
+        need(not isinstance(self.objective, ADMM), "arch", arch.name, dense)
+        if isinstance(self.objective, Rewire):
+            need(arch.granularity == "weights" and arch.scores == "random", "arch", arch.name,
+                 "pruned by weights with random scores for Rewire")
+            need(not self.parents, "parents", len(self.parents), "0 for Rewire, which trains from scratch")
+
+    def _check_sources(self):
+        """One denoiser that knows the noise, the classes and their absence where targets are scores; else none. Parents
+        that are attacked know the images.
+        """
+        aligned = isinstance(self.objective, Aligned)
+        if aligned:
+            count, most = self.objective.classes, self.data.info.classes
+            need(count is None or count <= most, "classes", count, f"at most the {most} classes of {self.data.name}")
+        wanted = int(aligned and self.objective.targets.kind == "score")
+        allowed = "1, the denoiser that the scores are taken from" if wanted else "0 for an objective without scores"
+        need(len(self.sources) == wanted, "number of sources", len(self.sources), allowed)
+        for source in self.sources:
+            denoises = isinstance(source.arch, Denoisers) and source.epochs > 0
+            need(denoises, "sources", source.arch.name, "a denoiser that was trained")
+            ours, theirs = ((data.shape, data.info.classes) for data in (self.data, source.data))
+            need(ours == theirs, "data of the source", source.data.name,
+                 f"images of shape {ours[0]} and {ours[1]} classes, as those of {self.data.name}")
+            how, sigma = source.objective, self.objective.targets.sigma
+            need(how.low <= sigma <= how.high, "targets.sigma", sigma,
+                 f"a noise level that the source knows, from {how.low:g} to {how.high:g}")
+            need(0 < how.label_dropout < 1, "label_dropout of the source", how.label_dropout,
+                 "between 0 and 1, both excluded, to know scores with a class and without one")
+        if isinstance(self.objective, Transferred) and self.epochs:
+            for name, parent in zip(("front", "end"), self.parents, strict=True):
+                judges = name not in self.objective.against or parent.data.name == self.data.name
+                need(judges, f"data of the {name} network that is attacked", parent.data.name,
+                     f"{self.data.name}, whose images and labels the attack takes")
+
+    def as_plain(self) -> dict:
+        """What decides the weights as plain data: parents and sources stand for themselves by their keys, and what the
+        network is measured on (`Data.test`) is left out, so that networks are shared.
+        """
+        out = plain_fields(self, without=("parents", "sources"))
+        out["data"].pop("test")
+        if self.sources:
+            out["sources"] = [s.key for s in self.sources]
+        return {**out, "parents": [p.key for p in self.parents]}
+
+    @property
+    def matched(self) -> bool:
+        """Whether it is a stitched network whose joint starts as a least-squares map of training images."""
+        return isinstance(self.arch, Stitch) and self.arch.init == LEAST_SQUARES and len(self.parents) == 2
+
+    @property
+    def stored(self) -> bool:
+        """Whether images decide the weights, so that they are made once and stored; others follow from the recipe and
+        its parents alone.
+        """
+        return self.epochs > 0 or self.matched
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits: equal exactly when the weights are meant to be equal."""
+        return digest({"numerics": NUMERICS, "data_version": self.data.info.version, "recipe": plain(self)})
+
+    def describe(self) -> str:
+        """A few words for logs: data set, architecture, objective, seed."""
+        what = self.arch.name
+        if self.parents:
+            what += " of " + " + ".join(p.key[:6] for p in self.parents)
+        how = type(self.objective).__name__.lower() if self.epochs else "untrained"
+        if self.matched:
+            how = f"{LEAST_SQUARES}, {how}" if self.epochs else "direct matching"
+        elif isinstance(self.arch, Stitch) and len(self.parents) == 1:
+            how = "joint cut after training"
+        if self.checkpoint is not None:
+            how = f"after {self.checkpoint} epochs"
+        if self.weights is not None:
+            how = f"weights of {PurePath(self.weights.file).name}"
+        if isinstance(self.objective, Adversarial) and self.epochs:
+            how += f" alpha {self.objective.alpha:g}"
+        if isinstance(self.objective, Transferred) and self.epochs:
+            how += " from " + " and ".join(self.objective.against)
+        if isinstance(self.objective, Aligned) and self.epochs:
+            how += f" {self.objective.targets.kind} {self.objective.weight:g}"
+        return f"{self.data.name} {what}, {how}, seed {self.seed} [{self.key}]"
+
+
+def outcome_key(recipe: Recipe, threat: Threat | None, attack: Attack | Certificate | None) -> str:
+    """The key of a network's per-image outcomes on its test images: clean, or within a threat under an attack or by a
+    certificate. Raises SettingsError for networks that give no classes.
+    """
+    gives_classes = not isinstance(recipe.arch, Generative)
+    need(gives_classes, "arch", recipe.arch.name, "a classifier where accuracies are measured")
+    data = plain(recipe.data)
+    return digest({"numerics": NUMERICS, "network": recipe.key, "data": data, "threat": threat, "attack": attack})
