@@ -2,5 +2,5 @@
 
 `benchmarks/run.sh NAME` runs one. `timing` (races and rows), `peers` (what lib is compared with), `networks` (what is
 attacked), `environment` (where the peers are installed) and a module for every NAME; `golden` writes the tensors that
-tests/test_peers.py compares with.
+tests/house/test_peers.py compares with.
 """

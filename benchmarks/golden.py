@@ -2,7 +2,7 @@
 
     benchmarks/.venv/bin/python -m benchmarks.golden
 
-tests/test_peers.py compares lib with it, so that the tests need no peer installed.
+tests/house/test_peers.py compares lib with it, so that the tests need no peer installed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,16 @@
-"""The shared library behind the six notebooks.
+"""The library behind the notebooks: one house of six floors.
 
-Five floors; a file imports only from floors below its own (tests/test_house.py checks it):
-
-5  study, report, plots, claims, explore, command line     4  stitching, similarity, pruning
-3  training: loop, objectives, zoo, evaluation             2  data, attacks, models
-1  errors, architectures, recipe, settings, plan, runtime, statistics, store
-
-Nothing here imports torch: a plan is made, priced and checked without it.
+`FLOORS` says which room (a module or a package of lib) is on which floor, lowest first. A file imports only from floors
+below its own and, except on the second floor, from rooms that stand left of its own. tests/house/test_house.py checks
+it. The first floor, profiles and plans import no torch: a run is planned, checked and refused without it.
 """
+
+FLOORS = (
+    ("values", "errors files runtime store statistics values profiles".split()),
+    ("material", "data attacks models representations".split()),
+    ("training", "certify gradients training".split()),
+    ("measures", "claims plots stitching similarity alignment manifold pruning".split()),
+    ("papers", ["papers"]),
+    ("what a person touches", "prices study site batch cli __main__".split()),
+)
+APART = "material"  # the floor whose rooms do not know each other

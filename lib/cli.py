@@ -133,7 +133,7 @@ def run(args) -> int:
     if jobs < 1:
         raise SettingsError(f"--jobs = {jobs} is not possible: it must be 1 or more")
     if args.dry_run:
-        from lib.training.price import price_list
+        from lib.prices import price_list
 
         return price_list(settings, notebooks)
     return batch.run_graph(settings, given, notebooks, jobs)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from lib.papers.pool import one_more_restart
 from lib.profiles.networks import Gates
 from lib.statistics import accuracy
 from lib.training.evaluation import attack_name
@@ -73,7 +72,7 @@ def attack_warnings(zoo: Zoo, recipe: Recipe, threat: Threat, attack: PGD) -> li
     """Reasons to mistrust robust accuracies, one sentence each, looked for on one robust network: the sanity checks of
     lib.training.sanity, and a second restart that changes the robust accuracy by a point or more.
     """
-    first, again = (zoo.outcomes(recipe, threat, a) for a in (attack, one_more_restart(attack)))
+    first, again = (zoo.outcomes(recipe, threat, a) for a in (attack, attack.with_one_more_restart()))
     found, once, twice = list(first.warnings), first.accuracy("robust"), again.accuracy("robust")
     if once - twice >= 0.01:
         found.append(f"one more restart of {attack_name(attack)} lowers robust accuracy from {once:.1%} to {twice:.1%}")

@@ -9,7 +9,6 @@ from lib.profiles.networks import Denoiser, Pretraining, Training, objective
 from lib.values.data import Data
 from lib.values.objectives import CrossEntropy, Denoising
 from lib.values.recipe import Recipe
-from lib.values.threats import PGD
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,3 @@ def denoiser(settings: Settings, data: Data, how: Denoiser) -> Recipe:
                     batch_size=how.batch_size, precision=settings.networks.precision, ema=how.ema,
                     seed=settings.seed(0))
     return trained_as(recipe, how)
-
-
-def one_more_restart(attack: PGD) -> PGD:
-    """The attack that shows whether restarts matter (a sanity check of one robust network)."""
-    return replace(attack, restarts=attack.restarts + 1)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from lib.claims.preconditions import Checks
-from lib.papers.settings import Settings
 from lib.pruning.tables import kept
 from lib.training.evaluation import Outcomes, columns
 from lib.training.zoo import Zoo
@@ -35,7 +34,7 @@ class Found:
     what each layer of a pruned network keeps (`pruning.kept`).
     """
 
-    settings: Settings
+    settings: Any
     cells: list
     outcomes: dict[Any, dict[str, Outcomes]] = field(default_factory=dict)
     layers: dict[Any, Any] = field(default_factory=dict)

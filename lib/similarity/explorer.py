@@ -17,7 +17,7 @@ from html import escape
 from io import BytesIO
 
 from lib.errors import OneLineError, need, unknown
-from lib.papers.representation_similarity.figures import similarity_maps
+from lib.plots.maps import similarity_maps
 
 ALL, RECTIFIED, ENDS = "all layers", "ReLU outputs", "last of each block"
 SUBSETS = (ALL, RECTIFIED, ENDS)

@@ -52,7 +52,7 @@ KNOWN = {
         Known("R", "cifar10", "robustbench/cifar10/Linf/Sehwag2021Proxy_R18.pt", 0.8459, 0.5554),
     "Addepalli2021Towards_RN18":
         Known("R", "cifar10", "robustbench/cifar10/Linf/Addepalli2021Towards_RN18.pt", 0.8024, 0.5106),
-    # no record: 9,422 of 10,000 counted here, and under PGD-20 nearly none is left (tests/test_external.py)
+    # no record: 9,422 of 10,000 counted here, and under PGD-20 nearly none is left (tests/models/test_external.py)
     "pyautoattack":
         Known("N", "cifar10", "examples/model_test.pt", 0.9422, 0.0, package="pyautoattack",
               sha256="399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"),

@@ -41,7 +41,8 @@ from lib.values.objectives import (
 )
 from lib.values.threats import PGD, Attack, Certificate, Threat
 
-# Raise when a change of the code changes the weights or outcomes that a recipe gives (tests/test_golden.py notices).
+# Raise when a change of the code changes the weights or outcomes that a recipe gives (tests/training/test_golden.py
+# notices).
 NUMERICS = 1
 
 

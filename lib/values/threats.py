@@ -6,7 +6,7 @@ How attacks are carried out stands in lib/attacks, how certificates are in lib/c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from lib.errors import fraction, is_int, is_number, need, unknown
@@ -82,6 +82,10 @@ class PGD:
         if self.confidence is not None:
             need(self.loss == "cw", "attack.confidence", self.confidence, f"null for the loss {self.loss}: cw has one")
             need(is_number(self.confidence, 0), "attack.confidence", self.confidence, "a number of at least 0, or null")
+
+    def with_one_more_restart(self) -> PGD:
+        """The attack that shows whether restarts matter (a sanity check of one robust network)."""
+        return replace(self, restarts=self.restarts + 1)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from lib.papers.compact_robust_pruning.settings import BENIGN, IN_ROUNDS, ROBUST, RULES, Net
-from lib.papers.pool import member, one_more_restart, trained_as, warmed_up
+from lib.papers.pool import member, trained_as, warmed_up
 from lib.papers.settings import Settings
 from lib.profiles.networks import objective as adversarial
 from lib.values.architectures import Pruned
@@ -172,6 +172,6 @@ def cells(settings: Settings) -> list[Cell]:
             if arm in (Arm(net.name, ROBUST), Arm(net.name, BENIGN)):
                 more = ((threat, s.search),)
             if arm == Arm(net.name, ROBUST) and seed == 0:
-                more += ((threat, one_more_restart(s.search)),)
+                more += ((threat, s.search.with_one_more_restart()),)
             out.append(Cell(arm, seed, made(settings, arm, seed), measures + more, rules))
     return out

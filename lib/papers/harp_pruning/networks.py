@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from lib.papers.harp_pruning.settings import BY_CHANNEL, METHODS
-from lib.papers.pool import member, one_more_restart, trained_as, warmed_up
+from lib.papers.pool import member, trained_as, warmed_up
 from lib.papers.settings import Settings
 from lib.profiles.networks import objective
 from lib.values.architectures import Plain, Pruned
@@ -173,7 +173,7 @@ def compared(settings: Settings) -> list[Cell]:
     for loss in s.losses:
         for seed in range(s.seeds):
             base = dense(settings, "R", seed, loss)
-            again = (*check, (n.threat, one_more_restart(s.search))) if (loss, seed) == (s.losses[0], 0) else ()
+            again = (*check, (n.threat, s.search.with_one_more_restart())) if (loss, seed) == (s.losses[0], 0) else ()
             out.append(Cell(Arm("pre-trained", loss=loss), seed, base, full + again))
             arm = Arm("dense", loss=loss)
             out.append(Cell(arm, seed, finetuned(settings, base, base.arch, arm), full))

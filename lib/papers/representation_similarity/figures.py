@@ -1,21 +1,18 @@
-"""Figures of representation similarity: maps, and what is read off them.
+"""Figures of representation similarity: what is read off maps (lib/plots/maps.py draws the maps themselves).
 
-A map is a float array [La, Lb]: the similarity of layer i of one network (vertical axis) and layer j of another
-(horizontal axis), 1 for the same representation, near 0 for unrelated ones; NaN where it is undefined. Layers are
-objects with `.label`, `.kind` and `.stage` (lib.models.taps.Tap) in the order of computation, the first at the lower
-left in every figure. Tables are tidy DataFrames with a row per measurement; a `kind` is a kind of network, whose colour
+Tables are tidy DataFrames with a row per measurement; a `kind` is a kind of network, whose colour
 is the same in all figures (lib.plots.KINDS).
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lib.errors import need, unknown
+from lib.plots.maps import draw_map
 from lib.plots.style import GREY, WIDTH, check_columns, colours, curve, line_styles, stage_ticks, style
 
-MAP_COLOURS = "inferno"  # perceptually uniform, and that of the paper's maps
 SUMMARIES = {
     "mean off-diagonal": "mean off-diagonal self-similarity",
     "block index": "block index (within minus adjacent stages)",
@@ -23,86 +20,6 @@ SUMMARIES = {
 }
 EARLY = "#9a9a9a"  # the early layers, beside the deep ones in their kind's colour
 QUANTITIES = ("early", "deep", "accuracy")
-
-
-def similarity_maps(panels: Mapping[str, object], layers, notes: Mapping[str, str] | None = None,
-                    axes: Mapping[str, tuple[str, str]] | None = None, label: str = "CKA", label_layers: bool = False):
-    """Maps side by side, one colour bar from 0 to 1, thin lines between stages; what is undefined is hatched.
-
-    panels: title -> map [La, Lb]. layers: the layers of both sides of every map, or title -> (vertical, horizontal).
-    notes: title -> a line below that title, such as the clean and PGD-20 accuracy of the networks. axes: title -> names
-    of the networks (vertical, horizontal). label: the measure's name. label_layers: name every layer instead of the
-    stages, for a single large map of at most 32 layers. Values below 0 (an unbiased estimate may be) are drawn as 0.
-    Raises `SettingsError` when a map's shape is not that of its layers.
-    """
-    import matplotlib.pyplot as plt
-    import numpy as np
-    from matplotlib.patches import Patch
-
-    need(len(panels) > 0, "panels", "empty", "a map or more, by title")
-    sides = {title: layers[title] if isinstance(layers, Mapping) else (layers, layers) for title in panels}
-    panels = {title: np.asarray(values, dtype=float) for title, values in panels.items()}
-    for title, values in panels.items():
-        expected = tuple(len(side) for side in sides[title])
-        need(values.shape == expected, f"shape of the map '{title}'", values.shape, f"{expected}, that of its layers")
-    undefined = any(np.isnan(values).any() for values in panels.values())
-    style()
-    columns = len(panels) if len(panels) <= 4 else 3
-    rows = -(-len(panels) // columns)
-    width = WIDTH if columns > 1 else 6.4
-    letters = int((width - 1.0) / columns * 16)  # of a note that fit above a map
-    notes = {title: textwrap.wrap(note, letters) for title, note in (notes or {}).items()}
-    lines = max((len(note) for note in notes.values()), default=0)
-    height = rows * ((width - 1.0) / columns + 0.2 + 0.16 * lines) + (0.35 if undefined else 0)
-    figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
-    for axis in grid.flat[len(panels):]:
-        axis.set_visible(False)
-    small = 8 if columns > 2 else 9
-    for axis, (title, values) in zip(grid.flat, panels.items(), strict=False):
-        image = _map(axis, values, label)
-        for way, side in zip("yx", sides[title], strict=True):
-            for boundary in stage_ticks(axis, side, way, room=(20 if way == "x" else 40) / columns):
-                _boundary(axis, way, boundary)
-            axis.tick_params(axis=way, labelsize=small)
-            if label_layers and len(side) <= 32:
-                getattr(axis, f"set_{way}ticks")(range(len(side)), [layer.label for layer in side])
-                axis.tick_params(axis=way, labelsize=7, rotation=90 if way == "x" else 0)
-        for way, name in zip("yx", (axes or {}).get(title, ("", "")), strict=True):
-            getattr(axis, f"set_{way}label")(name, fontsize=small)
-        axis.set_title(title, loc="left", fontsize=10.5, pad=6 + 12 * lines)
-        axis.annotate("\n".join(notes.get(title, ())), (0, 1), (0, 5), "axes fraction", "offset points",
-                      fontsize=small - 0.5, color="#444444")
-    low = min(np.nanmin(values, initial=0.0) for values in panels.values())
-    below = "min" if low < -0.01 else "neither"
-    long = {"shrink": 0.9, "aspect": 22} if rows == 1 else {"shrink": 0.6, "aspect": 30}
-    bar = figure.colorbar(image, ax=grid, pad=0.015, extend=below, **long)
-    bar.set_label(label)
-    bar.outline.set_visible(False)
-    if undefined:
-        key = Patch(facecolor="#e4e4e4", edgecolor="#9a9a9a", hatch="////", label="undefined (a layer hardly varies)")
-        figure.legend(handles=[key], loc="outside lower center", frameon=False)
-    return figure
-
-
-def _map(axis, values, label: str):
-    """Draw a matrix of similarities in [0, 1], its first row at the bottom; NaN shows the hatched ground."""
-    axis.set_facecolor("#e4e4e4")
-    axis.patch.set(hatch="////", edgecolor="#9a9a9a", linewidth=0)
-    image = axis.imshow(values, origin="lower", aspect="auto", cmap=MAP_COLOURS, vmin=0, vmax=1,
-                        interpolation="nearest")
-    axis.set_box_aspect(1)
-    axis.grid(False)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-    return image
-
-
-def _boundary(axis, way: str, at: float) -> None:
-    """A thin line between stages, readable on dark and on light cells."""
-    from matplotlib.patheffects import Normal, Stroke
-
-    line = (axis.axhline if way == "y" else axis.axvline)(at, color="white", linewidth=0.6, alpha=0.9)
-    line.set_path_effects([Stroke(linewidth=1.4, foreground="black", alpha=0.35), Normal()])
 
 
 def against_distance(table, unit: str = "layers", reference=None, label: str = "CKA"):
@@ -309,7 +226,7 @@ def kind_matrix(table, label: str = "CKA"):
     style()
     side = min(0.62 * len(kinds) + 2.0, WIDTH - 0.6)
     figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
-    image = _map(axis, values, label)
+    image = draw_map(axis, values, label)
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lib.papers.pool import member, one_more_restart, trained_as
+from lib.papers.pool import member, trained_as
 from lib.papers.representation_similarity.settings import Arm
 from lib.papers.settings import Settings
 from lib.profiles.networks import objective
@@ -97,7 +97,7 @@ def cells(settings: Settings) -> list[Cell]:
     for seed in range(s.seeds):
         robust = (*search, (n.threat, s.verify))
         if seed == 0:
-            robust += ((n.threat, one_more_restart(s.search)),)
+            robust += ((n.threat, s.search.with_one_more_restart()),)
         for kind, measures in (("N", search), ("R", robust), ("U", search)):
             out.append(Cell(kind, seed, base(settings, kind, seed), measures))
         out.append(Cell("M", seed, matched(settings, seed), search))

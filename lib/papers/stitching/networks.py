@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lib.papers.pool import member, one_more_restart, trained_as
+from lib.papers.pool import member, trained_as
 from lib.papers.settings import Settings
 from lib.papers.stitching.settings import Elsewhere, Other
 from lib.profiles.networks import objective
@@ -125,7 +125,7 @@ def _cells(settings: Settings) -> list[Cell]:
         for kind in "NRU":
             attacks = (s.search, s.verify) if kind == "R" else (s.search,)
             if kind == "R" and seed == 0:
-                attacks += (one_more_restart(s.search),)
+                attacks += (s.search.with_one_more_restart(),)
             out.append(Cell("endpoint", kind, "", 0.0, seed, net[kind], against(attacks)))
         for pair, (front, end, shift) in PAIRS.items():
             other = member(settings, end, seed + shift).recipe

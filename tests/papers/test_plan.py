@@ -10,7 +10,7 @@ from lib.batch import groups, unfinished
 from lib.errors import SettingsError
 from lib.papers import settings
 from lib.papers.plan import chosen, plan
-from lib.papers.pool import member, one_more_restart, pool
+from lib.papers.pool import member, pool
 from lib.papers.representation_similarity import networks as similarity
 from lib.values.architectures import ResNet
 from lib.values.data import Data
@@ -146,7 +146,7 @@ def test_what_is_measured():
     search, verify = (threat, n.search), (threat, n.verify)
     assert found["N", 0, None].measures == found["M", 0, None].measures == (search,)
     assert found["R", 1, None].measures == (search, verify)
-    assert found["R", 0, None].measures == (search, verify, (threat, one_more_restart(n.search)))
+    assert found["R", 0, None].measures == (search, verify, (threat, n.search.with_one_more_restart()))
     for kind, own in (("l2", Threat("l2", 1)), ("eps 0.05", Threat("linf", "0.05"))):
         first, (ball, attack) = found[kind, 0, None].measures
         assert first == search and ball == own, "the pool's threat as for all, and the arm's own"

@@ -257,7 +257,7 @@ import sys; sys.path.insert(0, {str(ROOT)!r})
 import torch; torch.set_num_threads(1)
 from dataclasses import replace
 from lib.training import loop; loop.CHECKPOINT_EVERY = 0.0
-from tests.test_training import BASE, THREAT, ATTACK
+from tests.training.test_training import BASE, THREAT, ATTACK
 from lib.values.objectives import Adversarial; from lib.store import Store; from lib.training.zoo import Zoo
 recipe = replace(BASE, epochs=6, objective=Adversarial(THREAT, ATTACK))
 Zoo(Store(sys.argv[1])).obtain(recipe)

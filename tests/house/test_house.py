@@ -11,21 +11,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from lib import APART, FLOORS
+
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-# A module or package of lib imports from the floors below its own. On the first, third and last floor, where settings
-# need recipes, trainings need bounds and the page needs claims, also from what stands left of it; nowhere else from
-# its neighbours.
-FLOORS = (
-    ("errors", "values", "architectures", "threats", "datasets", "objectives", "recipe", "runtime", "settings", "plan",
-     "store", "statistics"),
-    ("data", "attacks", "models", "representations"),
-    ("certify", "score", "targets", "training"),
-    ("stitching", "similarity", "alignment", "manifold", "pruning"),
-    ("claims", "plots", "report", "study", "explore", "batch", "cli", "__main__"),
-)
-PLACE = {name: (floor, column) for floor, names in enumerate(FLOORS) for column, name in enumerate(names)}
+PLACE = {name: (floor, column) for floor, (_, names) in enumerate(FLOORS) for column, name in enumerate(names)}
 
 
 def module_name(path: Path) -> str:
@@ -59,7 +50,7 @@ def test_a_module_imports_from_the_floors_below(name):
         theirs = other.split(".")[1]
         assert theirs in PLACE, f"{name} imports {other}, which does not exist"
         (floor, column), (their_floor, their_column) = PLACE[own], PLACE[theirs]
-        neighbours = floor == their_floor and floor in (0, 2, len(FLOORS) - 1) and their_column < column
+        neighbours = floor == their_floor and FLOORS[floor][0] != APART and their_column < column
         assert own == theirs or their_floor < floor or neighbours, f"{name} must not import {other}"
 
 

@@ -149,7 +149,7 @@ def test_curves_leave_gaps_where_nothing_was_measured():
 
 def test_maps_are_drawn_from_the_lower_left_on_one_scale():
     values = np.linspace(0, 1, N * N).reshape(N, N)
-    figure = similarity.similarity_maps({"N": values, "R": values / 2}, LAYERS, {"N": "clean 74.0 %, PGD-20 0.0 %"},
+    figure = plots.similarity_maps({"N": values, "R": values / 2}, LAYERS, {"N": "clean 74.0 %, PGD-20 0.0 %"},
                                    {"R": ("rows", "columns")})
     left, right = panels_of(figure)
     np.testing.assert_array_equal(left.images[0].get_array(), values)
@@ -166,17 +166,17 @@ def test_maps_are_drawn_from_the_lower_left_on_one_scale():
 def test_what_is_undefined_is_hatched_and_said():
     values = np.full((N, N), 0.5)
     values[3] = np.nan
-    figure = similarity.similarity_maps({"N": values}, LAYERS)
+    figure = plots.similarity_maps({"N": values}, LAYERS)
     axis, = panels_of(figure)
     assert axis.patch.get_hatch() and np.ma.getmaskarray(axis.images[0].get_array())[3].all()
     assert "undefined" in legend_texts(figure)[0]
-    everything = similarity.similarity_maps({"N": np.full((N, N), np.nan)}, LAYERS)
+    everything = plots.similarity_maps({"N": np.full((N, N), np.nan)}, LAYERS)
     assert "undefined" in legend_texts(everything)[0]
 
 
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_any_number_of_maps(count):
-    figure = similarity.similarity_maps({f"map {i}": np.eye(N) for i in range(count)}, LAYERS)
+    figure = plots.similarity_maps({f"map {i}": np.eye(N) for i in range(count)}, LAYERS)
     assert len(panels_of(figure)) == count
     figure.canvas.draw()
     boxes = [axis.get_window_extent() for axis in panels_of(figure)]
@@ -186,13 +186,13 @@ def test_any_number_of_maps(count):
 
 def test_networks_of_different_depth_and_named_layers():
     few = LAYERS[:5]
-    figure = similarity.similarity_maps({"pair": np.ones((5, N))}, {"pair": (few, LAYERS)}, label_layers=True)
+    figure = plots.similarity_maps({"pair": np.ones((5, N))}, {"pair": (few, LAYERS)}, label_layers=True)
     axis, = panels_of(figure)
     assert [text.get_text() for text in axis.get_yticklabels()] == [layer.label for layer in few]
     with pytest.raises(SettingsError, match=r"shape of the map 'pair' = \(12, 12\).*\(5, 12\)"):
-        similarity.similarity_maps({"pair": np.ones((N, N))}, {"pair": (few, LAYERS)})
+        plots.similarity_maps({"pair": np.ones((N, N))}, {"pair": (few, LAYERS)})
     with pytest.raises(SettingsError, match="panels"):
-        similarity.similarity_maps({}, LAYERS)
+        plots.similarity_maps({}, LAYERS)
 
 
 # ---------------------------------------------------------------------------------------------- curves and summaries

@@ -76,7 +76,7 @@ def test_kill_9_leaves_nothing_running_and_the_next_run_goes_on(tmp_path):
 def test_the_digest_of_the_code_changes_with_the_library_only(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "ROOT", tmp_path)
     for name in ("lib/store.py", "lib/report/templates/index.html.j2", "lib/report/templates/page.css",
-                 "lib/__pycache__/store.cpython-311.pyc", "tests/test_store.py"):
+                 "lib/__pycache__/store.cpython-311.pyc", "tests/values/test_store.py"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("first")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # All that the script may need of a machine, beside Python; anything else would be missing from the PATH used here.
 TOOLS = ("bash", "env", "cat", "cut", "df", "awk", "dirname", "mkdir", "rm", "sha256sum", "shasum", "uname")
 

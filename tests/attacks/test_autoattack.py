@@ -434,7 +434,7 @@ def test_after_kill_9_at_most_one_unit_is_repeated_and_no_verdict_changes(net, m
     expected = break_images(whole, x, y, THREATS["linf"], AutoAttack(), indices, ("seed",), batch_size=8)
     weights, work, at = tmp_path / "weights.pt", tmp_path / "work", whole.passes // 2
     torch.save(net.state_dict(), weights)
-    code = ("import sys; sys.path.insert(0, 'tests'); from pathlib import Path; import test_autoattack; "
+    code = ("import sys; sys.path.insert(0, 'tests/attacks'); from pathlib import Path; import test_autoattack; "
             f"test_autoattack.attack_and_be_killed({str(weights)!r}, Path({str(work)!r}), {at})")
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == -signal.SIGKILL
     rest = Counting(net)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import batch
+from lib import batch, prices
 from lib.attacks.notes import Notes
 from lib.errors import SettingsError
 from lib.papers.plan import Task
@@ -119,7 +119,7 @@ def test_outcomes_of_an_older_store_are_checked_when_they_are_read(box, tmp_path
 KILLED = """
 import sys
 from lib.attacks.notes import Notes
-import tests.test_zoo_outcomes as t
+import tests.training.test_zoo as t
 save, count = Notes.save, []
 def note(self, *args):
     save(self, *args)
@@ -293,9 +293,9 @@ def test_jobs_make_the_certificates_of_a_plan(root, tmp_path, monkeypatch):
     settings = SimpleNamespace(jobs="networks", device="cpu")
     jobs = batch.groups(settings, ())
     assert jobs["proofs"]["work"] == [("outcomes", outcome_key(recipe, *measure)) for measure in MEASURES]
-    assert batch.unfinished(jobs, Store(tmp_path)) == jobs and len([*price._missing(Store(tmp_path), tasks[0])]) == 4
+    assert batch.unfinished(jobs, Store(tmp_path)) == jobs and len([*prices._missing(Store(tmp_path), tasks[0])]) == 4
     batch.train_group(settings, (), "proofs", None)
-    assert batch.unfinished(jobs, Store(tmp_path)) == {} and not [*price._missing(Store(tmp_path), tasks[0])]
+    assert batch.unfinished(jobs, Store(tmp_path)) == {} and not [*prices._missing(Store(tmp_path), tasks[0])]
 
 
 # ------------------------------------------------------------------------------------------ trainings that diverge
@@ -380,9 +380,9 @@ def test_a_job_fails_with_a_network_that_may_not_diverge(tmp_path, job, training
 
 def test_what_diverged_costs_nothing_more(tmp_path):
     store, task = Store(tmp_path), Task(EXPLODES, (), "sweep", True)
-    assert len([*price._missing(store, task)]) == 1
+    assert len([*prices._missing(store, task)]) == 1
     Zoo(store).attempt(EXPLODES)
-    assert not [*price._missing(store, task)]
+    assert not [*prices._missing(store, task)]
 
 
 def test_a_note_of_divergence_stays_while_its_network_is_in_the_plan(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from lib import claims
+from lib import claims, plots
 from lib.data import ImageSet
 from lib.errors import SettingsError
 from lib.models.taps import Tap
@@ -506,7 +506,7 @@ def test_every_table_is_drawn(made, closed):
     assert panels["robust"][0, 15] == pytest.approx(.75, abs=.02)
     assert panels["normal and robust"].diagonal().mean() == pytest.approx(.50, abs=.01)
     drawn = [
-        figures.similarity_maps(panels, layers_, {title: made.note(pair[0]) for title, pair in kinds.items()}),
+        plots.similarity_maps(panels, layers_, {title: made.note(pair[0]) for title, pair in kinds.items()}),
         figures.against_distance(tables.distances(made), "depth", reference.by_distance()),
         figures.summary_strip(tables.summaries(made), reference=reference.summaries()),
         figures.summary_strip(tables.second(made)),

@@ -1,0 +1,43 @@
+"""What a run would do and cost, before it is started."""
+
+from __future__ import annotations
+
+from lib.papers.plan import Task, plan
+from lib.papers.settings import Settings
+from lib.runtime import device
+from lib.store import Store
+from lib.training import price
+from lib.values.recipe import outcome_key
+
+
+def price_list(settings: Settings, notebooks: tuple[str, ...]) -> int:
+    """Print what a run would do and cost: the same plan as the run's."""
+    store, where = Store(), device(settings.device)
+    tasks, prices = plan(settings, notebooks), price.Prices(store, where)
+    rows: dict[str, list[float]] = {}
+    for task in tasks:
+        row = rows.setdefault(task.group, [0, 0, 0.0, 0.0])
+        row[0] += task.recipe.stored
+        row[1] += task.recipe.stored and store.has("network", task.recipe.key)
+        for flops, like in _missing(store, task):
+            row[2] += flops
+            row[3] += prices.seconds(task.recipe, like, flops)
+    done = sum(len(times) for times in prices.known.values())
+    print(f"profile {settings.run}: {len(tasks)} networks on {where}; priced by {done} jobs done here before, else by "
+          f"FLOPs at {', '.join(f'{r / 1e9:.0f}' for r in prices.measured.values()) or 'no'} GFLOP/s measured now")
+    print(f"{'group':28} {'networks':>8} {'ready':>6} {'TFLOP':>10} {'minutes':>8}")
+    for group, row in [*rows.items(), ("all", [sum(column) for column in zip(*rows.values(), strict=True)])]:
+        print(f"{group:28} {row[0]:8.0f} {row[1]:6.0f} {row[2] / 1e12:10.3g} {row[3] / 60:8.1f}")
+    print("minutes of one job after the other; nothing was run")
+    return 0
+
+
+def _missing(store: Store, task: Task):
+    """(FLOPs, key of like work) of every training and evaluation of a task that the store lacks."""
+    recipe = task.recipe
+    made = store.has("network", recipe.key) or store.has("diverged", recipe.key)
+    if recipe.stored and not made:
+        yield price.training(recipe), price.like_training(recipe)
+    for threat, attack in task.measures:
+        if not store.has("outcomes", outcome_key(recipe, threat, attack)):
+            yield price.measuring(recipe, attack), price.like_outcomes(recipe, threat, attack)
