@@ -12,10 +12,10 @@ import yaml
 
 from lib import statistics
 from lib.errors import SettingsError, need, unknown
+from lib.profiles import PROFILES
 from lib.runtime import ROOT
 
 FOLDER = ROOT / "claims"
-PROFILES = ("test", "smoke", "laptop", "gpu", "paper", "imagenet")
 
 
 @dataclass(frozen=True)

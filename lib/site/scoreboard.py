@@ -7,12 +7,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from lib.profiles import PROFILES
 from lib.runtime import ROOT
 from lib.site import files
 from lib.site.words import VERDICTS, interval, template, unit, words
 from lib.store import write_atomic
 
-PROFILES = ("test", "smoke", "laptop", "gpu", "paper", "imagenet")  # the order of columns; other runs follow by name
 CAUSES = {"claim": "it does not hold here", "seeds": "too few repetitions", "size": "the profile is too small",
           "margin": "as large as its margin", "wording": "the paper leaves it open"}
 SHOWN = (".png", ".svg", ".jpg")  # what a browser shows as a picture; other figures are links only
@@ -144,6 +144,7 @@ def readme(path: Path = ROOT / "README.md") -> None:
     """
     path = Path(path)
     folders = [f for f in (path.parent / "results" / "reference").glob("*") if f.is_dir()]
+    # the columns: profiles in their order, then other runs by name
     folders.sort(key=lambda f: (PROFILES.index(f.name) if f.name in PROFILES else len(PROFILES), f.name))
     text = path.read_text(encoding="utf-8")
     found = re.fullmatch(r"(.*<!-- claims:begin -->\n).*?(<!-- claims:end -->.*)", text, re.DOTALL)
