@@ -12,7 +12,7 @@ import yaml
 
 from lib import statistics
 from lib.errors import SettingsError, need, unknown
-from lib.profiles import PROFILES
+from lib.profiles import LADDER, PROFILES
 from lib.runtime import ROOT
 
 FOLDER = ROOT / "claims"
@@ -51,7 +51,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """`scope`: the profiles that may test it; `needs`: what is missing where the scope is empty."""
+    """`scope`: the profiles that may test it, which a file gives as `from` and `skips` (see `scope`); `needs`: what is
+    missing where the scope is empty.
+    """
 
     id: str
     statement: str
@@ -122,12 +124,36 @@ def load(paper: str | Path) -> Paper:
 def _claim(raw, where: str) -> Claim:
     need(isinstance(raw, dict), f"{where}, a claim", raw, "a mapping")
     where = f"{where}, claim {raw.get('id', '(no id)')}"
+    names = {f.name for f in fields(Claim)} - {"scope"} | {"from", "skips"}
+    for key in raw:
+        if key not in names:
+            raise unknown(f"key in {where}:", key, names)
+    others = {key: value for key, value in raw.items() if key not in ("from", "skips")}
     parts = tuple(
         _make(Part, p, f"{where}, part {p.get('id', '(no id)') if isinstance(p, dict) else p}")
         for p in _list(raw.get("parts", []), f"{where}, parts")
     )
-    scope = tuple(_list(raw["scope"], f"{where}, scope")) if "scope" in raw else None
-    return _make(Claim, {**raw, "parts": parts, **({} if scope is None else {"scope": scope})}, where)
+    try:
+        tested = scope(raw.get("from"), _list(raw.get("skips", []), "skips"))
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from None
+    return _make(Claim, {**others, "parts": parts, "scope": tested}, where)
+
+
+def scope(first: str | None, skips: Sequence[str] = ()) -> tuple[str, ...]:
+    """The profiles that may test a claim: from `first` on up the ladder, but for those it skips; only `first` itself
+    where that stands apart from the ladder; none where it is None. Raises SettingsError for other names.
+    """
+    if first is None:
+        found = ()
+    elif first in PROFILES:
+        found = LADDER[LADDER.index(first):] if first in LADDER else (first,)
+    else:
+        raise unknown("profile in from", first, PROFILES)
+    for profile in skips:
+        if profile not in found:
+            raise unknown("profile in skips", profile, found)
+    return tuple(profile for profile in found if profile not in skips)
 
 
 def _make(cls, raw, where: str):

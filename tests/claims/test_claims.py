@@ -295,7 +295,7 @@ claims:
     paper_value: 0.5
     paper_source: Table 1
     protocol: P
-    scope: [laptop]
+    from: laptop
     parts:
       - {id: gain, what: the gain, statistic: difference, side: above, margin: 0.02}
 """
@@ -314,6 +314,24 @@ def test_a_good_file(tmp_path):
         paper["C2"]
 
 
+@pytest.mark.parametrize("lines, scope", [
+    ("from: smoke", ("smoke", "laptop", "gpu", "paper")), ("from: paper", ("paper",)),
+    ("from: imagenet", ("imagenet",)), ("from: smoke\n    skips: [gpu, laptop]", ("smoke", "paper")),
+    ("from: null\n    needs: a network", ()), ("needs: a network", ()),
+])
+def test_a_claim_says_from_which_profile_on_it_is_tested(tmp_path, lines, scope):
+    assert read(tmp_path, GOOD.replace("from: laptop", lines))["C1"].scope == scope
+
+
+@pytest.mark.parametrize("paper, claim_id, scope", [
+    ("stitching", "C1a", ("smoke", "laptop", "gpu", "paper")), ("stitching", "C5b", ("laptop", "gpu", "paper")),
+    ("representation_similarity", "C7", ("smoke", "paper")), ("harp_pruning", "C7", ("paper",)),
+    ("harp_pruning", "C9", ("imagenet",)),
+])
+def test_scopes_of_claims(paper, claim_id, scope):
+    assert claims.load(paper)[claim_id].scope == scope
+
+
 @pytest.mark.parametrize("old, new, message", [
     ("margin: 0.02", "margin: 2", r"claim C1, part gain: margin = 2 is not possible.*from -1 to 1"),
     ("margin: 0.02", "margin: yes", "margin = True"),
@@ -324,9 +342,16 @@ def test_a_good_file(tmp_path):
     ("statistic: difference", "statistic: diff", "did you mean 'difference'"),
     ("statement: S", "statement: ''", "claim C1: statement = '' is not possible: it must be text"),
     ("statement: S", "statment: S", "claim C1: 'statment'; did you mean 'statement'"),
-    ("scope: [laptop]", "scope: [labtop]", "did you mean 'laptop'"),
-    ("scope: [laptop]", "scope: laptop", "it must be a list"),
-    ("scope: [laptop]", "scope: []", "needs = empty"),
+    ("from: laptop", "from: labtop", "unknown profile in from 'labtop'; did you mean 'laptop'"),
+    ("from: laptop", "form: laptop", "'form'; did you mean 'from'"),
+    ("from: laptop", "from: [laptop]", r"unknown profile in from '\['laptop'\]'"),
+    ("from: laptop", "scope: [laptop]", "unknown .*'scope'"),
+    ("from: laptop", "from: laptop\n    skips: gpu", "it must be a list"),
+    ("from: laptop", "from: laptop\n    skips: [gpt]", "unknown profile in skips 'gpt'; did you mean 'gpu'"),
+    ("from: laptop", "from: laptop\n    skips: [smoke]", "unknown profile in skips 'smoke'"),
+    ("from: laptop", "from: imagenet\n    skips: [imagenet]", "needs = empty"),
+    ("from: laptop", "from: null", "needs = empty"),
+    ("from: laptop\n", "\n", "needs = empty"),
     ("id: C1\n", "id: one\n", "id = one"),
     ("claims:", "clams:", "it must be a mapping of exactly paper and claims"),
     ("key: k}", "key: k", "paper.yaml is not YAML at line"),
