@@ -1,4 +1,4 @@
-"""Frozen settings from the nested plain data of a YAML file, with errors that name what is wrong."""
+"""Frozen values (settings, claims) from the nested plain data of a YAML file, with errors that name what is wrong."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import types
 import typing
 from fractions import Fraction
+from pathlib import Path
 
 import yaml
 
@@ -14,6 +15,18 @@ from lib.values.architectures import ResNet
 
 # Words of profiles for values with options of their own; all other values go by the name of their class.
 SHORT = {"ResNet18": ResNet(64, (2, 2, 2, 2))}
+PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a word or a text"}
+
+
+def read(path: Path):
+    """The plain data of a YAML file; a SettingsError names the file and the line that cannot be read."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", error)
+        raise SettingsError(f"{path.parent.name}/{path.name} is not YAML{line}: {problem}") from None
 
 
 def parse(text: str):
@@ -27,7 +40,10 @@ def parse(text: str):
 
 
 def make(cls, tree, where: str):
-    """An instance of a settings dataclass from nested plain data; `where` is the dotted name for messages."""
+    """An instance of a dataclass from nested plain data; `where` is the dotted name for messages ("": the fields' names
+    alone). Fields may be given as values that are made already. Raises SettingsError for names that the class does not
+    have, fields that are missing, and values that are not as the class annotates them or as it checks them.
+    """
     if not isinstance(tree, dict):
         raise SettingsError(f"{where} = {tree!r} is not possible: it must be a section with named settings")
     hints = typing.get_type_hints(cls)
@@ -39,7 +55,7 @@ def make(cls, tree, where: str):
         values[name] = _value(hints[name], value, f"{where}.{name}".strip("."))
     for name, f in known.items():
         if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise SettingsError(f"{f'{where}.{name}'.strip('.')} is missing: the profile must give it")
+            raise SettingsError(f"{f'{where}.{name}'.strip('.')} is missing: it must be given")
     return cls(**values)
 
 
@@ -52,6 +68,9 @@ def _value(hint, value, where: str):
     options = [o for o in options if o is not type(None)]
     if all(dataclasses.is_dataclass(o) for o in options):
         return _typed(options, value, where)
+    if len(options) > 1:  # of plain types: the value stays as it is written
+        need(type(value) in options, where, repr(value), " or ".join(PLAIN[o] for o in options))
+        return value
     hint = options[0]
     if hint is Fraction:
         return fraction(value, where)
@@ -61,14 +80,15 @@ def _value(hint, value, where: str):
         return tuple(_value(inner[0], v, where) for v in value) if inner[-1] is Ellipsis else tuple(value)
     if hint is float:
         return float(fraction(value, where))
-    if hint in (int, bool, str):
-        good = type(value) is hint
-        need(good, where, repr(value), {int: "a whole number", bool: "true or false", str: "a word"}[hint])
+    if hint in PLAIN:
+        need(type(value) is hint, where, repr(value), PLAIN[hint])
     return value
 
 
 def _typed(options: list, value, where: str):
     """A dataclass value; where several types are possible, a word or the entry `type` says which."""
+    if type(value) in options:
+        return value
     if not isinstance(value, (dict, str)):
         raise SettingsError(f"{where} = {value!r} is not possible: it must be a section with named settings")
     names = {o.__name__: o for o in options}

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from lib.profiles import PROFILES
+from lib.profiles import PROFILES, loader
 from lib.runtime import ROOT
 from lib.site import files
 from lib.site.words import VERDICTS, interval, template, unit, words
@@ -49,10 +49,8 @@ def readings(folder: Path) -> dict:
     """Why claims of a published run came out as they did, written by a person who looked: {notebook: {claim: {verdict,
     cause, why}}} from the file `readings.yaml` beside the run's folder; {} without one. `cause` is one of CAUSES.
     """
-    import yaml
-
     path = Path(folder).parent / "readings.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8")).get(Path(folder).name, {}) if path.is_file() else {}
+    return loader.read(path).get(Path(folder).name, {}) if path.is_file() else {}
 
 
 def _notebook(folder: Path, read: dict) -> dict:

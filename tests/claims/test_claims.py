@@ -333,19 +333,22 @@ def test_scopes_of_claims(paper, claim_id, scope):
 
 
 @pytest.mark.parametrize("old, new, message", [
-    ("margin: 0.02", "margin: 2", r"claim C1, part gain: margin = 2 is not possible.*from -1 to 1"),
+    ("margin: 0.02", "margin: 2", r"claim C1, part gain, margin = 2 is not possible.*from -1 to 1"),
     ("margin: 0.02", "margin: yes", "margin = True"),
-    ("margin: 0.02", "margn: 0.02", "part gain: 'margn'; did you mean 'margin'"),
-    (", margin: 0.02", "", "claim C1, part gain = without margin"),
+    ("margin: 0.02", "margn: 0.02", "part gain, unknown setting 'margn'; did you mean 'margin'"),
+    ("margin: 0.02", "margin: 8/255", "margin = '8/255' is not possible: it must be a whole number or a number"),
+    ("paper_value: 0.5", "paper_value: .nan", "paper_value = nan"),
+    ("paper_value: 0.5", "paper_value: []", r"paper_value = \[\] is not possible: it must be a word or a text or"),
+    (", margin: 0.02", "", "claim C1, part gain, margin is missing"),
     ("side: above", "side: abov", "side 'abov'; did you mean 'above'"),
     ("difference, side: above", "accuracy, side: within", "side within"),
     ("statistic: difference", "statistic: diff", "did you mean 'difference'"),
-    ("statement: S", "statement: ''", "claim C1: statement = '' is not possible: it must be text"),
-    ("statement: S", "statment: S", "claim C1: 'statment'; did you mean 'statement'"),
+    ("statement: S", "statement: ''", "claim C1, statement = '' is not possible: it must be text"),
+    ("statement: S", "statment: S", "claim C1, unknown setting 'statment'; did you mean 'statement'"),
     ("from: laptop", "from: labtop", "unknown profile in from 'labtop'; did you mean 'laptop'"),
     ("from: laptop", "form: laptop", "'form'; did you mean 'from'"),
     ("from: laptop", "from: [laptop]", r"unknown profile in from '\['laptop'\]'"),
-    ("from: laptop", "scope: [laptop]", "unknown .*'scope'"),
+    ("from: laptop", "scope: [laptop]", "unknown setting 'scope'"),
     ("from: laptop", "from: laptop\n    skips: gpu", "it must be a list"),
     ("from: laptop", "from: laptop\n    skips: [gpt]", "unknown profile in skips 'gpt'; did you mean 'gpu'"),
     ("from: laptop", "from: laptop\n    skips: [smoke]", "unknown profile in skips 'smoke'"),
@@ -355,7 +358,7 @@ def test_scopes_of_claims(paper, claim_id, scope):
     ("id: C1\n", "id: one\n", "id = one"),
     ("claims:", "clams:", "it must be a mapping of exactly paper and claims"),
     ("key: k}", "key: k", "paper.yaml is not YAML at line"),
-    ("venue: V, ", "", "paper = without venue"),
+    ("venue: V, ", "", "paper, venue is missing"),
 ])
 def test_each_mistake_is_named(tmp_path, old, new, message):
     assert old in GOOD
