@@ -60,8 +60,8 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     from benchmarks.timing import Run, text
+    from lib.files import write_atomic
     from lib.runtime import device
-    from lib.store import write_atomic
 
     benchmark = importlib.import_module(f"benchmarks.{args.name}")
     rows = []

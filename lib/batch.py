@@ -13,10 +13,11 @@ from pathlib import Path
 
 from lib import site as report
 from lib.errors import OneLineError, unknown
+from lib.files import write_atomic
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
 from lib.runtime import ROOT, cores, results, watch_parent
-from lib.store import Store, write_atomic
+from lib.store import Store
 from lib.values.keys import digest
 from lib.values.recipe import outcome_key
 

@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 
 from lib.errors import need, unknown
+from lib.files import write_atomic
 from lib.papers import settings as profiles
 from lib.papers.plan import NOTEBOOKS, Task, chosen, plan
 from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
-from lib.store import Store, write_atomic
+from lib.store import Store
 from lib.values.keys import plain
 from lib.values.recipe import NUMERICS
 

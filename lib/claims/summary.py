@@ -11,7 +11,7 @@ import numpy as np
 
 from lib import statistics
 from lib.claims.verdict import MIN_SEEDS, Judged, alpha, limit, measured
-from lib.store import write_atomic
+from lib.files import write_atomic
 
 
 def with_holm(judged: Sequence[Judged]) -> list[Judged]:

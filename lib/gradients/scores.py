@@ -11,7 +11,6 @@ sees the same (`lib.manifold.sensitivity` makes some). A denoiser is a `lib.mode
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.errors import is_int, is_number, need, unknown
+from lib.files import sha256
 from lib.models import Denoiser, folded
 from lib.runtime import initialise_with
 
@@ -255,19 +255,13 @@ def why_no_lpips() -> str:
     if not path.is_file():
         return (f"LPIPS is left out: AlexNet's weights are not here and are never downloaded; put torchvision's {name} "
                 f"into {path.parent}, torch's cache")
-    if not _digest(path, path.stat().st_mtime_ns).startswith(start):
+    if not sha256(path).startswith(start):
         return f"LPIPS is left out: {path} is damaged or another file, its SHA-256 does not begin with {start}"
     return ""
 
 
 def _weights() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET[0]
-
-
-@functools.lru_cache(maxsize=2)
-def _digest(path: Path, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.lru_cache(maxsize=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from lib import files
 from lib.errors import SettingsError, need
 from lib.models.resnet import imagenet_resnet, resnet
 from lib.models.staged import Normalise, Staged
@@ -85,8 +85,7 @@ def _read(path: Path, sha256: str | None, advise: bool = False) -> Mapping[str, 
     """
     need(path.is_file(), "weights file", path, "a file that is there")
     if sha256 is not None:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = files.sha256(path)
         need(digest == sha256.lower(), "weights file", path, f"the one of SHA-256 {sha256}; this one has {digest}")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)

@@ -8,8 +8,8 @@ import re
 from html import escape
 from pathlib import Path
 
+from lib.files import write_atomic
 from lib.site.words import TEMPLATES, template
-from lib.store import write_atomic
 
 
 def mathml(formula: str, block: bool = False) -> str | None:

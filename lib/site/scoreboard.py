@@ -7,11 +7,11 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from lib.files import write_atomic
 from lib.profiles import PROFILES, loader
 from lib.runtime import ROOT
 from lib.site import files
 from lib.site.words import VERDICTS, interval, template, unit, words
-from lib.store import write_atomic
 
 CAUSES = {"claim": "it does not hold here", "seeds": "too few repetitions", "size": "the profile is too small",
           "margin": "as large as its margin", "wording": "the paper leaves it open"}

@@ -7,8 +7,8 @@ import io
 import json
 from pathlib import Path
 
+from lib.files import write_atomic
 from lib.site.page import render
-from lib.store import write_atomic
 
 FURTHEST, SPREAD = 24, 2.0  # of 255: how far a pixel may move, and the root mean square of all pixels' moves
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lib.attacks.notes import fingerprint
 from lib.certify import intervals, linear, smoothing
 from lib.errors import need
+from lib.files import write_atomic
 from lib.runtime import Progress, generator
-from lib.store import write_atomic
 from lib.training.evaluation import Outcomes, attack_name, classified_right, ready, verdicts
 from lib.values.keys import digest, plain
 from lib.values.threats import Bounds, Certificate, Smoothing, Threat, compatible

@@ -12,11 +12,12 @@ import torch
 
 from lib.data import ImageSet, load
 from lib.errors import SettingsError, need
+from lib.files import write_atomic
 from lib.gradients.targets import SCORES, save_scores
 from lib.gradients.targets import VERSION as TARGETS_VERSION
 from lib.models import build, least_squares, memory_format
 from lib.runtime import keep_freed_memory, provenance
-from lib.store import Store, write_atomic
+from lib.store import Store
 from lib.training import evaluation, price
 from lib.training.certification import certified
 from lib.training.evaluation import Outcomes, attack_name, evaluate

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import importlib.util
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib import files
 from lib.errors import need, unknown
-from lib.runtime import ROOT
 from lib.values.architectures import Plain, ResNet
 from lib.values.data import Data
 from lib.values.recipe import Recipe, Weights
 
-
-def place(path: str) -> Path:
-    """Where a file or folder that a profile names lies: a relative path is looked for in the folder that REPRO_DATA
-    names, then in data/. The first of them where it is nowhere.
-    """
-    bases = [*filter(None, [os.environ.get("REPRO_DATA")]), ROOT / "data"]
-    tried = [Path(base).expanduser() / Path(path).expanduser() for base in bases]
-    return next((one for one in tried if one.exists()), tried[0])
+place = files.resolve_path  # until the settings of off_manifold_robustness take it from lib/files.py
 
 
 @dataclass(frozen=True)
@@ -31,9 +21,9 @@ class Known:
     """What is known of a network that others trained on pixels in [0, 1] without a normaliser.
 
     kind: `N` (normal) or `R` (robust in l_inf at 8/255). data: the set that it was trained on. file: where it lies (see
-    `place`), or where in an installed `package`. sha256: of the file; None where no digest could be found: then any
-    file that fits `arch` is taken, and its accuracy has to tell whether it is the one. clean, robust: accuracies on all
-    test images, the latter under AutoAttack (RobustBench's records).
+    `files.resolve_path`), or where in an installed `package`. sha256: of the file; None where no digest could be found:
+    then any file that fits `arch` is taken, and its accuracy has to tell whether it is the one. clean, robust:
+    accuracies on all test images, the latter under AutoAttack (RobustBench's records).
     """
 
     kind: str
@@ -63,8 +53,8 @@ KNOWN = {
 class External:
     """A network that others trained, as a profile names it.
 
-    name: one of `KNOWN`. file: its file, where that lies elsewhere than `KNOWN` says (see `place`). sha256: the digest
-    that the file must have, in hexadecimal, where none is known or another is wanted.
+    name: one of `KNOWN`. file: its file, where that lies elsewhere than `KNOWN` says (see `files.resolve_path`).
+    sha256: the digest that the file must have, in hexadecimal, where none is known or another is wanted.
     """
 
     name: str
@@ -85,7 +75,7 @@ class External:
     def path(self) -> Path:
         """Where the file lies or should lie. Raises SettingsError for a package that is not installed."""
         if self.file is not None or self.known.package is None:
-            return place(self.file or self.known.file)
+            return files.resolve_path(self.file or self.known.file)
         found = importlib.util.find_spec(self.known.package)
         need(found is not None, "package", self.known.package, "installed")
         return Path(found.origin).parent / self.known.file
@@ -96,7 +86,7 @@ class External:
         path, wanted = self.path, self.sha256 or self.known.sha256
         need(path.is_file(), f"file of {self.name}", path,
              "a file that is there; data/README.md says where it comes from")
-        found = digest(path)
+        found = files.sha256(path)
         need(wanted in (None, found), f"file of {self.name}", path,
              f"the one of SHA-256 {wanted}; this one has {found}")
         return Weights(str(path), found)
@@ -109,15 +99,3 @@ class External:
         need(same, f"data of {self.name}", data.name, f"{self.known.data}, what it was trained on")
         batch = min(128, data.n_train)  # plays no part, but must be possible
         return Recipe(data, self.known.arch, epochs=0, batch_size=batch, precision=precision, weights=self.weights)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal, computed once for what lies there."""
-    state = path.stat()
-    return _digest(path, state.st_mtime_ns, state.st_size)
-
-
-@functools.lru_cache
-def _digest(path: Path, changed: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -456,7 +456,7 @@ def test_attack_in_training_is_the_one_of_the_recipe():
 def test_a_child_of_other_weights_of_its_parent_is_made_again(tmp_path, caplog):
     from safetensors.torch import save_file
 
-    from lib.store import sha256, write_atomic
+    from lib.files import sha256, write_atomic
 
     parent = replace(BASE, epochs=1)
     child = replace(BASE, arch=Stitch("layer1.0"), parents=(parent, parent), trainable=("joint",), epochs=1)

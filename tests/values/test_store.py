@@ -1,6 +1,5 @@
 """The store: whole or absent, made once, damage noticed, checked archives."""
 
-import json
 import multiprocessing
 import os
 import time
@@ -8,7 +7,8 @@ import time
 import pytest
 
 from lib.errors import SettingsError
-from lib.store import Store, write_atomic
+from lib.files import write_atomic
+from lib.store import Store
 
 
 def make(text="one"):
@@ -103,8 +103,3 @@ def test_export_and_import(tmp_path):
     assert there.obtain("network", "a", refuse).meta["what"] == "mine"
     with pytest.raises(SettingsError, match="no such file"):
         there.import_(tmp_path / "absent.tar")
-
-
-def test_write_atomic_never_leaves_a_part(tmp_path):
-    write_atomic(tmp_path / "x.json", json.dumps([1]))
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lib.claims.preconditions import Checks
 from lib.data.images import ImageSet
 from lib.errors import need
+from lib.files import resolve_path, sha256, write_atomic
 from lib.gradients import scores
 from lib.manifold import sensitivity
 from lib.models import Denoiser, memory_format
@@ -31,9 +32,7 @@ from lib.papers.off_manifold_robustness import networks as plan
 from lib.papers.off_manifold_robustness.settings import Published
 from lib.papers.settings import Settings
 from lib.runtime import derangement
-from lib.store import sha256, write_atomic
 from lib.training.zoo import Zoo
-from lib.values.external import place
 from lib.values.keys import digest, plain
 
 SIDE = 64  # pixels a side of the images that scores are of
@@ -137,7 +136,7 @@ class Material:
         of_images = [VERSION, plain(self.how.data), self.how.images, self.how.sigma]
         if self.recipe is not None:
             return [*of_images, self.recipe.key]
-        path = place(self.how.denoiser)
+        path = resolve_path(self.how.denoiser)
         files = sorted([*path.rglob("*.json"), *path.rglob("*.safetensors")]) if path.is_dir() else [path]
         return [*of_images, [sha256(file) for file in files]]
 
@@ -157,7 +156,7 @@ class Material:
     def denoiser(self) -> Denoiser:
         if self.recipe is not None:
             return self.zoo.obtain(self.recipe).net
-        path, known = place(self.how.denoiser), self.how.data.info.classes
+        path, known = resolve_path(self.how.denoiser), self.how.data.info.classes
         net = load_diffusers(path) if path.is_dir() else load_edm(path)
         channels, (classes, side) = net.normalise.mean.shape[1], _made_for(net)
         need(channels == 3, "published.denoiser", path, f"one for images of 3 channels; this one has {channels}")

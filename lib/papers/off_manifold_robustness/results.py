@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lib.data import closed_forms
 from lib.data.distractor import layout, signal_mask
+from lib.files import write_atomic
 from lib.gradients import scores
 from lib.manifold import sensitivity
 from lib.manifold.spaces import Tangents
@@ -29,7 +30,6 @@ from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, SCORE, C
 from lib.papers.off_manifold_robustness.settings import Distractor, Sweep
 from lib.papers.settings import Settings
 from lib.runtime import Progress
-from lib.store import write_atomic
 from lib.training.zoo import Zoo
 from lib.values.keys import digest, plain
 

@@ -382,7 +382,7 @@ def test_paths_are_looked_for_in_the_named_folder_then_in_our_own(given, tmp_pat
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     with pytest.raises(SettingsError, match=re.escape(str(tmp_path / "l2_eps0.ckpt"))):
         made()
-    monkeypatch.setattr("lib.values.external.ROOT", tmp_path / "project")
+    monkeypatch.setattr("lib.files.ROOT", tmp_path / "project")
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "data").symlink_to(given)
     assert made().off_manifold_robustness.published.files[3] == tmp_path / "project" / "data" / "l2_eps3.ckpt"
