@@ -5,44 +5,33 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import sys
 from pathlib import Path
 
-from lib.errors import OneLineError, SettingsError, need, unknown
+from lib.cli import Parser, run_command
+from lib.errors import need, unknown
 
 NAMES = ("training", "data", "evaluation", "autoattack", "similarity", "tangents", "alignment")
-
-
-class Parser(argparse.ArgumentParser):
-    """Unknown options are one-line errors like all others."""
-
-    def error(self, message):
-        raise SettingsError(f"{message}; see benchmarks/run.sh --help")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one benchmark and print its rows; returns the exit status, 2 for an error of the user's or a disagreement."""
     argv = sys.argv[1:] if argv is None else argv
-    for name in ("REPRO_DATA", "REPRO_RESULTS", "REPRO_STORE"):
-        if os.environ.get(name):
-            os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
-    try:
+
+    def do():
         args = parsed(argv)
         from benchmarks import environment
 
         environment.enter(argv)
         return run(args)
-    except OneLineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+
+    return run_command(do)
 
 
 def parsed(argv: list[str]) -> argparse.Namespace:
     parser = Parser(prog="benchmarks/run.sh", description="Run lib and its peers in turn on the same work. Ratios say "
                     "how many times faster lib is.")
+    parser.script = parser.prog
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(NAMES)}")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the rows to this file, after each race")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try it out; the times mean nothing")

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from lib import batch
@@ -22,29 +23,45 @@ from lib.papers import settings as profiles
 from lib.papers.plan import NOTEBOOKS, chosen, plan
 from lib.runtime import ROOT, cores, results
 
+STOPPED = 130  # exit status of what was interrupted
+
 
 class Parser(argparse.ArgumentParser):
-    """Unknown options are one-line errors like all others."""
+    """Unknown options are one-line errors like all others. script: what a user calls, whose help they name."""
+
+    script = "./run_all.sh"
 
     def error(self, message):
-        raise SettingsError(f"{message}; see ./run_all.sh --help")
+        raise SettingsError(f"{message}; see {self.script} --help")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit status. An error of the user's is one line on standard error and
-    status 2."""
+    """Run a command; returns the exit status as `run_command` does."""
+
+    def do():
+        args = parser().parse_args(argv)
+        return args.do(args)
+
+    status = run_command(do)
+    if status == STOPPED:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+    return status
+
+
+def run_command(do: Callable[[], int | None]) -> int:
+    """The exit status of `do`, where None counts as 0. An error of the user's is one line on standard error and status 2,
+    an interrupt is STOPPED. Relative folders that the environment names become absolute first.
+    """
     for name in ("REPRO_DATA", "REPRO_RESULTS", "REPRO_STORE"):  # jobs and kernels run in other folders
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
     try:
-        args = parser().parse_args(argv)
-        return args.do(args) or 0
+        return do() or 0
     except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return STOPPED
 
 
 def parser() -> argparse.ArgumentParser:
