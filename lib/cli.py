@@ -49,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_command(do: Callable[[], int | None]) -> int:
-    """The exit status of `do`, where None counts as 0. An error of the user's is one line on standard error and status 2,
-    an interrupt is STOPPED. Relative folders that the environment names become absolute first.
+    """The exit status of `do`, where None counts as 0. An error of the user's is one line on standard error and status
+    2, an interrupt is STOPPED. Relative folders that the environment names become absolute first.
     """
     for name in ("REPRO_DATA", "REPRO_RESULTS", "REPRO_STORE"):  # jobs and kernels run in other folders
         if os.environ.get(name):
