@@ -19,6 +19,18 @@ def rows(table: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
+def evidence(folder: Path) -> dict[tuple[str, str], list[float]]:
+    """What each repetition of a notebook gave for its claims: {(claim, name of the part's row): values}; NaN where a
+    repetition gave no number, {} without the table.
+    """
+    found: dict[tuple[str, str], list[float]] = {}
+    table = folder / "tables" / "evidence.csv"
+    for row in rows(table) if table.is_file() else ():
+        values = found.setdefault((row["claim"], f"{row['part']}: {row['instance']}"), [])
+        values.append(float(row["value"] or "nan"))  # pandas writes NaN as an empty cell
+    return found
+
+
 def keyed(folder: Path) -> list[Path]:
     """A notebook's tables whose rows are about single networks: they have the recipe key in their column `network`."""
     return [path for path in sorted(folder.glob("tables/*.csv")) if "network" in next(rows(path), {})]

@@ -36,15 +36,6 @@ def _figure(folder: Path, name: str) -> dict | None:
     return None
 
 
-def _by_seed(folder: Path) -> dict[tuple[str, str], list[float]]:
-    """What each repetition gave: {(claim, name of the part's row): values}."""
-    found: dict[tuple[str, str], list[float]] = {}
-    table = folder / "tables" / "evidence.csv"
-    for row in files.rows(table) if table.is_file() else ():
-        found.setdefault((row["claim"], f"{row['part']}: {row['instance']}"), []).append(float(row["value"]))
-    return found
-
-
 def readings(folder: Path) -> dict:
     """Why claims of a published run came out as they did, written by a person who looked: {notebook: {claim: {verdict,
     cause, why}}} from the file `readings.yaml` beside the run's folder; {} without one. `cause` is one of CAUSES.
@@ -62,7 +53,7 @@ def _notebook(folder: Path, read: dict) -> dict:
     claims = _read(folder / "claims.json", []) if ok else []
     figures = {claim["figure"]: figure for claim in claims if (figure := _figure(folder, claim.get("figure")))}
     pages = [name for name in ("notebook.html", "notebook.ipynb") if (folder / name).exists()]
-    by_seed = _by_seed(folder) if ok else {}
+    by_seed = files.evidence(folder) if ok else {}
     for claim in claims:
         reading = read.get(claim["id"], {})
         claim["reading"] = reading if reading.get("verdict") == claim["verdict"] else None

@@ -18,6 +18,7 @@ from lib.errors import SettingsError
 from lib.papers.plan import NOTEBOOKS, plan
 from lib.papers.settings import load
 from lib.runtime import ROOT
+from lib.site import files
 from lib.site.scoreboard import CAUSES, readings
 from lib.study import Study
 from lib.values import recipe
@@ -68,9 +69,7 @@ def hold(folder):
     assert card["status"] == "ok" and not card["commit"].endswith("+changes") and card["device"] and card["seeds"]
     hashes = {row["id"]: row["margins_hash"] for row in judged}
     assert hashes == {claim["id"]: digest(claim) for claim in snapshot["claims"]}, "judged by the snapshot's claims"
-    evidence = {}
-    for row in rows(folder / "tables" / "evidence.csv"):
-        evidence.setdefault((row["claim"], f"{row['part']}: {row['instance']}"), []).append(float(row["value"]))
+    evidence = files.evidence(folder)
     margins = {(claim["id"], part["id"]): part["margin"] for claim in snapshot["claims"] for part in claim["parts"]}
     for claim in judged:
         for part in claim["parts"]:

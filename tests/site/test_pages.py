@@ -129,6 +129,14 @@ def test_scoreboard(results):
     assert all((results / link).is_file() for link in outside)
 
 
+def test_repetitions_without_a_number_are_shown_as_missing(results):
+    with (results / "stitching" / "tables" / "evidence.csv").open("a") as file:
+        for seed, value in enumerate(("", "0.5", "inf")):
+            file.write(f"\nC2,difference,R→N minus untrained,ratio,{seed},{value},1")
+    page = Page(report.index(results).read_text())
+    assert "R→N minus untrained: –, 0.500, –" in page.text
+
+
 def test_scoreboard_of_failed_notebooks(results):
     page = Page(report.index(results).read_text())
     assert "SettingsError: no &lt;data&gt;" in page.text and "<b>2</b> notebooks failed" in page.text
