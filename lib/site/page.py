@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 from html import escape
 from pathlib import Path
 
 from lib.files import write_atomic
+from lib.runtime import ROOT
 from lib.site.words import TEMPLATES, template
 
 
@@ -22,6 +24,14 @@ def mathml(formula: str, block: bool = False) -> str | None:
     except Exception:  # the package's many errors share no base class
         return None
     return None if "\\" in found else found
+
+
+def _from_page(url: str, folder: str) -> str:
+    """A link of a notebook as it must read on its page, which lies in another folder than the notebook."""
+    if re.match(r"[a-z]+:|[#/]", url):
+        return url
+    path, mark, anchor = url.partition("#")
+    return os.path.relpath(ROOT / "notebooks" / path, folder) + mark + anchor
 
 
 @functools.cache
@@ -44,6 +54,9 @@ def _exporter():
 
         def latex_environment(self, name, body):
             return formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", True)
+
+        def link(self, text, url, title=None):
+            return super().link(text, _from_page(url, self.path), title)
 
     class Exporter(HTMLExporter):
         @pass_context

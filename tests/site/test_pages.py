@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from lib import cli
 from lib import site as report
 from lib.errors import SettingsError
+from lib.runtime import ROOT
 from lib.site import words
 from lib.site.shrink import FURTHEST
 
@@ -275,6 +276,16 @@ def test_notebook_page(tmp_path, failed):
     assert "papermill" not in page.text
     if failed:
         assert "1 code\n  cell after it did not run" in page.text
+
+
+def test_links_lead_from_the_page_to_where_they_led_from_the_notebook(tmp_path):
+    path = tmp_path / "smoke" / "stitching" / "notebook.ipynb"
+    path.parent.mkdir(parents=True)
+    text = "[a](../claims/stitching.md#choices) [b](https://example.org/x) [c](#data)"
+    nbformat.write(new_notebook(cells=[new_markdown_cell(text)]), path)
+    near, far, here = re.findall(r'<a href="([^"]+)">[abc]</a>', report.render(path).read_text())
+    assert (path.parent / near.removesuffix("#choices")).resolve() == ROOT / "claims" / "stitching.md"
+    assert near.endswith("#choices") and far == "https://example.org/x" and here == "#data"
 
 
 def test_formulas_that_cannot_be_converted_are_shown_as_written():
