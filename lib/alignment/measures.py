@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.errors import is_int, need
-from lib.gradients.scores import cosine
+from lib.gradients.inputs import cosine
 from lib.models import folded
 
 _IMAGES = 64  # whose targets are looked at at once, in float64

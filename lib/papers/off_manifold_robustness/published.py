@@ -23,7 +23,7 @@ from lib.claims.preconditions import Checks
 from lib.data.images import ImageSet
 from lib.errors import need
 from lib.files import resolve_path, sha256, write_atomic
-from lib.gradients import scores
+from lib.gradients import inputs, lpips, scores
 from lib.manifold import sensitivity
 from lib.models import Denoiser, memory_format
 from lib.models.edm import load_diffusers, load_edm
@@ -51,11 +51,10 @@ class Measured:
     """What was measured of published networks.
 
     rows: for each eps, image (index, label; right: whether it is classified rightly) and way of resizing the gradient
-    (resize: BILINEAR or ANTIALIASED) four rows, of what `lib.gradients.scores.alignment` names in `what`: the cosine
-    with the
-    score of that image, its absolute value and, where AlexNet's weights are there, lpips (1 - LPIPS). errors: mean
-    squared errors of pixels at the noise of the score, the `denoiser`'s and that of a linear `filter`; `told`: whether
-    the denoiser was told the class.
+    (resize: BILINEAR or ANTIALIASED) four rows, of what `lib.gradients.inputs.alignment` names in `what`: the cosine
+    with the score of that image, its absolute value and, where AlexNet's weights are there, lpips (1 - LPIPS). errors:
+    mean squared errors of pixels at the noise of the score, the `denoiser`'s and that of a linear `filter`; `told`:
+    whether the denoiser was told the class.
     """
 
     how: Published
@@ -142,7 +141,7 @@ class Material:
 
     def keys(self) -> dict[float, str]:
         """The key of each network's table."""
-        shared = [*self.source, plain(self.how.arch), not scores.why_no_lpips()]
+        shared = [*self.source, plain(self.how.arch), not lpips.why_no_lpips()]
         return {eps: digest([*shared, sha256(path)]) for eps, path in self.how.files.items()}
 
     def net(self, eps: float) -> nn.Module:
@@ -225,14 +224,14 @@ def _rows(on: Material, net: nn.Module) -> pd.DataFrame:
         images = on.test.pixels(part)
         with torch.no_grad():
             right.append(net(images).argmax(1) == on.test.labels[part])
-        gradient = scores.input_gradient(net, images, "predicted logit")
+        gradient = inputs.input_gradient(net, images, "predicted logit")
         for name in gradients:
             gradients[name].append(resized(gradient, name == ANTIALIASED))
     of_image = {"index": on.test.indices, "label": on.test.labels, "right": torch.cat(right)}
     tables = []
     for name, parts in gradients.items():
         seen = torch.cat(parts), on.score, on.small, on.partners, on.noise
-        table = scores.alignment(*seen, perceptual=not scores.why_no_lpips())
+        table = inputs.alignment(*seen, perceptual=not lpips.why_no_lpips())
         image = table.pop("image")
         columns = {column: values.cpu().numpy()[image] for column, values in of_image.items()}
         tables.append(pd.concat([pd.DataFrame({**columns, "resize": name}), table], axis=1))

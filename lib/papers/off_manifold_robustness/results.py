@@ -20,7 +20,7 @@ from torch import Tensor
 from lib.data import closed_forms
 from lib.data.distractor import layout, signal_mask
 from lib.files import write_atomic
-from lib.gradients import scores
+from lib.gradients import inputs, lpips
 from lib.manifold import sensitivity
 from lib.manifold.spaces import Tangents
 from lib.papers.off_manifold_robustness import networks as plan
@@ -128,7 +128,7 @@ def _measure(zoo: Zoo, cell: Cell, found: Found, grounds: dict[str, Ground]) -> 
     how = plain(sweep)
     key = [{name: how[name] for name in ("tangents", "pca", "neighbours", "images", "draws", "sizes")},
            [recipe and recipe.key for recipe in made_with], denoises and denoises.sigma]
-    key += [] if scores.why_no_lpips() else ["LPIPS"]
+    key += [] if lpips.why_no_lpips() else ["LPIPS"]
     found.sensitivity[cell] = _stored(zoo, cell, key, lambda: _sensitivity(zoo, cell, sweep, grounds[sweep.name]))
 
 
@@ -159,21 +159,21 @@ def _alignment(net, on: Ground) -> dict[str, Tensor]:
     """The columns about gradients. A gradient of zero has no direction, so its cosine is 0."""
     with torch.no_grad():
         predicted = net(on.images).argmax(1)
-    gradient = scores.input_gradient(net, on.images, "predicted log-probability")
+    gradient = inputs.input_gradient(net, on.images, "predicted log-probability")
     every = torch.arange(len(predicted), device=predicted.device)
     ideal, theirs = on.by_class[every, predicted], on.by_class[on.partners, predicted]
     noise = sensitivity.normal_draws(on.images, on.test.indices, 1, "white noise")[0]
-    found = {"alignment": scores.cosine(gradient, ideal), "shuffled pairs": scores.cosine(gradient, theirs),
-             "white noise": scores.cosine(gradient, noise),
+    found = {"alignment": inputs.cosine(gradient, ideal), "shuffled pairs": inputs.cosine(gradient, theirs),
+             "white noise": inputs.cosine(gradient, noise),
              "inside": sensitivity.inside(gradient, on.first)}
     if on.of_density is not None:
-        whole = scores.input_gradient(net, on.images, "sum of logits")
-        found["sum of logits"] = scores.cosine(whole, on.of_density)
-        edges = -scores.high_pass(on.images)
-        found["high-pass"] = scores.cosine(gradient, edges)
-        found["score, high-pass"] = scores.cosine(on.of_density, edges)
-        if not scores.why_no_lpips():
-            found["1 - LPIPS"] = scores.lpips(whole, on.of_density)
+        whole = inputs.input_gradient(net, on.images, "sum of logits")
+        found["sum of logits"] = inputs.cosine(whole, on.of_density)
+        edges = -inputs.high_pass(on.images)
+        found["high-pass"] = inputs.cosine(gradient, edges)
+        found["score, high-pass"] = inputs.cosine(on.of_density, edges)
+        if not lpips.why_no_lpips():
+            found["1 - LPIPS"] = lpips.lpips(whole, on.of_density)
     return found
 
 
@@ -185,7 +185,7 @@ def _halves(zoo: Zoo, cell: Cell, how: Distractor) -> pd.DataFrame:
     above, _ = layout(data.name, "test", test.indices)
     noise = sensitivity.normal_draws(images, test.indices, how.draws, "halves")
     moved = sensitivity.noise_changes(net, images, mask, how.noise, noise)
-    share = sensitivity.energy(scores.input_gradient(net, images, "predicted logit"), mask)
+    share = sensitivity.energy(inputs.input_gradient(net, images, "predicted logit"), mask)
     row = {"index": test.indices, "above": above, "energy": share.nan_to_num(0.5)}
     for k, sigma in enumerate(how.noise):
         row |= {f"signal {sigma:g}": moved.signal[k] / 2, f"distractor {sigma:g}": moved.distractor[k] / 2}
@@ -220,7 +220,7 @@ def pictures(zoo: Zoo, f: Found, where: str, shown: Sequence[tuple[str, float]],
     for kind, strength in shown:
         cell = next(c for c in f.of(where, kind) if (c.strength, c.seed) == (strength, 0))
         if cell not in f.gone:
-            found[kind, strength] = scores.input_gradient(zoo.obtain(cell.recipe).net, x, "label log-probability", y)
+            found[kind, strength] = inputs.input_gradient(zoo.obtain(cell.recipe).net, x, "label log-probability", y)
     density = None if on.of_density is None else on.of_density[first].cpu().numpy()
     of_class = on.by_class[first, y].cpu().numpy()
     return Pictures(x.cpu().numpy(), density, of_class, {name: g.cpu().numpy() for name, g in found.items()})
@@ -232,7 +232,7 @@ def letter_pictures(zoo: Zoo, f: Found, where: str, count: int = 4) -> tuple[np.
     """
     cells = [c for c in f.distractor if c.where == where and c.seed == 0]
     x = zoo.images(cells[0].recipe.data, "test").take(slice(0, count)).pixels()
-    found = {c.kind: scores.input_gradient(zoo.obtain(c.recipe).net, x, "predicted logit") for c in cells}
+    found = {c.kind: inputs.input_gradient(zoo.obtain(c.recipe).net, x, "predicted logit") for c in cells}
     return x.cpu().numpy(), {kind: g.cpu().numpy() for kind, g in found.items()}
 
 

@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as V
 from lib import claims
 from lib.data import DataError, images, load
 from lib.errors import SettingsError
-from lib.gradients import scores
+from lib.gradients import inputs, lpips
 from lib.models import Denoiser, network
 from lib.models.edm import SongUNet
 from lib.models.external import load_resnet
@@ -258,7 +258,7 @@ def test_negative_high_pass_is_that_of_the_small_images(zoo, monkeypatch):
     found = constructed(zoo, monkeypatch, Shrink(), size=96)
     rows = found.rows[(found.rows["what"] == "negative high-pass") & (found.rows.eps == 0)]
     small = V.resize(load(found.how.data, "test").pixels(), [64, 64], antialias=True)[:7]
-    expected = scores.cosine(-scores.high_pass(small), -small).numpy()
+    expected = inputs.cosine(-inputs.high_pass(small), -small).numpy()
     for _, part in rows.groupby("resize"):
         assert part.cosine.to_numpy() == pytest.approx(expected, abs=1e-6)
 
@@ -331,11 +331,11 @@ def test_a_damaged_table_is_made_again(zoo):
 
 
 def test_lpips_is_measured_once_its_weights_are_there(zoo, monkeypatch):
-    assert "lpips" not in published.measure(zoo, made()).rows or not scores.why_no_lpips()
-    monkeypatch.setattr(scores, "why_no_lpips", lambda: "not here")
+    assert "lpips" not in published.measure(zoo, made()).rows or not lpips.why_no_lpips()
+    monkeypatch.setattr(lpips, "why_no_lpips", lambda: "not here")
     without = published.measure(zoo, made())
-    monkeypatch.setattr(scores, "why_no_lpips", lambda: "")
-    monkeypatch.setattr(scores, "lpips", lambda one, other: 1 - (one - other).square().mean((1, 2, 3)))
+    monkeypatch.setattr(lpips, "why_no_lpips", lambda: "")
+    monkeypatch.setattr(lpips, "lpips", lambda one, other: 1 - (one - other).square().mean((1, 2, 3)))
     rows = published.measure(zoo, made()).rows
     assert "lpips" not in without.rows and rows.lpips.notna().all()
     pd.testing.assert_frame_equal(rows.drop(columns="lpips"), without.rows)

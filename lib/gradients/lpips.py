@@ -1,0 +1,78 @@
+"""LPIPS (Zhang et al. 2018) as the perceptual alignment of gradients with scores (Srinivas et al. 2023)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.errors import is_int, need
+from lib.files import sha256
+from lib.runtime import initialise_with
+
+log = logging.getLogger("lib.gradients.lpips")
+
+ALEXNET = ("alexnet-owt-7be5be79.pth", "7be5be79")  # torchvision's file of weights, and how its SHA-256 begins
+SMALLEST = 31  # pixels a side that AlexNet needs
+
+
+def why_no_lpips() -> str:
+    """Why LPIPS cannot be computed here, in a sentence; empty if it can. Nothing is downloaded."""
+    name, start = ALEXNET
+    path = _weights()
+    if not path.is_file():
+        return (f"LPIPS is left out: AlexNet's weights are not here and are never downloaded; put torchvision's {name} "
+                f"into {path.parent}, torch's cache")
+    if not sha256(path).startswith(start):
+        return f"LPIPS is left out: {path} is damaged or another file, its SHA-256 does not begin with {start}"
+    return ""
+
+
+def _weights() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET[0]
+
+
+@functools.lru_cache(maxsize=1)
+def _lpips_net(path: Path, changed: int) -> nn.Module:
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    with initialise_with("lpips"):  # drawn only to be replaced, but not from the caller's random numbers
+        return LearnedPerceptualImagePatchSimilarity(net_type="alex").net.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def lpips(gradients: Tensor, scores: Tensor, side: int | None = None, batch: int = 64) -> Tensor | None:
+    """1 - LPIPS (Zhang et al. 2018; AlexNet, version 0.1) between the images of each pair [N, C, H, W], float32 [N]:
+    the perceptual alignment of the off-manifold paper. None where AlexNet's weights are not in torch's cache: then
+    `why_no_lpips` says so, and so does the log.
+
+    Each image is divided by its own largest absolute value, grey ones become three equal channels. side: the shorter
+    side in pixels to which smaller images are enlarged (bilinearly); None: 64 for images of less than 31, AlexNet's
+    least, and none for others (the paper's CIFAR-10 has 32). Levels depend on it: compare equal sides only.
+    """
+    need(gradients.shape == scores.shape, "shape of the gradients", tuple(gradients.shape), f"{tuple(scores.shape)}")
+    need(side is None or is_int(side, SMALLEST), "side", side, f"a whole number of at least {SMALLEST} pixels, or none")
+    need(gradients.shape[1] in (1, 3), "channels", gradients.shape[1], "1 or 3 for LPIPS")
+    if why := why_no_lpips():
+        log.warning(why)
+        return None
+    path = _weights()
+    net = _lpips_net(path, path.stat().st_mtime_ns).to(gradients.device)
+    pairs = zip(gradients.split(batch), scores.split(batch), strict=True)
+    return 1 - torch.cat([net(_picture(one, side), _picture(other, side)).view(-1) for one, other in pairs])
+
+
+def _picture(images: Tensor, side: int | None) -> Tensor:
+    """Images as LPIPS takes them: three channels in [-1, 1], large enough."""
+    most = images.abs().amax((1, 2, 3), keepdim=True)
+    images = (images / most.where(most > 0, 1)).float()
+    shorter = min(images.shape[2:])
+    side = side or (64 if shorter < SMALLEST else shorter)
+    if shorter < side:
+        size = [round(n * side / shorter) for n in images.shape[2:]]
+        images = F.interpolate(images, size, mode="bilinear", align_corners=False)
+    return images.expand(-1, 3, -1, -1)
