@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import torch
@@ -12,37 +11,9 @@ from torch import Tensor, nn
 from lib.attacks import perceptual
 from lib.attacks.geometry import project, random_start, start_noise, step
 from lib.errors import need, unknown
+from lib.modes import frozen
 from lib.runtime import autocast
 from lib.values.threats import LOSSES, PGD, Threat, compatible
-
-
-@contextlib.contextmanager
-def frozen(net: nn.Module):
-    """Parameters need no gradient inside, so that an attack forms none for the weights; the flags are restored after.
-    """
-    learning = [p for p in net.parameters() if p.requires_grad]
-    for p in learning:
-        p.requires_grad_(False)
-    try:
-        yield net
-    finally:
-        for p in learning:
-            p.requires_grad_(True)
-
-
-@contextlib.contextmanager
-def frozen_eval(net: nn.Module):
-    """`frozen`, and every module in eval mode (BatchNorm uses and keeps its running statistics); all is restored
-    after.
-    """
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        with frozen(net):
-            yield net
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _margin(logits: Tensor, classes: Tensor) -> Tensor:
@@ -106,7 +77,7 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: 
     """The last iterate of `attack` on images [B, C, H, W] in [0, 1], labels [B]: detached, of the same dtype and
     layout. Targeted and with a large eps it generates images of the target classes from those given.
 
-    Uses the network in the mode it is in (see `frozen_eval`) and forms no gradient for its weights. A random start
+    Uses the network in the mode it is in (see lib/modes.py) and forms no gradient for its weights. A random start
     needs `noise` (in units of eps, [B, C, H, W], as `start_noise` gives; for a perceptual threat a scene, as
     `perceptual.draw` gives) or a `generator` to draw it from. A targeted attack needs `targets` [B]. To `path` the
     images are added whose gradients were followed (of a threat on pixels). Raises SettingsError when one of them is

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from lib.attacks import auto, perceptual
 from lib.attacks.geometry import project, step
 from lib.attacks.notes import CLEAN, STANDING, Notes
-from lib.attacks.pgd import frozen_eval
 from lib.attacks.pool import AllBroken, Pool, Stage, logits
 from lib.errors import need, unknown
+from lib.modes import frozen_eval
 from lib.values.threats import APGD, PGD, Attack, AutoAttack, Square, Threat, compatible
 
 # A pool's usual size in batches. On a GPU the last, partly filled batch of a step should weigh little; on a CPU a

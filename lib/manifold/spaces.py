@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lib.attacks.pgd import frozen_eval
 from lib.errors import is_int, need
+from lib.modes import frozen_eval
 
 # Directions whose singular value is below this part of the largest are none: fp32 knows a Jacobian to some 1e-6, and
 # with one threshold for both precisions a tangent space has the same dimension in either.

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from lib.modes import evaluating
+
 
 @dataclass(frozen=True)
 class Link:
@@ -73,16 +75,15 @@ def positions(net: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, in
     """At how many places of one image [C, H, W] each layer is applied: pixels of a convolution's output, 1 for linear
     layers. `net` is left in the mode it is in.
     """
-    counts, handles, training = {}, [], net.training
+    counts, handles = {}, []
     for name, layer in layers(net).items():
         def note(module, inputs, output, name=name):
             counts[name] = output[0, 0].numel() if output.dim() == 4 else 1
 
         handles.append(layer.register_forward_hook(note))
     like = next(net.parameters())
-    with torch.no_grad():
-        net.eval()(torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype))
-    net.train(training)
+    with torch.no_grad(), evaluating(net):
+        net(torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype))
     for handle in handles:
         handle.remove()
     return counts

@@ -8,7 +8,7 @@ after averaging the terms over minibatches. No feature outlives the hook that re
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lib.errors import is_int, need, unknown
 from lib.models.staged import memory_format
 from lib.models.taps import Tap, as_overwritten, tapped, taps
+from lib.modes import evaluating
 from lib.representations.gram import Centred, as_rows, double_centred, pooled_rows, rounding
 from lib.representations.measures import Measure, Scatter, check_features, named
 from lib.runtime import Progress, keep_freed_memory
@@ -149,7 +150,7 @@ def maps(views: Sequence[View], measure: str = "cka", batch_size: int = 256, poo
     rows = pooled_rows if pooled else as_rows
     with contextlib.ExitStack() as stack, torch.no_grad():
         for look in looks:
-            stack.enter_context(_evaluating(look.net))
+            stack.enter_context(evaluating(look.net))
         bar = stack.enter_context(Progress(len(parts) * (2 if exact else 1), f"{measure} maps", "batch"))
         terms, reasons = (_exact if exact else _streamed)(kind, looks, parts, wanted, rows, bar)
     order = [first + k for look, first in zip(looks, _offsets(looks), strict=True) for k in look.where]
@@ -247,18 +248,6 @@ def _parts(count: int, batch_size: int) -> list[slice]:
     number = min(-(-count // batch_size), count // LEAST)
     ends = [count * k // number for k in range(number + 1)]
     return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
-
-
-@contextlib.contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode within the block; every module gets its own mode back."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _offsets(looks: Sequence[_Resolved]) -> list[int]:

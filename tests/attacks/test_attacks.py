@@ -12,10 +12,11 @@ from torch import nn
 
 from lib.attacks import search
 from lib.attacks.geometry import ball_noise, norm_of, project, random_start, step
-from lib.attacks.pgd import adversarial_loss, frozen_eval, pgd
+from lib.attacks.pgd import adversarial_loss, pgd
 from lib.attacks.pool import Pool
 from lib.attacks.search import break_images
 from lib.errors import SettingsError
+from lib.modes import frozen_eval
 from lib.runtime import generator, initialise_with
 from lib.training.evaluation import attack_name
 from lib.values.keys import plain

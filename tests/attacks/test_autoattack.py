@@ -17,12 +17,13 @@ from lib.attacks import auto, search
 from lib.attacks import square as squares
 from lib.attacks.fab import fab
 from lib.attacks.geometry import norm_of, project
-from lib.attacks.pgd import frozen_eval, pgd
+from lib.attacks.pgd import pgd
 from lib.attacks.pool import AllBroken, Pool
 from lib.attacks.search import break_images
 from lib.attacks.square import bump, bump_proposal, stripe_proposal, window_side
 from lib.data import load
 from lib.errors import SettingsError
+from lib.modes import frozen_eval
 from lib.runtime import ROOT, generator, initialise_with
 from lib.values.data import Data
 from lib.values.threats import APGD, PGD, PIXEL_NORMS, AutoAttack, Square, Threat

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.errors import OneLineError
 from lib.gradients.targets import Grounds
+from lib.modes import evaluating
 from lib.values.objectives import CrossEntropy
 
 LEAST = 1e-30  # absolute value of the largest pixel below which a gradient has no direction: dividing by less overflows
@@ -44,7 +45,7 @@ class AlignedLoss:
             logits, term = self._term(net, batch)
             return F.cross_entropy(logits, batch.labels) + weight * term, logits
         loss, logits = self.inner(net, batch, moment)
-        with _statistics_kept(net) if self.spec.batchnorm == "eval" else contextlib.nullcontext():
+        with evaluating(net) if self.spec.batchnorm == "eval" else contextlib.nullcontext():
             return loss + weight * self._term(net, batch)[1], logits
 
     def _term(self, net, batch) -> tuple[Tensor, Tensor]:
@@ -144,15 +145,3 @@ def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
 def _mixes_images(net: nn.Module) -> bool:
     """Whether an image's logits depend on the other images of its batch."""
     return any(isinstance(module, _BatchNorm) and module.training for module in net.modules())
-
-
-@contextlib.contextmanager
-def _statistics_kept(net: nn.Module):
-    """The network in eval mode inside, each of its modules as it was after: running statistics are used and kept."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

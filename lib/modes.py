@@ -1,0 +1,42 @@
+"""The modes of a network while it is only looked at: inside these blocks it is changed, afterwards it is as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@contextlib.contextmanager
+def frozen(net: nn.Module) -> Iterator[nn.Module]:
+    """Parameters need no gradient inside, so that an attack forms none for the weights."""
+    learning = [p for p in net.parameters() if p.requires_grad]
+    for p in learning:
+        p.requires_grad_(False)
+    try:
+        yield net
+    finally:
+        for p in learning:
+            p.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def evaluating(net: nn.Module) -> Iterator[nn.Module]:
+    """Every module is in eval mode inside: BatchNorm uses its running statistics and keeps them."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield net
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def frozen_eval(net: nn.Module) -> Iterator[nn.Module]:
+    """`frozen` and `evaluating`."""
+    with evaluating(net), frozen(net):
+        yield net
