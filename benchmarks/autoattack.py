@@ -13,7 +13,7 @@ from benchmarks.networks import Subject, subjects
 from benchmarks.timing import Contenders, Run, compared, race
 from lib.data import ImageSet
 from lib.training.evaluation import evaluate
-from lib.values.threats import AutoAttack
+from lib.values.attacks import AutoAttack
 
 
 def rows(run: Run) -> Iterator[dict]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from benchmarks import peers
 from lib.runtime import ROOT, generator
-from lib.values.threats import PGD, Threat
+from lib.values.attacks import PGD
+from lib.values.threats import Threat
 
 FILE = ROOT / "tests" / "golden" / "peers.safetensors"
 THREATS = {"linf": (Threat("linf", "8/255"), "2/255"), "l2": (Threat("l2", "1/2"), "1/8")}

@@ -14,10 +14,11 @@ from lib.models.external import autoattack_example
 from lib.store import Store
 from lib.training.zoo import Zoo
 from lib.values.architectures import ResNet
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import Adversarial, CrossEntropy, fgsm_rs
 from lib.values.recipe import Optimiser, Recipe, Schedule
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 LINF8 = Threat("linf", "8/255")
 

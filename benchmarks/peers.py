@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.values.threats import PGD, Threat
+from lib.values.attacks import PGD
+from lib.values.threats import Threat
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 

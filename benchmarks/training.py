@@ -18,10 +18,11 @@ from lib.papers.settings import load
 from lib.runtime import generator
 from lib.training.loop import fit
 from lib.values.architectures import ResNet
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import Adversarial, CrossEntropy
 from lib.values.recipe import Optimiser, Recipe, Schedule
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 THREAT, ATTACK, LR = Threat("linf", "8/255"), PGD(10, "2/255"), 0.01
 RESNET18, LAPTOP, TINY = ResNet(), ResNet(16, (1, 1, 1, 1)), ResNet(16, (1,))

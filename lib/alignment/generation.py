@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from lib.attacks.pgd import pgd
 from lib.errors import is_int, need
 from lib.models import folded
-from lib.values.threats import PGD, Threat
+from lib.values.attacks import PGD
+from lib.values.threats import Threat
 
 
 def generate(net: nn.Module, images: Tensor, targets: Tensor, eps: float, steps: int, step_size: float,

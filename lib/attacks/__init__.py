@@ -1,6 +1,15 @@
 """Attacks: the geometry of a threat, the training attack, and the search that an evaluation is made of.
 
-`threat` (balls, starts, steps), `perceptual` (JPEG, Gabor and snow: scenes instead of pixels), `pgd` (losses and the
-training attack), `search` (break_images: one call for every attack), `sweep` (growing budgets), `pool` (the images
-under attack, the stages of an attack), `notes` (what was found, on disk), `auto` (APGD, AutoAttack), `fab`, `square`.
+`geometry` (balls, starts, steps), `perceptual` (JPEG, Gabor and snow: scenes instead of pixels), `pgd` (losses and the
+training attack), `search` (break_images: one call for every attack), `sweep` (growing
+budgets), `pool` (the images under attack, the stages of an attack), `notes` (what was found, on disk), `auto` (APGD,
+AutoAttack), `fab`, `square`.
+
+A search registers itself for the exact type of its attack with `@stages.register(PGD)`, see lib/attacks/pool.py.
 """
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):  # so that every search of the room is registered
+    importlib.import_module(f"{__name__}.{_module.name}")

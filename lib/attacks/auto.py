@@ -15,10 +15,11 @@ from torch import Tensor
 
 from lib.attacks.fab import fab
 from lib.attacks.geometry import project
-from lib.attacks.pool import Pool, Stage
+from lib.attacks.pool import Pool, Stage, stages
 from lib.attacks.square import square
 from lib.errors import need
-from lib.values.threats import APGD, AutoAttack, Square, Threat
+from lib.values.attacks import APGD, AutoAttack, Square
+from lib.values.threats import Threat
 
 # The package warns of zero gradients at every start; lib.training.sanity says it once.
 _quiet = logging.getLogger("lib.attacks.auto")
@@ -87,27 +88,33 @@ def _apgd(pool: Pool, steps: int, restart: int, rank: int | None = None) -> None
         pool.confirm(project(highest[left], x[left], pool.threat), rows[left])
 
 
-def stages(attack: APGD | AutoAttack | Square, threat: Threat, classes: int) -> list[Stage]:
-    """The parts of `attack`, those that break most images for their cost first.
-
-    APGD: on cross-entropy, then on the targeted DLR loss for the likeliest other classes, one after the other.
-    AutoAttack, the standard version: APGD-CE and APGD-T of 100 steps, FAB-T, Square of 5,000 queries, with nine target
-    classes, or all others where there are fewer (in l1 five restarts of APGD-CE and five targets of APGD-T, as the
-    authors have it). Raises SettingsError when there are fewer other classes than an APGD has targets, or, with
-    targets, fewer than 4 classes.
+@stages.register(APGD)
+def _apgd_stages(attack: APGD, threat: Threat, classes: int) -> list[Stage]:
+    """On cross-entropy, then on the targeted DLR loss for the likeliest other classes, one after the other. Raises
+    SettingsError when there are fewer other classes than targets or, with targets, fewer than 4 classes.
     """
-    if isinstance(attack, Square):
-        return [Stage("Square", partial(square, queries=attack.queries), batches=1)]
-    if isinstance(attack, AutoAttack):
-        need(classes >= 4, "number of classes", classes, "at least 4 for AutoAttack")
-        targets, l1 = min(9, classes - 1), threat.norm == "l1"
-        apgd = stages(APGD(100, targets=min(5, targets) if l1 else targets), threat, classes)
-        if l1:
-            apgd += stages(APGD(100, restarts=5, targets=0), threat, classes)[1:]
-        fabs = [Stage("FAB-T", partial(fab, rank=rank), batches=1) for rank in range(1, targets + 1)]
-        return [*apgd, *fabs, *stages(Square(5000), threat, classes)]
     if attack.targets:
         need(classes >= 4, "number of classes", classes, "at least 4 for the targeted DLR loss")
         need(attack.targets < classes, "attack.targets", attack.targets, f"at most {classes - 1} for {classes} classes")
     return [Stage("APGD-T" if rank else "APGD-CE", partial(_apgd, steps=attack.steps, restart=restart, rank=rank))
             for rank in (None, *range(1, attack.targets + 1)) for restart in range(attack.restarts)]
+
+
+@stages.register(Square)
+def _square_stages(attack: Square, threat: Threat, classes: int) -> list[Stage]:
+    return [Stage("Square", partial(square, queries=attack.queries), batches=1)]
+
+
+@stages.register(AutoAttack)
+def _autoattack_stages(attack: AutoAttack, threat: Threat, classes: int) -> list[Stage]:
+    """The parts of `attack`, those that break most images for their cost first. Raises SettingsError for fewer than 4
+    classes.
+    """
+    need(classes >= 4, "number of classes", classes, "at least 4 for AutoAttack")
+    targets, l1 = min(attack.apgd.targets, classes - 1), threat.norm == "l1"
+    apgd = _apgd_stages(replace(attack.apgd, targets=min(5, targets) if l1 else targets), threat, classes)
+    if l1:
+        apgd += _apgd_stages(replace(attack.apgd, restarts=5, targets=0), threat, classes)[1:]
+    fabs = [Stage("FAB-T", partial(fab, rank=rank, steps=attack.fab_steps), batches=1)
+            for rank in range(1, targets + 1)]
+    return [*apgd, *fabs, *_square_stages(attack.square, threat, classes)]

@@ -12,7 +12,7 @@ from lib.attacks.geometry import norm_of, project
 from lib.attacks.pgd import input_gradient
 from lib.attacks.pool import AllBroken, Pool
 
-STEPS, OVERSHOOT, BACKWARD, MOST = 100, 1.05, 0.9, 0.1  # n_iter, eta, beta and alpha_max of the paper
+OVERSHOOT, BACKWARD, MOST = 1.05, 0.9, 0.1  # eta, beta and alpha_max of the paper
 
 
 def _gaps(pool: Pool, x: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,8 +43,8 @@ def _step(x_adv: Tensor, x: Tensor, gap: Tensor, grad: Tensor, norm: str) -> Ten
     return ((x_adv + OVERSHOOT * moves[0]) * (1 - share) + (x + OVERSHOOT * moves[1]) * share).clamp(0, 1)
 
 
-def fab(pool: Pool, rank: int) -> None:
-    """FAB towards the other class of this rank from 1, in fp32, on the survivors; it draws nothing.
+def fab(pool: Pool, rank: int, steps: int) -> None:
+    """So many steps of FAB towards the other class of this rank from 1, in fp32, on the survivors; it draws nothing.
 
     An image is broken by a misclassified iterate within the threat, or by the nearest misclassified one projected into
     it. Raises AllBroken when none is left.
@@ -53,7 +53,7 @@ def fab(pool: Pool, rank: int) -> None:
     x, y, targets = pool.images[rows], pool.labels[rows], pool.target_of_rank(rows, rank)
     x_adv = nearest = x
     distance = torch.full_like(x[:, 0, 0, 0], torch.inf)
-    for _ in range(STEPS):
+    for _ in range(steps):
         x_adv = _step(x_adv, x, *_gaps(pool, x_adv, y, targets), norm)
         wrong, away = pool.logits(x_adv).argmax(1) != y, norm_of(x_adv - x, norm)
         pool.record(x_adv, rows, wrong & (away <= eps))

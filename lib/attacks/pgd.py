@@ -13,7 +13,8 @@ from lib.attacks.geometry import project, random_start, start_noise, step
 from lib.errors import need, unknown
 from lib.modes import frozen
 from lib.runtime import autocast
-from lib.values.threats import LOSSES, PGD, Threat, compatible
+from lib.values.attacks import LOSSES, PGD
+from lib.values.threats import Threat
 
 
 def _margin(logits: Tensor, classes: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: 
     images are added whose gradients were followed (of a threat on pixels). Raises SettingsError when one of them is
     missing, or for restarts: the last iterates of several cannot all be kept.
     """
-    compatible(threat, attack)
+    attack.check(threat)
     given, drawn = targets is not None, noise is not None or generator is not None
     need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 where one adversarial image is asked for")
     need(attack.targeted == given, "attack.targeted", attack.targeted, "true exactly when targets are given")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lib.attacks.geometry import ball_noise, random_start
 from lib.attacks.pgd import adversarial_loss, input_gradient
 from lib.runtime import autocast, generator
+from lib.values.by_type import ByType
 from lib.values.threats import Threat
 
 
@@ -31,6 +32,10 @@ class Stage:
     name: str
     run: Callable[[Pool], None]
     batches: int | None = None
+
+
+# By the type of an attack a function (attack, threat, number of classes) that gives the stages of its search in order.
+stages = ByType("search")
 
 
 @torch.no_grad()

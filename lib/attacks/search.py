@@ -14,20 +14,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.attacks import auto, perceptual
+from lib.attacks import perceptual
 from lib.attacks.geometry import project, step
 from lib.attacks.notes import CLEAN, STANDING, Notes
-from lib.attacks.pool import AllBroken, Pool, Stage, logits
+from lib.attacks.pool import AllBroken, Pool, Stage, logits, stages
 from lib.errors import need, unknown
 from lib.modes import frozen_eval
-from lib.values.threats import APGD, PGD, Attack, AutoAttack, Square, Threat, compatible
+from lib.values.attacks import PGD, Attack
+from lib.values.threats import Threat
 
 # A pool's usual size in batches. On a GPU the last, partly filled batch of a step should weigh little; on a CPU a
 # partly filled one costs less, and less is lost when a search is killed.
 BATCHES = {"cuda": 16, "cpu": 1}
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search found: `broken` [N] bool; `adversarial` [N, C, H, W], the clean image where it stands (None where
     images were not asked for); `broken_by` [N] texts: the stage (PGD, APGD-CE, APGD-T, FAB-T, Square), "clean" for an
     image that is misclassified as it is, "" for one that stands.
@@ -36,6 +37,13 @@ class Found(NamedTuple):
     broken: Tensor
     adversarial: Tensor | None
     broken_by: list[str]
+
+
+@stages.register(PGD)
+def _pgd_stages(attack: PGD, threat: Threat, classes: int) -> list[Stage]:
+    run = _perceptual_pgd if threat.perceptual else _pgd
+    return [Stage("PGD", partial(run, attack=attack, restart=restart))
+            for restart in range(attack.restarts if attack.random_start else 1)]
 
 
 def _pgd(pool: Pool, attack: PGD, restart: int) -> None:
@@ -73,21 +81,9 @@ def _perceptual_pgd(pool: Pool, attack: PGD, restart: int) -> None:
     pool.confirm(perceptual.render(x, scene, threat), rows)
 
 
-def _stages(attack: Attack, threat: Threat, classes: int) -> list[Stage]:
-    if threat.eps == 0:
-        return [Stage("clean", lambda pool: pool.confirm(pool.images, pool.standing))]
-    if isinstance(attack, PGD):
-        run = _perceptual_pgd if threat.perceptual else _pgd
-        return [Stage("PGD", partial(run, attack=attack, restart=restart))
-                for restart in range(attack.restarts if attack.random_start else 1)]
-    if isinstance(attack, (APGD, AutoAttack, Square)):
-        return auto.stages(attack, threat, classes)
-    raise unknown("attack", type(attack).__name__, ("PGD", "APGD", "AutoAttack", "Square"))
-
-
 def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: Attack, indices: Tensor,
                  seed_parts: tuple = (), *, batch_size: int = 128, precision: str = "fp32",
-                 targets: Tensor | None = None, work: Path | None = None, keep_images: bool = True) -> Found:
+                 targets: Tensor | None = None, work: Path | None = None, keep_images: bool = True) -> SearchResult:
     """Whether `attack` finds misclassified images within `threat`, image by image.
 
     images [N, C, H, W] in [0, 1], labels [N], indices [N]: the images' numbers in their split. Images are expected to
@@ -103,30 +99,34 @@ def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat,
 
     Raises SettingsError for a targeted attack without targets, DLR losses with too few classes, more APGD targets than
     other classes, an unknown precision, a threat whose budget is the batch's, or an attack that cannot search within
-    the threat (`compatible`).
+    the threat (`Attack.check`).
     """
     if precision not in ("fp32", "bf16"):
         raise unknown("search precision", precision, ("fp32", "bf16"))
-    targeted = isinstance(attack, PGD) and attack.targeted
-    need(targeted == (targets is not None), "attack.targeted", targeted, "true exactly when targets are given")
+    need(isinstance(attack, Attack), "attack", attack.title, "an attack: a certificate searches for nothing")
+    given = targets is not None
+    need(attack.targeted == given, "attack.targeted", attack.targeted, "true exactly when targets are given")
     need(threat.per == "image", "threat.per", threat.per, "image where verdicts are given image by image")
-    compatible(threat, attack)
+    attack.check(threat)
     images, adversarial = images.detach().contiguous(), images.detach().clone() if keep_images else None
     usual = BATCHES[images.device.type]
     notes = Notes(torch.full_like(labels, STANDING), adversarial)
     if not len(images):
-        return Found(notes.by != STANDING, adversarial, [])
+        return SearchResult(notes.by != STANDING, adversarial, [])
 
     with frozen_eval(net):
         clean = None
-        if threat.eps and (not isinstance(attack, PGD) or attack.loss == "kl"):
+        if threat.eps and attack.needs_clean_logits:
             clean = logits(net, images, batch_size)
             notes.by[clean.argmax(1) != labels] = CLEAN
-        stages = _stages(attack, threat, 0 if clean is None else clean.shape[1])
-        given = [images, labels, indices, *([] if targets is None else [targets])]
+        if threat.eps:
+            parts = stages[attack](attack, threat, 0 if clean is None else clean.shape[1])
+        else:
+            parts = [Stage("clean", lambda pool: pool.confirm(pool.images, pool.standing))]
+        tensors = [images, labels, indices, *([targets] if given else [])]
         save = notes.keep_in(work, [threat, attack, [str(part) for part in seed_parts], precision, keep_images],
-                             [*net.state_dict().values(), *given])
-        for stage in stages[notes.stage:]:
+                             [*net.state_dict().values(), *tensors])
+        for stage in parts[notes.stage:]:
             batches = min(stage.batches or usual, usual)
             for rows in notes.turn().split(batches * batch_size):
                 if not len(rows):
@@ -139,5 +139,5 @@ def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat,
                 notes.add(rows, pool.broken, pool.adversarial)
                 save()
             notes.stage, notes.done = notes.stage + 1, 0
-    names = ["", "clean", *(stage.name for stage in stages)]
-    return Found(notes.by != STANDING, adversarial, [names[by] for by in notes.by.tolist()])
+    names = ["", "clean", *(stage.name for stage in parts)]
+    return SearchResult(notes.by != STANDING, adversarial, [names[by] for by in notes.by.tolist()])

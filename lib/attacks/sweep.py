@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lib.attacks.search import break_images
 from lib.errors import need
-from lib.values.threats import Attack, Threat
+from lib.values.attacks import Attack
+from lib.values.threats import Threat
 
 
 def sweep(net: nn.Module, images: Tensor, labels: Tensor, threats: Sequence[Threat], attacks: Sequence[Attack],

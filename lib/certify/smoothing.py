@@ -6,16 +6,65 @@ Gaussian noise, and holds with a probability of at least 1 - alpha over the nois
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from lib.attacks.notes import fingerprint
+from lib.certify.proof import Proof, proofs
 from lib.errors import need
-from lib.values.threats import Smoothing
+from lib.runtime import Progress, generator
+from lib.store import write_atomic
+from lib.values.certificates import Smoothing
+from lib.values.keys import digest
+from lib.values.threats import Threat
+
+if TYPE_CHECKING:
+    from lib.data.images import ImageSet
 
 ABSTAINED = -1
+AT_ONCE = 16  # images between two notes on disk
 DRAWN = 512  # copies drawn at once: noise must not depend on the size of batches, and generators draw in blocks
+
+
+@proofs.register(Smoothing)
+def prove(net: nn.Module, images: ImageSet, threat: Threat, smoothing: Smoothing, seed_parts: tuple, batch_size: int,
+          work: Path | None) -> Proof:
+    """Both verdicts are of the smoothed classifier: clean is an image that it answers correctly, which an abstention is
+    not; verified one whose radius, a column of its own, reaches eps, too. Noise is drawn on the images' device; what is
+    found is noted in `work`.
+    """
+    answers, radii = _answers(net, images, smoothing, seed_parts, batch_size, work)
+    clean = answers == images.labels
+    protocol = {"classifier": "smoothed", "seed": " ".join(str(part) for part in seed_parts)}
+    return Proof(clean, clean & (radii >= float(threat.eps)), {"radius": radii}, protocol)
+
+
+def _answers(net: nn.Module, images: ImageSet, smoothing: Smoothing, seed_parts: tuple, batch_size: int,
+             work: Path | None) -> tuple[Tensor, Tensor]:
+    """Answers [N] and radii [N] of the smoothed classifier, noted in `work` as they are found."""
+    device, found = images.labels.device, []
+    given = [*net.state_dict().values(), images.images, images.indices]
+    path = work and work / f"checkpoint-{digest([smoothing, list(map(str, seed_parts)), fingerprint(given)])}.pt"
+    if path and path.exists():
+        found = list(torch.load(path, weights_only=True, map_location=device).split(AT_ONCE))
+    left = torch.arange(len(images), device=device).split(AT_ONCE)[len(found):]
+    with Progress(sum(map(len, left)), smoothing.title, "images") as bar:
+        for part in left:
+            own = [generator(*seed_parts, "smoothing", index, device=device) for index in images.indices[part].tolist()]
+            answers, radii = certify(net, images.pixels(part), smoothing, own, batch_size=batch_size)
+            found.append(torch.stack([answers.double(), radii], 1))
+            if path:
+                data = io.BytesIO()
+                torch.save(torch.cat(found).cpu(), data)
+                write_atomic(path, data.getvalue())
+            bar.step(len(part))
+    answers, radii = torch.cat(found).unbind(1)
+    return answers.long(), radii
 
 
 def certify(net: nn.Module, images: Tensor, smoothing: Smoothing, generators: Sequence[torch.Generator], *,

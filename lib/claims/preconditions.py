@@ -8,10 +8,10 @@ import numpy as np
 
 from lib.profiles.networks import Gates
 from lib.statistics import accuracy
-from lib.training.evaluation import attack_name
 from lib.training.zoo import Zoo
+from lib.values.attacks import PGD, Attack
 from lib.values.recipe import Recipe
-from lib.values.threats import PGD, Attack, Threat
+from lib.values.threats import Threat
 
 
 def at_least(correct) -> float:
@@ -53,7 +53,7 @@ class Checks(list):
                  f"clean accuracy {good.value:.1%}, at least {gates.robust_clean:.0%} needed")
         low = at_least(robust_robust)
         self.add(f"{of}robust networks are robust", low >= gates.robust_robust,
-                 f"lower bound of robust accuracy under {attack_name(verify)} {low:.1%}, "
+                 f"lower bound of robust accuracy under {verify.title} {low:.1%}, "
                  f"at least {gates.robust_robust:.0%} needed")
 
     def attack(self, warnings: list[str]) -> None:
@@ -75,5 +75,5 @@ def attack_warnings(zoo: Zoo, recipe: Recipe, threat: Threat, attack: PGD) -> li
     first, again = (zoo.outcomes(recipe, threat, a) for a in (attack, attack.with_one_more_restart()))
     found, once, twice = list(first.warnings), first.accuracy("robust"), again.accuracy("robust")
     if once - twice >= 0.01:
-        found.append(f"one more restart of {attack_name(attack)} lowers robust accuracy from {once:.1%} to {twice:.1%}")
+        found.append(f"one more restart of {attack.title} lowers robust accuracy from {once:.1%} to {twice:.1%}")
     return found

@@ -17,8 +17,10 @@ from lib.papers.pool import pool
 from lib.papers.representation_similarity import networks as representation_similarity
 from lib.papers.settings import Settings
 from lib.papers.stitching import networks as stitching
+from lib.values.attacks import Attack
+from lib.values.certificates import Certificate
 from lib.values.recipe import Recipe
-from lib.values.threats import Attack, Certificate, Threat
+from lib.values.threats import Threat
 
 NOTEBOOKS = {"stitching": stitching.cells, "representation_similarity": representation_similarity.cells,
              "perceptually_aligned_gradients": perceptually_aligned_gradients.cells,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 import typing
 from fractions import Fraction
@@ -12,6 +13,7 @@ import yaml
 
 from lib.errors import SettingsError, fraction, need, unknown
 from lib.values.architectures import ResNet
+from lib.values.keys import kinds_of
 
 # Words of profiles for values with options of their own; all other values go by the name of their class.
 SHORT = {"ResNet18": ResNet(64, (2, 2, 2, 2))}
@@ -66,6 +68,7 @@ def _value(hint, value, where: str):
         need(type(None) in options, where, "null", "given")
         return None
     options = [o for o in options if o is not type(None)]
+    options = [kind for o in options for kind in (kinds_of(o) if inspect.isabstract(o) else [o])]
     if all(dataclasses.is_dataclass(o) for o in options):
         return _typed(options, value, where)
     if len(options) > 1:  # of plain types: the value stays as it is written

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.values.architectures import DenoisingMLP, Plain, UNet
+from lib.values.attacks import APGD, PGD, Attack
 from lib.values.data import Data
 from lib.values.objectives import Adversarial, CrossEntropy
 from lib.values.recipe import Optimiser, Schedule
-from lib.values.threats import APGD, PGD, Attack, Threat
+from lib.values.threats import Threat
 
 
 @dataclass(frozen=True)

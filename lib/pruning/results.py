@@ -18,7 +18,8 @@ from lib.pruning.tables import kept
 from lib.training.evaluation import Outcomes, columns
 from lib.training.zoo import Zoo
 from lib.values.architectures import Pruned
-from lib.values.threats import Attack, Certificate
+from lib.values.attacks import Attack
+from lib.values.certificates import Certificate
 
 
 def verdict(which: str, outcomes: Outcomes) -> str:

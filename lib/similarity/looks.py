@@ -15,9 +15,10 @@ from lib.errors import need
 from lib.runtime import generator, provenance
 from lib.similarity.maps import Maps, View, maps
 from lib.training.zoo import Zoo
+from lib.values.attacks import PGD
 from lib.values.keys import digest, plain
 from lib.values.recipe import Recipe, outcome_key
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 VERSION = 1  # raised when a change of the code changes maps
 

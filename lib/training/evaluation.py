@@ -22,8 +22,9 @@ from lib.attacks.search import break_images
 from lib.errors import need, unknown
 from lib.models.fold import folded
 from lib.runtime import generator
+from lib.values.attacks import PGD, Attack
 from lib.values.keys import plain
-from lib.values.threats import APGD, PGD, Attack, AutoAttack, Bounds, Certificate, Smoothing, Square, Threat, tier
+from lib.values.threats import Threat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,36 +35,6 @@ VERDICTS = ("clean", "robust", "verified")
 SMALL = 256  # pixels times channels of images so small that on a CPU, too, calls cost more than arithmetic
 PROTOCOL = ("data", "split", "images", "threat", "eps", "attack", "steps", "restarts", "precision", "search_precision",
             "batchnorm", "attack_seed")
-
-
-def attack_name(attack: Attack | Certificate) -> str:
-    """A short text for tables: PGD-20, FGSM, APGD-CE+T (20 steps, 3 targets), Square (5000 queries), AutoAttack,
-    interval bounds, CROWN-IBP bounds, smoothing (sigma 0.25, 1000 samples, alpha 0.001).
-    """
-    if isinstance(attack, Bounds):
-        return f"{attack.method} bounds"
-    if isinstance(attack, Smoothing):
-        return f"smoothing (sigma {attack.sigma:g}, {attack.many} samples, alpha {attack.alpha:g})"
-    if isinstance(attack, AutoAttack):
-        return "AutoAttack"
-    if isinstance(attack, Square):
-        return f"Square ({attack.queries} queries)"
-    details = []
-    if isinstance(attack, APGD):
-        name = "APGD-CE+T" if attack.targets else "APGD-CE"
-        details.append(f"{attack.steps} steps")
-        if attack.targets:
-            details.append(f"{attack.targets} targets" if attack.targets > 1 else "1 target")
-    elif isinstance(attack, PGD):
-        name = "FGSM" if attack.steps == 1 and not attack.random_start else f"PGD-{attack.steps}"
-        details += [attack.loss.upper()] * (attack.loss != "ce") + ["targeted"] * attack.targeted
-        details += [] if attack.confidence is None else [f"confidence {attack.confidence:g}"]
-        details += ["no random start"] * (name != "FGSM" and not attack.random_start)
-    else:
-        raise unknown("attack", type(attack).__name__, ("PGD", "APGD", "Square", "AutoAttack", "Bounds", "Smoothing"))
-    if attack.restarts > 1:
-        details.append(f"{attack.restarts} restarts")
-    return f"{name} ({', '.join(details)})" if details else name
 
 
 def columns(protocol: dict) -> dict:
@@ -164,7 +135,7 @@ def classified_right(net: nn.Module, pixels: Callable[[Tensor], Tensor], labels:
 def attacked(threat: Threat, attack: Attack, seed_parts: tuple, search_precision: str) -> dict:
     """What a protocol says of an attack."""
     numbers = {name: value for name, value in plain(attack).items() if name != "type"}
-    return {"threat": threat.norm, "eps": str(threat.eps), "attack": attack_name(attack), **numbers,
+    return {"threat": threat.norm, "eps": str(threat.eps), "attack": attack.title, **numbers,
             "search_precision": search_precision, "seed": " ".join(str(part) for part in seed_parts)}
 
 
@@ -192,7 +163,7 @@ def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, att
     without an attack or the other way round, an empty set, or what `break_images` refuses.
     """
     paired = (threat is None) == (attack is None)
-    need(paired, "attack", attack and attack_name(attack), "given exactly when a threat is")
+    need(paired, "attack", attack and attack.title, "given exactly when a threat is")
     net, images, batch_size = ready(net, images, batch_size)
     clean = classified_right(net, images.pixels, images.labels, batch_size)
     if attack is None:
@@ -237,12 +208,13 @@ def adversarial(net: nn.Module, images: ImageSet, threat: Threat, attack: Attack
 
     A search stops at the first misclassified image, at the very border of its class, which hardly fools another
     network. So each image is the last iterate of one PGD run that does not stop: the attack's own first run, or, for
-    an attack that is not PGD, that of the tier pgd20. Where the network withstands it and the search of `evaluate`
-    finds an example, this one is taken instead. Images that are classified wrongly as they are go through the run too.
+    an attack that is not PGD, that of the tier pgd20 (`Attack.single_run`). Where the network withstands it and the
+    search of `evaluate` finds an example, this one is taken instead. Images that are classified wrongly as they are go
+    through the run too.
     """
     net, images, batch_size = ready(net, images, batch_size)
-    need(not getattr(attack, "targeted", False), "attack.targeted", True, "false: images have no classes to aim at")
-    run = replace(attack, restarts=1) if isinstance(attack, PGD) else tier("pgd20", threat)
+    need(not attack.targeted, "attack.targeted", True, "false: images have no classes to aim at")
+    run = attack.single_run(threat)
     positions = torch.arange(len(images), device=images.labels.device)
     made = torch.cat([_last_iterates(net, images.take(part), threat, run, seed_parts, search_precision)
                       for part in positions.split(batch_size)])

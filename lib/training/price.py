@@ -13,6 +13,8 @@ from lib.models import AtNoise, Denoiser, Staged, build, forward_flops, memory_f
 from lib.runtime import autocast, initialise_with, matmul_rate, provenance
 from lib.store import Store
 from lib.values.architectures import Probe, Stitch
+from lib.values.attacks import Attack
+from lib.values.certificates import UNSTABLE, Certificate
 from lib.values.data import Data
 from lib.values.keys import digest, plain
 from lib.values.objectives import (
@@ -35,10 +37,8 @@ from lib.values.objectives import (
     Transferred,
 )
 from lib.values.recipe import Recipe
-from lib.values.threats import APGD, PGD, Attack, Bounds, Certificate, Smoothing, Square
 
 COMPILE_FROM = 2e15  # FLOPs of a training from which a minute of compiling is worth it
-UNSTABLE = 500  # ReLUs of an image that CROWN bounds one by one: a guess until it was done once on this machine
 
 
 class Passes(NamedTuple):
@@ -90,26 +90,6 @@ def passes(objective, classes: int = 10, batch_size: int = 50) -> Passes:
         bounded = objective.share * min(objective.images / batch_size, 1)
         return Passes(1 + bounded * (2 + classes + 2 * UNSTABLE))
     return Passes(1)
-
-
-def attack_passes(attack: Attack | Certificate | None, standing: float = 1.0, classes: int = 10) -> float:
-    """Forward-equivalents per image when the share `standing` survives; the others break after a twentieth of the
-    steps (measured with APGD on small networks). Certificates cost the same whether they hold or not.
-    """
-    if attack is None:
-        return 1
-    if isinstance(attack, Smoothing):
-        return attack.few + attack.many
-    if isinstance(attack, Bounds):  # an interval is two passes; a linear function taken back is one forth and back
-        return 3 + {"interval": 0, "CROWN-IBP": 2 * classes, "CROWN": 2 * (classes + UNSTABLE)}[attack.method]
-    share = standing + 0.05 * (1 - standing)
-    if isinstance(attack, PGD):
-        return 1 + 2 * attack.steps * attack.restarts * share
-    if isinstance(attack, APGD):
-        return 1 + 2 * attack.steps * attack.restarts * (1 + attack.targets) * share
-    if isinstance(attack, Square):
-        return 1 + attack.queries * share
-    return 9730 * share  # AutoAttack on a robust image: 100 + 900 APGD, 900 FAB steps, 5,000 queries
 
 
 @functools.lru_cache
@@ -168,7 +148,7 @@ def measuring(recipe: Recipe, attack: Attack | Certificate | None) -> float:
     and none on another.
     """
     robust = recipe.weights is not None or bool(recipe.epochs) and recipe.objective != CrossEntropy()
-    asked = attack_passes(attack, 0.5 * robust, recipe.data.info.classes)
+    asked = attack.passes(0.5 * robust, recipe.data.info.classes) if attack else 1
     return forward(recipe) * asked * (recipe.data.test or recipe.data.info.test)
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lib.attacks.search import break_images
 from lib.errors import unknown
 from lib.training.evaluation import ready
-from lib.values.threats import PGD, PIXEL_NORMS, Square, Threat
+from lib.values.attacks import PGD, Square
+from lib.values.threats import PIXEL_NORMS, Threat
 
 if TYPE_CHECKING:
     from lib.data.images import ImageSet

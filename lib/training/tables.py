@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from lib.runtime import Progress
 from lib.training.zoo import Zoo
+from lib.values.attacks import Attack, tiers
+from lib.values.certificates import Certificate
 from lib.values.recipe import Recipe
-from lib.values.threats import Attack, Certificate, Threat, tiers
+from lib.values.threats import Threat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +23,7 @@ def table(zoo: Zoo, members: Sequence, threat: Threat, attacks: Sequence[str | A
     """A tidy DataFrame, one row per network and attack, measured or taken from the store.
 
     members: recipes, or values with a field `recipe` (of the pool, of a plan) whose texts and numbers become columns.
-    attacks: attacks, certificates, or names of tiers and of lists of them (lib.values.threats.TIERS, TIER_LISTS).
+    attacks: attacks, certificates, or names of tiers and of lists of them (lib.values.attacks.TIERS, TIER_LISTS).
 
     Columns: network (key), seed and what the members say, the accuracies clean, robust and verified with their
     balanced_ twins, the protocol (data, split, images, threat, eps, attack, steps, restarts, precision,

@@ -20,13 +20,15 @@ from lib.runtime import keep_freed_memory, provenance
 from lib.store import Store
 from lib.training import evaluation, price
 from lib.training.certification import certified
-from lib.training.evaluation import Outcomes, attack_name, evaluate
+from lib.training.evaluation import Outcomes, evaluate
 from lib.training.loop import EPOCH, TrainingDiverged, fit
 from lib.training.sanity import beaten_by_square, sanity
+from lib.values.attacks import Attack
+from lib.values.certificates import Certificate
 from lib.values.keys import digest, plain
 from lib.values.objectives import Aligned, Transferred
 from lib.values.recipe import Recipe, outcome_key
-from lib.values.threats import PIXEL_NORMS, Attack, Certificate, Threat
+from lib.values.threats import PIXEL_NORMS, Threat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,7 +200,7 @@ class Zoo:
             return {"warnings": self.doubts(recipe, threat) + beaten_by_square(net, images, robust, threat),
                     "network": recipe.key, "what": f"checks of {name} of {recipe.describe()}"}
 
-        key, name = outcome_key(recipe, threat, attack), attack_name(attack) if attack else "clean"
+        key, name = outcome_key(recipe, threat, attack), attack.title if attack else "clean"
         like = price.like_outcomes(recipe, threat, attack)
         if split != "test":
             key, name, like = digest([split, key]), f"{name} ({split} images)", digest([split, like])
@@ -274,7 +276,7 @@ class Zoo:
             found = evaluation.adversarial(self.obtain(recipe).net, self.images(recipe.data, split), threat, attack,
                                            seed_parts=SEED, search_precision=recipe.precision)
             save_file({"images": found.cpu().contiguous()}, work / "data.safetensors")
-            return {"networks": [recipe.key], "what": f"{attack_name(attack)} images ({split}) of {recipe.describe()}"}
+            return {"networks": [recipe.key], "what": f"{attack.title} images ({split}) of {recipe.describe()}"}
 
         key = digest([split, outcome_key(recipe, threat, attack)])
         return self.store.obtain("adversarial", key, make).tensors()["images"].to(self.device)
@@ -299,4 +301,4 @@ class Zoo:
             return found
 
         key = digest([target.key, outcome_key(source, threat, attack)])
-        return self._outcomes("transfer", key, target, f"{attack_name(attack)} images of {source.key} on", make)
+        return self._outcomes("transfer", key, target, f"{attack.title} images of {source.key} on", make)

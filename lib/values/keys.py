@@ -19,6 +19,12 @@ def later(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"later": True})
 
 
+def kinds_of(base: type) -> list[type]:
+    """The dataclasses that derive from `base`, in the order of their definition; `base` itself if it is one."""
+    own = [base] if dataclasses.is_dataclass(base) else []
+    return own + [kind for derived in base.__subclasses__() for kind in kinds_of(derived)]
+
+
 def plain(value: Any) -> Any:
     """A value made of dataclasses as JSON types; one with `as_plain` says itself what it stands for."""
     if hasattr(value, "as_plain"):

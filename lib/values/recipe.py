@@ -25,6 +25,8 @@ from lib.values.architectures import (
     ResNet,
     Stitch,
 )
+from lib.values.attacks import PGD, Attack
+from lib.values.certificates import Certificate
 from lib.values.data import Data
 from lib.values.keys import digest, later, plain, plain_fields
 from lib.values.objectives import (
@@ -39,7 +41,7 @@ from lib.values.objectives import (
     Transferred,
     check_objective,
 )
-from lib.values.threats import PGD, Attack, Certificate, Threat
+from lib.values.threats import Threat
 
 # Raise when a change of the code changes the weights or outcomes that a recipe gives (tests/training/test_golden.py
 # notices).

@@ -15,8 +15,9 @@ from lib.errors import SettingsError
 from lib.models import network
 from lib.runtime import generator, initialise_with
 from lib.values.architectures import MLP
+from lib.values.attacks import PGD
 from lib.values.data import Data
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 UNIT = 1 / 256
 

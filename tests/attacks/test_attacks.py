@@ -1,6 +1,5 @@
 """Geometry, losses, the training attack and the evaluation's search, on a small network and made-up images."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -18,9 +17,8 @@ from lib.attacks.search import break_images
 from lib.errors import SettingsError
 from lib.modes import frozen_eval
 from lib.runtime import generator, initialise_with
-from lib.training.evaluation import attack_name
-from lib.values.keys import plain
-from lib.values.threats import APGD, PGD, PIXEL_NORMS, AutoAttack, Threat, fgsm, tiers
+from lib.values.attacks import APGD, PGD, AutoAttack, fgsm
+from lib.values.threats import PIXEL_NORMS, Threat
 
 LINF, L2, L1 = Threat("linf", "8/255"), Threat("l2", "1/2"), Threat("l1", 3)
 PIXELS = pytest.mark.parametrize("threat", [LINF, L2, L1], ids=PIXEL_NORMS)
@@ -197,27 +195,6 @@ def test_a_margin_stops_to_grow_at_its_confidence(net, right):
     verdicts = [break_images(net, x, y, middle, PGD(5, "9/255", loss="cw", confidence=kappa), indices)[0]
                 for kappa in (None, 0, 50)]
     assert 0 < verdicts[0].sum() < len(y) and all(torch.equal(verdicts[0], other) for other in verdicts[1:])
-
-
-def test_a_papers_list_of_attacks_goes_by_a_name():
-    fast, ten, cw, apgd, last = tiers("harp", LINF)
-    assert fast == fgsm(LINF) and ten == PGD(10, "2/255") and last == AutoAttack()
-    assert cw == PGD(20, "2/255", loss="cw", confidence=50) and apgd == APGD(50, restarts=5, targets=0)
-    assert [attack_name(a) for a in (fast, ten, cw, apgd)] == [
-        "FGSM", "PGD-10", "PGD-20 (CW, confidence 50)", "APGD-CE (50 steps, 5 restarts)"]
-    assert tiers("pgd20", LINF) == (PGD(20, "2/255"),) and tiers("clean", LINF) == (None,)
-    with pytest.raises(SettingsError, match="'haarp'.*did you mean 'harp'.*autoattack") as error:
-        tiers("haarp", LINF)
-    assert "\n" not in str(error.value)
-
-
-def test_a_confidence_leaves_old_keys_alone_and_is_only_for_margins():
-    cw = PGD(20, "2/255", loss="cw")
-    assert "confidence" not in plain(cw) and plain(replace(cw, confidence=0))["confidence"] == 0
-    for change, words in (({"loss": "ce", "confidence": 50}, "must be null for the loss ce"),
-                          ({"confidence": -1}, "at least 0"), ({"confidence": "50"}, "at least 0")):
-        with pytest.raises(SettingsError, match=f"attack.confidence = .*{words}"):
-            replace(cw, **change)
 
 
 @pytest.mark.parametrize("call", [

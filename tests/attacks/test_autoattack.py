@@ -25,8 +25,9 @@ from lib.data import load
 from lib.errors import SettingsError
 from lib.modes import frozen_eval
 from lib.runtime import ROOT, generator, initialise_with
+from lib.values.attacks import APGD, PGD, AutoAttack, Square
 from lib.values.data import Data
-from lib.values.threats import APGD, PGD, PIXEL_NORMS, AutoAttack, Square, Threat
+from lib.values.threats import PIXEL_NORMS, Threat
 
 THREATS = {"linf": Threat("linf", "0.12"), "l2": Threat("l2", "0.8"), "l1": Threat("l1", 2)}
 PACKAGE = {"linf": "Linf", "l2": "L2", "l1": "L1"}
@@ -87,14 +88,9 @@ def inside(x_adv, x, threat):
 
 def short(monkeypatch, steps=10, targets=2, queries=40):
     """The standard AutoAttack with few steps."""
-    def stages(attack, threat, classes, full=auto.stages):
-        if not isinstance(attack, AutoAttack):
-            return full(attack, threat, classes)
-        fabs = [stage for stage in full(attack, threat, classes) if stage.name == "FAB-T"][:targets]
-        return [*full(APGD(steps, targets=targets), threat, classes), *fabs, *full(Square(queries), threat, classes)]
-
-    monkeypatch.setattr(auto, "stages", stages)
-    monkeypatch.setattr("lib.attacks.fab.STEPS", steps)
+    parts = {"apgd": APGD(steps, targets=targets), "fab_steps": steps, "square": Square(queries)}
+    for name, part in parts.items():
+        monkeypatch.setattr(AutoAttack, name, part)
 
 
 def searched(net, right, threat, run, batch_size=64, precision="fp32"):
@@ -110,7 +106,7 @@ def searched(net, right, threat, run, batch_size=64, precision="fp32"):
 
 
 PARTS = {"APGD-CE": lambda pool: auto._apgd(pool, 10, 0), "APGD-T": lambda pool: auto._apgd(pool, 10, 0, 1),
-         "FAB-T": lambda pool: fab(pool, 1), "Square": lambda pool: squares.square(pool, 80)}
+         "FAB-T": lambda pool: fab(pool, 1, 100), "Square": lambda pool: squares.square(pool, 80)}
 EACH = pytest.mark.parametrize("part", PARTS)
 
 
@@ -280,9 +276,8 @@ def test_autoattack_agrees_with_the_package_at_fewer_passes(net, right, norm, mo
     from pyautoattack import AutoAttack as Package
 
     x, y, indices = (t[:40] for t in right)
-    monkeypatch.setattr("lib.attacks.fab.STEPS", 10)
-    full = auto.square
-    monkeypatch.setattr(auto, "square", lambda pool, queries: full(pool, 100))
+    monkeypatch.setattr(AutoAttack, "fab_steps", 10)
+    monkeypatch.setattr(AutoAttack, "square", Square(100))
     ours, theirs, threat = Counting(net), Counting(net), THREATS[norm]
     broken = break_images(ours, x, y, threat, AutoAttack(), indices, ("seed",)).broken
     peer = Package(theirs, norm=PACKAGE[norm], eps=float(threat.eps), seed=0)
@@ -292,6 +287,16 @@ def test_autoattack_agrees_with_the_package_at_fewer_passes(net, right, norm, mo
         _, answers = peer.run_standard_evaluation(x, y, batch_size=64)
     assert (broken == (answers == y)).sum() <= 1
     assert ours.passes < theirs.passes
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_images_that_stand_cost_the_passes_that_autoattack_is_priced_by(net, right, norm, monkeypatch):
+    short(monkeypatch, 5, 9, 10)
+    counting = Counting(net)
+    x, y, indices = (t[:20] for t in right)
+    assert not break_images(counting, x, y, Threat(norm, "1/1000"), AutoAttack(), indices).broken.any()
+    spared = 10  # at most: queries that change nothing are not sent
+    assert AutoAttack().passes() - spared < counting.passes / len(x) <= AutoAttack().passes()
 
 
 def test_easy_images_cost_a_few_passes(net, right):

@@ -25,7 +25,8 @@ from lib.values.architectures import (
     ViT,
     WideResNet,
 )
-from lib.values.threats import PGD, Threat
+from lib.values.attacks import PGD
+from lib.values.threats import Threat
 
 ARCHS = [
     ResNet(4, (1, 1)),

@@ -19,10 +19,11 @@ from lib.models.staged import Normalise, pooled_linear
 from lib.runtime import autocast, generator, initialise_with
 from lib.training.loop import fit
 from lib.values.architectures import CNN, MLP, CNNLarge, CNNSmall, Pruned, ResNet
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import IBP, CrossEntropy
 from lib.values.recipe import Optimiser, Recipe
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 EPS = 0.02
 every_kind = pytest.mark.parametrize("slope, inner", [(slope, inner) for slope in SLOPES for inner in INNER])

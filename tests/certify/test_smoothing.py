@@ -8,7 +8,7 @@ from torch import nn
 from lib.certify.smoothing import ABSTAINED, certify, proven_radius
 from lib.errors import SettingsError
 from lib.runtime import generator, initialise_with
-from lib.values.threats import Smoothing
+from lib.values.certificates import Smoothing
 
 SIGMA, TRIALS = 0.5, 1500
 

@@ -8,7 +8,8 @@ import pytest
 from lib import claims
 from lib.claims.preconditions import Checks, at_least, attack_warnings
 from lib.profiles.networks import Gates
-from lib.values.threats import APGD, PGD, Threat
+from lib.values.attacks import APGD, PGD
+from lib.values.threats import Threat
 
 GATES = Gates(normal_clean=0.9, normal_robust=0.1, robust_clean=0.7, robust_robust=0.4)
 VERIFY = APGD(20, targets=2)

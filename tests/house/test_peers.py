@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from benchmarks.golden import FILE, PEERS, STEPS, THREATS, network
 from lib.attacks.pgd import input_gradient, pgd
-from lib.values.threats import PGD
+from lib.values.attacks import PGD
 
 pytestmark = pytest.mark.filterwarnings("error")
 

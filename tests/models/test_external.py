@@ -22,10 +22,11 @@ from lib.training.evaluation import evaluate
 from lib.training.zoo import Zoo
 from lib.values import external
 from lib.values.architectures import ImageNetResNet, PreActResNet, ResNet, Stitch
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.external import External, Known
 from lib.values.recipe import Recipe, Weights
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 ARCH = ResNet(16, (1, 2))
 SHAPE = (3, 16, 16)

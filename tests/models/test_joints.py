@@ -16,10 +16,11 @@ from lib.store import Store
 from lib.training import loop, zoo
 from lib.training.zoo import Zoo
 from lib.values.architectures import CNN, LEAST_SQUARES, ResNet, Stitch
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import Adversarial
 from lib.values.recipe import Optimiser, Recipe, Schedule
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 DIGITS = Data("digits", train=512, test=200)
 NET = Recipe(DIGITS, CNN(16, 3), epochs=4, batch_size=64, optimiser=Optimiser(lr=0.1), schedule=Schedule("onecycle"))

@@ -24,10 +24,11 @@ from lib.training import loop, price
 from lib.training.losses import Batch, Moment, of
 from lib.training.losses.alignment import cosine, drawn_classes
 from lib.values.architectures import CNN, MLP, DenoisingMLP
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, Denoising, GradientNorm, Targets
 from lib.values.recipe import Optimiser, Recipe
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 CLASSES, SHAPE = 3, (1, 4, 4)
 NOW = Moment(0, 0, 0.9)

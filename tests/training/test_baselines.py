@@ -20,10 +20,11 @@ from lib.training.losses.admm import projection
 from lib.training.losses.rewire import BORN, RewireLoss, shared_out
 from lib.training.price import passes
 from lib.values.architectures import CNN, Pruned
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import ADMM, TRADES, Adversarial, CrossEntropy, FreeAdversarial, GradientNorm, Prune, Rewire
 from lib.values.recipe import Optimiser, Recipe, Schedule
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 THREAT, ATTACK = Threat("linf", "0.1"), PGD(2, "0.05")
 DIGITS, ARCH = Data("digits"), CNN(16, 2)

@@ -13,9 +13,11 @@ from lib.data.images import ImageSet
 from lib.errors import SettingsError
 from lib.runtime import generator, initialise_with
 from lib.training.certification import certified
-from lib.training.evaluation import Outcomes, adversarial, attack_name, evaluate, sweep, transferred
+from lib.training.evaluation import Outcomes, adversarial, evaluate, sweep, transferred
 from lib.training.sanity import beaten_by_square, sanity
-from lib.values.threats import APGD, PGD, PIXEL_NORMS, TIERS, AutoAttack, Bounds, Smoothing, Square, Threat, fgsm, tier
+from lib.values.attacks import APGD, PGD, AutoAttack, fgsm, tier
+from lib.values.certificates import Bounds, Smoothing
+from lib.values.threats import PIXEL_NORMS, Threat
 
 THREAT = Threat("linf", "36/255")
 PROTOTYPES = torch.rand(4, 1, 8, 8, generator=generator("prototypes"))
@@ -64,7 +66,7 @@ def test_clean_verdicts_are_those_of_the_network_in_eval_mode(net, images):
 
 
 @pytest.mark.parametrize("attack", [PGD(10, "10/255"), APGD(8, targets=2), fgsm(THREAT), AutoAttack()],
-                         ids=attack_name)
+                         ids=lambda attack: attack.title)
 def test_robust_images_are_clean_ones_that_survive(net, images, attack, monkeypatch):
     from lib.attacks import auto
 
@@ -77,7 +79,7 @@ def test_robust_images_are_clean_ones_that_survive(net, images, attack, monkeypa
     assert ((by == "") == out.table["robust"]).all() and ((by == "clean") == ~out.table["clean"]).all()
     assert set(by) - {"", "clean"} <= {"PGD", "APGD-CE", "APGD-T", "FAB-T"} and by.nunique() > 2
     assert out.protocol["eps"] == "12/85" and out.protocol["threat"] == "linf" and out.protocol["images"] == 40
-    assert out.protocol["attack"] == attack_name(attack) and out.protocol["seed"] == "seed 1"
+    assert out.protocol["attack"] == attack.title and out.protocol["seed"] == "seed 1"
     assert {"data", "split", "precision", "batchnorm", "search_precision"} <= set(out.protocol)
     assert all(isinstance(value, (str, int, float)) for value in out.protocol.values())
 
@@ -158,27 +160,6 @@ def test_impossible_evaluations_are_refused(net, images, call):
         call(net, images)
 
 
-@pytest.mark.parametrize("attack, name", [
-    (PGD(20, "2/255"), "PGD-20"), (PGD(50, "2/255", restarts=10), "PGD-50 (10 restarts)"), (fgsm(THREAT), "FGSM"),
-    (PGD(20, "2/255", loss="cw", random_start=False), "PGD-20 (CW, no random start)"),
-    (APGD(20, targets=3), "APGD-CE+T (20 steps, 3 targets)"), (APGD(20, targets=0), "APGD-CE (20 steps)"),
-    (APGD(100, restarts=2, targets=1), "APGD-CE+T (100 steps, 1 target, 2 restarts)"), (AutoAttack(), "AutoAttack"),
-    (Square(), "Square (5000 queries)"), (Bounds(), "interval bounds"), (Bounds("CROWN-IBP"), "CROWN-IBP bounds"),
-    (Smoothing(0.25), "smoothing (sigma 0.25, 1000 samples, alpha 0.001)"),
-])
-def test_attack_names(attack, name):
-    assert attack_name(attack) == name
-
-
-@pytest.mark.parametrize("name", TIERS)
-def test_tiers_step_a_quarter_of_the_ball(name):
-    attack = tier(name, Threat("linf", "8/255"))
-    assert attack == tier(name, Threat("linf", "16/255")) or str(attack.step_size) == "2/255"
-    assert (attack is None) == (name == "clean")
-    with pytest.raises(SettingsError, match="pgd20"):
-        tier("pgd2", THREAT)
-
-
 # ---------------------------------------------------------------------------------------- growing eps, other networks
 
 LADDER = [Threat("linf", f"{n}/255") for n in (0, 18, 36, 45)]
@@ -244,12 +225,12 @@ def test_another_network_withstands_more_of_what_is_made_for_this_one(net, image
 SMALL = Threat("linf", "2/255")
 
 
-@pytest.mark.parametrize("bounds", [Bounds(), Bounds("CROWN-IBP"), Bounds("CROWN")], ids=attack_name)
+@pytest.mark.parametrize("bounds", [Bounds(), Bounds("CROWN-IBP"), Bounds("CROWN")], ids=lambda attack: attack.title)
 def test_what_bounds_verify_no_attack_breaks(net, images, bounds):
     proven = certified(net, images, SMALL, bounds, batch_size=32)
     both = evaluate(net, images, SMALL, tier("pgd20", SMALL)).beside(proven)
     assert 0.1 < both.accuracy("verified") <= both.accuracy("robust") <= both.accuracy() == proven.accuracy()
-    assert proven.protocol["attack"] == attack_name(bounds) and both.protocol["attack"] == "PGD-20"
+    assert proven.protocol["attack"] == bounds.title and both.protocol["attack"] == "PGD-20"
     assert proven.protocol["threat"] == "linf" and proven.protocol["eps"] == "2/255"
     assert "seed" not in proven.protocol and "classifier" not in proven.protocol
     assert certified(net, images, Threat("linf", 0), bounds).accuracy("verified") == both.accuracy()
@@ -274,7 +255,7 @@ def test_smoothing_gives_verdicts_of_the_smoothed_classifier(net, images):
     assert (table["verified"] == (table["clean"] & (table["radius"] >= 0.3))).all()
     assert (table["radius"][table["clean"]] > 0).all() and (table["radius"][~table["clean"]] > 0).any()
     assert (table["radius"] == 0).any(), "it abstains where the network hesitates"
-    for name, value in {"attack": attack_name(SMOOTHING), "sigma": 0.8, "few": 20, "many": 200, "alpha": 0.01,
+    for name, value in {"attack": SMOOTHING.title, "sigma": 0.8, "few": 20, "many": 200, "alpha": 0.01,
                         "threat": "l2", "eps": "3/10", "classifier": "smoothed", "seed": "seed 1"}.items():
         assert out.protocol[name] == value
     row = out.row()

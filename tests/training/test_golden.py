@@ -16,10 +16,11 @@ from lib.models import build
 from lib.training.evaluation import evaluate
 from lib.training.loop import fit
 from lib.values.architectures import ResNet
+from lib.values.attacks import APGD, PGD
 from lib.values.data import Data
 from lib.values.objectives import TRADES, Adversarial, CrossEntropy
 from lib.values.recipe import NUMERICS, Optimiser, Recipe, Schedule
-from lib.values.threats import APGD, PGD, Threat
+from lib.values.threats import Threat
 
 THREAT, ATTACK = Threat("linf", "0.15"), PGD(2, "0.1")
 OBJECTIVES = {

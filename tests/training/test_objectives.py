@@ -25,6 +25,7 @@ from lib.training.loop import fit
 from lib.training.losses import Batch, Moment, adversarial, of
 from lib.training.losses.certified import strength
 from lib.values.architectures import CNN, MLP, CNNSmall, Pruned, ResNet, Stitch
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import (
     ADMM,
@@ -47,7 +48,7 @@ from lib.values.objectives import (
     fgsm_rs,
 )
 from lib.values.recipe import Optimiser, Recipe, Schedule
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 THREAT, ATTACK, JUDGE = Threat("linf", "0.15"), PGD(3, "0.07"), PGD(20, "0.04")
 ROBUST = {

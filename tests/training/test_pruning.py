@@ -37,6 +37,7 @@ from lib.values.architectures import (
     ResNet,
     WideResNet,
 )
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import (
     MART,
@@ -49,7 +50,7 @@ from lib.values.objectives import (
     Saliency,
 )
 from lib.values.recipe import Optimiser, Recipe, Schedule
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 THREAT, ATTACK = Threat("linf", "0.1"), PGD(2, "0.05")
 DIGITS = Data("digits")

@@ -26,10 +26,11 @@ from lib.training.memory import InParts
 from lib.training.schedule import Average, learning_rate
 from lib.training.zoo import Zoo
 from lib.values.architectures import CNN, Probe, ResNet, Stitch
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import TRADES, Adversarial, CrossEntropy, FreeAdversarial
 from lib.values.recipe import Choice, Optimiser, Recipe, Schedule
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 THREAT = Threat("linf", "0.15")
 ATTACK = PGD(3, "0.1")

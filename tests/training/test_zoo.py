@@ -20,15 +20,17 @@ from lib.store import Store
 from lib.study import Study
 from lib.training import evaluation, price, tables, zoo
 from lib.training.certification import certified
-from lib.training.evaluation import PROTOCOL, attack_name, evaluate
+from lib.training.evaluation import PROTOCOL, evaluate
 from lib.training.loop import TrainingDiverged
 from lib.training.tables import table
 from lib.training.zoo import SEED, Zoo
 from lib.values.architectures import CNN, MLP
+from lib.values.attacks import APGD, PGD, tier
+from lib.values.certificates import Bounds, Smoothing
 from lib.values.data import Data
 from lib.values.objectives import Adversarial, GradientNorm
 from lib.values.recipe import Optimiser, Recipe, Schedule, outcome_key
-from lib.values.threats import APGD, PGD, Bounds, Smoothing, Threat, tier
+from lib.values.threats import Threat
 
 THREAT = Threat("linf", "0.1")
 ATTACK = tier("pgd20", THREAT)
@@ -196,11 +198,11 @@ def test_a_saved_table_says_its_warnings_below_it(tmp_path):
 
 
 @pytest.mark.parametrize("attack", [ATTACK, PGD(5, "0.05", restarts=2), APGD(5, targets=2)],
-                         ids=evaluation.attack_name)
+                         ids=lambda attack: attack.title)
 def test_transfer_of_a_network_to_itself_gives_its_own_verdicts(box, attack):
     own = box.transfer(ROBUST, ROBUST, THREAT, attack)
     assert verdicts(own) == verdicts(box.outcomes(ROBUST, THREAT, attack)) == own.table["source_robust"].tolist()
-    assert own.protocol["source"] == ROBUST.key and own.protocol["attack"] == evaluation.attack_name(attack)
+    assert own.protocol["source"] == ROBUST.key and own.protocol["attack"] == attack.title
 
 
 def test_transfer_to_another_network_is_the_weaker_attack(box):
@@ -253,7 +255,7 @@ MEASURES = [(NEAR, Bounds()), (NEAR, Bounds("CROWN-IBP")), (NEAR, Bounds("CROWN"
             (Threat("l2", "0.1"), Smoothing(0.1, few=10, many=50))]
 
 
-@pytest.mark.parametrize("threat, certificate", MEASURES, ids=[attack_name(measure) for _, measure in MEASURES])
+@pytest.mark.parametrize("threat, certificate", MEASURES, ids=[measure.title for _, measure in MEASURES])
 def test_certificates_are_measures_like_attacks_and_come_back_from_the_store(box, root, monkeypatch, threat,
                                                                              certificate):
     monkeypatch.setattr(zoo, "sanity", None)
@@ -267,7 +269,7 @@ def test_certificates_are_measures_like_attacks_and_come_back_from_the_store(box
     pd.testing.assert_frame_equal(again.table, direct.table)
     assert again.protocol == made.protocol
     entry = box.store.load("outcomes", outcome_key(PLAIN, threat, certificate))
-    assert attack_name(certificate) in entry.meta["what"]
+    assert certificate.title in entry.meta["what"]
     assert entry.meta["like"] == price.like_outcomes(replace(PLAIN, seed=5), threat, certificate)
 
 

@@ -10,10 +10,11 @@ from lib.papers import settings
 from lib.papers.plan import plan
 from lib.papers.stitching.networks import cells
 from lib.values.architectures import MLP, Probe, ResNet, Stitch
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import Adversarial
 from lib.values.recipe import Choice, Recipe
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 BASE = Recipe(Data("digits"), ResNet(16, (1, 1)), epochs=2)
 CHOOSING = replace(BASE, data=Data("digits", holdout=100), choice=Choice())

@@ -14,22 +14,11 @@ from lib.attacks.sweep import sweep
 from lib.errors import SettingsError, fraction
 from lib.runtime import generator, initialise_with
 from lib.training.losses import Batch, Moment, of
-from lib.values.keys import digest, plain
+from lib.values.attacks import APGD, PGD, AutoAttack, fgsm
+from lib.values.certificates import Bounds, Smoothing
+from lib.values.keys import plain
 from lib.values.objectives import Adversarial
-from lib.values.threats import (
-    APGD,
-    NORMS,
-    PERCEPTUAL,
-    PGD,
-    PIXEL_NORMS,
-    AutoAttack,
-    Bounds,
-    Smoothing,
-    Square,
-    Threat,
-    compatible,
-    fgsm,
-)
+from lib.values.threats import NORMS, PERCEPTUAL, PIXEL_NORMS, Threat
 
 # Budgets that break some of the images below but not all, and steps that go with them.
 THREATS = {"linf": Threat("linf", "1/8"), "l2": Threat("l2", "3/5"), "l1": Threat("l1", "3/2"),
@@ -333,46 +322,6 @@ def test_impossible_threats_are_refused(make):
 def test_the_later_fields_leave_old_keys_alone():
     assert plain(Threat("l2", "1/2")) == {"type": "Threat", "norm": "l2", "eps": "1/2"}
     assert plain(BATCH) == {"type": "Threat", "norm": "l2", "eps": "2", "per": "batch", "box": False}
-
-
-def test_what_was_stored_under_attacks_is_found_again():
-    """Keys as they were before there were certificates."""
-    threat = Threat("linf", "8/255")
-    attacks = [None, PGD(20, "2/255"), fgsm(threat), APGD(20, targets=3), Square(), AutoAttack()]
-    assert [digest([threat, attack]) for attack in attacks] == [
-        "2af740ecbbb3b0d5", "a2c5ec216820d640", "4f85b052be72d528", "0a7a636e40fb7c78", "674f3a5c59985284",
-        "e513e4a08f382632"]
-
-
-def test_certificates_have_keys_of_their_own():
-    values = [Bounds(), Bounds("CROWN-IBP"), Bounds("CROWN"), Smoothing(0.25), Smoothing(0.5), Smoothing(0.25, few=10),
-              Smoothing(0.25, many=100), Smoothing(0.25, alpha=0.01)]
-    assert len({digest(value) for value in values}) == len({*values}) == len(values)
-    assert Bounds() == Bounds("interval") and Smoothing(1) == Smoothing(1.0)
-    assert digest(Smoothing(1)) == digest(Smoothing(1.0))
-
-
-@pytest.mark.parametrize("make, said", [
-    (lambda: Bounds("intervals"), "did you mean 'interval'"), (lambda: Bounds("crown"), "CROWN"),
-    (lambda: Smoothing(0), "sigma = 0"), (lambda: Smoothing(True), "sigma = True"),
-    (lambda: Smoothing(0.25, few=0), "few = 0"), (lambda: Smoothing(0.25, many=1.5), "many = 1.5"),
-    (lambda: Smoothing(0.25, alpha=0), "alpha = 0"), (lambda: Smoothing(0.25, alpha=0.5), "alpha = 0.5"),
-    (lambda: Smoothing(0.25, many=9), "many = 9"),
-])
-def test_impossible_certificates_are_refused(make, said):
-    with pytest.raises(SettingsError, match=said):
-        make()
-
-
-def test_certificates_fit_their_balls_only():
-    for threat, certificate in [(THREATS["linf"], Bounds("CROWN")), (THREATS["l2"], Smoothing(0.25, many=10)),
-                                (Threat("l2", 1, box=False), Smoothing(0.25))]:
-        compatible(threat, certificate)
-    refused = [(threat, Bounds()) for norm, threat in THREATS.items() if norm != "linf"]
-    refused += [(threat, Smoothing(0.25)) for norm, threat in THREATS.items() if norm != "l2"]
-    for threat, certificate in [*refused, (Threat("linf", 1, box=False), Bounds()), (BATCH, Smoothing(0.25))]:
-        with pytest.raises(SettingsError, match="threat"):
-            compatible(threat, certificate)
 
 
 @pytest.mark.parametrize("norm", PERCEPTUAL)

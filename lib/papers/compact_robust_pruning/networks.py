@@ -12,9 +12,11 @@ from lib.papers.pool import member, trained_as, warmed_up
 from lib.papers.settings import Settings
 from lib.profiles.networks import objective as adversarial
 from lib.values.architectures import Pruned
+from lib.values.attacks import Attack
+from lib.values.certificates import Certificate
 from lib.values.objectives import IBP, TRADES, CrossEntropy, CrownIBP, Loss, MixTrain, Prune, Saliency, Stability
 from lib.values.recipe import Recipe
-from lib.values.threats import Attack, Certificate, Threat
+from lib.values.threats import Threat
 
 DENSE = "dense"
 

@@ -20,7 +20,7 @@ from lib.pruning import results as shared
 from lib.pruning.results import Contrast, sound
 from lib.runtime import Progress
 from lib.training.zoo import Zoo
-from lib.values.threats import Bounds
+from lib.values.certificates import Bounds
 
 ABOVE_CHANCE = 0.05  # arms whose clean accuracy is not this far above guessing are broken, and not compared
 KEPT = 0.9  # of the clean accuracy: what a way of pruning must keep for C1 to ask what it does to robustness

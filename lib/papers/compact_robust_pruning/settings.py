@@ -8,8 +8,10 @@ from fractions import Fraction
 from lib.errors import is_number, need, unknown
 from lib.profiles.networks import Gates, Networks, Pretraining, Training, falling_shares, fewer_targets, repetitions
 from lib.values.architectures import Plain
+from lib.values.attacks import PGD, Attack
+from lib.values.certificates import Bounds, Certificate, Smoothing
 from lib.values.data import Data
-from lib.values.threats import PGD, Attack, Bounds, Certificate, Smoothing, Threat, compatible
+from lib.values.threats import Threat
 
 IN_ROUNDS = "iterative LWM"  # pruned in several rounds, each with a part of the fine-tuning
 # Which weights are kept; see lib.values.architectures.Pruned. Uniform rates, but for three that look at the whole
@@ -71,7 +73,7 @@ class Net:
         need(smoothed == (self.certified is not None), f"certified of the network {self.name}", self.certified,
              "the l2 ball that counts, for smoothing, and left out otherwise")
         if smoothed:
-            compatible(self.certified, self.certificate)
+            self.certificate.check(self.certified)
         for what in ("sigma", "verified"):
             value = getattr(self, what)
             need(is_number(value, 0), f"{what} of the network {self.name}", value, "a number of at least 0")
@@ -154,4 +156,4 @@ class Compact:
         for net in self.nets:
             fewer_targets("compact_robust_pruning.verify.targets", self.verify, net.data or networks.data)
             if isinstance(net.certificate, Bounds):
-                compatible(net.threat or networks.threat, net.certificate)
+                net.certificate.check(net.threat or networks.threat)

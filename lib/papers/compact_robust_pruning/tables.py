@@ -12,7 +12,6 @@ from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, Net
 from lib.papers.settings import Settings
 from lib.pruning import results as shared
 from lib.statistics import Interval, log_ratio, paired_difference
-from lib.training.evaluation import attack_name
 from lib.values.threats import Threat
 
 ARM = ("net", "pre", "rule", "keep", "fine", "longer")
@@ -33,10 +32,10 @@ def networks(settings: Settings) -> pd.DataFrame:
     for net in settings.compact_robust_pruning.nets:
         benign, robust = (pretrained(settings, net, pre, 0) for pre in (BENIGN, ROBUST))
         attack, threat = getattr(robust.objective, "attack", None), threat_of(settings, net)
-        certificate = f"{attack_name(net.certificate)}, {_ball(net.certified or threat)}" if net.verifiable else "–"
+        certificate = f"{net.certificate.title}, {_ball(net.certified or threat)}" if net.verifiable else "–"
         rows.append({"net": net.name, "data": robust.data.name, "training images": robust.data.n_train,
                      "test images": robust.data.test or robust.data.info.test, "architecture": robust.arch.name,
-                     "robust objective": f"{net.training}, {attack_name(attack)}" if attack else net.training,
+                     "robust objective": f"{net.training}, {attack.title}" if attack else net.training,
                      "threat": _ball(threat), "certificate": certificate, "benign epochs": benign.epochs,
                      "robust epochs": " clean + ".join(str(r.epochs) for r in (*robust.parents, robust)),
                      "fine-tuning": net.finetune.epochs})

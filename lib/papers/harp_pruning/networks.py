@@ -13,9 +13,10 @@ from lib.papers.pool import member, trained_as, warmed_up
 from lib.papers.settings import Settings
 from lib.profiles.networks import objective
 from lib.values.architectures import Plain, Pruned
+from lib.values.attacks import PGD, Attack
 from lib.values.objectives import ADMM, MART, TRADES, FreeAdversarial, Loss, Prune, Rewire
 from lib.values.recipe import Choice, Recipe
-from lib.values.threats import PGD, Attack, Threat
+from lib.values.threats import Threat
 
 DENSE = ("N", "pre-trained", "dense")
 CHOSEN = ("dense", "HARP", "HYDRA")  # whose fine-tuning shows what choosing its epoch on test images would add

@@ -20,7 +20,6 @@ from lib.papers.settings import Settings
 from lib.pruning import results as shared
 from lib.pruning.results import Contrast, above_chance, sound
 from lib.runtime import Progress
-from lib.training.evaluation import attack_name
 from lib.training.zoo import Zoo
 
 UNIFORM = tuple(name for name, rule in METHODS.items() if rule["rates"] == "uniform")
@@ -65,7 +64,7 @@ class Found(shared.Found):
 def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
     """Train (or load) every network, measure it and count what it keeps; everything from the store if it is there."""
     s, found = settings.harp_pruning, Found(settings, [cell for cell in cells if cell.epoch is None])
-    names = {attack: attack_name(attack) for attack in s.further(settings.networks.threat)}
+    names = {attack: attack.title for attack in s.further(settings.networks.threat)}
     names |= {s.search: "search", s.verify: "verify"}
     with Progress(len(cells), "pruned networks", "network") as bar:
         for cell in cells:

@@ -8,8 +8,9 @@ from fractions import Fraction
 from lib.errors import is_int, is_number, need, unknown
 from lib.profiles.networks import Gates, Networks, Pretraining, Training, falling_shares, fewer_targets, repetitions
 from lib.values.architectures import Plain
+from lib.values.attacks import PGD, TIER_LISTS, Attack, tiers
 from lib.values.data import Data
-from lib.values.threats import PGD, TIER_LISTS, Attack, Threat, tiers
+from lib.values.threats import Threat
 
 # What decides how much of each layer is kept (rates) and which of its weights (scores); see
 # lib.values.architectures.Pruned.
@@ -52,7 +53,7 @@ class Harp:
     (lib.papers.harp_pruning.networks.pace).
     channels: shares of input channels that are kept where channels are pruned, by those of `methods` in BY_CHANNEL.
     search: the attack of the checks; verify: the stronger one that every network is measured under; attacks: any more;
-    tier: the name of a list of more (lib.values.threats.TIER_LISTS). above_chance: arms whose clean accuracy is not
+    tier: the name of a list of more (lib.values.attacks.TIER_LISTS). above_chance: arms whose clean accuracy is not
     this far above chance are not compared.
     """
 

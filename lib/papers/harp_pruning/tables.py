@@ -9,7 +9,6 @@ from lib.papers.harp_pruning.networks import Cell
 from lib.papers.harp_pruning.results import Found
 from lib.pruning import results as shared
 from lib.statistics import seeds
-from lib.training.evaluation import attack_name
 
 
 def _named(cell: Cell) -> dict:
@@ -30,7 +29,7 @@ def summary(f: Found) -> pd.DataFrame:
     (`clean, balanced`) where classes are not of one size.
     """
     table = accuracies(f)
-    names = {"clean": "clean", "search": attack_name(f.section.search), "verify": attack_name(f.section.verify)}
+    names = {"clean": "clean", "search": f.section.search.title, "verify": f.section.verify.title}
     first = next(iter(f.outcomes.values()))
     uneven = next(iter(first.values())).table["label"].value_counts().nunique() > 1
     keys = ["training", "granularity", "keep", "method"]

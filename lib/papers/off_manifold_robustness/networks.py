@@ -12,10 +12,11 @@ from lib.papers.off_manifold_robustness.settings import Distractor, Sweep
 from lib.papers.pool import denoiser, member, trained_as
 from lib.papers.settings import Settings
 from lib.profiles.networks import Denoiser
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import Adversarial, CrossEntropy, GradientNorm, Noise, Reconstruction, Smoothness
 from lib.values.recipe import Recipe
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 NONE, SCORE, MANIFOLD = "none", "score", "manifold"
 POOL = {"N": "pool, normal", "R": "pool, robust"}

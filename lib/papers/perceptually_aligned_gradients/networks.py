@@ -12,9 +12,10 @@ from lib.papers.perceptually_aligned_gradients.settings import Study
 from lib.papers.pool import denoiser, member, trained_as
 from lib.papers.settings import Settings
 from lib.profiles.networks import Denoiser
+from lib.values.attacks import PGD, Attack
 from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, GradientNorm, Targets
 from lib.values.recipe import Recipe
-from lib.values.threats import PGD, Attack, Threat
+from lib.values.threats import Threat
 
 TOY = "toy"  # where the toy's networks are
 VANILLA, SCORE, NORM = "vanilla", "score", "gradient norm"

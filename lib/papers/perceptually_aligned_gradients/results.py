@@ -38,8 +38,9 @@ from lib.papers.settings import Settings
 from lib.runtime import Progress
 from lib.training.evaluation import adversarial, evaluate, sweep, transferred
 from lib.training.zoo import SEED, Zoo
+from lib.values.attacks import PGD, fgsm
 from lib.values.keys import plain
-from lib.values.threats import PGD, Threat, fgsm
+from lib.values.threats import Threat
 
 VERSION = 1  # raised when the same settings give other numbers
 STEPS = 30  # of the generation of images; each is 2.5 far / STEPS long

@@ -8,9 +8,10 @@ from fractions import Fraction
 from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.profiles.networks import Denoiser, Networks, Training, fewer_targets, growing, repetitions
 from lib.values.architectures import MLP, Plain
+from lib.values.attacks import APGD, Attack, Square
 from lib.values.data import Data
 from lib.values.recipe import Optimiser, Schedule
-from lib.values.threats import APGD, PIXEL_NORMS, Attack, Square, Threat
+from lib.values.threats import PIXEL_NORMS, Threat
 
 CONTROLS = ("random direction", "permuted classes", "permuted images", "logit")
 SCORED = ("permuted classes", "permuted images", "logit")  # of them, those whose targets are scores

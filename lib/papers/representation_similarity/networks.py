@@ -13,9 +13,10 @@ from lib.papers.pool import member, trained_as
 from lib.papers.representation_similarity.settings import Arm
 from lib.papers.settings import Settings
 from lib.profiles.networks import objective
+from lib.values.attacks import Attack, tier
 from lib.values.objectives import TRADES, Adversarial, Noise, fgsm_rs
 from lib.values.recipe import Recipe
-from lib.values.threats import Attack, Threat, tier
+from lib.values.threats import Threat
 
 
 @dataclass(frozen=True)

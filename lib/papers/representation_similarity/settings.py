@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from lib.errors import SettingsError, is_int, is_number, need, unknown
 from lib.profiles.networks import Gates, Networks, Training, fewer_targets, repetitions
 from lib.values.architectures import Plain
+from lib.values.attacks import PGD, Attack
 from lib.values.data import Data
-from lib.values.threats import PGD, Attack, Threat
+from lib.values.threats import Threat
 
 GROUPS = ("strength", "threat", "procedure", "architecture", "data")
 PROCEDURES = ("PGD-AT", "half", "TRADES", "FGSM-RS", "noise")

@@ -14,9 +14,10 @@ from lib.papers.settings import Settings
 from lib.papers.stitching.settings import Elsewhere, Other
 from lib.profiles.networks import objective
 from lib.values.architectures import LEAST_SQUARES, Probe, Stitch
+from lib.values.attacks import Attack
 from lib.values.objectives import TRADES, Transferred
 from lib.values.recipe import Recipe
-from lib.values.threats import Attack, Threat
+from lib.values.threats import Threat
 
 PAIRS = {"N->R": ("N", "R", 0), "R->N": ("R", "N", 0), "R->R2": ("R", "R", 1), "N->N2": ("N", "N", 1)}
 MIXED = ("N->R", "R->N")

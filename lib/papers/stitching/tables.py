@@ -24,8 +24,9 @@ from lib.stitching.measures import (
 from lib.training.evaluation import columns
 from lib.training.zoo import Zoo
 from lib.values.architectures import Stitch
+from lib.values.attacks import Attack
 from lib.values.recipe import Recipe
-from lib.values.threats import Attack, Threat
+from lib.values.threats import Threat
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lib.errors import is_int, is_number, need, unknown
+from lib.values.attacks import PGD
 from lib.values.keys import later
-from lib.values.threats import PGD, PIXEL_NORMS, Threat, compatible
+from lib.values.threats import PIXEL_NORMS, Threat
 
 BATCHNORM = ("eval", "train")  # of an attack inside training
 
 
 def _training_attack(threat: Threat, attack: PGD, batchnorm: str) -> None:
     need(isinstance(attack, PGD), "training attack", attack, "a PGD attack")
-    compatible(threat, attack)
+    attack.check(threat)
     need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 in training: one adversarial image an image")
     need(not attack.targeted, "attack.targeted", True, "false in training")
     if batchnorm not in BATCHNORM:

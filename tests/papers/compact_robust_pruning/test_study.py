@@ -40,8 +40,8 @@ from lib.store import Store
 from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
 from lib.values.architectures import Pruned
+from lib.values.certificates import Bounds, Smoothing
 from lib.values.objectives import IBP, TRADES, Adversarial, CrossEntropy, CrownIBP, Prune, Saliency
-from lib.values.threats import Bounds, Smoothing
 
 S = "compact_robust_pruning"
 cells = functools.cache(networks.cells)

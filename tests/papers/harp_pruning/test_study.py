@@ -36,8 +36,8 @@ from lib.store import Store
 from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
 from lib.values.architectures import Pruned
+from lib.values.attacks import PGD, tiers
 from lib.values.objectives import ADMM, MART, TRADES, Adversarial, FreeAdversarial, Prune, Rewire
-from lib.values.threats import PGD, tiers
 
 S = "harp_pruning"
 compared = functools.cache(networks.compared)

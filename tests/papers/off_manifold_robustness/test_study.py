@@ -50,8 +50,8 @@ from lib.store import Store
 from lib.training import zoo as zoos
 from lib.training.losses import Batch, Moment, of
 from lib.training.zoo import Zoo
+from lib.values.attacks import PGD
 from lib.values.objectives import CrossEntropy, GradientNorm, Noise, Smoothness
-from lib.values.threats import PGD
 
 S = "off_manifold_robustness"
 PAPER = claims.load(S)

@@ -56,8 +56,9 @@ from lib.store import Store
 from lib.training import evaluation
 from lib.training import zoo as zoos
 from lib.training.zoo import Zoo
+from lib.values.attacks import APGD, PGD, Square
 from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, GradientNorm, Targets
-from lib.values.threats import APGD, PGD, Square, Threat
+from lib.values.threats import Threat
 
 S = "perceptually_aligned_gradients"
 PAPER = claims.load(S)

@@ -40,9 +40,10 @@ from lib.training import zoo as zoo_module
 from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
 from lib.values.architectures import ResNet
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.recipe import Recipe
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 SECTION = "representation_similarity"
 PAPER = claims.load(SECTION)

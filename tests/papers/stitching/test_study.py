@@ -20,10 +20,11 @@ from lib.store import Store
 from lib.training import loop, price
 from lib.training.zoo import Zoo
 from lib.values.architectures import Probe, ResNet, Stitch
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import TRADES, Adversarial, Transferred
 from lib.values.recipe import Optimiser, Recipe, Schedule
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 S = settings.load("smoke", {"stitching.seeds": 4, "stitching.others": []})  # the core alone
 IMAGES = 600

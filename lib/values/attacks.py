@@ -1,0 +1,242 @@
+"""Attacks: how images that a threat allows and a network misclassifies are searched for, without torch.
+
+How each is carried out stands in lib/attacks, which registers a search for every type (`stages`, lib/attacks/pool.py).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import ClassVar
+
+from lib.errors import fraction, is_int, is_number, need, unknown
+from lib.values.keys import later
+from lib.values.threats import PIXEL_NORMS, Threat
+
+LOSSES = ("ce", "dlr", "cw", "kl")
+
+
+class Attack(ABC):
+    """A search for images that a threat allows and a network misclassifies.
+
+    `targeted`: whether it goes towards given classes. `needs_clean_logits`: whether it starts from the network's logits
+    of the images as they are; those that are misclassified already are then left out.
+    """
+
+    targeted = False
+    needs_clean_logits = True
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """A short text for tables: PGD-20, FGSM, APGD-CE+T (20 steps, 3 targets), Square (5000 queries), AutoAttack."""
+
+    @abstractmethod
+    def passes(self, standing: float = 1.0, classes: int = 10) -> float:
+        """Forward passes per image, a gradient counting as one more, when the share `standing` in [0, 1] of the images
+        survives and the network tells so many classes apart.
+        """
+
+    @abstractmethod
+    def check(self, threat: Threat) -> None:
+        """Raise SettingsError unless the attack can search for images within `threat`."""
+
+    def single_run(self, threat: Threat) -> PGD:
+        """The one PGD run whose last iterates stand for the attack where every image is to be moved."""
+        return PGD(20, threat.usual_step)
+
+
+def _searched(standing: float) -> float:
+    """The share of a search that is carried out: broken images cost a twentieth of it (measured with APGD on small
+    networks).
+    """
+    return standing + 0.05 * (1 - standing)
+
+
+def _title(name: str, details: list[str], restarts: int) -> str:
+    details = [*details, *[f"{restarts} restarts"] * (restarts > 1)]
+    return f"{name} ({', '.join(details)})" if details else name
+
+
+@dataclass(frozen=True)
+class PGD(Attack):
+    """Projected gradient steps (Madry et al. 2018). FGSM is one step of eps without a random start.
+
+    `loss`: ce, dlr, cw or kl (against the clean prediction, as TRADES). `targeted`: towards given classes.
+    `confidence`: for cw, where the margin stops to grow (Carlini & Wagner 2017, kappa; in logits); None: nowhere. An
+    evaluation counts any misclassified iterate, so there it changes no verdict; it changes the last iterate.
+    """
+
+    steps: int
+    step_size: Fraction
+    restarts: int = 1
+    random_start: bool = True
+    loss: str = "ce"
+    targeted: bool = False
+    confidence: float | None = later(None)
+
+    def __post_init__(self):
+        need(is_int(self.steps, 0), "attack.steps", self.steps, "a whole number of at least 0")
+        object.__setattr__(self, "step_size", fraction(self.step_size, "attack.step_size"))
+        need(self.step_size > 0, "attack.step_size", self.step_size, "greater than 0")
+        need(is_int(self.restarts, 1), "attack.restarts", self.restarts, "a whole number of at least 1")
+        if self.loss not in LOSSES:
+            raise unknown("attack loss", self.loss, LOSSES)
+        if self.confidence is not None:
+            need(self.loss == "cw", "attack.confidence", self.confidence, f"null for the loss {self.loss}: cw has one")
+            need(is_number(self.confidence, 0), "attack.confidence", self.confidence, "a number of at least 0, or null")
+
+    @property
+    def title(self) -> str:
+        fast = self.steps == 1 and not self.random_start
+        details = [self.loss.upper()] * (self.loss != "ce") + ["targeted"] * self.targeted
+        details += [] if self.confidence is None else [f"confidence {self.confidence:g}"]
+        details += ["no random start"] * (not fast and not self.random_start)
+        return _title("FGSM" if fast else f"PGD-{self.steps}", details, self.restarts)
+
+    @property
+    def needs_clean_logits(self) -> bool:
+        return self.loss == "kl"
+
+    def passes(self, standing: float = 1.0, classes: int = 10) -> float:
+        return 1 + 2 * self.steps * self.restarts * _searched(standing)
+
+    def check(self, threat: Threat) -> None:
+        starts = self.random_start or not threat.perceptual
+        need(starts, "attack.random_start", False, f"true for the norm {threat.norm}, whose scenes are drawn")
+
+    def single_run(self, threat: Threat) -> PGD:
+        return replace(self, restarts=1)
+
+    def with_one_more_restart(self) -> PGD:
+        """The attack that shows whether restarts matter (a sanity check of one robust network)."""
+        return replace(self, restarts=self.restarts + 1)
+
+
+class PixelAttack(Attack):
+    """An attack that moves nothing but pixels, and these within [0, 1]."""
+
+    def check(self, threat: Threat) -> None:
+        name = type(self).__name__
+        need(not threat.perceptual, "threat.norm", threat.norm, f"{', '.join(PIXEL_NORMS)} for {name} (PGD takes all)")
+        need(threat.box, "threat.box", threat.box, f"true for {name}, whose images stay in [0, 1]")
+
+
+@dataclass(frozen=True)
+class APGD(PixelAttack):
+    """Auto-PGD (Croce & Hein 2020) on cross-entropy, then targeted on DLR for `targets` classes (0: CE only)."""
+
+    steps: int = 100
+    restarts: int = 1
+    targets: int = 9
+
+    def __post_init__(self):
+        need(is_int(self.steps, 1), "attack.steps", self.steps, "a whole number of at least 1")
+        need(is_int(self.restarts, 1), "attack.restarts", self.restarts, "a whole number of at least 1")
+        need(is_int(self.targets, 0), "attack.targets", self.targets, "a whole number of at least 0")
+
+    @property
+    def title(self) -> str:
+        details = [f"{self.steps} steps"]
+        if self.targets:
+            details.append(f"{self.targets} targets" if self.targets > 1 else "1 target")
+        return _title("APGD-CE+T" if self.targets else "APGD-CE", details, self.restarts)
+
+    def passes(self, standing: float = 1.0, classes: int = 10) -> float:
+        return 1 + 2 * self.steps * self.restarts * (1 + self.targets) * _searched(standing)
+
+
+@dataclass(frozen=True)
+class Square(PixelAttack):
+    """Random search without gradients (Andriushchenko et al. 2020), at most `queries` forward passes an image."""
+
+    queries: int = 5000
+
+    def __post_init__(self):
+        need(is_int(self.queries, 1), "attack.queries", self.queries, "a whole number of at least 1")
+
+    @property
+    def title(self) -> str:
+        return f"Square ({self.queries} queries)"
+
+    def passes(self, standing: float = 1.0, classes: int = 10) -> float:
+        return 1 + self.queries * _searched(standing)
+
+
+@dataclass(frozen=True)
+class AutoAttack(PixelAttack):
+    """The standard AutoAttack: APGD-CE, APGD-T, FAB-T, Square, on the survivors of the one before.
+
+    FAB takes as many targets as APGD. Where there are fewer other classes, both take these; in l1 APGD-CE has five
+    restarts and APGD-T five targets, as the authors have it.
+    """
+
+    apgd: ClassVar[APGD] = APGD(100, targets=9)
+    fab_steps: ClassVar[int] = 100  # towards each target
+    square: ClassVar[Square] = Square(5000)
+
+    version: str = "standard"
+
+    def __post_init__(self):
+        if self.version not in ("standard",):
+            raise unknown("AutoAttack version", self.version, ("standard",))
+
+    @property
+    def title(self) -> str:
+        return "AutoAttack"
+
+    def passes(self, standing: float = 1.0, classes: int = 10) -> float:
+        """An APGD run has a gradient at its start, too; a FAB step has one and looks at the image that it comes to, and
+        a FAB run looks at the nearest once more.
+        """
+        apgd = (1 + self.apgd.targets) * 2 * (1 + self.apgd.steps)
+        fab = self.apgd.targets * (3 * self.fab_steps + 1)
+        return (1 + apgd + fab + self.square.queries) * _searched(standing)
+
+
+# Evaluations by name, from a step size to an attack.
+TIERS = {
+    "clean": lambda size: None,
+    "pgd20": lambda size: PGD(20, size),
+    "pgd50x10": lambda size: PGD(50, size, restarts=10),
+    "apgd": lambda size: APGD(),
+    "square": lambda size: Square(),
+    "autoattack": lambda size: AutoAttack(),
+}
+
+
+def tier(name: str, threat: Threat) -> Attack | None:
+    """The attack of a named tier of evaluation; None for clean.
+
+    pgd20 and pgd50x10 (50 steps, 10 restarts) take the threat's `usual_step`, which is 2/255 at 8/255 as is usual for
+    CIFAR-10. apgd has 100 steps and 9 targets, square 5,000 queries, as in AutoAttack.
+    """
+    if name not in TIERS:
+        raise unknown("tier", name, TIERS)
+    return TIERS[name](threat.usual_step)
+
+
+# Lists of evaluations by name, from a threat and a step size to attacks.
+TIER_LISTS = {
+    "harp": lambda threat, size: (fgsm(threat), PGD(10, size), PGD(20, size, loss="cw", confidence=50.0),
+                                  APGD(50, restarts=5, targets=0), AutoAttack()),
+}
+
+
+def tiers(name: str, threat: Threat) -> tuple[Attack | None, ...]:
+    """The attacks of a named list, or the one of a named tier.
+
+    harp: those of Zhao & Wressnegger (2023): FGSM, PGD-10, 20 steps on the CW margin with confidence 50, APGD-CE of 50
+    steps and 5 restarts, AutoAttack; steps of eps / 4.
+    """
+    if name in TIER_LISTS:
+        return TIER_LISTS[name](threat, threat.usual_step)
+    if name not in TIERS:
+        raise unknown("tier or list of tiers", name, (*TIERS, *TIER_LISTS))
+    return (tier(name, threat),)
+
+
+def fgsm(threat: Threat) -> PGD:
+    """The fast gradient sign method: one full step, no random start."""
+    return PGD(steps=1, step_size=threat.eps or Fraction(1), random_start=False)

@@ -1,0 +1,98 @@
+"""Certificates: how it is proven that a threat changes no answer of a network, without torch.
+
+How each is computed stands in lib/certify, which registers a proof for every type (`proofs`, lib/certify/proof.py).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from lib.errors import is_int, is_number, need, unknown
+from lib.values.threats import Threat
+
+BOUNDS = ("interval", "CROWN-IBP", "CROWN")
+UNSTABLE = 500  # ReLUs of an image that CROWN bounds one by one: a guess until it was done once on this machine
+
+
+class Certificate(ABC):
+    """A proof, image by image, that no image within a threat changes the answer."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """A short text for tables: CROWN-IBP bounds, smoothing (sigma 0.25, 1000 samples, alpha 0.001)."""
+
+    @abstractmethod
+    def passes(self, standing: float = 1.0, classes: int = 10) -> float:
+        """Forward passes per image for a network that tells so many classes apart, a pass back counting as one; the
+        same whatever the share `standing` in [0, 1] for which the proof holds.
+        """
+
+    @abstractmethod
+    def check(self, threat: Threat) -> None:
+        """Raise SettingsError unless the certificate can prove robustness within `threat`."""
+
+
+@dataclass(frozen=True)
+class Bounds(Certificate):
+    """A proof, image by image, that no image of the ball is misclassified: bounds of the network's outputs.
+
+    `method`: interval (Gowal et al. 2019); CROWN-IBP, linear bounds of the margins around interval bounds of the layers
+    (Zhang et al. 2020); CROWN, linear bounds of every layer (Zhang et al. 2018). Of linf balls within [0, 1].
+    """
+
+    method: str = "interval"
+
+    def __post_init__(self):
+        if self.method not in BOUNDS:
+            raise unknown("method of bounds", self.method, BOUNDS)
+
+    @property
+    def title(self) -> str:
+        return f"{self.method} bounds"
+
+    def passes(self, standing: float = 1.0, classes: int = 10) -> float:
+        """An interval is two passes; a linear function taken back is one forth and back."""
+        return 3 + {"interval": 0, "CROWN-IBP": 2 * classes, "CROWN": 2 * (classes + UNSTABLE)}[self.method]
+
+    def check(self, threat: Threat) -> None:
+        need(threat.norm == "linf", "threat.norm", threat.norm, f"linf for {self.title}")
+        need(threat.box, "threat.box", threat.box, f"true for {self.title}, whose images stay in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Smoothing(Certificate):
+    """Randomised smoothing (Cohen et al. 2019), a proof about the smoothed classifier: the class that the network gives
+    most often to copies of the image with Gaussian noise of standard deviation `sigma` (pixels in [0, 1], not cut).
+
+    The class is guessed from `few` copies (n0) and its probability bounded from `many` others (n); a verdict is wrong
+    with a probability of at most `alpha`. Of l2 balls; the largest radius that can be proven is
+    sigma * Phi^-1(alpha^(1/many)).
+    """
+
+    sigma: float
+    few: int = 100
+    many: int = 1000
+    alpha: float = 0.001
+
+    def __post_init__(self):
+        need(is_number(self.sigma, 0) and self.sigma > 0, "certificate.sigma", self.sigma, "greater than 0")
+        need(is_number(self.alpha, 0) and 0 < self.alpha < 0.5, "certificate.alpha", self.alpha, "between 0 and 0.5")
+        for name in ("few", "many"):
+            copies = getattr(self, name)
+            need(is_int(copies, 1), f"certificate.{name}", copies, "a whole number of at least 1")
+        provable = self.alpha > 0.5**self.many
+        need(provable, "certificate.many", self.many,
+             f"more than log2(1 / alpha): at alpha {self.alpha:g} fewer copies prove nothing even where all agree")
+
+    @property
+    def title(self) -> str:
+        return f"smoothing (sigma {self.sigma:g}, {self.many} samples, alpha {self.alpha:g})"
+
+    def passes(self, standing: float = 1.0, classes: int = 10) -> float:
+        return self.few + self.many
+
+    def check(self, threat: Threat) -> None:
+        need(threat.norm == "l2", "threat.norm", threat.norm, "l2 for smoothing")
+        need(threat.per == "image", "threat.per", threat.per, "image for smoothing, which proves a ball around each")
