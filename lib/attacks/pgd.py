@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.attacks import perceptual
-from lib.attacks.geometry import project, random_start, start_noise, step
+from lib.attacks.core import ascend, perturbed
 from lib.errors import need, unknown
 from lib.modes import frozen
 from lib.runtime import autocast
@@ -81,8 +81,8 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: 
     Uses the network in the mode it is in (see lib/modes.py) and forms no gradient for its weights. A random start
     needs `noise` (in units of eps, [B, C, H, W], as `start_noise` gives; for a perceptual threat a scene, as
     `perceptual.draw` gives) or a `generator` to draw it from. A targeted attack needs `targets` [B]. To `path` the
-    images are added whose gradients were followed (of a threat on pixels). Raises SettingsError when one of them is
-    missing, or for restarts: the last iterates of several cannot all be kept.
+    images are added whose gradients were followed. Raises SettingsError when one of them is missing, for restarts (the
+    last iterates of several cannot all be kept), or an attack that cannot search within the threat.
     """
     attack.check(threat)
     given, drawn = targets is not None, noise is not None or generator is not None
@@ -92,7 +92,7 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: 
     if threat.perceptual:
         in_pixels = isinstance(noise, Tensor)
         need(not in_pixels, "threat.norm", threat.norm, "a norm of pixels where the start is given in pixels")
-    x, size = images.detach(), float(attack.step_size)
+    x = images.detach()
     if threat.eps == 0:
         return x.clone()
     with frozen(net):
@@ -104,20 +104,15 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: 
         def loss(logits: Tensor) -> Tensor:
             return adversarial_loss(attack.loss, logits, labels, targets, reference, attack.confidence)
 
-        if threat.perceptual:
-            with torch.autocast(x.device.type, enabled=False):  # training calls this inside autocast; scenes need fp32
-                scene = perceptual.draw(threat, x.shape, generator) if noise is None else noise
-                scene = {name: part.to(x.device) for name, part in scene.items()}
-                for _ in range(attack.steps):
-                    _, _, grad = input_gradient(net, perceptual.render(x, scene, threat), loss, precision)
-                    scene = perceptual.climb(x, scene, grad, size, threat)
-                return perceptual.render(x, scene, threat)
-        x_adv = x
-        if attack.random_start:
-            x_adv = random_start(x, threat, start_noise(threat, x.shape, generator) if noise is None else noise)
-        for _ in range(attack.steps):
+        def gradient(shown: Tensor) -> tuple[Tensor, None]:
             if path is not None:
-                path.append(x_adv)
-            _, _, grad = input_gradient(net, x_adv, loss, precision)
-            x_adv = project(step(x_adv, grad, size, threat), x, threat)
+                path.append(shown)
+            return input_gradient(net, shown, loss, precision)[2], None
+
+        moved = perturbed(x, threat)
+        # training calls this inside autocast, and scenes need fp32
+        with torch.autocast(x.device.type, enabled=False) if threat.perceptual else contextlib.nullcontext():
+            if noise is None and attack.random_start:
+                noise = moved.draw(generator)
+            x_adv = ascend(moved, moved.start(noise if attack.random_start else None), gradient, attack)
     return x_adv.clone() if x_adv is x else x_adv

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lib.attacks.geometry import ball_noise, random_start
+from lib.attacks.core import Pixels
 from lib.attacks.pgd import adversarial_loss, input_gradient
 from lib.runtime import autocast, generator
 from lib.values.by_type import ByType
@@ -76,10 +76,8 @@ class Pool:
 
     def start(self, rows: Tensor, *parts) -> Tensor:
         """Random starts for the rows, each drawn from (seed_parts, parts, index of the image) alone."""
-        x = self.images[rows]
-        shape = (1, *x.shape[1:])
-        noise = [ball_noise(self.threat.norm, shape, own) for own in self.generators(rows, *parts)]
-        return random_start(x, self.threat, torch.cat(noise)) if noise else x
+        moved = Pixels(self.images[rows], self.threat)
+        return moved.start(moved.draw_each(self.generators(rows, *parts)))
 
     def target_of_rank(self, rows: Tensor, rank: int) -> Tensor:
         """The class [n] that has this rank, from 1, among the clean logits of the classes other than the label."""

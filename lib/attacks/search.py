@@ -14,8 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.attacks import perceptual
-from lib.attacks.geometry import project, step
+from lib.attacks.core import ascend, perturbed
 from lib.attacks.notes import CLEAN, STANDING, Notes
 from lib.attacks.pool import AllBroken, Pool, Stage, logits, stages
 from lib.errors import need, unknown
@@ -41,44 +40,30 @@ class SearchResult(NamedTuple):
 
 @stages.register(PGD)
 def _pgd_stages(attack: PGD, threat: Threat, classes: int) -> list[Stage]:
-    run = _perceptual_pgd if threat.perceptual else _pgd
-    return [Stage("PGD", partial(run, attack=attack, restart=restart))
+    return [Stage("PGD", partial(_pgd, attack=attack, restart=restart))
             for restart in range(attack.restarts if attack.random_start else 1)]
 
 
 def _pgd(pool: Pool, attack: PGD, restart: int) -> None:
-    """An image is broken when any iterate of any restart is misclassified, the start included."""
-    threat, size = pool.threat, float(attack.step_size)
-    reference = pool.clean if attack.loss == "kl" else None
-    rows = pool.standing
-    x = pool.images[rows]
-    x_adv = pool.start(rows, "pgd", restart) if attack.random_start else x
-    for _ in range(attack.steps):
-        at = (None if t is None else t[rows] for t in (pool.targets, reference))
-        _, _, grad = pool.gradient(x_adv, rows, attack.loss, *at)
-        keep = ~pool.broken[rows]
-        rows, x, x_adv, grad = rows[keep], x[keep], x_adv[keep], grad[keep]
-        x_adv = project(step(x_adv, grad, size, threat), x, threat)
-    pool.confirm(x_adv, rows)
+    """An image is broken when any iterate of any restart is misclassified, the start included. Raises AllBroken when
+    none is left.
+    """
+    rows, reference = pool.standing, pool.clean if attack.loss == "kl" else None
+    moved = perturbed(pool.images[rows], pool.threat)
 
-
-def _perceptual_pgd(pool: Pool, attack: PGD, restart: int) -> None:
-    """`_pgd` where scenes move, not pixels: an image's scenes are drawn from (seed_parts, restart, index) alone."""
-    threat, size = pool.threat, float(attack.step_size)
-    reference = pool.clean if attack.loss == "kl" else None
-    rows = pool.standing
-    x = pool.images[rows]
-    scene = perceptual.draw_each(threat, x.shape, pool.generators(rows, "pgd", restart))
-    scene = {name: part.to(x.device) for name, part in scene.items()}
-    for _ in range(attack.steps):
+    def gradient(shown: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal rows
         at = (None if t is None else t[rows] for t in (pool.targets, reference))
-        _, _, grad = pool.gradient(perceptual.render(x, scene, threat), rows, attack.loss, *at)
-        keep = ~pool.broken[rows]
-        rows, x, grad = rows[keep], x[keep], grad[keep]
+        _, _, uphill = pool.gradient(shown, rows, attack.loss, *at)
+        standing = ~pool.broken[rows]
+        rows = rows[standing]
         if not len(rows):
             raise AllBroken
-        scene = perceptual.climb(x, {name: part[keep] for name, part in scene.items()}, grad, size, threat)
-    pool.confirm(perceptual.render(x, scene, threat), rows)
+        return uphill, standing
+
+    noise = moved.draw_each(pool.generators(rows, "pgd", restart)) if attack.random_start else None
+    x_adv = ascend(moved, moved.start(noise), gradient, attack)
+    pool.confirm(x_adv, rows)
 
 
 def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: Attack, indices: Tensor,

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.attacks import sweep as budgets
-from lib.attacks.geometry import ball_noise
-from lib.attacks.perceptual import draw_each
+from lib.attacks.core import perturbed
 from lib.attacks.pgd import pgd
 from lib.attacks.search import break_images
 from lib.errors import need, unknown
@@ -231,10 +230,7 @@ def _last_iterates(net: nn.Module, images: ImageSet, threat: Threat, run: PGD, s
     """The last iterates of a PGD run from the starts of a search's first restart, [B, C, H, W]."""
     x, y = images.pixels(), images.labels
     own = [generator(*seed_parts, "pgd", 0, index) for index in images.indices.tolist()]
-    if threat.perceptual:
-        noise = draw_each(threat, x.shape, own)
-    else:
-        noise = torch.cat([ball_noise(threat.norm, (1, *x.shape[1:]), g) for g in own]) if run.random_start else None
+    noise = perturbed(x, threat).draw_each(own) if run.random_start else None
     return pgd(net, x.contiguous(memory_format=torch.channels_last), y, threat, run, noise=noise, precision=precision)
 
 
