@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib.store import write_atomic
+from lib.files import write_atomic
 from lib.values.keys import digest
 
 log = logging.getLogger("lib.attacks")

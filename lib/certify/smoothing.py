@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from lib.attacks.notes import fingerprint
 from lib.certify.proof import Proof, proofs
 from lib.errors import need
+from lib.files import write_atomic
 from lib.runtime import Progress, generator
-from lib.store import write_atomic
 from lib.values.certificates import Smoothing
 from lib.values.keys import digest
 from lib.values.threats import Threat
