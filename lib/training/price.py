@@ -1,4 +1,7 @@
-"""What a recipe costs: floating-point operations by count, seconds by what the same work took on this machine."""
+"""What a recipe costs: floating-point operations by count, seconds by what the same work took on this machine.
+
+torch is imported inside the functions: only counting what a network computes needs it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,6 @@ import statistics
 import time
 from typing import NamedTuple
 
-import torch
-
-from lib.models import AtNoise, Denoiser, Staged, build, forward_flops, memory_format, network, stage_flops
 from lib.runtime import autocast, initialise_with, matmul_rate, provenance
 from lib.store import Store
 from lib.values.architectures import Probe, Stitch
@@ -94,6 +94,8 @@ def passes(objective, classes: int = 10, batch_size: int = 50) -> Passes:
 
 @functools.lru_cache
 def _stages(data: Data, arch) -> dict[str, int]:
+    from lib.models import Staged, forward_flops, network, stage_flops
+
     shape = data.shape
     with initialise_with("price"):
         net = network(arch.dense, shape, data.info.classes)
@@ -102,6 +104,8 @@ def _stages(data: Data, arch) -> dict[str, int]:
 
 def _map(net):
     """The network as a map of images: a denoiser at some noise."""
+    from lib.models import AtNoise, Denoiser
+
     return AtNoise(net, 0.25) if isinstance(net, Denoiser) else net
 
 
@@ -154,7 +158,7 @@ def measuring(recipe: Recipe, attack: Attack | Certificate | None) -> float:
 
 def compile_pays(recipe: Recipe, where) -> bool:
     """Whether to compile for this training: never on the CPU, where it takes half a minute and wins nothing."""
-    return torch.device(where).type == "cuda" and training(recipe) > COMPILE_FROM
+    return str(where).startswith("cuda") and training(recipe) > COMPILE_FROM
 
 
 def speed(recipe: Recipe, rows: list[dict], where) -> dict:
@@ -181,6 +185,10 @@ def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
     """FLOP/s that training this recipe's architecture reaches here, measured for about a second (on a CPU with as many
     images as that allows).
     """
+    import torch
+
+    from lib.models import build, memory_format
+
     while recipe.parents:
         recipe = recipe.parents[-1]
     net = _map(build(recipe)).to(where)

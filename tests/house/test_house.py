@@ -59,8 +59,9 @@ def test_no_circles():
     graphlib.TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
 
 
-@pytest.mark.parametrize("module", ["lib", "lib.values.recipe", "lib.papers.settings", "lib.papers.plan"])
-def test_plans_need_no_torch(module):
+@pytest.mark.parametrize("module", ["lib", "lib.values.recipe", "lib.papers.settings", "lib.papers.plan",
+                                    "lib.training.price"])
+def test_plans_and_prices_are_imported_without_torch(module):
     code = f"import sys, {module}; print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert answer.stdout.strip() == "[]", answer.stdout + answer.stderr
