@@ -5,7 +5,7 @@ set -eu
 usage() {
   cat <<'TEXT'
 ./run_all.sh [options] [notebook ...]   run the notebooks (all of them if none is named) and write the report
-./run_all.sh test [pytest arguments]    check the code: ruff and the tests
+./run_all.sh test [pytest arguments]    check the code: ruff and the tests (the slow ones: -m slow)
 ./run_all.sh lab [jupyter arguments]    open JupyterLab on the notebooks
 ./run_all.sh again KEY ...              make single networks of a profile and their accuracies again, by recipe key
 ./run_all.sh compare RUN                hold the claims of results/RUN against the published ones
