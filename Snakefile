@@ -5,10 +5,10 @@ import shlex
 import sys
 
 sys.path.insert(0, workflow.basedir)
-from lib import settings as profiles
 from lib.batch import code_digest, groups, mark
-from lib.values.recipe import digest
+from lib.papers import settings as profiles
 from lib.runtime import results
+from lib.values.keys import digest
 
 notebooks = tuple(config["notebooks"])
 settings = profiles.load(config["profile"], config["overrides"])
