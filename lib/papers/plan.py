@@ -13,7 +13,6 @@ from lib.papers.compact_robust_pruning import networks as compact_robust_pruning
 from lib.papers.harp_pruning import networks as harp_pruning
 from lib.papers.off_manifold_robustness import networks as off_manifold_robustness
 from lib.papers.perceptually_aligned_gradients import networks as perceptually_aligned_gradients
-from lib.papers.pool import pool
 from lib.papers.representation_similarity import networks as representation_similarity
 from lib.papers.settings import Settings
 from lib.papers.stitching import networks as stitching
@@ -58,7 +57,8 @@ def plan(settings: Settings, notebooks: tuple[str, ...] = ()) -> list[Task]:
     them, each once."""
     tasks: dict[str, Task] = {}
     together = settings.jobs == "seeds"
-    shared = {m.recipe.key: f"pool-{'' if together else m.kind}{m.seed}" for m in pool(settings)}
+    shared = {recipe.key: f"pool-{'' if together else kind}{repetition}"
+              for (kind, repetition), recipe in settings.networks.pool(settings.seed).items()}
 
     def add(recipe: Recipe, measures: tuple[tuple[Threat, Attack | Certificate], ...], group: str, diverges=False):
         group = shared.get(recipe.key, group)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import yaml
 
@@ -22,12 +21,12 @@ from lib.papers.perceptually_aligned_gradients.settings import AlignedGradients
 from lib.papers.representation_similarity.settings import Similarity
 from lib.papers.stitching.settings import Stitching
 from lib.profiles.loader import make, parse
-from lib.profiles.networks import Denoiser, Gates, Networks, Pool, Pretraining, Training, objective
+from lib.profiles.networks import Denoiser, Gates, Networks, Pool, Pretraining, Training
 from lib.runtime import ROOT
 from lib.values.keys import digest
 
 __all__ = ["AlignedGradients", "Compact", "Denoiser", "Gates", "Harp", "Networks", "OffManifold", "Pool",
-           "Pretraining", "Settings", "Similarity", "Stitching", "Training", "load", "objective", "parse", "profiles",
+           "Pretraining", "Settings", "Similarity", "Stitching", "Training", "load", "parse", "profiles",
            "sections"]
 JOBS = ("none", "seeds", "networks")
 
@@ -67,15 +66,12 @@ class Settings:
     def _size_pools(self):
         """Every repetition has its own networks: pools grow to what the notebooks need unless told not to."""
         sections = {name: getattr(self, name) for name in self.notebooks}
-        least, networks = max((s.pool for s in sections.values()), default=1), self.networks
+        least = max((s.pool for s in sections.values()), default=1)
         seeds = ", ".join(f"{name}.seeds = {s.seeds}" for name, s in sections.items() if s.pool == least)
         for kind in ("normal", "robust"):
-            pool = getattr(networks, kind)
-            named = f"networks.{kind}.count"
-            enough = pool.count >= least or named not in dict(self.overrides)
-            need(enough, named, pool.count, f"at least {least} for {seeds}")
-            networks = replace(networks, **{kind: replace(pool, count=max(least, pool.count))})
-        object.__setattr__(self, "networks", replace(networks, precision=_precision(networks.precision)))
+            count, named = getattr(self.networks, kind).count, f"networks.{kind}.count"
+            need(count >= least or named not in dict(self.overrides), named, count, f"at least {least} for {seeds}")
+        object.__setattr__(self, "networks", self.networks.resolved(least))
 
     @property
     def notebooks(self) -> tuple[str, ...]:
@@ -106,18 +102,6 @@ def load(profile: str = "smoke", overrides: dict | None = None) -> Settings:
         _set(tree, name, value)
     noted = tuple(sorted((k, str(v)) for k, v in overrides.items()))
     return make(Settings, {**tree, "profile": profile, "overrides": noted}, "")
-
-
-def _precision(name: str) -> str:
-    """`auto` is bf16 where the hardware multiplies in it (otherwise it is slower than fp32), fp32 elsewhere."""
-    if name != "auto":
-        return name
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        flags = ""
-    fast = "avx512_bf16" in flags or "amx_bf16" in flags or Path("/dev/nvidia0").exists()
-    return "bf16" if fast else "fp32"
 
 
 def _set(tree: dict, name: str, value) -> None:

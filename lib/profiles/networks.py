@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.values.architectures import DenoisingMLP, Plain, UNet
-from lib.values.attacks import APGD, PGD, Attack
+from lib.values.attacks import (
+    APGD,
+    PGD,
+    Attack,
+)
 from lib.values.data import Data
-from lib.values.objectives import Adversarial, CrossEntropy
-from lib.values.recipe import Optimiser, Schedule
+from lib.values.objectives import (
+    Adversarial,
+    CrossEntropy,
+    Denoising,
+)
+from lib.values.recipe import (
+    Optimiser,
+    Recipe,
+    Schedule,
+)
 from lib.values.threats import Threat
 
 
@@ -57,6 +71,13 @@ class Denoiser(Training):
         need(self.attack is None, "denoiser.attack", self.attack, "left out")
         need(self.low <= self.sigma <= self.high, "denoiser.sigma", self.sigma, "between low and high")
 
+    def recipe(self, data: Data, precision: str, seed: int) -> Recipe:
+        """The denoiser of a data set, of the denoiser's own images where it has any."""
+        objective = Denoising(self.low, self.high, self.label_dropout)
+        recipe = Recipe(self.data or data, self.arch, objective=objective, batch_size=self.batch_size,
+                        precision=precision, ema=self.ema, seed=seed)
+        return trained_as(recipe, self)
+
 
 @dataclass(frozen=True)
 class Pool(Training):
@@ -89,6 +110,37 @@ class Networks:
         need(self.normal.attack is None, "networks.normal.attack", self.normal.attack, "null")
         if self.precision not in ("auto", "fp32", "bf16"):
             raise unknown("precision", self.precision, ("auto", "fp32", "bf16"))
+
+    def objective(self, attack: PGD | None, alpha: float = 1.0, **options) -> CrossEntropy | Adversarial:
+        """Cross-entropy, or adversarial training against the pool's threat with a share alpha of adversarial images."""
+        return Adversarial(self.threat, attack, alpha, **options) if attack and alpha else CrossEntropy()
+
+    def member(self, kind: str, repetition: int, seed: Callable[[int], int]) -> Recipe:
+        """The pool's network of a kind, `N` (normal), `R` (robust) or `U` (untrained), and a repetition (from 0);
+        repetitions beyond the pool's count wrap around. seed: of the recipes of a repetition.
+        """
+        training = self.robust if kind == "R" else self.normal
+        if kind != "U":
+            repetition %= training.count
+        recipe = Recipe(self.data, self.arch, objective=self.objective(training.attack if kind == "R" else None),
+                        batch_size=self.batch_size, augment=self.augment, precision=self.precision,
+                        seed=seed(repetition))
+        recipe = trained_as(recipe, training)
+        return replace(recipe, epochs=0) if kind == "U" else recipe
+
+    def pool(self, seed: Callable[[int], int]) -> dict[tuple[str, int], Recipe]:
+        """{(kind, repetition): recipe} of every trained network of the pool, normal and robust ones in turn so that an
+        interrupted run has pairs.
+        """
+        counts = {"N": self.normal.count, "R": self.robust.count}
+        wanted = [(kind, n) for n in range(max(counts.values())) for kind, count in counts.items() if n < count]
+        return {(kind, n): self.member(kind, n, seed) for kind, n in wanted}
+
+    def resolved(self, count: int) -> Networks:
+        """The networks as they are trained: pools of `count` of each kind or more, and a precision that is one."""
+        grown = {kind: replace(pool, count=max(count, pool.count))
+                 for kind, pool in (("normal", self.normal), ("robust", self.robust))}
+        return replace(self, **grown, precision=_precision(self.precision))
 
 
 @dataclass(frozen=True)
@@ -128,6 +180,25 @@ def fewer_targets(where: str, attack: Attack, data: Data) -> None:
     need(targets < data.info.classes, where, targets, f"less than the {data.info.classes} classes")
 
 
-def objective(networks: Networks, attack: PGD | None, alpha: float = 1.0, **options):
-    """Cross-entropy, or adversarial training against the pool's threat with a share alpha of adversarial images."""
-    return Adversarial(networks.threat, attack, alpha, **options) if attack and alpha else CrossEntropy()
+def trained_as(recipe: Recipe, training: Training) -> Recipe:
+    """The recipe with the epochs, the optimiser and the schedule of the settings."""
+    return replace(recipe, epochs=training.epochs, optimiser=training.optimiser, schedule=training.schedule)
+
+
+def warmed_up(recipe: Recipe, training: Pretraining | None) -> Recipe:
+    """The training, started from a network that saw clean images for its `warm_up` epochs (0: from scratch)."""
+    if training is None or not training.warm_up:
+        return recipe
+    return replace(recipe, parents=(replace(recipe, objective=CrossEntropy(), epochs=training.warm_up),))
+
+
+def _precision(name: str) -> str:
+    """`auto` is bf16 where the hardware multiplies in it (otherwise it is slower than fp32), fp32 elsewhere."""
+    if name != "auto":
+        return name
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        flags = ""
+    fast = "avx512_bf16" in flags or "amx_bf16" in flags or Path("/dev/nvidia0").exists()
+    return "bf16" if fast else "fp32"

@@ -10,7 +10,6 @@ from lib.batch import groups, unfinished
 from lib.errors import SettingsError
 from lib.papers import settings
 from lib.papers.plan import chosen, plan
-from lib.papers.pool import member, pool
 from lib.papers.representation_similarity import networks as similarity
 from lib.values.architectures import ResNet
 from lib.values.data import Data
@@ -63,9 +62,9 @@ def of(s):
 @pytest.mark.parametrize("profile", KEYS)
 def test_networks_of_the_pool_keep_their_keys(profile):
     s = settings.load(profile, {"networks.precision": "fp32", "first_seed": 0})
-    assert {name: member(s, name[0], int(name[1:])).recipe.key for name in KEYS[profile]} == KEYS[profile]
-    assert set(KEYS[profile].values()) <= {m.recipe.key for m in pool(s)} | {member(s, "U", i).recipe.key
-                                                                             for i in range(3)}
+    n, untrained = s.networks, {s.networks.member("U", i, s.seed).key for i in range(3)}
+    assert {name: n.member(name[0], int(name[1:]), s.seed).key for name in KEYS[profile]} == KEYS[profile]
+    assert {*KEYS[profile].values()} <= {recipe.key for recipe in n.pool(s.seed).values()} | untrained
 
 
 # ---------------------------------------------------------------------------------------------- notebooks of a profile
@@ -112,7 +111,7 @@ def test_every_kind_has_its_networks_once():
 
 def test_the_kinds_are_what_they_are_called():
     s, found = load(ALL), of(load(ALL))
-    pooled = {f"{m.kind}{m.seed}": m.recipe for m in pool(s)}
+    pooled = {f"{kind}{seed}": recipe for (kind, seed), recipe in s.networks.pool(s.seed).items()}
     threat, attack, normal = s.networks.threat, s.networks.robust.attack, found["N", 1, None].recipe
     assert found["N", 1, None].recipe == pooled["N1"] and found["R", 1, None].recipe == pooled["R1"]
     assert found["U", 1, None].recipe == replace(normal, epochs=0)
@@ -136,8 +135,8 @@ def test_another_architecture_leaves_the_pool_alone():
     s = load({f"{S}.arch": {"type": "ResNet", "width": 32, "blocks": [1, 1, 1]}})
     found = of(s)
     assert {c.recipe.arch for c in found.values()} == {ResNet(32, (1, 1, 1))}
-    assert not {c.recipe.key for c in found.values()} & {m.recipe.key for m in pool(s)}
-    assert [m.recipe.key for m in pool(s)] == [m.recipe.key for m in pool(load())]
+    assert not {c.recipe.key for c in found.values()} & {recipe.key for recipe in s.networks.pool(s.seed).values()}
+    assert s.networks.pool(s.seed) == load().networks.pool(s.seed)
 
 
 def test_what_is_measured():
@@ -224,10 +223,10 @@ def test_a_network_of_two_notebooks_is_one_task_with_the_measures_of_both():
     alone = {name: {t.recipe.key: t for t in plan(s, (name,))} for name in s.notebooks}
     both = {t.recipe.key: t for t in plan(s)}
     shared = alone["stitching"].keys() & alone[S].keys()
-    assert {member(s, kind, seed).recipe.key for kind in "NR" for seed in range(3)} <= shared
+    assert {s.networks.member(kind, seed, s.seed).key for kind in "NR" for seed in range(3)} <= shared
     for key in shared:
         assert set(both[key].measures) == {m for tasks in alone.values() for m in tasks[key].measures}
-    assert {attack.steps for _, attack in both[member(s, "N", 0).recipe.key].measures} == {7, 20}
+    assert {attack.steps for _, attack in both[s.networks.member("N", 0, s.seed).key].measures} == {7, 20}
     assert both.keys() == alone["stitching"].keys() | alone[S].keys()
     assert {key: both[key].group for key in alone["stitching"]} == {
         key: task.group for key, task in alone["stitching"].items()}, "the first to need a network makes it"

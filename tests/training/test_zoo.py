@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -14,7 +14,6 @@ from lib import batch, prices
 from lib.attacks.notes import Notes
 from lib.errors import SettingsError
 from lib.papers.plan import Task
-from lib.papers.pool import Member
 from lib.runtime import ROOT
 from lib.store import Store
 from lib.study import Study
@@ -162,6 +161,12 @@ def test_a_killed_search_goes_on_with_the_verdicts_of_an_uninterrupted_one(root,
 
 
 def test_a_table_has_a_row_for_each_network_and_attack_with_all_of_its_protocol(box):
+    @dataclass(frozen=True)
+    class Member:
+        kind: str
+        seed: int
+        recipe: Recipe
+
     members = [Member("N", 0, NORMAL), Member("R", 3, ROBUST)]
     asked = ["clean", "pgd20", APGD(3, targets=2), Bounds()]
     rows = table(box, members, THREAT, asked)

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from lib.papers.compact_robust_pruning.settings import BENIGN, IN_ROUNDS, ROBUST, RULES, Net
-from lib.papers.pool import member, trained_as, warmed_up
 from lib.papers.settings import Settings
-from lib.profiles.networks import objective as adversarial
+from lib.profiles.networks import trained_as, warmed_up
 from lib.values.architectures import Pruned
 from lib.values.attacks import Attack
 from lib.values.certificates import Certificate
@@ -71,7 +70,7 @@ def robust(settings: Settings, net: Net, warm: bool = True) -> Loss:
     attack = net.pretrain.attack if net.pretrain and net.pretrain.attack else n.robust.attack
     ramp = {} if warm else {"start": 0.0, "end": 0.0}
     return {
-        "PGD-AT": lambda: adversarial(replace(n, threat=threat), attack),
+        "PGD-AT": lambda: replace(n, threat=threat).objective(attack),
         "TRADES": lambda: TRADES(threat, attack),
         "IBP": lambda: IBP(threat.eps, **ramp),
         "CROWN-IBP": lambda: CrownIBP(threat.eps, **ramp),
@@ -86,7 +85,7 @@ def aim(settings: Settings, net: Net, which: str, warm: bool = True) -> Loss:
 
 def pretrained(settings: Settings, net: Net, pre: str, seed: int) -> Recipe:
     """The unpruned network; one of the pool's where the network has no training of its own."""
-    recipe = member(settings, "R" if pre == ROBUST else "N", seed).recipe
+    recipe = settings.networks.member("R" if pre == ROBUST else "N", seed, settings.seed)
     own = {name: getattr(net, name) for name in ("arch", "data", "batch_size", "augment")}
     recipe = replace(recipe, **{name: value for name, value in own.items() if value is not None})
     if net.pretrain:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from lib.papers.harp_pruning.settings import BY_CHANNEL, METHODS
-from lib.papers.pool import member, trained_as, warmed_up
 from lib.papers.settings import Settings
-from lib.profiles.networks import objective
+from lib.profiles.networks import trained_as, warmed_up
 from lib.values.architectures import Plain, Pruned
 from lib.values.attacks import PGD, Attack
 from lib.values.objectives import ADMM, MART, TRADES, FreeAdversarial, Loss, Prune, Rewire
@@ -60,7 +59,7 @@ class Cell:
 
 def dense(settings: Settings, kind: str, seed: int, loss: str = "PGD-AT") -> Recipe:
     """A dense network: normal (kind N) or adversarially trained (R) with a robust loss."""
-    s, recipe = settings.harp_pruning, member(settings, kind, seed).recipe
+    s, recipe = settings.harp_pruning, settings.networks.member(kind, seed, settings.seed)
     recipe = replace(recipe, arch=s.arch or recipe.arch, data=s.data or recipe.data)
     if kind == "N":
         return recipe
@@ -79,7 +78,7 @@ def robust(settings: Settings, loss: str) -> Loss:
     """The robust loss of a name."""
     n, attack = settings.networks, training_attack(settings)
     if loss == "PGD-AT":
-        return objective(n, attack)
+        return n.objective(attack)
     if loss == "Free-AT":
         return FreeAdversarial(n.threat, replays=4)
     return (TRADES if loss == "TRADES" else MART)(n.threat, attack)

@@ -9,10 +9,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from lib.papers.off_manifold_robustness.settings import Distractor, Sweep
-from lib.papers.pool import denoiser, member, trained_as
 from lib.papers.settings import Settings
-from lib.profiles.networks import Denoiser
-from lib.values.attacks import PGD
+from lib.profiles.networks import (
+    Denoiser,
+    trained_as,
+)
+from lib.values.attacks import (
+    PGD,
+)
 from lib.values.data import Data
 from lib.values.objectives import Adversarial, CrossEntropy, GradientNorm, Noise, Reconstruction, Smoothness
 from lib.values.recipe import Recipe
@@ -60,7 +64,7 @@ def unit(data: Data) -> Fraction:
 
 def base(settings: Settings, sweep: Sweep, seed: int) -> Recipe:
     """The network without a regulariser."""
-    recipe = trained_as(member(settings, "N", seed).recipe, sweep.training)
+    recipe = trained_as(settings.networks.member("N", seed, settings.seed), sweep.training)
     given = {name: getattr(sweep, name) for name in ("data", "arch", "batch_size", "augment")}
     given = {name: value for name, value in given.items() if value is not None}
     recipe = replace(recipe, seed=settings.seed(seed), **given)
@@ -126,13 +130,14 @@ def denoising(settings: Settings, sweep: Sweep) -> Denoiser | None:
 def score(settings: Settings, sweep: Sweep) -> Recipe | None:
     """The denoiser of a sweep."""
     how = denoising(settings, sweep)
-    return how and denoiser(settings, sweep.data or settings.networks.data, how)
+    return how and how.recipe(sweep.data or settings.networks.data, settings.networks.precision,
+                              settings.seed(0))
 
 
 def of_distractor(settings: Settings, how: Distractor, data: Data, kind: str, seed: int) -> Recipe:
     """A network of digits beside a letter."""
-    recipe = replace(trained_as(member(settings, "N", seed).recipe, how.training), data=data, arch=how.arch,
-                     batch_size=how.batch_size, augment="none", seed=settings.seed(seed))
+    recipe = replace(trained_as(settings.networks.member("N", seed, settings.seed), how.training), data=data,
+                     arch=how.arch, batch_size=how.batch_size, augment="none", seed=settings.seed(seed))
     if kind == UNTRAINED:
         return replace(recipe, epochs=0)
     aims = {STANDARD: CrossEntropy(), PER_IMAGE: l2_training(how.per_image, how.attack_steps),
@@ -167,5 +172,6 @@ def _swept(settings: Settings, sweep: Sweep, seed: int) -> list[Cell]:
     out += [Cell(sweep.name, kind, strength, seed, recipe, diverges=True)
             for kind, (strength, recipe) in controls(settings, sweep, seed).items()]
     if sweep.data is None:
-        out += [Cell(sweep.name, name, 0, seed, member(settings, kind, seed).recipe) for kind, name in POOL.items()]
+        out += [Cell(sweep.name, name, 0, seed, settings.networks.member(kind, seed, settings.seed))
+                for kind, name in POOL.items()]
     return out

@@ -9,10 +9,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from lib.papers.perceptually_aligned_gradients.settings import Study
-from lib.papers.pool import denoiser, member, trained_as
 from lib.papers.settings import Settings
-from lib.profiles.networks import Denoiser
-from lib.values.attacks import PGD, Attack
+from lib.profiles.networks import (
+    Denoiser,
+    trained_as,
+)
+from lib.values.attacks import (
+    PGD,
+    Attack,
+)
 from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, GradientNorm, Targets
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat
@@ -70,7 +75,7 @@ class Cell:
 
 def base(settings: Settings, study: Study, seed: int) -> Recipe:
     """The network that is trained on cross-entropy alone."""
-    recipe = trained_as(member(settings, "N", seed).recipe, study.training)
+    recipe = trained_as(settings.networks.member("N", seed, settings.seed), study.training)
     given = {name: getattr(study, name) for name in ("data", "arch", "batch_size", "augment")}
     given = {name: value for name, value in given.items() if value is not None}
     return replace(recipe, seed=settings.seed(seed), **given)
@@ -84,7 +89,7 @@ def denoising(settings: Settings, study: Study) -> Denoiser:
 def teacher(settings: Settings, study: Study) -> Recipe:
     """The denoiser whose class scores are the ground truth of kind `score`."""
     data = study.data if study.denoiser and study.data else settings.networks.data
-    return denoiser(settings, data, denoising(settings, study))
+    return denoising(settings, study).recipe(data, settings.networks.precision, settings.seed(0))
 
 
 def judge(settings: Settings, study: Study) -> Recipe:

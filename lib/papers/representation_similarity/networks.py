@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lib.papers.pool import member, trained_as
 from lib.papers.representation_similarity.settings import Arm
 from lib.papers.settings import Settings
-from lib.profiles.networks import objective
-from lib.values.attacks import Attack, tier
+from lib.profiles.networks import (
+    trained_as,
+)
+from lib.values.attacks import (
+    Attack,
+    tier,
+)
 from lib.values.objectives import TRADES, Adversarial, Noise, fgsm_rs
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat
@@ -42,7 +46,7 @@ class Cell:
 
 def base(settings: Settings, kind: str, seed: int) -> Recipe:
     """A network of the pool, in this notebook's own architecture if it has one."""
-    recipe, arch = member(settings, kind, seed).recipe, settings.representation_similarity.arch
+    recipe, arch = settings.networks.member(kind, seed, settings.seed), settings.representation_similarity.arch
     return replace(recipe, arch=arch) if arch else recipe
 
 
@@ -62,7 +66,7 @@ def of_arm(settings: Settings, arm: Arm, kind: str, seed: int) -> Recipe:
         return recipe
     threat, attack = arm.threat or n.threat, arm.attack or n.robust.attack
     aims = {
-        "PGD-AT": lambda: objective(replace(n, threat=threat), attack),
+        "PGD-AT": lambda: replace(n, threat=threat).objective(attack),
         "half": lambda: Adversarial(threat, attack, clean_loss=0.5),
         "TRADES": lambda: TRADES(threat, attack),
         "FGSM-RS": lambda: fgsm_rs(threat),
@@ -77,7 +81,7 @@ def overfitting_runs(settings: Settings, seed: int) -> dict[str, Recipe]:
     """
     o, r = settings.representation_similarity.overfitting, base(settings, "R", seed)
     plan = {"optimiser": o.training.optimiser, "schedule": o.training.schedule}
-    plan["objective"] = objective(settings.networks, o.training.attack or settings.networks.robust.attack)
+    plan["objective"] = settings.networks.objective(o.training.attack or settings.networks.robust.attack)
     small = replace(r, **plan, data=replace(r.data, train=o.train), epochs=o.epochs, keep=o.kept)
     long = max(2, round(o.epochs * o.train / r.data.n_train))
     kept = sorted({min(long - 1, max(1, round(n * long / o.epochs))) for n in o.kept})

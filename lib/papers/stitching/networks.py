@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lib.papers.pool import member, trained_as
 from lib.papers.settings import Settings
 from lib.papers.stitching.settings import Elsewhere, Other
-from lib.profiles.networks import objective
+from lib.profiles.networks import trained_as
 from lib.values.architectures import LEAST_SQUARES, Probe, Stitch
 from lib.values.attacks import Attack
 from lib.values.objectives import TRADES, Transferred
@@ -66,7 +65,7 @@ def trained_against(whom: tuple[str, ...]) -> str:
 
 def other_task(settings: Settings, other: Other, seed: int) -> Recipe:
     """A network that has learned another task, normally."""
-    recipe = replace(member(settings, "N", seed).recipe, data=other.data, seed=settings.seed(seed))
+    recipe = replace(settings.networks.member("N", seed, settings.seed), data=other.data, seed=settings.seed(seed))
     recipe = trained_as(recipe, other.training) if other.training else recipe
     return replace(recipe, augment=other.augment or recipe.augment)
 
@@ -104,7 +103,7 @@ def _cells(settings: Settings) -> list[Cell]:
         return tuple((n.threat, attack) for attack in attacks)
 
     def add(role: str, pair: str, front: Recipe, end: Recipe, joint: str, alpha: float, seed: int, **changes):
-        aims = objective(n, s.attack, alpha, clean_statistics=changes.get("batchnorm") != "frozen")
+        aims = n.objective(s.attack, alpha, clean_statistics=changes.get("batchnorm") != "frozen")
         arch = changes.pop("arch", Stitch(joint))
         recipe = replace(
             base,
@@ -122,14 +121,14 @@ def _cells(settings: Settings) -> list[Cell]:
         out.append(Cell(role, pair, joint, alpha, seed, recipe, under))
 
     for seed in range(s.seeds):
-        net = {kind: member(settings, kind, seed).recipe for kind in "NRU"}
+        net = {kind: settings.networks.member(kind, seed, settings.seed) for kind in "NRU"}
         for kind in "NRU":
             attacks = (s.search, s.verify) if kind == "R" else (s.search,)
             if kind == "R" and seed == 0:
                 attacks += (s.search.with_one_more_restart(),)
             out.append(Cell("endpoint", kind, "", 0.0, seed, net[kind], against(attacks)))
         for pair, (front, end, shift) in PAIRS.items():
-            other = member(settings, end, seed + shift).recipe
+            other = settings.networks.member(end, seed + shift, settings.seed)
             for joint in s.joints:
                 for alpha in s.alphas:
                     if pair != "N->N2" or alpha == 0 or joint == s.middle:  # two normal networks: a control, no more

@@ -33,7 +33,6 @@ from lib.papers.compact_robust_pruning.results import (
 )
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST
 from lib.papers.plan import plan
-from lib.papers.pool import pool
 from lib.pruning.results import Contrast, own_checks
 from lib.runtime import seed_of
 from lib.store import Store
@@ -105,7 +104,7 @@ def test_every_arm_starts_from_the_pre_trained_network_of_its_repetition(planned
 
 
 def test_the_pools_networks_are_not_trained_twice(planned):
-    shared = {m.recipe.key for m in pool(planned)}
+    shared = {recipe.key for recipe in planned.networks.pool(planned.seed).values()}
     assert {r.key for pre in (ROBUST, BENIGN) for r in of(planned, Arm("pooled", pre))} <= shared
     assert not {r.key for r in of(planned, Arm("traded", ROBUST))} & shared
     tasks = {task.recipe.key: task for task in plan(planned, (S,))}

@@ -44,7 +44,6 @@ from lib.papers.off_manifold_robustness.networks import (
 from lib.papers.off_manifold_robustness.results import BAYES, COLUMNS, Found, measure
 from lib.papers.off_manifold_robustness.settings import CONTROLS
 from lib.papers.plan import plan
-from lib.papers.pool import member
 from lib.runtime import generator, seed_of
 from lib.store import Store
 from lib.training import zoo as zoos
@@ -267,7 +266,7 @@ def test_no_network_is_made_twice_and_the_pools_are_shared(profile):
     own = [c for c in every if c.kind in POOL.values()]
     shared = {t.recipe.key: t for t in plan(s)}
     for c in own:
-        assert c.recipe == member(s, {name: kind for kind, name in POOL.items()}[c.kind], c.seed).recipe
+        assert c.recipe == s.networks.member({name: kind for kind, name in POOL.items()}[c.kind], c.seed, s.seed)
         assert shared[c.recipe.key].group.startswith("pool-") and not shared[c.recipe.key].diverges
     wanted = any(sweep.data is None for sweep in s.off_manifold_robustness.sweeps)
     assert len(own) == (2 * s.off_manifold_robustness.seeds if wanted else 0)

@@ -49,7 +49,6 @@ from lib.papers.perceptually_aligned_gradients.networks import (
 from lib.papers.perceptually_aligned_gradients.results import Found, measure
 from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT, SHUFFLED, Ground
 from lib.papers.plan import plan
-from lib.papers.pool import denoiser
 from lib.runtime import seed_of
 from lib.statistics import clopper_pearson
 from lib.store import Store
@@ -382,7 +381,7 @@ def test_scores_come_from_one_denoiser_and_are_judged_by_another(planned, cells)
                 assert c.recipe.sources == ((teacher,) if scored else ())
     n, own = planned.networks, only(cells, "CIFAR-10", TEACHER).recipe
     shared = only(cells, "digits", TEACHER).recipe
-    assert shared == only(cells, "digits ViT", TEACHER).recipe == denoiser(planned, n.data, n.denoiser)
+    assert shared == only(cells, "digits ViT", TEACHER).recipe == n.denoiser.recipe(n.data, n.precision, 0)
     assert (own.data.name, own.arch.multipliers, own.epochs) == ("cifar10", (1, 2), 2)
     more = {**STUDIES[2]["denoiser"], "data": {"name": "cifar10", "train": 40000, "holdout": 2000}}
     bigger = networks.cells(sized(of=("CIFAR-10", {"denoiser": more})))
