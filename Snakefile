@@ -5,7 +5,7 @@ import shlex
 import sys
 
 sys.path.insert(0, workflow.basedir)
-from lib.batch import code_digest, groups, mark
+from lib.batch import batch_jobs, code_digest, mark
 from lib.papers import settings as profiles
 from lib.runtime import results
 from lib.values.keys import digest
@@ -13,7 +13,7 @@ from lib.values.keys import digest
 notebooks = tuple(config["notebooks"])
 settings = profiles.load(config["profile"], config["overrides"])
 folder = results() / settings.run
-jobs = groups(settings, notebooks)
+jobs = batch_jobs(settings, notebooks)
 python = shlex.quote(sys.executable)
 names = ",".join(notebooks)
 options = shlex.join(
@@ -23,8 +23,8 @@ options = shlex.join(
 share = max(1, config["cores"] // config["jobs"])  # threads of each training job
 
 
-def done(group):
-    return str(mark(folder, group))
+def done(job):
+    return str(mark(folder, job))
 
 
 rule all:
@@ -35,26 +35,26 @@ rule all:
 rule networks:
     input:
         # ancient: weights of parents never change, so a job whose parent ran again is not started once more
-        ancient(lambda w: [done(g) for g in sorted(jobs[w.group]["after"])]),
+        ancient(lambda w: [done(j) for j in sorted(jobs[w.job]["after"])]),
     output:
-        f"{folder}/jobs/{{group}}.done",
+        f"{folder}/jobs/{{job}}.done",
     params:
-        work=lambda w: digest(jobs[w.group]["work"]),
+        work=lambda w: digest(jobs[w.job]["work"]),
     log:
-        f"{folder}/jobs/{{group}}.log",
+        f"{folder}/jobs/{{job}}.log",
     threads: share
     resources:
         job=1,
     shell:
         "export REPRO_THREADS={threads}; started=$SECONDS; "
-        "if {python} -m lib train {wildcards.group} {options} --notebooks {names} --done {output:q} > {log:q} 2>&1; "
-        "then echo {wildcards.group}: ready after $((SECONDS - started)) s; "
-        "else tail -n 3 {log:q} >&2; echo {wildcards.group} failed: see {log:q} >&2; exit 1; fi"
+        "if {python} -m lib train {wildcards.job} {options} --notebooks {names} --done {output:q} > {log:q} 2>&1; "
+        "then echo {wildcards.job}: ready after $((SECONDS - started)) s; "
+        "else tail -n 3 {log:q} >&2; echo {wildcards.job} failed: see {log:q} >&2; exit 1; fi"
 
 
 rule notebook:
     input:
-        lambda w: [done(g) for g, job in jobs.items() if w.name in job["wanted_by"]],
+        lambda w: [done(name) for name, job in jobs.items() if w.name in job["wanted_by"]],
         "notebooks/{name}.ipynb",
         "claims/{name}.yaml",
     output:

@@ -1,6 +1,6 @@
 """The batch run: the jobs of a plan, what Snakemake starts for them, and the pages at the end.
 
-`run_graph` is called by the command line; `train_group` and `run_notebook` are the jobs that the Snakefile starts.
+`run_graph` is called by the command line; `train_job` and `run_notebook` are the jobs that the Snakefile starts.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from lib.values.keys import digest
 from lib.values.recipe import outcome_key
 
 
-def groups(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
-    """The batch jobs of a run: {group: {work, after, wanted_by}}; none where notebooks do everything themselves.
+def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
+    """The batch jobs of a run: {job: {work, after, wanted_by}}; none where notebooks do everything themselves.
 
     `work`: what the job has to make ((kind, key) in the store: networks and outcomes); `of`: {outcomes: network}, where
-    its training may diverge; `after`: the groups that hold its networks' parents and sources; `wanted_by`: the
+    its training may diverge; `after`: the jobs that make its networks' parents and sources; `wanted_by`: the
     notebooks that need any of it.
     """
     if settings.jobs == "none":
         return {}
     tasks = plan(settings, notebooks)
-    home = {t.recipe.key: t.group for t in tasks}
+    home = {t.recipe.key: t.job for t in tasks}
     found: dict[str, dict] = {}
     for task in tasks:
         if not (task.recipe.stored or task.measures):
             continue
-        job = found.setdefault(task.group, {"work": [], "of": {}, "after": set(), "wanted_by": set()})
+        job = found.setdefault(task.job, {"work": [], "of": {}, "after": set(), "wanted_by": set()})
         job["work"] += [("network", task.recipe.key)] * task.recipe.stored
         outcomes = [outcome_key(task.recipe, *m) for m in task.measures]
         job["work"] += [("outcomes", key) for key in outcomes]
-        job["of"] |= dict.fromkeys(outcomes, task.recipe.key) if task.diverges else {}
+        job["of"] |= dict.fromkeys(outcomes, task.recipe.key) if task.may_diverge else {}
         needed = (*task.recipe.parents, *task.recipe.sources)
-        job["after"] |= {home[r.key] for r in needed if r.stored} - {task.group}
+        job["after"] |= {home[r.key] for r in needed if r.stored} - {task.job}
     for name in notebooks:
         for task in plan(settings, (name,)):
             if home[task.recipe.key] in found:
@@ -56,18 +56,18 @@ def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
     def made(job: dict, kind: str, key: str) -> bool:
         return store.has(kind, key) or store.has("diverged", job["of"].get(key, key))
 
-    return {group: job for group, job in jobs.items() if not all(made(job, *entry) for entry in job["work"])}
+    return {name: job for name, job in jobs.items() if not all(made(job, *entry) for entry in job["work"])}
 
 
-def mark(folder: Path, group: str) -> Path:
+def mark(folder: Path, job: str) -> Path:
     """The file that says that a job is done, in a run's folder."""
-    return folder / "jobs" / f"{group}.done"
+    return folder / "jobs" / f"{job}.done"
 
 
 def mark_finished(jobs: dict[str, dict], store: Store, folder: Path) -> None:
     """Mark the jobs that would only find their results in the store, so that they are not started."""
-    for group in jobs.keys() - unfinished(jobs, store).keys():
-        path = mark(folder, group)
+    for name in jobs.keys() - unfinished(jobs, store).keys():
+        path = mark(folder, name)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
@@ -96,7 +96,7 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
     with lock:
         started = time.monotonic()
         _check_data(settings, notebooks)
-        mark_finished(groups(settings, notebooks), Store(), folder)
+        mark_finished(batch_jobs(settings, notebooks), Store(), folder)
         status = _snakemake(settings, overrides, notebooks, jobs, folder)
         _note_failures(settings, notebooks, folder)
         page = report.index(folder)
@@ -141,28 +141,28 @@ def _failed(settings: Settings, notebook: str, error: str) -> None:
 
 
 def _note_failures(settings: Settings, notebooks, folder: Path) -> None:
-    for group, job in unfinished(groups(settings, notebooks), Store()).items():
-        note = folder / "jobs" / f"{group}.failed"
+    for made, job in unfinished(batch_jobs(settings, notebooks), Store()).items():
+        note = folder / "jobs" / f"{made}.failed"
         for name in job["wanted_by"] if note.exists() else ():
-            _failed(settings, name, f"its networks {group} could not be made: {note.read_text().strip()}")
+            _failed(settings, name, f"its networks {made} could not be made: {note.read_text().strip()}")
 
 
-def train_group(settings: Settings, notebooks: tuple[str, ...], group: str, done: Path | None) -> None:
-    """Train and measure one group's networks (those not in the store), then touch `done`; on failure leave the reason
+def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Path | None) -> None:
+    """Train and measure one job's networks (those not in the store), then touch `done`; on failure leave the reason
     beside it."""
     from lib.runtime import device, set_threads
     from lib.training.zoo import Zoo
 
     watch_parent()
-    mine = [t for t in plan(settings, notebooks) if t.group == group]
+    mine = [t for t in plan(settings, notebooks) if t.job == job]
     if not mine:
-        raise unknown("group", group, groups(settings, notebooks))
+        raise unknown("job", job, batch_jobs(settings, notebooks))
     set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
     zoo = Zoo(Store(), device(settings.device))
     try:
         for task in mine:
             if task.recipe.stored and not zoo.store.has("network", task.recipe.key):
-                if not task.diverges:
+                if not task.may_diverge:
                     zoo.obtain(task.recipe)
                 elif isinstance(zoo.attempt(task.recipe), str):
                     continue  # noted: there is nothing to measure

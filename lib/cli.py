@@ -7,7 +7,6 @@ failed. `train` and `notebook` are the jobs that Snakemake starts.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import json
 import os
@@ -19,8 +18,10 @@ from pathlib import Path
 from lib import batch
 from lib import site as report
 from lib.errors import OneLineError, SettingsError, unknown
+from lib.papers import papers
 from lib.papers import settings as profiles
-from lib.papers.plan import NOTEBOOKS, chosen, plan
+from lib.papers.plan import chosen, plan
+from lib.profiles.loader import parse
 from lib.runtime import ROOT, cores, results
 
 STOPPED = 130  # exit status of what was interrupted
@@ -86,12 +87,12 @@ def parser() -> argparse.ArgumentParser:
         return p
 
     p = command("run", run, "run notebooks: train what is missing, execute, render, index", True)
-    p.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"of {', '.join(NOTEBOOKS)} (default: all)")
+    p.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"of {', '.join(papers())} (default: all)")
     p.add_argument("--seeds", type=int, metavar="N", help="repetitions of every experiment")
     p.add_argument("--jobs", type=int, metavar="N", help="jobs side by side (default: one per core, threads shared)")
     p.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs; do nothing")
-    p = command("train", train, "train and measure the networks of one group of the plan (a batch job)", True)
-    p.add_argument("group")
+    p = command("train", train, "train and measure the networks of one batch job of the plan", True)
+    p.add_argument("job")
     p.add_argument("--notebooks", default="")
     p.add_argument("--done", type=Path)
     p = command("notebook", notebook, "execute and render one notebook (a batch job)", True)
@@ -118,19 +119,18 @@ def overrides(args, notebooks: tuple[str, ...]) -> dict:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise SettingsError(f"-p {text} is not possible: it must read name=value")
-        given[name.strip()] = profiles.parse(value)
+        given[name.strip()] = parse(value)
     if getattr(args, "seeds", None) is not None:
         given["seeds"] = args.seeds
-    tops = {f.name for f in dataclasses.fields(profiles.Settings)} - {"profile", "overrides"}
-    found, hints = {}, profiles.sections()
+    tops, found, known = {*profiles.SHARED, *papers()}, {}, {n: papers()[n].parameters for n in notebooks}
     for name, value in given.items():
-        homes = [n for n in notebooks if name in hints[n]]
+        homes = [n for n in notebooks if name in known[n]]
         if "." in name or name in tops:
             found[name] = value
         elif homes:
             found |= {f"{n}.{name}": value for n in homes}
         else:
-            raise unknown("parameter", name, {k for n in notebooks for k in hints[n]} | tops)
+            raise unknown("parameter", name, {k for n in notebooks for k in known[n]} | tops)
     return found
 
 
@@ -159,7 +159,7 @@ def run(args) -> int:
 def train(args) -> int:
     names = tuple(n for n in args.notebooks.split(",") if n)
     settings, _ = _prepare(args, names)
-    batch.train_group(settings, names, args.group, args.done)
+    batch.train_job(settings, names, args.job, args.done)
     return 0
 
 

@@ -16,7 +16,7 @@ def price_list(settings: Settings, notebooks: tuple[str, ...]) -> int:
     tasks, prices = plan(settings, notebooks), price.Prices(store, where)
     rows: dict[str, list[float]] = {}
     for task in tasks:
-        row = rows.setdefault(task.group, [0, 0, 0.0, 0.0])
+        row = rows.setdefault(task.job, [0, 0, 0.0, 0.0])
         row[0] += task.recipe.stored
         row[1] += task.recipe.stored and store.has("network", task.recipe.key)
         for flops, like in _missing(store, task):
@@ -25,9 +25,9 @@ def price_list(settings: Settings, notebooks: tuple[str, ...]) -> int:
     done = sum(len(times) for times in prices.known.values())
     print(f"profile {settings.run}: {len(tasks)} networks on {where}; priced by {done} jobs done here before, else by "
           f"FLOPs at {', '.join(f'{r / 1e9:.0f}' for r in prices.measured.values()) or 'no'} GFLOP/s measured now")
-    print(f"{'group':28} {'networks':>8} {'ready':>6} {'TFLOP':>10} {'minutes':>8}")
-    for group, row in [*rows.items(), ("all", [sum(column) for column in zip(*rows.values(), strict=True)])]:
-        print(f"{group:28} {row[0]:8.0f} {row[1]:6.0f} {row[2] / 1e12:10.3g} {row[3] / 60:8.1f}")
+    print(f"{'job':28} {'networks':>8} {'ready':>6} {'TFLOP':>10} {'minutes':>8}")
+    for job, row in [*rows.items(), ("all", [sum(column) for column in zip(*rows.values(), strict=True)])]:
+        print(f"{job:28} {row[0]:8.0f} {row[1]:6.0f} {row[2] / 1e12:10.3g} {row[3] / 60:8.1f}")
     print("minutes of one job after the other; nothing was run")
     return 0
 

@@ -4,7 +4,8 @@
     study = Study("stitching", globals())
 
 reads the parameters that the cells above have set (the parameters cell and papermill's injected one), refuses unknown
-or impossible ones, and gives `settings`, `zoo`, `table`, `figure`, `judge` and `close`.
+or impossible ones, and gives `paper`, `settings`, `section`, `zoo`, `measure`, `table`, `figure`, `judge`
+and `close`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,20 @@ import time
 from pathlib import Path
 
 from lib.errors import need, unknown
-from lib.files import write_atomic
-from lib.papers import settings as profiles
-from lib.papers.plan import NOTEBOOKS, Task, chosen, plan
+from lib.files import (
+    write_atomic,
+)
+from lib.papers import (
+    papers,
+)
+from lib.papers import (
+    settings as profiles,
+)
+from lib.papers.plan import (
+    Task,
+    chosen,
+    plan,
+)
 from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
 from lib.store import Store
 from lib.values.keys import plain
@@ -71,24 +83,24 @@ class Study:
     """One notebook's run. Raises SettingsError before any work if a parameter is unknown or impossible."""
 
     def __init__(self, notebook: str, names: dict):
-        if notebook not in NOTEBOOKS:
-            raise unknown("notebook", notebook, NOTEBOOKS)
+        if notebook not in papers():
+            raise unknown("notebook", notebook, papers())
+        self.paper = papers()[notebook]
         again = isinstance(names.get("study"), Study)
         given = parameters(names)
         if again:  # a cell run a second time in JupyterLab: later cells' variables are no parameters
-            known = names["study"].known | profiles.sections()[notebook]
+            known = names["study"].known | self.paper.parameters
             given = {k: v for k, v in given.items() if k in known}
         self.known = set(given)
-        self.notebook = notebook
         profile, overrides = overrides_of(notebook, given)
         self.settings = profiles.load(profile, overrides)
         chosen(self.settings, (notebook,))  # refuses a profile without a section for it
-        self.section = getattr(self.settings, notebook)
+        self.section = self.settings.sections[notebook]
         self.batch = bool(os.environ.get("REPRO_HEADLESS"))
         watch_parent()
         set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
         self.device = device(self.settings.device)
-        self.cells = NOTEBOOKS[notebook](self.settings)
+        self.cells = self.paper.cells(self.settings.networks, self.section, self.settings.seed)
         from lib.training.zoo import Zoo
 
         tasks = plan(self.settings, (notebook,))
@@ -103,7 +115,11 @@ class Study:
     def folder(self) -> Path:
         """Where results go: the run's folder in a batch run, a folder of its own when a person explores."""
         base = results() if self.batch else results() / "interactive"
-        return base / self.settings.run / self.notebook
+        return base / self.settings.run / self.paper.name
+
+    def measure(self):
+        """The paper's results: every network trained (or loaded) and measured; from the store what it has."""
+        return self.paper.measure(self.zoo, self.cells, self.settings.networks, self.section, self.settings.seed)
 
     def table(self, name: str, frame):
         """Save a DataFrame as tables/<name>.csv and give it back; warnings in its column `warnings` are given below it,
@@ -150,7 +166,7 @@ class Study:
         self.claims = [
             claims.judge(claim, evidence.get(claim.id, {}), self.settings.profile,
                          [*preconditions, *own.get(claim.id, [])])
-            for claim in claims.load(self.notebook).claims
+            for claim in claims.load(self.paper.name).claims
         ]
         self.table("evidence", claims.evidence_table(self.claims, evidence))
         frame = claims.table(self.claims)
@@ -175,15 +191,15 @@ class Study:
         from lib.training import price
 
         trained = set(self.zoo.trained_here)
-        tasks = plan(self.settings, (self.notebook,))
+        tasks = plan(self.settings, (self.paper.name,))
         flops = sum(price.training(t.recipe) for t in tasks if t.recipe.epochs)
         seconds = time.monotonic() - self.seconds
         speeds = self.table("networks", self.trainings())
         training_seconds = float(speeds["seconds"].sum())
         share = float(speeds["share_of_matmul"].fillna(0).median()) if len(speeds) else 0.0
         card = {
-            "notebook": self.notebook,
-            "title": claims.load(self.notebook).title,
+            "notebook": self.paper.name,
+            "title": claims.load(self.paper.name).title,
             "profile": self.settings.profile,
             "run": self.settings.run,
             "status": "ok",

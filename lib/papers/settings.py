@@ -1,52 +1,41 @@
 """Profiles: the YAML files under configs/ as frozen, typed settings.
 
 A profile holds only numbers. Overrides from a notebook's parameters cell, from papermill and from run_all.sh come as
-dotted names (`networks.robust.epochs`, `stitching.seeds`) and pass the same checks: an unknown name suggests the
-nearest known one, an impossible value is a one-line `SettingsError` before any work.
+dotted names (`networks.robust.epochs`, a paper's name and `seeds`) and pass the same checks: an unknown name suggests
+the nearest known one, an impossible value is a one-line `SettingsError` before any work.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
 from lib.errors import is_int, need, unknown
-from lib.papers.compact_robust_pruning.settings import Compact
-from lib.papers.harp_pruning.settings import Harp
-from lib.papers.off_manifold_robustness.settings import OffManifold
-from lib.papers.perceptually_aligned_gradients.settings import AlignedGradients
-from lib.papers.representation_similarity.settings import Similarity
-from lib.papers.stitching.settings import Stitching
-from lib.profiles.loader import make, parse
-from lib.profiles.networks import Denoiser, Gates, Networks, Pool, Pretraining, Training
+from lib.papers import papers
+from lib.profiles.loader import make
+from lib.profiles.networks import Networks
 from lib.runtime import ROOT
 from lib.values.keys import digest
 
-__all__ = ["AlignedGradients", "Compact", "Denoiser", "Gates", "Harp", "Networks", "OffManifold", "Pool",
-           "Pretraining", "Settings", "Similarity", "Stitching", "Training", "load", "parse", "profiles",
-           "sections"]
 JOBS = ("none", "seeds", "networks")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a run needs to know. `jobs` says what is trained and measured as a batch job of its own, before the
-    notebooks: `networks` (one each, or a few that belong together), `seeds` (much of a repetition: small networks are
-    done before a job has started), or `none` (everything inside the notebooks). `first_seed`: the seed of the first
-    repetition, further ones count up from it, so that a run can be repeated on seeds nobody has seen. `run` is the name
-    of the results folder. A notebook without a section is not part of the profile.
+    """All that a run needs to know. sections: by paper, what the profile sets for it; a paper without a section is not
+    part of the profile. `jobs` says what is trained and measured as a batch job of its own, before the notebooks:
+    `networks` (one each, or a few that belong together), `seeds` (much of a repetition: small networks are done before
+    a job has started), or `none` (everything inside the notebooks). `first_seed`: the seed of the first repetition,
+    further ones count up from it, so that a run can be repeated on seeds nobody has seen. `run` is the name of the
+    results folder.
     """
 
     networks: Networks
-    stitching: Stitching | None = None
-    representation_similarity: Similarity | None = None
-    perceptually_aligned_gradients: AlignedGradients | None = None
-    off_manifold_robustness: OffManifold | None = None
-    harp_pruning: Harp | None = None
-    compact_robust_pruning: Compact | None = None
+    sections: Mapping[str, Any] = dataclasses.field(hash=False)
     profile: str = "smoke"
     device: str = "auto"
     jobs: str = "none"
@@ -59,15 +48,14 @@ class Settings:
         if self.jobs not in JOBS:
             raise unknown("jobs", self.jobs, JOBS)
         need(is_int(self.first_seed, 0), "first_seed", self.first_seed, "a whole number of at least 0")
-        for name in self.notebooks:
-            getattr(self, name).check(self.networks)
+        for section in self.sections.values():
+            section.check(self.networks)
         self._size_pools()
 
     def _size_pools(self):
-        """Every repetition has its own networks: pools grow to what the notebooks need unless told not to."""
-        sections = {name: getattr(self, name) for name in self.notebooks}
-        least = max((s.pool for s in sections.values()), default=1)
-        seeds = ", ".join(f"{name}.seeds = {s.seeds}" for name, s in sections.items() if s.pool == least)
+        """Every repetition has its own networks: pools grow to what the papers need unless told not to."""
+        least = max((section.pool for section in self.sections.values()), default=1)
+        seeds = ", ".join(f"{name}.seeds = {s.seeds}" for name, s in self.sections.items() if s.pool == least)
         for kind in ("normal", "robust"):
             count, named = getattr(self.networks, kind).count, f"networks.{kind}.count"
             need(count >= least or named not in dict(self.overrides), named, count, f"at least {least} for {seeds}")
@@ -75,8 +63,8 @@ class Settings:
 
     @property
     def notebooks(self) -> tuple[str, ...]:
-        """The notebooks that the profile has a section for."""
-        return tuple(name for name in sections() if getattr(self, name) is not None)
+        """The papers that the profile has a section for, whose notebooks a run executes."""
+        return tuple(self.sections)
 
     def seed(self, repetition: int) -> int:
         """The seed of the recipes of a repetition (from 0)."""
@@ -86,6 +74,9 @@ class Settings:
     def run(self) -> str:
         """Name of the results folder: the profile, with a hash of the overrides if there are any."""
         return f"{self.profile}+{digest(dict(self.overrides))[:8]}" if self.overrides else self.profile
+
+
+SHARED = tuple(f.name for f in dataclasses.fields(Settings) if f.name not in ("sections", "profile", "overrides"))
 
 
 def profiles() -> list[str]:
@@ -100,8 +91,13 @@ def load(profile: str = "smoke", overrides: dict | None = None) -> Settings:
     overrides = overrides or {}
     for name, value in overrides.items():
         _set(tree, name, value)
+    for name in tree:
+        if name not in (*SHARED, *papers()):
+            raise unknown("setting", name, (*SHARED, *papers()))
+    given = {name: tree.pop(name, None) for name in papers()}
+    sections = {name: make(papers()[name].Section, given[name], name) for name in given if given[name] is not None}
     noted = tuple(sorted((k, str(v)) for k, v in overrides.items()))
-    return make(Settings, {**tree, "profile": profile, "overrides": noted}, "")
+    return make(Settings, {**tree, "sections": sections, "profile": profile, "overrides": noted}, "")
 
 
 def _set(tree: dict, name: str, value) -> None:
@@ -112,13 +108,3 @@ def _set(tree: dict, name: str, value) -> None:
         need(isinstance(child, dict), name, value, f"a setting below '{folder}', which is a single value")
         tree = child
     tree[last] = value
-
-
-def sections() -> dict[str, set[str]]:
-    """The names of the settings of each notebook's section."""
-    found = {}
-    for name, hint in typing.get_type_hints(Settings).items():
-        for kind in typing.get_args(hint):
-            if dataclasses.is_dataclass(kind):
-                found[name] = {f.name for f in dataclasses.fields(kind)}
-    return found

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib import cli
-from lib.papers.plan import NOTEBOOKS
+from lib.papers import papers
 from lib.runtime import ROOT
 
 
@@ -25,7 +25,7 @@ def place(tmp_path_factory):
     return {"REPRO_STORE": str(base / "store"), "REPRO_RESULTS": str(base / "results"), "base": base}
 
 
-@pytest.mark.parametrize("name", list(NOTEBOOKS))
+@pytest.mark.parametrize("name", list(papers()))
 def test_notebook_at_test_size(name, place):
     base = place["base"]
     env = {k: v for k, v in place.items() if k != "base"}
@@ -47,7 +47,7 @@ def test_notebook_at_test_size(name, place):
     assert [{k: v for k, v in r.items()} for r in json.loads((folder / "claims.json").read_text())] == rows
 
 
-@pytest.mark.parametrize("name", list(NOTEBOOKS))
+@pytest.mark.parametrize("name", list(papers()))
 def test_a_bad_parameter_stops_a_notebook_before_any_work(name, place, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # as run_all.sh does
     import papermill
@@ -102,5 +102,5 @@ def test_dry_run_prices_the_plan_and_does_nothing(place, capsys, monkeypatch):
 def test_overrides_reach_the_settings():
     args = cli.parser().parse_args(["run", "--profile", "test", "-p", "epochs=2", "-p", "networks.threat.eps=8/255"])
     settings, given = cli._prepare(args, ["stitching"])
-    assert settings.stitching.epochs == 2 and str(settings.networks.threat.eps) == "8/255"
+    assert settings.sections["stitching"].epochs == 2 and str(settings.networks.threat.eps) == "8/255"
     assert given == {"stitching.epochs": 2, "networks.threat.eps": "8/255"} and settings.run.startswith("test+")

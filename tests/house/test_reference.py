@@ -13,9 +13,18 @@ import pytest
 
 from lib import claims, cli
 from lib import site as report
-from lib.claims import sheet
-from lib.errors import SettingsError
-from lib.papers.plan import NOTEBOOKS, plan
+from lib.claims import (
+    sheet,
+)
+from lib.errors import (
+    SettingsError,
+)
+from lib.papers import (
+    papers,
+)
+from lib.papers.plan import (
+    plan,
+)
 from lib.papers.settings import load
 from lib.runtime import ROOT
 from lib.site import files
@@ -48,7 +57,7 @@ def todays_plan(folder):
         settings = load(card["profile"], {**given, **card["overrides"]})
     except SettingsError:  # a profile or a setting that is no more
         return None
-    configured = plain(settings.networks), plain(getattr(settings, folder.name))
+    configured = plain(settings.networks), plain(settings.sections[folder.name])
     if configured != (card["networks_section"], card["parameters"]):
         return None
     tasks = plan(settings, (folder.name,))
@@ -89,7 +98,7 @@ def hold(folder):
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_a_published_number_leads_to_its_row_its_keys_and_its_command(folder):
-    assert folder.name in NOTEBOOKS, "what is published belongs to a notebook"
+    assert folder.name in papers(), "what is published belongs to a notebook"
     hold(folder)
 
 
@@ -232,7 +241,7 @@ def test_a_network_is_made_again_by_its_key(tmp_path, monkeypatch, capsys):
     need_as_today(REFERENCE / "smoke" / "stitching", same_claims=False)
     monkeypatch.setenv("REPRO_STORE", str(tmp_path))
     settings = load("smoke")
-    task = next(t for t in plan(settings, ("stitching",)) if t.group.startswith("pool") and t.measures)
+    task = next(t for t in plan(settings, ("stitching",)) if t.job.startswith("pool") and t.measures)
     assert cli.main(["again", "--profile", "smoke", task.recipe.key]) == 0
     said = capsys.readouterr().out
     mine = next(row for row in rows(REFERENCE / "smoke" / "stitching" / "tables" / "cells.csv")

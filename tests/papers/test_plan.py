@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import pytest
 
-from lib.batch import groups, unfinished
+from lib.batch import batch_jobs, unfinished
 from lib.errors import SettingsError
-from lib.papers import settings
+from lib.papers import papers, settings
 from lib.papers.plan import chosen, plan
 from lib.papers.representation_similarity import networks as similarity
 from lib.values.architectures import ResNet
@@ -49,7 +49,7 @@ def load(overrides=None):
     """The smoke profile, at sizes that are known here."""
     given = overrides or {}
     sizes = {} if S in given else {f"{S}.{name}": value for name, value in SIZES.items()}
-    others = dict.fromkeys(settings.sections().keys() - {"stitching", S})
+    others = dict.fromkeys(papers().keys() - {"stitching", S})
     mine = {"networks.precision": "fp32", "stitching.seeds": 3, **others}
     return settings.load("smoke", {**mine, **sizes, **given})
 
@@ -98,7 +98,7 @@ def test_a_pool_is_as_large_as_the_profile_s_notebooks_need():
 
 def test_every_kind_has_its_networks_once():
     s, found = load(ALL), of(load(ALL))
-    n = s.representation_similarity
+    n = s.sections[S]
     assert len(found) == len(similarity.cells(s))
     counts = {kind: sum(k == kind for k, _, _ in found) for kind, _, _ in found}
     assert counts == {"N": 4, "R": 4, "U": 4, "M": 4, **{a["name"]: 3 for a in ARMS[:6]}, "N wide": 3, "R wide": 3,
@@ -141,7 +141,7 @@ def test_another_architecture_leaves_the_pool_alone():
 
 def test_what_is_measured():
     s, found = load(ALL), of(load(ALL))
-    n, threat = s.representation_similarity, s.networks.threat
+    n, threat = s.sections[S], s.networks.threat
     search, verify = (threat, n.search), (threat, n.verify)
     assert found["N", 0, None].measures == found["M", 0, None].measures == (search,)
     assert found["R", 1, None].measures == (search, verify)
@@ -192,8 +192,8 @@ def test_a_control_run_of_few_updates_still_has_a_checkpoint_and_an_end():
 @pytest.mark.parametrize("overrides", [{}, ALL], ids=["profile", "everything"])
 def test_jobs_wait_for_one_another_in_no_circle(jobs, overrides):
     tasks = plan(load({**overrides, "jobs": jobs}))
-    home = {task.recipe.key: task.group for task in tasks}
-    after = {group: {home[p.key] for task in tasks if task.group == group
+    home = {task.recipe.key: task.job for task in tasks}
+    after = {group: {home[p.key] for task in tasks if task.job == group
                      for p in (*task.recipe.parents, *task.recipe.sources)} - {group}
              for group in home.values()}
     done = set()
@@ -206,7 +206,7 @@ def test_jobs_wait_for_one_another_in_no_circle(jobs, overrides):
 
 
 def test_a_repetition_is_one_job_or_many():
-    by_seed, by_network = ({t.recipe.key: t.group for t in plan(load({**ALL, "jobs": jobs}), (S,))}
+    by_seed, by_network = ({t.recipe.key: t.job for t in plan(load({**ALL, "jobs": jobs}), (S,))}
                            for jobs in ("seeds", "networks"))
     found = {name: c.recipe.key for name, c in of(load(ALL)).items()}
     assert {by_seed[found[kind, 2, None]] for kind in "NR"} == {"pool-2"}
@@ -228,8 +228,8 @@ def test_a_network_of_two_notebooks_is_one_task_with_the_measures_of_both():
         assert set(both[key].measures) == {m for tasks in alone.values() for m in tasks[key].measures}
     assert {attack.steps for _, attack in both[s.networks.member("N", 0, s.seed).key].measures} == {7, 20}
     assert both.keys() == alone["stitching"].keys() | alone[S].keys()
-    assert {key: both[key].group for key in alone["stitching"]} == {
-        key: task.group for key, task in alone["stitching"].items()}, "the first to need a network makes it"
+    assert {key: both[key].job for key in alone["stitching"]} == {
+        key: task.job for key, task in alone["stitching"].items()}, "the first to need a network makes it"
     order = [t.recipe.key for t in plan(load(ALL))]
     for task in plan(load(ALL)):
         assert all(order.index(p.key) < order.index(task.recipe.key) for p in task.recipe.parents)
@@ -298,7 +298,7 @@ def test_a_job_is_unfinished_while_the_store_lacks_any_of_its_work():
         def has(self, kind, key):
             return (kind, key) != missing and kind != "diverged"
 
-    jobs = groups(load({"jobs": "networks"}), ("stitching",))
+    jobs = batch_jobs(load({"jobs": "networks"}), ("stitching",))
     group, job = next((g, j) for g, j in jobs.items() if j["after"])
     missing = next(entry for entry in job["work"] if entry[0] == "network")
     assert list(unfinished(jobs, Held())) == [group]

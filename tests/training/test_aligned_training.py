@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.batch import groups
+from lib.batch import batch_jobs
 from lib.data import ImageSet, load
 from lib.data.augment import augment
 from lib.models import build
-from lib.papers import settings
-from lib.papers.plan import NOTEBOOKS, plan
+from lib.papers import Paper, settings
+from lib.papers.plan import plan
 from lib.runtime import autocast, generator, initialise_with
 from lib.training import loop, price
 from lib.training.losses import Batch, Moment, of
@@ -468,22 +468,22 @@ def test_a_plan_holds_sources_once_before_what_needs_them_and_jobs_wait_for_them
     source = Recipe(Data("digits"), DenoisingMLP(32, 1), Denoising(0.1, 0.5))
     spec = aligned(Targets("score", sigma=0.25), classes=1)
     learning = [Recipe(Data("digits"), MLP((16,)), spec, seed=seed, sources=(source,)) for seed in range(2)]
-    cells = [SimpleNamespace(recipe=recipe, measures=((THREAT, ATTACK),), group=group, seed=seed)
-             for recipe, group, seed in ((source, "generative", 0), (learning[0], "a", 0), (learning[1], "b", 1))]
+    cells = [SimpleNamespace(recipe=recipe, measures=((THREAT, ATTACK),), job=job, repetition=seed, may_diverge=False)
+             for recipe, job, seed in ((source, "generative", 0), (learning[0], "a", 0), (learning[1], "b", 1))]
     cells[0].measures = ()
     s = settings.load("test", {"jobs": "networks"})
-    monkeypatch.setitem(NOTEBOOKS, "stitching", lambda settings: cells)
+    monkeypatch.setattr(Paper, "cells", lambda *args: cells)
     assert [task.recipe.key for task in plan(s, ("stitching",))] == [source.key, *(r.key for r in learning)]
-    found = groups(s, ("stitching",))
+    found = batch_jobs(s, ("stitching",))
     assert {name: job["after"] for name, job in found.items()} == {
         "stitching-generative": set(), "stitching-a": {"stitching-generative"},
         "stitching-b": {"stitching-generative"}}
-    found = groups(settings.load("test", {"jobs": "seeds"}), ("stitching",))
+    found = batch_jobs(settings.load("test", {"jobs": "seeds"}), ("stitching",))
     assert {name: job["after"] for name, job in found.items()} == {
         "stitching-sources": set(), "stitching-0": {"stitching-sources"}, "stitching-1": {"stitching-sources"}}
     del cells[0]  # nobody names it: it comes with the first that needs it
     tasks = plan(s, ("stitching",))
-    assert [(task.recipe.key, task.group) for task in tasks] == [
+    assert [(task.recipe.key, task.job) for task in tasks] == [
         (source.key, "stitching-a"), (learning[0].key, "stitching-a"), (learning[1].key, "stitching-b")]
-    assert groups(s, ("stitching",))["stitching-b"]["after"] == {"stitching-a"}
-    assert ("network", source.key) in groups(s, ("stitching",))["stitching-a"]["work"]
+    assert batch_jobs(s, ("stitching",))["stitching-b"]["after"] == {"stitching-a"}
+    assert ("network", source.key) in batch_jobs(s, ("stitching",))["stitching-a"]["work"]

@@ -298,10 +298,10 @@ def test_jobs_make_the_certificates_of_a_plan(root, tmp_path, monkeypatch):
     for name in ("plan", "Store"):
         monkeypatch.setattr(batch, name, {"plan": lambda *args: tasks, "Store": lambda: Store(tmp_path)}[name])
     settings = SimpleNamespace(jobs="networks", device="cpu")
-    jobs = batch.groups(settings, ())
+    jobs = batch.batch_jobs(settings, ())
     assert jobs["proofs"]["work"] == [("outcomes", outcome_key(recipe, *measure)) for measure in MEASURES]
     assert batch.unfinished(jobs, Store(tmp_path)) == jobs and len([*prices._missing(Store(tmp_path), tasks[0])]) == 4
-    batch.train_group(settings, (), "proofs", None)
+    batch.train_job(settings, (), "proofs", None)
     assert batch.unfinished(jobs, Store(tmp_path)) == {} and not [*prices._missing(Store(tmp_path), tasks[0])]
 
 
@@ -362,12 +362,12 @@ SETTINGS = SimpleNamespace(jobs="networks", device="cpu")
 
 def test_a_job_goes_on_without_a_network_that_may_diverge_and_is_done(tmp_path, job, trainings):
     done = job((EXPLODES, True), (QUICK, True))
-    jobs, store = batch.groups(SETTINGS, ()), Store(tmp_path / "store")
+    jobs, store = batch.batch_jobs(SETTINGS, ()), Store(tmp_path / "store")
     assert batch.unfinished(jobs, store) == jobs
-    batch.train_group(SETTINGS, (), "sweep", done)
+    batch.train_job(SETTINGS, (), "sweep", done)
     assert done.exists() and trainings == [EXPLODES, QUICK] and store.has("network", QUICK.key)
     assert batch.unfinished(jobs, store) == {} and not done.with_suffix(".failed").exists()
-    batch.train_group(SETTINGS, (), "sweep", done)
+    batch.train_job(SETTINGS, (), "sweep", done)
     assert trainings == [EXPLODES, QUICK], "neither is trained again"
     elsewhere = tmp_path / "elsewhere"
     batch.mark_finished(jobs, store, elsewhere)
@@ -377,11 +377,11 @@ def test_a_job_goes_on_without_a_network_that_may_diverge_and_is_done(tmp_path, 
 def test_a_job_fails_with_a_network_that_may_not_diverge(tmp_path, job, trainings):
     done = job((EXPLODES, False), (QUICK, False))
     with pytest.raises(TrainingDiverged):
-        batch.train_group(SETTINGS, (), "sweep", done)
+        batch.train_job(SETTINGS, (), "sweep", done)
     store = Store(tmp_path / "store")
     assert not done.exists() and "TrainingDiverged" in done.with_suffix(".failed").read_text()
     assert not store.has("diverged", EXPLODES.key) and trainings == [EXPLODES]
-    jobs = batch.groups(SETTINGS, ())
+    jobs = batch.batch_jobs(SETTINGS, ())
     assert batch.unfinished(jobs, store) == jobs
 
 

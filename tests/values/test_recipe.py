@@ -8,7 +8,7 @@ import pytest
 from lib.errors import SettingsError, fraction
 from lib.papers import settings
 from lib.papers.plan import plan
-from lib.papers.stitching.networks import cells
+from lib.papers.stitching import networks
 from lib.values.architectures import MLP, Probe, ResNet, Stitch
 from lib.values.attacks import PGD
 from lib.values.data import Data
@@ -158,8 +158,8 @@ def test_unknown_profile_suggests_one():
 
 def test_overrides_change_the_folder_and_only_what_they_name():
     plain, other = settings.load("smoke"), settings.load("smoke", {"stitching.epochs": 1})
-    assert plain.run == "smoke" and other.run.startswith("smoke+") and other.stitching.epochs == 1
-    assert replace(other, stitching=plain.stitching, overrides=()) == plain
+    assert plain.run == "smoke" and other.run.startswith("smoke+") and other.sections["stitching"].epochs == 1
+    assert replace(other, sections={**other.sections, "stitching": plain.sections["stitching"]}, overrides=()) == plain
 
 
 @pytest.mark.parametrize("profile", settings.profiles())
@@ -172,13 +172,17 @@ def test_every_profile_loads_and_its_plan_has_parents_first(profile):
         seen.add(task.recipe.key)
 
 
+def stitched(s):
+    return networks.cells(s.networks, s.sections["stitching"], s.seed)
+
+
 def test_more_seeds_make_a_larger_pool():
     s = settings.load("smoke", {"stitching.seeds": 7})
-    fronts = {c.recipe.parents[0].key for c in cells(s) if c.role == "pair" and c.pair == "N->R"}
+    fronts = {c.recipe.parents[0].key for c in stitched(s) if (c.condition.role, c.condition.pair) == ("pair", "N->R")}
     assert len(fronts) == 7
 
 
 def test_two_networks_of_one_type_are_never_the_same():
-    for c in cells(settings.load("smoke")):
-        if c.pair in ("R->R2", "N->N2"):
+    for c in stitched(settings.load("smoke")):
+        if c.condition.pair in ("R->R2", "N->N2"):
             assert c.recipe.parents[0].key != c.recipe.parents[1].key

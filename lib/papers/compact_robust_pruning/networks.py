@@ -47,7 +47,7 @@ class Cell:
     rules: bool = False
 
     @property
-    def group(self) -> str:
+    def job(self) -> str:
         """The batch job: a repetition's networks of one pre-training, those of the comparison of rules apart."""
         what = "rules" if self.rules else self.arm.pre
         return f"{self.arm.net}-{what}-{self.seed}".replace(" ", "-")
@@ -55,7 +55,7 @@ class Cell:
 
 def the(settings: Settings, name: str) -> Net:
     """The network of a name."""
-    return next(net for net in settings.compact_robust_pruning.nets if net.name == name)
+    return next(net for net in settings.sections["compact_robust_pruning"].nets if net.name == name)
 
 
 def threat_of(settings: Settings, net: Net) -> Threat:
@@ -127,7 +127,7 @@ def _searched(settings: Settings, net: Net, base: Recipe, arch: Pruned, fine: st
     """Scores that are found with frozen weights, on the objective of the fine-tuning: SNIP's by one pass over the
     images, HYDRA's learned as long as the settings say.
     """
-    loss, score = aim(settings, net, fine, warm=False), settings.compact_robust_pruning.score
+    loss, score = aim(settings, net, fine, warm=False), settings.sections["compact_robust_pruning"].score
     if arch.scores == "gradient":
         return replace(base, arch=arch, parents=(base,), objective=Saliency(loss), epochs=1)
     return trained_as(replace(base, arch=arch, parents=(base,), objective=Prune(loss)), score)
@@ -135,7 +135,7 @@ def _searched(settings: Settings, net: Net, base: Recipe, arch: Pruned, fine: st
 
 def _in_rounds(settings: Settings, net: Net, base: Recipe, arm: Arm) -> Recipe:
     """Rounds of pruning a part and fine-tuning, of as many epochs in all as one fine-tuning has (one each at least)."""
-    shares = [*settings.compact_robust_pruning.rounds, arm.keep]
+    shares = [*settings.sections["compact_robust_pruning"].rounds, arm.keep]
     recipe = base
     for number, share in enumerate(shares):
         left = net.finetune.epochs * (number + 1) // len(shares) - net.finetune.epochs * number // len(shares)
@@ -145,7 +145,7 @@ def _in_rounds(settings: Settings, net: Net, base: Recipe, arm: Arm) -> Recipe:
 
 def arms(settings: Settings) -> list[tuple[Arm, bool]]:
     """Every arm, and whether it belongs to the comparison of rules only."""
-    s = settings.compact_robust_pruning
+    s = settings.sections["compact_robust_pruning"]
     out = []
     for net in s.nets:
         out += [Arm(net.name, pre) for pre in (ROBUST, BENIGN)]
@@ -161,7 +161,7 @@ def arms(settings: Settings) -> list[tuple[Arm, bool]]:
 
 def cells(settings: Settings) -> list[Cell]:
     """Every network, repetition by repetition within an arm."""
-    s, out = settings.compact_robust_pruning, []
+    s, out = settings.sections["compact_robust_pruning"], []
     for arm, rules in arms(settings):
         net = the(settings, arm.net)
         threat = threat_of(settings, net)

@@ -39,7 +39,7 @@ class Found(shared.Found):
 
     @property
     def section(self):
-        return self.settings.compact_robust_pruning
+        return self.settings.sections["compact_robust_pruning"]
 
     @property
     def empirical(self) -> list[Net]:
@@ -66,7 +66,7 @@ def whole(net: Net, over: str) -> Arm:
 
 def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
     """Train (or load) every network, measure it and count what it keeps; everything from the store if it is there."""
-    s, found = settings.compact_robust_pruning, Found(settings, cells)
+    s, found = settings.sections["compact_robust_pruning"], Found(settings, cells)
     names = {s.verify: "robust", s.search: "search", **{net.certificate: "verified" for net in found.verifiable}}
     with Progress(len(cells), "compact networks", "network") as bar:
         for cell in cells:

@@ -88,7 +88,7 @@ class Net:
 
 
 @dataclass(frozen=True)
-class Compact:
+class Section:
     """The notebook on compact and robust networks. `seeds`: repetitions, each with networks of its own.
 
     nets: the networks. keeps: shares of the weights that are kept, growing harsher; objectives are compared at the

@@ -29,7 +29,7 @@ def networks(settings: Settings) -> pd.DataFrame:
     of the benign and the robust pre-training and of the fine-tuning.
     """
     rows = []
-    for net in settings.compact_robust_pruning.nets:
+    for net in settings.sections["compact_robust_pruning"].nets:
         benign, robust = (pretrained(settings, net, pre, 0) for pre in (BENIGN, ROBUST))
         attack, threat = getattr(robust.objective, "attack", None), threat_of(settings, net)
         certificate = f"{net.certificate.title}, {_ball(net.certified or threat)}" if net.verifiable else "–"

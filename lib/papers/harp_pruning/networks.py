@@ -49,7 +49,7 @@ class Cell:
     epoch: int | None = None
 
     @property
-    def group(self) -> str:
+    def job(self) -> str:
         """The batch job: the dense networks of a repetition, else one network with its search."""
         if self.arm.method in DENSE:
             return f"dense-{self.arm.loss}-{self.seed}"
@@ -59,7 +59,7 @@ class Cell:
 
 def dense(settings: Settings, kind: str, seed: int, loss: str = "PGD-AT") -> Recipe:
     """A dense network: normal (kind N) or adversarially trained (R) with a robust loss."""
-    s, recipe = settings.harp_pruning, settings.networks.member(kind, seed, settings.seed)
+    s, recipe = settings.sections["harp_pruning"], settings.networks.member(kind, seed, settings.seed)
     recipe = replace(recipe, arch=s.arch or recipe.arch, data=s.data or recipe.data)
     if kind == "N":
         return recipe
@@ -70,7 +70,7 @@ def dense(settings: Settings, kind: str, seed: int, loss: str = "PGD-AT") -> Rec
 
 def training_attack(settings: Settings) -> PGD:
     """The attack of all three stages."""
-    s, n = settings.harp_pruning, settings.networks
+    s, n = settings.sections["harp_pruning"], settings.networks
     return s.pretrain.attack if s.pretrain and s.pretrain.attack else n.robust.attack
 
 
@@ -89,14 +89,14 @@ def pace(settings: Settings, base: Recipe) -> float:
     search are multiplied by. With both, rates that see no data come to the same values in far fewer updates; without,
     the size penalty overshoots and the decay, which spares small layers, does nothing.
     """
-    s, replays = settings.harp_pruning, getattr(base.objective, "replays", 1)
+    s, replays = settings.sections["harp_pruning"], getattr(base.objective, "replays", 1)
     return s.updates / (s.prune.epochs * (base.data.n_train // base.batch_size) * replays)
 
 
 def searching(settings: Settings, base: Recipe, arch: Pruned, method: str, loss: str,
               pattern: Recipe | None = None) -> Recipe:
     """The pruning stage: scores or rates learned on the robust loss, weights frozen. pattern: whose rates are taken."""
-    s, faster = settings.harp_pruning, pace(settings, base)
+    s, faster = settings.sections["harp_pruning"], pace(settings, base)
     constant = method == "HARP, constant gamma"
     penalty = {"gamma": faster * (s.constant_gamma if constant else s.gamma), "growing": not constant}
     aim = Prune(robust(settings, loss), **(penalty if arch.rates == "learned" else {}))  # given rates have no penalty
@@ -108,14 +108,14 @@ def searching(settings: Settings, base: Recipe, arch: Pruned, method: str, loss:
 
 def finetuned(settings: Settings, parent: Recipe, arch: Plain | Pruned, arm: Arm) -> Recipe:
     """The fine-tuning that every method and the dense network go through; its epoch is chosen on held-out images."""
-    s, n = settings.harp_pruning, settings.networks
+    s, n = settings.sections["harp_pruning"], settings.networks
     return replace(trained_as(parent, s.finetune), arch=arch, objective=robust(settings, arm.loss), parents=(parent,),
                    choice=Choice(n.threat, training_attack(settings)), keep=kept_epochs(settings, arm))
 
 
 def kept_epochs(settings: Settings, arm: Arm) -> tuple[int, ...]:
     """The epochs whose weights a fine-tuning keeps, its last among them; () for arms whose choice is not looked at."""
-    s = settings.harp_pruning
+    s = settings.sections["harp_pruning"]
     keep = Fraction(1) if arm.method in DENSE else s.keeps[-1]
     if arm.method not in CHOSEN or arm != Arm(arm.method, keep, loss=s.losses[0]):
         return ()
@@ -125,14 +125,14 @@ def kept_epochs(settings: Settings, arm: Arm) -> tuple[int, ...]:
 
 def towards_sparse(settings: Settings, base: Recipe, arm: Arm) -> Recipe:
     """R-ADMM's first stage, for as many epochs as others search: dense, at the rate of the fine-tuning."""
-    s = settings.harp_pruning
+    s = settings.sections["harp_pruning"]
     aim = ADMM(robust(settings, arm.loss), arm.keep, every=max(1, round(0.3 * s.prune.epochs)))
     return replace(trained_as(base, s.finetune), objective=aim, epochs=s.prune.epochs, parents=(base,))
 
 
 def from_scratch(settings: Settings, base: Recipe, arch: Pruned, loss: str) -> Recipe:
     """BCS-P: one sparse training, as long as the others' three stages."""
-    s = settings.harp_pruning
+    s = settings.sections["harp_pruning"]
     return replace(base, arch=arch, objective=Rewire(robust(settings, loss)), parents=(),
                    epochs=base.epochs + s.prune.epochs + s.finetune.epochs,
                    choice=Choice(settings.networks.threat, training_attack(settings)))
@@ -154,7 +154,7 @@ def pruned(settings: Settings, arm: Arm, seed: int) -> tuple[Recipe, Recipe | No
 
 def arms(settings: Settings) -> list[Arm]:
     """The pruned arms: by keep and method, then other robust losses, then channels."""
-    s = settings.harp_pruning
+    s = settings.sections["harp_pruning"]
     out = [Arm(method, keep, loss=s.losses[0]) for keep in s.keeps for method in s.methods
            if keep == s.keeps[-1] or method in s.milder_methods]
     out += [Arm(method, s.keeps[-1], loss=loss) for loss in s.losses[1:] for method in ("HARP", "HYDRA")]
@@ -166,7 +166,7 @@ def compared(settings: Settings) -> list[Cell]:
     """Every network that is compared: dense ones first, then by arm. One normal network shows that the task is learned
     and that normal training is not robust.
     """
-    s, n = settings.harp_pruning, settings.networks
+    s, n = settings.sections["harp_pruning"], settings.networks
     check = ((n.threat, s.search),)
     full = tuple((n.threat, attack) for attack in (s.verify, *s.further(n.threat)))
     out = [Cell(Arm("N"), 0, dense(settings, "N", 0), check)]
@@ -187,7 +187,7 @@ def checkpoints(settings: Settings) -> list[Cell]:
     """The kept epochs of the fine-tunings of `CHOSEN`, measured under `search`: the paper's code keeps the epoch that
     is best on test images, this notebook the one that is best on held-out images.
     """
-    measures = ((settings.networks.threat, settings.harp_pruning.search),)
+    measures = ((settings.networks.threat, settings.sections["harp_pruning"].search),)
     return [Cell(cell.arm, cell.seed, replace(run, parents=(run,), epochs=0, choice=None, keep=(), checkpoint=epoch),
                  measures, epoch=epoch)
             for cell in compared(settings) for run in [cell.recipe] for epoch in run.keep]

@@ -55,7 +55,7 @@ class Found(shared.Found):
 
     @property
     def section(self):
-        return self.settings.harp_pruning
+        return self.settings.sections["harp_pruning"]
 
     def right(self, arm: Arm, which: str = "verify") -> np.ndarray:
         return super().right(arm, which)
@@ -63,7 +63,7 @@ class Found(shared.Found):
 
 def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
     """Train (or load) every network, measure it and count what it keeps; everything from the store if it is there."""
-    s, found = settings.harp_pruning, Found(settings, [cell for cell in cells if cell.epoch is None])
+    s, found = settings.sections["harp_pruning"], Found(settings, [cell for cell in cells if cell.epoch is None])
     names = {attack: attack.title for attack in s.further(settings.networks.threat)}
     names |= {s.search: "search", s.verify: "verify"}
     with Progress(len(cells), "pruned networks", "network") as bar:

@@ -39,7 +39,7 @@ UPDATES = 20 * 391  # of the paper's search on CIFAR-10: 20 epochs of batches of
 
 
 @dataclass(frozen=True)
-class Harp:
+class Section:
     """The HARP notebook. `seeds`: repetitions, each with a dense network of its own that all methods prune.
 
     keeps: shares of the prunable weights that are kept, growing harsher. methods: of METHODS, at the harshest keep;

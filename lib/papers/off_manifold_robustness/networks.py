@@ -46,7 +46,7 @@ class Cell:
     diverges: bool = False
 
     @property
-    def group(self) -> str:
+    def job(self) -> str:
         """The batch job: the networks of a repetition of one regulariser; small ones are a repetition's together."""
         what = "generative" if self.kind in (SCORE, MANIFOLD) else f"{self.kind}-{self.seed}"
         return f"{self.where}-{self.seed if self.small else what}".replace(", ", "-").replace(" ", "-")
@@ -147,7 +147,7 @@ def of_distractor(settings: Settings, how: Distractor, data: Data, kind: str, se
 
 def cells(settings: Settings) -> list[Cell]:
     """Every network, those that others are measured with first."""
-    s, out = settings.off_manifold_robustness, []
+    s, out = settings.sections["off_manifold_robustness"], []
     for sweep in s.sweeps:
         if sweep.autoencoder:
             out.append(Cell(sweep.name, MANIFOLD, 0, 0, manifold(settings, sweep)))

@@ -95,7 +95,7 @@ def measure(zoo: Zoo, settings: Settings) -> Measured | None:
     other networks, or that hold more than tensors, and for a denoiser of another size or of other classes; DataError
     where ImageNet is missing.
     """
-    if settings.off_manifold_robustness.published is None:
+    if settings.sections["off_manifold_robustness"].published is None:
         return None
     on = Material(zoo, settings)
     how, keys = on.how, on.keys()
@@ -124,7 +124,7 @@ class Material:
     """
 
     def __init__(self, zoo: Zoo, settings: Settings):
-        section = settings.off_manifold_robustness
+        section = settings.sections["off_manifold_robustness"]
         self.zoo, self.how = zoo, section.published
         self.recipe = None if self.how.denoiser else plan.score(settings, self.how.source(section.sweeps))
         self._nets: dict[float, nn.Module] = {}

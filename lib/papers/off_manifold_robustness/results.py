@@ -78,7 +78,7 @@ class Found:
 
     @property
     def section(self):
-        return self.settings.off_manifold_robustness
+        return self.settings.sections["off_manifold_robustness"]
 
     def sweep(self, name: str) -> Sweep:
         return next(sweep for sweep in self.section.sweeps if sweep.name == name)

@@ -248,7 +248,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class OffManifold:
+class Section:
     """The notebook on off-manifold robustness. `seeds`: networks of every kind and strength. published: networks in
     files that the user has, None where there are none.
 

@@ -1,1 +1,3 @@
 """Perceptually aligned gradients (Ganz et al., ICML 2023)."""
+
+PAPER_ORDER = 3

@@ -63,7 +63,7 @@ class Cell:
     diverges: bool = False
 
     @property
-    def group(self) -> str:
+    def job(self) -> str:
         """The batch job: a repetition of kinds that belong together; of data that are not read from files, all."""
         family = FAMILIES.get(self.kind, "others")
         if family == "generative":
@@ -126,7 +126,7 @@ def attacked(study: Study, recipe: Recipe, number: int, trades: bool = False) ->
 
 def cells(settings: Settings) -> list[Cell]:
     """Every network, those that others are measured with first."""
-    section, out = settings.perceptually_aligned_gradients, []
+    section, out = settings.sections["perceptually_aligned_gradients"], []
     for study in section.studies:
         if study.scored:
             out += [Cell(study.name, TEACHER, 0, 0, teacher(settings, study)),
@@ -141,7 +141,7 @@ def cells(settings: Settings) -> list[Cell]:
 
 def _toy(settings: Settings, seed: int) -> list[Cell]:
     """One repetition of the toy: both arms start from the same weights and see the same batches."""
-    toy = settings.perceptually_aligned_gradients.toy
+    toy = settings.sections["perceptually_aligned_gradients"].toy
     plain = Recipe(toy.data, toy.arch, batch_size=toy.batch_size, seed=settings.seed(seed))
     plain = trained_as(plain, toy.training)
 

@@ -81,7 +81,7 @@ class Found:
 
     @property
     def section(self):
-        return self.settings.perceptually_aligned_gradients
+        return self.settings.sections["perceptually_aligned_gradients"]
 
     @property
     def studies(self) -> tuple[Study, ...]:

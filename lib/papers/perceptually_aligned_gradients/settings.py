@@ -204,7 +204,7 @@ class Toy:
 
 
 @dataclass(frozen=True)
-class AlignedGradients:
+class Section:
     """The notebook on perceptually aligned gradients. `seeds`: networks of every kind; the toy has its own number.
 
     verify: the attack that robustness is judged under; query: the one without gradients (C9), on the first

@@ -37,7 +37,7 @@ class Cell:
     epoch: int | None = None
 
     @property
-    def group(self) -> str:
+    def job(self) -> str:
         """The batch job: a few networks of one repetition, so that a job is worth its start."""
         if self.arm is not None:
             return f"arm-{self.arm.name}-{self.seed}".replace(" ", "-").replace("/", "-of-")
@@ -46,13 +46,14 @@ class Cell:
 
 def base(settings: Settings, kind: str, seed: int) -> Recipe:
     """A network of the pool, in this notebook's own architecture if it has one."""
-    recipe, arch = settings.networks.member(kind, seed, settings.seed), settings.representation_similarity.arch
+    recipe = settings.networks.member(kind, seed, settings.seed)
+    arch = settings.sections["representation_similarity"].arch
     return replace(recipe, arch=arch) if arch else recipe
 
 
 def matched(settings: Settings, seed: int) -> Recipe:
     """A normal network whose training is so short that its clean accuracy is that of the robust ones."""
-    return trained_as(base(settings, "N", seed), settings.representation_similarity.matched)
+    return trained_as(base(settings, "N", seed), settings.sections["representation_similarity"].matched)
 
 
 def of_arm(settings: Settings, arm: Arm, kind: str, seed: int) -> Recipe:
@@ -79,7 +80,7 @@ def overfitting_runs(settings: Settings, seed: int) -> dict[str, Recipe]:
     """`overfits`: a robust run on few images; `control`: one of as many updates on all of them. Both keep the weights
     of the same shares of training.
     """
-    o, r = settings.representation_similarity.overfitting, base(settings, "R", seed)
+    o, r = settings.sections["representation_similarity"].overfitting, base(settings, "R", seed)
     plan = {"optimiser": o.training.optimiser, "schedule": o.training.schedule}
     plan["objective"] = settings.networks.objective(o.training.attack or settings.networks.robust.attack)
     small = replace(r, **plan, data=replace(r.data, train=o.train), epochs=o.epochs, keep=o.kept)
@@ -96,7 +97,7 @@ def checkpoints(run: Recipe) -> dict[int, Recipe]:
 
 def cells(settings: Settings) -> list[Cell]:
     """Every network, the pool first."""
-    s, n = settings.representation_similarity, settings.networks
+    s, n = settings.sections["representation_similarity"], settings.networks
     search = ((n.threat, s.search),)
     out = []
     for seed in range(s.seeds):

@@ -43,7 +43,7 @@ class Found:
 
     @property
     def section(self):
-        return self.settings.representation_similarity
+        return self.settings.sections["representation_similarity"]
 
     def right(self, kind: str, which: str = "clean", verdict: str = "clean") -> np.ndarray:
         """Outcomes [S, m] of the networks of a kind: `verdict` of the measure `which` (clean, search, verify)."""
@@ -84,7 +84,7 @@ class Found:
 
 def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
     """Train (or load) every network, measure its accuracies and make all maps; all from the store if it is there."""
-    s, found = settings.representation_similarity, Found(settings, cells)
+    s, found = settings.sections["representation_similarity"], Found(settings, cells)
     with Progress(len(cells), "networks", "network") as bar:
         for cell in cells:
             found.outcomes[cell] = _accuracies(zoo, cell, s)

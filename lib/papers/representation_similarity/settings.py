@@ -92,7 +92,7 @@ class Overfitting:
 
 
 @dataclass(frozen=True)
-class Similarity:
+class Section:
     """The representation similarity notebook. `seeds`: networks of each kind of the pool; `arm_seeds`: of each arm.
 
     matched: how normal networks are trained so briefly that their clean accuracy is that of the robust ones (within

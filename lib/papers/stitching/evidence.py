@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from lib.claims.preconditions import Checks, at_least
-from lib.papers.stitching.networks import MIXED, OTHER, PAIRS
+from lib.papers.stitching.networks import MIXED, OTHER, Condition
 from lib.papers.stitching.results import Measured
 
 C7 = (("C1a", "retained"), ("C2a", "same_type_above_mixed"), ("C3a", "drop"), ("C4a", "recovers"), ("C4a", "rises"),
@@ -20,7 +20,7 @@ def evidence(m: Measured) -> dict:
     """
     found = _core(m)
     _other_tasks(m, found)
-    for place in m.settings.stitching.elsewhere:
+    for place in m.section.elsewhere:
         there = _core(m.at(place))
         for claim, part in C7:
             for instance, values in there.get(claim, {}).get(part, {}).items():
@@ -30,7 +30,7 @@ def evidence(m: Measured) -> dict:
 
 def _core(m: Measured) -> dict:
     """The evidence of the core's claims, here or elsewhere."""
-    s = m.settings.stitching
+    s = m.section
     first, middle, last = s.first, s.middle, s.joints[-1]
     found: dict[str, dict] = {}
 
@@ -44,7 +44,7 @@ def _core(m: Measured) -> dict:
         return m.correct(which, role, pair, joint, 1.0)
 
     def weaker(pair: str):
-        return min((endpoint(kind) for kind in PAIRS[pair][:2]), key=np.mean)
+        return min((endpoint(kind) for kind in pair.split("->")), key=np.mean)
 
     if 0 in s.alphas:
         found["C1a"] = {"retained": {f"{p} at {j}": clean(p, j) - 0.9 * weaker(p) for p in MIXED for j in s.joints}}
@@ -91,7 +91,7 @@ def _core(m: Measured) -> dict:
 
 def _other_tasks(m: Measured, found: dict) -> None:
     """C5, and what C6 says of ends that have learned another task."""
-    s = m.settings.stitching
+    s = m.section
     middle, last, names = s.middle, s.joints[-1], [other.data.name for other in s.others]
 
     def robust(name: str, joint: str, which: str = "verify"):
@@ -120,16 +120,16 @@ def _other_tasks(m: Measured, found: dict) -> None:
 def preconditions(m: Measured, self_gap: float, warnings: list[str]) -> Checks:
     """What must hold before any claim is judged: trained networks, converged joints, an exact self-stitch, a working
     attack (`warnings` of `attack_warnings`)."""
-    s, checks = m.settings.stitching, Checks()
+    s, checks = m.section, Checks()
     endpoints = [("clean", "N"), ("search", "N"), ("clean", "R"), ("verify", "R")]
     checks.pool(s.gates, s.verify, *(m.correct(which, "endpoint", kind) for which, kind in endpoints))
-    changes: dict[tuple, list[float]] = {}  # of one joint the noise of the batches is as large as what is allowed
+    changes: dict[Condition, list[float]] = {}  # of one joint the noise of the batches is as large as what is allowed
     for cell, change in m.converged.items():
         if cell.recipe.trainable in (("joint",), ("head",)) and np.isfinite(change):  # no number: too short to say
-            changes.setdefault((cell.where, cell.role, cell.pair, cell.joint, cell.alpha), []).append(change)
+            changes.setdefault(cell.condition, []).append(change)
     slowest = max(changes, key=lambda joint: np.mean(changes[joint]), default=None)
     worst = float(np.mean(changes[slowest])) if slowest else 0.0
-    which = f"{slowest[2]} at {slowest[3]}, alpha {slowest[4]:g}" if slowest else "none"
+    which = f"{slowest.pair} at {slowest.joint}, alpha {slowest.alpha:g}" if slowest else "none"
     checks.add(
         "joints converged",
         worst <= s.converged,
@@ -157,7 +157,7 @@ def further(m: Measured) -> dict[str, Checks]:
     """{claim: what must hold besides before it is judged}: ends of other tasks that have learned them; elsewhere,
     networks as the notebook's own must be.
     """
-    s, others, places = m.settings.stitching, Checks(), Checks()
+    s, others, places = m.section, Checks(), Checks()
     for other in s.others:
         low = at_least(m.correct("clean", "endpoint", other.data.name))
         others.add(f"networks of the other task {other.data.name} are trained", low >= other.clean,

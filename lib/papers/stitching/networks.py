@@ -1,4 +1,5 @@
-"""The cells of the stitching notebook (Balogh & Jelasity, ICML 2023): which front into which end, where, trained how.
+"""Which networks the stitching paper needs (Balogh & Jelasity, ICML 2023): fronts and ends of the pool, joined at a
+stage, the joint trained.
 
 Names of pairs: N normal, R robust, U untrained; `N->R` is the front of a normal network stitched into a robust one,
 `R->R2` and `N->N2` join two networks of one type: those of this repetition and of the next, so that neighbouring
@@ -7,19 +8,28 @@ repetitions of these pairs share a network.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from lib.papers.settings import Settings
-from lib.papers.stitching.settings import Elsewhere, Other
-from lib.profiles.networks import trained_as
+from lib.papers.stitching.settings import Section
+from lib.profiles.networks import Networks
 from lib.values.architectures import LEAST_SQUARES, Probe, Stitch
-from lib.values.attacks import Attack
-from lib.values.objectives import TRADES, Transferred
-from lib.values.recipe import Recipe
-from lib.values.threats import Threat
+from lib.values.attacks import (
+    Attack,
+)
+from lib.values.cell import (
+    Cell,
+)
+from lib.values.objectives import (
+    TRADES,
+    Transferred,
+)
+from lib.values.recipe import (
+    Recipe,
+)
 
-PAIRS = {"N->R": ("N", "R", 0), "R->N": ("R", "N", 0), "R->R2": ("R", "R", 1), "N->N2": ("N", "N", 1)}
 MIXED = ("N->R", "R->N")
+PAIRS = (*MIXED, "R->R2", "N->N2")
 CORE = ("pair", "endpoint", "untrained front", "untrained end", "new end", "linear probe", "BN only", "frozen BN",
         "twice the epochs")
 OTHER, EXTERNAL, DIRECT, STARTED = "other task", "external", "direct matching", "least-squares start"
@@ -27,196 +37,155 @@ NOTHING = ("(nothing)",)  # a prefix that no parameter has: only BatchNorm's sta
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One stitched (or probed) network of the experiment.
+class Condition:
+    """What the stitched networks of the repetitions have in common.
 
     role: `pair`, `endpoint` (a network of the pool itself), or the control it is: `untrained front`, `untrained end`,
     `new end` (the end trained anew and adversarially on the frozen front: the ceiling), `linear probe`, `BN only`
     (identity joint), `frozen BN`, `twice the epochs` (has the joint converged?). Beyond the core: `other task` (the
     end has learned another task, `R->mnist_rgb32`), `external` (a network that others trained, by its name) and their
     endpoints, `TRADES`, `trained on images against <whom>`, `rank <r>` (a trained joint that was cut), `direct
-    matching`, `least-squares start`.
+    matching`, `least-squares start`. alpha: the share of adversarial images in the joint's training. where: the name of
+    another setting (C7), else empty.
     """
 
     role: str
     pair: str
-    joint: str
-    alpha: float
-    seed: int
-    recipe: Recipe
-    measures: tuple[tuple[Threat, Attack], ...]
-    where: str = ""  # the name of the place elsewhere
+    joint: str = ""
+    alpha: float = 0.0
+    where: str = ""
 
-    @property
-    def group(self) -> str:
-        core = self.role in CORE
-        what = self.pair.replace("->", "-") if core and self.pair in PAIRS else "controls" if core else "beyond"
-        return f"{self.place}{what}-{self.seed}"
-
-    @property
-    def place(self) -> str:
-        return f"{self.where}-".replace(" ", "-") if self.where else ""
+    def job(self, repetition: int) -> str:
+        """The batch job that makes it."""
+        of_core = self.pair.replace("->", "-") if self.pair in PAIRS else "controls"
+        what = of_core if self.role in CORE else "beyond"
+        return f"{self.where} {what}-{repetition}".strip().replace(" ", "-")
 
 
-def trained_against(whom: tuple[str, ...]) -> str:
-    """The role of joints trained on images that were made to fool others."""
-    return f"trained on images against {' and '.join(whom)}"
+@dataclass(frozen=True)
+class Repetition:
+    """The networks of one repetition by name, and how a network that is stitched from them is trained."""
+
+    networks: Networks
+    section: Section
+    number: int
+    seed: Callable[[int], int]  # of the recipes of a repetition
+
+    def network(self, name: str) -> Recipe:
+        """N, R, U; N2, R2: of the next repetition; `new`: untrained; else another task's, by its data, or an external
+        one.
+        """
+        for other in self.section.others:
+            if other.data.name == name:
+                return other.recipe(self.networks, self.number, self.seed)
+        for one in self.section.external:
+            if one.name == name:
+                return one.recipe(self.networks.data, self.networks.precision)
+        kind = "U" if name == "new" else name[0]
+        return self.networks.member(kind, self.number + name.endswith("2"), self.seed)
+
+    def endpoint(self, name: str, *attacks: Attack) -> Cell:
+        """A network by itself."""
+        return Cell(Condition("endpoint", name), self.number, self.network(name), self._under(attacks))
+
+    def stitched(self, role: str, pair: str, joint: str, alpha: float, **changes) -> Cell:
+        """A front joined to an end after `joint`, or a probe of the front alone. changes: of the recipe."""
+        s, n = self.section, self.networks
+        blend = changes.get("batchnorm") != "frozen"  # running statistics see clean images too
+        given = {"arch": Stitch(joint), "parents": tuple(self.network(name) for name in pair.split("->")),
+                 "objective": n.objective(s.attack, alpha, clean_statistics=blend), "trainable": ("joint",),
+                 "epochs": s.epochs, "optimiser": s.optimiser, "schedule": s.schedule, **changes}
+        recipe = Recipe(n.data, batch_size=n.batch_size, augment=s.augment or n.augment, precision=n.precision,
+                        seed=self.seed(self.number), **given)
+        attacks = (s.search, s.verify) if alpha == 1 and pair != "N->N2" else (s.search,)
+        return Cell(Condition(role, pair, joint, alpha), self.number, recipe, self._under(attacks))
+
+    def _under(self, attacks: tuple[Attack, ...]) -> tuple:
+        return tuple((self.networks.threat, attack) for attack in attacks)
 
 
-def other_task(settings: Settings, other: Other, seed: int) -> Recipe:
-    """A network that has learned another task, normally."""
-    recipe = replace(settings.networks.member("N", seed, settings.seed), data=other.data, seed=settings.seed(seed))
-    recipe = trained_as(recipe, other.training) if other.training else recipe
-    return replace(recipe, augment=other.augment or recipe.augment)
-
-
-def elsewhere(settings: Settings, place: Elsewhere) -> Settings:
-    """The settings of the notebook's core at another place."""
-    without = dict.fromkeys(name for name in settings.notebooks if name != "stitching")
-    return replace(settings, networks=place.networks, stitching=settings.stitching.at(place), **without)
-
-
-def cells(settings: Settings) -> list[Cell]:
-    """Every cell of every repetition, pairs first, then the same elsewhere."""
-    found = _cells(settings)
-    for place in settings.stitching.elsewhere:
-        found += [replace(cell, where=place.name) for cell in _cells(elsewhere(settings, place))]
+def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
+    """Every network of every repetition, then the core once more in other settings."""
+    repetitions = (Repetition(networks, section, number, seed) for number in range(section.seeds))
+    found = [cell for one in repetitions for part in (_core, _beyond) for cell in part(one)]
+    for place in section.elsewhere:
+        there = cells(place.networks.resolved(section.pool), section.core_at(place), seed)
+        found += [replace(cell, condition=replace(cell.condition, where=place.name)) for cell in there]
     return found
 
 
-def _cells(settings: Settings) -> list[Cell]:
-    s, n = settings.stitching, settings.networks
-    last = s.joints[-1]
-    base = Recipe(
-        data=n.data,
-        arch=n.arch,
-        batch_size=n.batch_size,
-        augment=s.augment or n.augment,
-        precision=n.precision,
-        optimiser=s.optimiser,
-        schedule=s.schedule,
-        epochs=s.epochs,
-    )
-    out: list[Cell] = []
-
-    def against(attacks: tuple[Attack, ...]) -> tuple[tuple[Threat, Attack], ...]:
-        return tuple((n.threat, attack) for attack in attacks)
-
-    def add(role: str, pair: str, front: Recipe, end: Recipe, joint: str, alpha: float, seed: int, **changes):
-        aims = n.objective(s.attack, alpha, clean_statistics=changes.get("batchnorm") != "frozen")
-        arch = changes.pop("arch", Stitch(joint))
-        recipe = replace(
-            base,
-            **{
-                "arch": arch,
-                "objective": aims,
-                "parents": (front, end),
-                "trainable": ("joint",),
-                "seed": settings.seed(seed),
-                **changes,
-            },
-        )
-        verify = alpha == 1 and pair != "N->N2"
-        under = against((s.search, s.verify) if verify else (s.search,))
-        out.append(Cell(role, pair, joint, alpha, seed, recipe, under))
-
-    for seed in range(s.seeds):
-        net = {kind: settings.networks.member(kind, seed, settings.seed) for kind in "NRU"}
-        for kind in "NRU":
-            attacks = (s.search, s.verify) if kind == "R" else (s.search,)
-            if kind == "R" and seed == 0:
-                attacks += (s.search.with_one_more_restart(),)
-            out.append(Cell("endpoint", kind, "", 0.0, seed, net[kind], against(attacks)))
-        for pair, (front, end, shift) in PAIRS.items():
-            other = settings.networks.member(end, seed + shift, settings.seed)
-            for joint in s.joints:
-                for alpha in s.alphas:
-                    if pair != "N->N2" or alpha == 0 or joint == s.middle:  # two normal networks: a control, no more
-                        add("pair", pair, net[front], other, joint, alpha, seed)
+def _core(r: Repetition) -> Iterator[Cell]:
+    """Endpoints, pairs and their controls."""
+    s, last = r.section, r.section.joints[-1]
+    yield r.endpoint("N", s.search)
+    yield r.endpoint("R", s.search, s.verify, *[s.search.with_one_more_restart()] * (r.number == 0))
+    yield r.endpoint("U", s.search)
+    for pair in PAIRS:
         for joint in s.joints:
-            add("frozen BN", "N->R", net["N"], net["R"], joint, s.alphas[0], seed, batchnorm="frozen")
-            add(
-                "BN only",
-                "N->R",
-                net["N"],
-                net["R"],
-                joint,
-                0.0,
-                seed,
-                arch=Stitch(joint, "identity"),
-                epochs=1,
-                trainable=NOTHING,
-            )
-            for end, alpha in ((e, a) for e in "RN" for a in s.alphas):
-                if alpha == 0 or (end == "R" and joint in s.first):
-                    add("untrained front", f"U->{end}", net["U"], net[end], joint, alpha, seed)
-            for front in "NR":
-                probe = {"arch": Probe(joint), "trainable": ("head",), "batchnorm": "frozen"}
-                add("linear probe", front, net[front], net["U"], joint, 0.0, seed, parents=(net[front],), **probe)
-        if 1 in s.alphas:
-            add("twice the epochs", "N->R", net["N"], net["R"], s.middle, 1.0, seed, epochs=2 * s.epochs)
-        for alpha in s.alphas:
-            add("untrained end", "R->U", net["R"], net["U"], last, alpha, seed)
+            for alpha in s.alphas:
+                if pair != "N->N2" or alpha == 0 or joint == s.middle:  # two normal networks are a control only
+                    yield r.stitched("pair", pair, joint, alpha)
+    for joint in s.joints:
+        yield r.stitched("frozen BN", "N->R", joint, s.alphas[0], batchnorm="frozen")
+        identity = {"arch": Stitch(joint, "identity"), "epochs": 1, "trainable": NOTHING}
+        yield r.stitched("BN only", "N->R", joint, 0.0, **identity)
+        for pair in ("U->R", "U->N"):
+            for alpha in s.alphas:
+                if alpha == 0 or (pair == "U->R" and joint in s.first):
+                    yield r.stitched("untrained front", pair, joint, alpha)
         for front in "NR":
-            sizes = n.robust
-            add(
-                "new end",
-                f"{front}->new",
-                net[front],
-                net["U"],
-                s.middle,
-                1.0,
-                seed,
-                trainable=("joint", "back"),
-                optimiser=sizes.optimiser,
-                schedule=sizes.schedule,
-                epochs=s.end_epochs,
-            )
-        _beyond(settings, seed, net, add, out, against)
-    return out
+            probe = {"arch": Probe(joint), "trainable": ("head",), "batchnorm": "frozen"}
+            yield r.stitched("linear probe", front, joint, 0.0, **probe)
+    if 1 in s.alphas:
+        yield r.stitched("twice the epochs", "N->R", s.middle, 1.0, epochs=2 * s.epochs)
+    for alpha in s.alphas:
+        yield r.stitched("untrained end", "R->U", last, alpha)
+    as_robust = {"optimiser": r.networks.robust.optimiser, "schedule": r.networks.robust.schedule}
+    for pair in ("N->new", "R->new"):
+        yield r.stitched("new end", pair, s.middle, 1.0, trainable=("joint", "back"), epochs=s.end_epochs, **as_robust)
 
 
-def _beyond(settings: Settings, seed: int, net: dict[str, Recipe], add, out: list[Cell], against) -> None:
-    """What a repetition has beyond the core: see `Stitching`."""
-    s, n = settings.stitching, settings.networks
-    middle, last = s.middle, s.joints[-1]
-    for other in s.others:
-        end, name = other_task(settings, other, seed), other.data.name
-        out.append(Cell("endpoint", name, "", 0.0, seed, end, against((s.search,))))
-        for joint, alpha in ((middle, 1), (last, 1), (last, 0)):
+def _beyond(r: Repetition) -> Iterator[Cell]:
+    """Other tasks, networks that others trained, and other ways to make a joint."""
+    s, middle, last = r.section, r.section.middle, r.section.joints[-1]
+    for name in (other.data.name for other in s.others):
+        yield r.endpoint(name, s.search)
+        for front, joint, alpha in (("R", middle, 1), ("R", last, 1), ("R", last, 0), ("N", middle, 0), ("N", last, 0)):
             if alpha in s.alphas:
-                add(OTHER, f"R->{name}", net["R"], end, joint, float(alpha), seed)
-        for joint in (middle, last) if 0 in s.alphas else ():
-            add(OTHER, f"N->{name}", net["N"], end, joint, 0.0, seed)
+                yield r.stitched(OTHER, f"{front}->{name}", joint, float(alpha))
     for one in s.external:
-        theirs = one.recipe(n.data, n.precision)
-        if seed == 0:
-            out.append(Cell("endpoint", one.name, "", 0.0, seed, theirs, against((s.search, s.verify))))
-        mine = "R" if one.known.kind == "N" else "N"
-        ways = {f"{one.name}->{mine}": (theirs, net[mine]), f"{mine}->{one.name}": (net[mine], theirs)}
-        for pair, (front, end) in ways.items():
+        if r.number == 0:
+            yield r.endpoint(one.name, s.search, s.verify)
+        ours = "R" if one.known.kind == "N" else "N"
+        for pair in (f"{one.name}->{ours}", f"{ours}->{one.name}"):
             for joint in s.joints:
                 for alpha in s.alphas:
-                    add(EXTERNAL, pair, front, end, joint, alpha, seed)
+                    yield r.stitched(EXTERNAL, pair, joint, alpha)
     for pair in MIXED:
-        front, end = (net[kind] for kind in PAIRS[pair][:2])
-        frozen = [(j, a) for j in s.joints for a in s.alphas if (pair, a) != ("N->R", s.alphas[0])]  # core has these
-        for joint, alpha in frozen if s.frozen else ():
-            add("frozen BN", pair, front, end, joint, alpha, seed, batchnorm="frozen")
-        for joint in s.joints if s.direct else ():
-            matched = Stitch(joint, LEAST_SQUARES, s.fit)
-            add(DIRECT, pair, front, end, joint, 0.0, seed, arch=matched, epochs=0, trainable=())
-            if joint == middle:
-                add(STARTED, pair, front, end, joint, 0.0, seed, arch=matched)
-        if s.trades is not None:
-            add("TRADES", pair, front, end, middle, 1.0, seed, objective=TRADES(n.threat, s.attack, s.trades))
-        whom = [(name,) for name in s.against]
-        whom += [("front", "end")] * ({"front", "end"} <= {*s.against})
-        for names in whom:
-            aims = Transferred(n.threat, s.attack, names, clean_statistics=True)
-            add(trained_against(names), pair, front, end, middle, 1.0, seed, objective=aims)
-        for rank in s.ranks if 0 in s.alphas else ():
-            whole = next(c.recipe for c in out if (c.role, c.pair, c.joint, c.alpha, c.seed) ==
-                         ("pair", pair, middle, 0.0, seed))
-            cut = replace(whole.arch, rank=rank)
-            add(f"rank {rank}", pair, front, end, middle, 0.0, seed, arch=cut, parents=(whole,), epochs=0, trainable=())
+        yield from _joints(r, pair)
+
+
+def _joints(r: Repetition, pair: str) -> Iterator[Cell]:
+    """Other ways to make the joint of a mixed pair."""
+    s, middle, threat = r.section, r.section.middle, r.networks.threat
+    if s.frozen:
+        for joint in s.joints:
+            for alpha in s.alphas:
+                if (pair, alpha) != ("N->R", s.alphas[0]):  # the core has these
+                    yield r.stitched("frozen BN", pair, joint, alpha, batchnorm="frozen")
+    for joint in s.joints if s.direct else ():
+        matched = Stitch(joint, LEAST_SQUARES, s.fit)
+        yield r.stitched(DIRECT, pair, joint, 0.0, arch=matched, epochs=0, trainable=())
+        if joint == middle:
+            yield r.stitched(STARTED, pair, joint, 0.0, arch=matched)
+    if s.trades is not None:
+        yield r.stitched("TRADES", pair, middle, 1.0, objective=TRADES(threat, s.attack, s.trades))
+    both = [("front", "end")] * ({"front", "end"} <= {*s.against})
+    for against in [*((name,) for name in s.against), *both]:
+        role = f"trained on images against {' and '.join(against)}"
+        transferred = Transferred(threat, s.attack, against, clean_statistics=True)
+        yield r.stitched(role, pair, middle, 1.0, objective=transferred)
+    for rank in s.ranks if 0 in s.alphas else ():
+        whole = r.stitched("pair", pair, middle, 0.0).recipe
+        cut = {"arch": replace(whole.arch, rank=rank), "parents": (whole,), "epochs": 0, "trainable": ()}
+        yield r.stitched(f"rank {rank}", pair, middle, 0.0, **cut)

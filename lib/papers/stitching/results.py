@@ -6,19 +6,21 @@ lib/models/stitched.py; what the judge gets in lib/papers/stitching/evidence.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from lib.models import build
-from lib.papers.settings import Settings
-from lib.papers.stitching.networks import Cell, elsewhere
-from lib.papers.stitching.settings import Elsewhere
+from lib.papers.stitching.networks import Condition
+from lib.papers.stitching.settings import OtherSetting, Section
+from lib.profiles.networks import Networks
 from lib.runtime import Progress
 from lib.training.evaluation import columns
 from lib.training.zoo import Zoo
 from lib.values.architectures import Stitch
+from lib.values.cell import Cell
 from lib.values.recipe import Recipe
 
 
@@ -28,51 +30,48 @@ class Measured:
     `warnings[cell][which]`: reasons to mistrust them.
     """
 
-    settings: Settings
+    networks: Networks
+    section: Section
+    seed: Callable[[int], int]
     cells: list[Cell]
     outcomes: dict[Cell, dict[str, np.ndarray]]
     protocols: dict[Cell, dict[str, dict]]
     converged: dict[Cell, float] = field(default_factory=dict)
     warnings: dict[Cell, dict[str, list[str]]] = field(default_factory=dict)
-    where: str = ""  # what `correct` and `has` are about: the name of a place elsewhere, or here
+    where: str = ""  # what `correct` and `has` are about: the name of another setting, or here
 
-    def at(self, place: Elsewhere) -> Measured:
-        """What was measured elsewhere."""
-        return replace(self, settings=elsewhere(self.settings, place), where=place.name)
+    def at(self, place: OtherSetting) -> Measured:
+        """What was measured in another setting."""
+        return replace(self, networks=place.networks, section=self.section.core_at(place), where=place.name)
 
     def correct(self, which: str, role: str, pair: str, joint: str = "", alpha: float = 0.0) -> np.ndarray:
         """Outcomes [S, m] over repetitions of one kind of cell; images are the same for every repetition."""
-        rows = [
-            self.outcomes[c][which]
-            for c in self.cells
-            if (c.where, c.role, c.pair, c.joint, c.alpha) == (self.where, role, pair, joint, alpha)
-        ]
+        condition = Condition(role, pair, joint, alpha, self.where)
+        rows = [self.outcomes[c][which] for c in self.cells if c.condition == condition]
         if not rows:
             raise KeyError(f"no cell {role} {pair} at {joint!r}, alpha {alpha}, was measured")
         return np.stack(rows).astype(float)
 
     def has(self, role: str, pair: str, joint: str = "", alpha: float = 0.0, which: str = "clean") -> bool:
-        return any(
-            (c.where, c.role, c.pair, c.joint, c.alpha) == (self.where, role, pair, joint, alpha)
-            and which in self.outcomes[c]
-            for c in self.cells
-        )
+        condition = Condition(role, pair, joint, alpha, self.where)
+        return any(c.condition == condition and which in self.outcomes[c] for c in self.cells)
 
     def table(self):
         """A tidy DataFrame: a row per cell and measurement, with its protocol."""
         import pandas as pd
 
-        rows = []
+        rows, elsewhere = [], any(cell.condition.where for cell in self.cells)
         for cell in self.cells:
+            condition = cell.condition
             for which, right in self.outcomes[cell].items():
                 rows.append(
                     {
-                        **({"where": cell.where} if any(c.where for c in self.cells) else {}),
-                        "role": cell.role,
-                        "pair": cell.pair,
-                        "joint": cell.joint,
-                        "alpha": cell.alpha,
-                        "seed": cell.seed,
+                        **({"where": condition.where} if elsewhere else {}),
+                        "role": condition.role,
+                        "pair": condition.pair,
+                        "joint": condition.joint,
+                        "alpha": condition.alpha,
+                        "seed": cell.repetition,
                         "measure": which,
                         "accuracy": right.mean(),
                         "images": len(right),
@@ -86,12 +85,11 @@ class Measured:
         return pd.DataFrame(rows)
 
 
-def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Measured:
+def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Measured:
     """Train (or load) every cell and measure it: clean, under the search attack, and under the stronger one where a
     claim rests on it. Everything comes from the store when it is there."""
-    found = Measured(settings, cells, {}, {})
-    s = settings.stitching
-    names = {s.verify: "verify", s.search: "search", **{place.search: "search" for place in s.elsewhere}}
+    found = Measured(networks, section, seed, cells, {}, {})
+    names = {section.verify: "verify", **{one.search: "search" for one in (section, *section.elsewhere)}}
     with Progress(len(cells), "stitching cells", "cell") as bar:
         for cell in cells:
             found.outcomes[cell], found.protocols[cell], found.warnings[cell] = {}, {}, {}
@@ -105,7 +103,7 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Measured:
                     k: v for k, v in outcome.protocol.items() if not k.startswith(("attack", "threat", "eps", "norm"))
                 }
             found.converged[cell] = last_change(zoo, cell.recipe)
-            bar.step(1, cell=f"{cell.role} {cell.pair} {cell.joint}")
+            bar.step(1, cell=f"{cell.condition.role} {cell.condition.pair} {cell.condition.joint}")
     return found
 
 

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from lib.errors import is_int, is_number, need, unknown
-from lib.profiles.networks import Gates, Networks, Training, fewer_targets, repetitions
-from lib.values.attacks import PGD, Attack
-from lib.values.data import Data
-from lib.values.external import External
-from lib.values.objectives import ATTACKED
-from lib.values.recipe import Optimiser, Schedule
+from lib.profiles.networks import (
+    Gates,
+    Networks,
+    Training,
+    fewer_targets,
+    repetitions,
+    trained_as,
+)
+from lib.values.attacks import (
+    PGD,
+    Attack,
+)
+from lib.values.data import (
+    Data,
+)
+from lib.values.external import (
+    External,
+)
+from lib.values.objectives import (
+    ATTACKED,
+)
+from lib.values.recipe import (
+    Optimiser,
+    Recipe,
+    Schedule,
+)
 
 
 @dataclass(frozen=True)
-class Other:
+class OtherTask:
     """Another task of as many classes, which ends of C5 and C6 have learned: networks of the pool's architecture,
     trained on clean images. training, augment: those of the pool's normal networks where they are left out. clean: the
     accuracy that they must have on their own task.
@@ -30,11 +51,17 @@ class Other:
         attack = self.training and self.training.attack
         need(attack is None, "stitching.others.training.attack", attack, "left out: ends of other tasks are normal")
 
+    def recipe(self, networks: Networks, repetition: int, seed: Callable[[int], int]) -> Recipe:
+        """The network that has learned the task, normally. seed: of the recipes of a repetition."""
+        recipe = replace(networks.member("N", repetition, seed), data=self.data, seed=seed(repetition))
+        recipe = trained_as(recipe, self.training) if self.training else recipe
+        return replace(recipe, augment=self.augment or recipe.augment)
+
 
 @dataclass(frozen=True)
-class Elsewhere:
+class OtherSetting:
     """The core of the notebook once more, with networks of their own, on another data set or with another architecture
-    (C7). Joints, middle and gates as in `Stitching`.
+    (C7). Joints, middle and gates as in `Section`.
     """
 
     name: str
@@ -52,7 +79,7 @@ class Elsewhere:
 
 
 @dataclass(frozen=True)
-class Stitching:
+class Section:
     """The stitching notebook. `seeds`: repetitions, each with networks and a joint of its own. `joints`: stages after
     which networks are cut; the first block and the last block are read from them, `middle` is where C2 and C3 look.
     `alphas`: shares of adversarial images in the joint's training. `search` is the attack of every cell, `verify` the
@@ -85,7 +112,7 @@ class Stitching:
     augment: str | None = None
     converged: float = 0.1
     budget: float = 0.03
-    others: tuple[Other, ...] = ()
+    others: tuple[OtherTask, ...] = ()
     external: tuple[External, ...] = ()
     frozen: bool = False
     trades: float | None = None
@@ -93,7 +120,7 @@ class Stitching:
     ranks: tuple[int, ...] = ()
     direct: bool = False
     fit: int | None = None
-    elsewhere: tuple[Elsewhere, ...] = ()
+    elsewhere: tuple[OtherSetting, ...] = ()
 
     def __post_init__(self):
         repetitions("stitching.seeds", self.seeds)
@@ -121,8 +148,8 @@ class Stitching:
         need(self.trades is None or is_number(self.trades, 0), "stitching.trades", self.trades, "a beta of at least 0")
         need(all(is_int(r, 1) for r in self.ranks), "stitching.ranks", list(self.ranks), "whole numbers from 1 on")
 
-    def at(self, place: Elsewhere) -> Stitching:
-        """The core of the section elsewhere."""
+    def core_at(self, place: OtherSetting) -> Section:
+        """The core of the section in another setting."""
         given = {name: getattr(place, name) for name in ("joints", "middle", "gates", "attack", "search", "augment")}
         return replace(self, **given, others=(), external=(), frozen=False, trades=None, against=(), ranks=(),
                        direct=False, elsewhere=())
@@ -160,4 +187,4 @@ class Stitching:
                  f"of the pool's architecture, {networks.arch.name}")
             one.recipe(networks.data)  # its file must be there, and be the right one
         for place in self.elsewhere:
-            self.at(place).check(place.networks)
+            self.core_at(place).check(place.networks)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.papers.stitching.networks import EXTERNAL, OTHER, Cell
+from lib.papers.stitching.networks import EXTERNAL, OTHER
 from lib.papers.stitching.results import Measured
 from lib.runtime import Progress
 from lib.statistics import accuracy
@@ -24,7 +24,12 @@ from lib.stitching.measures import (
 from lib.training.evaluation import columns
 from lib.training.zoo import Zoo
 from lib.values.architectures import Stitch
-from lib.values.attacks import Attack
+from lib.values.attacks import (
+    Attack,
+)
+from lib.values.cell import (
+    Cell,
+)
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat
 
@@ -33,9 +38,9 @@ if TYPE_CHECKING:
 
 
 def _here(m: Measured) -> list[Cell]:
-    """The cells at the place that `m` is about, without the endpoints of other tasks, which saw other images."""
-    data = m.settings.networks.data.name
-    return [c for c in m.cells if c.where == m.where and (c.role != "endpoint" or c.recipe.data.name == data)]
+    """The cells of the setting that `m` is about, without the endpoints of other tasks, which saw other images."""
+    data, here = m.networks.data.name, [c for c in m.cells if c.condition.where == m.where]
+    return [c for c in here if c.condition.role != "endpoint" or c.recipe.data.name == data]
 
 
 def beside_controls(m: Measured, joint: str):
@@ -44,13 +49,9 @@ def beside_controls(m: Measured, joint: str):
     import pandas as pd
 
     rows = []
-    wanted = dict.fromkeys(
-        (c.role, c.pair, c.joint, c.alpha)
-        for c in _here(m)
-        if c.role == "endpoint" or (c.joint == joint and c.alpha == 1)
-    )
-    for role, pair, at, alpha in wanted:
-        if (role, pair) == ("endpoint", "U"):
+    wanted = dict.fromkeys(c.condition for c in _here(m))
+    for role, pair, at, alpha in ((c.role, c.pair, c.joint, c.alpha) for c in wanted):
+        if (role, pair) == ("endpoint", "U") or role != "endpoint" and (at, alpha) != (joint, 1):
             continue
         name = f"{pair.replace('->', ' → ')} alone" if role == "endpoint" else pair.replace("->", " → ")
         strong = "verify" if m.has(role, pair, at, alpha, "verify") else "search"
@@ -92,8 +93,9 @@ def beside_accuracy(zoo: Zoo, m: Measured, cells: Sequence[Cell] | None = None, 
 
 
 def _names(cell: Cell) -> dict:
-    names = {name: getattr(cell, name) for name in ("role", "pair", "joint", "alpha", "seed")}
-    return {**({"where": cell.where} if cell.where else {}), **names}
+    c = cell.condition
+    return {**({"where": c.where} if c.where else {}), "role": c.role, "pair": c.pair, "joint": c.joint,
+            "alpha": c.alpha, "seed": cell.repetition}
 
 
 def _relative(zoo: Zoo, m: Measured, cell: Cell) -> dict[str, float]:
@@ -103,7 +105,7 @@ def _relative(zoo: Zoo, m: Measured, cell: Cell) -> dict[str, float]:
     found = {"clean": clean, **{f"clean {name}": share for name, share in relative_accuracy(clean, *ends).items()}}
     data = cell.recipe.data.name
     measured = {c.recipe.key: m.outcomes[c]["search"].mean() for c in m.cells
-                if c.role == "endpoint" and c.recipe.data.name == data}
+                if c.condition.role == "endpoint" and c.recipe.data.name == data}
     robust = float(m.outcomes[cell]["search"].mean())
     shares = relative_accuracy(robust, *(measured.get(one.key, np.nan) for one in both))
     return {**found, "robust": robust, **{f"robust {name}": share for name, share in shares.items()}}
@@ -160,13 +162,14 @@ def matrix(m: Measured, joint: str, roles: Sequence[str] = ENDS):
 
     rows = []
     for cell in _here(m):
-        alone, found = cell.role == "endpoint", m.outcomes[cell]
-        if cell.where != m.where or not alone and (cell.role not in roles or cell.joint != joint):
+        c, found = cell.condition, m.outcomes[cell]
+        alone = c.role == "endpoint"
+        if not alone and (c.role not in roles or c.joint != joint):
             continue
-        front, _, end = cell.pair.replace("N2", "N").replace("R2", "R").partition("->")
+        front, _, end = c.pair.replace("N2", "N").replace("R2", "R").partition("->")
         strong = "verify" if "verify" in found else "search"
         for measure, which, alpha in (("clean", "clean", 0.0), ("robust", strong, 1.0)):
-            if alone or cell.alpha == alpha:
+            if alone or c.alpha == alpha:
                 rows.append({"front": front, "end": end, "measure": measure, "accuracy": found[which].mean(),
-                             "seed": cell.seed, "under": which})
+                             "seed": cell.repetition, "under": which})
     return pd.DataFrame(rows, columns=["front", "end", "measure", "accuracy", "seed", "under"])

@@ -108,9 +108,9 @@ def test_the_pools_networks_are_not_trained_twice(planned):
     assert {r.key for pre in (ROBUST, BENIGN) for r in of(planned, Arm("pooled", pre))} <= shared
     assert not {r.key for r in of(planned, Arm("traded", ROBUST))} & shared
     tasks = {task.recipe.key: task for task in plan(planned, (S,))}
-    assert tasks[of(planned, Arm("pooled", ROBUST))[2].key].group == "pool-2"
-    assert tasks[of(planned, Arm("traded", ROBUST))[2].key].group == f"{S}-2"
-    by_network = {task.recipe.key: task.group for task in plan(replace(planned, jobs="networks"), (S,))}
+    assert tasks[of(planned, Arm("pooled", ROBUST))[2].key].job == "pool-2"
+    assert tasks[of(planned, Arm("traded", ROBUST))[2].key].job == f"{S}-2"
+    by_network = {task.recipe.key: task.job for task in plan(replace(planned, jobs="networks"), (S,))}
     assert by_network[of(planned, Arm("traded", ROBUST))[2].key] == f"{S}-traded-robust-2"
 
 
@@ -175,11 +175,11 @@ def test_scores_are_found_on_the_objective_of_the_fine_tuning(planned):
             search, = tuned.parents
             assert type(search.objective) is kind and search.objective.objective == tuned.objective
             assert search.arch == tuned.arch and search.parents[0] == line(tuned)[0]
-            assert search.epochs == (1 if rule == "SNIP" else planned.compact_robust_pruning.score.epochs)
+            assert search.epochs == (1 if rule == "SNIP" else planned.sections[S].score.epochs)
 
 
 def test_every_network_is_measured_by_attack_and_the_verifiable_by_proof(planned):
-    s = planned.compact_robust_pruning
+    s = planned.sections[S]
     for c in cells(planned):
         net, hows = the(planned, c.arm.net), [how for _, how in c.measures]
         assert hows[0] == s.verify and (net.certificate in hows) == net.verifiable
@@ -200,7 +200,7 @@ def test_harsher_keeps_have_the_rules_that_are_named_for_them():
 
 
 def test_batch_jobs_are_a_repetitions_networks(planned):
-    names = {c.group for c in cells(planned)}
+    names = {c.job for c in cells(planned)}
     assert len(names) == (4 * 2 + 1) * SEEDS and "pooled-rules-3" in names and "crowned-benign-0" in names
 
 
@@ -531,11 +531,11 @@ def test_doubts_name_the_network():
 @pytest.mark.parametrize("profile", ["smoke", "laptop", "gpu", "paper"])
 def test_what_a_profile_is_said_to_test_it_has_the_networks_for(profile):
     s = settings.load(profile)
-    if s.compact_robust_pruning is None:
+    if s.sections[S] is None:
         pytest.skip(f"configs/{profile}.yaml has no section for it")
     trained = {c.arm for c in cells(s)}
     f = Found(s, cells(s))
-    section = s.compact_robust_pruning
+    section = s.sections[S]
     assert f.empirical and f.verifiable and section.seeds >= claims.verdict.MIN_SEEDS
     assert any(isinstance(net.certificate, Bounds) for net in f.verifiable), "C6"
     assert any(Arm(net.name, BENIGN, "LWM", section.keep, ROBUST, True) in trained for net in f.empirical), "C4b"

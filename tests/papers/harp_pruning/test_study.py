@@ -90,7 +90,7 @@ def test_the_dense_network_and_all_methods_are_fine_tuned_alike(planned):
              if c.arm.method not in ("N", "pre-trained", "BCS-P") and c.arm.loss == "PGD-AT"}
     (one,) = tuned
     assert one[names.index("choice")].attack == planned.networks.robust.attack, "the epoch is chosen under an attack"
-    assert one[1] == planned.harp_pruning.finetune.epochs
+    assert one[1] == planned.sections[S].finetune.epochs
 
 
 def test_searches_differ_in_what_is_learned_and_in_nothing_else(planned):
@@ -98,7 +98,7 @@ def test_searches_differ_in_what_is_learned_and_in_nothing_else(planned):
              if c.search and (c.arm.keep, c.arm.granularity, c.arm.loss, c.seed) == (HARSH, "weights", "PGD-AT", 0)}
     searched = {name for name, rule in METHODS.items() if "learned" in rule.values()}
     assert set(found) == searched
-    assert {r.epochs for r in found.values()} == {planned.harp_pruning.prune.epochs}
+    assert {r.epochs for r in found.values()} == {planned.sections[S].prune.epochs}
     usual = found["HARP"]
     for name, recipe in found.items():
         assert isinstance(recipe.objective, Prune) and recipe.objective.objective == usual.objective.objective
@@ -112,7 +112,7 @@ def test_searches_differ_in_what_is_learned_and_in_nothing_else(planned):
 def test_a_short_search_goes_as_far_as_the_papers(planned):
     search = of(planned, "HARP", HARSH)[0].search
     updates = search.epochs * (search.data.n_train // search.batch_size)
-    s = planned.harp_pruning
+    s = planned.sections[S]
     assert search.objective.gamma * updates == pytest.approx(s.gamma * UPDATES)
     assert search.optimiser.weight_decay * updates == pytest.approx(s.prune.optimiser.weight_decay * UPDATES)
     twice = of(sized(updates=2 * UPDATES), "HARP", HARSH)[0].search
@@ -138,7 +138,7 @@ def test_a_search_as_long_as_the_papers_is_not_changed():
 def test_rival_chains(planned):
     dense, = {r for r in (of(planned, "R-ADMM", HARSH)[0].recipe.parents)}
     assert isinstance(dense.objective, ADMM) and dense.objective.keep == HARSH and not isinstance(dense.arch, Pruned)
-    scratch, s = of(planned, "BCS-P", HARSH)[0].recipe, planned.harp_pruning
+    scratch, s = of(planned, "BCS-P", HARSH)[0].recipe, planned.sections[S]
     assert isinstance(scratch.objective, Rewire) and scratch.choice is not None
     assert scratch.epochs == planned.networks.robust.epochs + s.prune.epochs + s.finetune.epochs
 
@@ -168,7 +168,7 @@ def test_free_adversarial_training_counts_its_replays(planned):
 def test_own_networks_in_place_of_the_pools():
     s = settings.load("laptop")
     base, pool = of(s, "pre-trained")[0].recipe, s.networks
-    own = s.harp_pruning
+    own = s.sections[S]
     assert (base.arch, base.data, base.epochs) == (own.arch, own.data, own.pretrain.epochs)
     assert base.objective == Adversarial(pool.threat, own.pretrain.attack)
     normal, = of(s, "N")
@@ -176,7 +176,7 @@ def test_own_networks_in_place_of_the_pools():
 
 
 def test_every_network_is_measured_under_the_strong_attack(planned):
-    s = planned.harp_pruning
+    s = planned.sections[S]
     for c in compared(planned):
         attacks = [attack for _, attack in c.measures]
         assert (s.verify in attacks) == (c.arm.method != "N")
@@ -197,7 +197,7 @@ def test_milder_keeps_have_the_methods_that_are_named_for_them():
 
 
 def test_groups_hold_one_network_with_its_search(planned):
-    names = {c.group for c in compared(planned)}
+    names = {c.job for c in compared(planned)}
     assert "HYDRA-HARP-rates-0.02-weights-PGD-AT-3" in names and "dense-TRADES-0" in names
     assert len(names) == len(compared(planned)) - 4 * 3 - 1  # pre-trained and dense share one, N is with the first
     assert not [name for name in names if not name.replace("-", "").replace(".", "").isalnum()]
@@ -212,10 +212,10 @@ def test_kept_epochs_are_measured_beside_the_comparison(planned):
     for c in looks:
         run = tuned[c.arm, c.seed]
         assert c.recipe.parents == (run.recipe,) and c.recipe.checkpoint == c.epoch and c.recipe.arch == run.recipe.arch
-        assert c.measures == ((planned.networks.threat, planned.harp_pruning.search),)
-        assert c.group == run.group and tasks[c.recipe.key].group == tasks[run.recipe.key].group
+        assert c.measures == ((planned.networks.threat, planned.sections[S].search),)
+        assert c.job == run.job and tasks[c.recipe.key].job == tasks[run.recipe.key].job
     assert {(c.arm, c.seed) for c in looks} == set(tuned)
-    assert {c.epoch for c in looks} == set(range(1, planned.harp_pruning.finetune.epochs + 1))
+    assert {c.epoch for c in looks} == set(range(1, planned.sections[S].finetune.epochs + 1))
 
 
 @pytest.mark.parametrize("epochs, kept", [(1, (1,)), (3, (1, 2, 3)), (10, tuple(range(1, 11))),
@@ -292,7 +292,7 @@ def found(s=None, accuracy=(), layers=layers_of):
         usual = {"N": NORMAL, "pre-trained": DENSE, "dense": DENSE}.get(arm.method) or ACCURACY.get(
             arm.method, OTHERS)[arm.keep == HARSH]
         # every network is a little better or worse, as many images in each repetition
-        shift = .005 * ((seed_of(c.group) % 5) - 2)
+        shift = .005 * ((seed_of(c.job) % 5) - 2)
         one = drawn(c.seed, *(min(1, max(0, a + shift)) for a in changed.get(arm, usual)))
         f.outcomes[c] = {"search": one} if arm.method == "N" else {"verify": one}
         if arm.method == "pre-trained":
@@ -495,7 +495,7 @@ def test_what_a_profile_is_said_to_test_it_has_the_networks_for(profile):
         if profile in claim.scope and claim.id != "C10":
             assert all(ready[claim.id][part.id] for part in claim.parts), f"{claim.id} at {profile}"
     assert "HYDRA + data-free" in methods, "C10 needs it"
-    assert s.harp_pruning.seeds >= claims.verdict.MIN_SEEDS
+    assert s.sections[S].seeds >= claims.verdict.MIN_SEEDS
 
 
 # ----------------------------------------------------------------------------------- tables and figures
@@ -660,7 +660,7 @@ def test_measure_trains_prunes_counts_and_replays(tmp_path):
     for method, rows in kept.groupby("method"):
         tuned = by_method[method]
         best, = rows[rows["on holdout"]].epoch
-        whole = zoo.outcomes(tuned.recipe, s.networks.threat, s.harp_pruning.search)
+        whole = zoo.outcomes(tuned.recipe, s.networks.threat, s.sections[S].search)
         row, = rows[rows.epoch == best].itertuples()
         assert row.robust == whole.accuracy("robust"), "the kept weights of the chosen epoch are the network's"
         assert zoo.obtain(tuned.recipe).log[best - 1]["chosen"] and row.holdout == rows.holdout.max()

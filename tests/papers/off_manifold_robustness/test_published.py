@@ -401,7 +401,7 @@ def test_the_denoiser_of_the_sweep_on_imagenet_is_used_where_none_is_named(zoo, 
 
     monkeypatch.setattr(zoo, "obtain", obtain)
     found = published.measure(zoo, s)
-    sweep = s.off_manifold_robustness.sweeps[1]
+    sweep = s.sections[S].sweeps[1]
     assert set(asked) == {plan.score(s, sweep)} and asked[0].data.shape == (3, 64, 64) and found.errors["told"]
     assert asked[0] in [cell.recipe for cell in plan.cells(s)], "the batch run trains it"
 
@@ -504,7 +504,7 @@ def measured(s, cosines=(0.1, 0.3, 0.2), right=(0.8, 0.6, 0.4), denoiser=0.01, l
                     rows.append({"eps": eps, "index": i, "label": 0, "right": i < 10 * share, "resize": resize,
                                  "what": what, "cosine": value, "absolute": abs(value)}
                                 | ({} if lpips is None else {"lpips": lpips + more - 0.1 * k}))
-    return Measured(s.off_manifold_robustness.published, pd.DataFrame(rows),
+    return Measured(s.sections[S].published, pd.DataFrame(rows),
                     {"denoiser": denoiser, "filter": 0.02, "told": True})
 
 

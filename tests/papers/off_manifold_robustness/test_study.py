@@ -108,7 +108,7 @@ def cells(planned):
 
 
 def sweep_of(s, name):
-    return next(sweep for sweep in s.off_manifold_robustness.sweeps if sweep.name == name)
+    return next(sweep for sweep in s.sections[S].sweeps if sweep.name == name)
 
 
 # ---------------------------------------------------------------------------------------------- the units of strengths
@@ -267,9 +267,9 @@ def test_no_network_is_made_twice_and_the_pools_are_shared(profile):
     shared = {t.recipe.key: t for t in plan(s)}
     for c in own:
         assert c.recipe == s.networks.member({name: kind for kind, name in POOL.items()}[c.kind], c.seed, s.seed)
-        assert shared[c.recipe.key].group.startswith("pool-") and not shared[c.recipe.key].diverges
-    wanted = any(sweep.data is None for sweep in s.off_manifold_robustness.sweeps)
-    assert len(own) == (2 * s.off_manifold_robustness.seeds if wanted else 0)
+        assert shared[c.recipe.key].job.startswith("pool-") and not shared[c.recipe.key].may_diverge
+    wanted = any(sweep.data is None for sweep in s.sections[S].sweeps)
+    assert len(own) == (2 * s.sections[S].seeds if wanted else 0)
 
 
 def test_a_pool_grows_to_the_repetitions_of_sweeps_on_its_data():
@@ -312,11 +312,11 @@ def test_a_batch_job_is_a_regulariser_or_all_small_networks_of_a_repetition(plan
     by_name = {}
     for c in cells:
         what = ("generative",) if c.kind in (MANIFOLD, SCORE) else ("" if small(c) else c.kind, c.seed)
-        by_name.setdefault(c.group, set()).add((c.where, *what))
+        by_name.setdefault(c.job, set()).add((c.where, *what))
     assert all(len(what) == 1 for what in by_name.values()), "no two jobs of one name"
     assert len(by_name) == len(set().union(*by_name.values())), "one job each"
     assert not [n for n in by_name if not n.replace("-", "").replace("_", "").isalnum()], "names of files"
-    jobs = batch.groups(replace(planned, jobs="networks"), (S,))
+    jobs = batch.batch_jobs(replace(planned, jobs="networks"), (S,))
     work = [entry for job in jobs.values() for entry in job["work"]]
     assert len(work) == len({*work}) == sum(c.recipe.epochs > 0 for c in cells)
     assert not any(job["after"] for job in jobs.values()) and len(jobs[f"{S}-digits-smoothness-3"]["work"]) == 6
@@ -326,7 +326,7 @@ def test_a_batch_job_is_a_regulariser_or_all_small_networks_of_a_repetition(plan
 def test_networks_that_are_measured_are_in_the_plan(planned, cells):
     tasks = {t.recipe.key: t for t in plan(planned, (S,))}
     assert {*tasks} == {c.recipe.key for c in cells}
-    assert {k for k, t in tasks.items() if t.diverges} == {c.recipe.key for c in cells if c.diverges}
+    assert {k for k, t in tasks.items() if t.may_diverge} == {c.recipe.key for c in cells if c.diverges}
 
 
 # ----------------------------------------------------------------------------------------------------- the settings
@@ -558,7 +558,7 @@ def value(world, c, name, f, odd):
 
 def beside(s, kind, own, halves):
     signal, letter, energy = halves[kind]
-    levels, above = s.off_manifold_robustness.distractor.noise, np.arange(IMAGES) % 2 == 0
+    levels, above = s.sections[S].distractor.noise, np.arange(IMAGES) % 2 == 0
     moved = spread(signal * own), spread(1) * np.where(above, letter, letter * BELOW)
     nothing = np.full(IMAGES, .001), np.full(IMAGES, .009)  # at the first level, where it must not count
     columns = [np.arange(IMAGES), above, spread(energy * own), *nothing, *moved * (len(levels) - 1)]
@@ -685,7 +685,7 @@ def test_levels_of_noise_are_evenly_spaced_in_logarithms(profile):
 @pytest.mark.parametrize("profile", EVERY)
 def test_what_a_profile_is_said_to_test_it_has_the_networks_for(profile):
     s = settings.load(profile)
-    section = s.off_manifold_robustness
+    section = s.sections[S]
     exact = [sweep for sweep in section.sweeps if sweep.closed_form]
     images = [sweep for sweep in section.sweeps if not sweep.closed_form]
     tested = {c.id for c in PAPER if profile in c.scope}

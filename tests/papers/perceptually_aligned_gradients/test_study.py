@@ -119,7 +119,7 @@ def cells():
 
 
 def study_of(s, name):
-    return next(one for one in s.perceptually_aligned_gradients.studies if one.name == name)
+    return next(one for one in s.sections[S].studies if one.name == name)
 
 
 # ----------------------------------------------------------------------------------------------------- the settings
@@ -276,7 +276,7 @@ def test_repetitions_beyond_the_pools_number_are_others():
 
 
 def test_networks_are_measured_under_the_threats_of_their_study(planned, cells):
-    verify = planned.perceptually_aligned_gradients.verify
+    verify = planned.sections[S].verify
     for c in cells:
         norms = [] if c.where == TOY or c.kind in (TEACHER, JUDGE) else study_of(planned, c.where).threats
         assert c.measures == tuple((threat, verify) for threat in norms)
@@ -396,15 +396,15 @@ def test_a_batch_job_is_a_family_of_a_repetition(planned, cells):
                 "controls": (RANDOM,)}
     for c in cells:
         if c.kind in (TEACHER, JUDGE):
-            assert c.group == f"{c.where.replace(' ', '-')}-generative"
+            assert c.job == f"{c.where.replace(' ', '-')}-generative"
         elif c.where == "CIFAR-10":
             family, = [name for name, kinds in families.items() if c.kind in kinds]
-            assert c.group == f"CIFAR-10-{family}-{c.seed}"
+            assert c.job == f"CIFAR-10-{family}-{c.seed}"
         else:
-            assert c.group == (TOY if c.where == TOY else f"small-{c.seed}")
+            assert c.job == (TOY if c.where == TOY else f"small-{c.seed}")
     large = replace(only(cells, "CIFAR-10", "class mean"), kind=CENTRED[0], where="a data set")
-    assert large.group == "a-data-set-heuristics-0"
-    jobs = batch.groups(replace(planned, jobs="networks"), (S,))
+    assert large.job == "a-data-set-heuristics-0"
+    jobs = batch.batch_jobs(replace(planned, jobs="networks"), (S,))
     work = [entry for job in jobs.values() for entry in job["work"]]
     assert len(work) == len({*work}) and {key for kind, key in work if kind == "network"} == {
         c.recipe.key for c in cells}
@@ -417,10 +417,10 @@ def test_what_is_measured_is_planned_once(profile):
     s = settings.load(profile)
     every, tasks = networks.cells(s), {t.recipe.key: t for t in plan(s, (S,))}
     assert {*tasks} == {c.recipe.key for c in every}
-    assert {k for k, t in tasks.items() if t.diverges} == {c.recipe.key for c in every if c.diverges}
+    assert {k for k, t in tasks.items() if t.may_diverge} == {c.recipe.key for c in every if c.diverges}
     assert len({c.recipe.key for c in every if c.kind not in (TEACHER, JUDGE)}) == sum(
         c.kind not in (TEACHER, JUDGE) for c in every), "only denoisers are shared by studies"
-    assert not [t.group for t in tasks.values() if not t.group.replace("-", "").replace("_", "").isalnum()]
+    assert not [t.job for t in tasks.values() if not t.job.replace("-", "").replace("_", "").isalnum()]
 
 
 def test_networks_are_shared_with_the_off_manifold_notebook_at_laptop():
@@ -428,7 +428,7 @@ def test_networks_are_shared_with_the_off_manifold_notebook_at_laptop():
     theirs = {(c.kind, c.strength, c.seed): c.recipe.key for c in off_manifold_robustness.cells(s)
               if c.where == "CIFAR-10"}
     ours = {(c.kind, c.weight, c.seed): c.recipe.key for c in networks.cells(s) if c.where == "CIFAR-10"}
-    section_ = s.perceptually_aligned_gradients
+    section_ = s.sections[S]
     for seed in range(section_.seeds):
         assert ours[VANILLA, 0, seed] == theirs["none", 0, seed]
         for weight in study_of(s, "CIFAR-10").gradient_norm:
@@ -456,7 +456,7 @@ def test_what_the_term_is_decides_the_keys_of_networks_with_it(cells):
 @pytest.mark.parametrize("profile", EVERY)
 def test_what_a_profile_is_said_to_test_it_has_the_networks_for(profile):
     s = settings.load(profile)
-    part, tested = s.perceptually_aligned_gradients, {c.id for c in PAPER if profile in c.scope}
+    part, tested = s.sections[S], {c.id for c in PAPER if profile in c.scope}
     if not tested:
         return
     assert part.seeds >= claims.verdict.MIN_SEEDS and part.toy.seeds >= 5 and CLASSES in part.toy.controls
@@ -762,7 +762,7 @@ def test_query_images_are_enough_to_decide_that_nothing_is_left(profile):
     s = settings.load(profile)
     margins = {part.id: abs(part.margin) for part in PAPER["C9"].parts}
     if profile in PAPER["C9"].scope:
-        few = s.perceptually_aligned_gradients.query_images
+        few = s.sections[S].query_images
         assert clopper_pearson(0, few).high < min(margins.values())
 
 

@@ -152,7 +152,7 @@ def found(settings_=None, **changes) -> Found:
     s = settings_ or sized()
     world = {name: {**value, **changes.get(name, {})} if isinstance(value, dict) else changes.get(name, value)
              for name, value in WORLD.items()}
-    section, noise = s.representation_similarity, world["noise"]
+    section, noise = s.sections[SECTION], world["noise"]
 
     def value(a, b):
         one, other = kind_of(a), kind_of(b)
@@ -689,7 +689,7 @@ def test_a_small_study_from_networks_to_evidence(tmp_path, monkeypatch):
                              "arch": {"type": "ResNet", "width": 32, "blocks": [1, 1]}}],
         f"{SECTION}.overfitting": {"train": 64, "epochs": 3, "every": 1, "kept_from": 0.3, "seeds": 1,
                                    "training": {"epochs": 3}}})
-    box, threat, search = Zoo(Store(tmp_path)), s.networks.threat, s.representation_similarity.search
+    box, threat, search = Zoo(Store(tmp_path)), s.networks.threat, s.sections[SECTION].search
     f = measure(box, cells(s), s)
     assert set(f.pool.views) == {f"{kind}{seed}" for kind in "NRMU" for seed in (0, 1)}
     assert set(f.arms.views) == {"N0", "R0", "l20", "N wide0", "R wide0"}

@@ -11,8 +11,8 @@ from lib import claims
 from lib.errors import SettingsError
 from lib.models import build
 from lib.papers import settings
-from lib.papers.stitching import evidence, results, tables
-from lib.papers.stitching.networks import PAIRS, Cell, cells
+from lib.papers.stitching import evidence, networks, results, tables
+from lib.papers.stitching.networks import PAIRS, Condition
 from lib.runtime import generator
 from lib.stitching import measures
 from lib.stitching.measures import AtJoint
@@ -20,34 +20,45 @@ from lib.store import Store
 from lib.training import loop, price
 from lib.training.zoo import Zoo
 from lib.values.architectures import Probe, ResNet, Stitch
-from lib.values.attacks import PGD
+from lib.values.attacks import (
+    PGD,
+)
+from lib.values.cell import (
+    Cell,
+)
 from lib.values.data import Data
 from lib.values.objectives import TRADES, Adversarial, Transferred
 from lib.values.recipe import Optimiser, Recipe, Schedule
 from lib.values.threats import Threat
 
 S = settings.load("smoke", {"stitching.seeds": 4, "stitching.others": []})  # the core alone
+SECTION = S.sections["stitching"]
 IMAGES = 600
 
 
+def cells(s=S):
+    return networks.cells(s.networks, s.sections["stitching"], s.seed)
+
+
 def made_up(accuracy, s=S) -> results.Measured:
-    """Outcomes drawn so that cell c has accuracy(c, which) in expectation; robust implies clean."""
+    """Outcomes drawn so that a cell of condition c has accuracy(c, which) in expectation; robust implies clean."""
     rng, all_cells = np.random.default_rng(0), cells(s)
     outcomes = {}
     difficulty = rng.random(IMAGES)
     for c in all_cells:
         found = {}
         for which in ("clean", "search", *(["verify"] if len(c.measures) > 1 else [])):
-            found[which] = difficulty * 0.9 + 0.1 * rng.random(IMAGES) < accuracy(c, which)
+            found[which] = difficulty * 0.9 + 0.1 * rng.random(IMAGES) < accuracy(c.condition, which)
         outcomes[c] = {k: v & found["clean"] for k, v in found.items()}
     protocols = {c: {k: {"seed": "evaluation", "batchnorm": "eval"} for k in o} for c, o in outcomes.items()}
-    return results.Measured(s, all_cells, outcomes, protocols, {c: 0.01 for c in all_cells})
+    return results.Measured(s.networks, s.sections["stitching"], s.seed, all_cells, outcomes, protocols,
+                            {c: 0.01 for c in all_cells})
 
 
 def as_the_paper_says(c, which):
     """A world in which every claim holds, C4b excepted: it contradicts C6."""
-    last = c.joint == S.stitching.joints[-1]
-    early = c.joint in S.stitching.first
+    last = c.joint == SECTION.joints[-1]
+    early = c.joint in SECTION.first
     if which == "clean":
         return {"untrained front": 0.5, "linear probe": 0.6}.get(c.role, 0.95)
     if c.role == "endpoint":
@@ -95,8 +106,8 @@ def test_networks_that_fail_a_gate_leave_claims_untested():
 
 def first_joint(m):
     """The same joint of every repetition."""
-    first = next(c for c in m.cells if c.role == "pair")
-    return [c for c in m.cells if (c.role, c.pair, c.joint, c.alpha) == ("pair", first.pair, first.joint, first.alpha)]
+    first = next(c.condition for c in m.cells if c.condition.role == "pair")
+    return [c for c in m.cells if c.condition == first]
 
 
 def test_one_noisy_repetition_of_a_joint_does_not_mean_that_it_has_not_converged():
@@ -129,15 +140,14 @@ def test_every_part_of_every_claim_in_scope_gets_evidence():
 
 
 def test_cells_cover_every_pair_joint_and_alpha_with_their_controls():
-    got = {(c.role, c.pair, c.joint, c.alpha) for c in cells(S)}
-    s = S.stitching
-    assert {("pair", p, j, a) for p in PAIRS if p != "N->N2" for j in s.joints for a in s.alphas} <= got
-    assert {("pair", "N->N2", j, 0.0) for j in s.joints} | {("pair", "N->N2", s.middle, 1.0)} <= got
+    got, s = {c.condition for c in cells()}, SECTION
+    assert {Condition("pair", p, j, a) for p in PAIRS if p != "N->N2" for j in s.joints for a in s.alphas} <= got
+    assert {Condition("pair", "N->N2", j) for j in s.joints} | {Condition("pair", "N->N2", s.middle, 1.0)} <= got
     for role in ("endpoint", "untrained front", "untrained end", "new end", "linear probe", "BN only", "frozen BN",
                  "twice the epochs"):
-        assert any(g[0] == role for g in got), role
-    assert len({c.recipe.key for c in cells(S)}) == len({(c.role, c.pair, c.joint, c.alpha, c.seed) for c in cells(S)})
-    probe = next(c for c in cells(S) if c.role == "linear probe")
+        assert any(condition.role == role for condition in got), role
+    assert len({c.recipe.key for c in cells()}) == len({(c.condition, c.repetition) for c in cells()})
+    probe = next(c for c in cells() if c.condition.role == "linear probe")
     assert isinstance(probe.recipe.arch, Probe) and probe.recipe.batchnorm == "frozen"
 
 
@@ -362,18 +372,17 @@ def test_likeness_of_what_cannot_be_compared_is_refused(zoo):
 
 
 def cell(role, pair, recipe, joint="layer1.0", alpha=0.0):
-    return Cell(role, pair, joint if "->" in pair else "", alpha, 0, recipe, ((THREAT, ATTACK),))
+    return Cell(Condition(role, pair, joint if "->" in pair else "", alpha), 0, recipe, ((THREAT, ATTACK),))
 
 
 @pytest.fixture(scope="module")
 def measured(zoo):
     """A pair, a network stitched to itself, and a front with an end of another task."""
-    s = replace(S, stitching=replace(S.stitching, search=ATTACK))
     stitched_to_other = replace(JOINT, parents=(N, OTHER))
     some = [cell("endpoint", "N", N), cell("endpoint", "R", R), cell("pair", "N->R", JOINT),
             cell("pair", "N->N", SELF), cell("other task", "N->other", stitched_to_other),
             cell("endpoint", "other", OTHER), cell("rank 2", "N->R", CUT)]
-    return results.measure(zoo, some, s)
+    return results.measure(zoo, some, S.networks, replace(SECTION, search=ATTACK), S.seed)
 
 
 def test_what_stands_beside_accuracy(zoo, measured):
@@ -417,7 +426,7 @@ def test_attacks_on_the_endpoints_carry_over(zoo, measured):
 
 def test_the_matrix_has_clean_joints_clean_and_adversarial_ones_robust():
     m = made_up(as_the_paper_says)
-    last = S.stitching.joints[-1]
+    last = SECTION.joints[-1]
     found = tables.matrix(m, last)
     assert sorted(found.groupby(["front", "end", "measure"]).size().unique()) == [4], "a row a repetition"
     assert set(found["front"]) == {"N", "R", "U"} and set(found["end"]) == {"", "N", "R", "U"}
