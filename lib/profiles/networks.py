@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.values.architectures import DenoisingMLP, Plain, UNet
@@ -183,6 +184,12 @@ def fewer_targets(where: str, attack: Attack, data: Data) -> None:
 def trained_as(recipe: Recipe, training: Training) -> Recipe:
     """The recipe with the epochs, the optimiser and the schedule of the settings."""
     return replace(recipe, epochs=training.epochs, optimiser=training.optimiser, schedule=training.schedule)
+
+
+def varied(recipe: Recipe, part: Any) -> Recipe:
+    """The recipe with the data, arch, batch_size and augment that a part of the settings has of its own; None: none."""
+    own = {name: getattr(part, name) for name in ("data", "arch", "batch_size", "augment")}
+    return replace(recipe, **{name: value for name, value in own.items() if value is not None})
 
 
 def warmed_up(recipe: Recipe, training: Pretraining | None) -> Recipe:

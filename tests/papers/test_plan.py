@@ -54,9 +54,13 @@ def load(overrides=None):
     return settings.load("smoke", {**mine, **sizes, **given})
 
 
+def cells(s):
+    return similarity.cells(s.networks, s.sections[S], s.seed)
+
+
 def of(s):
     """(kind, seed, epoch) -> cell."""
-    return {(c.kind, c.seed, c.epoch): c for c in similarity.cells(s)}
+    return {(c.condition.kind, c.repetition, c.condition.epoch): c for c in cells(s)}
 
 
 @pytest.mark.parametrize("profile", KEYS)
@@ -99,7 +103,7 @@ def test_a_pool_is_as_large_as_the_profile_s_notebooks_need():
 def test_every_kind_has_its_networks_once():
     s, found = load(ALL), of(load(ALL))
     n = s.sections[S]
-    assert len(found) == len(similarity.cells(s))
+    assert len(found) == len(cells(s))
     counts = {kind: sum(k == kind for k, _, _ in found) for kind, _, _ in found}
     assert counts == {"N": 4, "R": 4, "U": 4, "M": 4, **{a["name"]: 3 for a in ARMS[:6]}, "N wide": 3, "R wide": 3,
                       "N mnist": 3, "R mnist": 3, "overfits": 3 * 11, "control": 3 * len({e for k, _, e in found
@@ -286,7 +290,7 @@ def test_bad_settings_are_one_sentence(overrides, words):
 
 def test_what_is_kept_lies_late_in_training_and_before_its_end():
     for every, start in itertools.product((1, 2), (0.0, 0.5, 0.8)):
-        kept = load(runs(every=every, kept_from=start)).representation_similarity.overfitting.kept
+        kept = load(runs(every=every, kept_from=start)).sections[S].overfitting.kept
         assert all(n % every == 0 and max(1, 20 * start) <= n < 20 for n in kept) and len(kept) >= 2
         assert [b - a for a, b in itertools.pairwise(kept)] == [every] * (len(kept) - 1)
 

@@ -111,7 +111,8 @@ def overfitted(f: Found) -> dict[int, tuple[int, float]]:
     """
     found = {}
     for seed in range(f.section.overfitting.seeds):
-        members = {c.epoch: f.outcomes[c] for c in f.cells if (c.kind, c.seed) == ("overfits", seed)}
+        members = {c.condition.epoch: f.outcomes[c] for c in f.cells
+                   if (c.condition.kind, c.repetition) == ("overfits", seed)}
         best = max(members, key=lambda epoch: members[epoch]["holdout"].accuracy("robust"))
         tests = {epoch: got["search"].accuracy("robust") for epoch, got in members.items()}
         found[seed] = best, tests[best] - tests[max(tests)]
@@ -194,7 +195,7 @@ def _arms(f: Found) -> dict:
 def by_strength(f: Found) -> list[str]:
     """The kinds trained at growing eps of the pool's norm, the pool's robust networks among them."""
     eps = {arm.name: arm.threat.eps for arm in f.section.arms if arm.group == "strength"}
-    return sorted({**eps, "R": 0}, key={**eps, "R": f.settings.networks.threat.eps}.get) if eps else []
+    return sorted({**eps, "R": 0}, key={**eps, "R": f.networks.threat.eps}.get) if eps else []
 
 
 def _per_seed(f: Found, maps: Maps) -> np.ndarray:

@@ -1,125 +1,144 @@
-"""The networks of the representation similarity notebook (Cianfarani et al., NeurIPS 2022).
+"""Which networks the paper on representation similarity needs (Cianfarani et al., NeurIPS 2022): the pool's, variants
+of them, and runs that overfit.
 
 Kinds: N normal, R robust, U untrained, M normal but trained so briefly that its clean accuracy is the robust ones';
-the name of an arm (`l2`, `TRADES`, ...), or `N <arm>` and `R <arm>` where an arm varies the architecture or the data;
-`overfits` and `control`, the two runs of the overfitting claim, and their checkpoints.
+the name of a variant (`l2`, `TRADES`, ...), or `N <variant>` and `R <variant>` where it varies the architecture or the
+data; `overfits` and `control`, the two runs of the overfitting claim, and their checkpoints.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from lib.papers.representation_similarity.settings import Arm
-from lib.papers.settings import Settings
+from lib.papers.representation_similarity.settings import (
+    Section,
+    Variant,
+)
 from lib.profiles.networks import (
+    Networks,
     trained_as,
+    varied,
 )
 from lib.values.attacks import (
-    Attack,
     tier,
 )
-from lib.values.objectives import TRADES, Adversarial, Noise, fgsm_rs
-from lib.values.recipe import Recipe
-from lib.values.threats import Threat
+from lib.values.cell import (
+    Cell,
+)
+from lib.values.objectives import (
+    TRADES,
+    Adversarial,
+    Noise,
+    fgsm_rs,
+)
+from lib.values.recipe import (
+    Recipe,
+)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One network: its kind, repetition, recipe, what it is measured under, the arm it belongs to and, for a checkpoint
+class Condition:
+    """What the networks of the repetitions have in common: their kind, the variant it belongs to and, for a checkpoint
     of a run, after how many epochs (the run's own end: its number of epochs).
     """
 
     kind: str
-    seed: int
-    recipe: Recipe
-    measures: tuple[tuple[Threat, Attack], ...] = ()
-    arm: Arm | None = None
+    variant: Variant | None = None
     epoch: int | None = None
 
-    @property
-    def job(self) -> str:
+    def job(self, repetition: int) -> str:
         """The batch job: a few networks of one repetition, so that a job is worth its start."""
-        if self.arm is not None:
-            return f"arm-{self.arm.name}-{self.seed}".replace(" ", "-").replace("/", "-of-")
-        return f"{'controls' if self.kind in 'UM' else self.kind}-{self.seed}"
+        if self.variant is not None:
+            return f"arm-{self.variant.name}-{repetition}".replace(" ", "-").replace("/", "-of-")
+        return f"{'controls' if self.kind in ('U', 'M') else self.kind}-{repetition}"
 
 
-def base(settings: Settings, kind: str, seed: int) -> Recipe:
-    """A network of the pool, in this notebook's own architecture if it has one."""
-    recipe = settings.networks.member(kind, seed, settings.seed)
-    arch = settings.sections["representation_similarity"].arch
-    return replace(recipe, arch=arch) if arch else recipe
+@dataclass(frozen=True)
+class Repetition:
+    """The networks of one repetition."""
+
+    networks: Networks
+    section: Section
+    number: int
+    seed: Callable[[int], int]  # of the recipes of a repetition
+
+    def of_pool(self, kind: str) -> Recipe:
+        """The pool's network of a kind, in this paper's own architecture if it has one."""
+        recipe, arch = self.networks.member(kind, self.number, self.seed), self.section.arch
+        return replace(recipe, arch=arch) if arch else recipe
+
+    def matched(self) -> Recipe:
+        """A normal network whose training is so short that its clean accuracy is that of the robust ones."""
+        return trained_as(self.of_pool("N"), self.section.matched)
+
+    def varied(self, variant: Variant, kind: str) -> Recipe:
+        """The network of a variant; kind N or R."""
+        recipe, n = varied(self.of_pool(kind), variant), self.networks
+        epochs = variant.epochs if kind == "R" else variant.normal_epochs
+        recipe = replace(recipe, epochs=epochs or recipe.epochs)
+        if kind == "N":
+            return recipe
+        threat, attack = variant.threat or n.threat, variant.attack or n.robust.attack
+        objectives = {
+            "PGD-AT": lambda: replace(n, threat=threat).objective(attack),
+            "half": lambda: Adversarial(threat, attack, clean_loss=0.5),
+            "TRADES": lambda: TRADES(threat, attack),
+            "FGSM-RS": lambda: fgsm_rs(threat),
+            "noise": lambda: Noise(variant.sigma),
+        }
+        return replace(recipe, objective=objectives[variant.training]())
+
+    def overfitting_runs(self) -> dict[str, Recipe]:
+        """`overfits`: a robust run on few images; `control`: one of as many updates on all of them. Both keep the
+        weights of the same shares of training.
+        """
+        o, robust = self.section.overfitting, self.of_pool("R")
+        objective = self.networks.objective(o.training.attack or self.networks.robust.attack)
+        run = replace(trained_as(robust, o.training), objective=objective)
+        small = replace(run, data=replace(run.data, train=o.train), epochs=o.epochs, keep=o.kept)
+        long = max(2, round(o.epochs * o.train / run.data.n_train))
+        kept = sorted({min(long - 1, max(1, round(n * long / o.epochs))) for n in o.kept})
+        return {"overfits": small, "control": replace(run, epochs=long, keep=tuple(kept))}
 
 
-def matched(settings: Settings, seed: int) -> Recipe:
-    """A normal network whose training is so short that its clean accuracy is that of the robust ones."""
-    return trained_as(base(settings, "N", seed), settings.sections["representation_similarity"].matched)
-
-
-def of_arm(settings: Settings, arm: Arm, kind: str, seed: int) -> Recipe:
-    """The network of an arm; kind N or R."""
-    recipe, n = base(settings, kind, seed), settings.networks
-    given = {name: getattr(arm, name) for name in ("arch", "data", "batch_size", "augment")}
-    epochs = arm.epochs if kind == "R" else arm.normal_epochs
-    recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None},
-                     **({"epochs": epochs} if epochs else {}))
-    if kind == "N":
-        return recipe
-    threat, attack = arm.threat or n.threat, arm.attack or n.robust.attack
-    aims = {
-        "PGD-AT": lambda: replace(n, threat=threat).objective(attack),
-        "half": lambda: Adversarial(threat, attack, clean_loss=0.5),
-        "TRADES": lambda: TRADES(threat, attack),
-        "FGSM-RS": lambda: fgsm_rs(threat),
-        "noise": lambda: Noise(arm.sigma),
-    }
-    return replace(recipe, objective=aims[arm.training]())
-
-
-def overfitting_runs(settings: Settings, seed: int) -> dict[str, Recipe]:
-    """`overfits`: a robust run on few images; `control`: one of as many updates on all of them. Both keep the weights
-    of the same shares of training.
-    """
-    o, r = settings.sections["representation_similarity"].overfitting, base(settings, "R", seed)
-    plan = {"optimiser": o.training.optimiser, "schedule": o.training.schedule}
-    plan["objective"] = settings.networks.objective(o.training.attack or settings.networks.robust.attack)
-    small = replace(r, **plan, data=replace(r.data, train=o.train), epochs=o.epochs, keep=o.kept)
-    long = max(2, round(o.epochs * o.train / r.data.n_train))
-    kept = sorted({min(long - 1, max(1, round(n * long / o.epochs))) for n in o.kept})
-    return {"overfits": small, "control": replace(r, **plan, epochs=long, keep=tuple(kept))}
-
-
-def checkpoints(run: Recipe) -> dict[int, Recipe]:
-    """{epochs: recipe} of a run's kept weights and of its end."""
-    kept = {n: replace(run, parents=(run,), epochs=0, keep=(), checkpoint=n) for n in run.keep}
-    return kept | {run.epochs: run}
-
-
-def cells(settings: Settings) -> list[Cell]:
+def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
     """Every network, the pool first."""
-    s, n = settings.sections["representation_similarity"], settings.networks
-    search = ((n.threat, s.search),)
-    out = []
-    for seed in range(s.seeds):
-        robust = (*search, (n.threat, s.verify))
-        if seed == 0:
-            robust += ((n.threat, s.search.with_one_more_restart()),)
-        for kind, measures in (("N", search), ("R", robust), ("U", search)):
-            out.append(Cell(kind, seed, base(settings, kind, seed), measures))
-        out.append(Cell("M", seed, matched(settings, seed), search))
-    for arm in s.arms:
-        for seed in range(s.arm_seeds):
-            if len(arm.kinds) > 1:
-                out += [Cell(kind, seed, of_arm(settings, arm, kind[0], seed), search, arm) for kind in arm.kinds]
-            else:
-                own = ((arm.threat, _own(arm, s.search)),) if arm.threat and arm.threat != n.threat else ()
-                out.append(Cell(arm.name, seed, of_arm(settings, arm, "R", seed), search + own, arm))
-    for seed in range(s.overfitting.seeds if s.overfitting else 0):
-        for kind, run in overfitting_runs(settings, seed).items():
-            out += [Cell(kind, seed, recipe, search, epoch=epoch) for epoch, recipe in checkpoints(run).items()]
-    return out
+    every = [Repetition(networks, section, number, seed) for number in range(section.seeds)]
+    found = [cell for one in every for cell in _pool(one)]
+    for variant in section.arms:
+        found += [cell for one in every[:section.arm_seeds] for cell in _variant(one, variant)]
+    runs = section.overfitting.seeds if section.overfitting else 0
+    return found + [cell for one in every[:runs] for cell in _runs(one)]
 
 
-def _own(arm: Arm, search):
-    """The search attack in the arm's own threat, with the steps of the tier pgd20 there."""
-    return replace(search, step_size=tier("pgd20", arm.threat).step_size, restarts=1)
+def _pool(r: Repetition) -> Iterator[Cell]:
+    """The networks of the pool and the matched one."""
+    threat, s = r.networks.threat, r.section
+    search, verify, again = ((threat, how) for how in (s.search, s.verify, s.search.with_one_more_restart()))
+    yield Cell(Condition("N"), r.number, r.of_pool("N"), (search,))
+    yield Cell(Condition("R"), r.number, r.of_pool("R"), (search, verify, *[again] * (r.number == 0)))
+    yield Cell(Condition("U"), r.number, r.of_pool("U"), (search,))
+    yield Cell(Condition("M"), r.number, r.matched(), (search,))
+
+
+def _variant(r: Repetition, variant: Variant) -> Iterator[Cell]:
+    """The networks of a variant; one with a threat of its own is measured within that too."""
+    threat, search = r.networks.threat, r.section.search
+    measures = ((threat, search),)
+    if variant.threat and variant.threat != threat and len(variant.kinds) == 1:
+        step = tier("pgd20", variant.threat).step_size
+        measures += ((variant.threat, replace(search, step_size=step, restarts=1)),)
+    for kind in variant.kinds:
+        trained = kind[0] if len(variant.kinds) > 1 else "R"
+        yield Cell(Condition(kind, variant), r.number, r.varied(variant, trained), measures)
+
+
+def _runs(r: Repetition) -> Iterator[Cell]:
+    """The overfitting runs with the weights that they keep, the end last."""
+    measures = ((r.networks.threat, r.section.search),)
+    for kind, run in r.overfitting_runs().items():
+        for epoch in run.keep:
+            kept = replace(run, parents=(run,), epochs=0, keep=(), checkpoint=epoch)
+            yield Cell(Condition(kind, epoch=epoch), r.number, kept, measures)
+        yield Cell(Condition(kind, epoch=run.epochs), r.number, run, measures)

@@ -4,17 +4,19 @@ at them layer by layer. Which networks stands in lib/papers/representation_simil
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lib.papers.representation_similarity.networks import Cell
-from lib.papers.settings import Settings
+from lib.papers.representation_similarity.settings import Section
+from lib.profiles.networks import Networks
 from lib.runtime import Progress
 from lib.similarity.looks import Look, Moved, look_at
 from lib.similarity.maps import Maps
 from lib.training.evaluation import Outcomes, columns
 from lib.training.zoo import Zoo
+from lib.values.cell import Cell
 
 POOL = {"U": "untrained", "M": "matched normal", "N": "normal", "R": "robust"}  # kinds, as figures name them
 MOVED = {"own": "own adversarial", "of N": "adversarial for a normal network",
@@ -31,7 +33,9 @@ class Found:
     measure. runs[kind, seed, split]: the checkpoints of a run, views named by their epochs.
     """
 
-    settings: Settings
+    networks: Networks
+    section: Section
+    seed: Callable[[int], int]
     cells: list[Cell]
     outcomes: dict[Cell, dict[str, Outcomes]] = field(default_factory=dict)
     pool: Maps | None = None
@@ -41,14 +45,10 @@ class Found:
     second: dict[str, Maps] = field(default_factory=dict)
     runs: dict[tuple[str, int, str], Maps] = field(default_factory=dict)
 
-    @property
-    def section(self):
-        return self.settings.sections["representation_similarity"]
-
     def right(self, kind: str, which: str = "clean", verdict: str = "clean") -> np.ndarray:
         """Outcomes [S, m] of the networks of a kind: `verdict` of the measure `which` (clean, search, verify)."""
         rows = [self.outcomes[c][which].table[verdict] for c in self.cells
-                if c.kind == kind and which in self.outcomes[c] and c.epoch is None]
+                if c.condition.kind == kind and which in self.outcomes[c] and c.condition.epoch is None]
         return np.stack([row.to_numpy(bool) for row in rows]).astype(float)
 
     def accuracy(self, kind: str, which: str = "clean", verdict: str = "clean") -> float:
@@ -76,30 +76,31 @@ class Found:
         for cell, found in self.outcomes.items():
             for which, outcome in found.items():
                 verdict = "clean" if which in ("clean", "train") else "robust"
-                rows.append({"kind": cell.kind, "seed": cell.seed, "epoch": cell.epoch, "measure": which,
-                             "accuracy": outcome.accuracy(verdict), "network": cell.recipe.key,
+                rows.append({"kind": cell.condition.kind, "seed": cell.repetition, "epoch": cell.condition.epoch,
+                             "measure": which, "accuracy": outcome.accuracy(verdict), "network": cell.recipe.key,
                              "warnings": "; ".join(outcome.warnings), **columns(outcome.protocol)})
         return pd.DataFrame(rows)
 
 
-def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
+def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Found:
     """Train (or load) every network, measure its accuracies and make all maps; all from the store if it is there."""
-    s, found = settings.sections["representation_similarity"], Found(settings, cells)
+    s, found = section, Found(networks, section, seed, cells)
     with Progress(len(cells), "networks", "network") as bar:
         for cell in cells:
             found.outcomes[cell] = _accuracies(zoo, cell, s)
-            bar.step(1, network=f"{cell.kind} {cell.seed}")
+            bar.step(1, network=f"{cell.condition.kind} {cell.repetition}")
     options = {"images": s.images, "layers": s.layers, "batch": s.batch}
-    clean = [c for c in cells if c.epoch is None]
-    of_pool = [_look(c) for c in clean if c.kind in POOL]
+    clean = [c for c in cells if c.condition.epoch is None]
+    of_pool = [_look(c) for c in clean if c.condition.kind in POOL]
     found.pool = look_at(zoo, of_pool, **options)
-    arms = [c for c in clean if c.arm]
-    here = [c for c in arms if c.recipe.data == settings.networks.data]
+    arms = [c for c in clean if c.condition.variant]
+    here = [c for c in arms if c.recipe.data == networks.data]
     if here:
         beside = [look for look in of_pool if look.name[0] in "NR" and int(look.name[1:]) < s.arm_seeds]
         found.arms = look_at(zoo, beside + [_look(c) for c in here], **options)
-    for name in dict.fromkeys(c.arm.name for c in arms if c not in here):
-        found.elsewhere[name] = look_at(zoo, [_look(c) for c in arms if c.arm.name == name], **options)
+    for name in dict.fromkeys(c.condition.variant.name for c in arms if c not in here):
+        theirs = [_look(c) for c in arms if c.condition.variant.name == name]
+        found.elsewhere[name] = look_at(zoo, theirs, **options)
     for name in s.second:
         own = [look for look in of_pool if look.name[0] in "NRM"]
         found.second[name] = look_at(zoo, own, **options, measure=name, pooled=True,
@@ -113,25 +114,26 @@ def _accuracies(zoo: Zoo, cell: Cell, s) -> dict[str, Outcomes]:
     """Clean on test images, on training images (pool and runs), under each attack of the cell."""
     found, names = {"clean": zoo.outcomes(cell.recipe)}, {s.search: "search", s.verify: "verify"}
     for n, (threat, attack) in enumerate(cell.measures):
-        which = "own" if cell.arm and n else names.get(attack, "restart")
+        which = "own" if cell.condition.variant and n else names.get(attack, "restart")
         found[which] = zoo.outcomes(cell.recipe, threat, attack)
-    if cell.kind in ("N", "R", "M"):
+    if cell.condition.kind in ("N", "R", "M"):
         found["train"] = zoo.outcomes(cell.recipe, split="train")
-    if cell.epoch is not None:
+    if cell.condition.epoch is not None:
         found["holdout"] = zoo.outcomes(cell.recipe, *cell.measures[0], split="holdout")
     return found
 
 
 def _look(cell: Cell) -> Look:
-    return Look(f"{cell.kind}{cell.seed}", cell.recipe)
+    return Look(f"{cell.condition.kind}{cell.repetition}", cell.recipe)
 
 
 def _look_at_moved_images(zoo: Zoo, found: Found, options: dict) -> None:
     """Every normal and robust network on clean images, on its own adversarial images, on those of a normal and of a
     robust network of another repetition, and on noise of the size of its own ones.
     """
-    s, threat = found.section, found.settings.networks.threat
-    nets = {(c.kind, c.seed): c.recipe for c in found.cells if c.kind in ("N", "R") and c.epoch is None}
+    s, threat = found.section, found.networks.threat
+    nets = {(c.condition.kind, c.repetition): c.recipe for c in found.cells
+            if c.condition.kind in ("N", "R") and c.condition.epoch is None}
     with Progress(len(nets), "adversarial images", "network") as bar:
         for (kind, seed), recipe in nets.items():
             other = (seed + 1) % s.seeds
@@ -147,12 +149,12 @@ def _look_at_moved_images(zoo: Zoo, found: Found, options: dict) -> None:
 def _look_at_checkpoints(zoo: Zoo, found: Found, options: dict) -> None:
     """The checkpoints of every overfitting run and its control, on test and on training images."""
     runs: dict[tuple[str, int], list[Cell]] = {}
-    data = found.settings.networks.data
+    data = found.networks.data
     for cell in found.cells:
-        if cell.epoch is not None:
-            runs.setdefault((cell.kind, cell.seed), []).append(cell)
+        if cell.condition.epoch is not None:
+            runs.setdefault((cell.condition.kind, cell.repetition), []).append(cell)
     for (kind, seed), members in runs.items():
-        looks = [Look(str(cell.epoch), cell.recipe) for cell in members]
+        looks = [Look(str(cell.condition.epoch), cell.recipe) for cell in members]
         last = looks[-1].name
         for split in ("test", "train"):
             images = options["images"] or data.test or data.info.test

@@ -18,7 +18,7 @@ SECOND = ("procrustes", "svcca", "cca", "pwcca", "cka_biased", "cka")
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """A further kind of network, beside the pool's normal and robust ones.
 
     group: what it varies, `strength` (eps), `threat`, `procedure` (and the control `noise`), `architecture` or `data`;
@@ -108,7 +108,7 @@ class Section:
     verify: Attack
     gates: Gates
     arm_seeds: int = 3
-    arms: tuple[Arm, ...] = ()
+    arms: tuple[Variant, ...] = ()
     overfitting: Overfitting | None = None
     arch: Plain | None = None
     images: int | None = None

@@ -91,7 +91,7 @@ def strengths(f: Found) -> pd.DataFrame:
     """Rows eps, seed, to_normal, self, for normal networks and those trained at growing eps of the pool's norm.
     Of a seed: the mean over the normal networks of other repetitions.
     """
-    maps, seeds, threat = f.arms or f.pool, f.section.arm_seeds, f.settings.networks.threat
+    maps, seeds, threat = f.arms or f.pool, f.section.arm_seeds, f.networks.threat
     eps = {arm.name: arm.threat.eps for arm in f.section.arms if arm.group == "strength"}
     rows = []
     for kind in ["N", *by_strength(f)]:
@@ -114,9 +114,10 @@ def runs(f: Found) -> pd.DataFrame:
                 rows.append({"kind": kind, "seed": seed, "epoch": int(epoch), "images": split, "quantity": quantity,
                              "value": value})
     for cell in f.cells:
-        if cell.epoch is not None:
-            rows.append({"kind": cell.kind, "seed": cell.seed, "epoch": cell.epoch, "images": "test",
-                         "quantity": "accuracy", "value": f.outcomes[cell]["search"].accuracy("robust")})
+        if cell.condition.epoch is not None:
+            rows.append({"kind": cell.condition.kind, "seed": cell.repetition, "epoch": cell.condition.epoch,
+                         "images": "test", "quantity": "accuracy",
+                         "value": f.outcomes[cell]["search"].accuracy("robust")})
     return pd.DataFrame(rows)
 
 

@@ -200,7 +200,7 @@ def test_a_checkpoint_that_holds_more_says_how_to_write_its_tensors_out(tmp_path
 
 def by_hand(given, eps, size):
     """Rightness, and by way of resizing the cosines of gradients and scores, image by image in plain torch."""
-    test = load(made(size=size).off_manifold_robustness.published.data, "test").take(slice(0, 7))
+    test = load(made(size=size).sections[S].published.data, "test").take(slice(0, 7))
     net, unet, found = resnet(eps), SongUNet(64, 3, *UNET_SIZES, 3), {BILINEAR: [], ANTIALIASED: []}
     unet.load_state_dict(torch.load(given / "edm.pt"))
     right, gradients, score = [], [], []
@@ -375,9 +375,9 @@ def test_every_setting_that_is_missing_or_impossible_is_one_sentence_before_any_
 
 
 def test_paths_are_looked_for_in_the_named_folder_then_in_our_own(given, tmp_path, monkeypatch):
-    found = made().off_manifold_robustness.published
+    found = made().sections[S].published
     assert found.files == {eps: given / f"l2_eps{eps}.ckpt" for eps in EPS}
-    absolute = made(weights=str(given / "l2_eps{eps}.ckpt")).off_manifold_robustness.published
+    absolute = made(weights=str(given / "l2_eps{eps}.ckpt")).sections[S].published
     assert absolute.files == found.files
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     with pytest.raises(SettingsError, match=re.escape(str(tmp_path / "l2_eps0.ckpt"))):
@@ -385,7 +385,7 @@ def test_paths_are_looked_for_in_the_named_folder_then_in_our_own(given, tmp_pat
     monkeypatch.setattr("lib.files.ROOT", tmp_path / "project")
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "data").symlink_to(given)
-    assert made().off_manifold_robustness.published.files[3] == tmp_path / "project" / "data" / "l2_eps3.ckpt"
+    assert made().sections[S].published.files[3] == tmp_path / "project" / "data" / "l2_eps3.ckpt"
 
 
 def test_the_denoiser_of_the_sweep_on_imagenet_is_used_where_none_is_named(zoo, monkeypatch):
@@ -485,7 +485,7 @@ def test_the_papers_profile_has_them_commented_out(monkeypatch, given):
         file.parent.mkdir(exist_ok=True)
         file.touch()
     (given / "imagenet-64").mkdir(exist_ok=True)
-    how = settings.load("paper", {f"{S}.published": lines}).off_manifold_robustness.published
+    how = settings.load("paper", {f"{S}.published": lines}).sections[S].published
     assert how.data.shape == (3, 224, 224) and how.data.test == 1000 and how.arch == ImageNetResNet(18, 64)
     assert how.sigma == 0.6 and set(how.eps) == set(published.CARD) and len(how.eps) == 10
 

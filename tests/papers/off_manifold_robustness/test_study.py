@@ -678,7 +678,7 @@ def test_in_a_world_as_the_paper_says_its_claims_are_supported(verdicts):
               for name in EVERY if name != "test")])
 def test_levels_of_noise_are_evenly_spaced_in_logarithms(profile):
     """As the protocol of C10a says: the mean over levels is an area over its width then."""
-    noise = settings.load(profile).off_manifold_robustness.distractor.noise
+    noise = settings.load(profile).sections[S].distractor.noise
     assert np.diff(np.log(noise)) == pytest.approx(np.log(noise[1] / noise[0]), rel=.1)
 
 

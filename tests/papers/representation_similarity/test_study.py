@@ -18,8 +18,8 @@ from lib import claims, plots
 from lib.data import ImageSet
 from lib.errors import SettingsError
 from lib.models.taps import Tap
-from lib.papers import settings
-from lib.papers.representation_similarity import figures, reference, tables
+from lib.papers import papers, settings
+from lib.papers.representation_similarity import figures, networks, reference, tables
 from lib.papers.representation_similarity.evidence import (
     across,
     evidence,
@@ -29,7 +29,6 @@ from lib.papers.representation_similarity.evidence import (
     pairs_of,
     preconditions,
 )
-from lib.papers.representation_similarity.networks import cells
 from lib.papers.representation_similarity.results import MOVED, Found, measure
 from lib.runtime import seed_of
 from lib.similarity import View, looks, maps
@@ -47,6 +46,12 @@ from lib.values.threats import Threat
 
 SECTION = "representation_similarity"
 PAPER = claims.load(SECTION)
+
+
+def cells(s):
+    return networks.cells(s.networks, s.sections[SECTION], s.seed)
+
+
 
 # ---------------------------------------------------------------- a made-up study with known numbers
 
@@ -164,20 +169,21 @@ def found(settings_=None, **changes) -> Found:
         np.fill_diagonal(values, .99 if a[len(one):] == b[len(other):] or pair is None else pair)  # nor one repetition
         return values
 
-    f = Found(s, cells(s))
+    f = Found(s.networks, section, s.seed, cells(s))
     for c in f.cells:
-        if c.epoch is None:
-            clean, train, search, verify = world["accuracy"].get(c.kind, (.9, .9, .5, .5))
-            f.outcomes[c] = {"clean": outcomes(f"{c.kind}{c.seed}", {"clean": clean}),
-                             "train": outcomes(f"train {c.kind}{c.seed}", {"clean": train}),
-                             "search": outcomes(f"{c.kind}{c.seed}", {"clean": clean, "robust": search}),
-                             "verify": outcomes(f"{c.kind}{c.seed}", {"clean": clean, "robust": verify})}
+        kind, epoch = c.condition.kind, c.condition.epoch
+        if epoch is None:
+            clean, train, search, verify = world["accuracy"].get(kind, (.9, .9, .5, .5))
+            name = f"{kind}{c.repetition}"
+            f.outcomes[c] = {"clean": outcomes(name, {"clean": clean}),
+                             "train": outcomes(f"train {name}", {"clean": train}),
+                             "search": outcomes(name, {"clean": clean, "robust": search}),
+                             "verify": outcomes(name, {"clean": clean, "robust": verify})}
         else:
-            best = world["best"].get(c.seed) if c.kind == "overfits" else None
-            last = c.epoch == c.recipe.epochs
-            robust = .5 - world["fall"] * last + .01 * (c.epoch % 3 == 0)
-            f.outcomes[c] = {"search": outcomes("run", {"clean": .9, "robust": .5 if c.epoch == best else robust}),
-                             "holdout": outcomes("run", {"clean": .9, "robust": .56 if c.epoch == best else .5})}
+            best = world["best"].get(c.repetition) if kind == "overfits" else None
+            robust = .5 - world["fall"] * (epoch == c.recipe.epochs) + .01 * (epoch % 3 == 0)
+            f.outcomes[c] = {"search": outcomes("run", {"clean": .9, "robust": .5 if epoch == best else robust}),
+                             "holdout": outcomes("run", {"clean": .9, "robust": .56 if epoch == best else .5})}
     pool = [f"{kind}{seed}" for seed in range(section.seeds) for kind in "NRUM"]
     f.pool = Known(pool, value, noise)
     here = [arm.name for arm in section.arms if arm.group not in ("architecture", "data")]
@@ -198,7 +204,7 @@ def found(settings_=None, **changes) -> Found:
         f.second[name] = Known(views, value, noise, name, [(view, view) for view in views], batches=1)
     for kind in ("overfits", "control") if section.overfitting else ():
         for seed in range(section.overfitting.seeds):
-            epochs = [c.epoch for c in f.cells if (c.kind, c.seed) == (kind, seed)]
+            epochs = [c.condition.epoch for c in f.cells if (c.condition.kind, c.repetition) == (kind, seed)]
             best = world["best"][seed] if kind == "overfits" else world["best"][seed] // 2
 
             def moved(a, b, kind=kind, best=best):
@@ -421,7 +427,7 @@ def test_the_best_epoch_is_the_one_of_held_out_images(made):
 
 def test_own_preconditions_reach_the_judge_for_their_claim_only(made, monkeypatch):
     study = object.__new__(Study)
-    study.notebook, study.settings = SECTION, made.settings
+    study.paper, study.settings = papers()[SECTION], sized()
     monkeypatch.setattr(study, "table", lambda name, frame: frame, raising=False)
     bad = {"name": "made up", "ok": False, "detail": "it is not so"}
     for everywhere, own in (([], {"C1b": [bad]}), ([bad], None)):
@@ -690,7 +696,7 @@ def test_a_small_study_from_networks_to_evidence(tmp_path, monkeypatch):
         f"{SECTION}.overfitting": {"train": 64, "epochs": 3, "every": 1, "kept_from": 0.3, "seeds": 1,
                                    "training": {"epochs": 3}}})
     box, threat, search = Zoo(Store(tmp_path)), s.networks.threat, s.sections[SECTION].search
-    f = measure(box, cells(s), s)
+    f = measure(box, cells(s), s.networks, s.sections[SECTION], s.seed)
     assert set(f.pool.views) == {f"{kind}{seed}" for kind in "NRMU" for seed in (0, 1)}
     assert set(f.arms.views) == {"N0", "R0", "l20", "N wide0", "R wide0"}
     assert set(f.moved) == {(kind, seed) for kind in "NR" for seed in (0, 1)}
@@ -699,16 +705,17 @@ def test_a_small_study_from_networks_to_evidence(tmp_path, monkeypatch):
         (kind, 0, split): views for kind, views in (("overfits", ("1", "2", "3")), ("control", ("1", "2")))
         for split in ("test", "train")}
     assert (f.runs["control", 0, "train"].sizes, f.runs["overfits", 0, "test"].sizes) == ((12, 12), (12, 12))
-    got = {f"{c.kind}{c.seed}": set(found_) for c, found_ in f.outcomes.items() if c.epoch is None}
+    names = {c: f"{c.condition.kind}{c.repetition}" for c in f.cells if c.condition.epoch is None}
+    got = {name: set(f.outcomes[c]) for c, name in names.items()}
     assert got["N0"] == {"clean", "train", "search"} and got["R1"] == got["N0"] | {"verify"}
     assert got["R0"] == got["R1"] | {"restart"} and got["l20"] == {"clean", "search", "own"}
-    assert all({"clean", "search", "holdout"} == set(f.outcomes[c]) for c in f.cells if c.epoch is not None)
-    train = next(found_["train"] for c, found_ in f.outcomes.items() if c.kind == "M")
+    assert all({"clean", "search", "holdout"} == set(f.outcomes[c]) for c in f.cells if c not in names)
+    train = next(f.outcomes[c]["train"] for c in f.cells if c.condition.kind == "M")
     assert len(train.table) == 128
     ready = evidence(f)
     assert {claim for claim, parts in ready.items() if parts} == {"C1a", "C1b", "C2a", "C2b", "C4a", "C4b", "C5", "C9a"}
     assert all(np.isfinite(v).all() for parts in ready.values() for part in parts.values() for v in part.values())
-    nets = {f"{c.kind}{c.seed}": c.recipe for c in f.cells if c.epoch is None}
+    nets = {name: c.recipe for c, name in names.items()}
     for name, source in (("own", "R0"), ("of N", "N1"), ("of R", "R1"), ("noise", "R0")):  # of another repetition
         moved = Moved(nets[source], threat, search, noise=name == "noise")
         direct = look_at(box, [Look("clean", nets["R0"]), Look("moved", nets["R0"], moved)], batch=12)
@@ -716,5 +723,5 @@ def test_a_small_study_from_networks_to_evidence(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo_module, "fit", None)
     monkeypatch.setattr(zoo_module, "evaluate", None)
     monkeypatch.setattr(looks, "maps", None)
-    again = evidence(measure(Zoo(Store(tmp_path)), cells(s), s))
+    again = evidence(measure(Zoo(Store(tmp_path)), cells(s), s.networks, s.sections[SECTION], s.seed))
     assert all(np.array_equal(again[c][p][i], v) for c in ready for p in ready[c] for i, v in ready[c][p].items())
