@@ -1,8 +1,6 @@
-"""What the studies of pruned networks share: all that was measured, contrasts of arms for the judge, tables.
+"""What the studies of pruned networks share: all that was measured, contrasts of conditions for the judge, tables.
 
-An arm says what the networks of the repetitions have in common: a value with `keep`, the share that is kept, 1 where
-nothing is pruned. A cell is one network: `arm`, `seed`, `recipe` and `measures`, pairs of a threat and of an attack or
-a certificate. Both are values of the notebook's plan.
+A condition has a share `keep` that is kept, 1 where nothing is pruned.
 """
 
 from __future__ import annotations
@@ -14,12 +12,20 @@ from typing import Any
 import numpy as np
 
 from lib.claims.preconditions import Checks
+from lib.profiles.networks import Networks
 from lib.pruning.tables import kept
 from lib.training.evaluation import Outcomes, columns
 from lib.training.zoo import Zoo
 from lib.values.architectures import Pruned
-from lib.values.attacks import Attack
-from lib.values.certificates import Certificate
+from lib.values.attacks import (
+    Attack,
+)
+from lib.values.cell import (
+    Cell,
+)
+from lib.values.certificates import (
+    Certificate,
+)
 
 
 def verdict(which: str, outcomes: Outcomes) -> str:
@@ -35,50 +41,52 @@ class Found:
     what each layer of a pruned network keeps (`pruning.kept`).
     """
 
-    settings: Any
-    cells: list
-    outcomes: dict[Any, dict[str, Outcomes]] = field(default_factory=dict)
-    layers: dict[Any, Any] = field(default_factory=dict)
+    networks: Networks
+    section: Any
+    seed: Callable[[int], int]
+    cells: list[Cell]
+    outcomes: dict[Cell, dict[str, Outcomes]] = field(default_factory=dict)
+    layers: dict[Cell, Any] = field(default_factory=dict)
 
     @property
-    def arms(self) -> list:
-        return list(dict.fromkeys(cell.arm for cell in self.cells))
+    def conditions(self) -> list:
+        return list(dict.fromkeys(cell.condition for cell in self.cells))
 
-    def of(self, arm) -> list:
-        """The networks of an arm, one a repetition."""
-        return [cell for cell in self.cells if cell.arm == arm]
+    def of(self, condition) -> list[Cell]:
+        """The networks of a condition, one a repetition."""
+        return [cell for cell in self.cells if cell.condition == condition]
 
-    def take(self, zoo: Zoo, cell, names: Mapping[Attack | Certificate, str]) -> None:
+    def take(self, zoo: Zoo, cell: Cell, names: Mapping[Attack | Certificate, str]) -> None:
         """Train (or load) a network, measure it under what has a name and count what it keeps."""
         self.outcomes[cell] = {names[how]: zoo.outcomes(cell.recipe, threat, how)
                                for threat, how in cell.measures if how in names}
         if isinstance(cell.recipe.arch, Pruned):
             self.layers[cell] = kept(zoo.obtain(cell.recipe).net)
 
-    def verdicts(self, cell, which: str) -> Outcomes:
+    def verdicts(self, cell: Cell, which: str) -> Outcomes:
         """The outcomes of a network that a measure is read from; `clean` is read from the first."""
         every = self.outcomes[cell]
         return next(iter(every.values())) if which == "clean" else every[which]
 
-    def right(self, arm, which: str) -> np.ndarray:
-        """Outcomes [S, m] of an arm's networks, 1 for right: `which` is clean or the name of a measure."""
-        every = [self.verdicts(cell, which) for cell in self.of(arm)]
+    def right(self, condition, which: str) -> np.ndarray:
+        """Outcomes [S, m] of a condition's networks, 1 for right: `which` is clean or the name of a measure."""
+        every = [self.verdicts(cell, which) for cell in self.of(condition)]
         return np.stack([one.table[verdict(which, one)].to_numpy(bool) for one in every]).astype(float)
 
-    def weights(self, cell) -> tuple[int, int]:
+    def weights(self, cell: Cell) -> tuple[int, int]:
         """How many prunable weights a pruned network keeps, and of how many."""
         return int(self.layers[cell].kept.sum()), int(self.layers[cell].weights.sum())
 
-    def chance(self, arm) -> float:
+    def chance(self, condition) -> float:
         """The accuracy of guessing one of the classes."""
-        return 1 / self.of(arm)[0].recipe.data.info.classes
+        return 1 / self.of(condition)[0].recipe.data.info.classes
 
     def at_chance(self, bar: float) -> dict[Any, float]:
-        """{arm: clean accuracy} of the pruned arms that are not `bar` above guessing: nothing can be read off them but
-        that they are broken.
+        """{condition: clean accuracy} of the pruned conditions that are not `bar` above guessing: nothing can be read
+        off them but that they are broken.
         """
-        clean = {arm: float(self.right(arm, "clean").mean()) for arm in self.arms if arm.keep != 1}
-        return {arm: value for arm, value in clean.items() if value < self.chance(arm) + bar}
+        clean = {c: float(self.right(c, "clean").mean()) for c in self.conditions if c.keep != 1}
+        return {c: value for c, value in clean.items() if value < self.chance(c) + bar}
 
 
 # -------------------------------------------------------------------------------------------------- for the judge
@@ -86,8 +94,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Image by image, shares[0] times the sum of the outcomes of the arms `over` minus shares[1] times that of the arms
-    `under`.
+    """Image by image, shares[0] times the sum of the outcomes of the conditions `over` minus shares[1] times the sum of
+    those of the conditions `under`.
     """
 
     over: tuple
@@ -95,29 +103,29 @@ class Contrast:
     shares: tuple[float, float] = (1.0, 1.0)
 
     @property
-    def arms(self) -> tuple:
+    def conditions(self) -> tuple:
         return self.over + self.under
 
     def values(self, f: Found, which: str) -> np.ndarray:
         """[S, m], on the same images with paired repetitions."""
-        over, under = (sum(f.right(arm, which) for arm in arms) for arms in (self.over, self.under))
+        over, under = (sum(f.right(c, which) for c in conditions) for conditions in (self.over, self.under))
         return self.shares[0] * over - self.shares[1] * under
 
 
 def sound(broken: Mapping[Any, float], instances: dict[str, Contrast]) -> dict[str, Contrast]:
-    """The instances without a broken arm; all of them if none is left, and then `above_chance` says why."""
-    return {name: one for name, one in instances.items() if not broken.keys() & {*one.arms}} or instances
+    """The instances without a broken condition; all of them if none is left, and then `above_chance` says why."""
+    return {name: one for name, one in instances.items() if not broken.keys() & {*one.conditions}} or instances
 
 
 def above_chance(f: Found, broken: Mapping[Any, float], parts: Mapping[str, dict[str, Contrast]],
                  name: Callable[[Any], str]) -> tuple[bool, str]:
-    """Whether every part of a claim that has instances has one without a broken arm (`at_chance`), and which arms were
-    left out, each by its name and clean accuracy.
+    """Whether every part of a claim that has instances has one without a broken condition (`at_chance`), and which
+    conditions were left out, each by its name and clean accuracy.
     """
-    used = {arm for instances in parts.values() for one in instances.values() for arm in one.arms}
-    words = [f"{name(arm)} has a clean accuracy of {value:.1%}, guessing {f.chance(arm):.1%}"
-             for arm, value in broken.items() if arm in used]
-    judged = all(not instances or any(not broken.keys() & {*one.arms} for one in instances.values())
+    used = {c for instances in parts.values() for one in instances.values() for c in one.conditions}
+    words = [f"{name(c)} has a clean accuracy of {value:.1%}, guessing {f.chance(c):.1%}"
+             for c, value in broken.items() if c in used]
+    judged = all(not instances or any(not broken.keys() & {*one.conditions} for one in instances.values())
                  for instances in parts.values())
     return judged, f"{'; '.join(words)}: left out" if words else "no arm is near guessing"
 
@@ -125,7 +133,7 @@ def above_chance(f: Found, broken: Mapping[Any, float], parts: Mapping[str, dict
 # ---------------------------------------------------------------------------------------------------------- tables
 
 
-def accuracies(f: Found, named: Callable[[Any], dict]):
+def accuracies(f: Found, named: Callable[[Cell], dict]):
     """A DataFrame with a row per network and measure (clean and those of `outcomes`): `named(cell)`, accuracy and
     balanced accuracy (the mean over classes), the counted share of weights that are kept, and the protocol.
     """
@@ -143,9 +151,9 @@ def accuracies(f: Found, named: Callable[[Any], dict]):
     return pd.DataFrame(rows)
 
 
-def counts(f: Found, named: Callable[[Any], dict]):
-    """A DataFrame with a row per pruned arm: `named(cell)` without the seed; kept, of, share: what its networks keep,
-    counted, means over repetitions; emptiest layer, its weights: the layer that keeps the fewest in any of them.
+def counts(f: Found, named: Callable[[Cell], dict]):
+    """A DataFrame with a row per pruned condition: `named(cell)` without the seed; kept, of, share: what its networks
+    keep, counted, means over repetitions; emptiest layer, its weights: the layer that keeps the fewest in any of them.
     """
     import pandas as pd
 

@@ -7,22 +7,27 @@ claims/compact_robust_pruning.yaml.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
 
 from lib.claims.preconditions import Checks, at_least, attack_warnings
-from lib.papers.compact_robust_pruning.networks import DENSE, Arm, Cell, the, threat_of
-from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, RULES, Net
-from lib.papers.settings import Settings
+from lib.papers.compact_robust_pruning.networks import DENSE, Condition, setup_named, threat_of
+from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, RULES, NetworkSetup, Section
+from lib.profiles.networks import Networks
 from lib.pruning import results as shared
 from lib.pruning.results import Contrast, sound
 from lib.runtime import Progress
 from lib.training.zoo import Zoo
-from lib.values.certificates import Bounds
+from lib.values.cell import (
+    Cell,
+)
+from lib.values.certificates import (
+    Bounds,
+)
 
-ABOVE_CHANCE = 0.05  # arms whose clean accuracy is not this far above guessing are broken, and not compared
+ABOVE_CHANCE = 0.05  # conditions whose clean accuracy is not this far above guessing are broken, and not compared
 KEPT = 0.9  # of the clean accuracy: what a way of pruning must keep for C1 to ask what it does to robustness
 MOST = 3  # so many such ways make the "most" of C1
 AWARE = tuple(rule for rule, how in RULES.items() if how["scores"] in ("gradient", "learned"))  # see the objective
@@ -38,69 +43,67 @@ class Found(shared.Found):
     """
 
     @property
-    def section(self):
-        return self.settings.sections["compact_robust_pruning"]
-
-    @property
-    def empirical(self) -> list[Net]:
+    def empirical(self) -> list[NetworkSetup]:
         """The networks whose robust objective is adversarial training."""
         return [net for net in self.section.nets if not net.verifiable]
 
     @property
-    def verifiable(self) -> list[Net]:
+    def verifiable(self) -> list[NetworkSetup]:
         return [net for net in self.section.nets if net.verifiable]
 
-    def pruned(self, net: Net, pre: str = ROBUST, fine: str = ROBUST, longer: bool = False) -> Arm:
+    def pruned(self, net: NetworkSetup, pre: str = ROBUST, fine: str = ROBUST, longer: bool = False) -> Condition:
         """A network that LWM has made compact, by the objectives of its first and its last step."""
-        return Arm(net.name, pre, "LWM", self.section.keep, fine, longer)
+        return Condition(net.name, pre, "LWM", self.section.keep, fine, longer)
 
-    def accuracy(self, arm: Arm, which: str) -> np.ndarray:
+    def accuracy(self, condition: Condition, which: str) -> np.ndarray:
         """[S], one a repetition."""
-        return self.right(arm, which).mean(1)
+        return self.right(condition, which).mean(1)
 
 
-def whole(net: Net, over: str) -> Arm:
+def whole(net: NetworkSetup, over: str) -> Condition:
     """What a pruned network is held against: the `unpruned` one, or the `dense` one with the same fine-tuning."""
-    return Arm(net.name, ROBUST, fine=ROBUST if over == DENSE else None)
+    return Condition(net.name, ROBUST, fine=ROBUST if over == DENSE else None)
 
 
-def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
+def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Found:
     """Train (or load) every network, measure it and count what it keeps; everything from the store if it is there."""
-    s, found = settings.sections["compact_robust_pruning"], Found(settings, cells)
-    names = {s.verify: "robust", s.search: "search", **{net.certificate: "verified" for net in found.verifiable}}
+    found = Found(networks, section, seed, cells)
+    names = {section.verify: "robust", section.search: "search"}
+    names |= {net.certificate: "verified" for net in found.verifiable}
     with Progress(len(cells), "compact networks", "network") as bar:
         for cell in cells:
             found.take(zoo, cell, names)
-            if isinstance(the(settings, cell.arm.net).certificate, Bounds):
+            if isinstance(setup_named(section, cell.condition.net).certificate, Bounds):
                 found.outcomes[cell]["robust"].beside(found.outcomes[cell]["verified"])  # an error if proof is broken
-            bar.step(1, network=f"{words(cell.arm)} {cell.seed}")
+            bar.step(1, network=f"{label(cell.condition)} {cell.repetition}")
     return found
 
 
-def words(arm: Arm) -> str:
-    """An arm in a few words: `VGG16 robust > LWM 0.1 > robust`."""
-    if arm.fine is None:
-        return f"{arm.net} {arm.pre}, unpruned"
-    made = DENSE if arm.rule == DENSE else f"{arm.rule} {float(arm.keep):g}"
-    return f"{arm.net} {arm.pre} > {made} > {arm.fine}{', longer' * arm.longer}"
+def label(c: Condition) -> str:
+    """A condition in a few words: `VGG16 robust > LWM 0.1 > robust`."""
+    if c.fine is None:
+        return f"{c.net} {c.pre}, unpruned"
+    pruned = DENSE if c.rule == DENSE else f"{c.rule} {float(c.keep):g}"
+    return f"{c.net} {c.pre} > {pruned} > {c.fine}{', longer' * c.longer}"
 
 
 # -------------------------------------------------------------------------------------------------- for the judge
 
 
 def contrasts(f: Found) -> dict[str, dict[str, dict[str, Contrast]]]:
-    """{claim: {part: {instance: contrast}}} of every claim about differences, as far as its arms were trained."""
-    s, trained = f.section, {*f.arms}
+    """{claim: {part: {instance: contrast}}} of every claim about differences, as far as its conditions were
+    trained."""
+    s, trained = f.section, {*f.conditions}
 
-    def minus(over: Arm, under: Arm) -> Contrast:
+    def minus(over: Condition, under: Condition) -> Contrast:
         return Contrast((over,), (under,))
 
-    def mismatched(nets: list[Net], pre: str, fine: str, longer: bool = False) -> dict[str, Contrast]:
+    def mismatched(nets: list[NetworkSetup], pre: str, fine: str, longer: bool = False) -> dict[str, Contrast]:
         return {net.name: minus(f.pruned(net), f.pruned(net, pre, fine, longer))
                 for net in nets if f.pruned(net, pre, fine, longer) in trained}
 
     def against(rules: Sequence[str], keep: Fraction) -> dict[str, Contrast]:
-        made = {rule: Arm(s.rules_on, ROBUST, rule, keep, ROBUST) for rule in ("LWM", *rules)}
+        made = {rule: Condition(s.rules_on, ROBUST, rule, keep, ROBUST) for rule in ("LWM", *rules)}
         return {f"LWM minus {rule} at {float(keep):g}": minus(made["LWM"], made[rule])
                 for rule in rules if {made["LWM"], made[rule]} <= trained}
 
@@ -116,29 +119,30 @@ def contrasts(f: Found) -> dict[str, dict[str, dict[str, Contrast]]]:
     return found
 
 
-def benign_rules(f: Found) -> dict[str, Arm]:
+def benign_rules(f: Found) -> dict[str, Condition]:
     """The ways of pruning that are followed by benign fine-tuning."""
     s = f.section
-    return {rule: Arm(s.rules_on, ROBUST, rule, s.keep, BENIGN) for rule in dict.fromkeys(("LWM", *s.benign_rules))}
+    return {rule: Condition(s.rules_on, ROBUST, rule, s.keep, BENIGN)
+            for rule in dict.fromkeys(("LWM", *s.benign_rules))}
 
 
 def benign_kept(f: Found) -> dict[str, float]:
     """{rule: share of the clean accuracy that pruning and benign fine-tuning keep}, means over repetitions."""
-    base = f.accuracy(whole(the(f.settings, f.section.rules_on), "unpruned"), "clean")
-    return {rule: float((f.accuracy(arm, "clean") / base).mean()) for rule, arm in benign_rules(f).items()}
+    base = f.accuracy(whole(setup_named(f.section, f.section.rules_on), "unpruned"), "clean")
+    return {rule: float((f.accuracy(one, "clean") / base).mean()) for rule, one in benign_rules(f).items()}
 
 
 def _lost(f: Found) -> dict[str, Contrast]:
     """Robust accuracy after benign fine-tuning minus half of the unpruned network's, by the rules that keep the clean
     accuracy; by all rules where none does, and then `own_preconditions` says so.
     """
-    base = whole(the(f.settings, f.section.rules_on), "unpruned")
-    every = {rule: Contrast((arm,), (base,), (1.0, 0.5)) for rule, arm in benign_rules(f).items()}
+    base = whole(setup_named(f.section, f.section.rules_on), "unpruned")
+    every = {rule: Contrast((one,), (base,), (1.0, 0.5)) for rule, one in benign_rules(f).items()}
     share = benign_kept(f)
     return {rule: one for rule, one in every.items() if share[rule] >= KEPT} or every
 
 
-def retained(f: Found, nets: Sequence[Net], which: str, over: str) -> np.ndarray:
+def retained(f: Found, nets: Sequence[NetworkSetup], which: str, over: str) -> np.ndarray:
     """[2, S]: an accuracy of the pruned networks and of those they are held against, geometric means over `nets`, whose
     ratio is the geometric mean of the networks' retained shares.
     """
@@ -146,28 +150,28 @@ def retained(f: Found, nets: Sequence[Net], which: str, over: str) -> np.ndarray
     return np.prod(pairs, axis=0) ** (1 / len(pairs))
 
 
-def _verified_minus_empirical(f: Found, net: Net) -> np.ndarray:
+def _verified_minus_empirical(f: Found, net: NetworkSetup) -> np.ndarray:
     """[S]: the retained share of verified accuracy minus that of robust accuracy."""
     (verified, of_verified), (robust, of_robust) = (retained(f, [net], which, "unpruned")
                                                     for which in ("verified", "robust"))
     return verified / of_verified - robust / of_robust
 
 
-def _bounded(f: Found) -> list[Net]:
+def _bounded(f: Found) -> list[NetworkSetup]:
     """The networks with both retained shares of C6: the proof is about the network that is attacked (smoothing's is
     about another classifier), and neither accuracy is 0 before pruning.
     """
     unpruned = {net: whole(net, "unpruned") for net in f.verifiable if isinstance(net.certificate, Bounds)}
-    return [net for net, arm in unpruned.items()
-            if all(f.accuracy(arm, which).all() for which in ("verified", "robust"))]
+    return [net for net, condition in unpruned.items()
+            if all(f.accuracy(condition, which).all() for which in ("verified", "robust"))]
 
 
 def evidence(f: Found) -> dict:
     """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; C2 and C3 ratios [2, S]; C6 one
     number a repetition.
 
-    Robust accuracy is that under the stronger attack. Of several instances of a difference those with an arm at chance
-    are left out.
+    Robust accuracy is that under the stronger attack. Of several instances of a difference those with a condition at
+    chance are left out.
     """
     broken = f.at_chance(ABOVE_CHANCE)
     found = {claim: {part: {name: one.values(f, "verified" if part.startswith("verified") else "robust")
@@ -181,7 +185,7 @@ def evidence(f: Found) -> dict:
     return found
 
 
-def retaining(f: Found, claim: str) -> list[Net]:
+def retaining(f: Found, claim: str) -> list[NetworkSetup]:
     """The networks whose retained shares a claim is about."""
     return f.empirical if claim in ("C2a", "C2b") else f.verifiable
 
@@ -190,7 +194,7 @@ def doubts(zoo: Zoo, f: Found) -> list[str]:
     """Reasons to mistrust robust accuracies, one sentence each, looked for on one robust network of each kind."""
     recipes = {net: f.of(whole(net, "unpruned"))[0].recipe for net in f.section.nets}
     return [f"{net.name}: {sentence}" for net, recipe in recipes.items()
-            for sentence in attack_warnings(zoo, recipe, threat_of(f.settings, net), f.section.search)]
+            for sentence in attack_warnings(zoo, recipe, threat_of(f.networks, net), f.section.search)]
 
 
 def preconditions(f: Found, warnings: list[str]) -> Checks:
@@ -200,7 +204,7 @@ def preconditions(f: Found, warnings: list[str]) -> Checks:
     """
     s, checks = f.section, Checks()
     for net in s.nets:
-        normal, robust = (Arm(net.name, pre) for pre in (BENIGN, ROBUST))
+        normal, robust = (Condition(net.name, pre) for pre in (BENIGN, ROBUST))
         checks.pool(net.gates, s.verify, f.right(normal, "clean"), f.right(normal, "search"),
                     f.right(robust, "clean"), f.right(robust, "robust"), where=net.name)
     checks.attack(warnings)
@@ -213,15 +217,15 @@ def off_target(f: Found, cell: Cell) -> list[str]:
     """A sentence if a network does not keep the share that it should: of all weights, or of every layer's channels.
     Counts are whole, layer by layer, so that a layer may be one off.
     """
-    counted, keep = f.layers[cell], float(cell.arm.keep)
+    counted, keep = f.layers[cell], float(cell.condition.keep)
     if "channels" in counted:
         masked = counted[counted.channels.notna()]
         off = masked[(masked.kept_channels - keep * masked.channels).abs() >= 1]
-        return [f"{words(cell.arm)} keeps {row.kept_channels:.0f} of {row.channels:.0f} channels of {row.layer}"
+        return [f"{label(cell.condition)} keeps {row.kept_channels:.0f} of {row.channels:.0f} channels of {row.layer}"
                 for row in off.itertuples()]
     left, every = f.weights(cell)
     meets = abs(left - keep * every) <= len(counted)
-    return [] if meets else [f"{words(cell.arm)} keeps {left} of {every} weights"]
+    return [] if meets else [f"{label(cell.condition)} keeps {left} of {every} weights"]
 
 
 def own_preconditions(f: Found) -> dict[str, Checks]:
@@ -234,11 +238,11 @@ def own_preconditions(f: Found) -> dict[str, Checks]:
     broken, found = f.at_chance(ABOVE_CHANCE), {}
     for claim, parts in contrasts(f).items():
         found[claim] = Checks()
-        found[claim].add("compared networks are above chance", *shared.above_chance(f, broken, parts, words))
+        found[claim].add("compared networks are above chance", *shared.above_chance(f, broken, parts, label))
     for claim in (*RETAINED, "C6"):
-        arms = [f.pruned(net) for net in retaining(f, claim)]
-        said = [f"{words(arm)} has a clean accuracy of {broken[arm]:.1%}, guessing {f.chance(arm):.1%}"
-                for arm in arms if arm in broken]
+        pruned = [f.pruned(net) for net in retaining(f, claim)]
+        said = [f"{label(one)} has a clean accuracy of {broken[one]:.1%}, guessing {f.chance(one):.1%}"
+                for one in pruned if one in broken]
         found[claim] = Checks()
         found[claim].add("pruned networks are above chance", not said, "; ".join(said) or "no arm is near guessing")
     for claim in ("C3", "C4a", "C6"):

@@ -32,7 +32,7 @@ VERIFIABLE = ("IBP", "CROWN-IBP", "MixTrain", "smoothing")
 
 
 @dataclass(frozen=True)
-class Net:
+class NetworkSetup:
     """One of the networks that are made compact: an architecture on a data set, and the robust objective of its first
     and last step.
 
@@ -101,7 +101,7 @@ class Section:
     """
 
     seeds: int
-    nets: tuple[Net, ...]
+    nets: tuple[NetworkSetup, ...]
     score: Training
     search: PGD
     verify: Attack

@@ -6,32 +6,34 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lib.papers.compact_robust_pruning.networks import DENSE, Arm, Cell, pretrained, threat_of
+from lib.papers.compact_robust_pruning.networks import DENSE, Condition, Repetition, threat_of
 from lib.papers.compact_robust_pruning.results import KEPT, Found, benign_kept, benign_rules, retained, whole
-from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, Net
-from lib.papers.settings import Settings
+from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, NetworkSetup
 from lib.pruning import results as shared
 from lib.statistics import Interval, log_ratio, paired_difference
+from lib.values.cell import (
+    Cell,
+)
 from lib.values.threats import Threat
 
-ARM = ("net", "pre", "rule", "keep", "fine", "longer")
+CONDITION = ("net", "pre", "rule", "keep", "fine", "longer")
 
 
 def _named(cell: Cell) -> dict:
     """fine: NaN before any fine-tuning."""
-    arm = cell.arm
-    return {**{name: getattr(arm, name) for name in ARM}, "keep": float(arm.keep),
-            "fine": np.nan if arm.fine is None else arm.fine, "seed": cell.seed}
+    c = cell.condition
+    return {"net": c.net, "pre": c.pre, "rule": c.rule, "keep": float(c.keep),
+            "fine": np.nan if c.fine is None else c.fine, "longer": c.longer, "seed": cell.repetition}
 
 
-def networks(settings: Settings) -> pd.DataFrame:
+def networks(repetition: Repetition) -> pd.DataFrame:
     """Rows net, data, training images, test images, architecture, robust objective, threat, certificate, and the epochs
     of the benign and the robust pre-training and of the fine-tuning.
     """
     rows = []
-    for net in settings.sections["compact_robust_pruning"].nets:
-        benign, robust = (pretrained(settings, net, pre, 0) for pre in (BENIGN, ROBUST))
-        attack, threat = getattr(robust.objective, "attack", None), threat_of(settings, net)
+    for net in repetition.section.nets:
+        benign, robust = (repetition.pretrained(net, pre) for pre in (BENIGN, ROBUST))
+        attack, threat = getattr(robust.objective, "attack", None), threat_of(repetition.networks, net)
         certificate = f"{net.certificate.title}, {_ball(net.certified or threat)}" if net.verifiable else "–"
         rows.append({"net": net.name, "data": robust.data.name, "training images": robust.data.n_train,
                      "test images": robust.data.test or robust.data.info.test, "architecture": robust.arch.name,
@@ -59,7 +61,7 @@ def summary(f: Found) -> pd.DataFrame:
     """
     table = accuracies(f)
     table = table[table.measure != "search"].fillna({"fine": "–"})
-    wide = table.pivot_table(index=list(ARM), columns="measure", values="accuracy", sort=False)
+    wide = table.pivot_table(index=list(CONDITION), columns="measure", values="accuracy", sort=False)
     shown = [name for name in ("clean", "robust", "verified") if name in wide]
     return wide[shown].reset_index().rename_axis(columns=None)
 
@@ -74,7 +76,7 @@ def counts(f: Found) -> pd.DataFrame:
 # -------------------------------------------------------------------------------------------- what is retained
 
 
-def _groups(f: Found) -> dict[str, tuple[list[Net], tuple[str, ...]]]:
+def _groups(f: Found) -> dict[str, tuple[list[NetworkSetup], tuple[str, ...]]]:
     """Every network with its measures, and the adversarially trained and the verifiable ones together where they are
     several.
     """
@@ -143,9 +145,9 @@ def grid(f: Found) -> pd.DataFrame:
     return table.loc[of_grid, ["net", "pre", "fine", "longer", "measure", "seed", "accuracy"]].reset_index(drop=True)
 
 
-def _ruled(f: Found) -> list[Arm]:
+def _ruled(f: Found) -> list[Condition]:
     """The dense network and the rules, after robust fine-tuning."""
-    return [arm for arm in f.arms if (arm.net, arm.pre, arm.fine) == (f.section.rules_on, ROBUST, ROBUST)]
+    return [c for c in f.conditions if (c.net, c.pre, c.fine) == (f.section.rules_on, ROBUST, ROBUST)]
 
 
 def rules(f: Found) -> pd.DataFrame:
@@ -153,21 +155,21 @@ def rules(f: Found) -> pd.DataFrame:
     robust fine-tuning; `dense` at keep 1.
     """
     return pd.DataFrame([
-        {"rule": arm.rule, "keep": float(arm.keep), "measure": measure, "seed": seed, "accuracy": value}
-        for arm in _ruled(f) for measure in ("clean", "robust") for seed, value in enumerate(f.accuracy(arm, measure))])
+        {"rule": c.rule, "keep": float(c.keep), "measure": measure, "seed": seed, "accuracy": value}
+        for c in _ruled(f) for measure in ("clean", "robust") for seed, value in enumerate(f.accuracy(c, measure))])
 
 
 def against_lwm(f: Found) -> pd.DataFrame:
     """Rows rule, keep, clean, robust, difference, low, high: mean accuracies, and how much more (less) robust than LWM
     at the same keep the networks of a rule are, with its 95 % interval of images and repetitions.
     """
-    arms, rows = _ruled(f), []
-    for arm in arms:
-        row = {"rule": arm.rule, "keep": float(arm.keep),
-               **{measure: f.accuracy(arm, measure).mean() for measure in ("clean", "robust")}}
-        lwm = Arm(arm.net, arm.pre, "LWM", arm.keep, arm.fine)
-        if lwm in arms and arm != lwm:
-            more = paired_difference(f.right(arm, "robust") - f.right(lwm, "robust"))
+    conditions, rows = _ruled(f), []
+    for c in conditions:
+        row = {"rule": c.rule, "keep": float(c.keep),
+               **{measure: f.accuracy(c, measure).mean() for measure in ("clean", "robust")}}
+        lwm = Condition(c.net, c.pre, "LWM", c.keep, c.fine)
+        if lwm in conditions and c != lwm:
+            more = paired_difference(f.right(c, "robust") - f.right(lwm, "robust"))
             row |= {"difference": more.value, "low": more.low, "high": more.high}
         rows.append(row)
     return pd.DataFrame(rows, columns=["rule", "keep", "clean", "robust", "difference", "low", "high"])
@@ -180,9 +182,9 @@ def benign(f: Found) -> pd.DataFrame:
     """
     net = next(net for net in f.section.nets if net.name == f.section.rules_on)
     base, share, rows = f.accuracy(whole(net, "unpruned"), "robust").mean(), benign_kept(f), []
-    for rule, arm in benign_rules(f).items():
-        robust = f.accuracy(arm, "robust").mean()
-        rows.append({"rule": rule, "clean": f.accuracy(arm, "clean").mean(), "kept": share[rule], "robust": robust,
+    for rule, condition in benign_rules(f).items():
+        clean, robust = (f.accuracy(condition, which).mean() for which in ("clean", "robust"))
+        rows.append({"rule": rule, "clean": clean, "kept": share[rule], "robust": robust,
                      "unpruned": base, "lost": 1 - robust / base if base else np.nan,
                      "counts": "yes" if share[rule] >= KEPT else f"no, keeps less than {KEPT:.0%}"})
     return pd.DataFrame(rows)

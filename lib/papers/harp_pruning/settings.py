@@ -50,7 +50,7 @@ class Section:
     the others for HARP and HYDRA at the harshest keep. gamma: the first weight of the hardware loss, which grows by as
     much every epoch; constant_gamma: where it does not grow. Both, and the weight decay of `prune`, are those of a
     search of `updates`, as long as the paper's; the plan raises them for a shorter one
-    (lib.papers.harp_pruning.networks.pace).
+    (lib.papers.harp_pruning.networks.search_speedup).
     channels: shares of input channels that are kept where channels are pruned, by those of `methods` in BY_CHANNEL.
     search: the attack of the checks; verify: the stronger one that every network is measured under; attacks: any more;
     tier: the name of a list of more (lib.values.attacks.TIER_LISTS). above_chance: arms whose clean accuracy is not

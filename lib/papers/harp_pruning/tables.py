@@ -5,16 +5,18 @@ from __future__ import annotations
 import pandas as pd
 
 from lib.models import rates as by_rule
-from lib.papers.harp_pruning.networks import Cell
 from lib.papers.harp_pruning.results import Found
 from lib.pruning import results as shared
 from lib.statistics import seeds
+from lib.values.cell import (
+    Cell,
+)
 
 
 def _named(cell: Cell) -> dict:
-    arm = cell.arm
-    return {"method": arm.method, "keep": float(arm.keep), "granularity": arm.granularity, "training": arm.loss,
-            "seed": cell.seed}
+    c = cell.condition
+    return {"method": c.method, "keep": float(c.keep), "granularity": c.granularity, "training": c.loss,
+            "seed": cell.repetition}
 
 
 def accuracies(f: Found) -> pd.DataFrame:
@@ -87,8 +89,9 @@ def choices(f: Found) -> pd.DataFrame:
     """Rows method, keep, seed, epoch, holdout, robust, clean, on holdout, on test: the kept epochs of fine-tunings, and
     which of them is best on held-out and which on test images (of equals the first, as training chooses).
     """
-    table = pd.DataFrame([{"method": one.arm.method, "keep": float(one.arm.keep), "seed": one.seed, "epoch": one.epoch,
-                           "holdout": one.holdout, "robust": one.robust, "clean": one.clean} for one in f.choices])
+    table = pd.DataFrame([{"method": one.condition.method, "keep": float(one.condition.keep), "seed": one.repetition,
+                           "epoch": one.condition.epoch, "holdout": one.holdout, "robust": one.robust,
+                           "clean": one.clean} for one in f.choices])
     runs = table.groupby(["method", "keep", "seed"], sort=False)
     for name, by in (("on holdout", "holdout"), ("on test", "robust")):
         table[name] = table.index.isin(runs[by].idxmax())
@@ -101,8 +104,8 @@ def choice_summary(f: Found) -> pd.DataFrame:
     choice adds with its 95 % t interval over repetitions. epochs: those chosen on held-out images, one a repetition.
     """
     rows = []
-    for (method, keep), arm in choices(f).groupby(["method", "keep"], sort=False):
-        fair, best = (arm[arm[name]].set_index("seed") for name in ("on holdout", "on test"))
+    for (method, keep), runs in choices(f).groupby(["method", "keep"], sort=False):
+        fair, best = (runs[runs[name]].set_index("seed") for name in ("on holdout", "on test"))
         added = seeds((best.robust - fair.robust).to_numpy())
         rows.append({"method": method, "keep": keep, "epochs": ", ".join(str(n) for n in fair.epoch),
                      "on holdout": fair.robust.mean(), "on test": best.robust.mean(), "added": added.value,

@@ -19,17 +19,17 @@ from lib import claims
 from lib.errors import SettingsError
 from lib.papers import settings
 from lib.papers.compact_robust_pruning import figures, networks, reference, tables
-from lib.papers.compact_robust_pruning.networks import DENSE, Arm, arms, pretrained, the
+from lib.papers.compact_robust_pruning.networks import DENSE, Condition, Repetition, conditions, setup_named
 from lib.papers.compact_robust_pruning.results import (
     Found,
     benign_kept,
     doubts,
     evidence,
+    label,
     measure,
     own_preconditions,
     preconditions,
     retained,
-    words,
 )
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST
 from lib.papers.plan import plan
@@ -43,7 +43,6 @@ from lib.values.certificates import Bounds, Smoothing
 from lib.values.objectives import IBP, TRADES, Adversarial, CrossEntropy, CrownIBP, Prune, Saliency
 
 S = "compact_robust_pruning"
-cells = functools.cache(networks.cells)
 PAPER = claims.load(S)
 IMAGES, SEEDS = 400, 4
 KEEP, HARSH = Fraction(1, 10), Fraction(1, 50)
@@ -71,6 +70,19 @@ def sized(**changes):
         f"{S}.{name}": value for name, value in {**copy.deepcopy(SIZES), **changes}.items()}})
 
 
+@functools.cache
+def cells(s):
+    return networks.cells(s.networks, s.sections[S], s.seed)
+
+
+def the(s, name):
+    return setup_named(s.sections[S], name)
+
+
+def pretrained(s, name, pre, repetition=0):
+    return Repetition(s.networks, s.sections[S], repetition, s.seed).pretrained(the(s, name), pre)
+
+
 # ---------------------------------------------------------------------------------------------- the plan
 
 
@@ -80,11 +92,11 @@ def planned():
 
 
 def lwm(net, pre=ROBUST, fine=ROBUST, keep=KEEP, longer=False):
-    return Arm(net, pre, "LWM", keep, fine, longer)
+    return Condition(net, pre, "LWM", keep, fine, longer)
 
 
-def of(s, arm):
-    return [c.recipe for c in cells(s) if c.arm == arm]
+def of(s, condition):
+    return [c.recipe for c in cells(s) if c.condition == condition]
 
 
 def line(recipe):
@@ -94,50 +106,52 @@ def line(recipe):
 
 def test_every_arm_starts_from_the_pre_trained_network_of_its_repetition(planned):
     for c in cells(planned):
-        assert line(c.recipe)[0] == pretrained(planned, the(planned, c.arm.net), c.arm.pre, c.seed), words(c.arm)
+        assert line(c.recipe)[0] == pretrained(planned, c.condition.net, c.condition.pre, c.repetition), label(
+            c.condition)
     starts = {line(c.recipe)[0].key for c in cells(planned)}
     assert len(starts) == 4 * 2 * SEEDS
     warm = sized(nets=[WARM])
-    clean, robust = line(pretrained(warm, the(warm, "traded"), ROBUST, 0))
+    clean, robust = line(pretrained(warm, "traded", ROBUST))
     assert (clean.epochs, clean.objective, robust.epochs) == (2, CrossEntropy(), 10)
-    assert pretrained(warm, the(warm, "traded"), BENIGN, 0).parents == ()
+    assert pretrained(warm, "traded", BENIGN).parents == ()
 
 
 def test_the_pools_networks_are_not_trained_twice(planned):
     shared = {recipe.key for recipe in planned.networks.pool(planned.seed).values()}
-    assert {r.key for pre in (ROBUST, BENIGN) for r in of(planned, Arm("pooled", pre))} <= shared
-    assert not {r.key for r in of(planned, Arm("traded", ROBUST))} & shared
+    assert {r.key for pre in (ROBUST, BENIGN) for r in of(planned, Condition("pooled", pre))} <= shared
+    assert not {r.key for r in of(planned, Condition("traded", ROBUST))} & shared
     tasks = {task.recipe.key: task for task in plan(planned, (S,))}
-    assert tasks[of(planned, Arm("pooled", ROBUST))[2].key].job == "pool-2"
-    assert tasks[of(planned, Arm("traded", ROBUST))[2].key].job == f"{S}-2"
+    assert tasks[of(planned, Condition("pooled", ROBUST))[2].key].job == "pool-2"
+    assert tasks[of(planned, Condition("traded", ROBUST))[2].key].job == f"{S}-2"
     by_network = {task.recipe.key: task.job for task in plan(replace(planned, jobs="networks"), (S,))}
-    assert by_network[of(planned, Arm("traded", ROBUST))[2].key] == f"{S}-traded-robust-2"
+    assert by_network[of(planned, Condition("traded", ROBUST))[2].key] == f"{S}-traded-robust-2"
 
 
 def test_no_network_is_made_twice(planned):
     assert len({c.recipe.key for c in cells(planned)}) == len(cells(planned))
-    assert len({*networks.arms(planned)}) == len(networks.arms(planned))
+    every = conditions(planned.sections[S])
+    assert len({*every}) == len(every)
 
 
 def test_benign_and_robust_steps_are_equally_long(planned):
     for name in ("pooled", "traded", "bounded", "crowned"):
         net, steps = the(planned, name), ("epochs", "optimiser", "schedule", "batch_size", "augment", "data", "choice")
         tuned = [of(planned, lwm(name, pre, fine))[0] for pre in (ROBUST, BENIGN) for fine in (ROBUST, BENIGN)]
-        tuned.append(of(planned, Arm(name, ROBUST, fine=ROBUST))[0])
+        tuned.append(of(planned, Condition(name, ROBUST, fine=ROBUST))[0])
         assert len({tuple(getattr(r, step) for step in steps) for r in tuned}) == 1
         assert tuned[0].epochs == net.finetune.epochs == 7 and tuned[0].choice is None
         if net.pretrain:
-            assert {pretrained(planned, net, pre, 0).epochs for pre in (ROBUST, BENIGN)} == {10}
+            assert {pretrained(planned, name, pre).epochs for pre in (ROBUST, BENIGN)} == {10}
 
 
 def test_objectives_are_what_arms_say(planned):
     kinds = {"pooled": Adversarial, "traded": TRADES, "bounded": IBP, "crowned": CrownIBP}
     for c in cells(planned):
         first, last = line(c.recipe)[0], c.recipe
-        assert type(first.objective) is (kinds[c.arm.net] if c.arm.pre == ROBUST else CrossEntropy)
-        if c.arm.fine is not None:
-            assert type(last.objective) is (kinds[c.arm.net] if c.arm.fine == ROBUST else CrossEntropy)
-        assert isinstance(last.arch, Pruned) == (c.arm.rule != DENSE)
+        assert type(first.objective) is (kinds[c.condition.net] if c.condition.pre == ROBUST else CrossEntropy)
+        if c.condition.fine is not None:
+            assert type(last.objective) is (kinds[c.condition.net] if c.condition.fine == ROBUST else CrossEntropy)
+        assert isinstance(last.arch, Pruned) == (c.condition.rule != DENSE)
 
 
 def test_the_longer_arm_has_the_robust_epochs_of_both_steps():
@@ -152,7 +166,7 @@ def test_the_longer_arm_has_the_robust_epochs_of_both_steps():
 
 def test_iterative_pruning_ends_at_keep_after_as_many_epochs(planned):
     for keep in (KEEP, HARSH):
-        _, *rounds = line(of(planned, Arm("pooled", ROBUST, "iterative LWM", keep, ROBUST))[0])
+        _, *rounds = line(of(planned, Condition("pooled", ROBUST, "iterative LWM", keep, ROBUST))[0])
         assert [r.arch.keep for r in rounds] == [Fraction(1, 2), Fraction(1, 4), keep]
         assert sum(r.epochs for r in rounds) == 7 and min(r.epochs for r in rounds) >= 2
         assert {r.objective for r in rounds} == {rounds[0].objective}
@@ -160,7 +174,7 @@ def test_iterative_pruning_ends_at_keep_after_as_many_epochs(planned):
 
 @pytest.mark.parametrize("name", ["bounded", "crowned"])
 def test_certified_fine_tuning_has_full_eps_where_it_was_seen_and_a_ramp_where_not(planned, name):
-    first, = {r.objective for r in of(planned, Arm(name, ROBUST))}
+    first, = {r.objective for r in of(planned, Condition(name, ROBUST))}
     seen, = {r.objective for r in of(planned, lwm(name))}
     new, = {r.objective for r in of(planned, lwm(name, BENIGN))}
     assert first.eps == seen.eps == new.eps == Fraction(1, 10)
@@ -171,7 +185,7 @@ def test_certified_fine_tuning_has_full_eps_where_it_was_seen_and_a_ramp_where_n
 def test_scores_are_found_on_the_objective_of_the_fine_tuning(planned):
     for fine in (ROBUST, BENIGN):
         for rule, kind in (("SNIP", Saliency), ("HYDRA", Prune)):
-            tuned = of(planned, Arm("pooled", ROBUST, rule, KEEP, fine))[0]
+            tuned = of(planned, Condition("pooled", ROBUST, rule, KEEP, fine))[0]
             search, = tuned.parents
             assert type(search.objective) is kind and search.objective.objective == tuned.objective
             assert search.arch == tuned.arch and search.parents[0] == line(tuned)[0]
@@ -181,21 +195,22 @@ def test_scores_are_found_on_the_objective_of_the_fine_tuning(planned):
 def test_every_network_is_measured_by_attack_and_the_verifiable_by_proof(planned):
     s = planned.sections[S]
     for c in cells(planned):
-        net, hows = the(planned, c.arm.net), [how for _, how in c.measures]
+        net, hows = the(planned, c.condition.net), [how for _, how in c.measures]
         assert hows[0] == s.verify and (net.certificate in hows) == net.verifiable
-        assert (s.search in hows) == (c.arm.fine is None)
+        assert (s.search in hows) == (c.condition.fine is None)
         restarts = {getattr(how, "restarts", None) for how in hows}
-        assert (s.search.restarts + 1 in restarts) == (c.arm == Arm(net.name, ROBUST) and c.seed == 0)
+        assert (s.search.restarts + 1 in restarts) == (c.condition == Condition(net.name, ROBUST) and c.repetition == 0)
         if net.name in ("bounded", "crowned"):
             assert {t for t, _ in c.measures} == {net.threat}
     smooth = sized(nets=[POOLED, SMOOTHED])
-    (attacked, _), (proven, how) = next(c for c in cells(smooth) if c.arm == lwm("smoothed")).measures
+    (attacked, _), (proven, how) = next(c for c in cells(smooth) if c.condition == lwm("smoothed")).measures
     assert attacked == smooth.networks.threat and proven.norm == "l2" and isinstance(how, Smoothing)
 
 
 def test_harsher_keeps_have_the_rules_that_are_named_for_them():
-    found = {keep: {arm.rule for arm, rules in arms(sized(harsher_rules=["LWM", "HYDRA"])) if rules and arm.keep == keep
-                    and arm.fine == ROBUST} for keep in (KEEP, Fraction(1, 50))}
+    every = conditions(sized(harsher_rules=["LWM", "HYDRA"]).sections[S])
+    found = {keep: {c.rule for c in every if c.compared and (c.keep, c.fine) == (keep, ROBUST)}
+             for keep in (KEEP, Fraction(1, 50))}
     assert found == {KEEP: {"random", "SNIP", "HYDRA", "iterative LWM"}, Fraction(1, 50): {"LWM", "HYDRA"}}
 
 
@@ -272,18 +287,19 @@ def layers_of(arm):
 def found(s=None, accuracy=()):
     """A study in a world that differs from the usual one by `accuracy`: {arm: (clean, robust, verified)}."""
     s, changed = s or sized(), dict(accuracy)
-    f = Found(s, cells(s))
+    f = Found(s.networks, s.sections[S], s.seed, cells(s))
     for c in f.cells:
+        condition, number = c.condition, c.repetition
         # every network is a little better or worse, as many images in each repetition
-        shift = .0025 * ((seed_of(words(c.arm), c.seed) % 5) - 2)
-        rates = [min(1, a + shift) if a else 0 for a in changed.get(c.arm, usual(c.arm))]
-        f.outcomes[c] = {"robust": outcomes(c.seed, *rates[:2], "robust")}
-        if the(s, c.arm.net).verifiable:
-            f.outcomes[c]["verified"] = outcomes(c.seed, rates[0], rates[2], "verified")
-        if c.arm.fine is None:
+        shift = .0025 * ((seed_of(label(condition), number) % 5) - 2)
+        rates = [min(1, a + shift) if a else 0 for a in changed.get(condition, usual(condition))]
+        f.outcomes[c] = {"robust": outcomes(number, *rates[:2], "robust")}
+        if the(s, condition.net).verifiable:
+            f.outcomes[c]["verified"] = outcomes(number, rates[0], rates[2], "verified")
+        if condition.fine is None:
             f.outcomes[c]["search"] = f.outcomes[c]["robust"]
-        if c.arm.keep != 1:
-            f.layers[c] = layers_of(c.arm)
+        if condition.keep != 1:
+            f.layers[c] = layers_of(condition)
     return f
 
 
@@ -339,22 +355,22 @@ def test_every_part_of_every_claim_has_its_evidence_and_its_number(made):
 
 def test_a_retained_share_of_several_networks_is_their_geometric_mean():
     f = found(accuracy={lwm("pooled"): (.90, .30, 0), lwm("traded"): (.90, .60, 0)})
-    nets = [the(f.settings, name) for name in ("pooled", "traded")]
+    nets = [setup_named(f.section, name) for name in ("pooled", "traded")]
     one = {net.name: np.divide(*retained(f, [net], "robust", "unpruned")) for net in nets}
     both = np.divide(*evidence(f)["C2a"]["robust"]["mean of pooled, traded"])
     assert both == pytest.approx(np.sqrt(one["pooled"] * one["traded"]))
     assert one["pooled"].mean() == pytest.approx(.5, abs=.02)
-    base = f.right(Arm("pooled", ROBUST), "robust").mean(1)
+    base = f.right(Condition("pooled", ROBUST), "robust").mean(1)
     assert one["pooled"] == pytest.approx(f.right(lwm("pooled"), "robust").mean(1) / base)
     alone = found(sized(nets=[POOLED, BOUNDED]))
     pairs, = evidence(alone)["C2a"]["clean"].values()
     assert [*evidence(alone)["C2a"]["clean"]] == ["pooled"]
     assert pairs == pytest.approx(np.stack([alone.right(arm, "clean").mean(1)
-                                            for arm in (lwm("pooled"), Arm("pooled", ROBUST))]))
+                                            for arm in (lwm("pooled"), Condition("pooled", ROBUST))]))
 
 
 def test_a_contrast_weighs_its_arms(made):
-    after, base = lwm("pooled", fine=BENIGN), Arm("pooled", ROBUST)
+    after, base = lwm("pooled", fine=BENIGN), Condition("pooled", ROBUST)
     got = Contrast((after,), (base,), (1, .5)).values(made, "robust")
     assert np.array_equal(got, made.right(after, "robust") - made.right(base, "robust") / 2)
     assert np.array_equal(got, evidence(made)["C1"]["lost"]["LWM"])
@@ -369,7 +385,7 @@ def both(*nets, **kind):
 
 
 def ruled(rule, keep=KEEP, fine=ROBUST):
-    return Arm("pooled", ROBUST, rule, keep, fine)
+    return Condition("pooled", ROBUST, rule, keep, fine)
 
 
 ADVERSARIAL, VERIFIED = ("pooled", "traded"), ("bounded", "crowned")
@@ -381,11 +397,11 @@ REVERSED = {  # what is not so, and the claims that it contradicts
     "pruning costs clean accuracy":
         ({arm: (.70, .57) for arm in both(*ADVERSARIAL)}, {"C2a", "C2b"}),
     "further training alone does more":
-        ({Arm(net, ROBUST, fine=ROBUST): (.93, .80) for net in ADVERSARIAL}, {"C2b"}),
+        ({Condition(net, ROBUST, fine=ROBUST): (.93, .80) for net in ADVERSARIAL}, {"C2b"}),
     "pruning costs verified accuracy":
         ({arm: (.90, .57, .30) for arm in both(*VERIFIED)}, {"C3", "C4a"}),
     "further training alone verifies more":
-        ({Arm(net, ROBUST, fine=ROBUST): (.93, .60, .60) for net in VERIFIED}, {"C3"}),
+        ({Condition(net, ROBUST, fine=ROBUST): (.93, .60, .60) for net in VERIFIED}, {"C3"}),
     "benign pre-training is as good":
         ({lwm("traded", BENIGN): (.88, .57)}, {"C4a"}),
     "benign fine-tuning is as good":
@@ -439,10 +455,10 @@ def test_a_made_up_study_meets_every_precondition(made):
 
 
 @pytest.mark.parametrize("change, name", [
-    ({Arm("traded", BENIGN): (.5, .02)}, "traded: normal networks are trained"),
-    ({Arm("pooled", BENIGN): (.97, .5)}, "pooled: normal networks are not robust"),
-    ({Arm("bounded", ROBUST): (.8, .6, .5)}, "bounded: robust networks are trained"),
-    ({Arm("crowned", ROBUST): (.93, .4, .35)}, "crowned: robust networks are robust"),
+    ({Condition("traded", BENIGN): (.5, .02)}, "traded: normal networks are trained"),
+    ({Condition("pooled", BENIGN): (.97, .5)}, "pooled: normal networks are not robust"),
+    ({Condition("bounded", ROBUST): (.8, .6, .5)}, "bounded: robust networks are trained"),
+    ({Condition("crowned", ROBUST): (.93, .4, .35)}, "crowned: robust networks are robust"),
 ])
 def test_without_its_unpruned_networks_nothing_is_judged(change, name):
     f = found(accuracy=change)
@@ -455,17 +471,17 @@ def test_a_doubtful_attack_and_a_network_off_its_target_stop_the_judge(made):
     for arm, change, said in (
             (lwm("pooled"), {"kept": lambda t: t.kept + 2}, "pooled robust > LWM 0.1 > robust keeps 938 of 9300"),
             (lwm("pooled"), {"kept": lambda t: t.kept - 2}, "keeps 922 of 9300 weights"),
-            (Arm("pooled", ROBUST, "filters", Fraction(1, 2), ROBUST), {"kept_channels": lambda t: t.kept_channels + 1},
+            (ruled("filters", Fraction(1, 2)), {"kept_channels": lambda t: t.kept_channels + 1},
              "filters 0.5 > robust keeps 11 of 20 channels of l1")):
         f = found()
-        cell = next(c for c in f.layers if c.arm == arm)
+        cell = next(c for c in f.layers if c.condition == arm)
         f.layers[cell] = f.layers[cell].assign(**change)
         check, = [c for c in preconditions(f, []) if not c["ok"]]
         assert check["name"] == "pruned networks meet their targets" and said in check["detail"]
 
 
 def test_proofs_are_judged_only_where_the_unpruned_networks_are_verified():
-    got = judged(found(accuracy={Arm("bounded", ROBUST): (.93, .60, .27)}))
+    got = judged(found(accuracy={Condition("bounded", ROBUST): (.93, .60, .27)}))
     off = {claim for claim, one in got.items() if one.verdict == "not tested"}
     assert off == {"C3", "C4a", "C6"}, "27 % of 400 images have a lower bound below 25 %"
     assert "bounded: unpruned networks are verified" in got["C3"].reason and "25% needed" in got["C6"].reason
@@ -531,14 +547,11 @@ def test_doubts_name_the_network():
 @pytest.mark.parametrize("profile", ["smoke", "laptop", "gpu", "paper"])
 def test_what_a_profile_is_said_to_test_it_has_the_networks_for(profile):
     s = settings.load(profile)
-    if s.sections[S] is None:
-        pytest.skip(f"configs/{profile}.yaml has no section for it")
-    trained = {c.arm for c in cells(s)}
-    f = Found(s, cells(s))
-    section = s.sections[S]
+    section, trained = s.sections[S], {c.condition for c in cells(s)}
+    f = Found(s.networks, section, s.seed, cells(s))
     assert f.empirical and f.verifiable and section.seeds >= claims.verdict.MIN_SEEDS
     assert any(isinstance(net.certificate, Bounds) for net in f.verifiable), "C6"
-    assert any(Arm(net.name, BENIGN, "LWM", section.keep, ROBUST, True) in trained for net in f.empirical), "C4b"
+    assert any(Condition(net.name, BENIGN, "LWM", section.keep, ROBUST, True) in trained for net in f.empirical), "C4b"
     assert len({"LWM", *section.benign_rules}) >= 3, "C1"
     assert {"LWM", "random", "HYDRA"} <= {*section.rules} and len(section.keeps) > 1, "C5"
 
@@ -554,7 +567,7 @@ def test_accuracies_and_their_means_are_the_known_numbers(made):
     assert row.accuracy.tolist() == pytest.approx([.44] * SEEDS, abs=.0051) and set(row.attack) == {"made up"}
     assert row.kept.tolist() == [930 / 9300] * SEEDS
     shown = tables.summary(made).set_index(["net", "pre", "rule", "keep", "fine", "longer"])
-    assert len(shown) == len(networks.arms(made.settings)) and [*shown] == ["clean", "robust", "verified"]
+    assert len(shown) == len(conditions(made.section)) and [*shown] == ["clean", "robust", "verified"]
     arm = shown.loc["crowned", ROBUST, "LWM", .1, ROBUST, False]
     assert arm.tolist() == pytest.approx([.90, .57, .44], abs=.0051)
     base = shown.loc["pooled", BENIGN, DENSE, 1., "–", False]
@@ -564,7 +577,7 @@ def test_accuracies_and_their_means_are_the_known_numbers(made):
 def test_retained_shares_and_drops_by_hand(made):
     got = tables.retention(made).set_index(["net", "measure", "over"])
     row = got.loc["pooled", "robust", "unpruned"]
-    pruned, base = (made.right(arm, "robust").mean(1) for arm in (lwm("pooled"), Arm("pooled", ROBUST)))
+    pruned, base = (made.right(arm, "robust").mean(1) for arm in (lwm("pooled"), Condition("pooled", ROBUST)))
     logs = np.log(pruned / base)
     half = 3.182446 * logs.std(ddof=1) / SEEDS ** .5  # t of 3 degrees of freedom at 97.5 %
     assert [row.share, row.low, row.high] == pytest.approx(np.exp(logs.mean() + np.array([0, -half, half])), rel=1e-5)
@@ -581,7 +594,7 @@ def test_retained_shares_and_drops_by_hand(made):
 
 
 def test_a_share_of_nothing_is_no_number():
-    f = found(accuracy={Arm("bounded", ROBUST): (.93, .60, 0), lwm("bounded"): (.90, .57, 0)})
+    f = found(accuracy={Condition("bounded", ROBUST): (.93, .60, 0), lwm("bounded"): (.90, .57, 0)})
     each = tables.shares(f)
     mine = each[(each.net == "bounded") & (each.measure == "verified") & (each.over == "unpruned")]
     assert mine[["share", "low", "high"]].isna().all(axis=None)
@@ -622,11 +635,12 @@ def test_counts_name_the_layer_that_keeps_the_fewest(made):
     got = tables.counts(made).set_index(["net", "pre", "rule", "keep", "fine", "longer"])
     row = got.loc["traded", ROBUST, "LWM", .1, ROBUST, False]
     assert (row.kept, row.of, row.share, row["emptiest layer"], row["its weights"]) == (930, 9300, .1, "l0", 10)
-    assert len(got) == len({c.arm for c in made.layers})
+    assert len(got) == len({c.condition for c in made.layers})
 
 
 def test_networks_are_described():
-    got = tables.networks(sized(nets=[WARM, BOUNDED, SMOOTHED])).set_index("net")
+    s = sized(nets=[WARM, BOUNDED, SMOOTHED])
+    got = tables.networks(Repetition(s.networks, s.sections[S], 0, s.seed)).set_index("net")
     assert got["robust epochs"].tolist() == ["2 clean + 10", "10", "10"] and got["fine-tuning"].tolist() == [7, 7, 7]
     assert got["robust objective"].tolist() == ["TRADES, PGD-3", "IBP", "smoothing"]
     assert got.certificate["bounded"] == "interval bounds, linf, eps 1/10" and got.certificate["traded"] == "–"
@@ -668,12 +682,13 @@ def test_measure_trains_prunes_counts_and_replays(tmp_path):
                                f"{S}.harsher_rules": [], f"{S}.rules": ["LWM", "SNIP", "iterative LWM"],
                                f"{S}.benign_rules": ["LWM"]})
     allowed = {task.recipe.key for task in plan(s, (S,))}
-    f = measure(Zoo(Store(tmp_path), allowed=allowed), networks.cells(s), s)
-    assert {*f.outcomes} == {*f.cells} and {c.arm.rule for c in f.layers} == {"LWM", "SNIP", "iterative LWM"}
+    given = s.networks, s.sections[S], s.seed
+    f = measure(Zoo(Store(tmp_path), allowed=allowed), networks.cells(*given), *given)
+    assert {*f.outcomes} == {*f.cells} and {c.condition.rule for c in f.layers} == {"LWM", "SNIP", "iterative LWM"}
     for cell, measured in f.outcomes.items():
-        wanted = {"robust"} | ({"verified"} if cell.arm.net == "bounded" else set())
-        assert {*measured} == wanted | ({"search"} if cell.arm.fine is None else set())
+        wanted = {"robust"} | ({"verified"} if cell.condition.net == "bounded" else set())
+        assert {*measured} == wanted | ({"search"} if cell.condition.fine is None else set())
     check = [c for c in preconditions(f, []) if c["name"] == "pruned networks meet their targets"]
     assert check[0]["ok"], check[0]["detail"]
     again = Zoo(Store(tmp_path), allowed=allowed)
-    assert tables.accuracies(measure(again, f.cells, s)).equals(tables.accuracies(f)) and not again.trained_here
+    assert tables.accuracies(measure(again, f.cells, *given)).equals(tables.accuracies(f)) and not again.trained_here
