@@ -95,8 +95,8 @@ def curves(f: Found) -> dict[str, dict[str, Curve]]:
     found: dict[str, dict[str, Curve]] = {}
     for sweep in f.section.sweeps:
         for kind in sweep.strengths.of:
-            cells = {(0.0, c.seed): c for c in f.of(sweep.name, NONE)}
-            cells |= {(c.strength, c.seed): c for c in f.of(sweep.name, kind)}
+            cells = {(0.0, c.repetition): c for c in f.of(sweep.name, NONE)}
+            cells |= {(c.condition.strength, c.repetition): c for c in f.of(sweep.name, kind)}
             wanted = range(f.section.seeds)
             every = (0.0, *sweep.strengths.of[kind])
             kept = [s for s in every if all(cells.get((s, n)) in f.sensitivity for n in wanted)]

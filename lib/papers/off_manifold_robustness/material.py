@@ -17,9 +17,8 @@ from lib.gradients import scores
 from lib.manifold import sensitivity, spaces
 from lib.manifold.sensitivity import Steps
 from lib.manifold.spaces import Tangents
-from lib.papers.off_manifold_robustness import networks as plan
+from lib.papers.off_manifold_robustness.networks import SweepNetworks, unit
 from lib.papers.off_manifold_robustness.settings import Sweep
-from lib.papers.settings import Settings
 from lib.runtime import derangement
 from lib.training.zoo import Zoo
 from lib.values.keys import digest, plain
@@ -32,14 +31,16 @@ class Ground:
     """The test images of a sweep and what belongs to them."""
 
     zoo: Zoo
-    settings: Settings
-    sweep: Sweep
+    networks: SweepNetworks
+
+    @property
+    def sweep(self) -> Sweep:
+        return self.networks.sweep
 
     @functools.cached_property
     def test(self) -> ImageSet:
         """Images, labels and indices that the networks are measured on."""
-        data = plan.base(self.settings, self.sweep, 0).data
-        return self.zoo.images(data, "test").take(slice(0, self.sweep.images))
+        return self.zoo.images(self.networks.data, "test").take(slice(0, self.sweep.images))
 
     @functools.cached_property
     def images(self) -> Tensor:
@@ -49,13 +50,12 @@ class Ground:
     @property
     def length(self) -> float:
         """Pixels of one unit of the data's space."""
-        return float(plan.unit(plan.base(self.settings, self.sweep, 0).data))
+        return float(unit(self.networks.data))
 
     @functools.cached_property
     def tangents(self) -> dict[str, Tangents]:
         """Tangent spaces by name, the first for the claims."""
-        return {name: _tangents(self.zoo, self.settings, self.sweep, name, self.images)
-                for name in self.sweep.tangents}
+        return {name: _tangents(self.zoo, self.networks, name, self.images) for name in self.sweep.tangents}
 
     @property
     def first(self) -> Tangents:
@@ -65,7 +65,7 @@ class Ground:
     @functools.cached_property
     def by_class(self) -> Tensor:
         """The ideal gradients of each class, [N, classes, C, H, W]: those of the Bayes classifier, or class scores."""
-        data = plan.base(self.settings, self.sweep, 0).data
+        data = self.networks.data
         if data.info.closed:
             return _bayes_gradients(closed_forms.of(data.name), self.images)
         return scores.class_score(self._denoiser, self.images, self._sigma)
@@ -77,11 +77,11 @@ class Ground:
 
     @property
     def _denoiser(self):
-        return self.zoo.obtain(plan.score(self.settings, self.sweep)).net
+        return self.zoo.obtain(self.networks.denoiser()).net
 
     @property
     def _sigma(self) -> float:
-        return plan.denoising(self.settings, self.sweep).sigma
+        return self.networks.denoising.sigma
 
     @functools.cached_property
     def partners(self) -> Tensor:
@@ -124,12 +124,12 @@ def _bayes_gradients(form, images: Tensor) -> Tensor:
     return torch.stack(rows, 1).to(images.dtype)
 
 
-def _tangents(zoo: Zoo, settings: Settings, sweep: Sweep, name: str, images: Tensor) -> Tangents:
+def _tangents(zoo: Zoo, networks: SweepNetworks, name: str, images: Tensor) -> Tangents:
     """Tangent spaces of a kind at the images, from the store where they take a while."""
-    data = plan.base(settings, sweep, 0).data
+    sweep, data = networks.sweep, networks.data
     if name == "closed form":
         return Tangents(closed_forms.of(data.name).tangents(images))
-    encoder = plan.manifold(settings, sweep) if name == "auto-encoder" else None
+    encoder = networks.autoencoder() if name == "auto-encoder" else None
 
     def made(work: Path) -> dict:
         from safetensors.torch import save_file
@@ -152,13 +152,12 @@ def _tangents(zoo: Zoo, settings: Settings, sweep: Sweep, name: str, images: Ten
 
 
 def _quality(on: Ground) -> list[tuple[str, bool, str]]:
-    zoo, settings, sweep = on.zoo, on.settings, on.sweep
+    zoo, sweep = on.zoo, on.sweep
     found = [(f"tangent spaces, {name}", True, tangents.warning or f"all of {tangents.bases.shape[2]} dimensions")
              for name, tangents in on.tangents.items()]
     if sweep.closed_form:
         return found
-    source, how = plan.score(settings, sweep), plan.denoising(settings, sweep)
-    encoder = plan.manifold(settings, sweep) if sweep.autoencoder else None
+    source, how, encoder = on.networks.denoiser(), on.networks.denoising, on.networks.autoencoder()
 
     def made(work: Path) -> dict:
         train = zoo.images(source.data, "train").pixels()

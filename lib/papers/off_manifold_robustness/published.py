@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +29,9 @@ from lib.manifold import sensitivity
 from lib.models import Denoiser, memory_format
 from lib.models.edm import load_diffusers, load_edm
 from lib.models.external import load_resnet
-from lib.papers.off_manifold_robustness import networks as plan
-from lib.papers.off_manifold_robustness.settings import Published
-from lib.papers.settings import Settings
+from lib.papers.off_manifold_robustness.networks import SweepNetworks
+from lib.papers.off_manifold_robustness.settings import Published, Section
+from lib.profiles.networks import Networks
 from lib.runtime import derangement
 from lib.training.zoo import Zoo
 from lib.values.keys import digest, plain
@@ -87,7 +88,7 @@ class Measured:
         return checks
 
 
-def measure(zoo: Zoo, settings: Settings) -> Measured | None:
+def measure(zoo: Zoo, networks: Networks, section: Section, seed: Callable[[int], int]) -> Measured | None:
     """Measure the published networks that the settings name, image by image, each from the store where it has been
     measured; None where none are named.
 
@@ -95,9 +96,9 @@ def measure(zoo: Zoo, settings: Settings) -> Measured | None:
     other networks, or that hold more than tensors, and for a denoiser of another size or of other classes; DataError
     where ImageNet is missing.
     """
-    if settings.sections["off_manifold_robustness"].published is None:
+    if section.published is None:
         return None
-    on = Material(zoo, settings)
+    on = Material(zoo, networks, section, seed)
     how, keys = on.how, on.keys()
     for eps, key in keys.items():
         if not zoo.store.has("sensitivity", key):
@@ -123,10 +124,10 @@ class Material:
     [N]; noise: white [1, N, 12288]. told: whether the denoiser is told the class.
     """
 
-    def __init__(self, zoo: Zoo, settings: Settings):
-        section = settings.sections["off_manifold_robustness"]
-        self.zoo, self.how = zoo, section.published
-        self.recipe = None if self.how.denoiser else plan.score(settings, self.how.source(section.sweeps))
+    def __init__(self, zoo: Zoo, networks: Networks, section: Section, seed: Callable[[int], int]):
+        self.zoo, self.how, self.recipe = zoo, section.published, None
+        if self.how.denoiser is None:
+            self.recipe = SweepNetworks(networks, self.how.source(section.sweeps), seed).denoiser()
         self._nets: dict[float, nn.Module] = {}
 
     @functools.cached_property

@@ -8,7 +8,7 @@ claims/off_manifold_robustness.yaml.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,14 +23,14 @@ from lib.files import write_atomic
 from lib.gradients import inputs, lpips
 from lib.manifold import sensitivity
 from lib.manifold.spaces import Tangents
-from lib.papers.off_manifold_robustness import networks as plan
 from lib.papers.off_manifold_robustness import published
 from lib.papers.off_manifold_robustness.material import VERSION, Ground
-from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, SCORE, Cell, unit
-from lib.papers.off_manifold_robustness.settings import Distractor, Sweep
-from lib.papers.settings import Settings
+from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, SCORE, Condition, SweepNetworks, unit
+from lib.papers.off_manifold_robustness.settings import Distractor, Section, Sweep
+from lib.profiles.networks import Networks
 from lib.runtime import Progress
 from lib.training.zoo import Zoo
+from lib.values.cell import Cell
 from lib.values.keys import digest, plain
 
 BAYES = "Bayes"
@@ -65,7 +65,9 @@ class Found:
     numbers) of its tangent spaces and scores. published: of networks in files that the user has, where there are any.
     """
 
-    settings: Settings
+    networks: Networks
+    section: Section
+    seed: Callable[[int], int]
     cells: list[Cell]
     right: dict[Cell, np.ndarray] = field(default_factory=dict)
     sensitivity: dict[Cell, pd.DataFrame] = field(default_factory=dict)
@@ -76,39 +78,41 @@ class Found:
     quality: dict[str, list[tuple[str, bool, str]]] = field(default_factory=dict)
     published: published.Measured | None = None
 
-    @property
-    def section(self):
-        return self.settings.sections["off_manifold_robustness"]
-
     def sweep(self, name: str) -> Sweep:
         return next(sweep for sweep in self.section.sweeps if sweep.name == name)
 
+    def networks_of(self, sweep: Sweep) -> SweepNetworks:
+        return SweepNetworks(self.networks, sweep, self.seed)
+
     def of(self, where: str, kind: str) -> list[Cell]:
         """The networks of a kind, by strength and repetition."""
-        found = [c for c in self.cells if (c.where, c.kind) == (where, kind)]
-        return sorted(found, key=lambda c: (c.strength, c.seed))
+        found = [c for c in self.cells if (c.condition.where, c.condition.kind) == (where, kind)]
+        return sorted(found, key=lambda c: (c.condition.strength, c.repetition))
 
     def diverged(self, where: str) -> list[str]:
         """What the sweep goes on without, in words."""
-        gone = {c: why for c, why in self.gone.items() if c.where == where}
-        return [f"{c.kind} {c.strength:g}, repetition {c.seed}: {why}" for c, why in gone.items()]
+        gone = {c: why for c, why in self.gone.items() if c.condition.where == where}
+        return [f"{c.condition.kind} {c.condition.strength:g}, repetition {c.repetition}: {why}"
+                for c, why in gone.items()]
 
 
-def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
+def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Found:
     """Train (or load) every network and measure it; everything from the store if it is there."""
-    found = Found(settings, cells, published=published.measure(zoo, settings))  # first: its files may not fit
+    given = networks, section, seed
+    found = Found(*given, cells, published=published.measure(zoo, *given))  # first: its files may not fit
     grounds: dict[str, Ground] = {}
     with Progress(len(cells), "networks", "network") as bar:
         for cell in cells:
-            if cell.kind not in (MANIFOLD, SCORE):
+            c = cell.condition
+            if c.kind not in (MANIFOLD, SCORE):
                 _measure(zoo, cell, found, grounds)
-            bar.step(1, network=f"{cell.where}: {cell.kind} {cell.strength:g}, {cell.seed}")
+            bar.step(1, network=f"{c.where}: {c.kind} {c.strength:g}, {cell.repetition}")
     found.theory = _theory(zoo, found)
     return found
 
 
 def _measure(zoo: Zoo, cell: Cell, found: Found, grounds: dict[str, Ground]) -> None:
-    trained = zoo.attempt(cell.recipe) if cell.diverges else zoo.obtain(cell.recipe)
+    trained = zoo.attempt(cell.recipe) if cell.may_diverge else zoo.obtain(cell.recipe)
     if isinstance(trained, str):
         found.gone[cell] = trained
         return
@@ -116,16 +120,15 @@ def _measure(zoo: Zoo, cell: Cell, found: Found, grounds: dict[str, Ground]) -> 
     if trained.log:
         found.fit[cell] = {name: trained.log[-1][name] for name in ("loss", "accuracy")}
     how = found.section.distractor
-    if how and cell.where in [data.name for data in how.data]:
+    if how and cell.condition.where in [data.name for data in how.data]:
         found.distractor[cell] = _stored(zoo, cell, ["distractor", plain(how)], lambda: _halves(zoo, cell, how))
         return
-    sweep = found.sweep(cell.where)
+    sweep = found.sweep(cell.condition.where)
+    of = found.networks_of(sweep)
     if sweep.name not in grounds:
-        grounds[sweep.name] = Ground(zoo, found.settings, sweep)
+        grounds[sweep.name] = Ground(zoo, of)
         found.quality[sweep.name] = grounds[sweep.name].quality
-    denoises = plan.denoising(found.settings, sweep)
-    made_with = plan.score(found.settings, sweep), sweep.autoencoder and plan.manifold(found.settings, sweep)
-    how = plain(sweep)
+    denoises, made_with, how = of.denoising, (of.denoiser(), of.autoencoder()), plain(sweep)
     key = [{name: how[name] for name in ("tangents", "pca", "neighbours", "images", "draws", "sizes")},
            [recipe and recipe.key for recipe in made_with], denoises and denoises.sigma]
     key += [] if lpips.why_no_lpips() else ["LPIPS"]
@@ -212,13 +215,13 @@ def pictures(zoo: Zoo, f: Found, where: str, shown: Sequence[tuple[str, float]],
     """The first `count` test images of a sweep, of different classes where there are as many, with the gradients of the
     first repetition's networks of each (kind, strength).
     """
-    on = Ground(zoo, f.settings, f.sweep(where))
+    on = Ground(zoo, f.networks_of(f.sweep(where)))
     labels = on.test.labels
     first = [int((labels == c).nonzero()[0]) for c in labels.unique()[:count]]
     x, y = on.images[first], labels[first]
     found = {}
     for kind, strength in shown:
-        cell = next(c for c in f.of(where, kind) if (c.strength, c.seed) == (strength, 0))
+        cell = next(c for c in f.of(where, kind) if (c.condition.strength, c.repetition) == (strength, 0))
         if cell not in f.gone:
             found[kind, strength] = inputs.input_gradient(zoo.obtain(cell.recipe).net, x, "label log-probability", y)
     density = None if on.of_density is None else on.of_density[first].cpu().numpy()
@@ -230,9 +233,9 @@ def letter_pictures(zoo: Zoo, f: Found, where: str, count: int = 4) -> tuple[np.
     """The first test images of digits beside a letter [count, 1, 2 H, W], and by kind of network (first repetition) the
     gradients of the predicted class's logit.
     """
-    cells = [c for c in f.distractor if c.where == where and c.seed == 0]
+    cells = [c for c in f.distractor if c.condition.where == where and c.repetition == 0]
     x = zoo.images(cells[0].recipe.data, "test").take(slice(0, count)).pixels()
-    found = {c.kind: inputs.input_gradient(zoo.obtain(c.recipe).net, x, "predicted logit") for c in cells}
+    found = {c.condition.kind: inputs.input_gradient(zoo.obtain(c.recipe).net, x, "predicted logit") for c in cells}
     return x.cpu().numpy(), {kind: g.cpu().numpy() for kind, g in found.items()}
 
 
@@ -249,17 +252,21 @@ def _theory(zoo: Zoo, f: Found) -> pd.DataFrame:
             continue
         middle = sweep.strengths.noise[len(sweep.strengths.noise) // 2:][:1]
         for seed in range(f.section.seeds):
-            wanted = [c for c in f.of(sweep.name, NONE) if c.seed == seed]
-            wanted += [c for c in f.of(sweep.name, "noise") if c.seed == seed and c.strength in middle]
-            for cell in [c for c in wanted if c not in f.gone] + [None]:
-                kind = BAYES if cell is None else f"{cell.kind} {cell.strength:g}" if cell.strength else cell.kind
+            wanted = f.of(sweep.name, NONE)
+            wanted += [c for c in f.of(sweep.name, "noise") if c.condition.strength in middle]
+            for cell in [c for c in wanted if c.repetition == seed and c not in f.gone] + [None]:
+                kind = _named(cell.condition) if cell else BAYES
                 for row in _rhos(zoo, f, sweep, seed, cell).to_dict("records"):
                     rows.append({"where": sweep.name, "kind": kind, "seed": seed, **row})
     return pd.DataFrame(rows, columns=["where", "kind", "seed", "sigma", "rho1", "rho2", "worst rho2"])
 
 
+def _named(c: Condition) -> str:
+    return f"{c.kind} {c.strength:g}" if c.strength else c.kind
+
+
 def _rhos(zoo: Zoo, f: Found, sweep: Sweep, seed: int, cell: Cell | None) -> pd.DataFrame:
-    how, data = f.section.theory, plan.base(f.settings, sweep, 0).data
+    how, data = f.section.theory, f.networks_of(sweep).data
 
     def made(work: Path) -> dict:
         form, test = closed_forms.of(data.name), zoo.images(data, "test")

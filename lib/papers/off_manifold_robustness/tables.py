@@ -23,9 +23,10 @@ def networks(f: Found) -> pd.DataFrame:
     """
     rows = []
     for cell in f.cells:
-        if cell.kind in (MANIFOLD, SCORE) or cell in f.distractor:
+        c = cell.condition
+        if c.kind in (MANIFOLD, SCORE) or cell in f.distractor:
             continue
-        row = {"where": cell.where, "kind": cell.kind, "strength": cell.strength, "seed": cell.seed}
+        row = {"where": c.where, "kind": c.kind, "strength": c.strength, "seed": cell.repetition}
         if cell in f.right:
             fit = f.fit.get(cell, {})
             row |= {"accuracy": f.right[cell].mean(), "training loss": fit.get("loss", np.nan),
@@ -67,7 +68,7 @@ def distractor(f: Found) -> pd.DataFrame:
             logs, counts = log_ratios(f, data.name, kind, above)
             for cell, values, keep in zip(f.of(data.name, kind), logs, counts, strict=True):
                 rows += [{"where": data.name, "kind": kind, "position": "digit above" if above else "digit below",
-                          "seed": cell.seed, "noise": sigma, "log ratio": value, "counts": bool(k),
+                          "seed": cell.repetition, "noise": sigma, "log ratio": value, "counts": bool(k),
                           "accuracy": f.right[cell].mean()}
                          for sigma, value, k in zip(how.noise, values, keep, strict=True)]
     return pd.DataFrame(rows)
@@ -78,7 +79,7 @@ def energies(f: Found) -> pd.DataFrame:
     rows = []
     for cell, table in f.distractor.items():
         for above, part in table.groupby("above"):
-            rows.append({"where": cell.where, "kind": cell.kind, "seed": cell.seed,
+            rows.append({"where": cell.condition.where, "kind": cell.condition.kind, "seed": cell.repetition,
                          "position": "digit above" if above else "digit below", "share": part["energy"].mean(),
                          "accuracy": f.right[cell].mean(), "network": cell.recipe.key})
     return pd.DataFrame(rows)

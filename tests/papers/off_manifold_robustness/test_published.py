@@ -28,8 +28,7 @@ from lib.models import Denoiser, network
 from lib.models.edm import SongUNet
 from lib.models.external import load_resnet
 from lib.papers import settings
-from lib.papers.off_manifold_robustness import networks as plan
-from lib.papers.off_manifold_robustness import published, tables
+from lib.papers.off_manifold_robustness import networks, published, tables
 from lib.papers.off_manifold_robustness import results as study
 from lib.papers.off_manifold_robustness.evidence import evidence, preconditions
 from lib.papers.off_manifold_robustness.networks import NONE
@@ -124,6 +123,10 @@ USUAL = {"weights": "l2_eps{eps}.ckpt", "denoiser": "edm.pt", "eps": list(EPS), 
          "arch": {"depth": 18, "width": 8}, "clean": 0}
 
 
+def parts(s):
+    return s.networks, s.sections[S], s.seed
+
+
 def made(sweeps=(SWEEP,), **changes):
     """The smoke profile with published networks and hardly anything else; a change to ... leaves a setting out."""
     how = {name: value for name, value in {**USUAL, **changes}.items() if value is not ...}
@@ -164,7 +167,7 @@ def constructed(zoo, monkeypatch, denoiser, sign=-1, **changes):
     """What is measured with this denoiser, of networks whose gradient is `sign` times the image."""
     monkeypatch.setattr(published, "load_resnet", lambda *a: Norm(sign))
     monkeypatch.setattr(published.Material, "denoiser", denoiser)
-    return published.measure(zoo, made(**changes))
+    return published.measure(zoo, *parts(made(**changes)))
 
 
 # ---------------------------------------------------------------------------------------------------------- the files
@@ -223,7 +226,7 @@ def by_hand(given, eps, size):
 
 @pytest.mark.parametrize("size", [64, 96])
 def test_rows_are_those_of_plain_torch(zoo, given, size):
-    found = published.measure(zoo, made(size=size))
+    found = published.measure(zoo, *parts(made(size=size)))
     rows = found.rows
     assert len(rows) == 3 * 7 * 2 * 4 and rows.notna().all(axis=None) and found.errors["told"] is True
     assert list(dict.fromkeys(rows.eps)) == list(EPS)
@@ -296,7 +299,7 @@ def test_wiener_filters_error_is_known_for_white_images():
 
 
 def test_what_was_measured_is_not_measured_again(zoo, given, monkeypatch):
-    first = published.measure(zoo, made())
+    first = published.measure(zoo, *parts(made()))
     asked, real = [], published.load_resnet
 
     def counted(path, *rest):
@@ -306,12 +309,12 @@ def test_what_was_measured_is_not_measured_again(zoo, given, monkeypatch):
     monkeypatch.setattr(published, "load_resnet", counted)
     with monkeypatch.context() as patch:
         patch.setattr(published, "load_edm", None)
-        pd.testing.assert_frame_equal(published.measure(zoo, made()).rows, first.rows)
+        pd.testing.assert_frame_equal(published.measure(zoo, *parts(made())).rows, first.rows)
     assert asked == []
     for eps in EPS:
         (given / f"copy_eps{eps}.ckpt").write_bytes((given / f"l2_eps{eps}.ckpt").read_bytes())
     torch.save(madry(resnet("another")), given / "copy_eps3.ckpt")
-    other = published.measure(zoo, made(weights="copy_eps{eps}.ckpt"))
+    other = published.measure(zoo, *parts(made(weights="copy_eps{eps}.ckpt")))
     assert asked == ["copy_eps3.ckpt"], "what counts is what a file holds"
     same = first.rows.eps < 3
     pd.testing.assert_frame_equal(other.rows[same], first.rows[same])
@@ -319,24 +322,24 @@ def test_what_was_measured_is_not_measured_again(zoo, given, monkeypatch):
     torch.save(edm(0), given / "none.pt")
     for changes in ({"sigma": 0.5}, {"images": 6}, {"denoiser": "none.pt"}, {"size": 72}):
         asked.clear()
-        published.measure(zoo, made(**changes))
+        published.measure(zoo, *parts(made(**changes)))
         assert len(asked) == 3, changes
 
 
 def test_a_damaged_table_is_made_again(zoo):
-    first = published.measure(zoo, made())
+    first = published.measure(zoo, *parts(made()))
     table = next(zoo.store.root.glob("sensitivity/*/table.csv"))
     table.write_text("broken")
-    pd.testing.assert_frame_equal(published.measure(zoo, made()).rows, first.rows)
+    pd.testing.assert_frame_equal(published.measure(zoo, *parts(made())).rows, first.rows)
 
 
 def test_lpips_is_measured_once_its_weights_are_there(zoo, monkeypatch):
-    assert "lpips" not in published.measure(zoo, made()).rows or not lpips.why_no_lpips()
+    assert "lpips" not in published.measure(zoo, *parts(made())).rows or not lpips.why_no_lpips()
     monkeypatch.setattr(lpips, "why_no_lpips", lambda: "not here")
-    without = published.measure(zoo, made())
+    without = published.measure(zoo, *parts(made()))
     monkeypatch.setattr(lpips, "why_no_lpips", lambda: "")
     monkeypatch.setattr(lpips, "lpips", lambda one, other: 1 - (one - other).square().mean((1, 2, 3)))
-    rows = published.measure(zoo, made()).rows
+    rows = published.measure(zoo, *parts(made())).rows
     assert "lpips" not in without.rows and rows.lpips.notna().all()
     pd.testing.assert_frame_equal(rows.drop(columns="lpips"), without.rows)
 
@@ -400,10 +403,10 @@ def test_the_denoiser_of_the_sweep_on_imagenet_is_used_where_none_is_named(zoo, 
         return types.SimpleNamespace(net=Shrink())
 
     monkeypatch.setattr(zoo, "obtain", obtain)
-    found = published.measure(zoo, s)
-    sweep = s.sections[S].sweeps[1]
-    assert set(asked) == {plan.score(s, sweep)} and asked[0].data.shape == (3, 64, 64) and found.errors["told"]
-    assert asked[0] in [cell.recipe for cell in plan.cells(s)], "the batch run trains it"
+    found = published.measure(zoo, *parts(s))
+    own = networks.SweepNetworks(s.networks, s.sections[S].sweeps[1], s.seed)
+    assert set(asked) == {own.denoiser()} and asked[0].data.shape == (3, 64, 64) and found.errors["told"]
+    assert asked[0] in [cell.recipe for cell in networks.cells(*parts(s))], "the batch run trains it"
 
 
 @pytest.mark.parametrize("tensors, words", [
@@ -415,7 +418,7 @@ def test_the_denoiser_of_the_sweep_on_imagenet_is_used_where_none_is_named(zoo, 
 def test_a_denoiser_of_other_images_is_refused(zoo, given, tensors, words):
     torch.save(tensors(), given / "other.pt")
     with pytest.raises(SettingsError, match=re.escape(words)) as error:
-        published.measure(zoo, made(denoiser="other.pt"))
+        published.measure(zoo, *parts(made(denoiser="other.pt")))
     assert "other.pt" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -433,7 +436,7 @@ def test_a_folder_of_diffusers_is_asked_for_its_size_and_classes(zoo, given, mon
     net = Denoiser(nn.Module(), 3, max((config["num_class_embeds"] or 0) - 1, 0))
     net.network.config = types.SimpleNamespace(**config)
     monkeypatch.setattr(published, "load_diffusers", {folder: net}.__getitem__)
-    on = published.Material(zoo, made(denoiser="diffusers"))
+    on = published.Material(zoo, *parts(made(denoiser="diffusers")))
     if words:
         with pytest.raises(SettingsError, match=re.escape(words)):
             on.denoiser  # noqa: B018
@@ -441,7 +444,7 @@ def test_a_folder_of_diffusers_is_asked_for_its_size_and_classes(zoo, given, mon
         assert on.denoiser is net and on.told == (config["num_class_embeds"] is not None)
         before = on.source
         (folder / "unet" / "model.safetensors").write_bytes(str(config).encode())
-        assert published.Material(zoo, made(denoiser="diffusers")).source != before
+        assert published.Material(zoo, *parts(made(denoiser="diffusers"))).source != before
 
 
 def test_files_are_read_before_anything_is_measured(zoo, given, monkeypatch):
@@ -450,9 +453,9 @@ def test_files_are_read_before_anything_is_measured(zoo, given, monkeypatch):
         torch.save(madry(network(ARCH, (3, 64, 64), 5)), given / f"other_eps{eps}.ckpt")
     monkeypatch.setattr(published, "_rows", None)
     with pytest.raises(SettingsError, match="bad_eps3.ckpt is not possible: it must be tensors by name"):
-        published.measure(zoo, made(weights="bad_eps{eps}.ckpt"))
+        published.measure(zoo, *parts(made(weights="bad_eps{eps}.ckpt")))
     with pytest.raises(SettingsError, match=r"other_eps0.ckpt .* head.2.weight of shape \(3, 64\); .* \(5, 64\)"):
-        published.measure(zoo, made(weights="other_eps{eps}.ckpt"))
+        published.measure(zoo, *parts(made(weights="other_eps{eps}.ckpt")))
     assert not zoo.store.entries()
 
 
@@ -460,13 +463,13 @@ def test_without_imagenet_nothing_is_measured(zoo, given, tmp_path, monkeypatch)
     monkeypatch.setenv("REPRO_DATA", str(tmp_path))
     images._official.cache_clear()
     with pytest.raises(DataError, match="ILSVRC 2012"):
-        published.measure(zoo, made(weights=str(given / "l2_eps{eps}.ckpt"), denoiser=str(given / "edm.pt")))
+        published.measure(zoo, *parts(made(weights=str(given / "l2_eps{eps}.ckpt"), denoiser=str(given / "edm.pt"))))
     assert not zoo.store.entries()
 
 
 def test_without_published_networks_nothing_is_asked_for(zoo):
-    assert published.measure(zoo, settings.load("smoke")) is None
-    assert tables.published(Found(settings.load("smoke"), [])).empty
+    assert published.measure(zoo, *parts(settings.load("smoke"))) is None
+    assert tables.published(Found(*parts(settings.load("smoke")), [])).empty
 
 
 def test_the_papers_profile_has_them_commented_out(monkeypatch, given):
@@ -511,9 +514,9 @@ def measured(s, cosines=(0.1, 0.3, 0.2), right=(0.8, 0.6, 0.4), denoiser=0.01, l
 def found(**world):
     """A study of nothing else: networks without a regulariser that are never wrong."""
     s = made(**world.pop("settings", {}))
-    cells = [c for c in plan.cells(s) if c.kind == NONE]
+    cells = [c for c in networks.cells(*parts(s)) if c.condition.kind == NONE]
     none = pd.DataFrame(columns=["where", "kind", "seed"])
-    return Found(s, cells, {c: np.ones(50, bool) for c in cells}, theory=none, published=measured(s, **world))
+    return Found(*parts(s), cells, {c: np.ones(50, bool) for c in cells}, theory=none, published=measured(s, **world))
 
 
 def test_the_judge_gets_one_number_of_each_and_decides_nothing():
@@ -566,7 +569,7 @@ def test_the_card_is_that_of_the_claim():
 
 def test_the_study_measures_them_first(zoo):
     with contextlib.redirect_stdout(io.StringIO()):
-        got = study.measure(zoo, [], made())
+        got = study.measure(zoo, [], *parts(made()))
     assert len(got.published.rows) == 3 * 7 * 2 * 4 and got.sensitivity == {}
     assert set(tables.published(got).eps) == set(EPS)
     assert Path(zoo.store.root / "sensitivity").is_dir()

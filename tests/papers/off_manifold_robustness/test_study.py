@@ -18,7 +18,7 @@ from lib.data import closed_forms, load
 from lib.errors import SettingsError
 from lib.manifold import sensitivity, spaces
 from lib.models import build
-from lib.papers import settings
+from lib.papers import papers, settings
 from lib.papers.off_manifold_robustness import networks, reference, tables
 from lib.papers.off_manifold_robustness import results as study
 from lib.papers.off_manifold_robustness.evidence import (
@@ -40,6 +40,7 @@ from lib.papers.off_manifold_robustness.networks import (
     SCORE,
     STANDARD,
     UNTRAINED,
+    Condition,
 )
 from lib.papers.off_manifold_robustness.results import BAYES, COLUMNS, Found, measure
 from lib.papers.off_manifold_robustness.settings import CONTROLS
@@ -97,6 +98,10 @@ def sized(changes=(), sweep=(), **others):
     return settings.load("smoke", {**section, **{name.replace("__", "."): value for name, value in others.items()}})
 
 
+def given(s):
+    return s.networks, s.sections[S], s.seed
+
+
 @pytest.fixture(scope="module")
 def planned():
     return sized()
@@ -104,11 +109,15 @@ def planned():
 
 @pytest.fixture(scope="module")
 def cells(planned):
-    return networks.cells(planned)
+    return networks.cells(*given(planned))
 
 
 def sweep_of(s, name):
     return next(sweep for sweep in s.sections[S].sweeps if sweep.name == name)
+
+
+def networks_of(s, name):
+    return networks.SweepNetworks(s.networks, sweep_of(s, name), s.seed)
 
 
 # ---------------------------------------------------------------------------------------------- the units of strengths
@@ -120,26 +129,26 @@ def test_strengths_of_closed_forms_become_pixels_and_those_of_images_stay(planne
     """
     found = 0
     for cell in cells:
-        sweep = cell.where if cell.where in ("subspace", "digits", "ImageNet-64") else None
-        if sweep is None or cell.kind not in ALL:
+        where, kind, strength = cell.condition.where, cell.condition.kind, cell.condition.strength
+        sweep = where if where in ("subspace", "digits", "ImageNet-64") else None
+        if sweep is None or kind not in ALL:
             continue
         pixels, what = (.25 if sweep == "subspace" else 1), cell.recipe.objective
-        if cell.kind == "gradient norm":
-            assert what == GradientNorm(cell.strength * pixels**2)
-        elif cell.kind == "smoothness":
-            assert what == Smoothness(cell.strength, .1)
-        elif cell.kind == "noise":
-            assert what == Noise(cell.strength * pixels)
+        if kind == "gradient norm":
+            assert what == GradientNorm(strength * pixels**2)
+        elif kind == "smoothness":
+            assert what == Smoothness(strength, .1)
+        elif kind == "noise":
+            assert what == Noise(strength * pixels)
         else:
             threat, attack = what.threat, what.attack
             assert (threat.norm, threat.per, threat.box) == ("l2", "image", False) and what.alpha == 1
-            assert float(threat.eps) == pytest.approx(cell.strength * pixels)
+            assert float(threat.eps) == pytest.approx(strength * pixels)
             steps = sweep_of(planned, sweep).attack_steps
             assert attack == PGD(steps, 2 * threat.eps / steps) and attack.random_start
         found += 1
     assert found == 4 * 6 * (3 + 4 + 1)
-    assert networks.regularised(planned, sweep_of(planned, "subspace"), "smoothness", 2., 0).objective == Smoothness(
-        2., .025)
+    assert networks_of(planned, "subspace").regularised("smoothness", 2., 0).objective == Smoothness(2., .025)
 
 
 def as_points(pixels):
@@ -173,7 +182,7 @@ def by_hand(kind, strength, net, points, labels, steps, draws):
 
 @pytest.mark.parametrize("kind, strength", [("gradient norm", .3), ("smoothness", 5.), ("noise", 1.), ("PGD", 1.5)])
 def test_the_loss_in_pixels_is_the_loss_in_units_of_the_space(planned, kind, strength):
-    recipe = networks.regularised(planned, sweep_of(planned, "subspace"), kind, strength, 0)
+    recipe = networks_of(planned, "subspace").regularised(kind, strength, 0)
     net, images = build(recipe).eval(), load(recipe.data, "train").take(slice(0, 20))
     net.head.weight.data *= 8  # an untrained network hardly reacts to anything
     pixels = images.pixels()
@@ -188,8 +197,8 @@ def test_the_loss_in_pixels_is_the_loss_in_units_of_the_space(planned, kind, str
 @pytest.mark.parametrize("where", ["digits", "subspace"])
 @pytest.mark.parametrize("kind, strength", [*((kind, 1e-6) for kind in ALL), *((kind, 0.) for kind in ALL[:3])])
 def test_without_strength_every_regulariser_is_cross_entropy(planned, where, kind, strength):
-    sweep = sweep_of(planned, where)
-    recipe = networks.regularised(planned, sweep, kind, strength, 0)
+    of_sweep = networks_of(planned, where)
+    recipe = of_sweep.regularised(kind, strength, 0)
     images, found = load(recipe.data, "train").take(slice(0, 12)), []
     for objective in (recipe.objective, CrossEntropy()):
         net = build(recipe).eval()
@@ -199,37 +208,39 @@ def test_without_strength_every_regulariser_is_cross_entropy(planned, where, kin
         found.append([loss.detach(), *(p.grad for p in net.parameters())])
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
     assert replace(recipe, objective=CrossEntropy(), precision="fp32") == replace(
-        networks.base(planned, sweep, 0), precision="fp32"), "but for it the network without a regulariser"
+        of_sweep.base(0), precision="fp32"), "but for it the network without a regulariser"
 
 
 def test_controls_have_the_budgets_and_the_rate_that_they_are_named_after(planned, cells):
     sweep = sweep_of(planned, "digits")
-    shared, summed, slow = (next(c for c in cells if (c.kind, c.seed) == (name, 2)) for name in CONTROLS)
-    middle = next(c for c in cells if (c.where, c.kind, c.strength, c.seed) == ("digits", "PGD", 1., 2)).recipe
-    assert shared.strength == summed.strength == 1., "the middle of six strengths"
+    third = [c for c in cells if c.repetition == 2]
+    shared, summed, slow = (next(c for c in third if c.condition.kind == name) for name in CONTROLS)
+    middle = next(c for c in third if c.condition == Condition("digits", "PGD", 1.)).recipe
+    assert shared.condition.strength == summed.condition.strength == 1., "the middle of six strengths"
     one, own = shared.recipe.objective.threat, middle.objective.threat
     assert (one.per, one.box) == ("batch", False)
     assert float(one.eps) == pytest.approx(float(own.eps) * middle.batch_size**.5), "as much as all images together"
     assert shared.recipe.objective.attack.step_size == 2 * one.eps / sweep.attack_steps
     assert summed.recipe.objective == replace(middle.objective, accumulated=True, batchnorm="train")
     assert not middle.objective.accumulated and middle.objective.batchnorm == "eval"
-    strongest = next(c for c in cells if (c.where, c.kind, c.strength, c.seed) == ("digits", "gradient norm", 4., 2))
+    strongest = next(c for c in third if c.condition == Condition("digits", "gradient norm", 4.))
     lr = strongest.recipe.optimiser.lr
     assert slow.recipe == replace(strongest.recipe, optimiser=replace(strongest.recipe.optimiser, lr=lr * .061 / 4))
     weak = sized(sweep=("digits", {"strengths": {"gradient_norm": [.02, .05]}, "controls": ["reduced lr"]}))
-    kept, = [c for c in networks.cells(weak) if (c.kind, c.seed) == ("reduced lr", 0)]
+    kept = next(c for c in networks.cells(*given(weak)) if c.condition.kind == "reduced lr")
     assert kept.recipe.optimiser.lr == lr, "a weak penalty leaves the rate as it is"
 
 
 @pytest.mark.parametrize("name", ["per batch", "accumulated", PER_BATCH])
 def test_networks_of_the_papers_attack_have_batchnorm_in_train_mode_while_it_runs(planned, cells, name):
-    cell = next(c for c in cells if c.kind == name)
+    cell = next(c for c in cells if c.condition.kind == name)
     net, images = build(cell.recipe).train(), load(cell.recipe.data, "train").take(slice(0, 12))
     norm = next(m for m in net.modules() if hasattr(m, "num_batches_tracked"))
     of(cell.recipe.objective)(net, Batch(images.pixels(), images.labels, images.indices, None, generator("bn")), NOW)
     steps = cell.recipe.objective.attack.steps
     assert steps == 3 and norm.num_batches_tracked == steps + (steps if name == "accumulated" else 0) + 1
-    usual = next(c for c in cells if c.kind == (PER_IMAGE if name == PER_BATCH else "PGD") and c.where == cell.where)
+    other = PER_IMAGE if name == PER_BATCH else "PGD"
+    usual = next(c for c in cells if (c.condition.where, c.condition.kind) == (cell.condition.where, other))
     assert usual.recipe.objective.batchnorm == "eval"
 
 
@@ -237,7 +248,7 @@ def test_networks_of_the_papers_attack_have_batchnorm_in_train_mode_while_it_run
 
 
 def test_every_sweep_has_its_networks_of_every_repetition(cells):
-    counts = pd.Series([(c.where, c.kind) for c in cells]).value_counts().to_dict()
+    counts = pd.Series([(c.condition.where, c.condition.kind) for c in cells]).value_counts().to_dict()
     every = {"gradient norm": 24, "noise": 24, "PGD": 24, UNTRAINED: 4, NONE: 4}
     wanted = {("subspace", kind): n for kind, n in every.items()}
     wanted |= {("torus", kind): 4 for kind in (UNTRAINED, NONE, "noise")}
@@ -248,25 +259,26 @@ def test_every_sweep_has_its_networks_of_every_repetition(cells):
                for kind in (UNTRAINED, STANDARD, PER_IMAGE, PER_BATCH)}
     assert counts == wanted
     for c in cells:
-        assert c.recipe.seed == c.seed and (c.recipe.epochs == 0) == (c.kind == UNTRAINED)
-    first = [c.kind for c in cells if c.kind in (MANIFOLD, SCORE)]
-    assert [c.kind for c in cells[:len(first)]] == first, "what others are measured with comes first"
+        assert c.recipe.seed == c.repetition and (c.recipe.epochs == 0) == (c.condition.kind == UNTRAINED)
+    first = [c.condition.kind for c in cells if c.condition.kind in (MANIFOLD, SCORE)]
+    assert [c.condition.kind for c in cells[:len(first)]] == first, "what others are measured with comes first"
 
 
 def test_only_strengths_and_controls_may_diverge(cells):
-    may = {c.kind for c in cells if c.diverges}
-    assert may == {*ALL, *CONTROLS} and not may & {c.kind for c in cells if not c.diverges}
+    may = {c.condition.kind for c in cells if c.may_diverge}
+    assert may == {*ALL, *CONTROLS} and not may & {c.condition.kind for c in cells if not c.may_diverge}
 
 
 @pytest.mark.parametrize("profile", EVERY)
 def test_no_network_is_made_twice_and_the_pools_are_shared(profile):
     s = settings.load(profile)
-    every = networks.cells(s)
+    every = networks.cells(*given(s))
     assert len({c.recipe.key for c in every}) == len(every)
-    own = [c for c in every if c.kind in POOL.values()]
+    own = [c for c in every if c.condition.kind in POOL.values()]
     shared = {t.recipe.key: t for t in plan(s)}
     for c in own:
-        assert c.recipe == s.networks.member({name: kind for kind, name in POOL.items()}[c.kind], c.seed, s.seed)
+        kind, = [kind for kind, name in POOL.items() if name == c.condition.kind]
+        assert c.recipe == s.networks.member(kind, c.repetition, s.seed)
         assert shared[c.recipe.key].job.startswith("pool-") and not shared[c.recipe.key].may_diverge
     wanted = any(sweep.data is None for sweep in s.sections[S].sweeps)
     assert len(own) == (2 * s.sections[S].seeds if wanted else 0)
@@ -275,44 +287,45 @@ def test_no_network_is_made_twice_and_the_pools_are_shared(profile):
 def test_a_pool_grows_to_the_repetitions_of_sweeps_on_its_data():
     assert sized({"seeds": 7}).networks.normal.count == 7
     alone = {"sweeps": [SWEEPS[0]], "seeds": 7}
-    others = dict.fromkeys(("stitching", "representation_similarity", "harp_pruning", "compact_robust_pruning"))
+    others = dict.fromkeys(papers().keys() - {S})
     assert sized(alone, **others).networks.normal.count < 7
 
 
 def test_strengths_of_a_sweep_are_trained_alike(cells):
     same = ("data", "arch", "epochs", "optimiser", "schedule", "batch_size", "augment")
     for where in ("subspace", "torus", "digits", "ImageNet-64"):
-        trained = [c for c in cells if c.where == where and c.kind in (NONE, *ALL)]
+        trained = [c for c in cells if c.condition.where == where and c.condition.kind in (NONE, *ALL)]
         assert len({tuple(getattr(c.recipe, name) for name in same) for c in trained}) == 1
-    of_letters = [c for c in cells if c.where == "digits_letters" and c.kind != UNTRAINED]
+    of_letters = [c for c in cells if c.condition.where == "digits_letters" and c.condition.kind != UNTRAINED]
     assert len({tuple(getattr(c.recipe, name) for name in same) for c in of_letters}) == 1
 
 
 def test_second_derivatives_and_closed_forms_are_computed_in_fp32():
-    every = networks.cells(sized(networks__precision="bf16"))
-    half = {(c.where, c.kind) for c in every if c.recipe.precision == "bf16"}
+    every = networks.cells(*given(sized(networks__precision="bf16")))
+    half = {(c.condition.where, c.condition.kind) for c in every if c.recipe.precision == "bf16"}
     assert ("digits", "PGD") in half and ("digits", NONE) in half
     assert not [kind for where, kind in half if where in ("subspace", "torus") or kind in ("gradient norm",
                                                                                           "reduced lr")]
 
 
 def test_the_score_is_a_denoisers_of_its_own_data_and_known_in_closed_form(planned, cells):
-    pool, own = (c.recipe for c in cells if c.kind == SCORE)
+    pool, own = (c.recipe for c in cells if c.condition.kind == SCORE)
     assert pool.data == planned.networks.data and pool.arch == planned.networks.denoiser.arch
     assert own.data.name == "imagenet" and own.arch.multipliers == (1, 2)
-    assert networks.score(planned, sweep_of(planned, "subspace")) is None
-    encoder, = [c.recipe for c in cells if c.kind == MANIFOLD]
+    assert networks_of(planned, "subspace").denoiser() is None
+    encoder, = [c.recipe for c in cells if c.condition.kind == MANIFOLD]
     assert (encoder.arch.latent, encoder.augment, encoder.batch_size, encoder.epochs) == (8, "none", 64, 2)
 
 
 def test_a_batch_job_is_a_regulariser_or_all_small_networks_of_a_repetition(planned, cells):
     def small(c):
-        return c.recipe.data.info.closed or c.kind in (STANDARD, PER_IMAGE, PER_BATCH)
+        return c.recipe.data.info.closed or c.condition.kind in (STANDARD, PER_IMAGE, PER_BATCH)
 
     by_name = {}
     for c in cells:
-        what = ("generative",) if c.kind in (MANIFOLD, SCORE) else ("" if small(c) else c.kind, c.seed)
-        by_name.setdefault(c.job, set()).add((c.where, *what))
+        where, kind, _, number = named_by(c)
+        what = ("generative",) if kind in (MANIFOLD, SCORE) else ("" if small(c) else kind, number)
+        by_name.setdefault(c.job, set()).add((where, *what))
     assert all(len(what) == 1 for what in by_name.values()), "no two jobs of one name"
     assert len(by_name) == len(set().union(*by_name.values())), "one job each"
     assert not [n for n in by_name if not n.replace("-", "").replace("_", "").isalnum()], "names of files"
@@ -326,7 +339,7 @@ def test_a_batch_job_is_a_regulariser_or_all_small_networks_of_a_repetition(plan
 def test_networks_that_are_measured_are_in_the_plan(planned, cells):
     tasks = {t.recipe.key: t for t in plan(planned, (S,))}
     assert {*tasks} == {c.recipe.key for c in cells}
-    assert {k for k, t in tasks.items() if t.may_diverge} == {c.recipe.key for c in cells if c.diverges}
+    assert {k for k, t in tasks.items() if t.may_diverge} == {c.recipe.key for c in cells if c.may_diverge}
 
 
 # ----------------------------------------------------------------------------------------------------- the settings
@@ -505,29 +518,29 @@ def found(s=None, world=(), halves=(), theory=(), gone=(), clean=(), odd=True):
     HALVES by `halves` and from THEORY by `theory`; clean: accuracies of {(where, kind)}; gone: (sweep, kind, strength,
     repetition) of trainings that diverged; odd: whether the first repetition differs in how off-changes fall.
     """
-    s, planned_ = (s, networks.cells(s)) if s else usual()
-    f, world, theory, clean = Found(s, planned_), dict(world), THEORY | dict(theory), dict(clean)
+    s, planned_ = (s, networks.cells(*given(s))) if s else usual()
+    f, world, theory, clean = Found(*given(s), planned_), dict(world), THEORY | dict(theory), dict(clean)
     halves = HALVES | dict(halves)
     for c in f.cells:
-        if c.kind in (MANIFOLD, SCORE):
+        where, kind, strength, seed = named = named_by(c)
+        if kind in (MANIFOLD, SCORE):
             continue
-        if (c.where, c.kind, c.strength, c.seed) in gone:
+        if named in gone:
             f.gone[c] = "the loss is nan"
             continue
-        own = shift(c.where, c.kind, c.strength, c.seed)
-        if c.where in ("digits_letter_a", "digits_letters"):
-            f.distractor[c], share = beside(s, c.kind, own, halves), .95 if c.kind != UNTRAINED else .1
+        own = shift(*named)
+        if where in ("digits_letter_a", "digits_letters"):
+            f.distractor[c], share = beside(s, kind, own, halves), .95 if kind != UNTRAINED else .1
         else:
-            left_out = ("accuracy", "phases")[:1 + (c.where in EXACTLY_KNOWN)]
+            left_out = ("accuracy", "phases")[:1 + (where in EXACTLY_KNOWN)]
             names = [name for name in WORLD if name not in left_out]
-            columns = [spread(value(world, c, name, f, odd) * shift(name, c.where, c.kind, c.strength, c.seed))
-                       for name in names]
+            columns = [spread(value(world, named, name, f, odd) * shift(name, *named)) for name in names]
             table = np.stack([np.arange(IMAGES), np.arange(IMAGES) % 4, *columns], 1)
             f.sensitivity[c] = pd.DataFrame(table, columns=frame("index", "label", *names))
-            share = value(world, c, "accuracy", f, odd)
-        f.right[c] = ranks(c.seed) < round(TESTED * clean.get((c.where, c.kind), share))
+            share = value(world, named, "accuracy", f, odd)
+        f.right[c] = ranks(seed) < round(TESTED * clean.get((where, kind), share))
         f.fit[c] = {"loss": .3 * own, "accuracy": .97}
-        if c.kind == UNTRAINED:
+        if kind == UNTRAINED:
             del f.fit[c]
     f.theory = proof(f, theory)
     f.quality = {sweep.name: [("tangent spaces", True, "all of 4 dimensions")] for sweep in f.section.sweeps}
@@ -537,7 +550,7 @@ def found(s=None, world=(), halves=(), theory=(), gone=(), clean=(), odd=True):
 @functools.cache
 def usual():
     s = sized()
-    return s, networks.cells(s)
+    return s, networks.cells(*given(s))
 
 
 @functools.cache
@@ -545,14 +558,19 @@ def frame(*names):
     return pd.DataFrame(columns=names).columns
 
 
-def value(world, c, name, f, odd):
-    strengths = f.sweep(c.where).strengths.of
-    if c.kind != NONE and c.kind not in strengths:
+def named_by(c):
+    return c.condition.where, c.condition.kind, c.condition.strength, c.repetition
+
+
+def value(world, named, name, f, odd):
+    where, kind, strength, seed = named
+    strengths = f.sweep(where).strengths.of
+    if kind != NONE and kind not in strengths:
         return OTHER[name]
-    k = 0 if c.kind == NONE else 1 + strengths[c.kind].index(c.strength)
-    if odd and name == "off" and c.seed == 0 and k in (1, 2) and len(strengths[c.kind]) > 2:
+    k = 0 if kind == NONE else 1 + strengths[kind].index(strength)
+    if odd and name == "off" and seed == 0 and k in (1, 2) and len(strengths[kind]) > 2:
         k = 3 - k  # in one repetition it does not fall steadily
-    changed = world.get((c.where, c.kind, name), world.get((c.where, None, name), WORLD[name]))
+    changed = world.get((where, kind, name), world.get((where, None, name), WORLD[name]))
     return changed[k]
 
 
@@ -930,11 +948,12 @@ def test_a_score_or_tangent_spaces_that_know_nothing_stop_the_judge(made):
 def test_networks_stand_in_the_table_with_their_means(made):
     f = found(gone={("digits", "noise", 4., 1)})
     table = tables.networks(f)
-    assert len(table) == sum(c.kind not in (MANIFOLD, SCORE) and "letter" not in c.where for c in f.cells)
+    swept = [c for c in f.cells if c.condition.kind not in (MANIFOLD, SCORE) and "letter" not in c.condition.where]
+    assert len(table) == len(swept)
     assert list(table)[:7] == ["where", "kind", "strength", "seed", "accuracy", "training loss", "training accuracy"]
     by = table.set_index(["where", "kind", "strength", "seed"])
     row = by.loc["digits", "noise", 2., 3]
-    cell = next(c for c in f.cells if (c.where, c.kind, c.strength, c.seed) == ("digits", "noise", 2., 3))
+    cell = next(c for c in f.cells if named_by(c) == ("digits", "noise", 2., 3))
     assert row["on"] == pytest.approx(.2, rel=.011) and row["alignment"] == pytest.approx(.6, rel=.011)
     assert row["accuracy"] == f.right[cell].mean() and row["network"] == cell.recipe.key and row["diverged"] == ""
     lost = by.loc["digits", "noise", 4., 1]
@@ -1060,11 +1079,11 @@ def real(tmp_path_factory):
     torch.set_num_threads(1)
     s, store = settings.load("test", REAL), Store(tmp_path_factory.mktemp("store"))
     zoo = Zoo(store, allowed={t.recipe.key for t in plan(s, (S,))})
-    return zoo, s, measure(zoo, networks.cells(s), s)
+    return zoo, s, measure(zoo, networks.cells(*given(s)), *given(s))
 
 
 def cell_of(f, where, kind, strength=0.):
-    cell, = [c for c in f.cells if (c.where, c.kind, c.strength) == (where, kind, strength)]
+    cell, = [c for c in f.cells if c.condition == Condition(where, kind, strength)]
     return cell
 
 
@@ -1072,15 +1091,15 @@ def test_all_that_is_planned_is_trained_and_measured(real):
     zoo, s, f = real
     lost = cell_of(f, "digits", "gradient norm", 1e12), cell_of(f, "digits", "reduced lr", 1e12)
     assert set(f.gone) == set(lost) and all("loss of step" in why for why in f.gone.values())
-    generative = {c for c in f.cells if c.kind in (MANIFOLD, SCORE)}
-    letters_ = {c for c in f.cells if c.where == "digits_letters"}
+    generative = {c for c in f.cells if c.condition.kind in (MANIFOLD, SCORE)}
+    letters_ = {c for c in f.cells if c.condition.where == "digits_letters"}
     assert set(f.right) == set(f.cells) - generative - set(lost) and set(f.distractor) == letters_
     assert set(f.sensitivity) == set(f.right) - letters_
     assert set(f.fit) == {c for c in f.right if c.recipe.epochs}
     trained = {c.recipe.key for c in f.cells if c.recipe.epochs} - {c.recipe.key for c in lost}
     assert set(zoo.trained_here) == trained and len(zoo.trained_here) == len(trained)
     for c, table in f.sensitivity.items():
-        sweep = f.sweep(c.where)
+        sweep = f.sweep(c.condition.where)
         wanted = {"on", "off", "l2 on", "l2 off", "inside", "alignment", "shuffled pairs", "white noise"}
         more = set() if sweep.closed_form else {"phases", "high-pass", "sum of logits", "score, high-pass"}
         more |= {f"{side}, {name}, {size:g}" for side in ("on", "off") for name in sweep.tangents
@@ -1113,7 +1132,7 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
     for name in ("fit", "evaluate"):
         monkeypatch.setattr(zoos, name, refuse)
     again = Zoo(first.store, allowed=first.allowed)
-    g = measure(again, networks.cells(s), s)
+    g = measure(again, networks.cells(*given(s)), *given(s))
     assert not again.trained_here and g.gone == f.gone and g.quality == f.quality and g.fit == f.fit
     pd.testing.assert_frame_equal(g.theory, f.theory)
     for one, other in ((g.sensitivity, f.sensitivity), (g.distractor, f.distractor)):
@@ -1130,12 +1149,12 @@ def test_what_a_measurement_depends_on_is_in_its_key(real, monkeypatch):
     first, s, f = real
     measured = []
     real_one = study._sensitivity
-    monkeypatch.setattr(study, "_sensitivity", lambda zoo, cell, *rest: measured.append(cell.where) or real_one(
-        zoo, cell, *rest))
+    monkeypatch.setattr(study, "_sensitivity", lambda zoo, cell, *rest: measured.append(
+        cell.condition.where) or real_one(zoo, cell, *rest))
     shorter = copy.deepcopy(REAL)
     shorter[f"{S}.sweeps"][0]["sizes"] = [.5]
     t = settings.load("test", shorter)
-    g = measure(Zoo(first.store), networks.cells(t), t)
+    g = measure(Zoo(first.store), networks.cells(*given(t)), *given(t))
     assert measured == ["subspace"] * 3, "those of the other sweep are the same"
     one, other = (study_.sensitivity[cell_of(study_, "subspace", NONE)] for study_ in (f, g))
     assert (other["on"] < one["on"]).mean() > .8
