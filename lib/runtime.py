@@ -148,7 +148,7 @@ def interactive() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-class Progress:
+class ProgressBar:
     """A bar with loss, accuracy and time left for a person; headless one plain line per `every` seconds and at the end.
 
     Use as a context manager; `step(n, **shown)` advances by n units.

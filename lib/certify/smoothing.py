@@ -18,7 +18,7 @@ from lib.attacks.notes import fingerprint
 from lib.certify.proof import Proof, proofs
 from lib.errors import need
 from lib.files import write_atomic
-from lib.runtime import Progress, generator
+from lib.runtime import ProgressBar, generator
 from lib.values.certificates import Smoothing
 from lib.values.keys import digest
 from lib.values.threats import Threat
@@ -53,7 +53,7 @@ def _answers(net: nn.Module, images: ImageSet, smoothing: Smoothing, seed_parts:
     if path and path.exists():
         found = list(torch.load(path, weights_only=True, map_location=device).split(AT_ONCE))
     left = torch.arange(len(images), device=device).split(AT_ONCE)[len(found):]
-    with Progress(sum(map(len, left)), smoothing.title, "images") as bar:
+    with ProgressBar(sum(map(len, left)), smoothing.title, "images") as bar:
         for part in left:
             own = [generator(*seed_parts, "smoothing", index, device=device) for index in images.indices[part].tolist()]
             answers, radii = certify(net, images.pixels(part), smoothing, own, batch_size=batch_size)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from lib.errors import OneLineError
-from lib.runtime import Progress
+from lib.runtime import ProgressBar
 from lib.store import Store
 from lib.values.data import DATASETS
 from lib.values.keys import digest
@@ -169,7 +169,7 @@ def _decode_all(tree, text: str, square, target: Path, again: str) -> None:
     with (
         open(target, "wb") as file,
         ThreadPoolExecutor(torch.get_num_threads()) as pool,
-        Progress(len(tree), text, "image") as bar,
+        ProgressBar(len(tree), text, "image") as bar,
     ):
         for start in range(0, len(tree), CHUNK):
             for image in pool.map(decoded, tree.samples[start : start + CHUNK]):

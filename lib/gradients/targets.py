@@ -17,7 +17,7 @@ from torch import Tensor
 from lib.data import ImageSet
 from lib.errors import need
 from lib.gradients.scores import class_score
-from lib.runtime import Progress, derangement, generator
+from lib.runtime import ProgressBar, derangement, generator
 from lib.values.objectives import REPRESENTED, Targets
 
 VERSION = 1  # of stored scores: raised when the same settings give other numbers
@@ -226,7 +226,7 @@ def save_scores(path: Path, net, images: ImageSet, sigma: float, draws: int) -> 
     if not path.exists() or path.stat().st_size < len(head):
         path.write_bytes(head)
     done = (path.stat().st_size - len(head)) // row
-    with path.open("r+b") as file, Progress(len(images) - done, "class scores of training images", "image") as bar:
+    with path.open("r+b") as file, ProgressBar(len(images) - done, "class scores of training images", "image") as bar:
         file.truncate(len(head) + done * row)
         file.seek(0, 2)
         for start in range(done, len(images), 64):

@@ -21,7 +21,7 @@ from lib.models.taps import Tap, as_overwritten, tapped, taps
 from lib.modes import evaluating
 from lib.representations.gram import Centred, as_rows, double_centred, pooled_rows, rounding
 from lib.representations.measures import Measure, Scatter, check_features, named
-from lib.runtime import Progress, keep_freed_memory
+from lib.runtime import ProgressBar, keep_freed_memory
 
 LEAST = 4  # images in a minibatch: HSIC1 divides by n - 3
 _COLUMNS = 2**14  # of the rows of Grams that are turned into fp64 at a time
@@ -151,7 +151,7 @@ def maps(views: Sequence[View], measure: str = "cka", batch_size: int = 256, poo
     with contextlib.ExitStack() as stack, torch.no_grad():
         for look in looks:
             stack.enter_context(evaluating(look.net))
-        bar = stack.enter_context(Progress(len(parts) * (2 if exact else 1), f"{measure} maps", "batch"))
+        bar = stack.enter_context(ProgressBar(len(parts) * (2 if exact else 1), f"{measure} maps", "batch"))
         terms, reasons = (_exact if exact else _streamed)(kind, looks, parts, wanted, rows, bar)
     order = [first + k for look, first in zip(looks, _offsets(looks), strict=True) for k in look.where]
     labels = [(look.name, tap.label) for look in looks for tap in look.taps]

@@ -19,7 +19,7 @@ import torch
 from lib.data import ImageSet
 from lib.errors import OneLineError
 from lib.models import memory_format
-from lib.runtime import Progress, autocast, generator, initialise_with
+from lib.runtime import ProgressBar, autocast, generator, initialise_with
 from lib.training.evaluation import evaluate
 from lib.training.losses import Batch, Moment, of
 from lib.training.memory import halves_that_fit
@@ -92,7 +92,7 @@ class _Training:
         self._resume()
         saved, epochs = time.monotonic(), self.recipe.epochs
         with (
-            Progress((epochs - len(self.rows)) * self.steps, self.recipe.describe(), "step") as bar,
+            ProgressBar((epochs - len(self.rows)) * self.steps, self.recipe.describe(), "step") as bar,
             _compile(self.net, self.compiled),
         ):
             for epoch in range(len(self.rows), epochs):
@@ -121,7 +121,7 @@ class _Training:
         """What the objective's method of this name says of the network; `without` if it has none."""
         return getattr(self.objective, name)(self.net) if hasattr(self.objective, name) else without
 
-    def _epoch(self, epoch: int, bar: Progress) -> torch.Tensor:
+    def _epoch(self, epoch: int, bar: ProgressBar) -> torch.Tensor:
         """One epoch; returns loss and accuracy of every update, [2, updates] on the device."""
         recipe, size = self.recipe, self.recipe.batch_size
         order = torch.randperm(len(self.images), generator=generator(recipe.key, "order", epoch)).to(self.device)

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lib.runtime import Progress
+from lib.runtime import ProgressBar
 from lib.training.zoo import Zoo
 from lib.values.attacks import Attack, tiers
 from lib.values.certificates import Certificate
@@ -34,7 +34,7 @@ def table(zoo: Zoo, members: Sequence, threat: Threat, attacks: Sequence[str | A
 
     attacks = [one for attack in attacks for one in (tiers(attack, threat) if isinstance(attack, str) else [attack])]
     rows = []
-    with Progress(len(members) * len(attacks), "evaluations", "evaluation") as bar:
+    with ProgressBar(len(members) * len(attacks), "evaluations", "evaluation") as bar:
         for member in members:
             recipe, names = _named(member)
             for attack in attacks:

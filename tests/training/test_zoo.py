@@ -185,7 +185,7 @@ def test_a_table_has_a_row_for_each_network_and_attack_with_all_of_its_protocol(
 
 def test_a_table_takes_bare_recipes_and_refuses_unknown_tiers_before_any_work(box, monkeypatch):
     assert table(box, [OTHER], THREAT, ["clean"])["seed"].tolist() == [1]
-    monkeypatch.setattr(tables, "Progress", None)
+    monkeypatch.setattr(tables, "ProgressBar", None)
     with pytest.raises(SettingsError, match="did you mean 'pgd20'"):
         table(box, [NORMAL], THREAT, ["pgd2"])
 

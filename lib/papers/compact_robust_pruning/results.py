@@ -18,7 +18,7 @@ from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, RULES, Ne
 from lib.profiles.networks import Networks
 from lib.pruning import results as shared
 from lib.pruning.results import Contrast, sound
-from lib.runtime import Progress
+from lib.runtime import ProgressBar
 from lib.training.zoo import Zoo
 from lib.values.cell import (
     Cell,
@@ -70,7 +70,7 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     found = Found(networks, section, seed, cells)
     names = {section.verify: "robust", section.search: "search"}
     names |= {net.certificate: "verified" for net in found.verifiable}
-    with Progress(len(cells), "compact networks", "network") as bar:
+    with ProgressBar(len(cells), "compact networks", "network") as bar:
         for cell in cells:
             found.take(zoo, cell, names)
             if isinstance(setup_named(section, cell.condition.net).certificate, Bounds):

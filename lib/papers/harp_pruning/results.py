@@ -20,7 +20,9 @@ from lib.papers.harp_pruning.settings import METHODS, Section
 from lib.profiles.networks import Networks
 from lib.pruning import results as shared
 from lib.pruning.results import Contrast, above_chance, sound
-from lib.runtime import Progress
+from lib.runtime import (
+    ProgressBar,
+)
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
 
@@ -64,7 +66,7 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     found = Found(networks, section, seed, compared)
     names = {attack: attack.title for attack in s.further(networks.threat)}
     names |= {s.search: "search", s.verify: "verify"}
-    with Progress(len(cells), "pruned networks", "network") as bar:
+    with ProgressBar(len(cells), "pruned networks", "network") as bar:
         for cell in cells:
             condition, number = cell.condition, cell.repetition
             if condition.epoch is not None:

@@ -19,16 +19,34 @@ from torch import Tensor
 
 from lib.data import closed_forms
 from lib.data.distractor import layout, signal_mask
-from lib.files import write_atomic
+from lib.files import (
+    write_atomic,
+)
 from lib.gradients import inputs, lpips
 from lib.manifold import sensitivity
 from lib.manifold.spaces import Tangents
 from lib.papers.off_manifold_robustness import published
 from lib.papers.off_manifold_robustness.material import VERSION, Ground
-from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, SCORE, Condition, SweepNetworks, unit
-from lib.papers.off_manifold_robustness.settings import Distractor, Section, Sweep
-from lib.profiles.networks import Networks
-from lib.runtime import Progress
+from lib.papers.off_manifold_robustness.networks import (
+    MANIFOLD,
+    NONE,
+    SCORE,
+    Cell,
+    Condition,
+    SweepNetworks,
+    unit,
+)
+from lib.papers.off_manifold_robustness.settings import (
+    Distractor,
+    Section,
+    Sweep,
+)
+from lib.profiles.networks import (
+    Networks,
+)
+from lib.runtime import (
+    ProgressBar,
+)
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
 from lib.values.keys import digest, plain
@@ -101,7 +119,7 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     given = networks, section, seed
     found = Found(*given, cells, published=published.measure(zoo, *given))  # first: its files may not fit
     grounds: dict[str, Ground] = {}
-    with Progress(len(cells), "networks", "network") as bar:
+    with ProgressBar(len(cells), "networks", "network") as bar:
         for cell in cells:
             c = cell.condition
             if c.kind not in (MANIFOLD, SCORE):

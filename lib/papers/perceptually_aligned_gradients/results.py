@@ -35,7 +35,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
 from lib.papers.perceptually_aligned_gradients.settings import Study
 from lib.papers.perceptually_aligned_gradients.truths import Ground
 from lib.papers.settings import Settings
-from lib.runtime import Progress
+from lib.runtime import ProgressBar
 from lib.training.evaluation import adversarial, evaluate, sweep, transferred
 from lib.training.zoo import SEED, Zoo
 from lib.values.attacks import PGD, fgsm
@@ -143,7 +143,7 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
     """Train (or load) every network and measure it; everything from the store if it is there."""
     found = Found(settings, cells)
     grounds = {study.name: Ground(zoo, settings, study) for study in found.studies}
-    with Progress(len(cells), "networks", "network") as bar:
+    with ProgressBar(len(cells), "networks", "network") as bar:
         for cell in cells:
             if cell.where == TOY:
                 _toy(zoo, cell, found)

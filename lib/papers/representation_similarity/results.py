@@ -9,9 +9,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lib.papers.representation_similarity.settings import Section
-from lib.profiles.networks import Networks
-from lib.runtime import Progress
+from lib.papers.representation_similarity.networks import (
+    Cell,
+)
+from lib.papers.representation_similarity.settings import (
+    Section,
+)
+from lib.profiles.networks import (
+    Networks,
+)
+from lib.runtime import (
+    ProgressBar,
+)
 from lib.similarity.looks import Look, Moved, look_at
 from lib.similarity.maps import Maps
 from lib.training.evaluation import Outcomes, columns
@@ -85,7 +94,7 @@ class Found:
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Found:
     """Train (or load) every network, measure its accuracies and make all maps; all from the store if it is there."""
     s, found = section, Found(networks, section, seed, cells)
-    with Progress(len(cells), "networks", "network") as bar:
+    with ProgressBar(len(cells), "networks", "network") as bar:
         for cell in cells:
             found.outcomes[cell] = _accuracies(zoo, cell, s)
             bar.step(1, network=f"{cell.condition.kind} {cell.repetition}")
@@ -134,7 +143,7 @@ def _look_at_moved_images(zoo: Zoo, found: Found, options: dict) -> None:
     s, threat = found.section, found.networks.threat
     nets = {(c.condition.kind, c.repetition): c.recipe for c in found.cells
             if c.condition.kind in ("N", "R") and c.condition.epoch is None}
-    with Progress(len(nets), "adversarial images", "network") as bar:
+    with ProgressBar(len(nets), "adversarial images", "network") as bar:
         for (kind, seed), recipe in nets.items():
             other = (seed + 1) % s.seeds
             sources = {"own": recipe, "of N": nets["N", other], "of R": nets["R", other], "noise": recipe}

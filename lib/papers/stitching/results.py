@@ -13,10 +13,20 @@ import numpy as np
 import torch
 
 from lib.models import build
-from lib.papers.stitching.networks import Condition
-from lib.papers.stitching.settings import OtherSetting, Section
-from lib.profiles.networks import Networks
-from lib.runtime import Progress
+from lib.papers.stitching.networks import (
+    Cell,
+    Condition,
+)
+from lib.papers.stitching.settings import (
+    OtherSetting,
+    Section,
+)
+from lib.profiles.networks import (
+    Networks,
+)
+from lib.runtime import (
+    ProgressBar,
+)
 from lib.training.evaluation import columns
 from lib.training.zoo import Zoo
 from lib.values.architectures import Stitch
@@ -90,7 +100,7 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     claim rests on it. Everything comes from the store when it is there."""
     found = Measured(networks, section, seed, cells, {}, {})
     names = {section.verify: "verify", **{one.search: "search" for one in (section, *section.elsewhere)}}
-    with Progress(len(cells), "stitching cells", "cell") as bar:
+    with ProgressBar(len(cells), "stitching cells", "cell") as bar:
         for cell in cells:
             found.outcomes[cell], found.protocols[cell], found.warnings[cell] = {}, {}, {}
             for threat, attack in (m for m in cell.measures if m[1] in names):

@@ -9,7 +9,7 @@ import numpy as np
 
 from lib.papers.stitching.networks import EXTERNAL, OTHER
 from lib.papers.stitching.results import Measured
-from lib.runtime import Progress
+from lib.runtime import ProgressBar
 from lib.statistics import accuracy
 from lib.stitching.measures import (
     IMAGES,
@@ -82,7 +82,7 @@ def beside_accuracy(zoo: Zoo, m: Measured, cells: Sequence[Cell] | None = None, 
     import pandas as pd
 
     rows, wanted = [], [c for c in (m.cells if cells is None else cells) if isinstance(c.recipe.arch, Stitch)]
-    with Progress(len(wanted), "stitched networks", "network") as bar:
+    with ProgressBar(len(wanted), "stitched networks", "network") as bar:
         for cell in wanted:
             rows.append({**_names(cell), **_relative(zoo, m, cell), **_agreements(zoo, cell.recipe),
                          **dict.fromkeys(LIKENESS, np.nan), "network": cell.recipe.key})
@@ -133,7 +133,7 @@ def transfers(zoo: Zoo, cells: Sequence[Cell], threat: Threat, attack: Attack) -
     import pandas as pd
 
     rows, wanted = [], [c for c in cells if isinstance(c.recipe.arch, Stitch)]
-    with Progress(2 * len(wanted), "transfers", "transfer") as bar:
+    with ProgressBar(2 * len(wanted), "transfers", "transfer") as bar:
         for cell in wanted:
             for name, source in zip(("front", "end"), endpoints(cell.recipe), strict=True):
                 if source.data.name == cell.recipe.data.name:
