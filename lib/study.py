@@ -17,20 +17,10 @@ import time
 from pathlib import Path
 
 from lib.errors import need, unknown
-from lib.files import (
-    write_atomic,
-)
-from lib.papers import (
-    papers,
-)
-from lib.papers import (
-    settings as profiles,
-)
-from lib.papers.plan import (
-    Task,
-    chosen,
-    plan,
-)
+from lib.files import write_atomic
+from lib.papers import papers
+from lib.papers import settings as profiles
+from lib.papers.plan import Task, chosen, plan
 from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
 from lib.store import Store
 from lib.values.keys import plain

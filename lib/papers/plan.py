@@ -11,12 +11,8 @@ from dataclasses import dataclass, replace
 from lib.errors import SettingsError, unknown
 from lib.papers import papers
 from lib.papers.settings import Settings
-from lib.values.attacks import (
-    Attack,
-)
-from lib.values.certificates import (
-    Certificate,
-)
+from lib.values.attacks import Attack
+from lib.values.certificates import Certificate
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat
 

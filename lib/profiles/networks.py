@@ -9,22 +9,10 @@ from typing import Any
 
 from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.values.architectures import DenoisingMLP, Plain, UNet
-from lib.values.attacks import (
-    APGD,
-    PGD,
-    Attack,
-)
+from lib.values.attacks import APGD, PGD, Attack
 from lib.values.data import Data
-from lib.values.objectives import (
-    Adversarial,
-    CrossEntropy,
-    Denoising,
-)
-from lib.values.recipe import (
-    Optimiser,
-    Recipe,
-    Schedule,
-)
+from lib.values.objectives import Adversarial, CrossEntropy, Denoising
+from lib.values.recipe import Optimiser, Recipe, Schedule
 from lib.values.threats import Threat
 
 

@@ -17,15 +17,9 @@ from lib.pruning.tables import kept
 from lib.training.evaluation import Outcomes, columns
 from lib.training.zoo import Zoo
 from lib.values.architectures import Pruned
-from lib.values.attacks import (
-    Attack,
-)
-from lib.values.cell import (
-    Cell,
-)
-from lib.values.certificates import (
-    Certificate,
-)
+from lib.values.attacks import Attack
+from lib.values.cell import Cell
+from lib.values.certificates import Certificate
 
 
 def verdict(which: str, outcomes: Outcomes) -> str:

@@ -1,1 +1,1 @@
-"""Training: one loop, objectives as objects, and the zoo that turns a recipe into a network."""
+"""Training: one loop, the losses of objectives, and the zoo that turns a recipe into a network."""

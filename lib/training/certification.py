@@ -9,20 +9,10 @@ from torch import nn
 
 from lib.certify.proof import proofs
 from lib.errors import need
-from lib.training.evaluation import (
-    Outcomes,
-    ready,
-    verdicts,
-)
-from lib.values.certificates import (
-    Certificate,
-)
-from lib.values.keys import (
-    plain,
-)
-from lib.values.threats import (
-    Threat,
-)
+from lib.training.evaluation import Outcomes, ready, verdicts
+from lib.values.certificates import Certificate
+from lib.values.keys import plain
+from lib.values.threats import Threat
 
 if TYPE_CHECKING:
     from lib.data.images import ImageSet

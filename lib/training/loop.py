@@ -21,7 +21,7 @@ from lib.errors import OneLineError
 from lib.models import memory_format
 from lib.runtime import ProgressBar, autocast, generator, initialise_with
 from lib.training.evaluation import evaluate
-from lib.training.losses import Batch, Moment, of
+from lib.training.losses import Progress, TrainingBatch, loss_for
 from lib.training.memory import halves_that_fit
 from lib.training.schedule import Average, learning_rate, make_optimiser
 from lib.values.recipe import Recipe
@@ -64,19 +64,16 @@ class _Training:
                  scores, parents):
         self.net, self.recipe, self.images, self.work, self.holdout = net, recipe, images, work, holdout
         self.device, self.layout = torch.device(device), memory_format(net)
-        self.objective = of(recipe.objective)
-        second_order = getattr(self.objective, "second_order", False)
+        self.loss = loss_for(recipe.objective)
+        second_order = self.loss.second_order
         if second_order and self.device.type == "cpu":  # second derivatives of convolutions: 1.5 times as fast
             self.layout = torch.contiguous_format
         net.to(device=self.device, memory_format=self.layout)
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(not recipe.trainable or name.startswith(recipe.trainable))
-        if hasattr(self.objective, "prepare"):
-            self.objective.prepare(images, recipe.data.info.classes, scores)
-        if hasattr(self.objective, "with_parents"):
-            self.objective.with_parents(parents)
+        self.loss.prepare(images, recipe.data.info.classes, scores)
+        self.loss.with_parents(parents)
         self.compiled = compiled and not second_order  # torch.compile cannot differentiate a gradient once more
-        self.replays = getattr(self.objective, "replays", 1)
         self.optimiser = make_optimiser(recipe.optimiser, net.named_parameters())
         self.average = Average(net, recipe.ema) if recipe.ema else None
         self.best: dict | None = None  # state of the chosen epoch so far
@@ -104,7 +101,7 @@ class _Training:
                 took = time.monotonic() - started
                 self.rows.append({"epoch": epoch, "loss": loss, "accuracy": accuracy, "seconds": took,
                                   "quarters": quarters})
-                self.rows[-1] |= self._hook("end_epoch", {})
+                self.rows[-1] |= self.loss.end_epoch(self.net)
                 self._choose(epoch)
                 self._keep(epoch + 1)
                 bar.step(0, loss=loss, accuracy=accuracy)
@@ -114,33 +111,29 @@ class _Training:
         final = self.best or (self.average and self.average.net.state_dict())
         if final:
             self.net.load_state_dict(final)
-        self._hook("finish")
+        self.loss.finish(self.net)
         return self.rows
-
-    def _hook(self, name: str, without=None):
-        """What the objective's method of this name says of the network; `without` if it has none."""
-        return getattr(self.objective, name)(self.net) if hasattr(self.objective, name) else without
 
     def _epoch(self, epoch: int, bar: ProgressBar) -> torch.Tensor:
         """One epoch; returns loss and accuracy of every update, [2, updates] on the device."""
-        recipe, size = self.recipe, self.recipe.batch_size
+        recipe, size, replays = self.recipe, self.recipe.batch_size, self.loss.replays
         order = torch.randperm(len(self.images), generator=generator(recipe.key, "order", epoch)).to(self.device)
-        sums = torch.zeros(2, self.steps * self.replays, device=self.device, dtype=torch.float64)
+        sums = torch.zeros(2, self.steps * replays, device=self.device, dtype=torch.float64)
         self.net.train(recipe.batchnorm == "train")
         for i in range(self.steps):
             batch = self._batch(order[i * size : (i + 1) * size], epoch, i)
-            for replay in range(self.replays):
-                u = i * self.replays + replay
+            for replay in range(replays):
+                u = i * replays + replay
                 self._update(batch, epoch, u, replay, sums)
                 if (u + 1) % LOOK_EVERY == 0 or u + 1 == sums.shape[1]:
                     self._look(sums[0, : u + 1], epoch)
             bar.step()
         return sums
 
-    def _batch(self, chosen, epoch: int, i: int) -> Batch:
+    def _batch(self, chosen, epoch: int, i: int) -> TrainingBatch:
         draw = generator(self.recipe.key, "step", epoch, i, device=chosen.device)
         pixels, placement = self.images.augmented(chosen, self.recipe.augment, draw)
-        return Batch(
+        return TrainingBatch(
             pixels.contiguous(memory_format=self.layout),
             self.images.labels[chosen],
             self.images.indices[chosen],
@@ -148,43 +141,42 @@ class _Training:
             draw,
         )
 
-    def _update(self, batch: Batch, epoch: int, u: int, replay: int, sums) -> None:
+    def _update(self, batch: TrainingBatch, epoch: int, u: int, replay: int, sums) -> None:
         """Update number u of the epoch: its loss, its step, its row in `sums`."""
         recipe, updates = self.recipe, sums.shape[1]
         share = (epoch + u / updates) / recipe.epochs
-        moment = Moment(epoch, epoch * updates + u, share, recipe.precision, replay)
+        progress = Progress(epoch, epoch * updates + u, share, recipe.precision, replay)
         try:
-            loss, logits = self._loss(batch, moment)
+            loss, logits = self._evaluate(batch, progress)
             if self.optimiser is not None:
                 for group in self.optimiser.param_groups:
                     group["lr"] = learning_rate(recipe.schedule, recipe.optimiser.lr, share)
                 self.optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 self.optimiser.step()
-                if hasattr(self.objective, "after_update"):
-                    self.objective.after_update(self.net, self.optimiser)
+                self.loss.after_update(self.net, self.optimiser)
         except torch.OutOfMemoryError:
-            self._out_of_memory(batch, moment)
+            self._out_of_memory(batch, progress)
         if self.average:
-            self.average.follow(moment.step)
+            self.average.follow(progress.step)
         with torch.no_grad():  # kept on the device: no step waits for a number
             right = torch.nan if logits is None else (logits.argmax(1) == batch.labels).double().mean()
             sums[0, u], sums[1, u] = loss.detach(), right
 
-    def _loss(self, batch: Batch, moment: Moment):
+    def _evaluate(self, batch: TrainingBatch, progress: Progress):
         with autocast(self.device, self.recipe.precision):
-            return self.objective(self.net, batch, moment)
+            return self.loss(self.net, batch, progress)
 
-    def _out_of_memory(self, batch: Batch, moment: Moment) -> None:
+    def _out_of_memory(self, batch: TrainingBatch, progress: Progress) -> None:
         """Attacks are split where they run; an update is not, because BatchNorm would see other statistics."""
 
         def attempt(size: int):
-            self._loss(batch.take(size), moment)[0].backward()
+            self._evaluate(batch.take(size), progress)[0].backward()
 
         fits = halves_that_fit(attempt, len(batch.labels))
         advice = f"a batch_size of {fits} fits" if fits else "not even a single image fits: use a smaller network"
         raise OutOfMemory(
-            f"{self.recipe.describe()}: out of memory in step {moment.step} with batches of {len(batch.labels)} on "
+            f"{self.recipe.describe()}: out of memory in step {progress.step} with batches of {len(batch.labels)} on "
             f"{self.device}; an update cannot be split without changing BatchNorm, {advice}"
         ) from None
 
@@ -208,7 +200,7 @@ class _Training:
         row["chosen"] = False
         if (epoch + 1) % choice.every and epoch + 1 < self.recipe.epochs:
             return
-        if not self._hook("acceptable", True):
+        if not self.loss.acceptable(self.net):
             return
         found = evaluate(self.candidate, self.holdout, choice.threat, choice.attack, seed_parts=("choice",),
                          search_precision=self.recipe.precision)
@@ -235,7 +227,7 @@ class _Training:
             "net": self.net.state_dict(),
             "rows": self.rows,
             "optimiser": self.optimiser.state_dict() if self.optimiser else None,
-            "objective": self.objective.state_dict() if hasattr(self.objective, "state_dict") else None,
+            "objective": self.loss.state_dict(),
             "average": self.average.net.state_dict() if self.average else None,
             "best": self.best,
         }
@@ -258,8 +250,7 @@ class _Training:
         self.net.load_state_dict(state["net"])
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["optimiser"])
-        if state["objective"] is not None:
-            self.objective.load_state_dict(state["objective"])
+        self.loss.load_state_dict(state["objective"] or {})  # older checkpoints have none where there is no state
         if self.average:
             self.average.net.load_state_dict(state["average"])
         self.best, self.rows = state["best"], state["rows"]

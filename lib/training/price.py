@@ -8,88 +8,18 @@ from __future__ import annotations
 import functools
 import statistics
 import time
-from typing import NamedTuple
 
 from lib.runtime import autocast, initialise_with, matmul_rate, provenance
 from lib.store import Store
 from lib.values.architectures import Probe, Stitch
 from lib.values.attacks import Attack
-from lib.values.certificates import UNSTABLE, Certificate
+from lib.values.certificates import Certificate
 from lib.values.data import Data
 from lib.values.keys import digest, plain
-from lib.values.objectives import (
-    ADMM,
-    IBP,
-    MART,
-    TRADES,
-    Adversarial,
-    Aligned,
-    CrossEntropy,
-    CrownIBP,
-    FreeAdversarial,
-    GradientNorm,
-    MixTrain,
-    Prune,
-    Rewire,
-    Saliency,
-    Smoothness,
-    Stability,
-    Transferred,
-)
+from lib.values.objectives import CrossEntropy
 from lib.values.recipe import Recipe
 
 COMPILE_FROM = 2e15  # FLOPs of a training from which a minute of compiling is worth it
-
-
-class Passes(NamedTuple):
-    """What an objective asks of an image in an epoch: updates (forward, gradients for images and weights), forward
-    passes, attack steps (forward, gradient for the image).
-    """
-
-    updates: float
-    forwards: float = 0
-    attacks: float = 0
-
-
-def passes(objective, classes: int = 10, batch_size: int = 50) -> Passes:
-    """The passes per image and epoch; differentiating a gradient once more costs as much as another update, and so does
-    a linear function that certified training takes back through the network: one for each class, and in MixTrain, for
-    each of its images in a batch, two for each ReLU that stays unstable. An aligned gradient of a class costs two: one
-    to form it and one to differentiate it.
-    """
-    if isinstance(objective, (Prune, Saliency, ADMM, Rewire)):
-        return passes(objective.objective, classes, batch_size)
-    if isinstance(objective, Aligned):
-        plain_one = passes(objective.objective, classes, batch_size)
-        if not objective.active:
-            return plain_one
-        shared = isinstance(objective.objective, CrossEntropy) and objective.batchnorm == "train"
-        updates = plain_one.updates + 2 * (objective.classes or classes)
-        return plain_one._replace(updates=updates, forwards=plain_one.forwards + (not shared))
-    if isinstance(objective, Adversarial):
-        updates = 1 + bool(objective.clean_loss) + objective.accumulated * objective.attack.steps
-        return Passes(updates, objective.clean_statistics, objective.attack.steps * objective.alpha)
-    if isinstance(objective, Transferred):  # the networks attacked cost about what is stitched from them
-        count = len(objective.against)
-        return Passes(count + objective.clean, objective.clean_statistics, count * objective.attack.steps)
-    if isinstance(objective, TRADES):
-        return Passes(2, 1, objective.attack.steps)
-    if isinstance(objective, MART):
-        return Passes(2, 0, objective.attack.steps)
-    if isinstance(objective, FreeAdversarial):
-        return Passes(objective.replays)
-    if isinstance(objective, (Stability, Smoothness, GradientNorm)):
-        return Passes(2)
-    if isinstance(objective, IBP):
-        return Passes(3)
-    if isinstance(objective, CrownIBP):
-        within, rising = 1 - objective.start, objective.end - objective.start
-        clean = 1 if objective.kappa else objective.start
-        return Passes(clean + 2 * within + classes * rising, 1 - clean)
-    if isinstance(objective, MixTrain):
-        bounded = objective.share * min(objective.images / batch_size, 1)
-        return Passes(1 + bounded * (2 + classes + 2 * UNSTABLE))
-    return Passes(1)
 
 
 @functools.lru_cache
@@ -142,7 +72,7 @@ def training(recipe: Recipe) -> float:
     frozen = isinstance(recipe.arch, (Stitch, Probe))
     learns = not frozen or "back" in recipe.trainable
     update = (1 if frozen else 3) * front + (3 if learns else 2) * back
-    asked = passes(recipe.objective, recipe.data.info.classes, recipe.batch_size)
+    asked = recipe.objective.passes(recipe.data.info.classes, recipe.batch_size)
     an_image = asked.updates * update + (asked.forwards + 2 * asked.attacks) * (front + back)
     return an_image * recipe.epochs * recipe.data.n_train
 

@@ -26,7 +26,6 @@ from lib.training.sanity import beaten_by_square, sanity
 from lib.values.attacks import Attack
 from lib.values.certificates import Certificate
 from lib.values.keys import digest, plain
-from lib.values.objectives import Aligned, Transferred
 from lib.values.recipe import Recipe, outcome_key
 from lib.values.threats import PIXEL_NORMS, Threat
 
@@ -146,7 +145,7 @@ class Zoo:
         images = self.images(recipe.data, "train")
         holdout = self.images(recipe.data, "holdout") if recipe.choice else None
         compiled = price.compile_pays(recipe, self.device)
-        attacked = [self.obtain(p).net for p in recipe.parents] if isinstance(recipe.objective, Transferred) else ()
+        attacked = [self.obtain(p).net for p in recipe.parents] if recipe.objective.attacks_parents else ()
         return fit(net, recipe, images, self.device, work, holdout, compiled, self.targets(recipe), attacked)
 
     def _match(self, recipe: Recipe, net) -> None:
@@ -164,8 +163,7 @@ class Zoo:
         that is made once for all networks with the same source; None where the objective takes none.
         """
         objective = recipe.objective
-        wanted = isinstance(objective, Aligned) and objective.targets.kind == "score" and objective.active
-        if not wanted:
+        if not (objective.needs_scores and objective.active):
             return None
         source, spec = recipe.sources[0], objective.targets
 

@@ -14,33 +14,12 @@ from fractions import Fraction
 from pathlib import PurePath
 
 from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.values.architectures import (
-    LEAST_SQUARES,
-    Arch,
-    Denoisers,
-    Generative,
-    ImageNetResNet,
-    Probe,
-    Pruned,
-    ResNet,
-    Stitch,
-)
+from lib.values.architectures import LEAST_SQUARES, Arch, Generative, ImageNetResNet, Probe, Pruned, ResNet, Stitch
 from lib.values.attacks import PGD, Attack
 from lib.values.certificates import Certificate
 from lib.values.data import Data
 from lib.values.keys import digest, later, plain, plain_fields
-from lib.values.objectives import (
-    ADMM,
-    Adversarial,
-    Aligned,
-    CrossEntropy,
-    Objective,
-    Prune,
-    Rewire,
-    Saliency,
-    Transferred,
-    check_objective,
-)
+from lib.values.objectives import CrossEntropy, Objective
 from lib.values.threats import Threat
 
 # Raise when a change of the code changes the weights or outcomes that a recipe gives (tests/training/test_golden.py
@@ -194,7 +173,7 @@ class Recipe:
         below = "" if self.choice else "below "  # without a choice the last epoch's weights are the network's own
         need(inside, "keep", self.keep, f"growing numbers of epochs from 1 to {below}epochs = {self.epochs}")
         self._check_parents()
-        self._check_sources()
+        self._check_objective()
         if self.checkpoint is not None:
             need(len(self.parents) == 1, "parents", len(self.parents), "1 for a checkpoint: the training it is of")
             need(self.epochs == 0, "epochs", self.epochs, "0 for a checkpoint")
@@ -208,8 +187,6 @@ class Recipe:
 
     def _check_parents(self):
         arch = self.arch
-        if self.epochs:
-            check_objective(arch, self.objective)
         judged = self.choice is None or not isinstance(arch, Generative)
         need(judged, "choice", "given", f"null for {arch.name}, which has no accuracy")
         if isinstance(arch, Stitch) and arch.rank and len(self.parents) == 1:
@@ -244,55 +221,20 @@ class Recipe:
         need(arch.fit is None or arch.fit <= most, "arch.fit", arch.fit, f"at most the {most} training images")
 
     def _check_search(self, arch: Pruned):
-        """The parents of a pruned network, and an objective that searches exactly where a mask is to be found."""
+        """The parents of a pruned network."""
         fine_tuned = bool(self.parents) and self.parents[0].arch == arch
         transplant = arch.rates == "parent" and not fine_tuned
         good = len(self.parents) == 2 if transplant else len(self.parents) <= 1
         allowed = "2, the network and the one whose rates it takes" if transplant else "1, or 0 to start from scratch"
         need(good, "parents", len(self.parents), f"{allowed}, for {arch.name}")
-        if not self.epochs:
-            return
-        search = Saliency if arch.scores == "gradient" else Prune
-        if arch.searched and not fine_tuned:
-            need(isinstance(self.objective, search), "objective", type(self.objective).__name__,
-                 f"{search.__name__} for {arch.name}, whose mask is searched")
-        else:
-            need(not isinstance(self.objective, (Prune, Saliency)), "objective", type(self.objective).__name__,
-                 f"one that trains weights for {arch.name}")
-        dense = "the dense network, which is trained before a recipe of its own prunes it, for ADMM"
-        need(not isinstance(self.objective, ADMM), "arch", arch.name, dense)
-        if isinstance(self.objective, Rewire):
-            need(arch.granularity == "weights" and arch.scores == "random", "arch", arch.name,
-                 "pruned by weights with random scores for Rewire")
-            need(not self.parents, "parents", len(self.parents), "0 for Rewire, which trains from scratch")
 
-    def _check_sources(self):
-        """One denoiser that knows the noise, the classes and their absence where targets are scores; else none. Parents
-        that are attacked know the images.
-        """
-        aligned = isinstance(self.objective, Aligned)
-        if aligned:
-            count, most = self.objective.classes, self.data.info.classes
-            need(count is None or count <= most, "classes", count, f"at most the {most} classes of {self.data.name}")
-        wanted = int(aligned and self.objective.targets.kind == "score")
+    def _check_objective(self):
+        """One source where the objective takes scores, else none; and what the objective itself asks for."""
+        wanted = int(self.objective.needs_scores)
         allowed = "1, the denoiser that the scores are taken from" if wanted else "0 for an objective without scores"
         need(len(self.sources) == wanted, "number of sources", len(self.sources), allowed)
-        for source in self.sources:
-            denoises = isinstance(source.arch, Denoisers) and source.epochs > 0
-            need(denoises, "sources", source.arch.name, "a denoiser that was trained")
-            ours, theirs = ((data.shape, data.info.classes) for data in (self.data, source.data))
-            need(ours == theirs, "data of the source", source.data.name,
-                 f"images of shape {ours[0]} and {ours[1]} classes, as those of {self.data.name}")
-            how, sigma = source.objective, self.objective.targets.sigma
-            need(how.low <= sigma <= how.high, "targets.sigma", sigma,
-                 f"a noise level that the source knows, from {how.low:g} to {how.high:g}")
-            need(0 < how.label_dropout < 1, "label_dropout of the source", how.label_dropout,
-                 "between 0 and 1, both excluded, to know scores with a class and without one")
-        if isinstance(self.objective, Transferred) and self.epochs:
-            for name, parent in zip(("front", "end"), self.parents, strict=True):
-                judges = name not in self.objective.against or parent.data.name == self.data.name
-                need(judges, f"data of the {name} network that is attacked", parent.data.name,
-                     f"{self.data.name}, whose images and labels the attack takes")
+        if self.epochs:
+            self.objective.check(self)
 
     def as_plain(self) -> dict:
         """What decides the weights as plain data: parents and sources stand for themselves by their keys, and what the
@@ -326,7 +268,7 @@ class Recipe:
         what = self.arch.name
         if self.parents:
             what += " of " + " + ".join(p.key[:6] for p in self.parents)
-        how = type(self.objective).__name__.lower() if self.epochs else "untrained"
+        how = self.objective.describe() if self.epochs else "untrained"
         if self.matched:
             how = f"{LEAST_SQUARES}, {how}" if self.epochs else "direct matching"
         elif isinstance(self.arch, Stitch) and len(self.parents) == 1:
@@ -335,12 +277,6 @@ class Recipe:
             how = f"after {self.checkpoint} epochs"
         if self.weights is not None:
             how = f"weights of {PurePath(self.weights.file).name}"
-        if isinstance(self.objective, Adversarial) and self.epochs:
-            how += f" alpha {self.objective.alpha:g}"
-        if isinstance(self.objective, Transferred) and self.epochs:
-            how += " from " + " and ".join(self.objective.against)
-        if isinstance(self.objective, Aligned) and self.epochs:
-            how += f" {self.objective.targets.kind} {self.objective.weight:g}"
         return f"{self.data.name} {what}, {how}, seed {self.seed} [{self.key}]"
 
 

@@ -15,7 +15,7 @@ from lib.gradients.scores import class_score
 from lib.gradients.targets import SCORES, Grounds, _noise, save_scores
 from lib.runtime import derangement, generator
 from lib.store import Store
-from lib.training.losses import of
+from lib.training.losses import loss_for
 from lib.training.zoo import Zoo
 from lib.values.architectures import MLP, AutoEncoder, DenoisingMLP
 from lib.values.data import Data
@@ -371,4 +371,4 @@ def test_the_objective_says_that_it_was_not_prepared():
     from lib.errors import OneLineError
 
     with pytest.raises(OneLineError, match="no targets yet"):
-        of(SCORED.objective)(nn.Flatten(), None, type("Now", (), {"share": 0.0}))
+        loss_for(SCORED.objective)(nn.Flatten(), None, type("Now", (), {"share": 0.0}))

@@ -13,18 +13,10 @@ import pytest
 
 from lib import claims, cli
 from lib import site as report
-from lib.claims import (
-    sheet,
-)
-from lib.errors import (
-    SettingsError,
-)
-from lib.papers import (
-    papers,
-)
-from lib.papers.plan import (
-    plan,
-)
+from lib.claims import sheet
+from lib.errors import SettingsError
+from lib.papers import papers
+from lib.papers.plan import plan
 from lib.papers.settings import load
 from lib.runtime import ROOT
 from lib.site import files

@@ -18,18 +18,18 @@ from lib.runtime import generator, initialise_with
 from lib.store import Store
 from lib.training import loop, price
 from lib.training.evaluation import evaluate
-from lib.training.losses import Batch, Moment, of
+from lib.training.losses import Progress, TrainingBatch, loss_for
 from lib.training.zoo import Zoo
 from lib.values.architectures import CNN, AutoEncoder, DenoisingMLP, Pruned, UNet
 from lib.values.data import Data
-from lib.values.objectives import CrossEntropy, Denoising, Noise, Prune, Reconstruction, check_objective
+from lib.values.objectives import CrossEntropy, Denoising, Noise, Prune, Reconstruction
 from lib.values.recipe import Optimiser, Recipe, Schedule
 
 DIGITS = Data("digits", train=256, test=100)
 SMALL = DenoisingMLP(32, 2)
 BASE = Recipe(DIGITS, SMALL, Denoising(0.05, 0.5), epochs=4, batch_size=64, optimiser=Optimiser("adam", lr=2e-3),
               schedule=Schedule("constant"), ema=0.9)
-NOW = Moment(0, 0, 0.0)
+NOW = Progress(0, 0, 0.0)
 
 
 def drawn(*shape, name="test"):
@@ -56,7 +56,7 @@ def stirred(net):
 
 def batch(n=8, shape=(1, 8, 8), seed="batch"):
     labels = torch.arange(n) % 10
-    return Batch(pixels(n, *shape), labels, labels, None, generator(seed))
+    return TrainingBatch(pixels(n, *shape), labels, labels, None, generator(seed))
 
 
 # ------------------------------------------------------------------------------------------------------ architectures
@@ -115,14 +115,14 @@ def test_impossible_values_are_refused_in_a_sentence(make, words):
 def test_objectives_train_their_own_kind_of_network():
     denoising, reconstruction = Denoising(0.1, 0.4), Reconstruction()
     for arch, good in ((UNet(), denoising), (SMALL, denoising), (AutoEncoder(), reconstruction), (CNN(), Noise(0.1))):
-        check_objective(arch, good)
+        assert replace(BASE, arch=arch, objective=good).objective == good
     for arch, bad, words in ((UNet(), CrossEntropy(), "CrossEntropy.*Denoising for U-Net"),
                              (SMALL, reconstruction, "Reconstruction.*Denoising for denoising MLP"),
                              (AutoEncoder(), denoising, "Denoising.*Reconstruction for auto-encoder"),
                              (CNN(), denoising, "Denoising.*a classifier for CNN"),
                              (Pruned(CNN(), "0.1", scores="learned"), Prune(denoising), "Denoising.*a classifier")):
         with pytest.raises(SettingsError, match=words):
-            check_objective(arch, bad)
+            replace(BASE, arch=arch, objective=bad)
 
 
 # ----------------------------------------------------------------------------------------------------- preconditioning
@@ -199,7 +199,7 @@ def test_what_a_denoiser_cannot_take_is_refused():
 
 def test_the_denoising_loss_by_hand():
     net, given = made(SMALL, (1, 8, 8)), batch()
-    loss, logits = of(Denoising(0.5, 0.5, 0.3))(net, given, NOW)
+    loss, logits = loss_for(Denoising(0.5, 0.5, 0.3))(net, given, NOW)
     draws = generator("batch")
     torch.rand(8, generator=draws), torch.rand(8, generator=draws)  # sigmas (all 0.5), labels
     noise = torch.randn(8, 1, 8, 8, generator=draws)
@@ -216,7 +216,7 @@ def test_the_weights_make_the_networks_errors_count_alike_at_every_sigma():
 
 def test_sigmas_are_log_uniform_and_labels_are_dropped_as_often_as_asked():
     labels = torch.arange(20_000) % 10
-    sigma, given = of(Denoising(0.02, 2.0, 0.3)).draw(batch_of(labels))
+    sigma, given = loss_for(Denoising(0.02, 2.0, 0.3)).draw(batch_of(labels))
     assert sigma.min() >= 0.02 and sigma.max() <= 2.0 * (1 + 1e-6)
     shares = torch.histc(sigma.log(), 10, math.log(0.02), math.log(2.0)) / len(sigma)
     assert (shares - 0.1).abs().max() < 0.01
@@ -224,19 +224,19 @@ def test_sigmas_are_log_uniform_and_labels_are_dropped_as_often_as_asked():
     assert dropped.float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert torch.equal(given[~dropped], labels[~dropped])
     for share, rest in ((0.0, labels), (1.0, torch.full_like(labels, -1))):
-        assert torch.equal(of(Denoising(0.1, 0.1, share)).draw(batch_of(labels))[1], rest)
+        assert torch.equal(loss_for(Denoising(0.1, 0.1, share)).draw(batch_of(labels))[1], rest)
 
 
 def batch_of(labels):
-    return Batch(torch.zeros(len(labels), 1, 1, 1), labels, labels, None, generator("draw"))
+    return TrainingBatch(torch.zeros(len(labels), 1, 1, 1), labels, labels, None, generator("draw"))
 
 
 def test_the_reconstruction_loss_by_hand():
     net, given = made(AutoEncoder(8, 6), (1, 8, 8)), batch()
-    loss, logits = of(Reconstruction())(net, given, NOW)
+    loss, logits = loss_for(Reconstruction())(net, given, NOW)
     assert logits is None and loss.item() == pytest.approx((net(given.images) - given.images).square().mean().item())
     noise = torch.randn(8, 1, 8, 8, generator=generator("batch"))
-    loss, _ = of(Reconstruction(0.2))(net, given, NOW)
+    loss, _ = loss_for(Reconstruction(0.2))(net, given, NOW)
     expected = (net(given.images + 0.2 * noise) - given.images).square().mean()
     assert loss.item() == pytest.approx(expected.item())
 

@@ -20,8 +20,8 @@ from lib.models import build
 from lib.papers import Paper, settings
 from lib.papers.plan import plan
 from lib.runtime import autocast, generator, initialise_with
-from lib.training import loop, price
-from lib.training.losses import Batch, Moment, of
+from lib.training import loop
+from lib.training.losses import Progress, TrainingBatch, loss_for
 from lib.training.losses.alignment import cosine, drawn_classes
 from lib.values.architectures import CNN, MLP, DenoisingMLP
 from lib.values.attacks import PGD
@@ -31,7 +31,7 @@ from lib.values.recipe import Optimiser, Recipe
 from lib.values.threats import Threat
 
 CLASSES, SHAPE = 3, (1, 4, 4)
-NOW = Moment(0, 0, 0.9)
+NOW = Progress(0, 0, 0.9)
 MEAN, NEAR = Targets("class mean"), Targets("nearest neighbour")
 THREAT, ATTACK = Threat("l2", 1), PGD(2, "0.5")
 BASE = Recipe(Data("digits", train=512), CNN(16, 1), epochs=2, batch_size=64, augment="crop",
@@ -69,11 +69,11 @@ def still(net):
 def batch(n=6, dtype=torch.float64, placement=None, images=IMAGES):
     pixels = images.pixels(slice(0, n)).to(dtype)
     pixels = pixels if placement is None else placement.apply(pixels)
-    return Batch(pixels, images.labels[:n], images.indices[:n], placement, generator("batch"))
+    return TrainingBatch(pixels, images.labels[:n], images.indices[:n], placement, generator("batch"))
 
 
 def prepared(spec, images=IMAGES, classes=CLASSES):
-    objective = of(spec)
+    objective = loss_for(spec)
     objective.prepare(images, classes)
     return objective
 
@@ -85,7 +85,7 @@ def aligned(targets=MEAN, weight=1.0, objective=None, **changes):
 def term(spec, net, given=None):
     """What the objective adds to the loss of the one it is around."""
     both = []
-    for objective in (prepared(spec), of(spec.objective)):
+    for objective in (prepared(spec), loss_for(spec.objective)):
         same = replace(given or batch(), generator=generator("batch"))
         both.append(objective(copy.deepcopy(net), same, NOW)[0].detach())
     return float(both[0] - both[1])
@@ -108,7 +108,7 @@ CASES = {
 def test_the_gradient_by_the_weights_is_that_of_finite_differences(norm, changes):
     net, objective = still(smooth(norm)), prepared(aligned(NEAR, 0.7, **changes))
     # the plain objective rounds logits to fp32
-    objective.inner = lambda net, batch, moment: (F.cross_entropy(net(batch.images), batch.labels), None)
+    objective.inner = lambda net, batch, progress: (F.cross_entropy(net(batch.images), batch.labels), None)
 
     def loss():
         return objective(net, batch(), NOW)[0]
@@ -155,14 +155,14 @@ def test_beside_adversarial_training_the_term_is_that_of_the_clean_images(inner,
     assert beside == pytest.approx(alone, rel=1e-4) and alone > 0.1
     logits = prepared(aligned(objective=inner))(copy.deepcopy(net), given, NOW)[1]
     same = replace(given, generator=generator("batch"))
-    torch.testing.assert_close(logits, of(inner)(copy.deepcopy(net), same, NOW)[1])
+    torch.testing.assert_close(logits, loss_for(inner)(copy.deepcopy(net), same, NOW)[1])
 
 
 @pytest.mark.parametrize("classes", [1, 2])
 def test_fewer_classes_estimate_the_sum_over_all_without_bias(classes):
     """A batch of six images 500 times over, each with classes of its own."""
     net, few = smooth(), batch()
-    many = Batch(few.images.repeat(500, 1, 1, 1), few.labels.repeat(500), few.indices.repeat(500), None,
+    many = TrainingBatch(few.images.repeat(500, 1, 1, 1), few.labels.repeat(500), few.indices.repeat(500), None,
                  generator("many"))
     whole, sampled = term(aligned(), net, few), term(aligned(classes=classes), net, many)
     assert sampled == pytest.approx(whole, rel=0.01)
@@ -200,7 +200,8 @@ def test_a_saturated_class_keeps_its_direction():
     exact = float(F.cosine_similarity(1e10 * found.flatten(1), (mean - given.images[:1]).flatten(1)))
 
     objective = prepared(aligned())
-    loss = objective(net.float(), Batch(x.detach().float(), own[0], given.indices[:1], None, given.generator), NOW)[0]
+    single = TrainingBatch(x.detach().float(), own[0], given.indices[:1], None, given.generator)
+    loss = objective(net.float(), single, NOW)[0]
     row = objective.end_epoch(net)
     assert row["own cosine"] == pytest.approx(exact, abs=1e-3) and row["clamped"] == 0
     assert abs(exact) > 0.05
@@ -292,7 +293,7 @@ OBJECTIVES = {"clean": CrossEntropy(), "adversarial": Adversarial(THREAT, ATTACK
 def test_weight_zero_is_the_plain_objective_bit_for_bit(inner):
     spec = aligned(weight=0.0, objective=inner, classes=1)
     found = []
-    for objective in (prepared(spec), of(inner)):
+    for objective in (prepared(spec), loss_for(inner)):
         net, given = smooth("batch").float(), batch(dtype=torch.float32)
         loss, logits = objective(net, given, NOW)
         loss.backward()
@@ -301,14 +302,14 @@ def test_weight_zero_is_the_plain_objective_bit_for_bit(inner):
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
     objective = prepared(spec)
     assert not objective.second_order and objective.grounds is None and objective.end_epoch(None) == {}
-    assert price.passes(spec) == price.passes(inner)
+    assert spec.passes(10, 50) == inner.passes(10, 50)
 
 
 def test_the_first_weight_holds_for_the_first_share():
     spec = aligned(weight=3.0, first_weight=2.0, first_share=Fraction(1, 4))
     assert [spec.weight_at(share) for share in (0, 0.24, 0.25, 0.9)] == [2, 2, 3, 3]
     objective, net = prepared(spec), smooth()
-    plain = of(CrossEntropy())(net, batch(), NOW)[0]
+    plain = loss_for(CrossEntropy())(net, batch(), NOW)[0]
     early, late = (float((objective(net, batch(), replace(NOW, share=share))[0] - plain).detach())
                    for share in (0.2, 0.3))
     assert late == pytest.approx(1.5 * early) and early > 0.1
@@ -353,7 +354,7 @@ def forwards(net):
 def test_running_statistics_stay_in_eval_mode_and_the_pass_is_shared_in_train_mode(batchnorm, calls):
     net, plain = smooth("batch"), smooth("batch")
     net[3].eval()
-    of(CrossEntropy())(plain, batch(), NOW)
+    loss_for(CrossEntropy())(plain, batch(), NOW)
     seen = forwards(net)
     prepared(aligned(batchnorm=batchnorm))(net, batch(), NOW)
     assert seen == calls
@@ -365,7 +366,7 @@ def test_running_statistics_stay_in_eval_mode_and_the_pass_is_shared_in_train_mo
 def test_beside_adversarial_training_statistics_see_the_clean_images_in_train_mode_only(batchnorm):
     nets = smooth("batch").float(), smooth("batch").float()
     for net, objective in zip(nets, (prepared(aligned(objective=OBJECTIVES["adversarial"], batchnorm=batchnorm)),
-                                     of(OBJECTIVES["adversarial"])), strict=True):
+                                     loss_for(OBJECTIVES["adversarial"])), strict=True):
         objective(net, batch(dtype=torch.float32), NOW)
     assert torch.equal(nets[0][2].running_mean, nets[1][2].running_mean) == (batchnorm == "eval")
 
@@ -384,7 +385,7 @@ def test_the_term_is_in_fp32_beside_bf16(inner):
     some = digits()
     objective = prepared(aligned(objective=inner, batchnorm="train"), some, 10)
     with autocast("cpu", "bf16"):
-        given = Batch(some.pixels(slice(0, 8)), some.labels[:8], some.indices[:8], None, generator("batch"))
+        given = TrainingBatch(some.pixels(slice(0, 8)), some.labels[:8], some.indices[:8], None, generator("batch"))
         loss, logits = objective(net, given, replace(NOW, precision="bf16"))
     types = [dtype for training, dtype in seen if training]
     assert types == ([torch.float32] if inner == CrossEntropy() else [torch.bfloat16, torch.float32])
@@ -456,9 +457,9 @@ def test_gradients_align_by_training_and_do_not_without():
 
 
 def test_an_aligned_gradient_costs_two_updates():
-    assert price.passes(aligned(classes=2)) == (5, 0, 0) and price.passes(aligned(), classes=10).updates == 21
-    beside = price.passes(aligned(objective=OBJECTIVES["adversarial"], classes=1))
-    assert beside == (3, 1, ATTACK.steps) and price.passes(aligned(batchnorm="eval", classes=1)) == (3, 1, 0)
+    assert aligned(classes=2).passes(10, 50) == (5, 0, 0) and aligned().passes(10, 50).updates == 21
+    beside = aligned(objective=OBJECTIVES["adversarial"], classes=1).passes(10, 50)
+    assert beside == (3, 1, ATTACK.steps) and aligned(batchnorm="eval", classes=1).passes(10, 50) == (3, 1, 0)
 
 
 # ------------------------------------------------------------------------------------------------------------ the plan

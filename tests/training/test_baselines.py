@@ -15,10 +15,9 @@ from lib.models.links import layers
 from lib.models.masked import largest, masked_layers, prune
 from lib.runtime import generator
 from lib.training import loop
-from lib.training.losses import Batch, Moment, of
+from lib.training.losses import Progress, TrainingBatch, loss_for
 from lib.training.losses.admm import projection
 from lib.training.losses.rewire import BORN, RewireLoss, shared_out
-from lib.training.price import passes
 from lib.values.architectures import CNN, Pruned
 from lib.values.attacks import PGD
 from lib.values.data import Data
@@ -60,7 +59,7 @@ def accuracy(net):
 
 def batch(count=64, seed="batch"):
     images = load(DIGITS, "train").take(slice(0, count))
-    return Batch(images.pixels(), images.labels, images.indices, None, generator(seed))
+    return TrainingBatch(images.pixels(), images.labels, images.indices, None, generator(seed))
 
 
 def stopped_and_resumed(recipe, parents, work, monkeypatch):
@@ -97,7 +96,8 @@ def one_layer(*weights):
 
 
 def nothing(count=4):
-    return Batch(torch.zeros(2, 1, 1, count), torch.zeros(2, dtype=torch.int64), torch.arange(2), None, generator(0))
+    labels = torch.zeros(2, dtype=torch.int64)
+    return TrainingBatch(torch.zeros(2, 1, 1, count), labels, torch.arange(2), None, generator(0))
 
 
 def test_the_projection_keeps_the_largest_by_the_floor_rule():
@@ -109,12 +109,12 @@ def test_the_projection_keeps_the_largest_by_the_floor_rule():
 
 def test_admm_by_hand():
     """Two updates of Z and U for W of four weights of which two are kept, with the losses between them."""
-    net, objective = one_layer(1.0, -4.0, 2.0, 0.5), of(ADMM(CrossEntropy(), "0.5", rho=0.2, growth=2.0, every=2))
+    net, objective = one_layer(1.0, -4.0, 2.0, 0.5), loss_for(ADMM(CrossEntropy(), "0.5", rho=0.2, growth=2.0, every=2))
 
     def loss_and_gradient(epoch, *weights):
         net[1].weight.data[0] = torch.tensor(weights)
         net.zero_grad()
-        loss, logits = objective(net, nothing(), Moment(epoch, epoch, 0.0))
+        loss, logits = objective(net, nothing(), Progress(epoch, epoch, 0.0))
         loss.backward()
         assert logits.shape == (2, 1)
         return float(loss.detach()), pytest.approx(net[1].weight.grad[0].tolist())
@@ -141,7 +141,7 @@ def test_every_convolution_and_linear_layer_is_pulled_and_nothing_else():
     found = {}
     for name, spec in (("plain", CrossEntropy()), ("admm", ADMM(CrossEntropy(), "0.1", rho=0.5))):
         net = build(admm(), [trained()])
-        loss, _ = of(spec)(net, batch(), Moment(0, 0, 0.0))
+        loss, _ = loss_for(spec)(net, batch(), Progress(0, 0, 0.0))
         loss.backward()
         found[name] = float(loss.detach()), net
     far = {name: layer.weight.detach() - projection(layer.weight.detach(), admm(keep="0.1").objective.keep)
@@ -198,13 +198,13 @@ class Rewired:
     """A sparse network one update into its training, with what a test wants to look at."""
 
     def __init__(self, objective, optimiser=torch.optim.SGD, recipe=FROM_SCRATCH, **options):
-        self.net, self.objective = build(replace(recipe, objective=objective)), of(objective)
+        self.net, self.objective = build(replace(recipe, objective=objective)), loss_for(objective)
         self.optimiser = optimiser(self.net.parameters(), **({"lr": 0.1, "momentum": 0.9} | options))
         self.layers, self.steps = masked_layers(self.net), 0
         self.update()
 
     def update(self):
-        loss, logits = self.objective(self.net, batch(seed=self.steps), Moment(0, self.steps, 0.0))
+        loss, logits = self.objective(self.net, batch(seed=self.steps), Progress(0, self.steps, 0.0))
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
@@ -413,13 +413,13 @@ def test_a_rewired_network_is_fine_tuned_with_its_masks():
 ], ids=lambda o: type(o).__name__)
 def test_every_objective_can_be_inside(outer, inner):
     spec = outer(inner)
-    objective, net = of(spec), build(replace(FROM_SCRATCH if isinstance(spec, Rewire) else BASE, objective=spec))
-    assert objective.replays == of(inner).__dict__.get("replays", 1) and passes(spec) == passes(inner)
+    objective, net = loss_for(spec), build(replace(FROM_SCRATCH if isinstance(spec, Rewire) else BASE, objective=spec))
+    assert objective.replays == loss_for(inner).replays and spec.passes(10, 50) == inner.passes(10, 50)
     assert objective.second_order == isinstance(inner, GradientNorm)
-    loss, logits = objective(net, batch(), Moment(0, 0, 0.0))
+    loss, logits = objective(net, batch(), Progress(0, 0, 0.0))
     loss.backward()
     assert logits.shape == (64, 10) and all(p.grad is not None for p in net.parameters())
-    again = of(spec)
+    again = loss_for(spec)
     again.load_state_dict(objective.state_dict())
     if isinstance(inner, FreeAdversarial):
         assert torch.equal(again.inner.delta, objective.state_dict()["inner"]["delta"])
@@ -453,8 +453,8 @@ def test_the_attack_sees_the_masks_as_they_are_after_rewiring():
     (lambda: replace(FROM_SCRATCH, arch=replace(SPARSE, granularity="channels")), "by weights"),
     (lambda: replace(FROM_SCRATCH, arch=Pruned(ARCH, "0.1", scores="learned")), "Prune for"),
     (lambda: fit(replace(BASE, objective=Rewire(CrossEntropy()))), "no fixed masks of weights"),
-    (lambda: of(Rewire(CrossEntropy()))(prune(trained(), Pruned(ARCH, "0.5", "channels"), (1, 8, 8)), batch(), None),
-     "no fixed masks of weights"),
+    (lambda: loss_for(Rewire(CrossEntropy()))(
+        prune(trained(), Pruned(ARCH, "0.5", "channels"), (1, 8, 8)), batch(), None), "no fixed masks of weights"),
 ])
 def test_what_cannot_be_is_refused_in_one_sentence(make, message):
     with pytest.raises(SettingsError, match=message) as error:
@@ -472,5 +472,5 @@ def test_the_values_decide_the_key():
 def test_the_loss_of_rewiring_is_the_wrapped_one():
     rewired = Rewired(Rewire(CrossEntropy()))
     with torch.no_grad():
-        loss, logits = rewired.objective(rewired.net, batch(), Moment(0, 1, 0.0))
+        loss, logits = rewired.objective(rewired.net, batch(), Progress(0, 1, 0.0))
     assert torch.equal(loss, F.cross_entropy(logits, batch().labels))

@@ -3,7 +3,6 @@
 import copy
 import functools
 import math
-import typing
 from dataclasses import replace
 
 import pytest
@@ -22,7 +21,7 @@ from lib.runtime import autocast, generator
 from lib.training import loop, price
 from lib.training.evaluation import evaluate
 from lib.training.loop import fit
-from lib.training.losses import Batch, Moment, adversarial, of
+from lib.training.losses import Progress, TrainingBatch, adversarial, loss_for
 from lib.training.losses.certified import strength
 from lib.values.architectures import CNN, MLP, CNNSmall, Pruned, ResNet, Stitch
 from lib.values.attacks import PGD
@@ -35,13 +34,10 @@ from lib.values.objectives import (
     Adversarial,
     CrossEntropy,
     CrownIBP,
-    Denoising,
     FreeAdversarial,
     GradientNorm,
-    Loss,
     MixTrain,
     Noise,
-    Reconstruction,
     Smoothness,
     Stability,
     Transferred,
@@ -69,7 +65,7 @@ CERTIFIED = ("ibp", "crown-ibp", "mixtrain")
 EVERY = {"clean": CrossEntropy(), **ROBUST}
 BASE = Recipe(Data("digits", test=300), MLP((64,)), epochs=10, batch_size=64,
               optimiser=Optimiser("adam", lr=0.01, weight_decay=0), schedule=Schedule("onecycle"))
-NOW = Moment(0, 0, 0.9)
+NOW = Progress(0, 0, 0.9)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +84,7 @@ def trained():
 
 def batch(n=12, seed="batch"):
     images = load(BASE.data, "train").take(slice(0, n))
-    return Batch(images.pixels(), images.labels, images.indices, None, generator(seed))
+    return TrainingBatch(images.pixels(), images.labels, images.indices, None, generator(seed))
 
 
 def line(weights=(0.0, 1.0, 2.0)):
@@ -101,7 +97,7 @@ def line(weights=(0.0, 1.0, 2.0)):
 def pixels(*values, labels=None):
     x = torch.tensor(values).view(-1, 1, 1, 1)
     y = torch.tensor(labels or [0] * len(values))
-    return Batch(x, y, torch.arange(len(y)), None, generator("pixels"))
+    return TrainingBatch(x, y, torch.arange(len(y)), None, generator("pixels"))
 
 
 def seen_by(net):
@@ -109,12 +105,6 @@ def seen_by(net):
     seen = []
     net.register_forward_pre_hook(lambda module, x: seen.append(x[0].detach().clone()) if module.training else None)
     return seen
-
-
-def test_every_objective_has_its_loss():
-    every = (*EVERY.values(), Denoising(0.1, 0.5), Reconstruction())  # of networks that give images: test_generative
-    assert {type(spec) for spec in every} == set(typing.get_args(Loss))
-    assert len({type(of(spec)) for spec in every}) == len(typing.get_args(Loss))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -170,9 +160,9 @@ PLAIN = {
 }
 
 
-def gradients(spec, net, moment=NOW):
+def gradients(spec, net, progress=NOW):
     net.zero_grad()
-    loss = of(spec)(net, batch(), moment)[0]
+    loss = loss_for(spec)(net, batch(), progress)[0]
     loss.backward()
     return [loss.detach(), *(p.grad.clone() for p in net.parameters())]
 
@@ -197,17 +187,17 @@ def test_mart_by_hand():
     net, clean = line(), pixels(0.5)
     spec = MART(Threat("linf", "0.1"), PGD(1, "0.2"), weight=5.0)
     boosted, divergence, missed = 2.592890, 0.0029035, 0.813676
-    loss, logits = of(spec)(net, clean, NOW)
+    loss, logits = loss_for(spec)(net, clean, NOW)
     assert loss.item() == pytest.approx(boosted + 5 * divergence * missed, abs=2e-6)
     torch.testing.assert_close(logits, torch.tensor([[0.0, 0.6, 1.2]]))
-    assert of(replace(spec, weight=0.0))(net, pixels(0.5), NOW)[0].item() == pytest.approx(boosted, abs=2e-6)
+    assert loss_for(replace(spec, weight=0.0))(net, pixels(0.5), NOW)[0].item() == pytest.approx(boosted, abs=2e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.9])
 def test_clean_and_adversarial_losses_by_hand(share):
     """x = 0.5 goes to 0.6, its logits from (0, 0.5, 1) to (0, 0.6, 1.2); the label's p from 0.18632 to 0.16281."""
     spec = Adversarial(Threat("linf", "0.1"), PGD(1, "0.2"), clean_loss=share)
-    loss, logits = of(spec)(line(), pixels(0.5), NOW)
+    loss, logits = loss_for(spec)(line(), pixels(0.5), NOW)
     clean, adversarial_ = math.log(1 + math.exp(.5) + math.e), math.log(1 + math.exp(.6) + math.exp(1.2))
     assert loss.item() == pytest.approx(share * clean + (1 - share) * adversarial_, abs=2e-6)
     torch.testing.assert_close(logits, torch.tensor([[0.0, 0.6, 1.2]]), msg="accuracy is that on adversarial images")
@@ -217,14 +207,14 @@ def test_a_clean_loss_is_of_the_clean_batch_by_itself():
     """Two passes in train mode, so that BatchNorm sees each batch's own statistics; the gradient is that of both."""
     net, clean = build(replace(BASE, arch=CNN(16, 1))).train(), batch()
     seen = seen_by(net)
-    of(Adversarial(THREAT, ATTACK, clean_loss=0.5))(net, clean, NOW)[0].backward()
+    loss_for(Adversarial(THREAT, ATTACK, clean_loss=0.5))(net, clean, NOW)[0].backward()
     assert len(seen) == 2 and torch.equal(seen[0], clean.images) and not torch.equal(seen[1], clean.images)
     assert (seen[1] - clean.images).abs().max() <= float(THREAT.eps) + 1e-6
     both = [p.grad.clone() for p in net.parameters()]
     net.zero_grad()
     sum(F.cross_entropy(net(images), clean.labels) / 2 for images in seen[:2]).backward()
     torch.testing.assert_close(both, [p.grad for p in net.parameters()], rtol=1e-4, atol=1e-6)
-    one, two = (price.passes(Adversarial(THREAT, ATTACK, clean_loss=share)) for share in (0.0, 0.5))
+    one, two = (Adversarial(THREAT, ATTACK, clean_loss=share).passes(10, 50) for share in (0.0, 0.5))
     assert (one.updates, two.updates) == (1, 2) and one.attacks == two.attacks
 
 
@@ -239,7 +229,7 @@ def test_half_clean_half_adversarial_learns_digits():
 def test_an_accumulated_loss_by_hand():
     """x = 0.5 goes to 0.55 and 0.6: the sum of the cross-entropies of all three, of label 0."""
     spec = Adversarial(Threat("linf", "0.1"), PGD(2, "0.05", random_start=False), accumulated=True)
-    loss, logits = of(spec)(line(), pixels(0.5), NOW)
+    loss, logits = loss_for(spec)(line(), pixels(0.5), NOW)
     by_hand = sum(math.log(1 + math.exp(x) + math.exp(2 * x)) for x in (.5, .55, .6))
     assert loss.item() == pytest.approx(by_hand, rel=1e-6)
     torch.testing.assert_close(logits, torch.tensor([[0.0, 0.6, 1.2]]), msg="accuracy is that on the last images")
@@ -253,7 +243,7 @@ def test_an_accumulated_gradient_is_that_of_an_update_whose_gradients_were_not_s
     size = eps / 2
     net, clean = build(replace(BASE, arch=CNN(16, 1))).train(), batch()
     attacked = copy.deepcopy(net).train(batchnorm == "train")
-    of(Adversarial(threat, PGD(steps, threat.eps / 2), batchnorm=batchnorm, accumulated=True))(net, clean, NOW)[
+    loss_for(Adversarial(threat, PGD(steps, threat.eps / 2), batchnorm=batchnorm, accumulated=True))(net, clean, NOW)[
         0].backward()
     ours = [p.grad for p in net.parameters()]
 
@@ -283,7 +273,7 @@ def test_an_accumulated_gradient_is_that_of_an_update_whose_gradients_were_not_s
 
 
 def test_an_accumulated_loss_costs_a_pass_for_every_step():
-    one, all_ = (price.passes(Adversarial(THREAT, ATTACK, accumulated=given)) for given in (False, True))
+    one, all_ = (Adversarial(THREAT, ATTACK, accumulated=given).passes(10, 50) for given in (False, True))
     assert (one.updates, all_.updates) == (1, 1 + ATTACK.steps) and one.attacks == all_.attacks
 
 
@@ -315,7 +305,7 @@ STEP = Threat("linf", "0.1"), PGD(1, "0.2")
 
 
 def transferred(against=("front", "end"), **options):
-    loss = of(Transferred(*STEP, against, **options))
+    loss = loss_for(Transferred(*STEP, against, **options))
     loss.with_parents(MOVING.values())
     return loss
 
@@ -333,7 +323,7 @@ def test_transferred_losses_by_hand(against, clean, xs):
 
 def test_images_against_the_network_itself_alone_are_adversarial_training():
     net, attack = build(replace(BASE, arch=CNN(16, 1))).train(), replace(ATTACK, random_start=False)
-    one, two = (of(spec)(copy.deepcopy(net), batch(), NOW)[0].item() for spec in (
+    one, two = (loss_for(spec)(copy.deepcopy(net), batch(), NOW)[0].item() for spec in (
         Transferred(THREAT, attack, ("itself",), clean_statistics=True),
         Adversarial(THREAT, attack, clean_statistics=True)))
     assert one == two
@@ -345,7 +335,7 @@ def test_transferred_images_pass_one_batch_after_the_other(clean, clean_statisti
     net, others = (build(replace(BASE, arch=CNN(16, 1), seed=seed)).train() for seed in (0, 1))
     before = copy.deepcopy(others.state_dict())
     seen, clear = seen_by(net), batch()
-    loss = of(Transferred(THREAT, ATTACK, clean=clean, clean_statistics=clean_statistics))
+    loss = loss_for(Transferred(THREAT, ATTACK, clean=clean, clean_statistics=clean_statistics))
     loss.with_parents([others, others])
     loss(net, clear, NOW)[0].backward()
     assert len(seen) == passes and net.conv1[1].num_batches_tracked == passes
@@ -365,7 +355,7 @@ def test_what_is_attacked_is_one_value_in_any_order():
 
 def test_without_the_networks_to_attack_there_is_no_training():
     with pytest.raises(OneLineError, match="attacks the end network has none yet"):
-        of(Transferred(*STEP, ("end",)))(line(), pixels(0.5), NOW)
+        loss_for(Transferred(*STEP, ("end",)))(line(), pixels(0.5), NOW)
 
 
 PARENT = Recipe(Data("digits"), ResNet(16, (1, 1)))
@@ -400,22 +390,22 @@ def test_stability_by_hand():
     p, q = ((x.flatten()[:, None].double() * torch.tensor([0.0, 1.0, 2.0])).softmax(1)
             for x in (clean.images, clean.images + noise))
     by_hand = -(p[0, 0].log() + p[1, 2].log()) / 2 + 6 * (p * (p / q).log()).sum() / 2
-    assert of(Stability(0.3))(net, clean, NOW)[0].item() == pytest.approx(by_hand.item(), rel=1e-5)
+    assert loss_for(Stability(0.3))(net, clean, NOW)[0].item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
 def test_smoothness_by_hand():
     """h(x) - h(x + n) = -n (0, 1, 2), of squared length 5 n^2."""
     net, clean = line(), pixels(0.5, 0.2)
     noise = 0.3 * torch.randn(2, generator=generator("pixels"))
-    ce = of(CrossEntropy())(net, clean, NOW)[0].item()
-    loss = of(Smoothness(0.7, 0.3))(net, clean, NOW)[0].item()
+    ce = loss_for(CrossEntropy())(net, clean, NOW)[0].item()
+    loss = loss_for(Smoothness(0.7, 0.3))(net, clean, NOW)[0].item()
     assert loss == pytest.approx(ce + 0.7 * 5 * noise.square().mean().item(), rel=1e-5)
 
 
 def test_noise_is_gaussian_of_sigma_and_not_cut():
     net, clean = build(BASE).train(), batch(500)
     seen = seen_by(net)
-    of(Noise(0.5))(net, clean, NOW)
+    loss_for(Noise(0.5))(net, clean, NOW)
     moved = seen[0] - clean.images
     assert moved.std().item() == pytest.approx(0.5, rel=0.02) and abs(moved.mean().item()) < 0.01
     assert seen[0].min() < -0.5 and seen[0].max() > 1.5
@@ -423,7 +413,7 @@ def test_noise_is_gaussian_of_sigma_and_not_cut():
 
 def test_gradient_norm_by_hand_and_its_own_gradient():
     """At x = 0.5 with label 0, d CE / dx = sum_k p_k w_k = 0.30720 + 2 * 0.50648."""
-    net, objective = line(), of(GradientNorm(3.0))
+    net, objective = line(), loss_for(GradientNorm(3.0))
     loss = objective(net, pixels(0.5), NOW)[0]
     assert loss.item() == pytest.approx(1.68028 + 3 * 1.32016**2, rel=1e-4)
     loss.backward()
@@ -440,15 +430,15 @@ def test_gradient_norm_of_the_papers_coefficient():
     images = clean.images.clone().requires_grad_()
     ce = F.cross_entropy(net(images), clean.labels)
     theirs = ce + strength * 1e5 / 16 * torch.autograd.grad(ce, images)[0].square().sum()
-    ours = of(GradientNorm(strength * 1e5 / 16**2))(net, clean, NOW)[0]
+    ours = loss_for(GradientNorm(strength * 1e5 / 16**2))(net, clean, NOW)[0]
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-4) and ours > ce * 1.01
 
 
 def test_ibp_by_hand():
     """x in [0.4, 0.6] and label 0: the margins of the worst case are -0.6 and -1.2, whose cross-entropy is 1.81520."""
     net, spec = line(), IBP("0.1", kappa=0.25)
-    assert of(spec)(net, pixels(0.5), NOW)[0].item() == pytest.approx(0.25 * 1.68028 + 0.75 * 1.81520, rel=1e-5)
-    before = of(spec)(net, pixels(0.5), Moment(0, 0, 0.05))[0].item()
+    assert loss_for(spec)(net, pixels(0.5), NOW)[0].item() == pytest.approx(0.25 * 1.68028 + 0.75 * 1.81520, rel=1e-5)
+    before = loss_for(spec)(net, pixels(0.5), Progress(0, 0, 0.05))[0].item()
     assert before == pytest.approx(1.68028, rel=1e-5)
 
 
@@ -490,7 +480,7 @@ def worst_loss(margin):
 def test_crown_ibp_by_hand(share, beta, kappa):
     """x = 0.55 of label 1 in the ball of 0.15; its margin is 0.05."""
     spec = CrownIBP("0.15" if share > 0.8 else "0.3", kappa=kappa, start=0.2, end=0.8)
-    loss, logits = of(spec)(hat(), pixels(0.55, labels=[1]), Moment(0, 0, share))
+    loss, logits = loss_for(spec)(hat(), pixels(0.55, labels=[1]), Progress(0, 0, share))
     by_hand = kappa * worst_loss(0.05) + (1 - kappa) * worst_loss(-0.1 * beta)
     assert loss.item() == pytest.approx(by_hand, rel=1e-5)
     torch.testing.assert_close(logits.detach(), torch.tensor([[0.0, 0.05]]))
@@ -507,7 +497,7 @@ def test_crown_ibp_ends_as_interval_training():
 def test_crown_ibp_without_natural_cross_entropy_still_feeds_running_statistics():
     """The logits' own gradient is not asked for; BatchNorm sees the clean batch all the same."""
     net, clean = build(replace(BASE, arch=CNN(16, 1))).train(), batch()
-    loss, logits = of(CrownIBP("0.05", end=0.95))(net, clean, NOW)
+    loss, logits = loss_for(CrownIBP("0.05", end=0.95))(net, clean, NOW)
     loss.backward()
     assert net.conv1[1].num_batches_tracked == 1 and not logits.requires_grad
     assert all(p.grad.abs().sum() > 0 for p in net.parameters())
@@ -516,7 +506,7 @@ def test_crown_ibp_without_natural_cross_entropy_still_feeds_running_statistics(
 def test_mixtrain_by_hand():
     """x = 0.55 of label 1 in the ball of 0.15: the parallel line below the ReLU bounds the margin by -1/15."""
     spec = MixTrain("0.3", share=1.0, images=1, weight=3.0, start=0.0, end=1.0)
-    loss, logits = of(spec)(hat(), pixels(0.55, labels=[1]), Moment(0, 0, 0.5))
+    loss, logits = loss_for(spec)(hat(), pixels(0.55, labels=[1]), Progress(0, 0, 0.5))
     assert loss.item() == pytest.approx(worst_loss(0.05) + 3 * worst_loss(-1 / 15), rel=1e-5)
     torch.testing.assert_close(logits.detach(), torch.tensor([[0.0, 0.05]]))
 
@@ -529,7 +519,7 @@ def test_mixtrain_bounds_some_batches_and_some_images(monkeypatch):
         return real(net, images, labels, eps, *how)
 
     monkeypatch.setattr(linear, "margins", watched)
-    net, objective, whole = build(BASE), of(MixTrain("0.1", share=0.7, images=3)), batch()
+    net, objective, whole = build(BASE), loss_for(MixTrain("0.1", share=0.7, images=3)), batch()
     for k in range(200):
         objective(net, replace(whole, generator=generator("mix", k)), NOW)
     assert len(asked) == pytest.approx(140, abs=25), "3.9 standard deviations"
@@ -539,26 +529,27 @@ def test_mixtrain_bounds_some_batches_and_some_images(monkeypatch):
     assert all(torch.equal(labels, whole.labels[p]) for p, (_, labels, *_) in zip(places, asked, strict=True))
     assert {(eps, how) for *_, eps, how in asked} == {(0.1, ("parallel", "linear"))}
     asked.clear()
-    of(MixTrain("0.1", share=1.0, images=50))(net, whole, NOW)
+    loss_for(MixTrain("0.1", share=1.0, images=50))(net, whole, NOW)
     assert sorted(asked[0][1].tolist()) == sorted(whole.labels.tolist()), "a small batch is taken whole"
 
 
 def test_mixtrains_weight_grows_once_eps_stands():
     """Of 20 epochs the first 5 raise eps; then 0.1, 0.1, 0.2, 0.2, 0.4, ... up to 3."""
-    objective = of(MixTrain("0.1", weight=0.1, growth=2.0, every=2, most=3.0, end=0.25))
-    weights = [objective.weight(Moment(e, 10 * e + u, (e + u / 10) / 20)) for e in range(20) for u in (0, 9)]
+    objective = loss_for(MixTrain("0.1", weight=0.1, growth=2.0, every=2, most=3.0, end=0.25))
+    weights = [objective.weight(Progress(e, 10 * e + u, (e + u / 10) / 20)) for e in range(20) for u in (0, 9)]
     expected = [0.1] * 14 + [0.2] * 4 + [0.4] * 4 + [0.8] * 4 + [1.6] * 4 + [3.0] * 10
     assert weights == pytest.approx(expected)
 
 
 def test_mixtrain_resumes_with_its_weight():
-    straight = of(MixTrain("0.1", weight=0.1, growth=2.0, every=1, end=0.25))
+    straight = loss_for(MixTrain("0.1", weight=0.1, growth=2.0, every=1, end=0.25))
     for epoch in range(4):
-        straight.weight(Moment(epoch, epoch, epoch / 8))
-    resumed = of(straight.spec)
+        straight.weight(Progress(epoch, epoch, epoch / 8))
+    resumed = loss_for(straight.spec)
     resumed.load_state_dict(straight.state_dict())
-    later = Moment(5, 5, 5 / 8)
-    assert straight.weight(later) == resumed.weight(later) == pytest.approx(0.8) != of(straight.spec).weight(later)
+    later = Progress(5, 5, 5 / 8)
+    assert straight.weight(later) == resumed.weight(later) == pytest.approx(0.8)
+    assert loss_for(straight.spec).weight(later) != pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("objective", [CrownIBP(THREAT.eps), MixTrain(THREAT.eps, images=2, every=1, end=0.5)], ids=str)
@@ -591,7 +582,7 @@ def test_certified_training_of_pruned_networks_revives_nothing(name):
     net = prune(build(replace(BASE, arch=CNNSmall())), Pruned(CNNSmall(), "0.3", rates="uniform"), (1, 8, 8))
     zero = {n: p == 0 for n, p in net.named_parameters()}
     optimiser = torch.optim.SGD(net.parameters(), 0.1)
-    loss = of(replace(EVERY[name], start=0.0, end=1.0))(net, batch(), replace(NOW, share=0.5))[0]
+    loss = loss_for(replace(EVERY[name], start=0.0, end=1.0))(net, batch(), replace(NOW, share=0.5))[0]
     loss.backward()
     optimiser.step()
     pruned = [name for name in zero if name.endswith("weight")]
@@ -620,12 +611,12 @@ def test_an_impossible_certified_objective_is_one_sentence(make, words):
 
 
 def test_certified_training_is_priced_by_its_bounds():
-    interval, rising = price.passes(IBP("0.1")), price.passes(CrownIBP("0.1", kappa=0.5, end=0.5))
+    interval, rising = IBP("0.1").passes(10, 50), CrownIBP("0.1", kappa=0.5, end=0.5).passes(10, 50)
     assert rising.updates == interval.updates + 10 * 0.5
-    natural = price.passes(CrownIBP("0.1", end=0.5))
+    natural = CrownIBP("0.1", end=0.5).passes(10, 50)
     assert (natural.updates, natural.forwards) == (rising.updates - 1, 1), "the logits alone, without their gradient"
-    assert price.passes(MixTrain("0.1", share=0.0)) == price.passes(CrossEntropy())
-    few, all_ = (price.passes(MixTrain("0.1", images=5), batch_size=size).updates - 1 for size in (50, 5))
+    assert MixTrain("0.1", share=0.0).passes(10, 50) == CrossEntropy().passes(10, 50)
+    few, all_ = (MixTrain("0.1", images=5).passes(10, size).updates - 1 for size in (50, 5))
     assert all_ == pytest.approx(10 * few)
     recipe = replace(BASE, objective=MixTrain("0.1"))
     assert price.training(replace(recipe, batch_size=128)) < price.training(recipe)
@@ -635,7 +626,7 @@ def test_free_training_by_hand():
     """delta starts at 0, steps by eps along the gradient that the loop's backward pass leaves, and is cut to the ball;
     the next batch starts where it stands.
     """
-    net, objective = line().train(), of(FreeAdversarial(Threat("linf", "0.1"), 2))
+    net, objective = line().train(), loss_for(FreeAdversarial(Threat("linf", "0.1"), 2))
     seen = seen_by(net)
     assert objective.replays == 2
     for x, label in ((0.5, 0), (0.5, 0), (0.95, 0), (0.95, 2), (0.3, 2)):
@@ -646,7 +637,7 @@ def test_free_training_by_hand():
 
 
 def test_free_training_stays_in_its_ball():
-    net, objective = build(BASE).train(), of(FreeAdversarial(Threat("l2", "0.5"), 2))
+    net, objective = build(BASE).train(), loss_for(FreeAdversarial(Threat("l2", "0.5"), 2))
     seen = seen_by(net)
     for k in range(4):
         clean = batch(seed=k)
@@ -658,7 +649,7 @@ def test_free_training_stays_in_its_ball():
 
 def test_free_training_resumes_with_the_perturbation_as_it_stood():
     spec, net = FreeAdversarial(THREAT, 2), build(BASE).train()
-    straight, resumed, seen = of(spec), of(spec), seen_by(net)
+    straight, resumed, seen = loss_for(spec), loss_for(spec), seen_by(net)
     for _ in range(3):
         straight(net, batch(), NOW)[0].backward()
     resumed.load_state_dict(straight.state_dict())
@@ -681,11 +672,11 @@ def test_free_training_updates_at_every_replay():
 def test_batchnorm_in_train_mode_sees_the_attack_too(kind, learned, batchnorm, attacked):
     net = build(replace(BASE, arch=CNN(16, 1))).train()
     reference = kind is TRADES and batchnorm == "train"  # the clean prediction that the attack leaves
-    of(kind(THREAT, ATTACK, batchnorm=batchnorm))(net, batch(), NOW)
+    loss_for(kind(THREAT, ATTACK, batchnorm=batchnorm))(net, batch(), NOW)
     assert net.conv1[1].num_batches_tracked == learned + attacked + reference
     assert net.training and all(p.requires_grad for p in net.parameters())
     net.eval()
-    of(kind(THREAT, ATTACK, batchnorm=batchnorm))(net, batch(), NOW)
+    loss_for(kind(THREAT, ATTACK, batchnorm=batchnorm))(net, batch(), NOW)
     assert not net.training and net.conv1[1].num_batches_tracked == learned + attacked + reference
 
 
@@ -694,7 +685,7 @@ def test_batchnorm_in_train_mode_sees_the_attack_too(kind, learned, batchnorm, a
 def test_the_attack_on_frozen_batchnorm_is_the_same_in_both_modes(kind, batchnorm):
     """With the network in eval mode the folded twin and the network are the same function."""
     net = build(replace(BASE, arch=CNN(16, 1))).eval()
-    loss = [of(kind(THREAT, ATTACK, batchnorm=b))(net, batch(), NOW)[0].item() for b in ("eval", batchnorm)]
+    loss = [loss_for(kind(THREAT, ATTACK, batchnorm=b))(net, batch(), NOW)[0].item() for b in ("eval", batchnorm)]
     assert loss[0] == pytest.approx(loss[1], rel=1e-4)
 
 
@@ -707,21 +698,21 @@ def test_an_attack_out_of_memory_is_split_where_images_do_not_depend_on_each_oth
             raise torch.OutOfMemoryError("made up")
         return real(attacked, images, *args, **options)
 
-    whole = [of(spec)(net, batch(), NOW)[0].item() for spec in (ROBUST["adversarial"], ROBUST["trades"])]
+    whole = [loss_for(spec)(net, batch(), NOW)[0].item() for spec in (ROBUST["adversarial"], ROBUST["trades"])]
     monkeypatch.setattr(adversarial, "pgd", tight)
-    parts = [of(spec)(net, batch(), NOW)[0].item() for spec in (ROBUST["adversarial"], ROBUST["trades"])]
+    parts = [loss_for(spec)(net, batch(), NOW)[0].item() for spec in (ROBUST["adversarial"], ROBUST["trades"])]
     assert parts == pytest.approx(whole, rel=1e-5) and sizes[0] == 12 and max(sizes[-3:]) == 3
     assert "out of memory" in capsys.readouterr().out
     together = Adversarial(Threat("l2", 1, per="batch"), ATTACK)
     for spec in (together, Adversarial(THREAT, ATTACK, batchnorm="train")):
         with pytest.raises(torch.OutOfMemoryError):
-            of(spec)(net, batch(), NOW)
+            loss_for(spec)(net, batch(), NOW)
 
 
 @pytest.mark.parametrize("spec", EVERY.values(), ids=EVERY)
 def test_draws_come_from_the_batch_alone(spec):
     net, before = build(BASE).train(), torch.get_rng_state()
-    one, two = (of(spec)(net, batch(), NOW)[0].item() for _ in range(2))
+    one, two = (loss_for(spec)(net, batch(), NOW)[0].item() for _ in range(2))
     assert one == two and torch.equal(before, torch.get_rng_state())
 
 
@@ -731,7 +722,7 @@ def test_bf16_gives_an_fp32_loss_near_that_of_fp32(spec):
     for precision in ("fp32", "bf16"):
         net = build(BASE).train()
         with autocast("cpu", precision):
-            loss, logits = of(spec)(net, batch(), replace(NOW, precision=precision))
+            loss, logits = loss_for(spec)(net, batch(), replace(NOW, precision=precision))
         loss.backward()
         assert loss.dtype == logits.dtype == torch.float32 and logits.shape == (12, 10)
         assert all(p.grad.isfinite().all() for p in net.parameters())

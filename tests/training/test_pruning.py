@@ -21,7 +21,7 @@ from lib.pruning.shrink import shrunk
 from lib.pruning.tables import kept
 from lib.runtime import generator, initialise_with
 from lib.training.loop import fit
-from lib.training.losses import Batch, Moment, of
+from lib.training.losses import Progress, TrainingBatch, loss_for
 from lib.training.losses.pruning import SLACK, TargetMissed
 from lib.training.schedule import learning_rate, make_optimiser
 from lib.values.architectures import (
@@ -181,8 +181,8 @@ def test_every_rule_keeps_exactly_its_share_of_every_layer(arch, rule):
         with initialise_with("counts"):
             net = prune(untrained(arch), Pruned(arch, keep, **RULES[rule]), (3, 32, 32))
         if rule == "gradient":
-            seen = Batch(pixels, labels, torch.arange(2), None, generator("counts"))
-            of(Saliency(CrossEntropy()))(net, seen, Moment(0, 0, 0.0))
+            seen = TrainingBatch(pixels, labels, torch.arange(2), None, generator("counts"))
+            loss_for(Saliency(CrossEntropy()))(net, seen, Progress(0, 0, 0.0))
         if rule == "learned":
             with torch.no_grad():
                 for layer in masked_layers(net).values():
@@ -231,12 +231,12 @@ def accuracy(net):
 
 def batch(start=0, count=64, seed="batch"):
     images = load(DIGITS, "train").take(slice(start, start + count))
-    return Batch(images.pixels(), images.labels, images.indices, None, generator(seed))
+    return TrainingBatch(images.pixels(), images.labels, images.indices, None, generator(seed))
 
 
 def search(recipe, net=None, steps=18, undecayed=(), finish=True):
     """The loop's steps as a search needs them: (network, rows of the epochs, objective)."""
-    net, objective = build(recipe, [trained()]) if net is None else net, of(recipe.objective)
+    net, objective = build(recipe, [trained()]) if net is None else net, loss_for(recipe.objective)
     spec, rows = recipe.optimiser, []
     groups = {0.0: [], spec.weight_decay: []}
     for name, parameter in net.named_parameters():
@@ -247,8 +247,8 @@ def search(recipe, net=None, steps=18, undecayed=(), finish=True):
         net.train()
         for step in range(steps):
             share = (epoch + step / steps) / recipe.epochs
-            moment = Moment(epoch, epoch * steps + step, share)
-            loss, _ = objective(net, batch(64 * step, seed=(epoch, step)), moment)
+            progress = Progress(epoch, epoch * steps + step, share)
+            loss, _ = objective(net, batch(64 * step, seed=(epoch, step)), progress)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe.schedule, spec.lr, share)
             optimiser.zero_grad(set_to_none=True)
@@ -341,15 +341,15 @@ def test_a_target_that_is_missed_is_an_error_with_both_numbers():
 
 
 def test_a_search_is_resumed_with_its_gamma():
-    first, net = of(Prune(CrossEntropy())), build(recipe_of(Prune(CrossEntropy())), [trained()])
+    first, net = loss_for(Prune(CrossEntropy())), build(recipe_of(Prune(CrossEntropy())), [trained()])
     with torch.no_grad():
         for layer in masked_layers(net).values():
             layer.quota.fill_(-9.0)
     first.epoch = 2
     assert first.end_epoch(net)["gamma"] == pytest.approx(0.03)
-    second = of(Prune(CrossEntropy()))
+    second = loss_for(Prune(CrossEntropy()))
     second.load_state_dict(first.state_dict())
-    second(net, batch(), Moment(7, 100, 0.5))
+    second(net, batch(), Progress(7, 100, 0.5))
     assert second.gamma == first.gamma == pytest.approx(0.03)
 
 
@@ -365,7 +365,7 @@ def test_every_objective_searches(objective, granularity):
     found = {}
     for gamma in (0.0, 2.0):
         candidate = copy.deepcopy(net)
-        loss, logits = of(Prune(objective, gamma))(candidate, batch(), Moment(0, 0, 0.0))
+        loss, logits = loss_for(Prune(objective, gamma))(candidate, batch(), Progress(0, 0, 0.0))
         loss.backward()
         assert logits.shape == (64, 10)
         found[gamma] = candidate
@@ -378,10 +378,10 @@ def test_every_objective_searches(objective, granularity):
 
 
 def test_what_the_loop_asks_is_passed_on():
-    assert of(Prune(FreeAdversarial(THREAT, 3))).replays == 3 and of(Prune(GradientNorm(1.0))).second_order
-    free, net = of(Prune(FreeAdversarial(THREAT, 3))), build(recipe_of(Prune(CrossEntropy())), [trained()])
-    free(net, batch(), Moment(0, 0, 0.0))[0].backward()
-    other = of(Prune(FreeAdversarial(THREAT, 3)))
+    assert loss_for(Prune(FreeAdversarial(THREAT, 3))).replays == 3 and loss_for(Prune(GradientNorm(1.0))).second_order
+    free, net = loss_for(Prune(FreeAdversarial(THREAT, 3))), build(recipe_of(Prune(CrossEntropy())), [trained()])
+    free(net, batch(), Progress(0, 0, 0.0))[0].backward()
+    other = loss_for(Prune(FreeAdversarial(THREAT, 3)))
     other.load_state_dict(free.state_dict())
     assert torch.equal(other.inner.delta, free.state_dict()["inner"]["delta"]) and other.inner.delta.any()
 
@@ -473,13 +473,14 @@ def test_snip_by_an_adversarial_objective_and_its_fine_tuning(rule, batches):
     seen = load(recipe.data, "train")
     found = build(recipe, [trained()])
     assert len(fit(found, recipe, seen, "cpu")) == 1
-    own, objective, expected = copy.deepcopy(trained()).requires_grad_(True).train(), of(ROBUST), {}
+    own, objective, expected = copy.deepcopy(trained()).requires_grad_(True).train(), loss_for(ROBUST), {}
     order = torch.randperm(len(seen), generator=generator(recipe.key, "order", 0))
     for step, chosen in enumerate(order.split(64)):
         part = seen.take(chosen)
         draw = generator(recipe.key, "step", 0, step)
         own.zero_grad()
-        objective(own, Batch(part.pixels(), part.labels, part.indices, None, draw), Moment(0, step, 0.0))[0].backward()
+        given = TrainingBatch(part.pixels(), part.labels, part.indices, None, draw)
+        objective(own, given, Progress(0, step, 0.0))[0].backward()
         for name, layer in layers(own).items():
             expected[name] = expected.get(name, 0) + (layer.weight * layer.weight.grad).detach()
     masked = masked_layers(found)
@@ -544,13 +545,13 @@ def test_a_chain_of_prunings_and_fine_tunings_only_loses(tuning, rule):
 def test_no_saliency_is_an_error():
     net = build(recipe_of(Saliency(CrossEntropy()), Pruned(CNN(16, 2), "0.5", scores="gradient")), [trained()])
     with pytest.raises(OneLineError, match="no saliency"):
-        of(Saliency(CrossEntropy())).finish(net)
+        loss_for(Saliency(CrossEntropy())).finish(net)
 
 
 @pytest.mark.parametrize("objective", [Prune(CrossEntropy()), Saliency(CrossEntropy())], ids=["prune", "saliency"])
 def test_searches_need_something_to_find(objective):
     with pytest.raises(SettingsError, match="objective"):
-        of(objective)(build(BASE), batch(), Moment(0, 0, 0.0))
+        loss_for(objective)(build(BASE), batch(), Progress(0, 0, 0.0))
     for outer in (Prune, Saliency):
         with pytest.raises(SettingsError, match="one that trains weights"):
             outer(objective)

@@ -21,7 +21,7 @@ from lib.runtime import ROOT, generator
 from lib.store import Store
 from lib.training import loop, price
 from lib.training.evaluation import evaluate
-from lib.training.losses import Batch, Moment, of
+from lib.training.losses import Loss, Progress, TrainingBatch, loss_for
 from lib.training.memory import InParts
 from lib.training.schedule import Average, learning_rate
 from lib.training.zoo import Zoo
@@ -47,7 +47,7 @@ BASE = Recipe(
 
 def batch(n=20):
     images = load(BASE.data, "train").take(slice(0, n))
-    return Batch(images.pixels(), images.labels, images.indices, None, generator("test"))
+    return TrainingBatch(images.pixels(), images.labels, images.indices, None, generator("test"))
 
 
 def test_schedules():
@@ -74,7 +74,7 @@ def test_alpha_is_the_share_of_adversarial_images(alpha, changed):
     net, seen = build(BASE).train(), []
     net.register_forward_pre_hook(lambda m, x: seen.append((m.training, x[0].detach().clone())))
     clean = batch()
-    of(Adversarial(THREAT, PGD(2, "0.1", random_start=False), alpha))(net, clean, Moment(0, 0, 0.0))
+    loss_for(Adversarial(THREAT, PGD(2, "0.1", random_start=False), alpha))(net, clean, Progress(0, 0, 0.0))
     trained_on = [x for training, x in seen if training]
     assert len(trained_on) == 1, "weights learn from one pass; the attack runs with BatchNorm in eval mode"
     moved = (trained_on[0] - clean.images).flatten(1).abs().amax(1)
@@ -86,7 +86,7 @@ def test_clean_statistics_adds_a_clean_pass_in_train_mode():
     net, seen = build(BASE).train(), []
     net.register_forward_pre_hook(lambda m, x: seen.append((m.training, x[0].detach().clone())))
     clean = batch()
-    of(Adversarial(THREAT, ATTACK, 1.0, clean_statistics=True))(net, clean, Moment(0, 0, 0.0))
+    loss_for(Adversarial(THREAT, ATTACK, 1.0, clean_statistics=True))(net, clean, Progress(0, 0, 0.0))
     trained_on = [x for training, x in seen if training]
     assert len(trained_on) == 2 and torch.equal(trained_on[0], clean.images)
     assert not torch.equal(trained_on[1], clean.images)
@@ -94,11 +94,12 @@ def test_clean_statistics_adds_a_clean_pass_in_train_mode():
 
 def test_trades_is_cross_entropy_plus_beta_times_kl():
     net, clean = build(BASE).eval(), batch()
+    now = Progress(0, 0, 0.0)
     loss = {
-        b: of(TRADES(THREAT, ATTACK, b))(net, replace(clean, generator=generator("x")), Moment(0, 0, 0.0))[0].item()
+        b: loss_for(TRADES(THREAT, ATTACK, b))(net, replace(clean, generator=generator("x")), now)[0].item()
         for b in (0.0, 1.0, 2.0)
     }
-    assert loss[0.0] == pytest.approx(of(CrossEntropy())(net, clean, Moment(0, 0, 0.0))[0].item(), abs=1e-5)
+    assert loss[0.0] == pytest.approx(loss_for(CrossEntropy())(net, clean, now)[0].item(), abs=1e-5)
     assert loss[1.0] > loss[0.0] + 1e-4, "the adversarial images move the prediction"
     assert loss[2.0] - loss[1.0] == pytest.approx(loss[1.0] - loss[0.0], rel=1e-3)
 
@@ -332,13 +333,13 @@ def test_choosing_needs_held_out_images():
         replace(BASE, choice=Choice())
 
 
-class OutOfMemory:
-    """An objective whose update holds `room` images at most."""
+class OutOfMemory(Loss):
+    """A loss whose update holds `room` images at most."""
 
     def __init__(self, room):
         self.room = room
 
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         if len(batch.labels) > self.room:
             raise torch.OutOfMemoryError("made up")
         logits = net(batch.images)
@@ -347,7 +348,7 @@ class OutOfMemory:
 
 @pytest.mark.parametrize("room, advice", [(20, "a batch_size of 16 fits"), (0, "not even a single image fits")])
 def test_an_update_out_of_memory_says_which_batch_fits(monkeypatch, room, advice):
-    monkeypatch.setattr(loop, "of", lambda spec: OutOfMemory(room))
+    monkeypatch.setattr(loop, "loss_for", lambda spec: OutOfMemory(room))
     with pytest.raises(loop.OutOfMemory, match=rf"{BASE.key}.*step 0 with batches of 64.*{advice}"):
         loop.fit(build(BASE), BASE, load(BASE.data, "train"), "cpu")
 

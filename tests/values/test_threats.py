@@ -13,7 +13,7 @@ from lib.attacks.search import break_images
 from lib.attacks.sweep import sweep
 from lib.errors import SettingsError, fraction
 from lib.runtime import generator, initialise_with
-from lib.training.losses import Batch, Moment, of
+from lib.training.losses import Progress, TrainingBatch, loss_for
 from lib.values.attacks import APGD, PGD, AutoAttack, fgsm
 from lib.values.certificates import Bounds, Smoothing
 from lib.values.keys import plain
@@ -208,8 +208,8 @@ def test_an_attack_breaks_clearly_more_than_a_random_start(net, right, verdicts,
 @EVERY
 def test_a_network_trains_on_it(net, right, norm):
     x, y, indices = right
-    objective = of(Adversarial(THREATS[norm], pgd_of(norm, 2)))
-    loss, logits = objective(net, Batch(x, y, indices, None, generator("step")), Moment(0, 0, 0.0))
+    objective = loss_for(Adversarial(THREATS[norm], pgd_of(norm, 2)))
+    loss, logits = objective(net, TrainingBatch(x, y, indices, None, generator("step")), Progress(0, 0, 0.0))
     weights, = torch.autograd.grad(loss, net[0].weight)
     assert logits.shape == (len(x), 10) and loss > F.cross_entropy(net(x), y) and weights.abs().sum() > 0
 

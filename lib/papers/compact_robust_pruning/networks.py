@@ -8,27 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from lib.papers.compact_robust_pruning.settings import (
-    BENIGN,
-    IN_ROUNDS,
-    ROBUST,
-    RULES,
-    NetworkSetup,
-    Section,
-)
-from lib.profiles.networks import (
-    Networks,
-    trained_as,
-    varied,
-    warmed_up,
-)
-from lib.values.architectures import (
-    Arch,
-    Pruned,
-)
-from lib.values.cell import (
-    Cell,
-)
+from lib.papers.compact_robust_pruning.settings import BENIGN, IN_ROUNDS, ROBUST, RULES, NetworkSetup, Section
+from lib.profiles.networks import Networks, trained_as, varied, warmed_up
+from lib.values.architectures import Arch, Pruned
+from lib.values.cell import Cell
 from lib.values.objectives import IBP, TRADES, CrossEntropy, CrownIBP, Loss, MixTrain, Prune, Saliency, Stability
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat

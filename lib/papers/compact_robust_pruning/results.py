@@ -20,12 +20,8 @@ from lib.pruning import results as shared
 from lib.pruning.results import Contrast, sound
 from lib.runtime import ProgressBar
 from lib.training.zoo import Zoo
-from lib.values.cell import (
-    Cell,
-)
-from lib.values.certificates import (
-    Bounds,
-)
+from lib.values.cell import Cell
+from lib.values.certificates import Bounds
 
 ABOVE_CHANCE = 0.05  # conditions whose clean accuracy is not this far above guessing are broken, and not compared
 KEPT = 0.9  # of the clean accuracy: what a way of pruning must keep for C1 to ask what it does to robustness

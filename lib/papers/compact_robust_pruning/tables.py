@@ -11,9 +11,7 @@ from lib.papers.compact_robust_pruning.results import KEPT, Found, benign_kept, 
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, NetworkSetup
 from lib.pruning import results as shared
 from lib.statistics import Interval, log_ratio, paired_difference
-from lib.values.cell import (
-    Cell,
-)
+from lib.values.cell import Cell
 from lib.values.threats import Threat
 
 CONDITION = ("net", "pre", "rule", "keep", "fine", "longer")

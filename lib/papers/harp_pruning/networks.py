@@ -12,25 +12,10 @@ from fractions import Fraction
 from lib.papers.harp_pruning.settings import BY_CHANNEL, METHODS, Section
 from lib.profiles.networks import Networks, trained_as, warmed_up
 from lib.values.architectures import Plain, Pruned
-from lib.values.attacks import (
-    PGD,
-)
-from lib.values.cell import (
-    Cell,
-)
-from lib.values.objectives import (
-    ADMM,
-    MART,
-    TRADES,
-    FreeAdversarial,
-    Loss,
-    Prune,
-    Rewire,
-)
-from lib.values.recipe import (
-    Choice,
-    Recipe,
-)
+from lib.values.attacks import PGD
+from lib.values.cell import Cell
+from lib.values.objectives import ADMM, MART, TRADES, FreeAdversarial, Loss, Prune, Rewire
+from lib.values.recipe import Choice, Recipe
 
 DENSE = ("N", "pre-trained", "dense")
 CHOSEN = ("dense", "HARP", "HYDRA")  # whose fine-tuning shows what choosing its epoch on test images would add

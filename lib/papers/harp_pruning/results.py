@@ -20,9 +20,7 @@ from lib.papers.harp_pruning.settings import METHODS, Section
 from lib.profiles.networks import Networks
 from lib.pruning import results as shared
 from lib.pruning.results import Contrast, above_chance, sound
-from lib.runtime import (
-    ProgressBar,
-)
+from lib.runtime import ProgressBar
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
 

@@ -8,9 +8,7 @@ from lib.models import rates as by_rule
 from lib.papers.harp_pruning.results import Found
 from lib.pruning import results as shared
 from lib.statistics import seeds
-from lib.values.cell import (
-    Cell,
-)
+from lib.values.cell import Cell
 
 
 def _named(cell: Cell) -> dict:

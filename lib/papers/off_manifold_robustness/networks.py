@@ -9,23 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from lib.papers.off_manifold_robustness.settings import (
-    Distractor,
-    Section,
-    Sweep,
-)
-from lib.profiles.networks import (
-    Denoiser,
-    Networks,
-    trained_as,
-    varied,
-)
-from lib.values.attacks import (
-    PGD,
-)
-from lib.values.cell import (
-    Cell,
-)
+from lib.papers.off_manifold_robustness.settings import Distractor, Section, Sweep
+from lib.profiles.networks import Denoiser, Networks, trained_as, varied
+from lib.values.attacks import PGD
+from lib.values.cell import Cell
 from lib.values.data import Data
 from lib.values.objectives import Adversarial, CrossEntropy, GradientNorm, Noise, Reconstruction, Smoothness
 from lib.values.recipe import Recipe

@@ -19,34 +19,16 @@ from torch import Tensor
 
 from lib.data import closed_forms
 from lib.data.distractor import layout, signal_mask
-from lib.files import (
-    write_atomic,
-)
+from lib.files import write_atomic
 from lib.gradients import inputs, lpips
 from lib.manifold import sensitivity
 from lib.manifold.spaces import Tangents
 from lib.papers.off_manifold_robustness import published
 from lib.papers.off_manifold_robustness.material import VERSION, Ground
-from lib.papers.off_manifold_robustness.networks import (
-    MANIFOLD,
-    NONE,
-    SCORE,
-    Cell,
-    Condition,
-    SweepNetworks,
-    unit,
-)
-from lib.papers.off_manifold_robustness.settings import (
-    Distractor,
-    Section,
-    Sweep,
-)
-from lib.profiles.networks import (
-    Networks,
-)
-from lib.runtime import (
-    ProgressBar,
-)
+from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, SCORE, Condition, SweepNetworks, unit
+from lib.papers.off_manifold_robustness.settings import Distractor, Section, Sweep
+from lib.profiles.networks import Networks
+from lib.runtime import ProgressBar
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
 from lib.values.keys import digest, plain

@@ -10,14 +10,8 @@ from fractions import Fraction
 
 from lib.papers.perceptually_aligned_gradients.settings import Study
 from lib.papers.settings import Settings
-from lib.profiles.networks import (
-    Denoiser,
-    trained_as,
-)
-from lib.values.attacks import (
-    PGD,
-    Attack,
-)
+from lib.profiles.networks import Denoiser, trained_as
+from lib.values.attacks import PGD, Attack
 from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, GradientNorm, Targets
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat

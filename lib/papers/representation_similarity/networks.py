@@ -11,30 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from lib.papers.representation_similarity.settings import (
-    Section,
-    Variant,
-)
-from lib.profiles.networks import (
-    Networks,
-    trained_as,
-    varied,
-)
-from lib.values.attacks import (
-    tier,
-)
-from lib.values.cell import (
-    Cell,
-)
-from lib.values.objectives import (
-    TRADES,
-    Adversarial,
-    Noise,
-    fgsm_rs,
-)
-from lib.values.recipe import (
-    Recipe,
-)
+from lib.papers.representation_similarity.settings import Section, Variant
+from lib.profiles.networks import Networks, trained_as, varied
+from lib.values.attacks import tier
+from lib.values.cell import Cell
+from lib.values.objectives import TRADES, Adversarial, Noise, fgsm_rs
+from lib.values.recipe import Recipe
 
 
 @dataclass(frozen=True)

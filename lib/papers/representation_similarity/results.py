@@ -9,18 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lib.papers.representation_similarity.networks import (
-    Cell,
-)
-from lib.papers.representation_similarity.settings import (
-    Section,
-)
-from lib.profiles.networks import (
-    Networks,
-)
-from lib.runtime import (
-    ProgressBar,
-)
+from lib.papers.representation_similarity.settings import Section
+from lib.profiles.networks import Networks
+from lib.runtime import ProgressBar
 from lib.similarity.looks import Look, Moved, look_at
 from lib.similarity.maps import Maps
 from lib.training.evaluation import Outcomes, columns

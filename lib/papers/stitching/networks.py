@@ -14,19 +14,10 @@ from dataclasses import dataclass, replace
 from lib.papers.stitching.settings import Section
 from lib.profiles.networks import Networks
 from lib.values.architectures import LEAST_SQUARES, Probe, Stitch
-from lib.values.attacks import (
-    Attack,
-)
-from lib.values.cell import (
-    Cell,
-)
-from lib.values.objectives import (
-    TRADES,
-    Transferred,
-)
-from lib.values.recipe import (
-    Recipe,
-)
+from lib.values.attacks import Attack
+from lib.values.cell import Cell
+from lib.values.objectives import TRADES, Transferred
+from lib.values.recipe import Recipe
 
 MIXED = ("N->R", "R->N")
 PAIRS = (*MIXED, "R->R2", "N->N2")

@@ -13,20 +13,10 @@ import numpy as np
 import torch
 
 from lib.models import build
-from lib.papers.stitching.networks import (
-    Cell,
-    Condition,
-)
-from lib.papers.stitching.settings import (
-    OtherSetting,
-    Section,
-)
-from lib.profiles.networks import (
-    Networks,
-)
-from lib.runtime import (
-    ProgressBar,
-)
+from lib.papers.stitching.networks import Condition
+from lib.papers.stitching.settings import OtherSetting, Section
+from lib.profiles.networks import Networks
+from lib.runtime import ProgressBar
 from lib.training.evaluation import columns
 from lib.training.zoo import Zoo
 from lib.values.architectures import Stitch

@@ -6,32 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from lib.errors import is_int, is_number, need, unknown
-from lib.profiles.networks import (
-    Gates,
-    Networks,
-    Training,
-    fewer_targets,
-    repetitions,
-    trained_as,
-)
-from lib.values.attacks import (
-    PGD,
-    Attack,
-)
-from lib.values.data import (
-    Data,
-)
-from lib.values.external import (
-    External,
-)
-from lib.values.objectives import (
-    ATTACKED,
-)
-from lib.values.recipe import (
-    Optimiser,
-    Recipe,
-    Schedule,
-)
+from lib.profiles.networks import Gates, Networks, Training, fewer_targets, repetitions, trained_as
+from lib.values.attacks import PGD, Attack
+from lib.values.data import Data
+from lib.values.external import External
+from lib.values.objectives import ATTACKED
+from lib.values.recipe import Optimiser, Recipe, Schedule
 
 
 @dataclass(frozen=True)

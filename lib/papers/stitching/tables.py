@@ -24,12 +24,8 @@ from lib.stitching.measures import (
 from lib.training.evaluation import columns
 from lib.training.zoo import Zoo
 from lib.values.architectures import Stitch
-from lib.values.attacks import (
-    Attack,
-)
-from lib.values.cell import (
-    Cell,
-)
+from lib.values.attacks import Attack
+from lib.values.cell import Cell
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat
 

@@ -7,27 +7,29 @@ import torch
 from lib.models import rates
 from lib.models.links import layers
 from lib.models.masked import largest
-from lib.training.losses.pruning import Around
+from lib.training.losses.base import Wrapper, losses
+from lib.values.objectives import ADMM
 
 
-class ADMMLoss(Around):
+@losses.register(ADMM)
+class ADMMLoss(Wrapper):
     """loss + rho / 2 sum ||W - Z + U||^2, see lib.values.objectives.ADMM. `sparse` and `dual` are Z and U by layer, of
     the weights' shapes; they stand still between two updates.
     """
 
-    def __init__(self, spec, inner):
-        super().__init__(spec, inner)
+    def __init__(self, spec):
+        super().__init__(spec)
         self.rho, self.epoch = spec.rho, 0
         self.sparse: dict[str, torch.Tensor] = {}
         self.dual: dict[str, torch.Tensor] = {}
 
-    def __call__(self, net, batch, moment):
-        self.epoch = moment.epoch
+    def __call__(self, net, batch, progress):
+        self.epoch = progress.epoch
         if not self.sparse:
             weights = _weights(net)
             self.sparse = {name: projection(w, self.spec.keep) for name, w in weights.items()}
             self.dual = {name: torch.zeros_like(w) for name, w in weights.items()}
-        loss, logits = self.inner(net, batch, moment)
+        loss, logits = self.inner(net, batch, progress)
         return loss + self.penalty(net), logits
 
     def penalty(self, net) -> torch.Tensor:
@@ -42,7 +44,8 @@ class ADMMLoss(Around):
         """
         weights = _weights(net)
         apart = sum(float((w - self.sparse[name]).square().sum()) for name, w in weights.items())
-        row = {"residual": (apart / sum(float(w.square().sum()) for w in weights.values())) ** 0.5, "rho": self.rho}
+        length = sum(float(w.square().sum()) for w in weights.values())
+        row = {**super().end_epoch(net), "residual": (apart / length) ** 0.5, "rho": self.rho}
         if (self.epoch + 1) % self.spec.every == 0:
             for name, w in weights.items():
                 self.sparse[name] = projection(w + self.dual[name], self.spec.keep)

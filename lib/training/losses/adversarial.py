@@ -17,33 +17,36 @@ from lib.attacks.geometry import project, start_noise, step
 from lib.attacks.pgd import adversarial_loss, pgd
 from lib.errors import OneLineError
 from lib.models import Twin, folded
+from lib.training.losses.base import Loss, losses
 from lib.training.memory import InParts
+from lib.values.objectives import MART, TRADES, Adversarial, FreeAdversarial, Transferred
 
 
-class Attacked:
-    """An objective that attacks the network it trains: on a folded twin, which is BN in eval mode at less cost, or,
+class Attacked(Loss):
+    """A loss that attacks the network it trains: on a folded twin, which is BN in eval mode at less cost, or,
     with `batchnorm` train, on the network itself in the mode it is in.
     """
 
     def __init__(self, spec):
-        self.spec, self.twin, self.in_parts = spec, None, InParts("attack in training")
+        super().__init__(spec)
+        self.twin, self.in_parts = None, InParts("attack in training")
 
-    def attack(self, net, images, labels, attack, moment, generator, noise=None, path=None):
+    def attack(self, net, images, labels, attack, progress, generator, noise=None, path=None):
         """Adversarial images against `net` as it stands, from a start drawn from `generator` or at `noise` (in units of
         eps). What does not fit into memory is attacked in parts, where no image's attack depends on the others and no
         `path` is wanted (the images that the attack passed through).
         """
         attacked = net if self.spec.batchnorm == "train" else self._follow(net)
-        return self._search(attacked, attacked is net, images, labels, attack, moment, generator, noise, path)
+        return self._search(attacked, attacked is net, images, labels, attack, progress, generator, noise, path)
 
-    def _search(self, attacked, together: bool, images, labels, attack, moment, generator, noise=None, path=None):
+    def _search(self, attacked, together: bool, images, labels, attack, progress, generator, noise=None, path=None):
         """The attack on any network; `together`: whether its images depend on each other."""
         threat = self.spec.threat
         if attack.random_start and noise is None and not threat.perceptual:
             noise = start_noise(threat, images.shape, generator)
 
         def search(x, y, start):
-            return pgd(attacked, x, y, threat, attack, generator, start, precision=moment.precision, path=path)
+            return pgd(attacked, x, y, threat, attack, generator, start, precision=progress.precision, path=path)
 
         whole = together or threat.per == "batch" or path is not None
         return search(images, labels, noise) if whole else self.in_parts(search, images, labels, noise)
@@ -53,21 +56,22 @@ class Attacked:
             self.twin = Twin(net)
         return self.twin.follow()
 
-    def from_beside(self, net, batch, attack, moment):
+    def from_beside(self, net, batch, attack, progress):
         """Adversarial images from a Gaussian start of 0.001 beside the clean ones (TRADES and MART)."""
         noise = 0.001 * torch.randn(batch.images.shape, generator=batch.generator, device=batch.images.device)
         in_units_of_eps = noise / (float(self.spec.threat.eps) or 1.0)  # pgd multiplies a start by eps
-        return self.attack(net, batch.images, batch.labels, replace(attack, random_start=True), moment,
+        return self.attack(net, batch.images, batch.labels, replace(attack, random_start=True), progress,
                            batch.generator, in_units_of_eps)
 
 
+@losses.register(Adversarial)
 class AdversarialLoss(Attacked):
     """Mean cross-entropy over a batch in which floor(alpha * B) random images are adversarial (Madry et al. 2018;
     the share alpha as in Balogh & Jelasity 2023). The attack is white-box on `net` as it stands. With `clean_loss` the
     clean batch passes the network for itself, in front of the adversarial one.
     """
 
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         spec, n = self.spec, len(batch.labels)
         # floor after rounding away the float's last digits: 0.29 * 100 is 28.999999999999996
         chosen = math.floor(round(spec.alpha * n, 9))
@@ -79,7 +83,7 @@ class AdversarialLoss(Attacked):
             picked = torch.randperm(n, generator=batch.generator, device=images.device)[:chosen]
             picked = slice(None) if chosen == n else picked
             path = [] if spec.accumulated else None
-            adversarial = self.attack(net, images[picked], batch.labels[picked], spec.attack, moment, batch.generator,
+            adversarial = self.attack(net, images[picked], batch.labels[picked], spec.attack, progress, batch.generator,
                                       path=path)
             if chosen == n:
                 images = adversarial
@@ -94,6 +98,7 @@ class AdversarialLoss(Attacked):
         return loss, logits
 
 
+@losses.register(Transferred)
 class TransferredLoss(Attacked):
     """The sum of cross-entropies at adversarial images against each network of `against` and, with `clean`, at the
     clean ones, each batch in a forward pass of its own; see lib.values.objectives.Transferred. The logits are the
@@ -104,12 +109,12 @@ class TransferredLoss(Attacked):
         super().__init__(spec)
         self.parents: dict[str, nn.Module] = {}
 
-    def with_parents(self, parents) -> None:
+    def with_parents(self, networks) -> None:
         """Take the trained networks (front, end) of the stitched one, of which folded copies are attacked."""
-        named = dict(zip(("front", "end"), parents, strict=True))
+        named = dict(zip(("front", "end"), networks, strict=True))
         self.parents = {name: folded(net) for name, net in named.items() if name in self.spec.against}
 
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         spec = self.spec
         if missing := [name for name in spec.against if name != "itself" and name not in self.parents]:
             raise OneLineError(f"an objective that attacks the {missing[0]} network has none yet: call `with_parents` "
@@ -118,33 +123,35 @@ class TransferredLoss(Attacked):
             with torch.no_grad():
                 net(batch.images)
         seen = [self._search(self._follow(net) if name == "itself" else self.parents[name], False, batch.images,
-                             batch.labels, spec.attack, moment, batch.generator) for name in spec.against]
+                             batch.labels, spec.attack, progress, batch.generator) for name in spec.against]
         logits = [net(images).float() for images in [*seen, *([batch.images] if spec.clean else [])]]
         return sum(F.cross_entropy(rows, batch.labels) for rows in logits), logits[0]
 
 
+@losses.register(TRADES)
 class TradesLoss(Attacked):
     """Cross-entropy on clean images + beta * KL(clean || adversarial), the images found by maximising that KL from a
     Gaussian start of 0.001 (Zhang et al. 2019, eq. 5 and algorithm 1).
     """
 
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         spec = self.spec
-        adversarial = self.from_beside(net, batch, replace(spec.attack, loss="kl"), moment)
+        adversarial = self.from_beside(net, batch, replace(spec.attack, loss="kl"), progress)
         clean, attacked = net(batch.images).float(), net(adversarial).float()
         divergence = adversarial_loss("kl", attacked, batch.labels, reference=clean).mean()
         return F.cross_entropy(clean, batch.labels) + spec.beta * divergence, clean
 
 
+@losses.register(MART)
 class MartLoss(Attacked):
     """Mean of BCE(p(x'), y) + weight * KL(p(x) || p(x')) * (1 - p_y(x)) with the boosted cross-entropy
     BCE = -log p_y - log(1 - max_{k != y} p_k) (Wang et al. 2020, eq. 11); x' from a Gaussian start of 0.001, as
     in their code. Its logits are those of x'.
     """
 
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         labels = batch.labels
-        adversarial = self.from_beside(net, batch, self.spec.attack, moment)
+        adversarial = self.from_beside(net, batch, self.spec.attack, progress)
         clean, attacked = net(batch.images).float(), net(adversarial).float()
         missed = 1 - clean.softmax(1).gather(1, labels[:, None]).squeeze(1)
         divergence = adversarial_loss("kl", attacked, labels, reference=clean)
@@ -160,17 +167,19 @@ def boosted_cross_entropy(logits, labels):
     return F.cross_entropy(logits, labels, reduction="none") - rest
 
 
-class FreeLoss:
+@losses.register(FreeAdversarial)
+class FreeLoss(Loss):
     """Cross-entropy at the perturbed images (Shafahi et al. 2019, algorithm 1). The backward pass that gives the
     weights their gradient leaves the perturbation's on `delta`; the next call, or the next look at the state, steps
     `delta` by eps along it. `delta` [B, C, H, W] starts at 0 and stays from batch to batch, whichever images they hold.
     """
 
     def __init__(self, spec):
+        super().__init__(spec)
         self.replays, self.delta, self.box = spec.replays, None, spec.threat.box
         self.ball = replace(spec.threat, box=False)  # where delta lies; what is cut to [0, 1] is the perturbed image
 
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         images, delta = batch.images, self._stepped()
         if delta is None or delta.shape != images.shape:
             delta = torch.zeros_like(images)
@@ -185,9 +194,9 @@ class FreeLoss:
         delta, eps = self.delta.detach(), float(self.ball.eps)
         return project(step(delta, self.delta.grad, eps, self.ball), torch.zeros_like(delta), self.ball)
 
-    def state_dict(self):
+    def state_dict(self) -> dict:
         delta = self._stepped()
         return {"delta": None if delta is None else delta.detach()}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict) -> None:
         self.delta = state["delta"]

@@ -12,39 +12,45 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lib.errors import OneLineError
 from lib.gradients.targets import Grounds
 from lib.modes import evaluating
-from lib.values.objectives import CrossEntropy
+from lib.training.losses.base import Wrapper, losses
+from lib.values.objectives import Aligned
 
 LEAST = 1e-30  # absolute value of the largest pixel below which a gradient has no direction: dividing by less overflows
 
 
-class AlignedLoss:
+@losses.register(Aligned)
+class AlignedLoss(Wrapper):
     """`inner` + weight * mean over images of the sum over classes of 1 - cos(grad_x log p_t(x), g(x, t)), see
     lib.values.objectives.Aligned. All of the term is computed in fp32. A pair whose gradient or target has no
     direction has cosine 0 and teaches nothing; how many there are is counted.
     """
 
-    def __init__(self, spec, inner):
-        self.spec, self.inner = spec, inner
-        self.second_order = spec.active
+    def __init__(self, spec):
+        super().__init__(spec)
         self.grounds: Grounds | None = None
         self.sums: Tensor | None = None  # over the epoch's pairs so far, float64 [5], see _count
+
+    @property
+    def second_order(self) -> bool:
+        return self.spec.active or super().second_order
 
     def prepare(self, images, classes: int, scores: Tensor | None = None) -> None:
         """Make the targets over the training images; `scores` as `Zoo.targets` gives them, where the targets are such.
         """
+        super().prepare(images, classes, scores)
         if self.spec.active:
             self.grounds = Grounds.of(self.spec.targets, images, classes, scores)
 
-    def __call__(self, net, batch, moment):
-        weight = self.spec.weight_at(moment.share)
+    def __call__(self, net, batch, progress):
+        weight = self.spec.weight_at(progress.share)
         if not weight:
-            return self.inner(net, batch, moment)
+            return self.inner(net, batch, progress)
         if self.grounds is None:
             raise OneLineError("an objective with aligned gradients has no targets yet: call `prepare` before training")
-        if isinstance(self.spec.objective, CrossEntropy) and self.spec.batchnorm == "train":
+        if self.spec.shared:
             logits, term = self._term(net, batch)
             return F.cross_entropy(logits, batch.labels) + weight * term, logits
-        loss, logits = self.inner(net, batch, moment)
+        loss, logits = self.inner(net, batch, progress)
         with evaluating(net) if self.spec.batchnorm == "eval" else contextlib.nullcontext():
             return loss + weight * self._term(net, batch)[1], logits
 
@@ -84,11 +90,12 @@ class AlignedLoss:
         """Of the epoch's pairs of an image and a class: `clamped`, the share without a direction, and their mean
         cosines, `cosine`, `own cosine` (the image's class) and `other cosine`; nan where there was no such pair.
         """
+        row = super().end_epoch(net)
         if self.sums is None:
-            return {}
+            return row
         found, self.sums = self.sums, None
         own, others, without, of_own, of_others = found.tolist()
-        return {"clamped": _mean(without, own + others), "cosine": _mean(of_own + of_others, own + others),
+        return {**row, "clamped": _mean(without, own + others), "cosine": _mean(of_own + of_others, own + others),
                 "own cosine": _mean(of_own, own), "other cosine": _mean(of_others, others)}
 
 

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 
 from lib.certify import linear
 from lib.certify.intervals import margins
+from lib.training.losses.base import Loss, losses
+from lib.values.objectives import IBP, CrownIBP, MixTrain
 
 
 def risen(spec, share: float) -> float:
@@ -24,7 +26,8 @@ def strength(spec, share: float) -> tuple[float, float]:
     return grown * float(spec.eps), 1 - grown * (1 - spec.kappa)
 
 
-class IBPLoss:
+@losses.register(IBP)
+class IBPLoss(Loss):
     """kappa * CE(z, y) + (1 - kappa) * CE(z_worst, y): z the logits and z_worst, for each image, the worst that the
     interval bounds of its linf ball allow, for every class at once (Gowal et al. 2019, section 3).
 
@@ -33,11 +36,8 @@ class IBPLoss:
     mode stands in lib/certify/intervals.py.
     """
 
-    def __init__(self, spec):
-        self.spec = spec
-
-    def __call__(self, net, batch, moment):
-        eps, kappa = strength(self.spec, moment.share)
+    def __call__(self, net, batch, progress):
+        eps, kappa = strength(self.spec, progress.share)
         logits = net(batch.images).float()
         loss = F.cross_entropy(logits, batch.labels)
         if kappa < 1:  # before the rise the bounds would count for nothing
@@ -46,17 +46,15 @@ class IBPLoss:
         return loss, logits
 
 
-class CrownIBPLoss:
+@losses.register(CrownIBP)
+class CrownIBPLoss(Loss):
     """kappa * CE(z, y) + (1 - kappa) * CE(z_worst, y), z_worst as in IBPLoss from bounds that go over from linear ones
     to intervals; see lib.values.objectives.CrownIBP. Where kappa is 0, the logits are only for the running accuracy
     (and for running statistics of BatchNorm).
     """
 
-    def __init__(self, spec):
-        self.spec = spec
-
-    def __call__(self, net, batch, moment):
-        grown, kappa = risen(self.spec, moment.share), self.spec.kappa
+    def __call__(self, net, batch, progress):
+        grown, kappa = risen(self.spec, progress.share), self.spec.kappa
         eps = grown * float(self.spec.eps)
         certified = eps > 0 and kappa < 1  # else both cross-entropies are the same, or the bounds count for nothing
         with torch.set_grad_enabled(torch.is_grad_enabled() and not (certified and kappa == 0)):
@@ -73,20 +71,21 @@ class CrownIBPLoss:
         return loss, logits
 
 
-class MixTrainLoss:
+@losses.register(MixTrain)
+class MixTrainLoss(Loss):
     """CE(z, y), and in some batches + w * CE(z_worst, y) of a few images; see lib.values.objectives.MixTrain.
 
     `reached` is the first epoch in which eps stood at its end, from which w grows; None before.
     """
 
     def __init__(self, spec):
-        self.spec = spec
+        super().__init__(spec)
         self.reached: int | None = None
 
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         logits = net(batch.images).float()
         loss = F.cross_entropy(logits, batch.labels)
-        grown, weight = risen(self.spec, moment.share), self.weight(moment)
+        grown, weight = risen(self.spec, progress.share), self.weight(progress)
         device = batch.images.device
         drawn = torch.rand((), generator=batch.generator, device=device)
         few = torch.randperm(len(batch.labels), generator=batch.generator, device=device)[:self.spec.images]
@@ -96,11 +95,11 @@ class MixTrainLoss:
             loss = loss + weight * F.cross_entropy(-lowest, labels)
         return loss, logits
 
-    def weight(self, moment) -> float:
+    def weight(self, progress) -> float:
         """w of an update, which must not come before the last one asked for."""
-        if self.reached is None and risen(self.spec, moment.share) == 1:
-            self.reached = moment.epoch
-        epochs = 0 if self.reached is None else moment.epoch - self.reached
+        if self.reached is None and risen(self.spec, progress.share) == 1:
+            self.reached = progress.epoch
+        epochs = 0 if self.reached is None else progress.epoch - self.reached
         return min(self.spec.weight * self.spec.growth ** (epochs // self.spec.every), self.spec.most)
 
     def state_dict(self) -> dict:

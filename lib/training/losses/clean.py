@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
+from lib.training.losses.base import Loss, losses
+from lib.values.objectives import CrossEntropy
 
-class CleanLoss:
+
+@losses.register(CrossEntropy)
+class CleanLoss(Loss):
     """Mean cross-entropy of the batch."""
 
-    def __init__(self, spec):
-        self.spec = spec
-
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         logits = net(batch.images).float()
         return F.cross_entropy(logits, batch.labels), logits

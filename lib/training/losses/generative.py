@@ -7,19 +7,19 @@ import math
 import torch
 import torch.nn.functional as F
 
+from lib.training.losses.base import Loss, losses
 from lib.training.losses.noise import noisy
+from lib.values.objectives import Denoising, Reconstruction
 
 
-class DenoisingLoss:
+@losses.register(Denoising)
+class DenoisingLoss(Loss):
     """Mean over images and pixels of w(sigma) (D(x + sigma n; sigma, y) - x)^2, n standard normal, ln(sigma) uniform
     for each image, w EDM's weights (Karras et al. 2022, table 1); y is the image's class or, with probability
     `label_dropout`, none. See lib.values.objectives.Denoising.
     """
 
-    def __init__(self, spec):
-        self.spec = spec
-
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         sigma, labels = self.draw(batch)
         each = sigma.view(-1, 1, 1, 1)
         noise = torch.randn(batch.images.shape, generator=batch.generator, device=batch.images.device)
@@ -35,12 +35,10 @@ class DenoisingLoss:
         return sigma, batch.labels.masked_fill(dropped, -1)
 
 
-class ReconstructionLoss:
+@losses.register(Reconstruction)
+class ReconstructionLoss(Loss):
     """Mean over images and pixels of (decode(encode(x + noise n)) - x)^2, n standard normal."""
 
-    def __init__(self, spec):
-        self.spec = spec
-
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         given = noisy(batch, self.spec.noise) if self.spec.noise else batch.images
         return F.mse_loss(net(given).float(), batch.images), None

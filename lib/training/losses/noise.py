@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from lib.attacks.pgd import adversarial_loss
+from lib.training.losses.base import Loss, losses
+from lib.values.objectives import Noise, Stability
 
 
 def noisy(batch, sigma: float) -> torch.Tensor:
@@ -13,26 +15,22 @@ def noisy(batch, sigma: float) -> torch.Tensor:
     return batch.images + sigma * torch.randn(batch.images.shape, generator=batch.generator, device=batch.images.device)
 
 
-class NoiseLoss:
+@losses.register(Noise)
+class NoiseLoss(Loss):
     """Mean cross-entropy of the noisy images: the base classifier of randomised smoothing (Cohen et al. 2019)."""
 
-    def __init__(self, spec):
-        self.spec = spec
-
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         logits = net(noisy(batch, self.spec.sigma)).float()
         return F.cross_entropy(logits, batch.labels), logits
 
 
-class StabilityLoss:
+@losses.register(Stability)
+class StabilityLoss(Loss):
     """Cross-entropy of clean images + beta * KL(clean || noisy) (Carmon et al. 2019; the smoothing of Sehwag et al.).
     Its logits are those of the clean images.
     """
 
-    def __init__(self, spec):
-        self.spec = spec
-
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         clean, shaken = net(batch.images).float(), net(noisy(batch, self.spec.sigma)).float()
         divergence = adversarial_loss("kl", shaken, batch.labels, reference=clean).mean()
         return F.cross_entropy(clean, batch.labels) + self.spec.beta * divergence, clean

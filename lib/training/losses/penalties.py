@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from lib.training.losses.base import Loss, losses
 from lib.training.losses.noise import noisy
+from lib.values.objectives import GradientNorm, Smoothness
 
 
-class GradientNormLoss:
+@losses.register(GradientNorm)
+class GradientNormLoss(Loss):
     """Cross-entropy + weight * mean over images of ||d CE_i / d x_i||_2^2, differentiated once more for the weights.
 
     BatchNorm is in the surrounding mode: in train mode an image's gradient goes through the batch's statistics too, as
@@ -18,10 +21,7 @@ class GradientNormLoss:
 
     second_order = True
 
-    def __init__(self, spec):
-        self.spec = spec
-
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         images = batch.images.detach().requires_grad_()
         logits = net(images).float()
         losses = F.cross_entropy(logits, batch.labels, reduction="none")
@@ -30,13 +30,11 @@ class GradientNormLoss:
         return losses.mean() + self.spec.weight * penalty, logits
 
 
-class SmoothnessLoss:
+@losses.register(Smoothness)
+class SmoothnessLoss(Loss):
     """Cross-entropy + weight * mean over images of ||h(x) - h(x + n)||_2^2, h the logits and n Gaussian noise."""
 
-    def __init__(self, spec):
-        self.spec = spec
-
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         clean, shaken = net(batch.images).float(), net(noisy(batch, self.spec.sigma)).float()
         penalty = (clean - shaken).square().sum(1).mean()
         return F.cross_entropy(clean, batch.labels) + self.spec.weight * penalty, clean

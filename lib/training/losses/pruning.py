@@ -10,6 +10,8 @@ import torch
 from lib.errors import OneLineError, need
 from lib.models import rates
 from lib.models.masked import Cost, masked_layers, opened, refresh
+from lib.training.losses.base import Wrapper, losses
+from lib.values.objectives import Prune, Saliency
 
 SLACK = 0.01  # of the target: so far above it a search may end, since L_hw pulls only where it is positive
 
@@ -18,47 +20,21 @@ class TargetMissed(OneLineError):
     """A search has ended with a network that is larger than its target."""
 
 
-class Around:
-    """What both searches do: the wrapped objective `inner` runs on the network, and what the loop asks of it is passed
-    on.
-    """
-
-    def __init__(self, spec, inner):
-        self.spec, self.inner = spec, inner
-        self.replays = getattr(inner, "replays", 1)
-        self.second_order = getattr(inner, "second_order", False)
-
-    def state_dict(self) -> dict:
-        return {"inner": self.inner.state_dict() if hasattr(self.inner, "state_dict") else None}
-
-    def load_state_dict(self, state: dict) -> None:
-        if state["inner"] is not None:
-            self.inner.load_state_dict(state["inner"])
-
-    def end_epoch(self, net) -> dict:
-        return {}
-
-    def acceptable(self, net) -> bool:
-        return True
-
-    def finish(self, net) -> None:
-        pass
-
-
-class PruneLoss(Around):
+@losses.register(Prune)
+class PruneLoss(Wrapper):
     """loss + g * L_hw, see lib.values.objectives.Prune. `excess` is L_hw as it stands; `frozen` is g once it stays."""
 
-    def __init__(self, spec, inner):
-        super().__init__(spec, inner)
+    def __init__(self, spec):
+        super().__init__(spec)
         self.frozen: float | None = None
         self.epoch = 0
         self.cost: Cost | None = None
         self.seen = None
 
-    def __call__(self, net, batch, moment):
-        self.epoch = moment.epoch
+    def __call__(self, net, batch, progress):
+        self.epoch = progress.epoch
         refresh(net)
-        loss, logits = self.inner(net, batch, moment)
+        loss, logits = self.inner(net, batch, progress)
         if cost := self._cost(net):
             loss = loss + self.gamma * cost.excess()
         return loss, logits
@@ -84,22 +60,26 @@ class PruneLoss(Around):
         """Freeze g if the target is met; the epoch's L_hw, the cost of its masks as a share of the dense network's, and
         its g.
         """
-        cost, gamma = self._cost(net), self.gamma
+        row, cost, gamma = super().end_epoch(net), self._cost(net), self.gamma
         if cost is None:
-            return {}
+            return row
         excess = float(cost.excess().detach())
         if self.frozen is None and round(excess, 4) == 0:
             self.frozen = gamma
-        return {"hardware_loss": excess, "kept": cost.kept(), "gamma": gamma}
+        return {**row, "hardware_loss": excess, "kept": cost.kept(), "gamma": gamma}
 
     def acceptable(self, net) -> bool:
         """Whether the network meets its target."""
+        return super().acceptable(net) and self._meets_target(net)
+
+    def _meets_target(self, net) -> bool:
         cost = self._cost(net)
         return cost is None or float(cost.excess().detach()) <= SLACK
 
     def finish(self, net) -> None:
         """Raise `TargetMissed` unless the network meets its target."""
-        if self.acceptable(net):
+        super().finish(net)
+        if self._meets_target(net):
             return
         cost = self._cost(net)
         raise TargetMissed(
@@ -116,13 +96,14 @@ class PruneLoss(Around):
         self.frozen = state["frozen"]
 
 
-class SaliencyLoss(Around):
+@losses.register(Saliency)
+class SaliencyLoss(Wrapper):
     """Adds theta * dL/dtheta to the scores; no parameter gets a gradient. See lib.values.objectives.Saliency."""
 
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         with opened(net) as weights:
             need(bool(weights), "objective", "Saliency", "one that trains weights: this network has no scores")
-            loss, logits = self.inner(net, batch, moment)
+            loss, logits = self.inner(net, batch, progress)
             gradients = torch.autograd.grad(loss, list(weights.values()))
         with torch.no_grad():
             for (layer, weight), gradient in zip(weights.items(), gradients, strict=True):
@@ -133,6 +114,7 @@ class SaliencyLoss(Around):
         """Share out the kept weights where the whole network's scores are ranked together. Raises OneLineError for a
         network whose scores are all 0.
         """
+        super().finish(net)
         layers = list(masked_layers(net).values())
         if not any(layer.scores.any() for layer in layers):
             raise OneLineError("no weight of the network changes its loss: there is no saliency to prune by")

@@ -6,35 +6,37 @@ import torch
 
 from lib.errors import need
 from lib.models.masked import masked_layers
-from lib.training.losses.pruning import Around
+from lib.training.losses.base import Wrapper, losses
+from lib.values.objectives import Rewire
 
 BORN = 1e-12  # absolute value of a weight whose connection has just become active, as in the paper's code
 
 
-class RewireLoss(Around):
+@losses.register(Rewire)
+class RewireLoss(Wrapper):
     """The wrapped objective; after every update connections are rewired, see lib.values.objectives.Rewire. `positive`
-    says by
-    layer, bool of the weight's shape, whether the sign of a position is +; it is that of the weight for connections
-    that are active at the start, and random for the others.
+    says by layer, bool of the weight's shape, whether the sign of a position is +; it is that of the weight for
+    connections that are active at the start, and random for the others.
     """
 
-    def __init__(self, spec, inner):
-        super().__init__(spec, inner)
+    def __init__(self, spec):
+        super().__init__(spec)
         self.positive: dict[str, torch.Tensor] = {}
         self.draw: torch.Generator | None = None
         self.rewired = 0
 
-    def __call__(self, net, batch, moment):
+    def __call__(self, net, batch, progress):
         self.draw = batch.generator
         if not self.positive:
             for name, layer in _sparse(net).items():
                 coin = torch.rand(layer.mask.shape, generator=self.draw, device=self.draw.device) < 0.5
                 self.positive[name] = torch.where(layer.mask, layer.dense_weight > 0, coin)
-        return self.inner(net, batch, moment)
+        return self.inner(net, batch, progress)
 
     @torch.no_grad()
     def after_update(self, net, optimiser: torch.optim.Optimizer) -> None:
         """Rewire the layers that learn. The draws come from the generator of the batch that the update was made on."""
+        super().after_update(net, optimiser)
         chosen = {name: layer for name, layer in _sparse(net).items() if layer.dense_weight.requires_grad}
         noise = self.spec.noise * optimiser.param_groups[0]["lr"]
         died = [self._put_to_rest(layer, self.positive[name], noise) for name, layer in chosen.items()]
@@ -72,7 +74,7 @@ class RewireLoss(Around):
     def end_epoch(self, net) -> dict:
         """`rewired`: how many connections became active in the epoch."""
         count, self.rewired = self.rewired, 0
-        return {"rewired": count}
+        return {**super().end_epoch(net), "rewired": count}
 
     def state_dict(self) -> dict:
         return {**super().state_dict(), "positive": self.positive}

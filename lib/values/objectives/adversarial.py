@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lib.errors import is_int, is_number, need, unknown
+from lib.values.architectures import Stitch
 from lib.values.attacks import PGD
 from lib.values.keys import later
+from lib.values.objectives.base import Objective, Passes
 from lib.values.threats import PIXEL_NORMS, Threat
 
 BATCHNORM = ("eval", "train")  # of an attack inside training
@@ -28,7 +30,7 @@ def _pixels(threat: Threat, objective) -> None:
 
 
 @dataclass(frozen=True)
-class Adversarial:
+class Adversarial(Objective):
     """PGD adversarial training: in each batch floor(alpha * B) random images are replaced by adversarial ones.
 
     `clean_statistics`: a forward pass over the clean batch precedes the mixed one, so that BatchNorm's running
@@ -58,6 +60,13 @@ class Adversarial:
         need(whole or not self.accumulated, "accumulated", True, allowed)
         _training_attack(self.threat, self.attack, self.batchnorm)
 
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        updates = 1 + bool(self.clean_loss) + self.accumulated * self.attack.steps
+        return Passes(updates, self.clean_statistics, self.attack.steps * self.alpha)
+
+    def describe(self) -> str:
+        return f"{super().describe()} alpha {self.alpha:g}"
+
 
 def fgsm_rs(threat: Threat) -> Adversarial:
     """Fast adversarial training (Wong et al. 2020): one step of 1.25 eps from a uniform start in the ball."""
@@ -65,7 +74,7 @@ def fgsm_rs(threat: Threat) -> Adversarial:
 
 
 @dataclass(frozen=True)
-class TRADES:
+class TRADES(Objective):
     """Cross-entropy on clean images plus beta times KL(clean || adversarial) (Zhang et al. 2019, eq. 5).
 
     The attack climbs that KL from a Gaussian start of 0.001, whatever its `loss` and `random_start` say; `batchnorm` as
@@ -82,9 +91,12 @@ class TRADES:
         _training_attack(self.threat, self.attack, self.batchnorm)
         _pixels(self.threat, self)
 
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        return Passes(2, 1, self.attack.steps)  # clean and adversarial images; the attack's clean prediction
+
 
 @dataclass(frozen=True)
-class MART:
+class MART(Objective):
     """Misclassification-aware adversarial training (Wang et al. 2020, eq. 11): boosted cross-entropy on adversarial
     images plus `weight` (their lambda) times KL(clean || adversarial) weighted by 1 - p_y(clean).
 
@@ -101,9 +113,12 @@ class MART:
         _training_attack(self.threat, self.attack, self.batchnorm)
         _pixels(self.threat, self)
 
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        return Passes(2, 0, self.attack.steps)  # clean and adversarial images
+
 
 @dataclass(frozen=True)
-class FreeAdversarial:
+class FreeAdversarial(Objective):
     """Free adversarial training (Shafahi et al. 2019, algorithm 1): every batch is replayed `replays` times; each
     replay's one backward pass updates the weights and, by a step of eps, the perturbation, which is carried over to
     the next batch. An epoch here is one pass over the data, of `replays` updates a batch.
@@ -116,12 +131,15 @@ class FreeAdversarial:
         need(is_int(self.replays, 1), "replays", self.replays, "a whole number of at least 1")
         _pixels(self.threat, self)
 
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        return Passes(self.replays)
+
 
 ATTACKED = ("front", "end", "itself")
 
 
 @dataclass(frozen=True)
-class Transferred:
+class Transferred(Objective):
     """Training a stitched network on images that were made to fool other networks (the transfer-trained joints of the
     code of Balogh & Jelasity 2023): the sum of its cross-entropies at adversarial images against each network of
     `against` and, with `clean`, at the clean images.
@@ -139,6 +157,8 @@ class Transferred:
     clean: bool = False
     clean_statistics: bool = False
 
+    attacks_parents = True
+
     def __post_init__(self):
         for name in self.against:
             if name not in ATTACKED:
@@ -148,3 +168,19 @@ class Transferred:
         # what means the same is the same value
         object.__setattr__(self, "against", tuple(name for name in ATTACKED if name in self.against))
         _training_attack(self.threat, self.attack, "eval")
+
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        count = len(self.against)  # these networks cost about what is stitched from them
+        return Passes(count + self.clean, self.clean_statistics, count * self.attack.steps)
+
+    def check(self, recipe) -> None:
+        super().check(recipe)
+        cut, ours = isinstance(recipe.arch, Stitch), recipe.data.name
+        need(cut, "objective", "Transferred", f"one that needs no front and end for {recipe.arch.name}")
+        for name, parent in zip(("front", "end"), recipe.parents, strict=True):
+            judges = name not in self.against or parent.data.name == ours
+            need(judges, f"data of the {name} network that is attacked", parent.data.name,
+                 f"{ours}, whose images and labels the attack takes")
+
+    def describe(self) -> str:
+        return f"{super().describe()} from {' and '.join(self.against)}"

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lib.errors import fraction, is_int, is_number, need, unknown
+from lib.values.architectures import Denoisers
 from lib.values.objectives.adversarial import BATCHNORM, TRADES, Adversarial
+from lib.values.objectives.base import Passes, Wrapping
 from lib.values.objectives.plain import CrossEntropy
 
 TARGETS = ("one image", "class mean", "nearest neighbour", "score", "random direction")
@@ -65,7 +67,7 @@ GRADIENTS = ("log-probability", "logit")
 
 
 @dataclass(frozen=True)
-class Aligned:
+class Aligned(Wrapping):
     """`objective` plus `weight` (the paper's lambda) times the mean over images of the sum over classes t, the own one
     included, of 1 - cos(grad_x log p_t(x), g(x, t)), g the `targets` (Ganz et al. 2023). The gradients are those at
     the clean augmented images, also beside Adversarial and TRADES, whose images are others.
@@ -111,3 +113,39 @@ class Aligned:
     def weight_at(self, share: float) -> float:
         """The weight when the share `share` of training is done."""
         return self.weight if self.first_weight is None or share >= self.first_share else self.first_weight
+
+    @property
+    def shared(self) -> bool:
+        """Whether the gradients are formed on the forward pass of the objective, which is cross-entropy."""
+        return isinstance(self.objective, CrossEntropy) and self.batchnorm == "train"
+
+    @property
+    def needs_scores(self) -> bool:
+        return self.targets.kind == "score"
+
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        found = super().passes(classes, batch_size)
+        if not self.active:
+            return found
+        updates = found.updates + 2 * (self.classes or classes)  # to form a class's gradient, and to differentiate it
+        return found._replace(updates=updates, forwards=found.forwards + (not self.shared))
+
+    def check(self, recipe) -> None:
+        super().check(recipe)
+        most, sigma = recipe.data.info.classes, self.targets.sigma
+        need(self.classes is None or self.classes <= most, "classes", self.classes,
+             f"at most the {most} classes of {recipe.data.name}")
+        for source in recipe.sources:
+            denoises = isinstance(source.arch, Denoisers) and source.epochs > 0
+            need(denoises, "sources", source.arch.name, "a denoiser that was trained")
+            ours, theirs = ((data.shape, data.info.classes) for data in (recipe.data, source.data))
+            need(ours == theirs, "data of the source", source.data.name,
+                 f"images of shape {ours[0]} and {ours[1]} classes, as those of {recipe.data.name}")
+            how = source.objective
+            need(how.low <= sigma <= how.high, "targets.sigma", sigma,
+                 f"a noise level that the source knows, from {how.low:g} to {how.high:g}")
+            need(0 < how.label_dropout < 1, "label_dropout of the source", how.label_dropout,
+                 "between 0 and 1, both excluded, to know scores with a class and without one")
+
+    def describe(self) -> str:
+        return f"{super().describe()} {self.targets.kind} {self.weight:g}"

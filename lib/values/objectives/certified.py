@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lib.errors import fraction, is_int, is_number, need
+from lib.values.certificates import UNSTABLE
+from lib.values.objectives.base import Objective, Passes
 
 
 def _certified(objective) -> None:
@@ -18,7 +20,7 @@ def _certified(objective) -> None:
 
 
 @dataclass(frozen=True)
-class IBP:
+class IBP(Objective):
     """Interval bound propagation (Gowal et al. 2019): kappa times the cross-entropy of the logits plus 1 - kappa times
     that of their worst case in the linf ball of `eps`. Over the share `start` to `end` of training eps rises linearly
     from 0 and kappa falls from 1 to `kappa`.
@@ -33,9 +35,12 @@ class IBP:
         _certified(self)
         need(is_number(self.kappa, 0, 1), "kappa", self.kappa, "a number from 0 to 1")
 
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        return Passes(3)  # an interval is two passes
+
 
 @dataclass(frozen=True)
-class CrownIBP:
+class CrownIBP(Objective):
     """CROWN-IBP (Zhang et al. 2020): kappa times the cross-entropy of the logits plus 1 - kappa times that of their
     worst case in the linf ball of `eps`, bounded by beta * linear + (1 - beta) * interval bounds of the margins
     (adaptive slopes, interval bounds of the ReLUs' inputs). Over the share `start` to `end` of training eps rises
@@ -55,9 +60,15 @@ class CrownIBP:
         _certified(self)
         need(is_number(self.kappa, 0, 1), "kappa", self.kappa, "a number from 0 to 1")
 
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        """While eps rises a linear function is taken back through the network for each class."""
+        within, rising = 1 - self.start, self.end - self.start
+        clean = 1 if self.kappa else self.start
+        return Passes(clean + 2 * within + classes * rising, 1 - clean)
+
 
 @dataclass(frozen=True)
-class MixTrain:
+class MixTrain(Objective):
     """MixTrain (Wang et al. 2018) as in HYDRA's code: the cross-entropy of the batch, plus, in each batch with
     probability `share`, w times that of the worst-case logits of `images` of its images, drawn at random, in the linf
     ball of eps(t). The worst case is bounded by symbolic linear relaxation: parallel slopes for the margins and for the
@@ -88,3 +99,10 @@ class MixTrain:
         need(is_number(self.growth, 1), "growth", self.growth, "a number of at least 1")
         need(is_int(self.every, 1), "every", self.every, "a whole number of epochs of at least 1")
         need(is_number(self.most, self.weight), "most", self.most, f"a number of at least weight ({self.weight})")
+
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        """For an image that is bounded a linear function is taken back through the network for each class, and two for
+        each ReLU that stays unstable.
+        """
+        bounded = self.share * min(self.images / batch_size, 1)
+        return Passes(1 + bounded * (2 + classes + 2 * UNSTABLE))

@@ -5,10 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib.errors import is_number, need
+from lib.values.architectures import AutoEncoder, Denoisers
+from lib.values.objectives.base import Objective, Passes
+
+
+class _OfImages(Objective):
+    """What trains networks of its own `architectures`, which give images, and no others."""
+
+    architectures = ()
+
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        return Passes(1)
+
+    @classmethod
+    def alone_trains(cls, recipe) -> str:
+        return f"{cls.__name__} for {recipe.arch.name}" if isinstance(recipe.arch, cls.architectures) else ""
+
+    def check(self, recipe) -> None:
+        super().check(recipe)
+        need(isinstance(recipe.arch, self.architectures), "objective", type(self).__name__,
+             f"one that trains a classifier for {recipe.arch.name}")
 
 
 @dataclass(frozen=True)
-class Denoising:
+class Denoising(_OfImages):
     """Denoising score matching with the weights of EDM (Karras et al. 2022): the network sees images with Gaussian
     noise of a standard deviation between `low` and `high` (pixels in [0, 1]; half of what it is for pixels in [-1, 1]),
     drawn for each image so that its logarithm is uniform, and is to give the clean image. Equal ones are one level.
@@ -20,6 +40,8 @@ class Denoising:
     high: float
     label_dropout: float = 0.1
 
+    architectures = Denoisers
+
     def __post_init__(self):
         need(is_number(self.low, 0) and self.low > 0, "low", self.low, "a noise level greater than 0")
         need(is_number(self.high, self.low), "high", self.high, f"a number of at least low ({self.low})")
@@ -27,12 +49,14 @@ class Denoising:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class Reconstruction(_OfImages):
     """The squared error of an auto-encoder's images, whose input has Gaussian noise of standard deviation `noise`
     (pixels in [0, 1], not cut): 0 is a plain auto-encoder.
     """
 
     noise: float = 0.0
+
+    architectures = AutoEncoder
 
     def __post_init__(self):
         need(is_number(self.noise, 0), "noise", self.noise, "a number of at least 0")

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib.errors import is_number, need
+from lib.values.objectives.base import Objective, Passes
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Objective):
     """Cross-entropy on clean images."""
 
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        return Passes(1)
+
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Objective):
     """Cross-entropy on images with Gaussian noise of standard deviation `sigma` (pixels in [0, 1], not cut): what
     randomised smoothing trains on (Cohen et al. 2019).
     """
@@ -23,9 +27,12 @@ class Noise:
     def __post_init__(self):
         need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
 
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        return Passes(1)
+
 
 @dataclass(frozen=True)
-class Stability:
+class Stability(Objective):
     """Cross-entropy on clean images plus beta times KL(clean || noisy) with Gaussian noise of `sigma` (stability
     training; the smoothing objective of Sehwag et al.).
     """
@@ -37,9 +44,12 @@ class Stability:
         need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
         need(is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
 
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        return Passes(2)  # clean and noisy images
+
 
 @dataclass(frozen=True)
-class GradientNorm:
+class GradientNorm(Objective):
     """Cross-entropy plus `weight` times the mean over images of ||d CE_i / d x_i||_2^2 (pixels in [0, 1]); the
     off-manifold paper's code with coefficient lambda and batches of B has weight = lambda * 1e5 / B^2.
     """
@@ -49,9 +59,12 @@ class GradientNorm:
     def __post_init__(self):
         need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
 
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        return Passes(2)  # the gradient is differentiated once more
+
 
 @dataclass(frozen=True)
-class Smoothness:
+class Smoothness(Objective):
     """Cross-entropy plus `weight` times the mean over images of ||h(x) - h(x + n)||_2^2, h the logits and n Gaussian
     noise of standard deviation `sigma`.
     """
@@ -62,3 +75,6 @@ class Smoothness:
     def __post_init__(self):
         need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
         need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
+
+    def passes(self, classes: int, batch_size: int) -> Passes:
+        return Passes(2)  # clean and noisy images

@@ -6,29 +6,42 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.values.objectives.adversarial import MART, TRADES, Adversarial, FreeAdversarial, Transferred
+from lib.values.architectures import Pruned
 from lib.values.objectives.aligned import Aligned
-from lib.values.objectives.certified import IBP, CrownIBP, MixTrain
-from lib.values.objectives.generative import Denoising, Reconstruction
-from lib.values.objectives.plain import CrossEntropy, GradientNorm, Noise, Smoothness, Stability
-
-# What prunes may be wrapped around.
-Loss = (
-    CrossEntropy | Adversarial | TRADES | MART | FreeAdversarial | Noise | Stability | GradientNorm | Smoothness | IBP
-    | CrownIBP | MixTrain | Denoising | Reconstruction
-)
+from lib.values.objectives.base import Objective, Wrapping
 
 
-def _no_search(objective, name: str) -> None:
-    need(not isinstance(objective, (Prune, Saliency, ADMM, Rewire)), f"objective of {name}", type(objective).__name__,
-         "one that trains weights and prunes none")
-    need(not isinstance(objective, Aligned), f"objective of {name}", "Aligned", "one without aligned gradients")
-    alone = not isinstance(objective, Transferred)
-    need(alone, f"objective of {name}", "Transferred", "one that attacks the network it trains")
+class _Pruning(Wrapping):
+    """Around an objective that trains all weights of the network itself, whose gradients it needs."""
+
+    def __post_init__(self):
+        name, kind = f"objective of {type(self).__name__}", type(self.objective).__name__
+        need(not isinstance(self.objective, _Pruning), name, kind, "one that trains weights and prunes none")
+        need(not isinstance(self.objective, Aligned), name, kind, "one without aligned gradients")
+        need(not self.objective.attacks_parents, name, kind, "one that attacks the network it trains")
+
+
+class _Search(_Pruning):
+    """What finds the mask of a network whose weights stay as they are."""
+
+    by_gradient = False  # whether it gives scores `gradient`, or else learned scores and rates
+
+    def check(self, recipe) -> None:
+        super().check(recipe)
+        found = isinstance(recipe.arch, Pruned) and not self.alone_trains(recipe)
+        need(not found, "objective", type(self).__name__, f"one that trains weights for {recipe.arch.name}")
+
+    @classmethod
+    def alone_trains(cls, recipe) -> str:
+        arch = recipe.arch
+        if not (isinstance(arch, Pruned) and arch.searched and (arch.scores == "gradient") == cls.by_gradient):
+            return ""
+        fine_tuned = recipe.parents and recipe.parents[0].arch == arch
+        return "" if fine_tuned else f"{cls.__name__} for {arch.name}, whose mask is searched"
 
 
 @dataclass(frozen=True)
-class Prune:
+class Prune(_Search):
     """The search for a pruned network's scores and rates with frozen weights (HARP; HYDRA where only scores are
     learned): `objective` at the masked network plus g * L_hw, L_hw = max(cost / target cost - 1, 0) where rates are
     learned (costs by the layers' keep rates: weights, or FLOPs for channels), else 0.
@@ -37,30 +50,29 @@ class Prune:
     then on g stays. Otherwise g = gamma throughout. A search that ends above its target is an error.
     """
 
-    objective: Loss
+    objective: Objective
     gamma: float = 0.01
     growing: bool = True
 
     def __post_init__(self):
-        _no_search(self.objective, "Prune")
+        super().__post_init__()
         need(is_number(self.gamma, 0), "gamma", self.gamma, "a number of at least 0")
 
 
 @dataclass(frozen=True)
-class Saliency:
+class Saliency(_Search):
     """No training: the scores of a pruned network become the sum over the epochs' batches of theta * dL/dtheta, L the
     `objective` at the dense network; their absolute values rank weights (channels: the sums over a channel's weights).
     On one batch this is SNIP (Lee et al. 2019).
     """
 
-    objective: Loss
+    objective: Objective
 
-    def __post_init__(self):
-        _no_search(self.objective, "Saliency")
+    by_gradient = True
 
 
 @dataclass(frozen=True)
-class ADMM:
+class ADMM(_Pruning):
     """Training a dense network towards a sparse one by the alternating direction method of multipliers (R-ADMM, Ye et
     al. 2019): `objective` plus rho / 2 times the sum over convolutions and linear layers of ||W - Z + U||^2 (weights,
     no biases).
@@ -74,26 +86,31 @@ class ADMM:
     Schedule does that: here the rate follows the recipe's schedule once over all epochs.
     """
 
-    objective: Loss
+    objective: Objective
     keep: Fraction
     rho: float = 0.001
     growth: float = 1.3
     every: int = 30
 
     def __post_init__(self):
-        _no_search(self.objective, "ADMM")
+        super().__post_init__()
         object.__setattr__(self, "keep", fraction(self.keep, "objective.keep"))
         need(0 < self.keep < 1, "objective.keep", self.keep, "a share between 0 and 1, both excluded")
         need(is_number(self.rho, 0), "rho", self.rho, "a number of at least 0")
         need(is_number(self.growth, 1), "growth", self.growth, "a number of at least 1")
         need(is_int(self.every, 1), "every", self.every, "a whole number of epochs of at least 1")
 
+    def check(self, recipe) -> None:
+        super().check(recipe)
+        dense = "the dense network, which is trained before a recipe of its own prunes it, for ADMM"
+        need(not isinstance(recipe.arch, Pruned), "arch", recipe.arch.name, dense)
+
 
 SCOPES = ("network", "layer")
 
 
 @dataclass(frozen=True)
-class Rewire:
+class Rewire(_Pruning):
     """Training a sparse network from scratch while its connections are sampled (Bayesian connectivity sampling,
     Özdenizci & Legenstein 2021, with the deep rewiring of Bellec et al. 2018): `objective` at a network of fixed masks
     that start random.
@@ -111,12 +128,20 @@ class Rewire:
     0.9.
     """
 
-    objective: Loss
+    objective: Objective
     noise: float = 1e-6
     scope: str = "network"
 
     def __post_init__(self):
-        _no_search(self.objective, "Rewire")
+        super().__post_init__()
         need(is_number(self.noise, 0), "noise", self.noise, "a number of at least 0")
         if self.scope not in SCOPES:
             raise unknown("scope", self.scope, SCOPES)
+
+    def check(self, recipe) -> None:
+        super().check(recipe)
+        arch = recipe.arch
+        if isinstance(arch, Pruned):
+            need(arch.granularity == "weights" and arch.scores == "random", "arch", arch.name,
+                 "pruned by weights with random scores for Rewire")
+            need(not recipe.parents, "parents", len(recipe.parents), "0 for Rewire, which trains from scratch")

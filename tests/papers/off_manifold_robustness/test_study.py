@@ -48,14 +48,14 @@ from lib.papers.plan import plan
 from lib.runtime import generator, seed_of
 from lib.store import Store
 from lib.training import zoo as zoos
-from lib.training.losses import Batch, Moment, of
+from lib.training.losses import Progress, TrainingBatch, loss_for
 from lib.training.zoo import Zoo
 from lib.values.attacks import PGD
 from lib.values.objectives import CrossEntropy, GradientNorm, Noise, Smoothness
 
 S = "off_manifold_robustness"
 PAPER = claims.load(S)
-NOW = Moment(0, 0, 0.9)
+NOW = Progress(0, 0, 0.9)
 EVERY = tuple(p for p in settings.profiles() if S in settings.load(p).notebooks)
 
 TRAINING = {"epochs": 2, "optimiser": {"name": "sgd", "lr": .1}, "schedule": {"name": "onecycle"}}
@@ -186,7 +186,8 @@ def test_the_loss_in_pixels_is_the_loss_in_units_of_the_space(planned, kind, str
     net, images = build(recipe).eval(), load(recipe.data, "train").take(slice(0, 20))
     net.head.weight.data *= 8  # an untrained network hardly reacts to anything
     pixels = images.pixels()
-    loss = of(recipe.objective)(net, Batch(pixels, images.labels, images.indices, None, generator("units")), NOW)[0]
+    given = TrainingBatch(pixels, images.labels, images.indices, None, generator("units"))
+    loss = loss_for(recipe.objective)(net, given, NOW)[0]
     found = by_hand(kind, strength, lambda x: net(.5 + .25 * x), as_points(pixels), images.labels, 3,
                     generator("units"))
     assert loss.item() == pytest.approx(found.item(), rel=1e-4)
@@ -202,8 +203,8 @@ def test_without_strength_every_regulariser_is_cross_entropy(planned, where, kin
     images, found = load(recipe.data, "train").take(slice(0, 12)), []
     for objective in (recipe.objective, CrossEntropy()):
         net = build(recipe).eval()
-        batch_ = Batch(images.pixels(), images.labels, images.indices, None, generator("none"))
-        loss = of(objective)(net, batch_, NOW)[0]
+        batch_ = TrainingBatch(images.pixels(), images.labels, images.indices, None, generator("none"))
+        loss = loss_for(objective)(net, batch_, NOW)[0]
         loss.backward()
         found.append([loss.detach(), *(p.grad for p in net.parameters())])
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
@@ -236,7 +237,8 @@ def test_networks_of_the_papers_attack_have_batchnorm_in_train_mode_while_it_run
     cell = next(c for c in cells if c.condition.kind == name)
     net, images = build(cell.recipe).train(), load(cell.recipe.data, "train").take(slice(0, 12))
     norm = next(m for m in net.modules() if hasattr(m, "num_batches_tracked"))
-    of(cell.recipe.objective)(net, Batch(images.pixels(), images.labels, images.indices, None, generator("bn")), NOW)
+    given = TrainingBatch(images.pixels(), images.labels, images.indices, None, generator("bn"))
+    loss_for(cell.recipe.objective)(net, given, NOW)
     steps = cell.recipe.objective.attack.steps
     assert steps == 3 and norm.num_batches_tracked == steps + (steps if name == "accumulated" else 0) + 1
     other = PER_IMAGE if name == PER_BATCH else "PGD"

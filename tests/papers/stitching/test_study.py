@@ -17,15 +17,11 @@ from lib.runtime import generator
 from lib.stitching import measures
 from lib.stitching.measures import AtJoint
 from lib.store import Store
-from lib.training import loop, price
+from lib.training import loop
 from lib.training.zoo import Zoo
 from lib.values.architectures import Probe, ResNet, Stitch
-from lib.values.attacks import (
-    PGD,
-)
-from lib.values.cell import (
-    Cell,
-)
+from lib.values.attacks import PGD
+from lib.values.cell import Cell
 from lib.values.data import Data
 from lib.values.objectives import TRADES, Adversarial, Transferred
 from lib.values.recipe import Optimiser, Recipe, Schedule
@@ -228,7 +224,7 @@ def test_joints_learn_from_images_made_against_the_endpoints(zoo, against, clean
     images = len(against) + clean
     assert trained.log[-1]["loss"] < trained.log[0]["loss"] - 0.1 * images
     assert zoo.outcomes(recipe).accuracy("clean") > 0.4
-    asked = price.passes(recipe.objective)
+    asked = recipe.objective.passes(10, 50)
     assert (asked.updates, asked.attacks) == (images, 2 * len(against))
 
 
