@@ -12,7 +12,7 @@ from lib.papers.compact_robust_pruning.settings import BENIGN, IN_ROUNDS, ROBUST
 from lib.profiles.networks import Networks, trained_as, varied, warmed_up
 from lib.values.architectures import Arch, Pruned
 from lib.values.cell import Cell
-from lib.values.objectives import IBP, TRADES, CrossEntropy, CrownIBP, Loss, MixTrain, Prune, Saliency, Stability
+from lib.values.objectives import IBP, TRADES, CrossEntropy, CrownIBP, MixTrain, Objective, Prune, Saliency, Stability
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat
 
@@ -59,7 +59,7 @@ class Repetition:
     number: int
     seed: Callable[[int], int]  # of the recipes of a repetition
 
-    def objective(self, setup: NetworkSetup, which: str, ramp: bool = True) -> Loss:
+    def objective(self, setup: NetworkSetup, which: str, ramp: bool = True) -> Objective:
         """The benign or the robust objective of a network. ramp: in pre-training certified objectives raise eps from 0;
         a fine-tuning of a network that has seen it has eps from the start on.
         """

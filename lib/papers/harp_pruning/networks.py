@@ -14,7 +14,7 @@ from lib.profiles.networks import Networks, trained_as, warmed_up
 from lib.values.architectures import Plain, Pruned
 from lib.values.attacks import PGD
 from lib.values.cell import Cell
-from lib.values.objectives import ADMM, MART, TRADES, FreeAdversarial, Loss, Prune, Rewire
+from lib.values.objectives import ADMM, MART, TRADES, FreeAdversarial, Objective, Prune, Rewire
 from lib.values.recipe import Choice, Recipe
 
 DENSE = ("N", "pre-trained", "dense")
@@ -76,7 +76,7 @@ class Repetition:
         recipe, s = self.networks.member(kind, self.number, self.seed), self.section
         return replace(recipe, arch=s.arch or recipe.arch, data=s.data or recipe.data)
 
-    def robust(self, loss: str) -> Loss:
+    def robust(self, loss: str) -> Objective:
         """The robust loss of a name."""
         threat, attack = self.networks.threat, self.attack
         if loss == "PGD-AT":
