@@ -17,6 +17,7 @@ from lib.training import loop
 from lib.training.losses import Loss, Wrapper, loss_for, losses
 from lib.training.losses.clean import CleanLoss
 from lib.values.architectures import MLP, AutoEncoder, DenoisingMLP, Pruned, ResNet, Stitch, UNet
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.keys import kinds_of
 from lib.values.objectives import (
@@ -45,7 +46,7 @@ from lib.values.objectives import (
     certified,
 )
 from lib.values.recipe import Choice, Optimiser, Recipe
-from lib.values.threats import PGD, Threat
+from lib.values.threats import Threat
 
 THREAT, ATTACK = Threat("linf", "0.1"), PGD(3, "0.05")
 BASE = Recipe(Data("digits", train=64, holdout=32), ResNet(16, (1, 1)), epochs=3, batch_size=16,
