@@ -10,10 +10,13 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib.profiles.networks import Networks
 from lib.values.cell import Cell
+
+if TYPE_CHECKING:
+    from lib.training.zoo import Zoo
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,9 @@ class Paper:
 
     def cells(self, networks: Networks, section: Any, seed: Callable[[int], int]) -> list[Cell]:
         """Every network that the paper needs. seed: of the recipes of a repetition (from 0)."""
-        import inspect
-        from types import SimpleNamespace
+        return self.module("networks").cells(networks, section, seed)
 
-        cells = self.module("networks").cells
-        if len(inspect.signature(cells).parameters) == 1:
-            return cells(SimpleNamespace(networks=networks, sections={self.name: section}, seed=seed))
-        return cells(networks, section, seed)
-
-    def measure(self, zoo: Any, cells: list[Cell], networks: Networks, section: Any, seed: Callable[[int], int]) -> Any:
+    def measure(self, zoo: Zoo, cells: list[Cell], networks: Networks, section: Any, seed: Callable[[int], int]) -> Any:
         """What was measured of the cells, every network trained (or loaded) by the zoo."""
         return self.module("results").measure(zoo, cells, networks, section, seed)
 
@@ -62,4 +59,4 @@ def papers() -> dict[str, Paper]:
     """
     names = [path.parent.name for path in Path(__file__).parent.glob("*/settings.py")]
     order = {name: import_module(f"lib.papers.{name}").PAPER_ORDER for name in names}
-    return {name: Paper(name) for name in sorted(names, key=order.get)}
+    return {name: Paper(name) for name in sorted(names, key=lambda name: (order[name], name))}

@@ -67,8 +67,6 @@ def plan(settings: Settings, names: tuple[str, ...] = ()) -> list[Task]:
         cells = papers()[name].cells(settings.networks, settings.sections[name], settings.seed)
         sources = {recipe.key for cell in cells for recipe in cell.recipe.sources}  # which all repetitions wait for
         for cell in cells:
-            number = getattr(cell, "repetition", getattr(cell, "seed", None))
-            may_diverge = getattr(cell, "may_diverge", getattr(cell, "diverges", False))
-            job = cell.job if not together else "sources" if cell.recipe.key in sources else number
-            add(Task(cell.recipe, cell.measures, f"{name}-{job}", may_diverge))
+            job = cell.job if not together else "sources" if cell.recipe.key in sources else cell.repetition
+            add(Task(cell.recipe, cell.measures, f"{name}-{job}", cell.may_diverge))
     return list(tasks.values())

@@ -21,10 +21,10 @@ from lib.papers.off_manifold_robustness import figures as manifold
 from lib.papers.off_manifold_robustness import gradients as gradient
 from lib.papers.off_manifold_robustness import regimes, strength_axis
 from lib.papers.off_manifold_robustness import regimes as regime
-from lib.papers.off_manifold_robustness.gradients import signed
 from lib.papers.representation_similarity import figures as similarity
 from lib.papers.stitching import figures as stitching
 from lib.papers.stitching.figures import joint_activations, stitching_matrix
+from lib.plots.common import signed
 from lib.plots.style import curve, spans, stage_ticks
 
 

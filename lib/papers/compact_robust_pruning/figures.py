@@ -7,14 +7,15 @@ from __future__ import annotations
 import textwrap
 
 from lib.errors import SettingsError, need, unknown
-from lib.papers.compact_robust_pruning.settings import BENIGN
+from lib.papers.compact_robust_pruning.settings import BENIGN, RULES
 from lib.papers.compact_robust_pruning.settings import ROBUST as ROBUSTLY
-from lib.papers.harp_pruning.figures import compression, marker
+from lib.plots.common import compression, marker
 from lib.plots.style import CLEAN, ROBUST, VERIFIED, WIDTH, check_columns, style
 
 MEASURES = {"clean": (CLEAN, "o"), "robust": (ROBUST, "s"), "verified": (VERIFIED, "D")}
 OVER = {"unpruned": "of the pre-trained network", "dense": "of the dense network with the same fine-tuning"}
 OBJECTIVES = (ROBUSTLY, BENIGN)
+MARKS = {rule: marker(how["scores"]) for rule, how in RULES.items()}
 _MARKS = {
     "o": "circles: the rule sees the robust objective", "s": "squares: it does not", "^": "triangles: whole filters",
 }
@@ -215,8 +216,8 @@ def _of(table, **values):
 
 
 def pruning_rules(table, robust: str = "robust accuracy"):
-    """Accuracy against the share that is kept, clean on the left and robust on the right: a line per rule, as
-    `lib.plots.compression` draws methods, the dense network as a horizontal line with the range of its seeds shaded.
+    """Accuracy against the share that is kept, clean on the left and robust on the right: a line per rule, the dense
+    network as a horizontal line with the range of its seeds shaded (`compression`).
 
     table: rows `rule`, `keep` (the share of the weights that is kept, of the filters for the rule `filters`; 1 for
     `dense`), `measure` ('clean' or 'robust'), `seed`, `accuracy`, all after the same fine-tuning. robust: what the
@@ -227,13 +228,13 @@ def pruning_rules(table, robust: str = "robust accuracy"):
     for one in odd.head(1).itertuples():
         need(False, f"keep of {one.rule}", one.keep, "1 for dense and below 1 for every rule")
     table = table.assign(keep=table.keep.astype(float))  # settings have fractions
-    figure = compression(table.rename(columns={"rule": "method"}).replace({"measure": {"robust": "verify"}}),
+    figure = compression(table.rename(columns={"rule": "method"}).replace({"measure": {"robust": "verify"}}), MARKS,
                          robust=robust)
     rules = [rule for rule in dict.fromkeys(table.rule) if rule != "dense"]
     for axis, measure in zip(figure.axes, ("clean", "robust"), strict=True):
         if "filters" in rules:
             axis.set_xlabel("share that is kept, of weights (‘filters’: of filters)")
         axis.set_ylim(0, 1.05 * max(0.1, _of(table, measure=measure).accuracy.max()))  # room for the dense range
-    marks = {marker(rule) for rule in rules}
+    marks = {MARKS[rule] for rule in rules}
     figure.legends[0].set_title("; ".join(words for mark, words in _MARKS.items() if mark in marks))
     return figure

@@ -1,82 +1,20 @@
-"""Figures of the pruning notebooks. A method is a kind of network, with the same colour in all figures
-(lib.plots.KINDS); circles where its scores see the objective, squares where they do not.
+"""Figures of the HARP notebook. A method is a kind of network, with the same colour in all figures (lib.plots.KINDS);
+circles where its scores see the objective, squares where they do not.
 """
 
 from __future__ import annotations
 
-from lib.errors import need
-from lib.papers.compact_robust_pruning.settings import RULES
 from lib.papers.harp_pruning.settings import METHODS
+from lib.plots import common
 from lib.plots.style import WIDTH, check_columns, colours, curve, style
 
-PANELS = {"clean": "clean accuracy", "verify": "robust accuracy"}
+MARKS = {method: common.marker(rule["scores"]) for method, rule in METHODS.items()}
 QUANTITIES = {"hardware_loss": "hardware loss", "gamma": "γ", "share": "share kept"}
 
 
-def marker(method: str) -> str:
-    """A circle for methods whose scores see the objective, learned or from its gradients, a square for the others; a
-    triangle for the rule of RULES that removes whole filters.
-    """
-    how = (RULES | METHODS).get(method, {"scores": "learned"})
-    if how["scores"] == "filters":
-        return "^"
-    return "o" if how["scores"] in ("learned", "gradient") else "s"
-
-
 def compression(table, reference=None, robust: str = "robust accuracy", what: str = "weights"):
-    """Accuracy against compression, clean on the left and robust on the right: a line per method, every seed a dot, the
-    dense network with the same fine-tuning as a horizontal line with the range of its seeds shaded.
-
-    table: rows `method`, `keep` (the share that is kept, 1 for `dense`), `seed`, `measure` ('clean' or 'verify'),
-    `accuracy`. reference: rows `method`, `keep`, `measure`, `accuracy`, `source`: faint and dashed, the source named.
-    robust: what the right panel's axis says, with the attack. what: is kept, 'weights' or 'input channels'.
-    """
-    import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import NullLocator, PercentFormatter
-
-    check_columns(table, "method", "keep", "seed", "measure", "accuracy")
-    dense, table = table[table.method == "dense"], table[table.keep < 1]
-    need(len(table) > 0, "table", "without pruned networks", "one with rows of keep below 1")
-    if reference is not None:
-        check_columns(reference, "method", "keep", "measure", "accuracy", "source", what="reference")
-    style()
-    palette = colours(table.method)
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 4.3), sharex=True, layout="constrained")
-    for axis, (measure, words) in zip(panels, PANELS.items(), strict=True):
-        base = dense[dense.measure == measure].accuracy
-        if len(base):
-            axis.axhline(base.mean(), color=colours(["dense"])["dense"], linewidth=1.3)
-            axis.axhspan(base.min(), base.max(), color=colours(["dense"])["dense"], alpha=0.08, linewidth=0)
-        for number, (method, colour) in enumerate(palette.items()):
-            mine = table[(table.method == method) & (table.measure == measure)]
-            apart = 1.25 ** ((number + 0.5) / len(palette) - 0.5)  # side by side, so that no seed hides another
-            curve(axis, mine.assign(keep=mine.keep * apart), "keep", "accuracy", colour, marker=marker(method),
-                  shade=False, dots=True)
-        if reference is not None:
-            for method, mine in reference[reference.measure == measure].groupby("method", sort=False):
-                mine = mine.sort_values("keep")
-                axis.plot(mine.keep, mine.accuracy, linestyle=(0, (4, 2)), marker="D", markersize=3, linewidth=1.1,
-                          color=colours([method])[method], alpha=0.45)
-        axis.set_xscale("log")
-        axis.xaxis.set_minor_locator(NullLocator())
-        ticks = sorted({*table.keep, *(reference.keep if reference is not None else ())}, reverse=True)
-        axis.set_xticks(ticks, [f"{100 * keep:g} %" for keep in ticks])
-        axis.set_xlabel(f"{what} that are kept")
-        axis.set_ylabel(robust if measure == "verify" else words)
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axis.set_ylim(0, None)
-    panels[0].set_xlim(1.35 * max(ticks), min(ticks) / 1.35)  # from mild to harsh
-    keys = [Line2D([], [], color=colours(["dense"])["dense"], label="dense, same fine-tuning")] if len(dense) else []
-    keys += [Line2D([], [], color=colour, marker=marker(method), markersize=5, label=method)
-             for method, colour in palette.items()]
-    if reference is not None:
-        keys += [Line2D([], [], color=colours([method])[method], alpha=0.45, linestyle=(0, (4, 2)), marker="D",
-                        markersize=3, label=f"{method}: {source}")
-                 for method, source in dict(zip(reference.method, reference.source, strict=True)).items()]
-    figure.legend(handles=keys, loc="outside lower center", ncols=3 if len(keys) > 8 or reference is not None else 4,
-                  frameon=False)
-    return figure
+    """`common.compression` of the methods."""
+    return common.compression(table, MARKS, reference, robust, what)
 
 
 def _share_axis(axis) -> None:
@@ -116,7 +54,7 @@ def keep_rates(table, rules=None):
             apart = 0.4 * ((number + 0.5) / len(palette) - 0.5)  # side by side: some methods have the same rates
             if len(mine):
                 curve(axis, mine.assign(position=mine.position + apart), "position", "share", colour,
-                      marker=marker(method), xs=[place + apart for place in range(len(names))])
+                      marker=MARKS[method], xs=[place + apart for place in range(len(names))])
         for method, colour in dashed.items():
             mine = rules[(rules.method == method) & (rules.keep == keep)]
             if len(mine):
@@ -127,7 +65,7 @@ def keep_rates(table, rules=None):
         axis.set_title(f"target {100 * keep:g} %", loc="left")
     panels[-1, 0].set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
     panels[-1, 0].set_xlabel("layer, in the order of computation")
-    keys = [Line2D([], [], color=colour, marker=marker(method), markersize=5, label=method)
+    keys = [Line2D([], [], color=colour, marker=MARKS[method], markersize=5, label=method)
             for method, colour in palette.items()]
     keys += [Line2D([], [], color=colour, linestyle="--", label=f"rule: {method}")
              for method, colour in dashed.items()]
@@ -155,7 +93,7 @@ def pruning_search(table):
             for method, colour in palette.items():
                 mine = table[(table.method == method) & (table.keep == keep)]
                 if len(mine):
-                    curve(axis, mine, "epoch", quantity, colour, method, marker=marker(method))
+                    curve(axis, mine, "epoch", quantity, colour, method, marker=MARKS[method])
             if number == 0:
                 axis.set_ylabel(words)
         column[0].set_title(f"target {100 * keep:g} %", loc="left")

@@ -9,68 +9,10 @@ from collections.abc import Mapping
 from lib.errors import need, unknown
 from lib.papers.off_manifold_robustness.networks import PER_BATCH, PER_IMAGE, STANDARD, UNTRAINED
 from lib.papers.off_manifold_robustness.regimes import REGIMES
+from lib.plots.common import as_picture, show_picture, signed
 from lib.plots.style import CLEAN, GREY, ROBUST, WIDTH, check_columns, style
 
 LETTERS = {UNTRAINED: (GREY, "^"), STANDARD: (CLEAN, "o"), PER_IMAGE: (ROBUST, "s"), PER_BATCH: ("#e08a00", "D")}
-
-
-# ------------------------------------------------------------------------------------------------------------- pictures
-
-
-def signed(gradient):
-    """A gradient [C, H, W] as a picture [H, W] or [H, W, 3] in [0, 1]: grey is 0, three standard deviations are black
-    and white (each colour for itself), and a gradient of zeros, or one that is not finite, is grey all over.
-    """
-    import numpy as np
-
-    gradient = np.asarray(gradient, float)
-    spread = gradient.std()
-    if not (np.isfinite(spread) and spread > 0):
-        gradient, spread = np.zeros_like(gradient), 1.0
-    picture = 0.5 + np.clip(gradient / (6 * spread), -0.5, 0.5)
-    return picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)
-
-
-def target_grid(image, targets: Mapping[str, object], classes, label: int):
-    """What gradients are to align with, at one image [C, H, W]: a row for each realisation, a column for each class,
-    the image in front of each row and the column of its own class in bold. targets: {realisation: [classes, C, H, W]};
-    signed (`signed`). classes: their names.
-    """
-    import matplotlib.pyplot as plt
-
-    need(len(targets) > 0, "targets", "none", "those of one realisation or more")
-    style()
-    side = min((WIDTH - 1.4) / (len(classes) + 1), 1.0)
-    figure, grid = plt.subplots(len(targets), len(classes) + 1, squeeze=False, layout="constrained",
-                                figsize=(side * (len(classes) + 1) + 1.4, side * len(targets) + 0.5))
-    figure.get_layout_engine().set(wspace=0.02, hspace=0.01, w_pad=0.01, h_pad=0.01)
-    for row, (name, pictures) in zip(grid, targets.items(), strict=True):
-        need(len(pictures) == len(classes), f"number of targets of {name}", len(pictures), f"{len(classes)}")
-        _show(row[0], _image(image))
-        row[0].set_ylabel(name.replace(" ", "\n"), rotation=0, ha="right", va="center", fontsize=8)
-        for axis, picture in zip(row[1:], pictures, strict=True):
-            _show(axis, signed(picture))
-    grid[0, 0].set_title("image", fontsize=8)
-    for k, (axis, name) in enumerate(zip(grid[0, 1:], classes, strict=True)):
-        axis.set_title(str(name), fontsize=8, fontweight="bold" if k == label else "normal")
-    return figure
-
-
-def _show(axis, picture) -> None:
-    axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.grid(False)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-
-
-def _image(image):
-    """An image [C, H, W] of pixels in [0, 1] as a picture."""
-    import numpy as np
-
-    image = np.clip(np.asarray(image, float), 0, 1)
-    return image[0] if len(image) == 1 else image.transpose(1, 2, 0)
 
 
 def gradient_grid(pictures, shown: Mapping[tuple[str, float], str], wide: int = 9):
@@ -88,7 +30,7 @@ def gradient_grid(pictures, shown: Mapping[tuple[str, float], str], wide: int = 
     import numpy as np
     from matplotlib.patches import Patch
 
-    ahead = [("image", [_image(x) for x in pictures.images])]
+    ahead = [("image", [as_picture(x) for x in pictures.images])]
     ahead += [("score", [signed(x) for x in pictures.score])] if pictures.score is not None else []
     ahead += [("class\nscore", [signed(x) for x in pictures.class_score])]
     drawn = {name: regime for name, regime in shown.items() if name in pictures.gradients}
@@ -111,14 +53,14 @@ def gradient_grid(pictures, shown: Mapping[tuple[str, float], str], wide: int = 
             axes = grid[block * count + row]
             for axis, (title, column) in zip(axes, ahead, strict=False):
                 axis.set_axis_on()
-                _show(axis, column[row])
+                show_picture(axis, column[row])
                 if row == 0:
                     axis.set_title(title, fontsize=9)
             for axis, name in zip(axes[len(ahead):], names, strict=False):
                 gradient, ideal = pictures.gradients[name][row], pictures.class_score[row]
                 lengths = float(np.linalg.norm(gradient) * np.linalg.norm(ideal))
                 axis.set_axis_on()
-                _show(axis, signed(gradient))
+                show_picture(axis, signed(gradient))
                 cosine = round(float((gradient * ideal).sum()) / lengths, 2) + 0.0 if lengths else 0.0
                 axis.set_xlabel(f"{cosine:.2f}".replace("-", "−"), fontsize=8, labelpad=1)
                 if row == 0:
@@ -268,9 +210,10 @@ def _letters_below(part, pictures: Mapping[str, tuple], looks: Mapping[str, tupl
                 axis.set_axis_off()
             if row >= len(images):
                 continue
-            for axis, picture in zip(axes, [_image(images[row]), *(signed(found[k][row]) for k in kinds)], strict=True):
+            shown = [as_picture(images[row]), *(signed(found[kind][row]) for kind in kinds)]
+            for axis, picture in zip(axes, shown, strict=True):
                 axis.set_axis_on()
-                _show(axis, picture)
+                show_picture(axis, picture)
         for axis, kind in zip(grid[0], ["input", *kinds], strict=True):
             axis.set_title(kind.replace(", ", "\n"), fontsize=8, color=looks[kind][0] if kind in looks else "black")
         block.suptitle(_set_name(where), fontsize=10, x=0.02, ha="left")

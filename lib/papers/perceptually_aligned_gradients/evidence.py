@@ -22,12 +22,12 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     TRADES_ALONE,
     TRADES_SCORE,
     VANILLA,
-    Cell,
 )
 from lib.papers.perceptually_aligned_gradients.results import Found
 from lib.papers.perceptually_aligned_gradients.settings import Study
 from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT, SHUFFLED
 from lib.statistics import correlation
+from lib.values.cell import Cell
 
 REALISATIONS = (*HEURISTICS, SCORE)
 FEWEST = 3  # weights of a sweep
@@ -120,15 +120,14 @@ def _methods(f: Found, study: Study, norm: str, put: Put) -> None:
     gain = {"gain": _minus(of[SCORE], of[VANILLA])}
     if other_architecture(f, study):
         put("C6", f"{where}, {norm}", gain)
-    elif len({plan.base(f.settings, s, 0).data.name for s in f.studies}) > 1:
+    elif len({f.networks_of(s).data.name for s in f.studies}) > 1:
         put("C7", f"{where}, {norm}", gain)
 
 
 def other_architecture(f: Found, study: Study) -> bool:
     """Whether a study before this one has the same data: then it differs by its architecture."""
-    base = {s.name: plan.base(f.settings, s, 0) for s in f.studies}
-    before = f.studies[:f.studies.index(study)]
-    return any(base[s.name].data.name == base[study.name].data.name for s in before)
+    data, before = f.networks_of(study).data, f.studies[:f.studies.index(study)]
+    return any(f.networks_of(s).data.name == data.name for s in before)
 
 
 def _strengths(f: Found, study: Study, put: Put) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lib.errors import need, unknown
+from lib.plots.common import as_picture, show_picture, signed
 from lib.plots.style import CLEAN, ROBUST, WIDTH, check_columns, curve, style
 
 COLUMNS = 3  # panels beside each other
@@ -330,6 +331,31 @@ def generated(sources, pictures: Mapping[str, object], classes: Sequence[str],
         key = Line2D([], [], linestyle="", marker="s", markersize=8, markerfacecolor="white", markeredgewidth=2,
                      color="#1b7f4f", label="an independent robust classifier sees the class of the column")
         figure.legend(handles=[key], loc="lower center", frameon=False, borderaxespad=0.1)
+    return figure
+
+
+def target_grid(image, targets: Mapping[str, object], classes, label: int):
+    """What gradients are to align with, at one image [C, H, W]: a row for each realisation, a column for each class,
+    the image in front of each row and the column of its own class in bold. targets: {realisation: [classes, C, H, W]};
+    signed (`signed`). classes: their names.
+    """
+    import matplotlib.pyplot as plt
+
+    need(len(targets) > 0, "targets", "none", "those of one realisation or more")
+    style()
+    side = min((WIDTH - 1.4) / (len(classes) + 1), 1.0)
+    figure, grid = plt.subplots(len(targets), len(classes) + 1, squeeze=False, layout="constrained",
+                                figsize=(side * (len(classes) + 1) + 1.4, side * len(targets) + 0.5))
+    figure.get_layout_engine().set(wspace=0.02, hspace=0.01, w_pad=0.01, h_pad=0.01)
+    for row, (name, pictures) in zip(grid, targets.items(), strict=True):
+        need(len(pictures) == len(classes), f"number of targets of {name}", len(pictures), f"{len(classes)}")
+        show_picture(row[0], as_picture(image))
+        row[0].set_ylabel(name.replace(" ", "\n"), rotation=0, ha="right", va="center", fontsize=8)
+        for axis, picture in zip(row[1:], pictures, strict=True):
+            show_picture(axis, signed(picture))
+    grid[0, 0].set_title("image", fontsize=8)
+    for k, (axis, name) in enumerate(zip(grid[0, 1:], classes, strict=True)):
+        axis.set_title(str(name), fontsize=8, fontweight="bold" if k == label else "normal")
     return figure
 
 

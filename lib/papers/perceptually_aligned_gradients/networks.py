@@ -1,17 +1,19 @@
-"""The networks of the notebook on perceptually aligned gradients (Ganz et al., ICML 2023): of each study one without
+"""Which networks the paper on perceptually aligned gradients needs (Ganz et al., ICML 2023): of each study one without
 aligned gradients, one for each realisation of the ground truth, controls, adversarially trained ones alone and with the
 term added, and the two denoisers, one to learn from and one to judge by; and the toy in the plane.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from lib.papers.perceptually_aligned_gradients.settings import Study
-from lib.papers.settings import Settings
-from lib.profiles.networks import Denoiser, trained_as
-from lib.values.attacks import PGD, Attack
+from lib.papers.perceptually_aligned_gradients.settings import Section, Study, Toy
+from lib.profiles.networks import Denoiser, Networks, trained_as, varied
+from lib.values.attacks import PGD
+from lib.values.cell import Cell
+from lib.values.data import Data
 from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, GradientNorm, Targets
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat
@@ -43,143 +45,142 @@ def longer(norm: str) -> str:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One network. where: the name of its study, or `toy`. kind: how it is trained, as tables name it. weight: of the
-    term, or of the penalty on the gradient's norm; 0 without. diverges: whether the study may go on without it.
+class Condition:
+    """What the networks of the repetitions have in common. where: the name of their study, or `toy`. kind: how they are
+    trained, as tables name it. weight: of the term, or of the penalty on the gradient's norm; 0 without. small: whether
+    their data are not read from files.
     """
 
     where: str
     kind: str
-    weight: float
-    seed: int
-    recipe: Recipe
-    measures: tuple[tuple[Threat, Attack], ...] = ()
-    diverges: bool = False
+    weight: float = 0
+    small: bool = field(default=False, compare=False)
 
-    @property
-    def job(self) -> str:
-        """The batch job: a repetition of kinds that belong together; of data that are not read from files, all."""
+    def job(self, repetition: int) -> str:
+        """The batch job: a repetition of kinds that belong together; small networks are a repetition's together."""
         family = FAMILIES.get(self.kind, "others")
         if family == "generative":
             return f"{self.where}-{family}".replace(" ", "-")
-        if not self.recipe.data.info.files:
-            return TOY if self.where == TOY else f"small-{self.seed}"
-        return f"{self.where}-{family}-{self.seed}".replace(" ", "-").replace(",", "")
+        if self.small:
+            return TOY if self.where == TOY else f"small-{repetition}"
+        return f"{self.where}-{family}-{repetition}".replace(" ", "-").replace(",", "")
 
 
-def base(settings: Settings, study: Study, seed: int) -> Recipe:
-    """The network that is trained on cross-entropy alone."""
-    recipe = trained_as(settings.networks.member("N", seed, settings.seed), study.training)
-    given = {name: getattr(study, name) for name in ("data", "arch", "batch_size", "augment")}
-    given = {name: value for name, value in given.items() if value is not None}
-    return replace(recipe, seed=settings.seed(seed), **given)
+@dataclass(frozen=True)
+class StudyNetworks:
+    """How the networks of a study are trained."""
+
+    networks: Networks
+    study: Study
+    seed: Callable[[int], int]  # of the recipes of a repetition
+
+    @property
+    def data(self) -> Data:
+        return self.study.data or self.networks.data
+
+    def vanilla(self, repetition: int) -> Recipe:
+        """The network that is trained on cross-entropy alone."""
+        recipe = trained_as(self.networks.member("N", repetition, self.seed), self.study.training)
+        return replace(varied(recipe, self.study), seed=self.seed(repetition))
+
+    @property
+    def denoising(self) -> Denoiser:
+        """How the denoisers are trained: the study's own way or the pool's."""
+        return self.study.denoiser or self.networks.denoiser
+
+    def teacher(self) -> Recipe:
+        """The denoiser whose class scores are the ground truth of kind `score`."""
+        data = self.data if self.study.denoiser else self.networks.data
+        return self.denoising.recipe(data, self.networks.precision, self.seed(0))
+
+    def judge(self) -> Recipe:
+        """The denoiser that alignment is measured by: of another seed, so that nobody learned from it."""
+        return replace(self.teacher(), seed=self.seed(1))
+
+    def targets(self, kind: str) -> Targets:
+        """The targets of a realisation or of a control."""
+        if kind in (SCORE, CLASSES, IMAGES, LOGIT):
+            permuted = {CLASSES: "classes", IMAGES: "images"}.get(kind)
+            return Targets(SCORE, permuted=permuted, sigma=self.denoising.sigma, draws=self.study.draws)
+        name, centred = kind.removesuffix(", centred"), kind in CENTRED
+        return Targets(name, centred=centred, sample=self.study.sample if name == "nearest neighbour" else None)
+
+    def aligned(self, recipe: Recipe, kind: str, weight: float) -> Recipe:
+        """The recipe with the term for a kind of targets added to its objective; second derivatives in fp32."""
+        targets = self.targets(kind)
+        scored = targets.kind == SCORE
+        objective = Aligned(recipe.objective, targets, weight, classes=self.study.classes,
+                            first_weight=self.study.first_weight if scored else None,
+                            gradient="logit" if kind == LOGIT else "log-probability")
+        return replace(recipe, objective=objective, sources=(self.teacher(),) if scored else (), precision="fp32")
+
+    def attacked(self, recipe: Recipe, number: int, trades: bool = False) -> Recipe:
+        """The recipe with adversarial training in the study's threat of this number, at the training eps."""
+        how, norm = self.study.adversarial, self.study.threats[number].norm
+        threat = Threat(norm, how.eps[number])
+        attack = PGD(how.steps, threat.eps * Fraction(5, 2) / how.steps)
+        return replace(recipe, objective=TRADES(threat, attack, how.trades) if trades else Adversarial(threat, attack))
 
 
-def denoising(settings: Settings, study: Study) -> Denoiser:
-    """How the denoisers of a study are trained: its own way or the pool's."""
-    return study.denoiser or settings.networks.denoiser
-
-
-def teacher(settings: Settings, study: Study) -> Recipe:
-    """The denoiser whose class scores are the ground truth of kind `score`."""
-    data = study.data if study.denoiser and study.data else settings.networks.data
-    return denoising(settings, study).recipe(data, settings.networks.precision, settings.seed(0))
-
-
-def judge(settings: Settings, study: Study) -> Recipe:
-    """The denoiser that alignment is measured by: of another seed, so that nobody learned from it."""
-    return replace(teacher(settings, study), seed=settings.seed(1))
-
-
-def ground_truth(settings: Settings, study: Study, kind: str) -> Targets:
-    """The targets of a realisation or of a control."""
-    if kind in (SCORE, CLASSES, IMAGES, LOGIT):
-        permuted = {CLASSES: "classes", IMAGES: "images"}.get(kind)
-        return Targets(SCORE, permuted=permuted, sigma=denoising(settings, study).sigma, draws=study.draws)
-    name, centred = kind.removesuffix(", centred"), kind in CENTRED
-    return Targets(name, centred=centred, sample=study.sample if name == "nearest neighbour" else None)
-
-
-def aligned(settings: Settings, study: Study, recipe: Recipe, kind: str, weight: float) -> Recipe:
-    """The recipe with the term for a kind of targets added to its objective; second derivatives in fp32."""
-    targets = ground_truth(settings, study, kind)
-    first = study.first_weight if targets.kind == SCORE else None
-    objective = Aligned(recipe.objective, targets, weight, classes=study.classes, first_weight=first,
-                        gradient="logit" if kind == LOGIT else "log-probability")
-    sources = (teacher(settings, study),) if targets.kind == SCORE else ()
-    return replace(recipe, objective=objective, sources=sources, precision="fp32")
-
-
-def attacked(study: Study, recipe: Recipe, number: int, trades: bool = False) -> Recipe:
-    """The recipe with adversarial training in the study's threat of this number, at the training eps."""
-    how, norm = study.adversarial, study.threats[number].norm
-    threat = Threat(norm, how.eps[number])
-    attack = PGD(how.steps, threat.eps * Fraction(5, 2) / how.steps)
-    return replace(recipe, objective=TRADES(threat, attack, how.trades) if trades else Adversarial(threat, attack))
-
-
-def cells(settings: Settings) -> list[Cell]:
+def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
     """Every network, those that others are measured with first."""
-    section, out = settings.sections["perceptually_aligned_gradients"], []
-    for study in section.studies:
-        if study.scored:
-            out += [Cell(study.name, TEACHER, 0, 0, teacher(settings, study)),
-                    Cell(study.name, JUDGE, 0, 0, judge(settings, study))]
-    out += [cell for seed in range(section.toy.seeds) for cell in _toy(settings, seed)]
-    for seed in range(section.seeds):
-        for study in section.studies:
-            measures = tuple((threat, section.verify) for threat in study.threats)
-            out += [replace(cell, measures=measures) for cell in _of_study(settings, study, seed)]
-    return out
+    studies, found = [StudyNetworks(networks, study, seed) for study in section.studies], []
+    for of in studies:
+        if of.study.scored:
+            found += [Cell(Condition(of.study.name, TEACHER), 0, of.teacher()),
+                      Cell(Condition(of.study.name, JUDGE), 0, of.judge())]
+    for repetition in range(section.toy.seeds):
+        found += [Cell(Condition(TOY, kind, weight, small=True), repetition, recipe)
+                  for kind, weight, recipe in _toy(section.toy, seed(repetition))]
+    for repetition in range(section.seeds):
+        for of in studies:
+            measures = tuple((threat, section.verify) for threat in of.study.threats)
+            for kind, weight, recipe in _trained(of, repetition):
+                condition = Condition(of.study.name, kind, weight, small=not of.data.info.files)
+                found.append(Cell(condition, repetition, recipe, measures, may_diverge=weight > 0))
+    return found
 
 
-def _toy(settings: Settings, seed: int) -> list[Cell]:
-    """One repetition of the toy: both arms start from the same weights and see the same batches."""
-    toy = settings.sections["perceptually_aligned_gradients"].toy
-    plain = Recipe(toy.data, toy.arch, batch_size=toy.batch_size, seed=settings.seed(seed))
-    plain = trained_as(plain, toy.training)
-
-    def with_targets(targets: Targets) -> Recipe:
-        return replace(plain, objective=Aligned(CrossEntropy(), targets, toy.weight))
-
+def _toy(toy: Toy, seed: int) -> Iterator[tuple[str, float, Recipe]]:
+    """(kind, weight, recipe) of one repetition of the toy: all start from the same weights and see the same batches."""
+    plain = trained_as(Recipe(toy.data, toy.arch, batch_size=toy.batch_size, seed=seed), toy.training)
     near = "nearest neighbour"
     of_control = {RANDOM: Targets(RANDOM), CLASSES: Targets(near, permuted="classes")}
-    return [Cell(TOY, VANILLA, 0, seed, plain), Cell(TOY, near, toy.weight, seed, with_targets(Targets(near))),
-            *(Cell(TOY, name, toy.weight, seed, with_targets(of_control[name])) for name in toy.controls)]
+    yield VANILLA, 0, plain
+    for kind, targets in {near: Targets(near), **{name: of_control[name] for name in toy.controls}}.items():
+        yield kind, toy.weight, replace(plain, objective=Aligned(CrossEntropy(), targets, toy.weight))
 
 
-def _of_study(settings: Settings, study: Study, seed: int) -> list[Cell]:
-    """One repetition of a study."""
-    plain, weights = base(settings, study, seed), study.weights.of
-    fp32 = replace(plain, precision="fp32")
-    out = [Cell(study.name, VANILLA, 0, seed, plain)]
-
-    def add(kind: str, weight: float, recipe: Recipe) -> None:
-        out.append(Cell(study.name, kind, weight, seed, recipe, diverges=weight > 0))
-
-    def term(kind: str, weight: float) -> None:
-        add(kind, weight, aligned(settings, study, plain, kind, weight))
-
-    for kind, weight in weights.items():
-        for value in study.sweep or (weight,) if kind == SCORE else (weight,):
-            term(kind, value)
+def _trained(of: StudyNetworks, repetition: int) -> Iterator[tuple[str, float, Recipe]]:
+    """(kind, weight, recipe) of one repetition of a study."""
+    study, vanilla = of.study, of.vanilla(repetition)
+    weights = study.weights.of
+    yield VANILLA, 0, vanilla
+    for kind, own in weights.items():
+        for weight in study.sweep or (own,) if kind == SCORE else (own,):
+            yield kind, weight, of.aligned(vanilla, kind, weight)
     for kind in study.controls:
         own = min(weights.values()) if kind == RANDOM else weights[SCORE]
-        for value in study.sweep if kind == CLASSES and study.sweep else (own,):
-            term(kind, value)
+        for weight in study.sweep if kind == CLASSES and study.sweep else (own,):
+            yield kind, weight, of.aligned(vanilla, kind, weight)
     for weight in study.gradient_norm:
-        add(NORM, weight, replace(fp32, objective=GradientNorm(weight)))
-    if how := study.adversarial:
-        for number, threat in enumerate(study.threats):
-            add(adversarial(threat.norm), 0, attacked(study, plain, number))
-        norm = study.threats[0].norm
-        if how.longer is not None:
-            whole = replace(plain, epochs=round(plain.epochs * how.longer))
-            add(longer(norm), 0, attacked(study, whole, 0))
+        yield NORM, weight, replace(vanilla, objective=GradientNorm(weight), precision="fp32")
+    if study.adversarial:
+        yield from _adversarial(of, vanilla)
+
+
+def _adversarial(of: StudyNetworks, vanilla: Recipe) -> Iterator[tuple[str, float, Recipe]]:
+    """(kind, weight, recipe) of adversarial training in every norm and, in the first, longer and with the score's term
+    added.
+    """
+    how, norms = of.study.adversarial, [threat.norm for threat in of.study.threats]
+    for number, norm in enumerate(norms):
+        yield adversarial(norm), 0, of.attacked(vanilla, number)
+    if how.longer is not None:
+        yield longer(norms[0]), 0, of.attacked(replace(vanilla, epochs=round(vanilla.epochs * how.longer)), 0)
+    for weight in how.weights:
+        yield combined(norms[0]), weight, of.aligned(of.attacked(vanilla, 0), SCORE, weight)
+    if how.trades is not None:
+        yield TRADES_ALONE, 0, of.attacked(vanilla, 0, trades=True)
         for weight in how.weights:
-            add(combined(norm), weight, aligned(settings, study, attacked(study, fp32, 0), SCORE, weight))
-        if how.trades is not None:
-            add(TRADES_ALONE, 0, attacked(study, plain, 0, trades=True))
-            for weight in how.weights:
-                add(TRADES_SCORE, weight, aligned(settings, study, attacked(study, fp32, 0, True), SCORE, weight))
-    return out
+            yield TRADES_SCORE, weight, of.aligned(of.attacked(vanilla, 0, trades=True), SCORE, weight)

@@ -19,9 +19,8 @@ from lib.training.zoo import Zoo
 
 def toy_maps(zoo: Zoo, f: Found, span: float = 75.0, resolution: float = 0.5) -> dict[str, toy.Plane]:
     """What the toy's networks of the first repetition say of the plane around its points, by kind."""
-    cells = [c for c in f.toy if c.seed == 0]
-    return {c.kind: toy.decision_map(zoo.obtain(c.recipe).net, (-span, span), (-1.6 * span, 1.6 * span), resolution)
-            for c in cells}
+    cells, window = [c for c in f.toy if c.repetition == 0], ((-span, span), (-1.6 * span, 1.6 * span))
+    return {c.condition.kind: toy.decision_map(zoo.obtain(c.recipe).net, *window, resolution) for c in cells}
 
 
 def toy_points(zoo: Zoo, f: Found) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +45,7 @@ class Pictures:
 def pictures(zoo: Zoo, f: Found, where: str, count: int = 2) -> Pictures:
     """Of the first test images of `count` classes."""
     study = f.study(where)
-    ground = Ground(zoo, f.settings, study)
+    ground = Ground(zoo, f.networks_of(study))
     test, classes = ground.test, ground.data.info.classes
     first = [int((test.labels == c).nonzero()[0]) for c in test.labels.unique()[:count]]
     images, made, hits = test.pixels()[first], {}, {}
@@ -65,7 +64,7 @@ def pictures(zoo: Zoo, f: Found, where: str, count: int = 2) -> Pictures:
 
 def targets(zoo: Zoo, f: Found, where: str) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
     """The first test image [C, H, W], its ground-truth gradients by realisation, [classes, C, H, W], and its class."""
-    ground = Ground(zoo, f.settings, f.study(where))
+    ground = Ground(zoo, f.networks_of(f.study(where)))
     truths = {name: truth[0].cpu().numpy() for name, truth in ground.truths().items() if name != SHUFFLED}
     return ground.test.pixels()[0].cpu().numpy(), truths, int(ground.test.labels[0])
 
@@ -74,7 +73,7 @@ def bounds(zoo: Zoo, f: Found, where: str) -> pd.DataFrame:
     """Rows truth, between classes (mean cosine of two classes' targets), attainable (the largest mean cosine that
     gradients of log-probabilities can have with them at even odds).
     """
-    truths = Ground(zoo, f.settings, f.study(where)).truths()
+    truths = Ground(zoo, f.networks_of(f.study(where))).truths()
     rows = [{"truth": name, "between classes": measures.between_classes(truth),
              "attainable": measures.attainable(truth)} for name, truth in truths.items() if name != SHUFFLED]
     return pd.DataFrame(rows)

@@ -7,6 +7,7 @@ claims/perceptually_aligned_gradients.yaml.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -30,15 +31,16 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     TOY,
     TRADES_SCORE,
     VANILLA,
-    Cell,
+    StudyNetworks,
 )
-from lib.papers.perceptually_aligned_gradients.settings import Study
+from lib.papers.perceptually_aligned_gradients.settings import Section, Study
 from lib.papers.perceptually_aligned_gradients.truths import Ground
-from lib.papers.settings import Settings
+from lib.profiles.networks import Networks
 from lib.runtime import ProgressBar
 from lib.training.evaluation import adversarial, evaluate, sweep, transferred
 from lib.training.zoo import SEED, Zoo
 from lib.values.attacks import PGD, fgsm
+from lib.values.cell import Cell
 from lib.values.keys import plain
 from lib.values.threats import Threat
 
@@ -64,7 +66,9 @@ class Found:
     denoisers.
     """
 
-    settings: Settings
+    networks: Networks
+    section: Section
+    seed: Callable[[int], int]
     cells: list[Cell]
     right: dict[Cell, np.ndarray] = field(default_factory=dict)
     robust: dict[Cell, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -80,24 +84,26 @@ class Found:
     quality: dict[str, list[tuple[str, bool, str]]] = field(default_factory=dict)
 
     @property
-    def section(self):
-        return self.settings.sections["perceptually_aligned_gradients"]
-
-    @property
     def studies(self) -> tuple[Study, ...]:
         return self.section.studies
 
     def study(self, name: str) -> Study:
         return next(study for study in self.studies if study.name == name)
 
+    def networks_of(self, study: Study) -> StudyNetworks:
+        return StudyNetworks(self.networks, study, self.seed)
+
     def of(self, where: str, kind: str, weight: float | None = None) -> list[Cell]:
         """The networks of a kind that did not diverge, by weight and repetition: of all weights, or of one."""
-        found = [c for c in self.cells if (c.where, c.kind) == (where, kind) and weight in (None, c.weight)]
-        return sorted((c for c in found if c not in self.gone), key=lambda c: (c.weight, c.seed))
+        found = [c for c in self._every(where, kind) if c not in self.gone and weight in (None, c.condition.weight)]
+        return sorted(found, key=lambda c: (c.condition.weight, c.repetition))
+
+    def _every(self, where: str, kind: str) -> list[Cell]:
+        return [c for c in self.cells if (c.condition.where, c.condition.kind) == (where, kind)]
 
     def weights(self, where: str, kind: str) -> list[float]:
         """The weights of a kind of which no repetition diverged."""
-        of = {w: len(self.of(where, kind, w)) for w in sorted({c.weight for c in self.of(where, kind)})}
+        of = {w: len(self.of(where, kind, w)) for w in sorted({c.condition.weight for c in self.of(where, kind)})}
         return [w for w, count in of.items() if count == self.section.seeds]
 
     def main(self, where: str, kind: str) -> list[Cell]:
@@ -106,7 +112,7 @@ class Found:
         """
         weights, every = self.study(where).weights.of, self.weights(where, kind)
         weight = weights.get(kind, weights.get(SCORE))
-        if weight not in {c.weight for c in self.cells if (c.where, c.kind) == (where, kind)}:
+        if weight not in {c.condition.weight for c in self._every(where, kind)}:
             weight = every[0] if every else None
         return self.of(where, kind, weight) if weight in every else []
 
@@ -135,21 +141,23 @@ class Found:
 
     def diverged(self, where: str) -> list[str]:
         """What the study goes on without, in words."""
-        gone = {c: why for c, why in self.gone.items() if c.where == where}
-        return [f"{c.kind} {c.weight:g}, repetition {c.seed}: {why}" for c, why in gone.items()]
+        gone = {c: why for c, why in self.gone.items() if c.condition.where == where}
+        return [f"{c.condition.kind} {c.condition.weight:g}, repetition {c.repetition}: {why}"
+                for c, why in gone.items()]
 
 
-def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
+def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Found:
     """Train (or load) every network and measure it; everything from the store if it is there."""
-    found = Found(settings, cells)
-    grounds = {study.name: Ground(zoo, settings, study) for study in found.studies}
+    found = Found(networks, section, seed, cells)
+    grounds = {study.name: Ground(zoo, found.networks_of(study)) for study in found.studies}
     with ProgressBar(len(cells), "networks", "network") as bar:
         for cell in cells:
-            if cell.where == TOY:
+            c = cell.condition
+            if c.where == TOY:
                 _toy(zoo, cell, found)
-            elif cell.kind not in (TEACHER, JUDGE):
-                _measure(zoo, cell, found, grounds[cell.where])
-            bar.step(1, network=f"{cell.where}: {cell.kind} {cell.weight:g}, {cell.seed}")
+            elif c.kind not in (TEACHER, JUDGE):
+                _measure(zoo, cell, found, grounds[c.where])
+            bar.step(1, network=f"{c.where}: {c.kind} {c.weight:g}, {cell.repetition}")
     curves = []
     for study in found.studies:
         if study.scored:
@@ -163,7 +171,7 @@ def measure(zoo: Zoo, cells: list[Cell], settings: Settings) -> Found:
 
 
 def _measure(zoo: Zoo, cell: Cell, found: Found, ground: Ground) -> None:
-    trained = zoo.attempt(cell.recipe) if cell.diverges else zoo.obtain(cell.recipe)
+    trained = zoo.attempt(cell.recipe) if cell.may_diverge else zoo.obtain(cell.recipe)
     if isinstance(trained, str):
         found.gone[cell] = trained
         return
@@ -175,7 +183,7 @@ def _measure(zoo: Zoo, cell: Cell, found: Found, ground: Ground) -> None:
         found.right[cell] = outcomes.table["clean"].to_numpy(bool)
         found.robust[cell][threat.norm] = outcomes.table["robust"].to_numpy(bool)
         found.warnings[cell] += outcomes.warnings
-    if cell.kind in (SCORE, NORM, CLASSES) or cell.kind in _combined(study):
+    if cell.condition.kind in (SCORE, NORM, CLASSES, *_combined(study)):
         threat = study.threats[0]
         attack = search(threat, 10)
 
@@ -222,7 +230,8 @@ def _curves(zoo: Zoo, f: Found, study: Study) -> list[tuple]:
                 return pd.DataFrame({"eps": [0.0, *(float(t.eps) for t in threats)], "robust": accuracies})
 
             table = zoo.table("curve", cell.recipe, [VERSION, threats, _asked(cell, f)], make)
-            rows += [(study.name, cell.kind, cell.weight, cell.seed, threat.norm, row.eps, row.robust)
+            c = cell.condition
+            rows += [(study.name, c.kind, c.weight, cell.repetition, threat.norm, row.eps, row.robust)
                      for row in table.itertuples()]
     return rows
 
@@ -251,14 +260,14 @@ def independent(f: Found, study: Study, seed: int) -> Cell | None:
     if not study.adversarial:
         return None
     cells = f.of(study.name, plan.adversarial(study.threats[-1].norm))
-    others = [c for c in cells if c.seed != seed] or cells
-    return next((c for c in others if c.seed > seed), others[0]) if others else None
+    others = [c for c in cells if c.repetition != seed] or cells
+    return next((c for c in others if c.repetition > seed), others[0]) if others else None
 
 
 def _generated(zoo: Zoo, f: Found, study: Study) -> None:
     for kind in shown(study):
         for cell in f.main(study.name, kind):
-            judge = independent(f, study, cell.seed)
+            judge = independent(f, study, cell.repetition)
             if judge is None:
                 continue
 
@@ -289,7 +298,8 @@ def _masking(zoo: Zoo, f: Found, study: Study) -> None:
     """What would show that gradients are masked, of the networks trained on scores (C9)."""
     sources = [k for k in (VANILLA, plan.adversarial(study.threats[0].norm)) if f.main(study.name, k)]
     for cell in f.main(study.name, SCORE):
-        others = {kind: next(c for c in f.main(study.name, kind) if c.seed == cell.seed) for kind in sources}
+        others = {kind: next(c for c in f.main(study.name, kind) if c.repetition == cell.repetition)
+                  for kind in sources}
         f.masking[cell] = {}
         for threat in study.threats:
             ways = {"verify": f.section.verify, "square": f.section.query, "FGSM": fgsm(threat), "PGD": search(threat)}

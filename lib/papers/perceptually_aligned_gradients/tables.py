@@ -20,10 +20,10 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     TRADES_ALONE,
     TRADES_SCORE,
     VANILLA,
-    Cell,
 )
 from lib.papers.perceptually_aligned_gradients.results import Found
 from lib.statistics import accuracy
+from lib.values.cell import Cell
 from lib.values.data import Data
 from lib.values.threats import Threat
 
@@ -63,9 +63,10 @@ def networks(f: Found) -> pd.DataFrame:
     """
     rows = []
     for cell in f.cells:
-        if cell.where == TOY or cell not in f.right and cell not in f.gone:
+        c = cell.condition
+        if c.where == TOY or cell not in f.right and cell not in f.gone:
             continue
-        row = {"where": cell.where, "kind": cell.kind, "weight": cell.weight, "seed": cell.seed}
+        row = {"where": c.where, "kind": c.kind, "weight": c.weight, "seed": cell.repetition}
         if cell in f.right:
             row["clean"] = f.right[cell].mean()
             row |= {f"robust {norm}": values.mean() for norm, values in f.robust[cell].items()}
@@ -101,7 +102,7 @@ def by_strength(f: Found, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE, 
     for kind in kinds:
         for cell in f.of(where, kind):
             close = aligned(f, [cell])
-            rows += [{"method": kind, "group": group(kind), "weight": cell.weight, "seed": cell.seed,
+            rows += [{"method": kind, "group": group(kind), "weight": cell.condition.weight, "seed": cell.repetition,
                       "threat": threat_name(threat), "accuracy": f.robust[cell][threat.norm].mean(),
                       "alignment": np.nan if close is None else float(close[0])} for threat in f.study(where).threats]
     return pd.DataFrame(rows)
@@ -109,7 +110,13 @@ def by_strength(f: Found, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE, 
 
 def everything(f: Found, where: str) -> pd.DataFrame:
     """As `by_strength`, of all kinds that the study has."""
-    return by_strength(f, where, tuple(dict.fromkeys(c.kind for c in f.cells if c.where == where and c in f.right)))
+    return by_strength(f, where, tuple(_kinds(f, where, f.right)))
+
+
+def _kinds(f: Found, where: str, measured) -> list[str]:
+    """The kinds of a study's networks that were measured, in the order of the plan."""
+    of_study = [c for c in f.cells if c.condition.where == where]
+    return list(dict.fromkeys(c.condition.kind for c in of_study if c in measured))
 
 
 def curves(f: Found, where: str) -> pd.DataFrame:
@@ -124,7 +131,7 @@ def toy(f: Found) -> pd.DataFrame:
     rows = []
     for cell, table in f.toy.items():
         row = table[["right", "PGD", "exact", "far"]].mean().to_dict()
-        rows.append({"kind": cell.kind, "seed": cell.seed, "clean": row.pop("right"), **row,
+        rows.append({"kind": cell.condition.kind, "seed": cell.repetition, "clean": row.pop("right"), **row,
                      "network": cell.recipe.key})
     return pd.DataFrame(rows)
 
@@ -133,8 +140,8 @@ def masking(f: Found) -> pd.DataFrame:
     """Rows where, weight, seed, norm, attack, robust, network (its key): what different attacks leave of the query
     images.
     """
-    rows = [{"where": c.where, "weight": c.weight, "seed": c.seed, "norm": norm, "attack": name, "robust": v.mean(),
-             "network": c.recipe.key}
+    rows = [{"where": c.condition.where, "weight": c.condition.weight, "seed": c.repetition, "norm": norm,
+             "attack": name, "robust": v.mean(), "network": c.recipe.key}
             for c, by_norm in f.masking.items() for norm, by_way in by_norm.items() for name, v in by_way.items()]
     return pd.DataFrame(rows, columns=["where", "weight", "seed", "norm", "attack", "robust", "network"])
 
@@ -143,13 +150,12 @@ def truths(f: Found, where: str) -> pd.DataFrame:
     """A study's mean cosines over repetitions, a row a kind at its own weight, a column a truth: of the own class and
     of the others.
     """
-    kinds = list(dict.fromkeys(c.kind for c in f.cells if c.where == where and c in f.alignment))
     rows = []
-    for kind in kinds:
+    for kind in _kinds(f, where, f.alignment):
         cells = f.main(where, kind)
         if cells:
             means = pd.concat([f.alignment[c] for c in cells]).drop(columns=["index", "label"]).mean()
-            rows.append({"kind": kind, "weight": cells[0].weight, **means.to_dict()})
+            rows.append({"kind": kind, "weight": cells[0].condition.weight, **means.to_dict()})
     return pd.DataFrame(rows)
 
 
@@ -159,14 +165,14 @@ def methods(f: Found, where: str) -> pd.DataFrame:
     one, adversarial training with the term at the best.
     """
     study, rows = f.study(where), []
-    for kind in dict.fromkeys(c.kind for c in f.cells if c.where == where and c in f.right):  # no denoisers
+    for kind in _kinds(f, where, f.right):  # no denoisers
         cells = _compared(f, where, kind)
         values = {"clean": np.stack([f.right[c] for c in cells]).astype(float)} if cells else {}
         values |= {threat_name(t): robust(f, cells, t.norm) for t in study.threats if cells}
         for threat, right in values.items():
             whole = accuracy(right)
-            rows += [{"method": kind, "group": group(kind), "weight": cell.weight, "threat": threat, "seed": cell.seed,
-                      "accuracy": row.mean(), "low": whole.low, "high": whole.high}
+            rows += [{"method": kind, "group": group(kind), "weight": cell.condition.weight, "threat": threat,
+                      "seed": cell.repetition, "accuracy": row.mean(), "low": whole.low, "high": whole.high}
                      for cell, row in zip(cells, right, strict=True)]
     return pd.DataFrame(rows)
 
@@ -188,7 +194,8 @@ def controls(f: Found) -> pd.DataFrame:
         for kind in (CLASSES, NORM, IMAGES, RANDOM) if score else ():
             cells = _compared(f, study.name, kind)
             for threat in study.threats if cells else ():
-                row = {"where": study.name, "norm": threat.norm, "control": kind, "weight": cells[0].weight}
+                weight = cells[0].condition.weight
+                row = {"where": study.name, "norm": threat.norm, "control": kind, "weight": weight}
                 for name, some in (("", cells), (", score", score)):
                     row |= {f"clean{name}": np.mean([f.right[c].mean() for c in some]),
                             f"robust{name}": robust(f, some, threat.norm).mean()}

@@ -14,12 +14,11 @@ from lib.alignment import measures
 from lib.data import ImageSet
 from lib.gradients import scores
 from lib.gradients.targets import Grounds
-from lib.papers.perceptually_aligned_gradients import networks as plan
-from lib.papers.perceptually_aligned_gradients.networks import HEURISTICS, JUDGE, TEACHER
+from lib.papers.perceptually_aligned_gradients.networks import HEURISTICS, JUDGE, TEACHER, StudyNetworks
 from lib.papers.perceptually_aligned_gradients.settings import Study
-from lib.papers.settings import Settings
 from lib.runtime import generator
 from lib.training.zoo import Zoo
+from lib.values.data import Data
 from lib.values.keys import plain
 from lib.values.objectives import Targets
 from lib.values.recipe import Recipe
@@ -34,13 +33,16 @@ class Ground:
     """The test images of a study that alignment is measured on, and what gradients there are compared with."""
 
     zoo: Zoo
-    settings: Settings
-    study: Study
+    networks: StudyNetworks
     made: dict = field(default_factory=dict)
 
     @property
-    def data(self):
-        return plan.base(self.settings, self.study, 0).data
+    def study(self) -> Study:
+        return self.networks.study
+
+    @property
+    def data(self) -> Data:
+        return self.networks.data
 
     @property
     def test(self) -> ImageSet:
@@ -48,12 +50,12 @@ class Ground:
 
     @property
     def sources(self) -> list[Recipe]:
-        return [plan.teacher(self.settings, self.study), plan.judge(self.settings, self.study)]
+        return [self.networks.teacher(), self.networks.judge()]
 
     @property
     def key(self) -> list:
         """What decides the truths besides the test images."""
-        scored = [*(r.key for r in self.sources), plan.denoising(self.settings, self.study).sigma]
+        scored = [*(r.key for r in self.sources), self.networks.denoising.sigma]
         return [scored if self.study.scored else [], self.study.sample, plain(self.data)]
 
     def truths(self) -> dict[str, Tensor]:
@@ -68,7 +70,7 @@ class Ground:
                 spec = Targets(kind, sample=self.study.sample if kind == HEURISTICS[2] else None)
                 self.made[kind] = Grounds.of(spec, train, classes).at(images, every, None)
             if self.study.scored:
-                sigma = plan.denoising(self.settings, self.study).sigma
+                sigma = self.networks.denoising.sigma
                 of_class = scores.class_score(self.zoo.obtain(self.sources[1]).net, images, sigma)
                 self.made[INDEPENDENT] = of_class
                 self.made[SHUFFLED] = of_class.roll(1, 0)
@@ -86,7 +88,7 @@ class Ground:
 
     def quality(self) -> list[tuple[str, bool, str]]:
         """Whether the denoisers deserve their name: (what, whether they do, the numbers)."""
-        sigma, test = plan.denoising(self.settings, self.study).sigma, self.test
+        sigma, test = self.networks.denoising.sigma, self.test
         found = []
         for name, recipe in zip((TEACHER, JUDGE), self.sources, strict=True):
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Circle
 from lib.alignment.plane import Plane
 from lib.errors import SettingsError
 from lib.papers.perceptually_aligned_gradients import figures as alignment
-from lib.plots import style as look
+from lib.plots import CLEAN
 
 GROUP_OF = {
     "vanilla": "vanilla", "score": "realisation", "class mean": "realisation", "class mean, centred": "realisation",
@@ -59,7 +59,7 @@ def test_a_method_looks_the_same_in_any_company():
     every, some = alignment.looks(table()), alignment.looks(table()[lambda t: t.method.isin(["vanilla", "score"])])
     assert {method: every[method] for method in some} == some
     assert len(set(every.values())) == len(every) == len(GROUP_OF)
-    assert every["class mean"][:2] == every["class mean, centred"][:2] and every["vanilla"][0] == look.CLEAN
+    assert every["class mean"][:2] == every["class mean, centred"][:2] and every["vanilla"][0] == CLEAN
     assert every["class mean"][2] and not every["class mean, centred"][2]
     assert len({colour for colour, _ in alignment.METHODS.values()}) == len(alignment.METHODS)
     spare = [colour for looks in alignment._SPARE.values() for colour, _ in looks[len(looks) > 3:]]
@@ -150,7 +150,7 @@ def test_strengths():
     np.testing.assert_allclose(mean, [[0.1, 0.11], [0.5, 0.11], [2, 0.11]])
     assert len(drawn(left, colour, "None")) == len(drawn(right, colour, "None")) == 3, "a thin line for every seed"
     np.testing.assert_allclose(drawn(right, colour, mark)[0][:, 1], 0.04)
-    level, = drawn(left, look.CLEAN, "None")
+    level, = drawn(left, CLEAN, "None")
     np.testing.assert_allclose(level[:, 1], 0.01)
     assert legend_texts(figure) == ["vanilla", "score", "permuted classes", "the paper"]
     with pytest.raises(SettingsError, match="without a weight above 0"):

@@ -18,8 +18,7 @@ from lib.alignment import generation, measures
 from lib.attacks.pgd import pgd
 from lib.errors import SettingsError
 from lib.gradients import scores
-from lib.papers import settings
-from lib.papers.off_manifold_robustness import networks as off_manifold_robustness
+from lib.papers import papers, settings
 from lib.papers.perceptually_aligned_gradients import networks, pictures, reference, tables
 from lib.papers.perceptually_aligned_gradients import results as study
 from lib.papers.perceptually_aligned_gradients.evidence import (
@@ -45,6 +44,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     TRADES_ALONE,
     TRADES_SCORE,
     VANILLA,
+    Condition,
 )
 from lib.papers.perceptually_aligned_gradients.results import Found, measure
 from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT, SHUFFLED, Ground
@@ -102,10 +102,18 @@ def sized(changes=(), of=(), **others):
     return settings.load("smoke", {**section, **{name.replace("__", "."): value for name, value in others.items()}})
 
 
+def given(s):
+    return s.networks, s.sections[S], s.seed
+
+
+def cells_of(s):
+    return networks.cells(*given(s))
+
+
 @functools.cache
 def usual():
     s = sized()
-    return s, networks.cells(s)
+    return s, cells_of(s)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +128,18 @@ def cells():
 
 def study_of(s, name):
     return next(one for one in s.sections[S].studies if one.name == name)
+
+
+def networks_of(s, name):
+    return networks.StudyNetworks(s.networks, study_of(s, name), s.seed)
+
+
+def named_by(c):
+    return c.condition.where, c.condition.kind, c.condition.weight, c.repetition
+
+
+def kind_of(c):
+    return c.condition.kind
 
 
 # ----------------------------------------------------------------------------------------------------- the settings
@@ -228,7 +248,7 @@ def test_what_needs_nothing_held_out_and_no_denoiser_is_asked_for_neither():
              "denoiser": None}
     s = sized(of=("CIFAR-10", plain))
     assert not study_of(s, "CIFAR-10").scored
-    assert {(c.kind, c.weight) for c in networks.cells(s) if c.where == "CIFAR-10"} == {
+    assert {named_by(c)[1:3] for c in cells_of(s) if c.condition.where == "CIFAR-10"} == {
         (VANILLA, 0), ("one image", 2.), ("class mean", 1.), (RANDOM, 1.)}
 
 
@@ -250,7 +270,8 @@ KINDS = {"digits": {VANILLA: [0], **HEURISTIC,
 
 
 def only(cells, where, kind, weight=None, seed=0):
-    found, = [c for c in cells if (c.where, c.kind, c.seed) == (where, kind, seed) and weight in (None, c.weight)]
+    found, = [c for c in cells if (c.condition.where, c.condition.kind, c.repetition) == (where, kind, seed)
+              and weight in (None, c.condition.weight)]
     return found
 
 
@@ -260,25 +281,26 @@ def test_every_study_has_its_networks_of_every_repetition(cells):
     wanted |= Counter((TOY, kind, weight, seed) for seed in range(4)
                       for kind, weight in ((VANILLA, 0), ("nearest neighbour", 1), (RANDOM, 1), (CLASSES, 1)))
     wanted |= Counter((where, kind, 0, 0) for where in KINDS for kind in (TEACHER, JUDGE))
-    assert Counter((c.where, c.kind, c.weight, c.seed) for c in cells) == wanted
-    others = [c for c in cells if c.kind not in (TEACHER, JUDGE)]
-    assert [c.kind for c in cells[:6]] == [TEACHER, JUDGE] * 3, "what others learn from and are measured by comes first"
-    assert all(c.recipe.seed == c.seed for c in others)
-    assert {c.kind for c in cells if c.diverges} == {
+    assert Counter(map(named_by, cells)) == wanted
+    others = [c for c in cells if kind_of(c) not in (TEACHER, JUDGE)]
+    assert [*map(kind_of, cells[:6])] == [TEACHER, JUDGE] * 3, "what others learn from and are measured by comes first"
+    assert all(c.recipe.seed == c.repetition for c in others)
+    assert {c.condition.kind for c in cells if c.may_diverge} == {
         *HEURISTICS, *CENTRED, SCORE, CLASSES, RANDOM, IMAGES, LOGIT, NORM, COMBINED, TRADES_SCORE}
-    assert not any(c.diverges for c in cells if c.where == TOY)
+    assert not any(c.may_diverge for c in cells if c.condition.where == TOY)
 
 
 def test_repetitions_beyond_the_pools_number_are_others():
     s = sized({"seeds": 6}, networks__normal={**TRAINING, "count": 3})
-    plain = [c.recipe for c in networks.cells(s) if (c.where, c.kind) == ("digits ViT", VANILLA)]
+    plain = [c.recipe for c in cells_of(s) if c.condition == Condition("digits ViT", VANILLA)]
     assert [recipe.seed for recipe in plain] == list(range(6)) and s.networks.normal.count < 6
 
 
 def test_networks_are_measured_under_the_threats_of_their_study(planned, cells):
     verify = planned.sections[S].verify
     for c in cells:
-        norms = [] if c.where == TOY or c.kind in (TEACHER, JUDGE) else study_of(planned, c.where).threats
+        where, kind, *_ = named_by(c)
+        norms = [] if where == TOY or kind in (TEACHER, JUDGE) else study_of(planned, where).threats
         assert c.measures == tuple((threat, verify) for threat in norms)
 
 
@@ -286,7 +308,7 @@ def test_both_arms_of_the_toy_differ_by_the_objective_only(planned, cells):
     near = "nearest neighbour"
     targets = {near: Targets(near), RANDOM: Targets(RANDOM), CLASSES: Targets(near, permuted="classes")}
     for seed in range(4):
-        arms = {c.kind: c.recipe for c in cells if (c.where, c.seed) == (TOY, seed)}
+        arms = {c.condition.kind: c.recipe for c in cells if (c.condition.where, c.repetition) == (TOY, seed)}
         plain = arms.pop(VANILLA)
         assert plain.objective == CrossEntropy() and plain.data.name == "line_of_modes" and plain.data.test is None
         assert (plain.epochs, plain.batch_size, plain.seed) == (60, 128, seed) and plain.arch.widths == (32,)
@@ -296,12 +318,12 @@ def test_both_arms_of_the_toy_differ_by_the_objective_only(planned, cells):
 
 def test_networks_of_a_study_differ_by_the_objective_only(planned, cells):
     for c in cells:
-        if c.where == TOY or c.kind in (TEACHER, JUDGE):
+        if c.condition.where == TOY or c.condition.kind in (TEACHER, JUDGE):
             continue
-        plain = only(cells, c.where, VANILLA, seed=c.seed).recipe
+        plain = only(cells, c.condition.where, VANILLA, seed=c.repetition).recipe
         second = isinstance(c.recipe.objective, (Aligned, GradientNorm))
         assert c.recipe.precision == ("fp32" if second else plain.precision)
-        epochs = round(plain.epochs * 1.5) if c.kind == LENGTHY else plain.epochs
+        epochs = round(plain.epochs * 1.5) if c.condition.kind == LENGTHY else plain.epochs
         assert replace(c.recipe, objective=CrossEntropy(), sources=(), precision=plain.precision) == replace(
             plain, epochs=epochs)
 
@@ -316,10 +338,10 @@ def test_a_study_takes_from_the_pool_what_it_leaves_out(planned, cells):
 
 
 def test_second_derivatives_are_computed_in_fp32():
-    every = networks.cells(sized(networks__precision="bf16"))
-    half = {c.kind for c in every if c.where == "digits" and c.recipe.precision == "bf16"}
+    every = cells_of(sized(networks__precision="bf16"))
+    half = {c.condition.kind for c in every if c.condition.where == "digits" and c.recipe.precision == "bf16"}
     assert half == {VANILLA, "AT l2", "AT linf", LENGTHY, TRADES_ALONE, TEACHER, JUDGE}
-    assert {c.recipe.precision for c in every if c.where == TOY} == {"fp32"}
+    assert {c.recipe.precision for c in every if c.condition.where == TOY} == {"fp32"}
 
 
 def terms(cells, where, kind, weight=None):
@@ -344,16 +366,16 @@ def test_the_term_has_its_weight_and_its_classes(cells):
     for c in cells:
         what = c.recipe.objective
         if isinstance(what, Aligned):
-            assert what.weight == c.weight > 0 and what.batchnorm == "train"
-            assert what.classes == (2 if c.where == "digits" else None)
-            assert what.gradient == ("logit" if c.kind == LOGIT else "log-probability")
-            assert what.first_weight == (.1 if c.where == "digits ViT" else None)
-        elif c.kind == NORM:
-            assert what == GradientNorm(c.weight)
+            assert what.weight == c.condition.weight > 0 and what.batchnorm == "train"
+            assert what.classes == (2 if c.condition.where == "digits" else None)
+            assert what.gradient == ("logit" if c.condition.kind == LOGIT else "log-probability")
+            assert what.first_weight == (.1 if c.condition.where == "digits ViT" else None)
+        elif c.condition.kind == NORM:
+            assert what == GradientNorm(c.condition.weight)
         else:
-            assert c.weight == 0
-    first = networks.cells(sized(of=("digits", {"first_weight": .05})))
-    assert {c.kind for c in first if c.where == "digits" and isinstance(c.recipe.objective, Aligned)
+            assert c.condition.weight == 0
+    first = cells_of(sized(of=("digits", {"first_weight": .05})))
+    assert {c.condition.kind for c in first if c.condition.where == "digits" and isinstance(c.recipe.objective, Aligned)
             and c.recipe.objective.first_weight == .05} == {SCORE, CLASSES, IMAGES, LOGIT, COMBINED, TRADES_SCORE}
 
 
@@ -375,7 +397,7 @@ def test_scores_come_from_one_denoiser_and_are_judged_by_another(planned, cells)
         teacher, judge = (only(cells, where, kind).recipe for kind in (TEACHER, JUDGE))
         assert judge == replace(teacher, seed=1) and teacher.seed == 0
         for c in cells:
-            if c.where == where:
+            if c.condition.where == where:
                 what = c.recipe.objective
                 scored = isinstance(what, Aligned) and what.targets.kind == SCORE
                 assert c.recipe.sources == ((teacher,) if scored else ())
@@ -384,10 +406,10 @@ def test_scores_come_from_one_denoiser_and_are_judged_by_another(planned, cells)
     assert shared == only(cells, "digits ViT", TEACHER).recipe == n.denoiser.recipe(n.data, n.precision, 0)
     assert (own.data.name, own.arch.multipliers, own.epochs) == ("cifar10", (1, 2), 2)
     more = {**STUDIES[2]["denoiser"], "data": {"name": "cifar10", "train": 40000, "holdout": 2000}}
-    bigger = networks.cells(sized(of=("CIFAR-10", {"denoiser": more})))
+    bigger = cells_of(sized(of=("CIFAR-10", {"denoiser": more})))
     assert only(bigger, "CIFAR-10", TEACHER).recipe.data.train == 40000
     assert only(bigger, "CIFAR-10", SCORE).recipe.data.train == 10000
-    part = networks.cells(sized(of=("digits", {"data": {"name": "digits", "train": 500, "holdout": 200}})))
+    part = cells_of(sized(of=("digits", {"data": {"name": "digits", "train": 500, "holdout": 200}})))
     assert only(part, "digits", TEACHER).recipe == shared and only(part, "digits", SCORE, .3).recipe.data.train == 500
 
 
@@ -395,15 +417,14 @@ def test_a_batch_job_is_a_family_of_a_repetition(planned, cells):
     families = {"others": (VANILLA, "AT l2", "AT linf"), "heuristics": ("class mean",), SCORE: (SCORE,),
                 "controls": (RANDOM,)}
     for c in cells:
-        if c.kind in (TEACHER, JUDGE):
-            assert c.job == f"{c.where.replace(' ', '-')}-generative"
-        elif c.where == "CIFAR-10":
-            family, = [name for name, kinds in families.items() if c.kind in kinds]
-            assert c.job == f"CIFAR-10-{family}-{c.seed}"
+        if c.condition.kind in (TEACHER, JUDGE):
+            assert c.job == f"{c.condition.where.replace(' ', '-')}-generative"
+        elif c.condition.where == "CIFAR-10":
+            family, = [name for name, kinds in families.items() if c.condition.kind in kinds]
+            assert c.job == f"CIFAR-10-{family}-{c.repetition}"
         else:
-            assert c.job == (TOY if c.where == TOY else f"small-{c.seed}")
-    large = replace(only(cells, "CIFAR-10", "class mean"), kind=CENTRED[0], where="a data set")
-    assert large.job == "a-data-set-heuristics-0"
+            assert c.job == (TOY if c.condition.where == TOY else f"small-{c.repetition}")
+    assert Condition("a data set", CENTRED[0]).job(0) == "a-data-set-heuristics-0"
     jobs = batch.batch_jobs(replace(planned, jobs="networks"), (S,))
     work = [entry for job in jobs.values() for entry in job["work"]]
     assert len(work) == len({*work}) and {key for kind, key in work if kind == "network"} == {
@@ -415,25 +436,27 @@ def test_a_batch_job_is_a_family_of_a_repetition(planned, cells):
 @pytest.mark.parametrize("profile", EVERY)
 def test_what_is_measured_is_planned_once(profile):
     s = settings.load(profile)
-    every, tasks = networks.cells(s), {t.recipe.key: t for t in plan(s, (S,))}
+    every, tasks = cells_of(s), {t.recipe.key: t for t in plan(s, (S,))}
     assert {*tasks} == {c.recipe.key for c in every}
-    assert {k for k, t in tasks.items() if t.may_diverge} == {c.recipe.key for c in every if c.diverges}
-    assert len({c.recipe.key for c in every if c.kind not in (TEACHER, JUDGE)}) == sum(
-        c.kind not in (TEACHER, JUDGE) for c in every), "only denoisers are shared by studies"
+    assert {k for k, t in tasks.items() if t.may_diverge} == {c.recipe.key for c in every if c.may_diverge}
+    assert len({c.recipe.key for c in every if c.condition.kind not in (TEACHER, JUDGE)}) == sum(
+        c.condition.kind not in (TEACHER, JUDGE) for c in every), "only denoisers are shared by studies"
     assert not [t.job for t in tasks.values() if not t.job.replace("-", "").replace("_", "").isalnum()]
 
 
 def test_networks_are_shared_with_the_off_manifold_notebook_at_laptop():
     s = settings.load("laptop")
-    theirs = {(c.kind, c.strength, c.seed): c.recipe.key for c in off_manifold_robustness.cells(s)
-              if c.where == "CIFAR-10"}
-    ours = {(c.kind, c.weight, c.seed): c.recipe.key for c in networks.cells(s) if c.where == "CIFAR-10"}
+    other = "off_manifold_robustness"
+    cells = papers()[other].cells(s.networks, s.sections[other], s.seed)
+    theirs = {(c.condition.kind, c.condition.strength, c.repetition): c.recipe.key for c in cells
+              if c.condition.where == "CIFAR-10"}
+    ours = {named_by(c)[1:]: c.recipe.key for c in cells_of(s) if c.condition.where == "CIFAR-10"}
     section_ = s.sections[S]
     for seed in range(section_.seeds):
         assert ours[VANILLA, 0, seed] == theirs["none", 0, seed]
         for weight in study_of(s, "CIFAR-10").gradient_norm:
             assert ours[NORM, weight, seed] == theirs[NORM, weight, seed]
-    assert ours[TEACHER, 0, 0] == theirs[off_manifold_robustness.SCORE, 0, 0]
+    assert ours[TEACHER, 0, 0] == theirs["score", 0, 0]
 
 
 def test_how_networks_are_measured_changes_no_key(cells):
@@ -441,15 +464,15 @@ def test_how_networks_are_measured_changes_no_key(cells):
                 "query": {"queries": 7}, "toy.eps": 10, "toy.far": 20, "toy.attack_steps": 3}
     of = {"images": 7, "generated": 9, "far": 2, "clean": .1, "vanilla": .5,
           "threats": [{"norm": "l2", "eps": .7}, {"norm": "linf", "eps": .3}]}
-    assert [c.recipe.key for c in networks.cells(sized(measured, ("digits", of)))] == [c.recipe.key for c in cells]
+    assert [c.recipe.key for c in cells_of(sized(measured, ("digits", of)))] == [c.recipe.key for c in cells]
 
 
 def test_what_the_term_is_decides_the_keys_of_networks_with_it(cells):
-    others = networks.cells(sized(of=("digits", {"classes": 3})))
-    moved = {c.kind for c, other in zip(cells, others, strict=True) if c.recipe.key != other.recipe.key}
+    others = cells_of(sized(of=("digits", {"classes": 3})))
+    moved = {c.condition.kind for c, other in zip(cells, others, strict=True) if c.recipe.key != other.recipe.key}
     assert moved == {*HEURISTICS, *CENTRED, SCORE, CLASSES, RANDOM, IMAGES, LOGIT, COMBINED, TRADES_SCORE}
-    others = networks.cells(sized(of=("digits", {"draws": 3})))
-    assert {c.kind for c, other in zip(cells, others, strict=True) if c.recipe.key != other.recipe.key} == {
+    others = cells_of(sized(of=("digits", {"draws": 3})))
+    assert {c.condition.kind for c, other in zip(cells, others, strict=True) if c.recipe.key != other.recipe.key} == {
         SCORE, CLASSES, IMAGES, LOGIT, COMBINED, TRADES_SCORE}
 
 
@@ -514,8 +537,8 @@ def shift(*parts):
 def known(world, c, what):
     """What a network is, in a world that differs from WORLD by `world`, where the study may stand first."""
     for one in (world, WORLD):
-        for key in ((c.where, c.kind, c.weight, what), (c.where, c.kind, what), (c.kind, c.weight, what),
-                    (c.kind, what)):
+        where, kind, weight, _ = named_by(c)
+        for key in ((where, kind, weight, what), (where, kind, what), (kind, weight, what), (kind, what)):
             if key in one:
                 return one[key]
     for prefix in ("held ", "robust "):
@@ -528,37 +551,38 @@ def found(s=None, world=(), masking=(), points=(), gone=()):
     """A study in a world that differs from WORLD by `world`, from MASKING and POINTWISE by `masking` and `points`;
     gone: (study, kind, weight, repetition) of trainings that diverged.
     """
-    s, every = (s, networks.cells(s)) if s else usual()
-    f, world, masking, points = Found(s, every), dict(world), MASKING | dict(masking), POINTWISE | dict(points)
-    rows = []
+    s, every = (s, cells_of(s)) if s else usual()
+    f, world, masking = Found(*given(s), every), dict(world), MASKING | dict(masking)
+    points, rows = POINTWISE | dict(points), []
     for c in f.cells:
-        if c.kind in (TEACHER, JUDGE):
+        where, kind, weight, seed = named_by(c)
+        if kind in (TEACHER, JUDGE):
             continue
-        if c.where == TOY:
-            columns = (outcomes(c.seed, POINTS, share) for share in points[c.kind])
+        if where == TOY:
+            columns = (outcomes(seed, POINTS, share) for share in points[kind])
             f.toy[c] = pd.DataFrame(dict(zip(("right", "PGD", "exact", "far"), columns, strict=True)))
             f.right[c] = f.toy[c].right.to_numpy()
             continue
-        if (c.where, c.kind, c.weight, c.seed) in gone:
+        if named_by(c) in gone:
             f.gone[c] = "the loss is nan"
             continue
-        one = f.study(c.where)
+        one = f.study(where)
         norms = [threat.norm for threat in one.threats]
-        f.right[c] = outcomes(c.seed, TESTED, known(world, c, "clean"))
-        own = (seed_of("robust", c.where, c.kind, c.weight, c.seed) % 3 - 1) / TESTED  # one image more or less
-        f.robust[c] = {norm: outcomes(c.seed, TESTED, known(world, c, f"robust {norm}") + own) for norm in norms}
+        f.right[c] = outcomes(seed, TESTED, known(world, c, "clean"))
+        own = (seed_of("robust", where, kind, weight, seed) % 3 - 1) / TESTED  # one image more or less
+        f.robust[c] = {norm: outcomes(seed, TESTED, known(world, c, f"robust {norm}") + own) for norm in norms}
         f.warnings[c], f.fit[c] = [], {"loss": .3, "cosine": .2, "clamped": .01}
-        if c.kind in (SCORE, NORM, CLASSES, COMBINED, TRADES_SCORE):
-            f.held[c] = {name: outcomes(c.seed, HELD, known(world, c, f"held {name}")) for name in ("clean", "robust")}
+        if kind in (SCORE, NORM, CLASSES, COMBINED, TRADES_SCORE):
+            f.held[c] = {name: outcomes(seed, HELD, known(world, c, f"held {name}")) for name in ("clean", "robust")}
         f.alignment[c] = cosines(world, c)
-        if c.kind in study.shown(one) and one.adversarial and c in f.main(c.where, c.kind):
-            f.rate[c] = outcomes(c.seed, GENERATED * 9, known(world, c, "rate"))
-        for norm in norms if c.kind in (SCORE, VANILLA) and c in f.main(c.where, c.kind) else ():
-            rows += [(c.where, c.kind, c.weight, c.seed, norm, float(eps), share)
+        if kind in study.shown(one) and one.adversarial and c in f.main(where, kind):
+            f.rate[c] = outcomes(seed, GENERATED * 9, known(world, c, "rate"))
+        for norm in norms if kind in (SCORE, VANILLA) and c in f.main(where, kind) else ():
+            rows += [(where, kind, weight, seed, norm, float(eps), share)
                      for eps, share in ((0, .97), (1, .4), (8, 0.))]
-        if c.kind == SCORE and c in f.main(c.where, SCORE):
+        if kind == SCORE and c in f.main(where, SCORE):
             ways = [k for k in masking if k != "from AT l2" or one.adversarial]
-            f.masking[c] = {norm: {k: outcomes(c.seed, QUERIES, masking[k]) for k in ways} for norm in norms}
+            f.masking[c] = {norm: {k: outcomes(seed, QUERIES, masking[k]) for k in ways} for norm in norms}
     f.curves = pd.DataFrame(rows, columns=["where", "kind", "weight", "seed", "norm", "eps", "robust"])
     f.quality = {one.name: [("the denoiser beats the best linear filter", True, "1e-3")] for one in f.studies}
     return f
@@ -569,7 +593,7 @@ def cosines(world, c):
     spread = np.linspace(-.05, .05, SEEN)
     table = {"index": np.arange(SEEN), "label": np.arange(SEEN) % 10}
     for name, what in ((INDEPENDENT, "cosine"), (SHUFFLED, "pairs")):
-        mean = known(world, c, what) * shift(what, c.where, c.kind, c.weight, c.seed)
+        mean = known(world, c, what) * shift(what, *named_by(c))
         table |= {f"own, {name}": mean + .18 + spread, f"others, {name}": mean - .02 + spread}
     return pd.DataFrame(table | {f"{whose}, {kind}": .1 + spread for kind in HEURISTICS for whose in ("own", "others")})
 
@@ -771,8 +795,8 @@ def test_query_images_are_enough_to_decide_that_nothing_is_left(profile):
 
 def main(f, kind, where="digits"):
     cells_ = f.main(where, kind)
-    assert len({c.weight for c in cells_}) <= 1 and [c.seed for c in cells_] == [0, 1, 2][:len(cells_)]
-    return cells_[0].weight if cells_ else None
+    assert len({c.condition for c in cells_}) <= 1 and [c.repetition for c in cells_] == [0, 1, 2][:len(cells_)]
+    return cells_[0].condition.weight if cells_ else None
 
 
 def test_a_kind_is_judged_at_its_own_weight_and_controls_at_the_scores_or_their_least(made):
@@ -807,7 +831,7 @@ def test_a_weight_at_which_one_repetition_diverged_is_left_out_for_all(made):
 
 def test_a_control_that_diverged_at_the_scores_weight_is_matched_at_another():
     f = found(gone={("digits", CLASSES, .3, 0)})
-    assert f.main("digits", CLASSES) == [] and {c.weight for c in f.matched("digits", CLASSES)} == {.03}
+    assert f.main("digits", CLASSES) == [] and {c.condition.weight for c in f.matched("digits", CLASSES)} == {.03}
     ready = evidence(f)
     assert ready["C3b"]["permuted"]["digits, l2"].mean() == pytest.approx(.45 - .03, abs=.006)
     assert set(ready["C5"]) == {"rises", "aligns", "tracks"}, "net needs both at the same weights"
@@ -832,7 +856,7 @@ def test_the_strongest_fair_control_is_chosen_on_held_out_images_or_else_the_nea
     """At most a point below the score's 0.95 is fair."""
     f = norms(*values)
     chosen = f.matched("digits", NORM)
-    assert [(c.weight, c.seed) for c in chosen] == [(weight, seed) for seed in range(3)]
+    assert [(c.condition.weight, c.repetition) for c in chosen] == [(weight, seed) for seed in range(3)]
     share = (1 - dict(zip((.5, 1, 4), values, strict=True))[weight][1]) / 2
     assert evidence(f)["C3b"]["norm"]["digits, l2"].mean() == pytest.approx(.45 - share, abs=.006)
     assert tables.controls(f).query("control == 'gradient norm'").weight.tolist() == [weight] * 2
@@ -846,7 +870,7 @@ def test_without_a_score_nothing_is_matched(made):
 def test_the_best_weight_is_chosen_on_held_out_images():
     held = {(COMBINED, .03, "held robust"): .6, (COMBINED, .1, "held robust"): .5}
     f = found(world=held)
-    assert [(c.weight, c.seed) for c in f.best("digits", COMBINED)] == [(.03, seed) for seed in range(3)]
+    assert [named_by(c)[2:] for c in f.best("digits", COMBINED)] == [(.03, seed) for seed in range(3)]
     assert evidence(f)["C8"]["gain"]["digits, AT, l2"].mean() == pytest.approx(.36 - .30, abs=.006)
     assert evidence(f)["C8"]["cost"]["digits, AT, linf"].mean() == pytest.approx(.36 - .32, abs=.006)
     assert f.best("digits", "AT l2") == f.best("digits ViT", COMBINED) == [], "not measured on held-out images"
@@ -953,7 +977,7 @@ def test_a_denoiser_or_an_attack_that_cannot_be_trusted_stops_the_judge():
 def test_networks_stand_in_the_table_with_their_means():
     f = found(gone={("digits", SCORE, 3., 1)})
     table = tables.networks(f)
-    assert len(table) == sum(c.kind not in (TEACHER, JUDGE) and c.where != TOY for c in f.cells)
+    assert len(table) == sum(c.condition.kind not in (TEACHER, JUDGE) and c.condition.where != TOY for c in f.cells)
     assert list(table)[:7] == ["where", "kind", "weight", "seed", "clean", "robust l2", "robust linf"]
     by = table.set_index(["where", "kind", "weight", "seed"])
     row, cell = by.loc["digits", SCORE, .3, 2], only(f.cells, "digits", SCORE, .3, 2)
@@ -988,8 +1012,9 @@ def ordered(f):
     """{kind: its weights} of digits, as networks are planned."""
     every = {}
     for c in f.cells:
-        if c.where == "digits" and c.seed == 0 and c.kind not in (TEACHER, JUDGE):
-            every.setdefault(c.kind, []).append(c.weight)
+        where, kind, weight, seed = named_by(c)
+        if (where, seed) == ("digits", 0) and kind not in (TEACHER, JUDGE):
+            every.setdefault(kind, []).append(weight)
     return every
 
 
@@ -1000,7 +1025,7 @@ def test_strengths_and_everything_have_a_row_a_network_and_threat(made):
     row = table[(table.method == SCORE) & (table.weight == 3) & (table.threat == "l2 1")]
     assert row.accuracy.mean() == pytest.approx(.60, abs=.003) and row.alignment.mean() == pytest.approx(.50, abs=.002)
     every = tables.everything(made, "digits")
-    assert len(every) == 2 * sum(c.where == "digits" for c in made.right)
+    assert len(every) == 2 * sum(c.condition.where == "digits" for c in made.right)
     of = dict(zip(every.method, every.group, strict=True))
     assert of == {VANILLA: "vanilla", **dict.fromkeys((*HEURISTICS, *CENTRED, SCORE), "realisation"),
                   **dict.fromkeys((RANDOM, CLASSES, IMAGES, NORM, LOGIT), "control"),
@@ -1095,19 +1120,19 @@ def real(tmp_path_factory):
     torch.set_num_threads(1)
     s, store = settings.load("test", REAL), Store(tmp_path_factory.mktemp("store"))
     zoo = Zoo(store, allowed={t.recipe.key for t in plan(s, (S,))})
-    return zoo, s, measure(zoo, networks.cells(s), s)
+    return zoo, s, measure(zoo, cells_of(s), *given(s))
 
 
 def test_all_that_is_planned_is_trained_and_measured(real):
     zoo, s, f = real
-    lost = {c for c in f.cells if c.kind == NORM}
+    lost = {c for c in f.cells if c.condition.kind == NORM}
     assert set(f.gone) == lost and len(lost) == 2 and all("loss of step" in why for why in f.gone.values())
-    classifiers = {c for c in f.cells if c.kind not in (TEACHER, JUDGE)} - lost
-    toy = {c for c in classifiers if c.where == TOY}
+    classifiers = {c for c in f.cells if c.condition.kind not in (TEACHER, JUDGE)} - lost
+    toy = {c for c in classifiers if c.condition.where == TOY}
     assert set(f.right) == set(f.fit) == classifiers and set(f.toy) == toy and len(toy) == 2
     assert set(f.alignment) == set(f.robust) == set(f.warnings) == classifiers - toy
     assert set(zoo.trained_here) == {c.recipe.key for c in f.cells} - {c.recipe.key for c in lost}
-    assert set(f.held) == {c for c in classifiers if c.kind in (SCORE, CLASSES, COMBINED)}
+    assert set(f.held) == {c for c in classifiers if c.condition.kind in (SCORE, CLASSES, COMBINED)}
     assert {len(v) for c in f.held for v in f.held[c].values()} == {200}
     assert {len(f.right[c]) for c in f.robust} == {100}
     for c in f.robust:
@@ -1137,7 +1162,7 @@ def test_curves_fall_to_the_largest_eps(real):
 
 def test_attacks_that_may_show_masked_gradients_are_tried_on_the_scores_networks(real):
     zoo, s, f = real
-    assert {c.kind for c in f.masking} == {SCORE} and {c.seed for c in f.masking} == {0, 1}
+    assert {c.condition.kind for c in f.masking} == {SCORE} and {c.repetition for c in f.masking} == {0, 1}
     for c, by_norm in f.masking.items():
         assert list(by_norm) == ["l2", "linf"]
         for threat in study_of(s, "digits").threats:
@@ -1146,12 +1171,12 @@ def test_attacks_that_may_show_masked_gradients_are_tried_on_the_scores_networks
             assert {v.shape for v in ways.values()} == {(20,)} and not ways["largest ball"].any()
             assert not any((v & ~f.right[c][:20]).any() for v in ways.values())
             assert (ways["verify"] == f.robust[c][threat.norm][:20]).all()
-            at_eps = f.curves[(f.curves.kind == SCORE) & (f.curves.norm == threat.norm) & (f.curves.seed == c.seed)
-                              & np.isclose(f.curves.eps, float(threat.eps))]
+            of_network = (f.curves.kind == SCORE) & (f.curves.seed == c.repetition) & (f.curves.norm == threat.norm)
+            at_eps = f.curves[of_network & np.isclose(f.curves.eps, float(threat.eps))]
             assert at_eps.robust.item() == ways["PGD"].mean()
             net, images = zoo.obtain(c.recipe).net, zoo.images(c.recipe.data, "test").take(slice(0, 20))
             for kind in (VANILLA, "AT l2"):
-                other = zoo.obtain(only(f.cells, "digits", kind, seed=c.seed).recipe).net
+                other = zoo.obtain(only(f.cells, "digits", kind, seed=c.repetition).recipe).net
                 moved = evaluation.adversarial(other, images, threat, study.search(threat), seed_parts=zoos.SEED)
                 fooled = net(moved).argmax(1) != images.labels
                 assert (ways[f"from {kind}"] == (f.right[c][:20] & ~fooled.numpy())).all()
@@ -1162,9 +1187,9 @@ def test_the_judge_of_generated_images_is_another_repetitions_robust_network(rea
     one = study_of(s, "digits")
     for seed in (0, 1):
         judge = study.independent(f, one, seed)
-        assert (judge.kind, judge.seed) == ("AT linf", 1 - seed)
-    assert {c.kind for c in f.rate} == {*study.shown(one)} and {v.shape for v in f.rate.values()} == {(4 * 9,)}
-    test = zoo.images(networks.base(s, one, 0).data, "test").take(slice(0, 4))
+        assert (judge.condition.kind, judge.repetition) == ("AT linf", 1 - seed)
+    assert {*map(kind_of, f.rate)} == {*study.shown(one)} and {v.shape for v in f.rate.values()} == {(4 * 9,)}
+    test = zoo.images(networks_of(s, "digits").data, "test").take(slice(0, 4))
     images, targets = study.others_of(test, 10)
     assert (images.view(4, 9, -1) == test.pixels().view(4, 1, -1)).all()
     assert [sorted(row + [label]) for row, label in zip(targets.view(4, 9).tolist(), test.labels.tolist(), strict=True)
@@ -1180,7 +1205,7 @@ def test_the_judge_of_generated_images_is_another_repetitions_robust_network(rea
 def test_a_repetition_is_judged_by_the_next_one(made):
     one = made.study("digits")
     judges = [study.independent(made, one, seed) for seed in range(3)]
-    assert [(c.kind, c.seed) for c in judges] == [("AT linf", 1), ("AT linf", 2), ("AT linf", 0)]
+    assert [(c.condition.kind, c.repetition) for c in judges] == [("AT linf", 1), ("AT linf", 2), ("AT linf", 0)]
     assert study.independent(made, made.study("digits ViT"), 0) is None
 
 
@@ -1197,8 +1222,7 @@ class Scripted(nn.Module):
 
 def test_alignment_is_the_cosine_with_targets_at_test_images(real):
     zoo, s, f = real
-    one = study_of(s, "digits")
-    ground = Ground(zoo, s, one)
+    ground = Ground(zoo, networks_of(s, "digits"))
     judge = only(f.cells, "digits", JUDGE).recipe
     test, train = ground.test, zoo.images(judge.data, "train")
     images, labels = test.pixels(), test.labels
@@ -1219,9 +1243,9 @@ def test_alignment_is_the_cosine_with_targets_at_test_images(real):
 
 def test_a_network_whose_gradients_are_scores_is_more_aligned_than_others(real):
     zoo, s, f = real
-    ground = Ground(zoo, s, study_of(s, "digits"))
+    ground = Ground(zoo, networks_of(s, "digits"))
     truth = ground.truths()[INDEPENDENT]
-    planted = replace(only(f.cells, "digits", SCORE), weight=9.)
+    planted = replace(only(f.cells, "digits", SCORE), condition=Condition("digits", SCORE, 9.))
     f = replace(f, alignment=dict(f.alignment))
     f.alignment[planted] = ground.aligned(Scripted(truth.mean(0) - truth.mean((0, 1))))
     mine, plain = (aligned(f, [c]).item() for c in (planted, only(f.cells, "digits", VANILLA)))
@@ -1234,7 +1258,7 @@ def test_what_the_table_of_bounds_says_holds_of_the_targets(real):
     zoo, s, f = real
     table = pictures.bounds(zoo, f, "digits").set_index("truth")
     assert list(table.index) == [*HEURISTICS, INDEPENDENT]
-    truths = Ground(zoo, s, study_of(s, "digits")).truths()
+    truths = Ground(zoo, networks_of(s, "digits")).truths()
     assert table.loc["class mean", "attainable"] == measures.attainable(truths["class mean"])
     assert table.loc["class mean", "between classes"] > .5 > table.loc[INDEPENDENT, "between classes"]
 
@@ -1250,7 +1274,7 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
                      (study, "evaluate"), (study, "sweep"), (study, "adversarial"), (study, "transferred")):
         monkeypatch.setattr(of, name, refuse)
     again = Zoo(first.store, allowed=first.allowed)
-    g = measure(again, networks.cells(s), s)
+    g = measure(again, cells_of(s), *given(s))
     assert not again.trained_here and g.gone == f.gone and g.quality == f.quality and g.fit == f.fit
     for name in ("alignment", "toy"):
         one, other = getattr(g, name), getattr(f, name)
@@ -1279,7 +1303,7 @@ def test_what_a_measurement_depends_on_is_in_its_key(real, monkeypatch):
                             ({"clean": .5, "vanilla": .1}, set())):
         measured.clear()
         t = settings.load("test", {**REAL, f"{S}.studies": [{**ONE, "gradient_norm": [], **changes}]})
-        g = measure(Zoo(first.store), networks.cells(t), t)
+        g = measure(Zoo(first.store), cells_of(t), *given(t))
         assert {*measured} == wanted, changes
         assert {len(table) for table in g.alignment.values()} == {changes.get("images", 20)}
 
@@ -1294,7 +1318,7 @@ def test_pictures_and_targets_are_of_test_images(real):
     away = np.linalg.norm((got.made[SCORE] - got.images[:, None]).reshape(20, -1), axis=1)
     assert away.max() <= 3.001 and away.min() > .1
     image, truths, label = pictures.targets(zoo, f, "digits")
-    test = zoo.images(networks.base(s, one, 0).data, "test")
+    test = zoo.images(networks_of(s, "digits").data, "test")
     assert (image == test.pixels()[0].numpy()).all() and label == test.labels[0]
     assert list(truths) == [*HEURISTICS, INDEPENDENT] and {v.shape for v in truths.values()} == {(10, 1, 8, 8)}
 
