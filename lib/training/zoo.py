@@ -68,7 +68,8 @@ class Zoo:
         What is kept are the tensors that training changed: a stitched network costs its joint, not two networks.
         """
         if self.allowed is not None and recipe.key not in self.allowed:
-            raise SettingsError(f"the network {recipe.describe()} is not in this run's plan: add it to lib/papers/plan")
+            raise SettingsError(f"the network {recipe.describe()} is not in this run's plan: add it to its "
+                                "lib/papers/<paper>/networks.py")
         net = build(recipe, [self.obtain(p).net for p in recipe.parents])
         log, meta = [], {}
         if recipe.checkpoint is not None:

@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from lib import APART, FLOORS
+from lib.papers import papers
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -59,10 +61,40 @@ def test_no_circles():
     graphlib.TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
 
 
-@pytest.mark.parametrize("module", ["lib", "lib.values.recipe", "lib.papers.settings", "lib.papers.plan",
-                                    "lib.training.price"])
-def test_plans_and_prices_are_imported_without_torch(module):
-    code = f"import sys, {module}; print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
+def of_papers(name: str) -> bool:
+    return name.startswith("lib.papers")
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not of_papers(name)])
+def test_only_the_papers_know_their_names(name):
+    """What is below them is for any paper, what is above finds them by their folders; docstrings may cite."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    documented = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+    cited = [node.body[0].value for node in ast.walk(tree) if isinstance(node, documented) and ast.get_docstring(node)]
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    known = re.compile(rf"\b({'|'.join(papers().keys() - {'stitching'})})\b")  # which is a room as well
+    assert not [node.value for node in texts if node not in cited and known.search(node.value)]
+    below = name != "lib" and PLACE[name.split(".")[1]] < PLACE["papers"]
+    assert not below or not [other for other in imports(name) if of_papers(other)]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if of_papers(name)])
+def test_a_paper_imports_no_other(name):
+    own, others = name.split(".")[2:3], [other.split(".")[2:3] for other in imports(name) if of_papers(other)]
+    assert not [other for other in others if other and other[0] in papers() and other != own]
+
+
+def test_a_paper_has_a_folder_a_notebook_claims_and_a_place_among_the_others():
+    places = [import_module(f"lib.papers.{name}").PAPER_ORDER for name in papers()]
+    assert places == sorted({*places}), "of two at one place none is the first to make a shared network"
+    assert {path.stem for path in NOTEBOOKS} == {path.stem for path in (ROOT / "claims").glob("*.yaml")} == {*papers()}
+
+
+@pytest.mark.parametrize("code", ["import lib", "import lib.values.recipe", "import lib.training.price", "from lib.papers.plan import plan\n"
+                                  "from lib.papers.settings import load, profiles\n"
+                                  "assert all(plan(load(profile)) for profile in profiles())"])
+def test_plans_need_no_torch(code):
+    code = f"import sys\n{code}\nprint([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert answer.stdout.strip() == "[]", answer.stdout + answer.stderr
 
