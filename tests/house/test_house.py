@@ -90,7 +90,8 @@ def test_a_paper_has_a_folder_a_notebook_claims_and_a_place_among_the_others():
     assert {path.stem for path in NOTEBOOKS} == {path.stem for path in (ROOT / "claims").glob("*.yaml")} == {*papers()}
 
 
-@pytest.mark.parametrize("code", ["import lib", "import lib.values.recipe", "import lib.training.price", "from lib.papers.plan import plan\n"
+@pytest.mark.parametrize("code", ["import lib", "import lib.values.recipe", "import lib.training.price",
+                                  "from lib.papers.plan import plan\n"
                                   "from lib.papers.settings import load, profiles\n"
                                   "assert all(plan(load(profile)) for profile in profiles())"])
 def test_plans_need_no_torch(code):
