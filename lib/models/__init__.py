@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from lib.errors import SettingsError, need
+from lib.errors import need
 from lib.models.external import load_resnet
 from lib.models.flops import forward_flops, stage_flops
 from lib.models.fold import Twin, folded
@@ -27,10 +27,10 @@ from lib.values.architectures import (
     CNNLarge,
     CNNSmall,
     DenoisingMLP,
+    FromScratch,
     Generative,
     ImageNetResNet,
     Mixer,
-    Plain,
     PreActResNet,
     Pruned,
     ResNet,
@@ -79,7 +79,7 @@ _PLAIN = {
 _GENERATIVE = {UNet: unet, DenoisingMLP: denoising_mlp, AutoEncoderArch: auto_encoder}
 
 
-def network(arch: Plain | Generative, shape: tuple[int, int, int], classes: int, unit: float = 0.25) -> nn.Module:
+def network(arch: FromScratch | Generative, shape: tuple[int, int, int], classes: int, unit: float = 0.25) -> nn.Module:
     """A network of `arch` for images of `shape` [C, H, W] in [0, 1], its weights drawn from torch's global generator
     (`build` seeds it). Its normaliser takes off 0.5 and divides by `unit`. Raises `SettingsError` for images that the
     architecture cannot take.
@@ -105,8 +105,6 @@ def build(recipe: Recipe, parents: Sequence[nn.Module] = ()) -> nn.Module:
     """
     arch, info = recipe.arch, recipe.data.info
     need(len(parents) == len(recipe.parents), "parents", len(parents), f"the {len(recipe.parents)} of the recipe")
-    for position, parent in enumerate(recipe.parents):
-        _check_parent(recipe, parent, position)
     shape = recipe.data.shape
     with initialise_with(recipe.key, "init"):
         if isinstance(arch, Stitch) and len(parents) == 1:
@@ -129,35 +127,7 @@ def build(recipe: Recipe, parents: Sequence[nn.Module] = ()) -> nn.Module:
 
 def _pruned(recipe: Recipe, parents: Sequence[nn.Module], shape: tuple[int, int, int]) -> nn.Module:
     arch = recipe.arch
-    if recipe.parents and recipe.parents[0].arch == arch:
+    if arch.fine_tunes(recipe):
         return fixed(parents[0])
     need(recipe.epochs > 0 or not arch.searched, "epochs", recipe.epochs, f"at least 1 to find {arch.name}")
     return prune(parents[0], arch, shape, parents[1] if len(parents) > 1 else None)
-
-
-def _check_parent(recipe: Recipe, parent: Recipe, position: int) -> None:
-    ours, theirs = recipe.data.info, parent.data.info
-    last = position == len(recipe.parents) - 1
-    if not (isinstance(recipe.arch, Stitch) and position == 1):
-        _check_images(recipe, parent)
-    if isinstance(recipe.arch, ProbeArch):
-        return
-    if isinstance(recipe.arch, Pruned):
-        need(recipe.arch.of == parent.arch.dense, "arch.of", recipe.arch.of, f"the parent's, {parent.arch.dense}")
-    elif not isinstance(recipe.arch, Stitch):
-        need(recipe.arch == parent.arch, "arch", recipe.arch, f"the parent's, {parent.arch}, for fine-tuning")
-    if last and ours.classes != theirs.classes:
-        raise SettingsError(f"data = {recipe.data.name} is not possible: its {ours.classes} classes must be as many as "
-                            f"the {theirs.classes} of the parent on {parent.data.name}, whose head is kept")
-
-
-def _check_images(recipe: Recipe, parent: Recipe) -> None:
-    """Raise `SettingsError` unless the parent's first stages take the recipe's images."""
-    ours, theirs = recipe.data.info, parent.data.info
-    need(ours.channels == theirs.channels, "data", recipe.data.name,
-         f"a data set with the {theirs.channels} channel(s) that the parent on {parent.data.name} takes")
-    height, width = size = parent.data.shape[1:]
-    need(parent.arch.any_size or recipe.data.shape[1:] == size, "data", recipe.data.name,
-         f"one of {height} x {width} pixels as the parent, {parent.arch.name} on {parent.data.name}, takes")
-    need(ours.unit == theirs.unit, "data", recipe.data.name,
-         f"a data set whose unit is {theirs.unit:g} pixels, by which the parent on {parent.data.name} divides")

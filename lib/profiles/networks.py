@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.values.architectures import DenoisingMLP, Plain, UNet
+from lib.values.architectures import Denoisers, FromScratch
 from lib.values.attacks import APGD, PGD, Attack
 from lib.values.data import Data
 from lib.values.objectives import Adversarial, CrossEntropy, Denoising
@@ -46,7 +46,7 @@ class Denoiser(Training):
     the classifiers have.
     """
 
-    arch: UNet | DenoisingMLP | None = None
+    arch: Denoisers | None = None
     data: Data | None = None
     low: float = 0.1
     high: float = 0.5
@@ -83,7 +83,7 @@ class Networks:
     """The common pool that all notebooks choose from. denoiser: of the pool's data, where a notebook needs scores."""
 
     data: Data
-    arch: Plain
+    arch: FromScratch
     threat: Threat
     normal: Pool
     robust: Pool

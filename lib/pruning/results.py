@@ -16,7 +16,6 @@ from lib.profiles.networks import Networks
 from lib.pruning.tables import kept
 from lib.training.evaluation import Outcomes, columns
 from lib.training.zoo import Zoo
-from lib.values.architectures import Pruned
 from lib.values.attacks import Attack
 from lib.values.cell import Cell
 from lib.values.certificates import Certificate
@@ -54,7 +53,7 @@ class Found:
         """Train (or load) a network, measure it under what has a name and count what it keeps."""
         self.outcomes[cell] = {names[how]: zoo.outcomes(cell.recipe, threat, how)
                                for threat, how in cell.measures if how in names}
-        if isinstance(cell.recipe.arch, Pruned):
+        if cell.recipe.arch.pruned:
             self.layers[cell] = kept(zoo.obtain(cell.recipe).net)
 
     def verdicts(self, cell: Cell, which: str) -> Outcomes:

@@ -11,7 +11,7 @@ import time
 
 from lib.runtime import autocast, initialise_with, matmul_rate, provenance
 from lib.store import Store
-from lib.values.architectures import Probe, Stitch
+from lib.values.architectures import Architecture
 from lib.values.attacks import Attack
 from lib.values.certificates import Certificate
 from lib.values.data import Data
@@ -23,13 +23,14 @@ COMPILE_FROM = 2e15  # FLOPs of a training from which a minute of compiling is w
 
 
 @functools.lru_cache
-def _stages(data: Data, arch) -> dict[str, int]:
+def _stages(data: Data, arch: Architecture) -> list[int]:
+    """FLOPs of a forward pass over one image by stage; in one sum for networks that are no sequences of stages."""
     from lib.models import Staged, forward_flops, network, stage_flops
 
     shape = data.shape
     with initialise_with("price"):
         net = network(arch.dense, shape, data.info.classes)
-    return stage_flops(net, shape) if isinstance(net, Staged) else {"all": forward_flops(_map(net), shape)}
+    return list(stage_flops(net, shape).values()) if isinstance(net, Staged) else [forward_flops(_map(net), shape)]
 
 
 def _map(net):
@@ -43,20 +44,8 @@ def _halves(recipe: Recipe) -> tuple[int, int]:
     """FLOPs of one forward pass over one image, up to the joint and after it; a plain network has no front. The joint
     and the head of a probe, next to nothing, are left out.
     """
-    arch = recipe.arch
-    if not isinstance(arch, (Stitch, Probe)):
-        return 0, sum(_stages(recipe.data, arch).values())
-    if isinstance(arch, Stitch) and len(recipe.parents) == 1:  # a joint that is cut after its training
-        return _halves(recipe.parents[0])
-    front, *end = recipe.parents
-    before = _stages(front.data, front.arch)
-    names = list(before)
-    front_flops = sum(before[name] for name in names[:names.index(arch.joint) + 1])
-    if not end:
-        return front_flops, 0
-    after = _stages(end[0].data, end[0].arch)
-    names = list(after)
-    return front_flops, sum(after[name] for name in names[names.index(arch.joint) + 1:])
+    front, back = (sum(_stages(half.data, half.arch)[stages]) for half, stages in recipe.arch.halves(recipe))
+    return front, back
 
 
 def forward(recipe: Recipe) -> int:
@@ -69,7 +58,7 @@ def training(recipe: Recipe) -> float:
     gradients only for what is trained.
     """
     front, back = _halves(recipe)
-    frozen = isinstance(recipe.arch, (Stitch, Probe))
+    frozen = recipe.arch.frozen_front
     learns = not frozen or "back" in recipe.trainable
     update = (1 if frozen else 3) * front + (3 if learns else 2) * back
     asked = recipe.objective.passes(recipe.data.info.classes, recipe.batch_size)

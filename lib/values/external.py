@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib import files
 from lib.errors import need, unknown
-from lib.values.architectures import Plain, ResNet
+from lib.values.architectures import FromScratch, ResNet
 from lib.values.data import Data
 from lib.values.recipe import Recipe, Weights
 
@@ -31,7 +31,7 @@ class Known:
     file: str
     clean: float
     robust: float
-    arch: Plain = ResNet()
+    arch: FromScratch = ResNet()
     package: str | None = None
     sha256: str | None = None
 

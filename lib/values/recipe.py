@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import PurePath
 
 from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.values.architectures import LEAST_SQUARES, Arch, Generative, ImageNetResNet, Probe, Pruned, ResNet, Stitch
+from lib.values.architectures import Architecture
 from lib.values.attacks import PGD, Attack
 from lib.values.certificates import Certificate
 from lib.values.data import Data
@@ -129,7 +129,7 @@ class Recipe:
     """
 
     data: Data
-    arch: Arch
+    arch: Architecture
     objective: Objective = field(default_factory=CrossEntropy)
     epochs: int = 1
     optimiser: Optimiser = field(default_factory=Optimiser)
@@ -182,51 +182,14 @@ class Recipe:
         if self.weights is not None:
             need(not self.parents, "parents", len(self.parents), "0 for a network whose weights a file gives")
             need(self.epochs == 0, "epochs", self.epochs, "0 for a network whose weights a file gives")
-            read = type(self.arch) in (ResNet, ImageNetResNet)
-            need(read, "arch", self.arch.name, "a ResNet or an ImageNetResNet for weights from a file")
+            allowed = "a ResNet or an ImageNetResNet for weights from a file"
+            need(self.arch.reads_files, "arch", self.arch.name, allowed)
 
     def _check_parents(self):
         arch = self.arch
-        judged = self.choice is None or not isinstance(arch, Generative)
+        judged = self.choice is None or arch.gives == "classes"
         need(judged, "choice", "given", f"null for {arch.name}, which has no accuracy")
-        if isinstance(arch, Stitch) and arch.rank and len(self.parents) == 1:
-            full = replace(arch, rank=None)
-            allowed = f"2, a front and an end, or a {full.name} that starts in the same way, whose joint is cut"
-            need(self.parents[0].arch == full, "parents", self.parents[0].arch.name, allowed)
-            need(self.epochs == 0, "epochs", self.epochs, "0 for a joint that is cut after its training")
-            return
-        if isinstance(arch, (Stitch, Probe)):
-            wanted = 2 if isinstance(arch, Stitch) else 1
-            need(len(self.parents) == wanted, "parents", len(self.parents), f"{wanted} for a {type(arch).__name__}")
-            for parent in self.parents:
-                joints = parent.arch.joints
-                maps = "networks with stages that give feature maps, which this one has not"
-                need(bool(joints), "parents", parent.arch.name, maps)
-                if arch.joint not in joints:
-                    raise unknown("joint", arch.joint, joints)
-            if self.matched:
-                self._check_match(arch, self.parents[1].data)
-            return
-        if isinstance(arch, Pruned):
-            self._check_search(arch)
-        else:
-            need(len(self.parents) <= 1, "parents", len(self.parents), "0 or 1 (fine-tuning)")
-        arch.check(*self.data.shape[1:])
-
-    def _check_match(self, arch: Stitch, end: Data):
-        """Least squares compare what both parents make of the same images."""
-        need(end.shape == self.data.shape, "arch.init", arch.init,
-             f"random where the end's images ({end.name}) have another shape than those of {self.data.name}")
-        most = self.data.n_train
-        need(arch.fit is None or arch.fit <= most, "arch.fit", arch.fit, f"at most the {most} training images")
-
-    def _check_search(self, arch: Pruned):
-        """The parents of a pruned network."""
-        fine_tuned = bool(self.parents) and self.parents[0].arch == arch
-        transplant = arch.rates == "parent" and not fine_tuned
-        good = len(self.parents) == 2 if transplant else len(self.parents) <= 1
-        allowed = "2, the network and the one whose rates it takes" if transplant else "1, or 0 to start from scratch"
-        need(good, "parents", len(self.parents), f"{allowed}, for {arch.name}")
+        arch.check_recipe(self)
 
     def _check_objective(self):
         """One source where the objective takes scores, else none; and what the objective itself asks for."""
@@ -249,7 +212,7 @@ class Recipe:
     @property
     def matched(self) -> bool:
         """Whether it is a stitched network whose joint starts as a least-squares map of training images."""
-        return isinstance(self.arch, Stitch) and self.arch.init == LEAST_SQUARES and len(self.parents) == 2
+        return self.arch.matched and len(self.parents) == 2
 
     @property
     def stored(self) -> bool:
@@ -269,10 +232,8 @@ class Recipe:
         if self.parents:
             what += " of " + " + ".join(p.key[:6] for p in self.parents)
         how = self.objective.describe() if self.epochs else "untrained"
-        if self.matched:
-            how = f"{LEAST_SQUARES}, {how}" if self.epochs else "direct matching"
-        elif isinstance(self.arch, Stitch) and len(self.parents) == 1:
-            how = "joint cut after training"
+        if start := self.arch.describe(self):
+            how = f"{start}, {how}" if self.epochs else start
         if self.checkpoint is not None:
             how = f"after {self.checkpoint} epochs"
         if self.weights is not None:
@@ -284,7 +245,7 @@ def outcome_key(recipe: Recipe, threat: Threat | None, attack: Attack | Certific
     """The key of a network's per-image outcomes on its test images: clean, or within a threat under an attack or by a
     certificate. Raises SettingsError for networks that give no classes.
     """
-    gives_classes = not isinstance(recipe.arch, Generative)
+    gives_classes = recipe.arch.gives == "classes"
     need(gives_classes, "arch", recipe.arch.name, "a classifier where accuracies are measured")
     data = plain(recipe.data)
     return digest({"numerics": NUMERICS, "network": recipe.key, "data": data, "threat": threat, "attack": attack})

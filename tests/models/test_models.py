@@ -1,6 +1,5 @@
 import copy
 from dataclasses import fields, replace
-from typing import get_args
 
 import pytest
 import torch
@@ -21,9 +20,9 @@ from lib.values.architectures import (
     VGG16,
     CNNLarge,
     CNNSmall,
+    FromScratch,
     ImageNetResNet,
     Mixer,
-    Plain,
     PreActResNet,
     Pruned,
     ResNet,
@@ -33,6 +32,7 @@ from lib.values.architectures import (
 )
 from lib.values.architectures import Probe as ProbeArch
 from lib.values.data import Data
+from lib.values.keys import kinds_of
 from lib.values.recipe import Recipe
 
 CIFAR = Data("cifar10")
@@ -138,7 +138,7 @@ def test_resnet18_keys():
 
 
 def test_every_architecture_of_the_vocabulary_is_built_and_tested():
-    assert set(get_args(Plain)) == set(_PLAIN) == {type(arch) for arch in ARCHS}
+    assert set(kinds_of(FromScratch)) == set(_PLAIN) == {type(arch) for arch in ARCHS}
 
 
 @pytest.mark.parametrize("arch", ARCHS, ids=str)
@@ -156,7 +156,7 @@ def test_logs_name_every_network(arch):
 def test_profiles_can_name_every_network(arch):
     options = {f.name: getattr(arch, f.name) for f in fields(arch)}
     section = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
-    assert _value(Plain, {"type": type(arch).__name__, **section}, "networks.arch") == arch
+    assert _value(FromScratch, {"type": type(arch).__name__, **section}, "networks.arch") == arch
 
 
 @pytest.mark.parametrize("widen, layers", [(1, 79), (2, 80)])
@@ -456,13 +456,13 @@ def test_parents_must_fit():
     with pytest.raises(SettingsError, match="parents = 0 .* the 1 of the recipe"):
         build(Recipe(CIFAR, CNN(8, 2), parents=(parent,)))
     with pytest.raises(SettingsError, match="arch = CNN"):
-        build(Recipe(CIFAR, CNN(8, 3), parents=(parent,)), [net])
+        Recipe(CIFAR, CNN(8, 3), parents=(parent,))
     with pytest.raises(SettingsError, match="data = mnist .* 3 channel"):
-        build(Recipe(Data("mnist"), CNN(8, 2), parents=(parent,)), [net])
+        Recipe(Data("mnist"), CNN(8, 2), parents=(parent,))
     with pytest.raises(SettingsError, match="data = cifar100 .* 100 classes .* 10"):
-        build(Recipe(Data("cifar100"), CNN(8, 2), parents=(parent,)), [net])
+        Recipe(Data("cifar100"), CNN(8, 2), parents=(parent,))
     with pytest.raises(SettingsError, match="data = stl10 .* 32 x 32 pixels .* CNN-small on cifar10"):
-        build(Recipe(Data("stl10"), CNNSmall(), parents=(Recipe(CIFAR, CNNSmall()),)), [net])
+        Recipe(Data("stl10"), CNNSmall(), parents=(Recipe(CIFAR, CNNSmall()),))
     assert build(Recipe(Data("stl10"), CNN(8, 2), parents=(parent,)), [net])
 
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from lib.papers.compact_robust_pruning.settings import BENIGN, IN_ROUNDS, ROBUST, RULES, NetworkSetup, Section
 from lib.profiles.networks import Networks, trained_as, varied, warmed_up
-from lib.values.architectures import Arch, Pruned
+from lib.values.architectures import Architecture, Pruned
 from lib.values.cell import Cell
 from lib.values.objectives import IBP, TRADES, CrossEntropy, CrownIBP, MixTrain, Objective, Prune, Saliency, Stability
 from lib.values.recipe import Recipe
@@ -86,7 +86,8 @@ class Repetition:
             recipe = replace(recipe, objective=self.objective(setup, pre))
         return warmed_up(recipe, setup.pretrain) if pre == ROBUST else recipe
 
-    def finetuned(self, setup: NetworkSetup, parent: Recipe, arch: Arch, fine: str, ramp: bool = False) -> Recipe:
+    def finetuned(self, setup: NetworkSetup, parent: Recipe, arch: Architecture, fine: str,
+                  ramp: bool = False) -> Recipe:
         """The last step; its last epoch is the network, as in the code of the authors' next paper."""
         objective = self.objective(setup, fine, ramp)
         return trained_as(replace(parent, arch=arch, parents=(parent,), objective=objective), setup.finetune)

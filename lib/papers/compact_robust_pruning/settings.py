@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from lib.errors import is_number, need, unknown
 from lib.profiles.networks import Gates, Networks, Pretraining, Training, falling_shares, fewer_targets, repetitions
-from lib.values.architectures import Plain
+from lib.values.architectures import FromScratch
 from lib.values.attacks import PGD, Attack
 from lib.values.certificates import Bounds, Certificate, Smoothing
 from lib.values.data import Data
@@ -50,7 +50,7 @@ class NetworkSetup:
     finetune: Training
     gates: Gates
     data: Data | None = None
-    arch: Plain | None = None
+    arch: FromScratch | None = None
     threat: Threat | None = None
     pretrain: Pretraining | None = None
     batch_size: int | None = None

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from lib.papers.harp_pruning.settings import BY_CHANNEL, METHODS, Section
 from lib.profiles.networks import Networks, trained_as, warmed_up
-from lib.values.architectures import Plain, Pruned
+from lib.values.architectures import FromScratch, Pruned
 from lib.values.attacks import PGD
 from lib.values.cell import Cell
 from lib.values.objectives import ADMM, MART, TRADES, FreeAdversarial, Objective, Prune, Rewire
@@ -98,7 +98,7 @@ class Repetition:
         return replace(trained_as(base, s.prune), arch=arch, objective=Prune(self.robust(condition.loss), **penalty),
                        optimiser=optimiser, parents=(base, pattern) if pattern else (base,))
 
-    def finetuned(self, parent: Recipe, arch: Plain | Pruned, condition: Condition) -> Recipe:
+    def finetuned(self, parent: Recipe, arch: FromScratch | Pruned, condition: Condition) -> Recipe:
         """The fine-tuning that every method and the dense network go through."""
         return replace(trained_as(parent, self.section.finetune), arch=arch, objective=self.robust(condition.loss),
                        parents=(parent,), choice=self.choice, keep=kept_epochs(self.section, condition))

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from lib.errors import is_int, is_number, need, unknown
 from lib.profiles.networks import Gates, Networks, Pretraining, Training, falling_shares, fewer_targets, repetitions
-from lib.values.architectures import Plain
+from lib.values.architectures import FromScratch
 from lib.values.attacks import PGD, TIER_LISTS, Attack, tiers
 from lib.values.data import Data
 from lib.values.threats import Threat
@@ -74,7 +74,7 @@ class Section:
     attacks: tuple[Attack, ...] = ()
     tier: str | None = None
     data: Data | None = None
-    arch: Plain | None = None
+    arch: FromScratch | None = None
     pretrain: Pretraining | None = None
     above_chance: float = 0.05
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lib.errors import is_int, is_number, need, unknown
 from lib.profiles.networks import Denoiser, Networks, Training, growing, repetitions
-from lib.values.architectures import AutoEncoder, ImageNetResNet, Plain
+from lib.values.architectures import AutoEncoder, FromScratch, ImageNetResNet
 from lib.values.data import Data
 from lib.values.external import place
 
@@ -79,7 +79,7 @@ class Sweep:
     sizes: tuple[float, ...]
     clean: float
     data: Data | None = None
-    arch: Plain | None = None
+    arch: FromScratch | None = None
     batch_size: int | None = None
     augment: str | None = None
     attack_steps: int = 5
@@ -135,7 +135,7 @@ class Distractor:
     """
 
     data: tuple[Data, ...]
-    arch: Plain
+    arch: FromScratch
     training: Training
     per_image: float
     per_batch: float

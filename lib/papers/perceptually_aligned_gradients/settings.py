@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from lib.errors import fraction, is_int, is_number, need, unknown
 from lib.profiles.networks import Denoiser, Networks, Training, fewer_targets, growing, repetitions
-from lib.values.architectures import MLP, Plain
+from lib.values.architectures import MLP, FromScratch
 from lib.values.attacks import APGD, Attack, Square
 from lib.values.data import Data
 from lib.values.recipe import Optimiser, Schedule
@@ -108,7 +108,7 @@ class Study:
     far: float
     vanilla: float = 0.05
     data: Data | None = None
-    arch: Plain | None = None
+    arch: FromScratch | None = None
     batch_size: int | None = None
     augment: str | None = None
     denoiser: Denoiser | None = None

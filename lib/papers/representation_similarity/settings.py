@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lib.errors import SettingsError, is_int, is_number, need, unknown
 from lib.profiles.networks import Gates, Networks, Training, fewer_targets, repetitions
-from lib.values.architectures import Plain
+from lib.values.architectures import FromScratch
 from lib.values.attacks import PGD, Attack
 from lib.values.data import Data
 from lib.values.threats import Threat
@@ -32,7 +32,7 @@ class Variant:
     threat: Threat | None = None
     attack: PGD | None = None
     sigma: float | None = None
-    arch: Plain | None = None
+    arch: FromScratch | None = None
     data: Data | None = None
     epochs: int | None = None
     normal_epochs: int | None = None
@@ -110,7 +110,7 @@ class Section:
     arm_seeds: int = 3
     arms: tuple[Variant, ...] = ()
     overfitting: Overfitting | None = None
-    arch: Plain | None = None
+    arch: FromScratch | None = None
     images: int | None = None
     batch: int = 256
     layers: str = "all"

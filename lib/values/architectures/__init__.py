@@ -3,6 +3,7 @@
 How they are built stands in lib/models.
 """
 
+from lib.values.architectures.base import Architecture
 from lib.values.architectures.derived import INITS, LEAST_SQUARES, Probe, Pruned, Stitch
 from lib.values.architectures.generative import AutoEncoder, Denoisers, DenoisingMLP, Generative, UNet
 from lib.values.architectures.plain import (
@@ -10,12 +11,11 @@ from lib.values.architectures.plain import (
     MLP,
     VGG11,
     VGG16,
-    Architecture,
     CNNLarge,
     CNNSmall,
+    FromScratch,
     ImageNetResNet,
     Mixer,
-    Plain,
     PreActResNet,
     ResNet,
     ViT,
@@ -29,17 +29,16 @@ __all__ = [
     "MLP",
     "VGG11",
     "VGG16",
-    "Arch",
     "Architecture",
     "AutoEncoder",
     "CNNLarge",
     "CNNSmall",
     "Denoisers",
     "DenoisingMLP",
+    "FromScratch",
     "Generative",
     "ImageNetResNet",
     "Mixer",
-    "Plain",
     "PreActResNet",
     "Probe",
     "Pruned",
@@ -49,5 +48,3 @@ __all__ = [
     "ViT",
     "WideResNet",
 ]
-
-Arch = Plain | Stitch | Probe | Pruned | Generative

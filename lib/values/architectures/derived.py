@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from lib.errors import fraction, is_int, need, unknown
-from lib.values.architectures.plain import Architecture, Mixer, Plain, ViT
+from lib.values.architectures.base import Architecture, check_classes, check_images, forwards
+from lib.values.architectures.plain import FromScratch
 from lib.values.keys import later
 
 GRANULARITIES = ("weights", "channels")
@@ -18,8 +20,29 @@ LEAST_SQUARES = "least squares"
 INITS = ("random", "identity", LEAST_SQUARES)
 
 
+class _Cut(Architecture):
+    """Networks that start with a parent's stages up to and with `joint`. They are not cut themselves."""
+
+    derived = True
+    frozen_front = True
+    joints = ()
+
+    def _check_joint(self, recipe, wanted: int) -> None:
+        """Raise `SettingsError` unless the recipe has so many parents, all with stage `joint`."""
+        need(len(recipe.parents) == wanted, "parents", len(recipe.parents), f"{wanted} for a {type(self).__name__}")
+        for parent in recipe.parents:
+            joints = parent.arch.joints
+            maps = "networks with stages that give feature maps, which this one has not"
+            need(bool(joints), "parents", parent.arch.name, maps)
+            if self.joint not in joints:
+                raise unknown("joint", self.joint, joints)
+
+    def _front(self, parent) -> tuple[Any, slice]:
+        return parent, slice(parent.arch.stages.index(self.joint) + 1)
+
+
 @dataclass(frozen=True)
-class Stitch(Architecture):
+class Stitch(_Cut):
     """A stitched network: the parents' front up to and with stage `joint`, a 1x1 convolution T with bias and a ReLU
     (none where the end takes what is not rectified), the other parent's stages after `joint`. Parents: (front, end).
     Weights start as the parents'.
@@ -38,7 +61,7 @@ class Stitch(Architecture):
     fit: int | None = later(None)
     rank: int | None = later(None)
 
-    joints = ()
+    stages = ("front", "joint", "back")
 
     def __post_init__(self):
         if self.init not in INITS:
@@ -51,21 +74,68 @@ class Stitch(Architecture):
     def name(self) -> str:
         return f"stitch at {self.joint}" + (f", rank {self.rank}" if self.rank else "")
 
+    @property
+    def matched(self) -> bool:
+        return self.init == LEAST_SQUARES
+
+    def check_recipe(self, recipe) -> None:
+        """Raise `SettingsError` unless the recipe has a front that takes its images and an end that knows its classes,
+        both with stage `joint`, or one stitched network whose joint is cut to the rank.
+        """
+        if self.rank and len(recipe.parents) == 1:
+            full, whole = replace(self, rank=None), recipe.parents[0].arch
+            allowed = f"2, a front and an end, or a {full.name} that starts in the same way, whose joint is cut"
+            need(whole == full, "parents", whole.name, allowed)
+            need(recipe.epochs == 0, "epochs", recipe.epochs, "0 for a joint that is cut after its training")
+        else:
+            self._check_joint(recipe, 2)
+        check_images(recipe, recipe.parents[0])
+        check_classes(recipe, recipe.parents[-1])
+        if recipe.matched:  # least squares compare what both parents make of the same images
+            end, most = recipe.parents[1].data, recipe.data.n_train
+            need(end.shape == recipe.data.shape, "arch.init", self.init,
+                 f"random where the end's images ({end.name}) have another shape than those of {recipe.data.name}")
+            need(self.fit is None or self.fit <= most, "arch.fit", self.fit, f"at most the {most} training images")
+
+    def describe(self, recipe) -> str:
+        if len(recipe.parents) == 1:
+            return "joint cut after training"
+        if self.matched:
+            return LEAST_SQUARES if recipe.epochs else "direct matching"
+        return ""
+
+    def halves(self, recipe) -> tuple[tuple[Any, slice], tuple[Any, slice]]:
+        if len(recipe.parents) == 1:  # cut after its training
+            return recipe.parents[0].arch.halves(recipe.parents[0])
+        front, end = recipe.parents
+        return self._front(front), (end, slice(end.arch.stages.index(self.joint) + 1, None))
+
 
 @dataclass(frozen=True)
-class Probe(Architecture):
+class Probe(_Cut):
     """A linear probe: the parent's front up to and with stage `joint`, global average pooling, one linear layer."""
 
     joint: str
 
-    joints = ()
+    stages = ("front", "head")
 
     @property
     def name(self) -> str:
         return f"probe at {self.joint}"
 
+    def check_recipe(self, recipe) -> None:
+        """Raise `SettingsError` unless the recipe has one parent with stage `joint`, which takes its images."""
+        self._check_joint(recipe, 1)
+        check_images(recipe, recipe.parents[0])
+
+    def halves(self, recipe) -> tuple[tuple[Any, slice], tuple[Any, slice]]:
+        """The front only: the head costs next to nothing."""
+        parent = recipe.parents[0]
+        return self._front(parent), (parent, slice(0))
+
 
 @dataclass(frozen=True)
+@forwards("of", "stages", "joints", "rectified", "any_size", "min_size", "patch")
 class Pruned(Architecture):
     """A network of `of` in which masks remove weights of convolutions and linear layers (no biases, no BN). Its stages
     are those of `of`.
@@ -94,7 +164,7 @@ class Pruned(Architecture):
     network, and what the parent has lost stays lost. Channels cannot follow where single weights were removed.
     """
 
-    of: Plain
+    of: FromScratch
     keep: Fraction
     granularity: str = "weights"
     rates: str = "uniform"
@@ -102,6 +172,8 @@ class Pruned(Architecture):
     start: str = "uniform"
     start_keep: Fraction | None = None
     least: Fraction = Fraction(1, 10)
+
+    derived = True
 
     def __post_init__(self):
         for name in ("keep", "start_keep", "least"):
@@ -117,7 +189,7 @@ class Pruned(Architecture):
             by_channel = f"one of {', '.join(CHANNEL_RATES)} for channels"
             need(self.rates in CHANNEL_RATES, "arch.rates", self.rates, by_channel)
             need(self.start == "uniform", "arch.start", self.start, "uniform for channels")
-            need(not isinstance(self.of, (ViT, Mixer)), "arch.granularity", "channels", f"weights for {self.of.name}")
+            need(self.of.channels, "arch.granularity", "channels", f"weights for {self.of.name}")
         else:
             single = "another rule for weights: filters make whole channels"
             need(self.scores != "filters", "arch.scores", "filters", single)
@@ -150,30 +222,25 @@ class Pruned(Architecture):
         return self.of
 
     @property
-    def stages(self) -> tuple[str, ...]:
-        return self.of.stages
-
-    @property
-    def joints(self) -> tuple[str, ...]:
-        return self.of.joints
-
-    @property
-    def rectified(self) -> bool:
-        return self.of.rectified
-
-    @property
-    def any_size(self) -> bool:
-        return self.of.any_size
-
-    @property
-    def min_size(self) -> int:
-        return self.of.min_size
-
-    @property
-    def patch(self) -> int:
-        return self.of.patch
-
-    @property
     def name(self) -> str:
         kind = "" if self.granularity == "weights" else " channels"
         return f"{self.of.name} keep {float(self.keep):g}{kind} ({self.rates} rates, {self.scores} scores)"
+
+    def fine_tunes(self, recipe) -> bool:
+        """Whether the recipe trains what is left of a network that is pruned in just this way: masks as they are."""
+        return bool(recipe.parents) and recipe.parents[0].arch == self
+
+    def check_recipe(self, recipe) -> None:
+        """Raise `SettingsError` unless the recipe has at most one parent, a network of `of`, pruned or not, and with
+        rates `parent` a second one, and images that it and they take.
+        """
+        transplant = self.rates == "parent" and not self.fine_tunes(recipe)
+        good = len(recipe.parents) == 2 if transplant else len(recipe.parents) <= 1
+        allowed = "2, the network and the one whose rates it takes" if transplant else "1, or 0 to start from scratch"
+        need(good, "parents", len(recipe.parents), f"{allowed}, for {self.name}")
+        self.check(*recipe.data.shape[1:])
+        for parent in recipe.parents:
+            check_images(recipe, parent)
+            need(self.of == parent.arch.dense, "arch.of", self.of, f"the parent's, {parent.arch.dense}")
+        if recipe.parents:
+            check_classes(recipe, recipe.parents[-1])

@@ -6,19 +6,27 @@ import math
 from dataclasses import dataclass
 
 from lib.errors import is_int, need
-from lib.values.architectures.plain import Architecture, _numbers, _positive
+from lib.values.architectures.base import Architecture, numbers, positive
 
 
-class _Generative(Architecture):
-    """Networks for images of one size that nothing is stitched to; a stage is a part of the network."""
+class Generative(Architecture):
+    """Networks that give images, for images of one size; nothing is stitched to them."""
 
+    gives = "images"
     rectified = False
     any_size = False
     joints = ()
 
 
+class Denoisers(Generative):
+    """Networks that take (images, noise, labels) and give denoised images."""
+
+    gives = "denoised images"
+    stages = ("network",)
+
+
 @dataclass(frozen=True)
-class UNet(_Generative):
+class UNet(Denoisers):
     """A class-conditional denoising U-Net: levels of `width * multipliers[k]` channels, each half the size of the one
     before, of `blocks` residual blocks (one more on the way up), and self-attention at the smallest level. Both sides
     of images must be multiples of 2**(levels - 1).
@@ -28,13 +36,11 @@ class UNet(_Generative):
     multipliers: tuple[int, ...] = (1, 2, 2)
     blocks: int = 1
 
-    stages = ("network",)
-
     def __post_init__(self):
         good = is_int(self.width, 8) and self.width % 8 == 0
         need(good, "arch.width", self.width, "a multiple of 8 (groups of 4 channels share a norm, 8 an attention head)")
-        _numbers(self, "multipliers", 6)
-        _positive(self, "blocks")
+        numbers(self, "multipliers", 6)
+        positive(self, "blocks")
 
     @property
     def name(self) -> str:
@@ -42,6 +48,7 @@ class UNet(_Generative):
 
     def check(self, height: int, width: int) -> None:
         """Raise `SettingsError` unless both sides can be halved as often as there are levels below the first."""
+        super().check(height, width)
         least = 2 ** (len(self.multipliers) - 1)
         fits = height % least == 0 and width % least == 0
         allowed = f"of fewer levels for {height}x{width} pixels: this one needs sides that are multiples of {least}"
@@ -49,7 +56,7 @@ class UNet(_Generative):
 
 
 @dataclass(frozen=True)
-class DenoisingMLP(_Generative):
+class DenoisingMLP(Denoisers):
     """A class-conditional denoiser for small images and vectors: all pixels at once, `depth` hidden layers of `width`
     units, each of which is told the noise and the class.
     """
@@ -57,10 +64,8 @@ class DenoisingMLP(_Generative):
     width: int = 256
     depth: int = 4
 
-    stages = ("network",)
-
     def __post_init__(self):
-        _positive(self, "width", "depth")
+        positive(self, "width", "depth")
 
     @property
     def name(self) -> str:
@@ -68,7 +73,7 @@ class DenoisingMLP(_Generative):
 
 
 @dataclass(frozen=True)
-class AutoEncoder(_Generative):
+class AutoEncoder(Generative):
     """A smooth convolutional auto-encoder (SiLU, GroupNorm, no BatchNorm) of `latent` numbers an image: the image is
     halved while both sides are even and more than 4 pixels (32 and 8 end at 4, 28 at 7, 8 x 16 at 4 x 8), the channels
     double from `width` to at most 4 `width`, a linear layer gives the code; the decoder is its mirror image.
@@ -82,7 +87,7 @@ class AutoEncoder(_Generative):
     def __post_init__(self):
         good = is_int(self.width, 4) and self.width % 4 == 0
         need(good, "arch.width", self.width, "a multiple of 4 (groups of 4 channels share a norm)")
-        _positive(self, "latent")
+        positive(self, "latent")
 
     @property
     def name(self) -> str:
@@ -95,8 +100,3 @@ class AutoEncoder(_Generative):
         while min(height, width) > 4 and math.gcd(height, width) % 2 == 0:
             height, width, count = height // 2, width // 2, count + 1
         return count
-
-
-# What takes (images, noise, labels), and everything that gives images instead of classes.
-Denoisers = UNet | DenoisingMLP
-Generative = Denoisers | AutoEncoder

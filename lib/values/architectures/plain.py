@@ -5,61 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lib.errors import is_int, need, unknown
+from lib.values.architectures.base import Architecture, numbers, positive
 from lib.values.keys import later
 
 
-class Architecture:
-    """What all architectures share: `name` for logs and tables, and `stages`, the names in order of computation, the
-    last of which is the head.
-
-    rectified: whether what leaves a stage comes out of a ReLU. any_size: whether one network takes images of different
-    sizes. min_size, patch: the sides of images must be at least the one and a multiple of the other.
-    """
-
-    rectified = True
-    any_size = True
-    min_size = 1
-    patch = 1
-
-    @property
-    def joints(self) -> tuple[str, ...]:
-        """The stages after which networks can be cut and joined: those that give feature maps [B, C, H, W]."""
-        return self.stages[:-1]
-
-    @property
-    def dense(self) -> Architecture:
-        """The architecture without masks: itself, unless it is a pruned one."""
-        return self
-
-    def check(self, height: int, width: int) -> None:
-        """Raise `SettingsError` unless this is a network for images of so many pixels."""
-        size = f"{height}x{width} pixels"
-        enough = min(height, width) >= self.min_size
-        need(enough, "arch", self, f"a network for {size}; this one needs {self.min_size} a side")
-        fits = height % self.patch == 0 and width % self.patch == 0
-        need(fits, "arch.patch", self.patch, f"a divisor of both sides of {size}")
-
-
-def _positive(arch: Architecture, *names: str) -> None:
-    for name in names:
-        value = getattr(arch, name)
-        need(is_int(value, 1), f"arch.{name}", value, "a whole number of at least 1")
-
-
-def _numbers(arch: Architecture, name: str, most: int) -> None:
-    """Check a field of 1 to `most` positive whole numbers; a list becomes a tuple."""
-    values = getattr(arch, name)
-    values = tuple(values) if isinstance(values, list) else values
-    good = isinstance(values, tuple) and 1 <= len(values) <= most and all(is_int(v, 1) for v in values)
-    need(good, f"arch.{name}", values, f"1 to {most} whole numbers of at least 1")
-    object.__setattr__(arch, name, values)
+class FromScratch(Architecture):
+    """Classifiers from scratch: what profiles can name as the architecture of a network."""
 
 
 def _narrow(width: int) -> str:
     return "" if width == 64 else f"-w{width}"
 
 
-class _Residual(Architecture):
+class _Residual(FromScratch):
     """Architectures of `blocks[k]` residual blocks in stage k."""
 
     @property
@@ -67,11 +25,12 @@ class _Residual(Architecture):
         return ("stem", *(f"layer{k + 1}.{b}" for k, n in enumerate(self.blocks) for b in range(n)), "head")
 
 
-class _Tokens(Architecture):
+class _Tokens(FromScratch):
     """Architectures of `depth` blocks on the patches of images of one size."""
 
     rectified = False
     any_size = False
+    channels = False
     joints = ()
 
     @property
@@ -90,9 +49,11 @@ class ResNet(_Residual):
     width: int = 64
     blocks: tuple[int, ...] = (2, 2, 2, 2)
 
+    reads_files = True
+
     def __post_init__(self):
-        _positive(self, "width")
-        _numbers(self, "blocks", 6)
+        positive(self, "width")
+        numbers(self, "blocks", 6)
 
     @property
     def name(self) -> str:
@@ -110,6 +71,7 @@ class PreActResNet(ResNet):
     """
 
     rectified = False
+    reads_files = False
 
     @property
     def name(self) -> str:
@@ -131,7 +93,7 @@ class WideResNet(_Residual):
     def __post_init__(self):
         good = is_int(self.depth, 10) and self.depth % 6 == 4
         need(good, "arch.depth", self.depth, "6 n + 4 for a whole number n of at least 1 (10, 16, 28, 34, ...)")
-        _positive(self, "widen")
+        positive(self, "widen")
 
     @property
     def name(self) -> str:
@@ -152,10 +114,11 @@ class ImageNetResNet(_Residual):
     width: int = 64
 
     min_size = 32
+    reads_files = True
 
     def __post_init__(self):
         need(self.depth in (18, 50), "arch.depth", self.depth, "18 or 50")
-        _positive(self, "width")
+        positive(self, "width")
 
     @property
     def name(self) -> str:
@@ -167,7 +130,7 @@ class ImageNetResNet(_Residual):
 
 
 @dataclass(frozen=True)
-class CNN(Architecture):
+class CNN(FromScratch):
     """A small plain network: 3x3 convolutions with BN and ReLU of `width * 2**k` channels, 2x2 max-pooling between.
 
     With width 64 and depth 4 the SimpleCNN of the stitching paper's code (64-128-256-512).
@@ -177,7 +140,7 @@ class CNN(Architecture):
     depth: int = 3
 
     def __post_init__(self):
-        _positive(self, "width")
+        positive(self, "width")
         need(is_int(self.depth, 1) and self.depth <= 6, "arch.depth", self.depth, "a whole number from 1 to 6")
 
     @property
@@ -194,7 +157,7 @@ class CNN(Architecture):
 
 
 @dataclass(frozen=True)
-class VGG11(Architecture):
+class VGG11(FromScratch):
     """VGG-11 of the stitching paper's code for 32 pixels and up: BN, ReLU, head 512-256-128-classes with dropout."""
 
     width: int = 64
@@ -202,7 +165,7 @@ class VGG11(Architecture):
     min_size = 32
 
     def __post_init__(self):
-        _positive(self, "width")
+        positive(self, "width")
 
     @property
     def name(self) -> str:
@@ -214,7 +177,7 @@ class VGG11(Architecture):
 
 
 @dataclass(frozen=True)
-class VGG16(Architecture):
+class VGG16(FromScratch):
     """VGG-16 with BN of the two pruning papers: 13 convolutions without bias, pooled to 2x2, head 2048-256-256-classes
     at width 64; all but the head's output scale with `width`.
     """
@@ -224,7 +187,7 @@ class VGG16(Architecture):
     min_size = 16
 
     def __post_init__(self):
-        _positive(self, "width")
+        positive(self, "width")
 
     @property
     def name(self) -> str:
@@ -236,7 +199,7 @@ class VGG16(Architecture):
 
 
 @dataclass(frozen=True)
-class CNNSmall(Architecture):
+class CNNSmall(FromScratch):
     """CNN-small of certified training (Wong & Kolter 2018): convolutions 16 4x4/2, 32 4x4/2, linear 100; no BN."""
 
     any_size = False
@@ -247,7 +210,7 @@ class CNNSmall(Architecture):
 
 
 @dataclass(frozen=True)
-class CNNLarge(Architecture):
+class CNNLarge(FromScratch):
     """CNN-large of certified training: convolutions 32 3x3, 32 4x4/2, 64 3x3, 64 4x4/2, linear 512, 512; no BN."""
 
     any_size = False
@@ -258,7 +221,7 @@ class CNNLarge(Architecture):
 
 
 @dataclass(frozen=True)
-class MLP(Architecture):
+class MLP(FromScratch):
     """All pixels at once: hidden layers of the `widths` given, then a linear head. activation: `relu`, or `softplus`
     with beta 5, which is smooth.
     """
@@ -270,7 +233,7 @@ class MLP(Architecture):
     joints = ()
 
     def __post_init__(self):
-        _numbers(self, "widths", 10)
+        numbers(self, "widths", 10)
         if self.activation not in ("relu", "softplus"):
             raise unknown("activation", self.activation, ("relu", "softplus"))
 
@@ -300,7 +263,7 @@ class ViT(_Tokens):
     patch: int = 4
 
     def __post_init__(self):
-        _positive(self, "width", "depth", "heads", "mlp", "patch")
+        positive(self, "width", "depth", "heads", "mlp", "patch")
         need(self.width % self.heads == 0, "arch.heads", self.heads, f"a divisor of the width {self.width}")
 
     @property
@@ -321,14 +284,8 @@ class Mixer(_Tokens):
     patch: int = 4
 
     def __post_init__(self):
-        _positive(self, "width", "depth", "token_mlp", "channel_mlp", "patch")
+        positive(self, "width", "depth", "token_mlp", "channel_mlp", "patch")
 
     @property
     def name(self) -> str:
         return f"Mixer-{self.depth}-{self.width}/{self.patch}"
-
-
-# Networks from scratch.
-Plain = (
-    ResNet | PreActResNet | WideResNet | ImageNetResNet | CNN | VGG11 | VGG16 | CNNSmall | CNNLarge | MLP | ViT | Mixer
-)

@@ -1,0 +1,129 @@
+"""What all architectures have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from lib.errors import SettingsError, is_int, need
+
+
+class Architecture(ABC):
+    """What a network looks like. Concrete architectures are frozen dataclasses; their bases have no fields, so that
+    keys are made of an architecture's own alone.
+    """
+
+    gives = "classes"  # what the network makes of images: these, `images` or `denoised images`
+    rectified = True  # whether what leaves a stage comes out of a ReLU
+    any_size = True  # whether one network takes images of different sizes
+    min_size = 1  # the least number of pixels on a side of an image
+    patch = 1  # both sides must be multiples of it
+    channels = True  # whether there are channels to prune
+    reads_files = False  # whether weights of other projects' files can be read (lib/models/external.py)
+    derived = False  # whether the network is put together from trained ones
+    frozen_front = False  # whether its first part is another network's as it is
+    matched = False  # whether, made from two networks, it starts as a least-squares map between their activations
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The network's name in logs and tables."""
+
+    @property
+    @abstractmethod
+    def stages(self) -> tuple[str, ...]:
+        """The names of the network's parts in order of computation; the last one of a classifier is its head."""
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """The stages after which networks can be cut and joined: those that give feature maps [B, C, H, W]."""
+        return self.stages[:-1]
+
+    @property
+    def dense(self) -> Architecture:
+        """The architecture without masks: itself, unless it is a pruned one."""
+        return self
+
+    @property
+    def pruned(self) -> bool:
+        """Whether masks remove weights."""
+        return self.dense is not self
+
+    def check(self, height: int, width: int) -> None:
+        """Raise `SettingsError` unless this is a network for images of so many pixels."""
+        size = f"{height}x{width} pixels"
+        enough = min(height, width) >= self.min_size
+        need(enough, "arch", self, f"a network for {size}; this one needs {self.min_size} a side")
+        fits = height % self.patch == 0 and width % self.patch == 0
+        need(fits, "arch.patch", self.patch, f"a divisor of both sides of {size}")
+
+    def check_recipe(self, recipe) -> None:
+        """Raise `SettingsError` unless a recipe (lib/values/recipe.py) of this architecture has the parents that it is
+        made from, at most one to be fine-tuned unless it is derived, and images that it and they take.
+        """
+        need(len(recipe.parents) <= 1, "parents", len(recipe.parents), "0 or 1 (fine-tuning)")
+        self.check(*recipe.data.shape[1:])
+        for parent in recipe.parents:
+            check_images(recipe, parent)
+            need(self == parent.arch, "arch", self, f"the parent's, {parent.arch}, for fine-tuning")
+            check_classes(recipe, parent)
+
+    def describe(self, recipe) -> str:
+        """A few words for logs on how the recipe's network starts; "" where its parents or their absence say it."""
+        return ""
+
+    def halves(self, recipe) -> tuple[tuple[Any, slice], tuple[Any, slice]]:
+        """What a forward pass runs through up to the joint, and what after it: each the recipe of a network from
+        scratch or a pruned one, and which of its stages. A network without a joint has an empty first half.
+        """
+        return (recipe, slice(0)), (recipe, slice(None))
+
+
+def check_images(recipe, parent) -> None:
+    """Raise `SettingsError` unless the parent's first stages take the recipe's images."""
+    ours, theirs = recipe.data.info, parent.data.info
+    need(ours.channels == theirs.channels, "data", recipe.data.name,
+         f"a data set with the {theirs.channels} channel(s) that the parent on {parent.data.name} takes")
+    height, width = size = parent.data.shape[1:]
+    need(parent.arch.any_size or recipe.data.shape[1:] == size, "data", recipe.data.name,
+         f"one of {height} x {width} pixels as the parent, {parent.arch.name} on {parent.data.name}, takes")
+    need(ours.unit == theirs.unit, "data", recipe.data.name,
+         f"a data set whose unit is {theirs.unit:g} pixels, by which the parent on {parent.data.name} divides")
+
+
+def check_classes(recipe, parent) -> None:
+    """Raise `SettingsError` unless the parent's head, which is kept, has as many classes as the recipe's data."""
+    ours, theirs = recipe.data.info.classes, parent.data.info.classes
+    if ours != theirs:
+        raise SettingsError(f"data = {recipe.data.name} is not possible: its {ours} classes must be as many as "
+                            f"the {theirs} of the parent on {parent.data.name}, whose head is kept")
+
+
+def forwards(to: str, *names: str) -> Callable[[type], type]:
+    """A class decorator: the properties of these names are those of the value in the field `to`. It stands below
+    `@dataclass`, which looks last at what is still abstract.
+    """
+
+    def decorate(cls: type) -> type:
+        for name in names:
+            setattr(cls, name, property(lambda self, name=name: getattr(getattr(self, to), name)))
+        return cls
+
+    return decorate
+
+
+def positive(arch: Architecture, *names: str) -> None:
+    """Check fields that are whole numbers of at least 1."""
+    for name in names:
+        value = getattr(arch, name)
+        need(is_int(value, 1), f"arch.{name}", value, "a whole number of at least 1")
+
+
+def numbers(arch: Architecture, name: str, most: int) -> None:
+    """Check a field of 1 to `most` positive whole numbers; a list becomes a tuple."""
+    values = getattr(arch, name)
+    values = tuple(values) if isinstance(values, list) else values
+    good = isinstance(values, tuple) and 1 <= len(values) <= most and all(is_int(v, 1) for v in values)
+    need(good, f"arch.{name}", values, f"1 to {most} whole numbers of at least 1")
+    object.__setattr__(arch, name, values)
