@@ -11,7 +11,7 @@ import torch
 
 from lib import files
 from lib.errors import SettingsError, need
-from lib.models.resnet import imagenet_resnet, resnet
+from lib.models.building import builders
 from lib.models.staged import Normalise, Staged
 from lib.runtime import initialise_with
 from lib.values.architectures import ImageNetResNet, ResNet
@@ -28,7 +28,6 @@ OURS = (  # other projects' names of tensors -> ours; names that are not here ar
     (r"\.(?:shortcut|downsample)\.1\.", ".shortcut.bn."),
     (r"^(?:linear|fc)\.", "head.2."),
 )
-READ = {ResNet: resnet, ImageNetResNet: imagenet_resnet}
 COPIES = "attacker."  # MadryLab's files hold network and normaliser a second time, below the attack
 
 
@@ -50,12 +49,12 @@ def load_resnet(path: str | Path, arch: ResNet | ImageNetResNet | None = None, c
     unexpected or of another shape, and for other architectures or images that are too small for it.
     """
     path, arch = Path(path), arch or ResNet()
-    need(type(arch) in READ, "arch", arch.name, "a ResNet or an ImageNetResNet for weights from a file")
+    need(arch.reads_files, "arch", arch.name, "a ResNet or an ImageNetResNet for weights from a file")
     arch.check(*shape[1:])
     named = {_our_name(name): tensor for name, tensor in _read(path, sha256, advise=True).items()}
     given = {name: tensor for name, tensor in named.items() if not name.startswith(COPIES)}
     with initialise_with("external"):  # drawn only to be replaced, but not from the caller's random numbers
-        net = READ[type(arch)](arch, shape, classes)
+        net = builders[arch](arch, shape, classes)
     net.normalise = _normaliser(given, normaliser, shape[0])
     _check(path, given, {k: v for k, v in net.state_dict().items() if not k.startswith("normalise.")})
     net.load_state_dict(given, strict=False)  # old files lack BatchNorm's counts of batches, which play no part

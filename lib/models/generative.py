@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.errors import need
+from lib.models.building import builders
 from lib.models.staged import Normalise
 from lib.values.architectures import AutoEncoder as AutoEncoderArch
 from lib.values.architectures import DenoisingMLP, UNet
@@ -110,6 +111,7 @@ class ConditionalMLP(nn.Module):
         return self.out(hidden).view_as(x)
 
 
+@builders.register(UNet)
 def unet(arch: UNet, shape: tuple[int, int, int], classes: int) -> Denoiser:
     """The denoiser of `arch`, whose last layer starts at 0. Importing diffusers takes seconds, hence here."""
     from diffusers.models.unets.unet_2d import UNet2DModel
@@ -129,6 +131,7 @@ def unet(arch: UNet, shape: tuple[int, int, int], classes: int) -> Denoiser:
     return Denoiser(Diffusers(net), shape[0], classes)
 
 
+@builders.register(DenoisingMLP)
 def denoising_mlp(arch: DenoisingMLP, shape: tuple[int, int, int], classes: int) -> Denoiser:
     """The denoiser of `arch`, whose last layer starts at 0."""
     net = ConditionalMLP(math.prod(shape), arch.width, arch.depth, classes)
@@ -178,6 +181,7 @@ def _smooth(channels: int) -> list[nn.Module]:
     return [nn.GroupNorm(channels // 4, channels), nn.SiLU()]
 
 
+@builders.register(AutoEncoderArch)
 def auto_encoder(arch: AutoEncoderArch, shape: tuple[int, int, int], classes: int) -> AutoEncoder:
     """The network of `arch`. Raises `SettingsError` for a code that is no shorter than the image."""
     pixels = math.prod(shape)

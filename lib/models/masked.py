@@ -16,15 +16,17 @@ import contextlib
 import copy
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from lib.errors import SettingsError, need
 from lib.models import rates
+from lib.models.building import derivations, network
 from lib.models.links import layers, links, positions
 from lib.values.architectures import Pruned
+from lib.values.recipe import Recipe
 
 
 class _Masked:
@@ -168,6 +170,18 @@ def largest(values: torch.Tensor, count: int) -> torch.Tensor:
     mask = torch.full_like(flat, not few, dtype=torch.bool)
     mask[chosen] = few
     return mask.view(values.shape)
+
+
+@derivations.register(Pruned)
+def _pruned(recipe: Recipe, parents: Sequence[nn.Module]) -> nn.Module:
+    arch, data = recipe.arch, recipe.data
+    if recipe.checkpoint is not None:
+        return copy.deepcopy(parents[0])
+    if arch.fine_tunes(recipe):
+        return fixed(parents[0])
+    need(recipe.epochs > 0 or not arch.searched, "epochs", recipe.epochs, f"at least 1 to find {arch.name}")
+    parent, *pattern = parents or [network(arch.of, data.shape, data.info.classes, data.info.unit)]
+    return prune(parent, arch, data.shape, *pattern)
 
 
 def prune(parent: nn.Module, arch: Pruned, image_shape: tuple[int, int, int],

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from lib.models.building import builders
 from lib.models.staged import Normalise, Staged, kaiming, pooled_linear
 from lib.values.architectures import CNN, MLP, VGG11, VGG16, CNNLarge, CNNSmall
 
@@ -29,6 +30,7 @@ def _convolutions(channels: int, widths: list[int], pool_before: set[int], bias:
     return stages
 
 
+@builders.register(CNN)
 def cnn(arch: CNN, shape: tuple[int, int, int], classes: int) -> Staged:
     """The network of `arch`; the head pools globally, so any size from `arch.min_size` on will do."""
     channels, widths = shape[0], [arch.width * 2**k for k in range(arch.depth)]
@@ -36,6 +38,7 @@ def cnn(arch: CNN, shape: tuple[int, int, int], classes: int) -> Staged:
     return kaiming(Staged({"normalise": Normalise(channels), **stages, "head": pooled_linear(widths[-1], classes)}))
 
 
+@builders.register(VGG11)
 def vgg11(arch: VGG11, shape: tuple[int, int, int], classes: int) -> Staged:
     """VGG-11 (Simonyan & Zisserman 2015) with BN: 32 pixels come down to 1x1 in front of the linear layers, larger
     images are averaged there. Dropout draws from torch's global generator while the network is in train mode.
@@ -51,6 +54,7 @@ def vgg11(arch: VGG11, shape: tuple[int, int, int], classes: int) -> Staged:
     return kaiming(Staged({"normalise": Normalise(channels), **stages, "head": head}))
 
 
+@builders.register(VGG16)
 def vgg16(arch: VGG16, shape: tuple[int, int, int], classes: int) -> Staged:
     """VGG-16 with BN as in HYDRA and HARP: 32 pixels come down to 2x2, other sizes are averaged to that."""
     channels, w = shape[0], arch.width
@@ -65,11 +69,13 @@ def vgg16(arch: VGG16, shape: tuple[int, int, int], classes: int) -> Staged:
     return kaiming(Staged({"normalise": Normalise(channels), **stages, "head": head}))
 
 
+@builders.register(CNNSmall)
 def cnn_small(arch: CNNSmall, shape: tuple[int, int, int], classes: int) -> Staged:
     """CNN-small for images of `shape`; 2,048 features in front of the linear layers at 32 pixels."""
     return _strided(shape, [(16, 2), (32, 2)], [100], classes)
 
 
+@builders.register(CNNLarge)
 def cnn_large(arch: CNNLarge, shape: tuple[int, int, int], classes: int) -> Staged:
     """CNN-large for images of `shape`; 4,096 features in front of the linear layers at 32 pixels."""
     return _strided(shape, [(32, 1), (32, 2), (64, 1), (64, 2)], [512, 512], classes)
@@ -86,6 +92,7 @@ def _strided(shape: tuple[int, int, int], convolutions: list[tuple[int, int]], h
     return kaiming(Staged(modules | _linear([channels * height * width, *hidden], classes)))
 
 
+@builders.register(MLP)
 def mlp(arch: MLP, shape: tuple[int, int, int], classes: int) -> Staged:
     """The network of `arch` for images of `shape`."""
     active = nn.ReLU if arch.rectified else functools.partial(nn.Softplus, beta=5)

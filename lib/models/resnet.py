@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from lib.models.building import builders
 from lib.models.staged import Normalise, Staged, kaiming, pooled_linear
 from lib.values.architectures import ImageNetResNet, PreActResNet, ResNet, WideResNet
 
@@ -124,6 +125,7 @@ def _layers(block: Callable[..., nn.Module], before: int, widths: Sequence[int],
     return modules
 
 
+@builders.register(ResNet)
 def resnet(arch: ResNet, shape: tuple[int, int, int], classes: int) -> Staged:
     """The network of `arch`; stage k > 1 starts with stride 2."""
     channels, widths = shape[0], [arch.width * 2**k for k in range(len(arch.blocks))]
@@ -133,6 +135,7 @@ def resnet(arch: ResNet, shape: tuple[int, int, int], classes: int) -> Staged:
     return kaiming(Staged({"normalise": Normalise(channels), "stem": stem, **layers, "head": head}))
 
 
+@builders.register(ImageNetResNet)
 def imagenet_resnet(arch: ImageNetResNet, shape: tuple[int, int, int], classes: int) -> Staged:
     """The function of torchvision's resnet18 or resnet50, with a ReLU module of its own for each use, not in place."""
     channels, width = shape[0], arch.width
@@ -145,11 +148,13 @@ def imagenet_resnet(arch: ImageNetResNet, shape: tuple[int, int, int], classes: 
     return kaiming(Staged({"normalise": Normalise(channels), "stem": stem, **layers, "head": head}))
 
 
+@builders.register(PreActResNet)
 def preact_resnet(arch: PreActResNet, shape: tuple[int, int, int], classes: int) -> Staged:
     """The network of `arch`, with BN and ReLU in front of the pooling."""
     return _preact(shape[0], arch.width, [arch.width * 2**k for k in range(len(arch.blocks))], arch.blocks, classes)
 
 
+@builders.register(WideResNet)
 def wide_resnet(arch: WideResNet, shape: tuple[int, int, int], classes: int) -> Staged:
     """The network of `arch`. The outputs of its convolutions, BNs, ReLUs, pooling and linear layer in the order of
     computation are the layers of the similarity paper: 80 for WRN-28-k, and 79 for WRN-28-1, whose first stage keeps

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lib.errors import need, unknown
+from lib.models.building import derivations
 from lib.models.staged import Staged, dry_run, pooled_linear
-from lib.values.architectures import INITS
+from lib.values.architectures import INITS, Stitch
+from lib.values.architectures import Probe as ProbeArch
+from lib.values.recipe import Recipe
 
 
 class Stitched(nn.Module):
@@ -67,6 +70,15 @@ class Probe(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.front(images))
+
+
+@derivations.register(Stitch)
+def _stitched(recipe: Recipe, parents: Sequence[nn.Module]) -> Stitched:
+    arch = recipe.arch
+    if len(parents) == 1:
+        return cut(parents[0], arch.rank)
+    end = recipe.parents[1]
+    return stitch(*parents, arch.joint, arch.init, recipe.data.shape, end.arch.rectified, end.data.shape, arch.rank)
 
 
 def stitch(front: Staged, end: Staged, joint: str, init: str, image_shape: tuple[int, int, int],
@@ -140,6 +152,11 @@ def least_squares(first: nn.Module, target: nn.Module, batches: Iterable[Tensor]
 
 def _convolutions(transform: nn.Module) -> list[nn.Conv2d]:
     return [transform] if isinstance(transform, nn.Conv2d) else list(transform)
+
+
+@derivations.register(ProbeArch)
+def _probed(recipe: Recipe, parents: Sequence[nn.Module]) -> Probe:
+    return probe(*parents, recipe.arch.joint, recipe.data.info.classes, recipe.data.shape)
 
 
 def probe(parent: Staged, joint: str, classes: int, image_shape: tuple[int, int, int]) -> Probe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from lib.models.building import builders
 from lib.models.staged import Normalise, Staged
 from lib.values.architectures import Mixer, ViT
 
@@ -96,6 +97,7 @@ class MeanToken(nn.Module):
         return x.mean(1)
 
 
+@builders.register(ViT)
 def vit(arch: ViT, shape: tuple[int, int, int], classes: int) -> Staged:
     """The network of `arch` for images of `shape`, drawn as the paper's code draws it: linear layers as torch does,
     class token and positions from the standard normal distribution.
@@ -110,6 +112,7 @@ def vit(arch: ViT, shape: tuple[int, int, int], classes: int) -> Staged:
     })
 
 
+@builders.register(Mixer)
 def mixer(arch: Mixer, shape: tuple[int, int, int], classes: int) -> Staged:
     """The network of `arch` for images of `shape`; the head takes the mean of the tokens."""
     channels, patches = shape[0], _patches(arch, shape)
