@@ -22,8 +22,14 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal; computed again only where its time or size has changed. Raises OSError where it
-    cannot be read.
+    """SHA-256 of a file in hexadecimal. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """The same for a file that is asked for again and again: computed anew only where its time or size has changed, so
+    that it cannot tell damage.
     """
     state = path.stat()
     return _sha256(path, state.st_mtime_ns, state.st_size)
@@ -31,8 +37,7 @@ def sha256(path: Path) -> str:
 
 @functools.cache
 def _sha256(path: Path, changed: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def resolve_path(path: str) -> Path:

@@ -13,8 +13,6 @@ from lib.values.architectures import FromScratch, ResNet
 from lib.values.data import Data
 from lib.values.recipe import Recipe, Weights
 
-place = files.resolve_path  # until the settings of off_manifold_robustness take it from lib/files.py
-
 
 @dataclass(frozen=True)
 class Known:
@@ -86,7 +84,7 @@ class External:
         path, wanted = self.path, self.sha256 or self.known.sha256
         need(path.is_file(), f"file of {self.name}", path,
              "a file that is there; data/README.md says where it comes from")
-        found = files.sha256(path)
+        found = files.sha256_once(path)
         need(wanted in (None, found), f"file of {self.name}", path,
              f"the one of SHA-256 {wanted}; this one has {found}")
         return Weights(str(path), found)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from lib.errors import is_int, is_number, need, unknown
+from lib.files import resolve_path
 from lib.profiles.networks import Denoiser, Networks, Training, growing, repetitions
 from lib.values.architectures import AutoEncoder, FromScratch, ImageNetResNet
 from lib.values.data import Data
-from lib.values.external import place
 
 MANIFOLDS = ("gaussian_subspace", "curved_torus")  # data whose tangent spaces are known in closed form
 LETTERED = ("_letter_a", "_letters")  # how sets of digits beside a letter are named
@@ -222,7 +222,7 @@ class Published:
     @property
     def files(self) -> dict[float, Path]:
         """The file of each eps."""
-        return {eps: place(self.weights.replace("{eps}", f"{eps:g}")) for eps in self.eps}
+        return {eps: resolve_path(self.weights.replace("{eps}", f"{eps:g}")) for eps in self.eps}
 
     def source(self, sweeps: tuple[Sweep, ...]) -> Sweep | None:
         """The sweep whose denoiser gives the score if no other is named; None where there is none."""
@@ -236,7 +236,7 @@ class Published:
         need(not missing, "published.weights", missing[0] if missing else None,
              f"a file that is there{rest}; data/README.md says where they come from")
         if self.denoiser is not None:
-            path = place(self.denoiser)
+            path = resolve_path(self.denoiser)
             need(path.exists(), "published.denoiser", path, "a file or folder that is there, or null for our own")
             return
         sweep = self.source(sweeps)
