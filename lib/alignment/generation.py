@@ -48,7 +48,7 @@ def target_rate(judge: nn.Module, images: Tensor, targets: Tensor, batch: int = 
     """Whether `judge`, a robust classifier that had no part in making the images [N, C, H, W], sees their target
     classes (int64 [N]) in them: bool [N], whose mean is the rate.
 
-    Count images whose own class is not the target: the others are seen rightly without any move.
+    Count images whose own class is not the target: the others are seen correctly without any move.
     """
     need(len(targets) == len(images), "number of targets", len(targets), f"that of the images, {len(images)}")
     judge = folded(judge)

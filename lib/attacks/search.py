@@ -72,7 +72,7 @@ def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat,
     """Whether `attack` finds misclassified images within `threat`, image by image.
 
     images [N, C, H, W] in [0, 1], labels [N], indices [N]: the images' numbers in their split. Images are expected to
-    be classified rightly. The network is attacked in eval mode with frozen parameters and left as it was. Random
+    be classified correctly. The network is attacked in eval mode with frozen parameters and left as it was. Random
     numbers of an image are drawn from (seed_parts, attack, restart, index) alone and each image is treated for itself,
     so that batches, order and subsets do not change a verdict (but for float rounding). `precision`: fp32, or bf16 for
     a faster search whose every hit is confirmed in fp32 (FAB stays in fp32). `targets` [N]: the classes that a targeted

@@ -115,8 +115,8 @@ def worst(found: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def verified(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction) -> Tensor:
-    """Whether each image [B] is classified rightly, and provably so in all of its linf ball of `eps`: bool [B]. Raises
-    SettingsError for a network in train mode, and what `margins` raises.
+    """Whether each image [B] is classified correctly, and provably so in all of its linf ball of `eps`: bool [B].
+    Raises SettingsError for a network in train mode, and what `margins` raises.
     """
     need(not net.training, "net.training", True, "false: bounds in train mode prove nothing about the network")
     return worst_margins(net, images, labels, eps) > 0

@@ -82,7 +82,7 @@ def worst_margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | F
 @torch.no_grad()
 def verified(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction, slope: str = "adaptive",
              inner: str = "linear") -> Tensor:
-    """Whether each image [B] is classified rightly, and provably so in all of its linf ball of `eps`: bool [B], by
+    """Whether each image [B] is classified correctly, and provably so in all of its linf ball of `eps`: bool [B], by
     interval bounds or else by linear ones, which are computed only for images that the former leave open. Raises
     SettingsError for a network in train mode, and what `margins` raises.
     """

@@ -116,7 +116,7 @@ class Manifold(ClosedForm):
 
 class GaussianSubspace(Manifold):
     """x = U z + tau n: z ~ N(mu_c, I) in 4 dimensions, for class c the mean mu_c = 2 e_c; U a random orthonormal basis
-    [128, 4]; n ~ N(0, I) in all 128 dimensions. The data of the fact sheet's R0.
+    [128, 4]; n ~ N(0, I) in all 128 dimensions.
 
     Class densities are Gaussian, of covariance U U^T + tau^2 I, so that the posterior depends on U^T x only and its
     gradient lies in the span of U. The Bayes accuracy is 0.822.

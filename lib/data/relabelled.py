@@ -1,4 +1,4 @@
-"""Data sets that are others told otherwise: the same images with their classes permuted, or in another format.
+"""Data sets made from others: the same images with their classes permuted, or in another format.
 
 They serve to join networks of different tasks (Balogh & Jelasity 2023, cross-task stitching) where there is but one
 data set. `..._permuted`: what was class k is class k + 1, the last one class 0, so that no class keeps its number; a

@@ -76,7 +76,7 @@ class Outcomes:
         return self.table[which]
 
     def accuracy(self, which: str = "clean") -> float:
-        """The share of images that are `clean` (classified rightly), `robust` (also under attack) or `verified`, in
+        """The share of images that are `clean` (classified correctly), `robust` (also under attack) or `verified`, in
         [0, 1].
         """
         return float(self._column(which).mean())
@@ -154,7 +154,7 @@ def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, att
              work: Path | None = None) -> Outcomes:
     """Clean and, with `threat` and `attack`, robust verdicts of `net` (in eval mode, fp32) for every image of the set.
 
-    An image is robust when it is classified rightly and the attack finds no misclassified image within the threat;
+    An image is robust when it is classified correctly and the attack finds no misclassified image within the threat;
     only images that are cleanly right are attacked. `seed_parts` seed the attack's random starts (the key of the
     network is no good part: networks are compared on the same starts). `search_precision` bf16 looks for candidates in
     bf16 and confirms each in fp32. `work`: a folder where a search that is killed leaves what it has found, and goes on
@@ -235,8 +235,8 @@ def _last_iterates(net: nn.Module, images: ImageSet, threat: Threat, run: PGD, s
 
 
 def transferred(net: nn.Module, images: ImageSet, moved: Tensor, *, batch_size: int | None = None) -> Outcomes:
-    """Verdicts of `net` on images of another origin: robust is what is classified rightly both as it is and as `moved`
-    [N, C, H, W] in [0, 1], whatever the network they were made for.
+    """Verdicts of `net` on images of another origin: robust is what is classified correctly both as it is and as
+    `moved` [N, C, H, W] in [0, 1], whatever the network they were made for.
     """
     net, images, batch_size = ready(net, images, batch_size)
     clean = classified_right(net, images.pixels, images.labels, batch_size)

@@ -182,7 +182,7 @@ class Zoo:
     def outcomes(self, recipe: Recipe, threat: Threat | None = None, attack: Attack | Certificate | None = None,
                  split: str = "test") -> Outcomes:
         """Per-image outcomes on the images of a split of the recipe's data: clean, and robust if an attack is given,
-        with what speaks against them, or verified if a certificate is; from the store if they were measured before. A
+        with their warnings, or verified if a certificate is; from the store if they were measured before. A
         search, or smoothing, that was killed goes on where it was.
         """
         proof = isinstance(attack, Certificate)
@@ -282,7 +282,7 @@ class Zoo:
 
     def transfer(self, source: Recipe, target: Recipe, threat: Threat, attack: Attack) -> Outcomes:
         """Per-image outcomes of the network `target` on the `adversarial` test images of the network `source`: robust
-        is what it classifies rightly both as it is and as the attack on the source has moved it; source_robust is the
+        is what it classifies correctly both as it is and as the attack on the source has moved it; source_robust is the
         same for the source. Warnings are those about the source.
 
         A network to itself has the verdicts of `outcomes`. Raises SettingsError for networks of different data sets.

@@ -60,7 +60,7 @@ DATASETS = {
     "mnist_letters": DatasetInfo(1, 56, 10, 60_000, 10_000, width=28),
     "digits_letter_a": DatasetInfo(1, 16, 10, 1197, 600, width=8, files=False),
     "digits_letters": DatasetInfo(1, 16, 10, 1197, 600, width=8, files=False),
-    # Other sets told otherwise (lib/data/relabelled.py): the same images with other classes, or in another format.
+    # Made from other sets (lib/data/relabelled.py): the same images with other classes, or in another format.
     "cifar10_permuted": DatasetInfo(3, 32, 10, 50_000, 10_000),
     "digits_permuted": DatasetInfo(1, 8, 10, 1197, 600, files=False),
     "mnist_rgb32": DatasetInfo(3, 32, 10, 60_000, 10_000),

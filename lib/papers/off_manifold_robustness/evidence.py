@@ -27,7 +27,7 @@ class Curve:
 
     values[column]: [K, S, m], strength, repetition and image (see lib.papers.off_manifold_robustness.results.COLUMNS);
     right: [K, S, M],
-    whether test images are classified rightly. classes: for the accuracy of guessing. chance, on: a network is alive
+    whether test images are classified correctly. classes: for the accuracy of guessing. chance, on: a network is alive
     whose accuracy is further than `chance` above guessing and whose on-manifold change is above `on`.
     """
 

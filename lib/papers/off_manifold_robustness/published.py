@@ -51,7 +51,7 @@ VERSION = 1  # raised when the same files and settings give other numbers
 class Measured:
     """What was measured of published networks.
 
-    rows: for each eps, image (index, label; right: whether it is classified rightly) and way of resizing the gradient
+    rows: for each eps, image (index, label; right: whether it is classified correctly) and way of resizing the gradient
     (resize: BILINEAR or ANTIALIASED) four rows, of what `lib.gradients.inputs.alignment` names in `what`: the cosine
     with the score of that image, its absolute value and, where AlexNet's weights are there, lpips (1 - LPIPS). errors:
     mean squared errors of pixels at the noise of the score, the `denoiser`'s and that of a linear `filter`; `told`:

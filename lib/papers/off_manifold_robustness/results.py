@@ -57,7 +57,7 @@ COLUMNS = {
 class Found:
     """All that was measured.
 
-    right[cell]: whether test images are classified rightly, [M]. sensitivity[cell]: a row per image of a sweep's
+    right[cell]: whether test images are classified correctly, [M]. sensitivity[cell]: a row per image of a sweep's
     network (COLUMNS). fit[cell]: loss and accuracy of the last epoch of training. gone[cell]: why a training diverged.
     theory: rows where, kind, seed, sigma (in units of the space), rho1, rho2, worst rho2. distractor[cell]: a row per
     image: above (the digit is), energy (share of the squared gradient in the digit's half), and `signal <sigma>` and

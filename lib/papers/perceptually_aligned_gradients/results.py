@@ -53,8 +53,8 @@ SLACK = 0.01  # of clean accuracy that a matched control may lack
 class Found:
     """All that was measured, by network.
 
-    right: whether each test image is classified rightly, [M]. robust: the same under attack, by norm of the study's
-    threats. warnings: what speaks against these attacks. held: outcomes on held-out images, `clean` and `robust` (PGD
+    right: whether each test image is classified correctly, [M]. robust: the same under attack, by norm of the study's
+    threats. warnings: reasons to mistrust these attacks. held: outcomes on held-out images, `clean` and `robust` (PGD
     in the first threat), [H], of what is chosen by them. alignment: a row per image, columns `own, <truth>` and
     `others, <truth>`, the cosines of the log-probabilities' gradients with the truth of the image's own class and,
     mean, of the others. rate: whether an independent robust network takes what was generated for the class it was

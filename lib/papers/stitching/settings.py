@@ -71,8 +71,8 @@ class Section:
     What goes beyond the core. `others`: other tasks that ends have learned. `external`: networks that others trained,
     in files that the user has, joined with the pool's of the other kind. `frozen`: the whole cross once more with
     BatchNorm's statistics as they were. At the middle joint of N->R and R->N: `trades`, the beta of joints trained by
-    TRADES; `against`, whom the images are made to fool that joints are trained on (E7 of the sheet: `front`, `end`,
-    `itself`, one training each, and all of the first two together); `ranks`, to which a trained joint is cut.
+    TRADES; `against`, whom the images are made to fool that joints are trained on (by the authors' code: `front`,
+    `end`, `itself`, one training each, and all of the first two together); `ranks`, to which a trained joint is cut.
     `direct`: joints that match activations by least squares and are not trained (`fit` images), and joints that start
     there. `elsewhere`: other data sets and architectures.
     """

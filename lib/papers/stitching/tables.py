@@ -122,7 +122,7 @@ def _agreements(zoo: Zoo, recipe: Recipe) -> dict[str, float]:
 
 def transfers(zoo: Zoo, cells: Sequence[Cell], threat: Threat, attack: Attack) -> pd.DataFrame:
     """Attacks on the endpoints carried over to the stitched network: rows role, pair, joint, alpha, seed; source (front
-    or end); robust, the share of test images that the stitched network classifies rightly both as they are and as the
+    or end); robust, the share of test images that the stitched network classifies correctly both as they are and as the
     attack on the source has moved them; robust of source, the same of the source itself; network, source network
     (keys), warnings, and the protocol. Networks of another data set are no sources.
     """
