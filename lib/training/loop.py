@@ -145,7 +145,7 @@ class _Training:
         """Update number u of the epoch: its loss, its step, its row in `sums`."""
         recipe, updates = self.recipe, sums.shape[1]
         share = (epoch + u / updates) / recipe.epochs
-        progress = ProgressBar(epoch, epoch * updates + u, share, recipe.precision, replay)
+        progress = Progress(epoch, epoch * updates + u, share, recipe.precision, replay)
         try:
             loss, logits = self._evaluate(batch, progress)
             if self.optimiser is not None:

@@ -306,6 +306,23 @@ def test_easy_images_cost_a_few_passes(net, right):
         assert found.broken.all() and counting.passes < 20 * len(right[0])
 
 
+@pytest.mark.parametrize("attack", [PGD(20, "0.01", restarts=3), APGD(20, restarts=2, targets=3), Square(200),
+                                    AutoAttack()], ids=lambda attack: type(attack).__name__)
+def test_images_that_stand_cost_what_they_are_priced_at(attack):
+    """On a network whose logits hardly move."""
+    torch.set_num_threads(1)
+    with initialise_with("robust"):
+        net = nn.Sequential(nn.Flatten(), nn.Linear(48, 10)).eval()
+    with torch.no_grad():
+        net[1].weight.mul_(0.01)
+        net[1].bias.copy_(5 * F.one_hot(torch.tensor(3), 10))
+    counting = Counting(net)
+    x = 0.2 + 0.6 * torch.rand(1, 3, 4, 4, generator=generator("robust"))
+    found = break_images(counting, x, torch.tensor([3]), Threat("linf", "0.05"), attack, torch.arange(1))
+    assert not found.broken.any()
+    assert counting.passes == pytest.approx(attack.passes(standing=1.0), rel=0.15)
+
+
 def test_an_image_wrong_without_attack_is_named_so(net, right):
     x, y, indices = (t[:4].clone() for t in right)
     y[1] = (y[1] + 1) % 10

@@ -17,7 +17,7 @@ from lib.data import load
 from lib.errors import SettingsError
 from lib.models import build
 from lib.papers.stitching.networks import NOTHING
-from lib.runtime import ROOT, generator
+from lib.runtime import ROOT, device, generator
 from lib.store import Store
 from lib.training import loop, price
 from lib.training.evaluation import evaluate
@@ -440,6 +440,15 @@ def test_untrained_networks_need_no_store(tmp_path):
     zoo = Zoo(Store(tmp_path))
     one, two = (zoo.obtain(replace(BASE, epochs=0)).net.state_dict() for _ in range(2))
     assert all(torch.equal(one[n], two[n]) for n in one) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name, gpu, found", [("cpu", False, "cpu"), ("auto", False, "cpu"), ("cpu", True, "cpu"),
+                                             ("auto", True, "cuda"), ("cuda:1", True, "cuda:1")])
+def test_wherever_things_run_fp32_is_not_rounded_to_tf32(monkeypatch, name, gpu, found):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # as torch has it
+    assert str(device(name)) == found
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_training_leaves_the_global_generator_alone():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +150,26 @@ def test_bad_overrides_are_one_sentence(overrides, words):
         settings.load("smoke", overrides)
     text = str(error.value)
     assert "\n" not in text and all(w in text for w in words), text
+
+
+@pytest.mark.parametrize("flags, gpu, precision", [
+    ("avx2 avx512f", False, "fp32"), ("avx512f avx512_bf16", False, "bf16"), ("amx_bf16 amx_tile", False, "bf16"),
+    ("avx2", True, "bf16"), (None, True, "bf16"), (None, False, "fp32"),
+])
+def test_auto_precision_is_bf16_where_the_hardware_multiplies_in_it(monkeypatch, flags, gpu, precision):
+    """flags: those of the processor; None: a system that has no /proc/cpuinfo."""
+    read_text, exists = Path.read_text, Path.exists
+
+    def cpuinfo(path, *args, **options):
+        if path != Path("/proc/cpuinfo"):
+            return read_text(path, *args, **options)
+        if flags is None:
+            raise FileNotFoundError(path)
+        return f"model name : a processor\nflags : fpu {flags}\n"
+
+    monkeypatch.setattr(Path, "read_text", cpuinfo)
+    monkeypatch.setattr(Path, "exists", lambda path: gpu if path == Path("/dev/nvidia0") else exists(path))
+    assert settings.load("laptop").networks.precision == precision
 
 
 def test_unknown_profile_suggests_one():
