@@ -1,2 +1,1 @@
-"""Gradients of networks and of log-densities with respect to the image: scores, and the targets that gradients align
-with."""
+"""Gradients with respect to the image: of networks, of log-densities (scores), and targets that they align with."""

@@ -1,8 +1,8 @@
 """Profiles: the YAML files under configs/ as frozen, typed settings.
 
 A profile holds only numbers. Overrides from a notebook's parameters cell, from papermill and from run_all.sh come as
-dotted names (`networks.robust.epochs`, a paper's name and `seeds`) and pass the same checks: an unknown name suggests
-the nearest known one, an impossible value is a one-line `SettingsError` before any work.
+dotted names (`networks.robust.epochs`, `stitching.seeds`) and pass the same checks: an unknown name suggests the
+nearest known one, an impossible value is a one-line `SettingsError` before any work.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def table(zoo: Zoo, members: Sequence, threat: Threat, attacks: Sequence[str | Attack | Certificate]) -> pd.DataFrame:
     """A tidy DataFrame, one row per network and attack, measured or taken from the store.
 
-    members: recipes, or values with a field `recipe` (of the pool, of a plan) whose texts and numbers become columns.
+    members: recipes, or dataclasses with a field `recipe` whose texts and numbers become columns.
     attacks: attacks, certificates, or names of tiers and of lists of them (lib.values.attacks.TIERS, TIER_LISTS).
 
     Columns: network (key), seed and what the members say, the accuracies clean, robust and verified with their

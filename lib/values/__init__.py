@@ -1,2 +1,1 @@
-"""Values: frozen dataclasses that say what is meant (data, architectures, threats, objectives, recipes), without
-torch."""
+"""Values: frozen dataclasses that say what is meant (data, architectures, threats, objectives, recipes). No torch."""

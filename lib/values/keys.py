@@ -1,4 +1,4 @@
-"""Values: the frozen dataclasses that say what is meant, as plain data and as keys.
+"""Keys: the frozen dataclasses that say what is meant, as plain data and as digests.
 
 Architectures, threats, objectives and recipes are values: equal when they mean the same, checked when they are made.
 """
