@@ -76,6 +76,7 @@ class Settings:
         return f"{self.profile}+{digest(dict(self.overrides))[:8]}" if self.overrides else self.profile
 
 
+# The settings at the top of a profile that are no paper's.
 SHARED = tuple(f.name for f in dataclasses.fields(Settings) if f.name not in ("sections", "profile", "overrides"))
 
 

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from lib.errors import SettingsError
 from lib.papers import papers, settings
 from lib.papers.plan import chosen, plan
 from lib.papers.representation_similarity import networks as similarity
+from lib.profiles import networks as profile_networks
 from lib.values.architectures import ResNet
 from lib.values.data import Data
 from lib.values.objectives import TRADES, Adversarial, CrossEntropy, Noise, fgsm_rs
@@ -95,6 +97,17 @@ def test_a_pool_is_as_large_as_the_profile_s_notebooks_need():
     assert load({"stitching.seeds": 2}).networks.normal.count == 4
     assert load({"stitching.seeds": 2, S: None}).networks.normal.count == 3
     assert load({"stitching.seeds": 6}).networks.robust.count == 6
+
+
+def test_resolved_networks_have_as_many_as_are_needed_and_a_precision(monkeypatch):
+    n = replace(load().networks, precision="auto")
+    assert (n.resolved(9).normal.count, n.resolved(9).robust.count) == (9, 9)
+    assert (n.resolved(1).normal.count, n.resolved(1).robust.count) == (4, 4), "no fewer than the profile says"
+    for flags, precision in (("fpu sse2", "fp32"), ("fpu avx512_bf16", "bf16")):
+        processor = SimpleNamespace(read_text=lambda flags=flags: flags, exists=lambda: False)
+        monkeypatch.setattr(profile_networks, "Path", lambda name, processor=processor: processor)
+        assert n.resolved(1).precision == precision
+    assert replace(n, precision="fp32").resolved(1).precision == "fp32"
 
 
 # -------------------------------------------------------------------------------------------- the similarity notebook

@@ -87,8 +87,7 @@ def label(c: Condition) -> str:
 
 
 def contrasts(f: Found) -> dict[str, dict[str, dict[str, Contrast]]]:
-    """{claim: {part: {instance: contrast}}} of every claim about differences, as far as its conditions were
-    trained."""
+    """{claim: {part: {instance: contrast}}} of every claim about differences, as far as its networks were trained."""
     s, trained = f.section, {*f.conditions}
 
     def minus(over: Condition, under: Condition) -> Contrast:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from lib import claims
@@ -13,7 +14,7 @@ from lib.models import build
 from lib.papers import settings
 from lib.papers.stitching import evidence, networks, results, tables
 from lib.papers.stitching.networks import PAIRS, Condition
-from lib.runtime import generator
+from lib.runtime import ROOT, generator
 from lib.stitching import measures
 from lib.stitching.measures import AtJoint
 from lib.store import Store
@@ -145,6 +146,27 @@ def test_cells_cover_every_pair_joint_and_alpha_with_their_controls():
     assert len({c.recipe.key for c in cells()}) == len({(c.condition, c.repetition) for c in cells()})
     probe = next(c for c in cells() if c.condition.role == "linear probe")
     assert isinstance(probe.recipe.arch, Probe) and probe.recipe.batchnorm == "frozen"
+
+
+def test_another_setting_has_the_core_once_more_with_networks_of_its_own():
+    profile = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
+    own = {name: profile["stitching"][name] for name in ("joints", "middle", "gates", "attack", "search")}
+    few = {**profile["networks"], "data": {"name": "digits", "train": 400, "test": 100}}
+    for kind in ("normal", "robust"):
+        few[kind] = {**few[kind], "count": 1}
+    place = {"name": "few digits", "networks": few, **own}
+    s = settings.load("smoke", {"stitching.seeds": 3, "stitching.trades": 2.0, "stitching.elsewhere": [place]})
+    here, there = ([c for c in cells(s) if c.condition.where == where] for where in ("", "few digits"))
+    of_core = [c for c in here if c.condition.role in networks.CORE and c.recipe.data.name == "digits"]
+    assert [replace(c.condition, where="") for c in there] == [c.condition for c in of_core]
+    assert {c.recipe.data.train for c in there} == {400} and all(c.job.startswith("few-digits-") for c in there)
+    assert not {c.recipe.key for c in there} & {c.recipe.key for c in here}
+    assert all(len({*c.recipe.parents}) == 2 for c in there if c.condition.pair == "R->R2"), "though its pool has one"
+    m = made_up(as_the_paper_says, s)
+    found = evidence.evidence(m)["C7"]
+    assert {*found} == {part.id for part in claims.load("stitching")["C7"].parts}
+    assert all(name.startswith("few digits: ") for instances in found.values() for name in instances)
+    assert all(check["ok"] for check in evidence.further(m)["C7"])
 
 
 def test_self_stitch_is_exact_and_the_table_is_tidy(tmp_path):
