@@ -2,16 +2,19 @@
 
 import contextlib
 import csv
+import dataclasses
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
+from importlib import import_module
 
 import pandas as pd
 import pytest
 
-from lib import claims, cli
+from lib import claims, cli, values
 from lib import site as report
 from lib.claims import sheet
 from lib.errors import SettingsError
@@ -39,6 +42,19 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+VALUES = {name for found in pkgutil.walk_packages(values.__path__, "lib.values.")
+          for name, kind in vars(import_module(found.name)).items() if dataclasses.is_dataclass(kind)}
+
+
+def meant(settings):
+    """Settings as plain data without the names of their own classes, which no key depends on."""
+    if isinstance(settings, list):
+        return [meant(one) for one in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {name: meant(one) for name, one in settings.items() if name != "type" or one in VALUES}
+
+
 def todays_plan(folder):
     """The recipe keys that today's plan has for a published run; None where the settings, the data sets' versions or
     the numerics are others now, so that keys may differ.
@@ -49,8 +65,8 @@ def todays_plan(folder):
         settings = load(card["profile"], {**given, **card["overrides"]})
     except SettingsError:  # a profile or a setting that is no more
         return None
-    configured = plain(settings.networks), plain(settings.sections[folder.name])
-    if configured != (card["networks_section"], card["parameters"]):
+    configured = [plain(settings.networks), plain(settings.sections[folder.name])]
+    if meant(configured) != meant([card["networks_section"], card["parameters"]]):
         return None
     tasks = plan(settings, (folder.name,))
     versions = {task.recipe.data.name: task.recipe.data.info.version for task in tasks}
