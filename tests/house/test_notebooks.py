@@ -25,7 +25,10 @@ def place(tmp_path_factory):
     return {"REPRO_STORE": str(base / "store"), "REPRO_RESULTS": str(base / "results"), "base": base}
 
 
-@pytest.mark.parametrize("name", list(papers()))
+ONE = "harp_pruning"  # the notebook whose test run is the shortest
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != ONE)) for name in papers()])
 def test_notebook_at_test_size(name, place):
     base = place["base"]
     env = {k: v for k, v in place.items() if k != "base"}
