@@ -197,3 +197,16 @@ def _precision(name: str) -> str:
         flags = ""
     fast = "avx512_bf16" in flags or "amx_bf16" in flags or Path("/dev/nvidia0").exists()
     return "bf16" if fast else "fp32"
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """What the networks of one repetition of a paper's experiment are made from; papers derive from it what they make.
+
+    section: the paper's. number: of the repetition, from 0. seed: of the recipes of a repetition.
+    """
+
+    networks: Networks
+    section: Any
+    number: int
+    seed: Callable[[int], int]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from lib.papers.compact_robust_pruning.settings import BENIGN, IN_ROUNDS, ROBUST, RULES, NetworkSetup, Section
+from lib.profiles import networks as profiles
 from lib.profiles.networks import Networks, trained_as, varied, warmed_up
 from lib.values.architectures import Architecture, Pruned
 from lib.values.cell import Cell
@@ -50,14 +51,10 @@ def threat_of(networks: Networks, setup: NetworkSetup) -> Threat:
     return setup.threat or networks.threat
 
 
-@dataclass(frozen=True)
-class Repetition:
+class Repetition(profiles.Repetition):
     """How the networks of one repetition are pre-trained, pruned and fine-tuned."""
 
-    networks: Networks
     section: Section
-    number: int
-    seed: Callable[[int], int]  # of the recipes of a repetition
 
     def objective(self, setup: NetworkSetup, which: str, ramp: bool = True) -> Objective:
         """The benign or the robust objective of a network. ramp: in pre-training certified objectives raise eps from 0;

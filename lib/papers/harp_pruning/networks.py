@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from lib.papers.harp_pruning.settings import BY_CHANNEL, METHODS, Section
+from lib.profiles import networks as profiles
 from lib.profiles.networks import Networks, trained_as, warmed_up
 from lib.values.architectures import FromScratch, Pruned
 from lib.values.attacks import PGD
@@ -43,14 +44,10 @@ class Condition:
         return "-".join([*words, f"{float(self.keep):g}", self.granularity, self.loss, str(repetition)])
 
 
-@dataclass(frozen=True)
-class Repetition:
+class Repetition(profiles.Repetition):
     """How the networks of one repetition are trained, pruned and fine-tuned."""
 
-    networks: Networks
     section: Section
-    number: int
-    seed: Callable[[int], int]  # of the recipes of a repetition
 
     @property
     def attack(self) -> PGD:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from lib.papers.representation_similarity.settings import Section, Variant
+from lib.profiles import networks as profiles
 from lib.profiles.networks import Networks, trained_as, varied
 from lib.values.attacks import tier
 from lib.values.cell import Cell
@@ -36,14 +37,10 @@ class Condition:
         return f"{'controls' if self.kind in ('U', 'M') else self.kind}-{repetition}"
 
 
-@dataclass(frozen=True)
-class Repetition:
+class Repetition(profiles.Repetition):
     """The networks of one repetition."""
 
-    networks: Networks
     section: Section
-    number: int
-    seed: Callable[[int], int]  # of the recipes of a repetition
 
     def of_pool(self, kind: str) -> Recipe:
         """The pool's network of a kind, in this paper's own architecture if it has one."""

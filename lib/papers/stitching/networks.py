@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from lib.papers.stitching.settings import Section
+from lib.profiles import networks as profiles
 from lib.profiles.networks import Networks
 from lib.values.architectures import LEAST_SQUARES, Probe, Stitch
 from lib.values.attacks import Attack
@@ -53,14 +54,10 @@ class Condition:
         return f"{self.where} {what}-{repetition}".strip().replace(" ", "-")
 
 
-@dataclass(frozen=True)
-class Repetition:
+class Repetition(profiles.Repetition):
     """The networks of one repetition by name, and how a network that is stitched from them is trained."""
 
-    networks: Networks
     section: Section
-    number: int
-    seed: Callable[[int], int]  # of the recipes of a repetition
 
     def network(self, name: str) -> Recipe:
         """N, R, U; N2, R2: of the next repetition; `new`: untrained; else another task's, by its data, or an external
