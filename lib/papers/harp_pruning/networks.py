@@ -140,8 +140,8 @@ def search_speedup(section: Section, base: Recipe) -> float:
     search are multiplied by. With both, rates that see no data come to the same values in far fewer updates; without,
     the size penalty overshoots and the decay, which spares small layers, does nothing.
     """
-    replays = getattr(base.objective, "replays", 1)
-    return section.updates / (section.prune.epochs * (base.data.n_train // base.batch_size) * replays)
+    updates = base.data.n_train // base.batch_size * base.objective.replays
+    return section.updates / (section.prune.epochs * updates)
 
 
 def kept_epochs(section: Section, condition: Condition) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ class Objective(ABC):
 
     inner: ClassVar[Objective | None] = None  # the objective that this one is around
     needs_scores: ClassVar[bool] = False  # whether the recipe has one source, a denoiser, that class scores are of
+    replays: ClassVar[int] = 1  # updates that a batch serves for
     attacks_parents: ClassVar[bool] = False  # whether it makes images that fool the networks of the recipe's parents
 
     @abstractmethod
