@@ -9,7 +9,7 @@ FLOORS = (
     ("values", "errors runtime files modes store statistics values profiles".split()),
     ("material", "data attacks models representations".split()),
     ("training", "certify gradients training".split()),
-    ("measures", "claims plots stitching similarity alignment manifold pruning".split()),
+    ("measures", "results claims plots stitching similarity alignment manifold pruning".split()),
     ("papers", ["papers"]),
     ("what a person touches", "prices study site batch cli __main__".split()),
 )

@@ -1,8 +1,8 @@
-"""What the judge gets of a notebook: evidence, and what must hold before a claim is judged, with the checks that every
-notebook makes of the common pool.
-"""
+"""What must hold before a claim is judged, with the checks that every notebook makes of the common pool."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -77,3 +77,11 @@ def attack_warnings(zoo: Zoo, recipe: Recipe, threat: Threat, attack: PGD) -> li
     if once - twice >= 0.01:
         found.append(f"one more restart of {attack.title} lowers robust accuracy from {once:.1%} to {twice:.1%}")
     return found
+
+
+def preconditions_by_claim(own: Mapping[str, Checks]):
+    """A DataFrame with rows claim, check, holds, detail of the preconditions of single claims."""
+    import pandas as pd
+
+    found = pd.concat([checks.table().assign(claim=claim) for claim, checks in sorted(own.items())], ignore_index=True)
+    return found[["claim", "check", "holds", "detail"]]

@@ -6,22 +6,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from lib.papers.compact_robust_pruning.evidence import KEPT
 from lib.papers.compact_robust_pruning.networks import DENSE, Condition, Repetition, threat_of
-from lib.papers.compact_robust_pruning.results import KEPT, Found, benign_kept, benign_rules, retained, whole
+from lib.papers.compact_robust_pruning.results import Results, reference_condition
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, NetworkSetup
-from lib.pruning import results as shared
 from lib.statistics import Interval, log_ratio, paired_difference
-from lib.values.cell import Cell
 from lib.values.threats import Threat
 
 CONDITION = ("net", "pre", "rule", "keep", "fine", "longer")
-
-
-def _named(cell: Cell) -> dict:
-    """fine: NaN before any fine-tuning."""
-    c = cell.condition
-    return {"net": c.net, "pre": c.pre, "rule": c.rule, "keep": float(c.keep),
-            "fine": np.nan if c.fine is None else c.fine, "longer": c.longer, "seed": cell.repetition}
 
 
 def networks(repetition: Repetition) -> pd.DataFrame:
@@ -46,35 +38,21 @@ def _ball(threat: Threat) -> str:
     return f"{threat.norm}, eps {threat.eps}"
 
 
-def accuracies(f: Found) -> pd.DataFrame:
-    """A row per network and measure (clean, robust, verified, search): accuracy, balanced accuracy, the counted share
-    of weights that are kept, and the protocol.
-    """
-    return shared.accuracies(f, _named)
-
-
-def summary(f: Found) -> pd.DataFrame:
+def summary(f: Results) -> pd.DataFrame:
     """Mean accuracies by net, pre, rule, keep, fine and longer: clean, robust and, where there is a certificate,
     verified.
     """
-    table = accuracies(f)
+    table = f.table()
     table = table[table.measure != "search"].fillna({"fine": "–"})
     wide = table.pivot_table(index=list(CONDITION), columns="measure", values="accuracy", sort=False)
     shown = [name for name in ("clean", "robust", "verified") if name in wide]
     return wide[shown].reset_index().rename_axis(columns=None)
 
 
-def counts(f: Found) -> pd.DataFrame:
-    """Rows net, pre, rule, keep, fine, longer, kept, of, share, emptiest layer, its weights: what pruned networks keep,
-    counted, means over repetitions; and the layer that keeps the fewest in any of them.
-    """
-    return shared.counts(f, _named)
-
-
 # -------------------------------------------------------------------------------------------- what is retained
 
 
-def _groups(f: Found) -> dict[str, tuple[list[NetworkSetup], tuple[str, ...]]]:
+def _groups(f: Results) -> dict[str, tuple[list[NetworkSetup], tuple[str, ...]]]:
     """Every network with its measures, and the adversarially trained and the verifiable ones together where they are
     several.
     """
@@ -86,15 +64,15 @@ def _groups(f: Found) -> dict[str, tuple[list[NetworkSetup], tuple[str, ...]]]:
     return groups
 
 
-def _retained(f: Found):
+def _retained(f: Results):
     """(net, measure, over) as columns, the networks, and the pair [2, S] of accuracies, one after the other."""
     for name, (nets, measures) in _groups(f).items():
         for measure in measures:
             for over in ("unpruned", DENSE):
-                yield {"net": name, "measure": measure, "over": over}, nets, retained(f, nets, measure, over)
+                yield {"net": name, "measure": measure, "over": over}, nets, f.retained(nets, measure, over)
 
 
-def shares(f: Found) -> pd.DataFrame:
+def shares(f: Results) -> pd.DataFrame:
     """Rows net, measure, over, seed, share, low, high: the retained share of each repetition (NaN of an accuracy that
     was 0), and the 95 % interval of their geometric mean, the same on all rows of a network, measure and over
     (`unpruned`, or `dense`: the unpruned network with the same fine-tuning).
@@ -107,7 +85,7 @@ def shares(f: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def retention(f: Found) -> pd.DataFrame:
+def retention(f: Results) -> pd.DataFrame:
     """Rows net, measure, over, pruned, whole, share, low, high, drop, drop_low, drop_high: mean accuracies of the
     pruned network and of the one it is held against, the retained share (geometric mean) and the absolute drop, each
     with its 95 % interval; the drop's is of images and repetitions. No drop for means over networks.
@@ -117,8 +95,8 @@ def retention(f: Found) -> pd.DataFrame:
         found, drop = log_ratio(pruned, base), {}
         if len(nets) == 1:
             net, = nets
-            lost = paired_difference(f.right(whole(net, what["over"]), what["measure"])
-                                     - f.right(f.pruned(net), what["measure"]))
+            lost = paired_difference(f.correct(reference_condition(net, what["over"]), what["measure"])
+                                     - f.correct(f.pruned(net), what["measure"]))
             drop = {"drop": lost.value, "drop_low": lost.low, "drop_high": lost.high}
         rows.append({**what, "pruned": pruned.mean(), "whole": base.mean(), "share": found.value, **_bounds(found),
                      **drop})
@@ -133,22 +111,22 @@ def _bounds(found: Interval) -> dict:
 # ------------------------------------------------------------------------------------------- objectives, rules
 
 
-def grid(f: Found) -> pd.DataFrame:
+def grid(f: Results) -> pd.DataFrame:
     """Rows net, pre, fine, longer, measure, seed, accuracy: what LWM has pruned, by the objectives of the first and the
     last step; fine is NaN for the unpruned networks.
     """
-    table = accuracies(f)
+    table = f.table()
     lwm = (table.rule == "LWM") & (table.keep == float(f.section.keep))
     of_grid = (lwm | table.fine.isna()) & (table.measure != "search")
     return table.loc[of_grid, ["net", "pre", "fine", "longer", "measure", "seed", "accuracy"]].reset_index(drop=True)
 
 
-def _ruled(f: Found) -> list[Condition]:
+def _ruled(f: Results) -> list[Condition]:
     """The dense network and the rules, after robust fine-tuning."""
     return [c for c in f.conditions if (c.net, c.pre, c.fine) == (f.section.rules_on, ROBUST, ROBUST)]
 
 
-def rules(f: Found) -> pd.DataFrame:
+def rules(f: Results) -> pd.DataFrame:
     """Rows rule, keep, measure (clean or robust), seed, accuracy of the network that rules are compared on, after the
     robust fine-tuning; `dense` at keep 1.
     """
@@ -157,7 +135,7 @@ def rules(f: Found) -> pd.DataFrame:
         for c in _ruled(f) for measure in ("clean", "robust") for seed, value in enumerate(f.accuracy(c, measure))])
 
 
-def against_lwm(f: Found) -> pd.DataFrame:
+def against_lwm(f: Results) -> pd.DataFrame:
     """Rows rule, keep, clean, robust, difference, low, high: mean accuracies, and how much more (less) robust than LWM
     at the same keep the networks of a rule are, with its 95 % interval of images and repetitions.
     """
@@ -167,20 +145,20 @@ def against_lwm(f: Found) -> pd.DataFrame:
                **{measure: f.accuracy(c, measure).mean() for measure in ("clean", "robust")}}
         lwm = Condition(c.net, c.pre, "LWM", c.keep, c.fine)
         if lwm in conditions and c != lwm:
-            more = paired_difference(f.right(c, "robust") - f.right(lwm, "robust"))
+            more = paired_difference(f.correct(c, "robust") - f.correct(lwm, "robust"))
             row |= {"difference": more.value, "low": more.low, "high": more.high}
         rows.append(row)
     return pd.DataFrame(rows, columns=["rule", "keep", "clean", "robust", "difference", "low", "high"])
 
 
-def benign(f: Found) -> pd.DataFrame:
+def benign(f: Results) -> pd.DataFrame:
     """Rows rule, clean, kept, robust, unpruned, lost, counts: what benign fine-tuning leaves of a robust network. Means
     over repetitions of clean accuracy and the share of it that is kept, of robust accuracy and the unpruned network's;
     the share of it that is lost; whether C1 is asked of the rule.
     """
     net = next(net for net in f.section.nets if net.name == f.section.rules_on)
-    base, share, rows = f.accuracy(whole(net, "unpruned"), "robust").mean(), benign_kept(f), []
-    for rule, condition in benign_rules(f).items():
+    base, share, rows = f.accuracy(reference_condition(net, "unpruned"), "robust").mean(), f.benign_kept, []
+    for rule, condition in f.benign_rules.items():
         clean, robust = (f.accuracy(condition, which).mean() for which in ("clean", "robust"))
         rows.append({"rule": rule, "clean": clean, "kept": share[rule], "robust": robust,
                      "unpruned": base, "lost": 1 - robust / base if base else np.nan,

@@ -5,30 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from lib.models import rates as by_rule
-from lib.papers.harp_pruning.results import Found
-from lib.pruning import results as shared
+from lib.papers.harp_pruning.results import Results
 from lib.statistics import seeds
-from lib.values.cell import Cell
 
 
-def _named(cell: Cell) -> dict:
-    c = cell.condition
-    return {"method": c.method, "keep": float(c.keep), "granularity": c.granularity, "training": c.loss,
-            "seed": cell.repetition}
-
-
-def accuracies(f: Found) -> pd.DataFrame:
-    """A row per network and measure (clean, search, verify, ...): accuracy and balanced accuracy (the mean over
-    classes), the counted share of weights that are kept, and the protocol.
-    """
-    return shared.accuracies(f, _named)
-
-
-def summary(f: Found) -> pd.DataFrame:
+def summary(f: Results) -> pd.DataFrame:
     """Mean accuracies by training, granularity, keep and method, clean and under each attack, with their balanced twins
     (`clean, balanced`) where classes are not of one size.
     """
-    table = accuracies(f)
+    table = f.table()
     names = {"clean": "clean", "search": f.section.search.title, "verify": f.section.verify.title}
     first = next(iter(f.outcomes.values()))
     uneven = next(iter(first.values())).table["label"].value_counts().nunique() > 1
@@ -42,15 +27,15 @@ def summary(f: Found) -> pd.DataFrame:
     return wide.reset_index()
 
 
-def rates(f: Found) -> pd.DataFrame:
+def rates(f: Results) -> pd.DataFrame:
     """Rows method, keep, granularity, training, seed, position, layer, weights, kept, share: every layer of every
     pruned network.
     """
-    return pd.DataFrame([{**_named(cell), "position": position, **row} for cell, counted in f.layers.items()
+    return pd.DataFrame([{**f.named(cell), "position": position, **row} for cell, counted in f.layers.items()
                          for position, row in enumerate(counted.to_dict("records"))])
 
 
-def rules(f: Found) -> pd.DataFrame:
+def rules(f: Results) -> pd.DataFrame:
     """As `rates`, for rules that see no image, at every keep: `data-free` and `LAMP` on the dense networks' weights."""
     rows = []
     for keep in f.section.keeps:
@@ -66,24 +51,17 @@ def rules(f: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def counts(f: Found) -> pd.DataFrame:
-    """Rows method, keep, granularity, training, kept, of, share, emptiest layer, its weights: what pruned networks
-    keep, counted, means over repetitions; and the layer that keeps the fewest in any of them.
-    """
-    return shared.counts(f, _named)
-
-
-def searches(f: Found) -> pd.DataFrame:
+def searches(f: Results) -> pd.DataFrame:
     """Rows method, keep, granularity, training, seed, epoch, loss, accuracy, hardware_loss, share, gamma of every
     search in which rates are learned: its trajectory. share: the cost of the masks as one of the dense network's.
     """
     return pd.DataFrame([
-        {**_named(cell), "epoch": row["epoch"] + 1, "loss": row["loss"], "accuracy": row["accuracy"],
+        {**f.named(cell), "epoch": row["epoch"] + 1, "loss": row["loss"], "accuracy": row["accuracy"],
          "hardware_loss": row["hardware_loss"], "share": row["kept"], "gamma": row["gamma"]}
         for cell, log in f.logs.items() for row in log if "gamma" in row])
 
 
-def choices(f: Found) -> pd.DataFrame:
+def choices(f: Results) -> pd.DataFrame:
     """Rows method, keep, seed, epoch, holdout, robust, clean, on holdout, on test: the kept epochs of fine-tunings, and
     which of them is best on held-out and which on test images (of equals the first, as training chooses).
     """
@@ -96,7 +74,7 @@ def choices(f: Found) -> pd.DataFrame:
     return table
 
 
-def choice_summary(f: Found) -> pd.DataFrame:
+def choice_summary(f: Results) -> pd.DataFrame:
     """Rows method, keep, epochs, on holdout, on test, added, low, high: by method, the robust test accuracy of the kept
     epoch chosen on held-out images and of that chosen on test images, means over repetitions, and what the latter
     choice adds with its 95 % t interval over repetitions. epochs: those chosen on held-out images, one a repetition.

@@ -16,24 +16,16 @@ import torch
 from matplotlib import pyplot as plt
 
 from lib import claims
+from lib.claims.evidence import Contrast
+from lib.claims.preconditions import preconditions_by_claim
 from lib.errors import SettingsError
 from lib.papers import settings
 from lib.papers.compact_robust_pruning import figures, networks, reference, tables
+from lib.papers.compact_robust_pruning.evidence import claim_preconditions, evidence, preconditions, warnings
 from lib.papers.compact_robust_pruning.networks import DENSE, Condition, Repetition, conditions, setup_named
-from lib.papers.compact_robust_pruning.results import (
-    Found,
-    benign_kept,
-    doubts,
-    evidence,
-    label,
-    measure,
-    own_preconditions,
-    preconditions,
-    retained,
-)
+from lib.papers.compact_robust_pruning.results import Results, measure
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST
 from lib.papers.plan import plan
-from lib.pruning.results import Contrast, own_checks
 from lib.runtime import seed_of
 from lib.store import Store
 from lib.training.evaluation import Outcomes
@@ -106,8 +98,7 @@ def line(recipe):
 
 def test_every_arm_starts_from_the_pre_trained_network_of_its_repetition(planned):
     for c in cells(planned):
-        assert line(c.recipe)[0] == pretrained(planned, c.condition.net, c.condition.pre, c.repetition), label(
-            c.condition)
+        assert line(c.recipe)[0] == pretrained(planned, c.condition.net, c.condition.pre, c.repetition), c.condition
     starts = {line(c.recipe)[0].key for c in cells(planned)}
     assert len(starts) == 4 * 2 * SEEDS
     warm = sized(nets=[WARM])
@@ -287,11 +278,11 @@ def layers_of(arm):
 def found(s=None, accuracy=()):
     """A study in a world that differs from the usual one by `accuracy`: {arm: (clean, robust, verified)}."""
     s, changed = s or sized(), dict(accuracy)
-    f = Found(s.networks, s.sections[S], s.seed, cells(s))
+    f = Results(s.networks, s.sections[S], s.seed, cells(s))
     for c in f.cells:
         condition, number = c.condition, c.repetition
         # every network is a little better or worse, as many images in each repetition
-        shift = .0025 * ((seed_of(label(condition), number) % 5) - 2)
+        shift = .0025 * ((seed_of(f.label(condition), number) % 5) - 2)
         rates = [min(1, a + shift) if a else 0 for a in changed.get(condition, usual(condition))]
         f.outcomes[c] = {"robust": outcomes(number, *rates[:2], "robust")}
         if the(s, condition.net).verifiable:
@@ -305,7 +296,7 @@ def found(s=None, accuracy=()):
 
 def judged(f, warnings=()):
     """Claim id -> judged, at the profile that tests all, as Study.judge does it."""
-    ready, own = evidence(f), own_preconditions(f)
+    ready, own = evidence(f), claim_preconditions(f)
     assert {*ready} | {*own} <= {c.id for c in PAPER}
     common = preconditions(f, list(warnings))
     return {c.id: claims.judge(c, ready.get(c.id, {}), "paper", [*common, *own.get(c.id, [])]) for c in PAPER}
@@ -356,23 +347,23 @@ def test_every_part_of_every_claim_has_its_evidence_and_its_number(made):
 def test_a_retained_share_of_several_networks_is_their_geometric_mean():
     f = found(accuracy={lwm("pooled"): (.90, .30, 0), lwm("traded"): (.90, .60, 0)})
     nets = [setup_named(f.section, name) for name in ("pooled", "traded")]
-    one = {net.name: np.divide(*retained(f, [net], "robust", "unpruned")) for net in nets}
+    one = {net.name: np.divide(*f.retained([net], "robust", "unpruned")) for net in nets}
     both = np.divide(*evidence(f)["C2a"]["robust"]["mean of pooled, traded"])
     assert both == pytest.approx(np.sqrt(one["pooled"] * one["traded"]))
     assert one["pooled"].mean() == pytest.approx(.5, abs=.02)
-    base = f.right(Condition("pooled", ROBUST), "robust").mean(1)
-    assert one["pooled"] == pytest.approx(f.right(lwm("pooled"), "robust").mean(1) / base)
+    base = f.accuracy(Condition("pooled", ROBUST), "robust")
+    assert one["pooled"] == pytest.approx(f.accuracy(lwm("pooled"), "robust") / base)
     alone = found(sized(nets=[POOLED, BOUNDED]))
     pairs, = evidence(alone)["C2a"]["clean"].values()
     assert [*evidence(alone)["C2a"]["clean"]] == ["pooled"]
-    assert pairs == pytest.approx(np.stack([alone.right(arm, "clean").mean(1)
-                                            for arm in (lwm("pooled"), Condition("pooled", ROBUST))]))
+    both = np.stack([alone.accuracy(arm) for arm in (lwm("pooled"), Condition("pooled", ROBUST))])
+    assert pairs == pytest.approx(both)
 
 
 def test_a_contrast_weighs_its_arms(made):
     after, base = lwm("pooled", fine=BENIGN), Condition("pooled", ROBUST)
     got = Contrast((after,), (base,), (1, .5)).values(made, "robust")
-    assert np.array_equal(got, made.right(after, "robust") - made.right(base, "robust") / 2)
+    assert np.array_equal(got, made.correct(after, "robust") - made.correct(base, "robust") / 2)
     assert np.array_equal(got, evidence(made)["C1"]["lost"]["LWM"])
 
 
@@ -447,9 +438,9 @@ def failed(checks):
 
 def test_a_made_up_study_meets_every_precondition(made):
     assert failed(preconditions(made, [])) == []
-    own = own_preconditions(made)
+    own = claim_preconditions(made)
     assert {*own} == {c.id for c in PAPER} and not [name for checks in own.values() for name in failed(checks)]
-    shown = own_checks(own)
+    shown = preconditions_by_claim(own)
     assert [*shown] == ["claim", "check", "holds", "detail"] and {*shown.holds} == {"yes"}
     assert len(shown) == sum(map(len, own.values())) and shown.claim.tolist() == sorted(shown.claim)
 
@@ -490,7 +481,7 @@ def test_proofs_are_judged_only_where_the_unpruned_networks_are_verified():
 def test_fewer_than_three_rules_that_keep_clean_accuracy_are_not_most_ways():
     lost = {ruled(rule, fine=BENIGN): (.80, .02) for rule in RULES_LEFT[2:]}
     f = found(accuracy=lost)
-    assert benign_kept(f)["SNIP"] == pytest.approx(.80 / .93, abs=.02)
+    assert f.benign_kept["SNIP"] == pytest.approx(.80 / .93, abs=.02)
     assert [*evidence(f)["C1"]["lost"]] == ["LWM", "global magnitude"]
     got = judged(f)["C1"]
     assert got.verdict == "not tested" and "2 keep 90% of it" in got.reason and "SNIP 86" in got.reason
@@ -501,7 +492,7 @@ def test_fewer_than_three_rules_that_keep_clean_accuracy_are_not_most_ways():
 def test_an_arm_at_chance_is_left_out_and_named():
     f = found(accuracy={ruled("HYDRA"): (.12, .02)})
     assert [*evidence(f)["C5a"]["suffices"]] == ["LWM minus SNIP at 0.1"]
-    check, = own_preconditions(f)["C5a"]
+    check, = claim_preconditions(f)["C5a"]
     assert check["ok"] and "pooled robust > HYDRA 0.1 > robust has a clean accuracy of 1" in check["detail"]
     assert verdicts(f)["C5a"] == "supported"
     got = judged(found(accuracy={ruled("random"): (.12, .02)}))
@@ -521,12 +512,12 @@ def test_without_verifiable_networks_claims_about_proofs_are_not_tested():
     got = judged(f)
     assert {claim for claim, one in got.items() if one.verdict == "not tested"} == {"C3", "C4a", "C6"}
     assert all("No measurement of" in got[claim].reason for claim in ("C3", "C4a", "C6"))
-    assert set(tables.accuracies(f).measure) == {"clean", "robust", "search"}
+    assert set(f.table().measure) == {"clean", "robust", "search"}
 
 
 def test_smoothing_proves_nothing_of_the_network_that_is_attacked():
     got = evidence(found(sized(nets=[POOLED, SMOOTHED])))
-    assert [*got["C3"]["verified"]] == ["smoothed"] and got["C6"] == {"verified_minus_empirical": {}}
+    assert [*got["C3"]["verified"]] == ["smoothed"] and "C6" not in got
 
 
 class Doubtful:
@@ -540,7 +531,7 @@ class Doubtful:
 def test_doubts_name_the_network():
     f = found(sized(nets=[POOLED, BOUNDED]))
     assert f.section.search.restarts == 3
-    said, = doubts(Doubtful(), f)
+    said, = warnings(Doubtful(), f)
     assert said.startswith("pooled: one more restart") and "50.0%" in said and "40.0%" in said
 
 
@@ -548,7 +539,7 @@ def test_doubts_name_the_network():
 def test_what_a_profile_is_said_to_test_it_has_the_networks_for(profile):
     s = settings.load(profile)
     section, trained = s.sections[S], {c.condition for c in cells(s)}
-    f = Found(s.networks, section, s.seed, cells(s))
+    f = Results(s.networks, section, s.seed, cells(s))
     assert f.empirical and f.verifiable and section.seeds >= claims.verdict.MIN_SEEDS
     assert any(isinstance(net.certificate, Bounds) for net in f.verifiable), "C6"
     assert any(Condition(net.name, BENIGN, "LWM", section.keep, ROBUST, True) in trained for net in f.empirical), "C4b"
@@ -560,7 +551,7 @@ def test_what_a_profile_is_said_to_test_it_has_the_networks_for(profile):
 
 
 def test_accuracies_and_their_means_are_the_known_numbers(made):
-    table = tables.accuracies(made)
+    table = made.table()
     assert len(table[table.measure == "clean"]) == len(made.cells)
     row = table[(table.net == "bounded") & (table.measure == "verified") & (table.rule == "LWM")
                 & (table.pre == ROBUST) & (table.fine == ROBUST)]
@@ -577,7 +568,7 @@ def test_accuracies_and_their_means_are_the_known_numbers(made):
 def test_retained_shares_and_drops_by_hand(made):
     got = tables.retention(made).set_index(["net", "measure", "over"])
     row = got.loc["pooled", "robust", "unpruned"]
-    pruned, base = (made.right(arm, "robust").mean(1) for arm in (lwm("pooled"), Condition("pooled", ROBUST)))
+    pruned, base = (made.accuracy(arm, "robust") for arm in (lwm("pooled"), Condition("pooled", ROBUST)))
     logs = np.log(pruned / base)
     half = 3.182446 * logs.std(ddof=1) / SEEDS ** .5  # t of 3 degrees of freedom at 97.5 %
     assert [row.share, row.low, row.high] == pytest.approx(np.exp(logs.mean() + np.array([0, -half, half])), rel=1e-5)
@@ -632,7 +623,7 @@ def test_rules_stand_beside_lwm(made):
 
 
 def test_counts_name_the_layer_that_keeps_the_fewest(made):
-    got = tables.counts(made).set_index(["net", "pre", "rule", "keep", "fine", "longer"])
+    got = made.counts().set_index(["net", "pre", "rule", "keep", "fine", "longer"])
     row = got.loc["traded", ROBUST, "LWM", .1, ROBUST, False]
     assert (row.kept, row.of, row.share, row["emptiest layer"], row["its weights"]) == (930, 9300, .1, "l0", 10)
     assert len(got) == len({c.condition for c in made.layers})
@@ -691,4 +682,4 @@ def test_measure_trains_prunes_counts_and_replays(tmp_path):
     check = [c for c in preconditions(f, []) if c["name"] == "pruned networks meet their targets"]
     assert check[0]["ok"], check[0]["detail"]
     again = Zoo(Store(tmp_path), allowed=allowed)
-    assert tables.accuracies(measure(again, f.cells, *given)).equals(tables.accuracies(f)) and not again.trained_here
+    assert measure(again, f.cells, *given).table().equals(f.table()) and not again.trained_here

@@ -20,16 +20,9 @@ from lib.errors import SettingsError
 from lib.models import rates
 from lib.papers import settings
 from lib.papers.harp_pruning import figures, networks, reference, tables
+from lib.papers.harp_pruning.evidence import claim_preconditions, contrasts, evidence, preconditions
 from lib.papers.harp_pruning.networks import Condition, search_of, search_speedup
-from lib.papers.harp_pruning.results import (
-    Found,
-    KeptEpoch,
-    contrasts,
-    evidence,
-    measure,
-    own_preconditions,
-    preconditions,
-)
+from lib.papers.harp_pruning.results import KeptEpoch, Results, measure
 from lib.papers.harp_pruning.settings import BY_CHANNEL, METHODS, UPDATES
 from lib.papers.plan import plan
 from lib.runtime import seed_of
@@ -300,7 +293,7 @@ def layers_of(arm, seed):
 def found(s=None, accuracy=(), layers=layers_of):
     """A study in a world that differs from ACCURACY by `accuracy`: {arm: (clean, robust)}."""
     s, changed = s or sized(), dict(accuracy)
-    f = Found(s.networks, s.sections[S], s.seed, compared(s))
+    f = Results(s.networks, s.sections[S], s.seed, compared(s))
     drawn = functools.cache(outcomes)
     for c in f.cells:
         arm = c.condition
@@ -324,7 +317,7 @@ def found(s=None, accuracy=(), layers=layers_of):
 
 def judged(f, doubts=()):
     """Claim id -> judged, at the profile that tests all, as Study.judge does it."""
-    ready, own = evidence(f), own_preconditions(f)
+    ready, own = evidence(f), claim_preconditions(f)
     return {c.id: claims.judge(c, ready.get(c.id, {}), "paper", [*preconditions(f, list(doubts)), *own.get(c.id, [])])
             for c in PAPER}
 
@@ -375,7 +368,8 @@ def test_every_part_of_every_claim_has_its_evidence_and_its_number(made):
 
 
 def test_the_growth_of_the_margin_is_halved_and_not_cut(made):
-    gap = {keep: made.right(Condition("HARP", keep)) - made.right(Condition("HYDRA", keep)) for keep in (MILD, HARSH)}
+    gap = {keep: made.correct(Condition("HARP", keep), "verify") - made.correct(Condition("HYDRA", keep), "verify")
+           for keep in (MILD, HARSH)}
     (values,) = evidence(made)["C2b"]["grows"].values()
     assert np.array_equal(2 * values, gap[HARSH] - gap[MILD])
     part, = PAPER["C2b"].parts
@@ -392,7 +386,7 @@ def test_on_imagenet_the_first_claims_are_judged_as_its_own():
     s = settings.load("imagenet", {f"{S}.keeps": [.1, .02], f"{S}.seeds": 4})
     f = found(s)
     assert set(f.dense_weights) == {0, 1, 2, 3} and f.chance(f.conditions[0]) == .001
-    got = {c.id: claims.judge(c, evidence(f).get(c.id, {}), "imagenet", list(own_preconditions(f).get(c.id, [])))
+    got = {c.id: claims.judge(c, evidence(f).get(c.id, {}), "imagenet", list(claim_preconditions(f).get(c.id, [])))
            for c in PAPER}
     assert {claim for claim, one in got.items() if one.verdict != "not tested"} == {"C9"}
     assert got["C9"].verdict == "supported"
@@ -445,7 +439,7 @@ def test_an_arm_at_chance_is_left_out_and_named():
     assert f.at_chance(f.section.above_chance) == {arm: pytest.approx(.12, abs=.01)}
     instances = evidence(f)["C2a"]["robust"]
     assert "HARP minus random" not in instances and "HARP minus LWM" in instances
-    check, = own_preconditions(f)["C2a"]
+    check, = claim_preconditions(f)["C2a"]
     assert check["ok"] and "random at 0.02 has a clean accuracy of 12" in check["detail"]
     assert judged(f)["C2a"].verdict == "supported"
 
@@ -474,8 +468,8 @@ def failed(f, doubts=()):
 
 def test_a_made_up_study_meets_every_precondition(made):
     assert failed(made) == []
-    assert all(check["ok"] for checks in own_preconditions(made).values() for check in checks)
-    assert set(own_preconditions(made)) == {c.id for c in PAPER} - {"C9", "C10"}
+    assert all(check["ok"] for checks in claim_preconditions(made).values() for check in checks)
+    assert set(claim_preconditions(made)) == {c.id for c in PAPER} - {"C9", "C10"}
 
 
 @pytest.mark.parametrize("change, name", [
@@ -504,7 +498,7 @@ def test_a_doubtful_attack_and_a_network_above_its_target_stop_the_judge(made):
 @pytest.mark.parametrize("profile", ["smoke", "laptop", "gpu", "paper", "imagenet"])
 def test_what_a_profile_is_said_to_test_it_has_the_networks_for(profile):
     s = settings.load(profile)
-    ready = contrasts(Found(s.networks, s.sections[S], s.seed, compared(s)))
+    ready = contrasts(Results(s.networks, s.sections[S], s.seed, compared(s)))
     methods = {c.condition.method for c in compared(s)}
     for claim in PAPER:
         if profile in claim.scope and claim.id != "C10":
@@ -523,7 +517,7 @@ def closed():
 
 
 def test_tables_hold_the_known_numbers(made):
-    table = tables.accuracies(made)
+    table = made.table()
     mean = table.groupby(["training", "granularity", "keep", "method", "measure"]).accuracy.mean()
     assert mean["PGD-AT", "weights", .02, "HARP", "clean"] == pytest.approx(.92, abs=.011)
     assert mean["PGD-AT", "weights", .02, "HYDRA", "verify"] == pytest.approx(.45, abs=.011)
@@ -550,7 +544,7 @@ def test_balanced_accuracy_is_shown_where_classes_are_not_of_one_size():
 
 
 def test_counts_name_the_layer_that_keeps_the_fewest(made):
-    got = tables.counts(made).set_index(["training", "granularity", "keep", "method"])
+    got = made.counts().set_index(["training", "granularity", "keep", "method"])
     row = got.loc["PGD-AT", "weights", .02, "HYDRA"]
     assert (row.kept, row.of, row["emptiest layer"], row["its weights"]) == (346, 17300, "l0", 2)
     row = got.loc["PGD-AT", "weights", .02, "HARP"]
@@ -577,7 +571,7 @@ def lines(axis):
 
 
 def test_compression_shows_methods_seeds_the_dense_line_and_published_numbers(made, closed):
-    table = tables.accuracies(made)
+    table = made.table()
     weights = table[(table.granularity == "weights") & (table.training == "PGD-AT")]
     figure = figures.compression(weights, reference.published(), "robust accuracy, APGD")
     clean, robust = figure.axes
@@ -632,7 +626,7 @@ def chosen(arm, seed, *rows):
 
 def test_choosing_on_test_images_adds_what_the_table_says():
     s = sized()
-    f = Found(s.networks, s.sections[S], s.seed, [])
+    f = Results(s.networks, s.sections[S], s.seed, [])
     f.choices = [*chosen(H, 0, (.5, .40, .8), (.6, .41, .7), (.6, .47, .6)),  # a tie on held-out images: the first
                  *chosen(H, 1, (.5, .44, .8), (.4, .50, .7), (.3, .50, .6)),
                  *chosen(H, 2, (.3, .40, .8), (.4, .41, .7), (.5, .42, .6)),
@@ -672,7 +666,7 @@ def test_measure_trains_prunes_counts_and_replays(tmp_path):
     assert 0 <= left - .2 * every <= 5, "the floor rule: at most one weight a layer above"
     assert f.weights(by_method["HARP"])[0] <= 1.01 * .2 * every + 5
     again = Zoo(Store(tmp_path), allowed=allowed)
-    assert tables.accuracies(measure(again, planned, *given)).equals(tables.accuracies(f)) and not again.trained_here
+    assert measure(again, planned, *given).table().equals(f.table()) and not again.trained_here
     kept = tables.choices(f)
     assert kept.groupby("method", sort=False).epoch.apply(list).to_dict() == {"dense": [1, 2, 3], "HARP": [1, 2, 3]}
     for method, rows in kept.groupby("method"):

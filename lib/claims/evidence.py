@@ -1,0 +1,70 @@
+"""What the judge gets of a notebook: numbers of every instance of the parts of its claims, and contrasts of conditions
+that they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lib.results import Results
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Image by image, shares[0] times the sum of the outcomes of the conditions `over` minus shares[1] times the sum of
+    the outcomes of the conditions `under`.
+    """
+
+    over: tuple
+    under: tuple
+    shares: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def conditions(self) -> tuple:
+        return self.over + self.under
+
+    def values(self, results: Results, measure: str) -> np.ndarray:
+        """[S, m], on the same images with paired repetitions."""
+        over, under = (sum(results.correct(c, measure) for c in conditions) for conditions in (self.over, self.under))
+        return self.shares[0] * over - self.shares[1] * under
+
+
+Contrasts = Mapping[str, Mapping[str, Mapping[str, Contrast]]]  # claim -> part -> instance
+
+
+class Evidence(dict):
+    """{claim: {part: {instance: float array}}}, as `claims.judge` takes its evidence."""
+
+    def add(self, claim: str, part: str, instance: str, values: np.ndarray | None) -> None:
+        """Add an instance of a part of a claim; None, what could not be measured, is left out."""
+        if values is not None:
+            self.setdefault(claim, {}).setdefault(part, {})[instance] = np.asarray(values, float)
+
+    def add_contrasts(self, results: Results, contrasts: Contrasts, broken: Mapping[Any, float],
+                      measure: Callable[[str], str]) -> None:
+        """Add every contrast that has no broken condition. measure: which outcomes a part is about."""
+        for claim, parts in contrasts.items():
+            for part, instances in parts.items():
+                for instance, contrast in without_broken(broken, instances).items():
+                    self.add(claim, part, instance, contrast.values(results, measure(part)))
+
+
+def without_broken(broken: Mapping[Any, float], instances: Mapping[str, Contrast]) -> Mapping[str, Contrast]:
+    """The instances without a broken condition; all if none is left, and then `check_above_chance` says why."""
+    return {name: one for name, one in instances.items() if not broken.keys() & {*one.conditions}} or instances
+
+
+def check_above_chance(results: Results, broken: Mapping[Any, float],
+                       parts: Mapping[str, Mapping[str, Contrast]]) -> tuple[bool, str]:
+    """Whether every part of a claim that has instances has one without a broken condition, and which conditions were
+    left out. broken: {condition: its clean accuracy}.
+    """
+    used = {c for instances in parts.values() for one in instances.values() for c in one.conditions}
+    said = [results.says_at_chance(c, value) for c, value in broken.items() if c in used]
+    judged = all(not instances or any(not broken.keys() & {*one.conditions} for one in instances.values())
+                 for instances in parts.values())
+    return judged, f"{'; '.join(said)}: left out" if said else "no arm is near guessing"

@@ -1,0 +1,115 @@
+"""What the judge gets of the HARP notebook; how claims are worded stands in claims/harp_pruning.yaml."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from lib.claims.evidence import Contrast, Evidence, check_above_chance
+from lib.claims.preconditions import Checks
+from lib.papers.harp_pruning.networks import Condition
+from lib.papers.harp_pruning.results import Results
+from lib.papers.harp_pruning.settings import METHODS
+
+UNIFORM = tuple(name for name, rule in METHODS.items() if rule["rates"] == "uniform")
+MOST_OVER = 1.02  # of its target: what a pruned network may keep
+FIXED = ("HYDRA + data-free", "HYDRA + LAMP", "HYDRA + ERK")  # learned scores at rates that need no data
+
+
+def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
+    """{claim: {part: {instance: contrast}}} of every claim about accuracies, as far as its conditions were trained."""
+    s = f.section
+    mild, harsh = s.keeps[0], s.keeps[-1]
+    trained = {*f.conditions}
+
+    def pairs(*names: tuple[str, str], keep: Fraction = harsh, granularity: str = "weights",
+              loss: str = s.losses[0]) -> dict[str, Contrast]:
+        where = keep, granularity, loss
+        made = {f"{a} minus {b}": (Condition(a, *where), Condition(b, *where)) for a, b in names}
+        return {name: Contrast((a,), (b,)) for name, (a, b) in made.items() if {a, b} <= trained}
+
+    def harp_over(*others: str, **where) -> dict[str, Contrast]:
+        return pairs(*(("HARP", other) for other in others), **where)
+
+    found: dict[str, dict[str, dict[str, Contrast]]] = {}
+    harp, base = Condition("HARP", harsh, loss=s.losses[0]), Condition("dense", loss=s.losses[0])
+    if harp in trained:
+        both = {f"HARP at {float(harsh):g} minus dense": Contrast((harp,), (base,))}
+        found["C1"] = {"clean": both, "robust": both}
+    found["C2a"] = {"clean": harp_over(*UNIFORM), "robust": harp_over(*UNIFORM)}
+    if mild != harsh:
+        near = harp_over("HYDRA", keep=mild)
+        found["C3"] = {"clean": near, "robust": near}
+        found["C2b"] = {"grows": {
+            f"{name}, {float(harsh):g} minus {float(mild):g}": Contrast(far.over + near[name].under,
+                                                                        far.under + near[name].over, (0.5, 0.5))
+            for name, far in harp_over("HYDRA").items()}}
+    found["C4a"] = {"above_uniform": pairs(("HYDRA + HARP rates", "HYDRA"), ("rates only", "LWM"))}
+    found["C4b"] = {"above_fixed_rates": harp_over(*FIXED)}
+    found["C5"] = {"above_rates_only": harp_over("rates only"), "above_scores_only": harp_over("HYDRA")}
+    found["C6"] = {"growing": harp_over("HARP, constant gamma")}
+    found["C7"] = {"robust": {f"{loss}: {name}": contrast for loss in s.losses[1:]
+                              for name, contrast in harp_over("HYDRA", loss=loss).items()}}
+    if s.channels:
+        found["C8"] = {"robust": harp_over("HYDRA", keep=s.channels[-1], granularity="channels")}
+    if (s.data or f.networks.data).name == "imagenet":
+        kept, beaten = found.get("C1", {}), found["C2a"]
+        found["C9"] = {f"{name}_{part}": instances for name, parts in (("retains", kept), ("beats", beaten))
+                       for part, instances in parts.items()}
+    return found
+
+
+def evidence(f: Results) -> Evidence:
+    """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; C10: one number a repetition.
+
+    Robust accuracy is accuracy under the stronger attack. Of several instances those with a condition at chance are
+    left out.
+    """
+    s, found = f.section, Evidence()
+    broken = f.at_chance(s.above_chance)
+    found.add_contrasts(f, contrasts(f), broken, lambda part: "clean" if part.endswith("clean") else "verify")
+    methods = "HARP", "HYDRA + data-free", "data-free"
+    harp, *free = (Condition(method, s.keeps[-1], loss=s.losses[0]) for method in methods)
+    if harp in f.conditions:
+        found.add("C10", "ends_kept", "HARP", _ends(f, harp))
+        for one in [one for one in free if one in f.conditions][:1]:
+            found.add("C10", "beyond_data_free", f"HARP minus {one.method}", _ends(f, harp) - _ends(f, one))
+    return found
+
+
+def _ends(f: Results, condition: Condition) -> np.ndarray:
+    """[S]: the mean kept share of the first and the last layer minus that of the widest ones, those of most weights."""
+    values = []
+    for cell in f.of(condition):
+        counted = f.layers[cell]
+        widest = counted.share[counted.weights == counted.weights.max()]
+        values.append((counted.share.iloc[0] + counted.share.iloc[-1]) / 2 - widest.mean())
+    return np.array(values)
+
+
+def preconditions(f: Results, warnings: list[str]) -> Checks:
+    """What must hold before any claim is judged: trained dense networks that are robust, a normal one that is not, a
+    working attack (`warnings` of `attack_warnings`), pruned networks that keep what they may keep.
+    """
+    s, checks = f.section, Checks()
+    normal, base = Condition("N"), Condition("pre-trained", loss=s.losses[0])
+    checks.pool(s.gates, s.verify, f.correct(normal), f.correct(normal, "search"), f.correct(base),
+                f.correct(base, "verify"))
+    checks.attack(warnings)
+    over = [f"{f.label(cell.condition)} keeps {left} of {every} weights"
+            for cell in f.layers if cell.condition.granularity == "weights" for left, every in [f.weights(cell)]
+            if left > MOST_OVER * cell.condition.keep * every + len(f.layers[cell])]  # rules round up layer by layer
+    checks.add("pruned networks meet their targets", not over, "; ".join(over) or "counted weight by weight")
+    return checks
+
+
+def claim_preconditions(f: Results) -> dict[str, Checks]:
+    """What must hold for single claims: conditions that are not at chance. It fails where no instance of a part is
+    left, and otherwise says which were left out.
+    """
+    broken, found = f.at_chance(f.section.above_chance), {}
+    for claim, parts in contrasts(f).items():
+        found[claim] = Checks()
+        found[claim].add("compared arms are above chance", *check_above_chance(f, broken, parts))
+    return found

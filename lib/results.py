@@ -1,0 +1,147 @@
+"""What was measured of a paper's networks. Every paper's `Results` is a subclass with what only that paper measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lib.profiles.networks import Networks
+from lib.runtime import ProgressBar
+from lib.training.evaluation import Outcomes, columns
+from lib.training.zoo import Zoo
+from lib.values.attacks import Attack
+from lib.values.cell import Cell
+from lib.values.certificates import Certificate
+from lib.values.threats import Threat
+
+
+def outcome_column(measure: str, outcomes: Outcomes) -> str:
+    """The column of outcomes that a measure is about: `verified` after a proof, `robust` after an attack, else
+    `clean`.
+    """
+    every = () if measure == "clean" else ("verified", "robust")
+    return next((name for name in every if name in outcomes.table), "clean")
+
+
+@dataclass
+class Results:
+    """All that was measured.
+
+    seed: gives the seed of the recipes of a repetition. cells: the networks of the plan. outcomes[cell]: outcomes per
+    image by the name of the measure; `clean` are those of the first measure where there are none of their own.
+    diverged[cell]: why a training diverged, in a sentence. last_epoch[cell]: what the training of a network that may
+    diverge noted of its last epoch, loss and accuracy among it. quality: by name, checks (what, whether it holds, the
+    numbers) of what networks are measured with.
+    """
+
+    networks: Networks
+    section: Any
+    seed: Callable[[int], int]
+    cells: list[Cell]
+    outcomes: dict[Cell, dict[str, Outcomes]] = field(default_factory=dict)
+    diverged: dict[Cell, str] = field(default_factory=dict)
+    last_epoch: dict[Cell, dict] = field(default_factory=dict)
+    quality: dict[str, list[tuple[str, bool, str]]] = field(default_factory=dict)
+
+    # ------------------------------------------------------------------------------------------------ to measure
+
+    def each(self, cells: list[Cell], what: str) -> Iterator[Cell]:
+        """The cells one after the other, with a bar that shows how far one is."""
+        with ProgressBar(len(cells), what, "network") as bar:
+            for cell in cells:
+                yield cell
+                bar.step(1, network=f"{self.label(cell.condition)}, {cell.repetition}")
+
+    def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack | Certificate], str | None]) -> None:
+        """Train (or load) a network and measure it under what has a name; note why its training diverged if it did."""
+        if cell.may_diverge and isinstance(why := zoo.attempt(cell.recipe), str):
+            self.diverged[cell] = why
+            return
+        self.outcomes[cell] = {name(*how): zoo.outcomes(cell.recipe, *how) for how in cell.measures if name(*how)}
+
+    # --------------------------------------------------------------------------------------------------- to read
+
+    @property
+    def conditions(self) -> list:
+        return list(dict.fromkeys(cell.condition for cell in self.cells))
+
+    def of(self, condition=None, diverged: bool = False, **fields) -> list[Cell]:
+        """The networks of a condition, one a repetition, or of all whose condition has these fields, in the order of
+        the plan. diverged: also those whose training did.
+        """
+        return [cell for cell in self.cells if condition in (None, cell.condition)
+                and all(getattr(cell.condition, name) == value for name, value in fields.items())
+                and (diverged or cell not in self.diverged)]
+
+    def measured(self, cell: Cell, measure: str = "clean") -> Outcomes:
+        """The outcomes of a network that a measure is read from."""
+        every = self.outcomes[cell]
+        return every[measure] if measure != "clean" else every.get("clean") or next(iter(every.values()))
+
+    def correct(self, condition, measure: str = "clean") -> np.ndarray:
+        """Outcomes [S, m] of a condition's networks, 1 for an image that is classified correctly (after an attack: also
+        under it; by a certificate: provably). Raises KeyError for a condition without networks.
+        """
+        cells = self.of(condition)
+        if not cells:
+            raise KeyError(f"no network of {condition} was measured")
+        return self.stacked(cells, measure)
+
+    def stacked(self, cells: list[Cell], measure: str = "clean") -> np.ndarray:
+        """As `correct`, of these networks."""
+        every = [self.measured(cell, measure) for cell in cells]
+        return np.stack([one.table[outcome_column(measure, one)].to_numpy(bool) for one in every]).astype(float)
+
+    def accuracy(self, condition, measure: str = "clean") -> np.ndarray:
+        """Accuracies [S] of a condition's networks."""
+        return self.correct(condition, measure).mean(1)
+
+    def chance(self, condition) -> float:
+        """The accuracy of guessing one of the classes."""
+        return 1 / self.of(condition)[0].recipe.data.info.classes
+
+    def says_at_chance(self, condition, accuracy: float) -> str:
+        """A sentence about a condition whose clean accuracy is that of guessing."""
+        return f"{self.label(condition)} has a clean accuracy of {accuracy:.1%}, guessing {self.chance(condition):.1%}"
+
+    def sentences_of_divergence(self, **fields) -> list[str]:
+        """What one goes on without, of the networks whose condition has these fields."""
+        return [f"{self.label(cell.condition)}, repetition {cell.repetition}: {self.diverged[cell]}"
+                for cell in self.of(diverged=True, **fields) if cell in self.diverged]
+
+    # ------------------------------------------------------------------------------------------------ as a table
+
+    def table(self):
+        """A DataFrame with a row per network and measure: its names, `measure`, `accuracy`, what else is counted,
+        `network` (its key), what else is noted, `warnings`, and the protocol.
+        """
+        import pandas as pd
+
+        rows = []
+        for cell, every in self.outcomes.items():
+            for measure in dict.fromkeys(("clean", *every)):
+                one = self.measured(cell, measure)
+                column = outcome_column(measure, one)
+                rows.append({**self.named(cell), "measure": measure, "accuracy": one.accuracy(column),
+                             **self.counted(cell, one, column), "network": cell.recipe.key, **self.noted(cell),
+                             "warnings": "; ".join(one.warnings), **columns(one.protocol)})
+        return pd.DataFrame(rows)
+
+    def label(self, condition) -> str:
+        """A condition in a few words."""
+        return " ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in vars(condition).values())
+
+    def named(self, cell: Cell) -> dict:
+        """The columns that say which network a row is about; `seed` is its repetition."""
+        return {**vars(cell.condition), "seed": cell.repetition}
+
+    def counted(self, cell: Cell, outcomes: Outcomes, column: str) -> dict:
+        """Further columns of numbers, of a measure's outcomes."""
+        return {}
+
+    def noted(self, cell: Cell) -> dict:
+        """Further columns about the network."""
+        return {}
