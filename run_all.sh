@@ -8,7 +8,10 @@ usage() {
 ./run_all.sh test [pytest arguments]    check the code: ruff and the tests (the slow ones: -m slow)
 ./run_all.sh lab [jupyter arguments]    open JupyterLab on the notebooks
 ./run_all.sh again KEY ...              make single networks of a profile and their accuracies again, by recipe key
-./run_all.sh compare RUN                hold the claims of results/RUN against the published ones
+./run_all.sh compare RUN                compare the claims of results/RUN with the published ones
+./run_all.sh publish RUN                put the report of results/RUN under results/reference
+./run_all.sh store ACTION               show, prune, export or import the networks and outcomes kept in results/store
+./run_all.sh new-paper NAME             write the skeleton of a further paper
 
   --profile NAME   how big: test, smoke (the default), laptop, gpu or paper
   -p name=value    override a parameter, e.g. -p epochs=4 (may be given more than once)
@@ -84,10 +87,13 @@ install_packages() {
   fi
 }
 
-case ${1:-} in test | lab | again | compare) ;; *) check_options "$@" ;; esac
+case ${1:-} in test | lab | again | compare | publish | store | new-paper) ;; *) check_options "$@" ;; esac
 for name in REPRO_DATA REPRO_RESULTS REPRO_STORE; do # relative to the caller's folder
   case ${!name:-/} in /*) ;; *) export "$name=$PWD/${!name}" ;; esac
 done
+if [ "${1:-}" = store ] && [ $# -ge 3 ]; then # so is the file of export and import
+  case $3 in /*) ;; *) set -- store "$2" "$PWD/$3" "${@:4}" ;; esac
+fi
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 use_conda || use_venv
 
@@ -104,6 +110,6 @@ case ${1:-} in
     export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # notebooks import lib
     exec "$python" -m jupyterlab notebooks "$@"
     ;;
-  again | compare) exec "$python" -m lib "$@" ;;
+  again | compare | publish | store | new-paper) exec "$python" -m lib "$@" ;;
   *) exec "$python" -m lib run "$@" ;;
 esac

@@ -105,6 +105,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("keys", nargs="+", metavar="KEY", help="a recipe key, as tables have it in their column network")
     p = command("compare", compare, "hold the claims of a run against the published ones; status 1 if they disagree")
     p.add_argument("run", help="name of a folder under results/, e.g. smoke")
+    p = command("new-paper", new_paper, "write the skeleton of a further paper, which runs as written")
+    p.add_argument("name", metavar="NAME", help="its name in lower case, such as feature_purification")
     command("readme", readme, "write the claims table of README.md from results/reference")
     p = command("store", store, "show, prune, export or import the store of networks and outcomes")
     p.add_argument("action", choices=["show", "prune", "export", "import"])
@@ -217,6 +219,17 @@ def publish(args) -> int:
     report.index(place)
     report.readme(ROOT / "README.md")
     print(f"published {', '.join(p.parent.name for p in cards)} under {place.relative_to(ROOT)}")
+    return 0
+
+
+def new_paper(args) -> int:
+    """Write a skeleton that runs as it is, and say how to go on."""
+    from lib import new_paper
+
+    for path in new_paper.write(args.name, ROOT):
+        print(path.relative_to(ROOT))
+    print(f"\nIt runs as written: ./run_all.sh --profile test {args.name}, ./run_all.sh test tests/papers/{args.name}\n"
+          f"Then replace it part by part, first claims/{args.name}.yaml: CONTRIBUTING.md, \"A paper\", says how.")
     return 0
 
 
