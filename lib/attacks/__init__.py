@@ -1,8 +1,8 @@
-"""Attacks: the geometry of a threat, the training attack, and the search that an evaluation is made of.
+"""Attacks: the geometry of a threat, the training attack, and the search that an evaluation runs.
 
 `geometry` (balls, starts, steps), `perceptual` (JPEG, Gabor and snow: scenes instead of pixels), `core` (the ascent of
 every PGD), `pgd` (losses and the training attack), `search` (break_images: one call for every attack), `sweep` (growing
-budgets), `pool` (the images under attack, the stages of an attack), `notes` (what was found, on disk), `auto` (APGD,
+budgets), `pool` (the images under attack, the stages of an attack), `notes` (verdicts so far, on disk), `auto` (APGD,
 AutoAttack), `fab`, `square`.
 
 A search registers itself for the exact type of its attack with `@stages.register(PGD)`, see lib/attacks/pool.py.

@@ -1,7 +1,7 @@
 """AutoAttack (Croce & Hein 2020) and its parts as stages; APGD runs through the authors' package `pyautoattack`.
 
-The package decides the steps of APGD, this file what a step costs: gradients come from a `Pool`, which skips broken
-images and packs the others, and every verdict is the pool's own.
+The package chooses the steps of APGD. Its gradients come from a `Pool`, which skips broken images and packs the others
+into full batches, and only the pool decides which images are broken.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from lib.errors import need
 from lib.values.attacks import APGD, AutoAttack, Square
 from lib.values.threats import Threat
 
-# The package warns of zero gradients at every start; lib.training.sanity says it once.
+# The package warns of zero gradients at every start; lib.training.sanity warns once.
 _quiet = logging.getLogger("lib.attacks.auto")
 _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False
 
 
 def _fork(pool: Pool):
-    """The package draws from torch's global generators (starts that are not used): give it copies of them."""
+    """A block in which the package, which draws (unused) starts from torch's global generators, uses copies of them."""
     device = pool.images.device
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 class _Gradients:
-    """A `Pool` in the form the package knows for models that compute their own gradients."""
+    """A `Pool` behind the interface that the package has for models which compute their own gradients."""
 
     def __init__(self, pool: Pool, rows: Tensor):
         self.pool, self.rows, self.judge = pool, rows, True
@@ -47,8 +47,8 @@ class _Gradients:
 
 
 def _phases(threat: Threat, steps: int) -> list[tuple[Threat, int]]:
-    """The balls a run searches, one after the other, and the steps in each: in l1 first larger ones (Croce & Hein
-    2021, multi-eps APGD).
+    """The balls that a run searches in turn, and the steps in each: in l1, larger balls come first (multi-eps APGD,
+    Croce & Hein 2021).
     """
     if threat.norm != "l1":
         return [(threat, steps)]
@@ -66,7 +66,9 @@ def _start(pool: Pool, rows: Tensor, first: Threat, tag: tuple) -> Tensor:
 
 
 def _apgd(pool: Pool, steps: int, restart: int, rank: int | None = None) -> None:
-    """One run of APGD from random starts on cross-entropy, or on DLR towards the other class of this rank from 1."""
+    """One run of APGD from random starts: on cross-entropy or, with a `rank`, on the targeted DLR loss towards
+    `Pool.target_of_rank`.
+    """
     from pyautoattack.autopgd_base import APGDAttack
 
     rows = pool.standing
@@ -83,15 +85,15 @@ def _apgd(pool: Pool, steps: int, restart: int, rank: int | None = None) -> None
         run.eps, run.n_iter, gradients.judge = float(ball.eps), count, ball == pool.threat
         with _fork(pool):
             highest, _, _, _ = run.attack_single_run(x, y, x_init=project(highest, x, ball) if number else highest)
-    if pool.precision != "fp32":  # iterates are judged as they are visited, but bf16 may have missed the best of them
+    if pool.precision != "fp32":  # every iterate was judged, but in bf16: the best one may have been missed
         left = ~pool.broken[rows]
         pool.confirm(project(highest[left], x[left], pool.threat), rows[left])
 
 
 @stages.register(APGD)
 def _apgd_stages(attack: APGD, threat: Threat, classes: int) -> list[Stage]:
-    """On cross-entropy, then on the targeted DLR loss for the likeliest other classes, one after the other. Raises
-    SettingsError when there are fewer other classes than targets or, with targets, fewer than 4 classes.
+    """APGD on cross-entropy, then on the targeted DLR loss for the likeliest wrong classes in turn. Raises
+    SettingsError when there are fewer wrong classes than targets or, with targets, fewer than 4 classes.
     """
     if attack.targets:
         need(classes >= 4, "number of classes", classes, "at least 4 for the targeted DLR loss")
@@ -107,8 +109,8 @@ def _square_stages(attack: Square, threat: Threat, classes: int) -> list[Stage]:
 
 @stages.register(AutoAttack)
 def _autoattack_stages(attack: AutoAttack, threat: Threat, classes: int) -> list[Stage]:
-    """The parts of `attack`, those that break most images for their cost first. Raises SettingsError for fewer than 4
-    classes.
+    """The parts of `attack`; those that break the most images for their cost come first. Raises SettingsError for fewer
+    than 4 classes.
     """
     need(classes >= 4, "number of classes", classes, "at least 4 for AutoAttack")
     targets, l1 = min(attack.apgd.targets, classes - 1), threat.norm == "l1"

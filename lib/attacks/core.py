@@ -1,4 +1,4 @@
-"""The ascent that every PGD is, in training and in an evaluation's search, on pixels and on scenes."""
+"""The ascent that every PGD shares: in training and in the search of an evaluation, on pixels and on scenes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Scene = dict[str, Tensor]
 
 
 class Perturbed(ABC):
-    """Images [B, C, H, W] in [0, 1] that an adversary changes within `threat`. A point is where the adversary stands:
-    the changed images themselves, or the scene that they are made with.
+    """Images [B, C, H, W] in [0, 1] that an adversary changes within `threat`. A point is the adversary's position: the
+    changed images themselves, or the scene from which they are rendered.
     """
 
     def __init__(self, images: Tensor, threat: Threat):
@@ -34,7 +34,7 @@ class Perturbed(ABC):
 
     @abstractmethod
     def start(self, noise: Tensor | Scene | None) -> Tensor | Scene:
-        """The point where an attack starts; without noise that of the images as they are, which scenes do not have."""
+        """The point where an attack starts; without noise, the unchanged images (scenes always need noise)."""
 
     @abstractmethod
     def show(self, point: Tensor | Scene) -> Tensor:
@@ -42,17 +42,17 @@ class Perturbed(ABC):
 
     @abstractmethod
     def step(self, point: Tensor | Scene, gradient: Tensor, size: float) -> Tensor | Scene:
-        """The point after a step of `size` uphill and back into the threat; `gradient` [B, C, H, W] is taken at the
-        images that the point shows.
+        """The point after a step of length `size` uphill and the projection back into the threat. `gradient`
+        [B, C, H, W] is the gradient at the images that the point shows.
         """
 
     @abstractmethod
     def keep(self, rows: Tensor, point: Tensor | Scene) -> tuple[Perturbed, Tensor | Scene]:
-        """The images of some rows (bool [B]) alone, and the point of these."""
+        """Only the images whose entry of `rows` (bool [B]) is true, and their point."""
 
 
 class Pixels(Perturbed):
-    """What moves is the pixels: a point is images, noise is in units of eps."""
+    """The adversary moves pixels: a point is a batch of images, and noise is in units of eps."""
 
     def draw(self, generator: torch.Generator) -> Tensor:
         return start_noise(self.threat, self.images.shape, generator)
@@ -75,7 +75,7 @@ class Pixels(Perturbed):
 
 
 class Scenes(Perturbed):
-    """What moves is the latent of a scene (see lib/attacks/perceptual.py): a point is a scene, and so is noise."""
+    """The adversary moves the latent of a scene (see lib/attacks/perceptual.py): points and noise are scenes."""
 
     def draw(self, generator: torch.Generator) -> Scene:
         return perceptual.draw(self.threat, self.images.shape, generator)
@@ -103,8 +103,8 @@ def perturbed(images: Tensor, threat: Threat) -> Perturbed:
 
 def ascend(moved: Perturbed, point: Tensor | Scene, gradient: Callable[[Tensor], tuple[Tensor, Tensor | None]],
            attack: PGD) -> Tensor:
-    """The images after the steps of `attack` uphill from `point`. `gradient` maps the images shown, [B, C, H, W], to
-    their gradients and which of them go on (bool [B]; None: all).
+    """The images [n, C, H, W] after all steps of `attack` uphill from `point`. `gradient` maps the images shown,
+    [B, C, H, W], to their gradients and to the images that go on (bool [B]; None: all); the others are dropped.
     """
     for _ in range(attack.steps):
         uphill, standing = gradient(moved.show(point))

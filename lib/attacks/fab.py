@@ -1,6 +1,6 @@
 """Targeted FAB (Croce & Hein 2020, "Minimally distorted adversarial examples"): the nearest image across a boundary.
 
-Written here around the package's projections, so that an image stops when it breaks; the steps are the package's.
+The steps are those of the package, written here around its projections so that an image stops when it is broken.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def _gaps(pool: Pool, x: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tenso
 
 
 def _step(x_adv: Tensor, x: Tensor, gap: Tensor, grad: Tensor, norm: str) -> Tensor:
-    """One step (the paper, eq. 9): onto the linearised boundary from the iterate and from the image, mixed by how far
-    each is from it.
+    """One step (eq. 9 of the paper): the projections of the iterate and of the clean image onto the linearised
+    boundary, mixed according to their distances from it; all [n, C, H, W], gap [n].
     """
     from pyautoattack import fab_projections
 
@@ -44,10 +44,10 @@ def _step(x_adv: Tensor, x: Tensor, gap: Tensor, grad: Tensor, norm: str) -> Ten
 
 
 def fab(pool: Pool, rank: int, steps: int) -> None:
-    """So many steps of FAB towards the other class of this rank from 1, in fp32, on the survivors; it draws nothing.
+    """`steps` steps of FAB towards `Pool.target_of_rank`, in fp32, on the survivors; nothing is random.
 
-    An image is broken by a misclassified iterate within the threat, or by the nearest misclassified one projected into
-    it. Raises AllBroken when none is left.
+    An image is broken by a misclassified iterate within the threat, or by the nearest misclassified iterate after it is
+    projected into the threat. Raises AllBroken when no image is left.
     """
     rows, norm, eps = pool.standing, pool.threat.norm, float(pool.threat.eps)
     x, y, targets = pool.images[rows], pool.labels[rows], pool.target_of_rank(rows, rank)

@@ -1,8 +1,8 @@
-"""The geometry of a threat on pixels: what each image may become, [B, C, H, W] in [0, 1], each image for itself.
+"""The geometry of a threat on pixels: balls, starts and steps for images [B, C, H, W] in [0, 1], image by image.
 
-`Threat.per` batch follows Srinivas et al. (2023) in these parts: the norm of the start, of a step and of the budget is
-that of the whole tensor that a call gets, and the start is noise uniform in [0, 1) (it only brightens) of norm eps / 2.
-Their images are not cut to [0, 1] either; that is `Threat.box` false.
+`Threat.per` batch follows the authors' code of Srinivas et al. (2023): the norms of start, step and budget are taken
+over the whole batch tensor, and the start is noise uniform in [0, 1), which only brightens, rescaled to norm eps / 2.
+Their code does not clip images to [0, 1] either, which is `Threat.box` false.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from lib.values.threats import PIXEL_NORMS, Threat
 
 
 def norm_of(delta: Tensor, norm: str, per: str = "image") -> Tensor:
-    """The size of each perturbation [B, C, H, W] -> [B], in units of pixels in [0, 1]; with `per` batch the size of all
-    together -> [1].
+    """The norm (linf, l2 or l1) of each perturbation, [B, C, H, W] -> [B], in units of pixels in [0, 1]; with `per`
+    batch the norm of the whole batch, [1]. Raises SettingsError for another norm.
     """
     flat = delta.flatten(1) if per == "image" else delta.flatten()[None]
     if norm == "linf":
@@ -35,15 +35,15 @@ def _per_image(values: Tensor) -> Tensor:
 
 
 def shrink(delta: Tensor, eps: float, per: str = "image") -> Tensor:
-    """The perturbations [B, C, H, W] scaled to an l2 norm of at most `eps`: the nearest in the ball."""
+    """The perturbations [B, C, H, W] scaled to an l2 norm of at most `eps`, which is the projection onto the ball."""
     return delta * _per_image((eps / norm_of(delta, "l2", per).clamp_min(1e-12)).clamp_max(1))
 
 
 def project_l1(delta: Tensor, room: Tensor, eps: float | Tensor) -> Tensor:
-    """The nearest to `delta` [B, C, H, W] with an l1 norm of at most `eps` (one for all, or [B, 1]) and no entry beyond
-    `room` >= 0 (in its own direction, [B, C, H, W]).
+    """The tensor nearest (in l2) to `delta` [B, C, H, W] with an l1 norm of at most `eps` (one for all, or [B, 1]) and
+    no entry larger in absolute value than its `room` >= 0 [B, C, H, W].
 
-    Every entry is lowered by one threshold t and cut to its room (Croce & Hein 2021). Their sum falls
+    All absolute values are lowered by one threshold t and cut to their room (Croce & Hein 2021). Their sum falls
     piecewise linearly in t: entry i falls for t from max(0, |delta_i| - room_i) to |delta_i|.
     """
     size = delta.abs().double()  # the sums of many entries need it
@@ -61,11 +61,12 @@ def project_l1(delta: Tensor, room: Tensor, eps: float | Tensor) -> Tensor:
 
 
 def project(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
-    """The images nearest to `x_adv` that `threat` allows around `x`.
+    """The images nearest to `x_adv` that `threat` allows around `x`, all [B, C, H, W].
 
-    Exact for linf and l1, where the ball is intersected with [0, 1]: an l1 budget is not spent on what the cut would
-    undo. For l2 the nearest of the ball is cut to [0, 1]; since `x` lies there, the cut only moves towards `x`, so the
-    result stays in the ball (to float rounding, below 1e-6). With `threat.box` false there is no cut.
+    Exact for linf and l1, where the ball is intersected with [0, 1]: no l1 budget is spent on changes that clipping
+    would undo. For l2 the nearest point of the ball is clipped to [0, 1]; since `x` lies there, clipping only moves
+    towards `x`, so the result stays in the ball (up to float rounding, below 1e-6). With `threat.box` false nothing is
+    clipped. Raises SettingsError for a norm that is not of pixels.
     """
     eps = float(threat.eps)
     if threat.norm == "linf":
@@ -82,14 +83,14 @@ def project(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
 
 
 def uphill(grad: Tensor, size: float, per: str = "image") -> Tensor:
-    """Moves of l2 length `size` along the gradients [B, C, H, W]; none where the gradient is zero."""
-    # A saturated network's gradients square to zero in fp32, so the direction is taken of the rescaled ones.
+    """Moves [B, C, H, W] of l2 length `size` along the gradients [B, C, H, W]; zero where the gradient is zero."""
+    # The squares of a saturated network's gradients underflow in fp32, so gradients are rescaled first.
     direction = grad / _per_image(norm_of(grad, "linf", per).clamp_min(torch.finfo(grad.dtype).tiny))
     return size * direction / _per_image(norm_of(direction, "l2", per).clamp_min(1))
 
 
 def _sparse_uphill(x_adv: Tensor, grad: Tensor, size: float, threat: Threat) -> Tensor:
-    if threat.box:  # what stands at an end of [0, 1] cannot go on
+    if threat.box:  # an entry at an end of [0, 1] cannot move further
         grad = grad.masked_fill(((x_adv <= 0) & (grad < 0)) | ((x_adv >= 1) & (grad > 0)), 0)
     flat = grad.flatten(1)
     chosen = flat.abs().topk(min(max(1, math.ceil(threat.eps)), flat.shape[1]), dim=1).indices
@@ -98,12 +99,12 @@ def _sparse_uphill(x_adv: Tensor, grad: Tensor, size: float, threat: Threat) -> 
 
 
 def step(x_adv: Tensor, grad: Tensor, size: float, threat: Threat) -> Tensor:
-    """One step of length `size` uphill: along the sign of the gradient for linf, along its direction for l2, and for l1
-    along the signs of its largest entries among those that can still move (SLIDE, Tramer & Boneh 2019; Croce & Hein
-    2021), eps of them rounded up: an entry takes at most 1 of the budget, so fewer could not spend it and more would
-    follow lesser gradients.
+    """The images [B, C, H, W] after one step of length `size` uphill, not yet projected: along the sign of the gradient
+    for linf, along its direction for l2, and for l1 along the signs of its largest entries that can still move (SLIDE,
+    Tramer & Boneh 2019; Croce & Hein 2021). The l1 step takes ceil(eps) entries: an entry uses at most 1 of the budget,
+    so fewer could not spend it, and more would follow smaller gradients.
 
-    Images with a zero gradient stay where they are, whatever the scale of the others.
+    Images with a zero gradient do not move. Raises SettingsError for a norm that is not of pixels.
     """
     if threat.norm == "linf":
         return x_adv + size * grad.sign()
@@ -115,7 +116,9 @@ def step(x_adv: Tensor, grad: Tensor, size: float, threat: Threat) -> Tensor:
 
 
 def ball_noise(norm: str, shape, generator: torch.Generator) -> Tensor:
-    """Points drawn uniformly from the unit ball of `norm`, [B, C, H, W] on the generator's device."""
+    """Points drawn uniformly from the unit ball of `norm`, of shape [B, C, H, W], on the generator's device. Raises
+    SettingsError for a norm that is not of pixels.
+    """
     where = {"generator": generator, "device": generator.device}
     if norm == "linf":
         return torch.rand(shape, **where).mul_(2).sub_(1)
@@ -132,8 +135,8 @@ def ball_noise(norm: str, shape, generator: torch.Generator) -> Tensor:
 
 
 def start_noise(threat: Threat, shape, generator: torch.Generator) -> Tensor:
-    """Starts of `threat` in units of its eps, [B, C, H, W]: uniform in the unit ball, or, with `per` batch, brightening
-    noise of norm 1/2 over the batch.
+    """Random starts in units of the threat's eps, [B, C, H, W]: uniform in the unit ball, or, with `per` batch,
+    brightening noise of norm 1/2 over the whole batch.
     """
     if threat.per == "image":
         return ball_noise(threat.norm, shape, generator)

@@ -1,4 +1,4 @@
-"""Notes of a search for adversarial images: what broke which so far, kept on disk so that a killed search goes on."""
+"""Notes of a search for adversarial images: what broke which image so far, on disk so that a killed search resumes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lib.files import write_atomic
 from lib.values.keys import digest
 
 log = logging.getLogger("lib.attacks")
-STANDING, CLEAN, FIRST = 0, 1, 2  # what `Notes.by` holds: nothing broke it, it was wrong without attack, stage 0 did
+STANDING, CLEAN, FIRST = 0, 1, 2  # values of `Notes.by`: not broken, misclassified without attack, broken by stage 0
 
 
 @dataclass
 class Notes:
-    """`by` [N]: STANDING, CLEAN, or FIRST plus the number of the stage that broke an image; `adversarial` [N, C, H, W]
-    (None: not kept). Stages before `stage` are over; of the images that stood at its start the first `done` were
-    searched.
+    """`by` [N]: STANDING, CLEAN, or FIRST plus the number of the stage that broke an image. `adversarial` [N, C, H, W]
+    (None: not kept). Stages before `stage` are finished; of the images that stood when it began, it has searched the
+    first `done`.
     """
 
     by: Tensor
@@ -32,19 +32,21 @@ class Notes:
     done: int = 0
 
     def turn(self) -> Tensor:
-        """The numbers of the images that the present stage has still to search."""
+        """The positions of the images that the current stage has still to search: int64 [n]."""
         stood = (self.by == STANDING) | (self.by == FIRST + self.stage)
         return stood.nonzero().squeeze(1)[self.done:]
 
     def add(self, rows: Tensor, broken: Tensor, adversarial: Tensor) -> None:
-        """The present stage has searched the images `rows` [n]: `broken` [n], by `adversarial` [n, C, H, W]."""
+        """Note that the current stage has searched the images `rows` [n]: which are `broken` (bool [n]) and by what
+        (`adversarial` [n, C, H, W]).
+        """
         self.by[rows[broken]] = FIRST + self.stage
         if self.adversarial is not None:
             self.adversarial[rows[broken]] = adversarial[broken]
         self.done += len(rows)
 
     def save(self, path: Path, name: str) -> None:
-        """Write the notes of the call of this name, in one step."""
+        """Write the notes of the call `name` to a file, atomically."""
         state = {"call": name, "by": self.by.cpu(), "stage": self.stage, "done": self.done}
         if self.adversarial is not None:
             state["adversarial"] = self.adversarial[self.by != STANDING].cpu()
@@ -53,8 +55,8 @@ class Notes:
         write_atomic(path, data.getvalue())
 
     def keep_in(self, work: Path | None, call: list, tensors: list[Tensor]) -> Callable[[], None]:
-        """Go on from the file of the same call, on the same tensors, in the folder `work` (None: nothing is kept);
-        returns what writes the present state there.
+        """Resume from the file of the same call on the same tensors in the folder `work` (None: nothing is kept).
+        Returns a function that writes the current state to that file.
         """
         if work is None:
             return lambda: None
@@ -64,7 +66,7 @@ class Notes:
         return lambda: self.save(path, name)
 
     def load(self, path: Path, name: str) -> None:
-        """Go on from the file, if there is one of the same call; another, or a damaged one, is dropped and logged."""
+        """Resume from the file if it holds the same call; another or a damaged file is deleted and logged."""
         if not path.exists():
             return
         try:

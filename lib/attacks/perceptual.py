@@ -1,16 +1,18 @@
-"""Perceptual threats (Kang et al. 2019): what moves is not the pixels but what an image is made with.
+"""Perceptual threats (Kang et al. 2019): the attack moves not the pixels but the scene from which an image is rendered.
 
-A scene is a dict of tensors, one entry per image: `latent`, which the attack moves, and what was drawn once and stays
-(masks, kernels). Units are those of the authors' code, whose budgets the representation-similarity paper uses.
+A scene is a dict of tensors, one entry per image: `latent`, which the attack moves, and masks or kernels, which are
+drawn once and stay. Units are those of the authors' code, whose budgets the code of the representation-similarity paper
+uses.
 
 - jpeg, jpeg_linf: DCT coefficients in units of JPEG's quantisation steps. The latent lies in the l2 or linf ball of
   eps; half of it is added to the coefficients.
 - gabor: Gabor noise of contrast 1 times eps / 255 is added. The latent holds the weights, in [-1, 1], of the few pixels
-  at which a kernel sits. (In the authors' code the mask of these pixels is inverted; the text's sparse noise is meant.)
-- snow: whitened and streaked with flakes, whose brightness is eps times their intensity to the fourth. The latent holds
-  the intensities, in [0, 1] and of mean at most SNOW_BUDGET in every patch of 8x8 flakes of a layer.
+  at which a kernel sits. (The authors' code inverts the mask of these pixels; here noise is sparse, as in their text.)
+- snow: the image is whitened and streaked with flakes, whose brightness is eps times the fourth power of their
+  intensity. The latent holds the intensities, in [0, 1] and of mean at most SNOW_BUDGET in every patch of 8x8 flakes of
+  a layer.
 
-The scenes of gabor and snow are never empty, so their images do not tend to the clean one as eps does to 0.
+The scenes of gabor and snow are never empty, so their images do not approach the clean one as eps approaches 0.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ LUMA = (0.2126, 0.7152, 0.0722)
 
 
 def draw(threat: Threat, shape, generator: torch.Generator) -> dict[str, Tensor]:
-    """A random scene for images of `shape` [B, C, H, W], its latent within the threat, on the generator's device.
+    """A random scene for images of `shape` [B, C, H, W] with its latent within the threat, on the generator's device.
 
     Raises SettingsError unless C is 1 or 3 and H and W are at least 8.
     """
@@ -53,21 +55,23 @@ def draw(threat: Threat, shape, generator: torch.Generator) -> dict[str, Tensor]
 
 
 def draw_each(threat: Threat, shape, generators: list[torch.Generator]) -> dict[str, Tensor]:
-    """`draw` with every image's scene from a generator of its own."""
+    """`draw` with a generator for each of the B images; raises what `draw` raises."""
     scenes = [draw(threat, (1, *shape[1:]), own) for own in generators]
     return {name: torch.cat([scene[name] for scene in scenes]) for name in scenes[0]}
 
 
 def render(x: Tensor, scene: dict[str, Tensor], threat: Threat) -> Tensor:
-    """The images x [B, C, H, W] in [0, 1] as the scene shows them; differentiable in the scene's latent.
+    """The images [B, C, H, W] in [0, 1] that the scene makes of the images x [B, C, H, W] in [0, 1]; differentiable in
+    the scene's latent.
 
-    For gabor the gradient takes the contrast equalisation as it is (its own derivative is zero nearly everywhere).
+    For gabor the gradient treats the contrast equalisation as a constant; the exact derivative is zero nearly
+    everywhere.
     """
     return _KINDS[threat.norm][1](x, scene, float(threat.eps)).clamp(0, 1)
 
 
 def inside(scene: dict[str, Tensor], threat: Threat) -> dict[str, Tensor]:
-    """The scene with its latent brought into the threat."""
+    """The scene with its latent projected into the threat."""
     latent, eps = scene["latent"], float(threat.eps)
     if threat.norm == "jpeg":
         latent = shrink(latent, eps)
@@ -81,10 +85,11 @@ def inside(scene: dict[str, Tensor], threat: Threat) -> dict[str, Tensor]:
 
 
 def climb(x: Tensor, scene: dict[str, Tensor], grad: Tensor, size: float, threat: Threat) -> dict[str, Tensor]:
-    """One step of `size` uphill from `scene`, `grad` [B, C, H, W] being the gradient at the images it shows.
+    """The scene after one step of length `size` uphill; `grad` [B, C, H, W] is the gradient at the images that `scene`
+    shows of x [B, C, H, W].
 
-    Along the latent's gradient for jpeg (l2), along its sign for the others, then `inside`. A latent with a zero
-    gradient stays.
+    The step follows the latent's gradient for jpeg (l2) and its sign for the others; then `inside`. A latent with a
+    zero gradient does not move.
     """
     latent = scene["latent"].detach().requires_grad_()
     with torch.enable_grad():
@@ -128,8 +133,8 @@ def _plane(coefficients: Tensor, table: tuple, height: int, width: int) -> Tenso
 
 
 def _jpeg(x: Tensor, scene: dict[str, Tensor], eps: float) -> Tensor:
-    """Decoding is linear without rounding, so what the latent adds is decoded alone and added to the image: the
-    coefficients move as they should, and the image keeps the detail that subsampled chrominance would lose.
+    """Decoding without rounding is linear, so the latent is decoded by itself and added to the image: the coefficients
+    move as intended, and the image keeps the detail that subsampled chrominance would lose.
     """
     latent, (channels, height, width) = scene["latent"] / 2, x.shape[1:]
     side = 8 if channels == 1 else 16
@@ -151,7 +156,7 @@ def _jpeg(x: Tensor, scene: dict[str, Tensor], eps: float) -> Tensor:
 
 def _draw_gabor(threat: Threat, shape, generator: torch.Generator) -> dict[str, Tensor]:
     """Kernels as in the authors' code: an isotropic Gaussian of width 0.1 to 0.4 of the kernel's side times waves of 3
-    to 5.75 periods a side, summed over 1 to 10 directions that share out half a turn.
+    to 5.75 periods per side, summed over 1 to 10 directions that divide half a turn evenly.
     """
     (batch, _, height, width), where = shape, {"generator": generator, "device": generator.device}
     pixels = height * width
@@ -171,19 +176,19 @@ def _draw_gabor(threat: Threat, shape, generator: torch.Generator) -> dict[str, 
 
 
 def _each(planes: Tensor, kernels: Tensor) -> Tensor:
-    """Every image's planes [B, L, H, W] filtered with its own kernels [B, L, K, K] and summed, [B, 1, H, W].
+    """The planes [B, L, H, W] of every image, filtered with its own kernels [B, L, K, K] and summed: [B, 1, H, W].
 
-    By the Fourier transform: gradients of convolutions in groups are several times slower on a CPU.
+    Uses the Fourier transform: gradients of grouped convolutions are several times slower on a CPU.
     """
     height, width, reach = *planes.shape[2:], kernels.shape[-1] // 2
-    size = (height + 2 * reach, width + 2 * reach)  # room for what is spread over the edge
+    size = (height + 2 * reach, width + 2 * reach)  # room for kernels that reach over the edge
     spectrum = (torch.fft.rfft2(planes, size) * torch.fft.rfft2(kernels, size)).sum(1, keepdim=True)
     return torch.fft.irfft2(spectrum, size)[:, :, reach:reach + height, reach:reach + width]
 
 
 def _gabor(x: Tensor, scene: dict[str, Tensor], eps: float) -> Tensor:
     """Every pixel of the noise is divided by its own contrast (plus EQUALISER, so that it fades where there is none);
-    then it is stretched to [0, 1].
+    then the noise is stretched to [0, 1].
     """
     noise = _each(scene["latent"], scene["kernels"])
     tiny = torch.finfo(noise.dtype).tiny
@@ -200,8 +205,8 @@ def _gabor(x: Tensor, scene: dict[str, Tensor], eps: float) -> Tensor:
 
 
 def _draw_snow(threat: Threat, shape, generator: torch.Generator) -> dict[str, Tensor]:
-    """Seven layers of flakes, one for every fourth pixel, each layer with a streak of its own; the streaks of an image
-    fall to the same side.
+    """Seven layers of flakes, one for every fourth pixel, each layer with its own streak; all streaks of an image fall
+    to the same side.
     """
     (batch, _, height, width), where = shape, {"generator": generator, "device": generator.device}
     uniform = torch.rand(batch, 7, -(-height // 4), -(-width // 4), **where)
@@ -229,7 +234,7 @@ def _streaks(batch: int, generator: torch.Generator) -> Tensor:
 
 
 def _patches(layers: Tensor) -> Tensor:
-    """Layers [B, L, H, W], filled up with zeros, as patches of 8x8: [B, L, H / 8, W / 8, 64]."""
+    """Layers [B, L, H, W], padded with zeros, as patches of 8x8: [B, L, ceil(H / 8), ceil(W / 8), 64]."""
     padded = F.pad(layers, (0, -layers.shape[3] % 8, 0, -layers.shape[2] % 8))
     return F.pixel_unshuffle(padded, 8).unflatten(1, (-1, 64)).movedim(2, -1)
 
@@ -237,8 +242,8 @@ def _patches(layers: Tensor) -> Tensor:
 def _within_budget(intensities: Tensor) -> Tensor:
     """The nearest intensities in [0, 1] whose mean over any patch of 8x8 flakes is at most SNOW_BUDGET.
 
-    (The authors scale a patch that is too bright, which undoes much of a step.) A flake that goes out stays out, since
-    the fourth power has no gradient at 0; so the budget gathers on few flakes, which are the brighter for it.
+    (The authors rescale a patch that is too bright, which undoes much of a step.) A flake whose intensity reaches 0
+    stays there, since the fourth power has no gradient at 0; so the budget gathers on a few bright flakes.
     """
     patches, room = _patches(intensities.clamp_min(0)), _patches(torch.ones_like(intensities))
     flat, flat_room = patches.reshape(-1, 1, 1, 64), room.reshape(-1, 1, 1, 64)

@@ -1,4 +1,4 @@
-"""Projected gradient descent as training uses it (Madry et al. 2018, eq. 2), and the losses that attacks climb."""
+"""Projected gradient descent as training uses it (Madry et al. 2018, eq. 2), and the losses that attacks maximise."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from lib.values.threats import Threat
 
 
 def _margin(logits: Tensor, classes: Tensor) -> Tensor:
-    """The largest logit of the other classes minus that of `classes`: positive where another class wins."""
+    """The largest logit of the other classes minus the logit of `classes`, [B]: positive where another class wins."""
     others = logits.scatter(1, classes[:, None], float("-inf"))
     return others.amax(1) - logits.gather(1, classes[:, None]).squeeze(1)
 
 
 def adversarial_loss(name: str, logits: Tensor, labels: Tensor, targets: Tensor | None = None,
                      reference: Tensor | None = None, confidence: float | None = None) -> Tensor:
-    """What the attack wants large, per image: logits [B, K] and labels [B] -> [B].
+    """The loss that the attack maximises, per image: logits [B, K] and labels [B] -> [B].
 
     ce: cross-entropy. cw: the margin max_{i != y} z_i - z_y, at most `confidence` if one is given. dlr: the difference
-    of logits ratio, the margin over z_(1) - z_(3) (Croce & Hein 2020, eq. 6). kl: KL(softmax(reference) ||
-    softmax(logits)), `reference` being the clean logits. With `targets` [B] large means near the target: -ce and -cw of
-    the target, and the targeted DLR (their eq. 7).
+    of logits ratio, the margin divided by z_(1) - z_(3) (Croce & Hein 2020, eq. 6). kl: KL(softmax(reference) ||
+    softmax(logits)) with the clean logits as `reference` [B, K]. With `targets` [B] the loss is large near the target
+    class: -ce and -cw of the target, and the targeted DLR (their eq. 7).
 
-    Raises SettingsError for DLR with fewer than 3 classes (targeted: 4), and for a targeted kl.
+    Raises SettingsError for an unknown name, for DLR with fewer than 3 classes (targeted: 4), and for a targeted kl.
     """
     if name == "dlr":
         fewest = 3 if targets is None else 4
@@ -56,11 +56,11 @@ def adversarial_loss(name: str, logits: Tensor, labels: Tensor, targets: Tensor 
 
 def input_gradient(net: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor],
                    precision: str = "fp32") -> tuple[Tensor, Tensor, Tensor]:
-    """fp32 logits [B, K], loss per image [B] and its gradient [B, C, H, W] at the images `x`; `loss` maps logits to
-    [B].
+    """fp32 logits [B, K], loss per image [B] and its gradient [B, C, H, W] at the images `x` [B, C, H, W]; `loss` maps
+    logits to [B].
 
-    Losses are summed, so an image's gradient does not depend on its company. Entries that are not finite count as
-    zero: a step along NaN would leave the images.
+    Losses are summed, not averaged, so the size of the batch does not scale an image's gradient. Entries that are not
+    finite become zero: a step along NaN would destroy the image.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
@@ -75,14 +75,16 @@ def input_gradient(net: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor],
 def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: PGD,
         generator: torch.Generator | None = None, noise: Tensor | dict[str, Tensor] | None = None,
         targets: Tensor | None = None, precision: str = "fp32", path: list[Tensor] | None = None) -> Tensor:
-    """The last iterate of `attack` on images [B, C, H, W] in [0, 1], labels [B]: detached, of the same dtype and
-    layout. Targeted and with a large eps it generates images of the target classes from those given.
+    """The last iterate of `attack` on images [B, C, H, W] in [0, 1] with labels [B]: detached, of the same shape, dtype
+    and layout. A targeted attack with a large eps generates images of the target classes.
 
-    Uses the network in the mode it is in (see lib/modes.py) and forms no gradient for its weights. A random start
-    needs `noise` (in units of eps, [B, C, H, W], as `start_noise` gives; for a perceptual threat a scene, as
-    `perceptual.draw` gives) or a `generator` to draw it from. A targeted attack needs `targets` [B]. To `path` the
-    images are added whose gradients were followed. Raises SettingsError when one of them is missing, for restarts (the
-    last iterates of several cannot all be kept), or an attack that cannot search within the threat.
+    Uses the network in its current mode (see lib/modes.py) and forms no gradient for its weights. A random start needs
+    `noise` (in units of eps, [B, C, H, W], as `start_noise` gives; for a perceptual threat a scene, as
+    `perceptual.draw` gives) or a `generator` to draw it from. A targeted attack needs `targets` [B]. The images at
+    which gradients were taken are appended to `path`.
+
+    Raises SettingsError when noise or targets are missing, for restarts (only one last iterate is returned), and for an
+    attack that cannot search within the threat.
     """
     attack.check(threat)
     given, drawn = targets is not None, noise is not None or generator is not None

@@ -1,7 +1,7 @@
-"""A pool of images under attack, the common ground of all searches for adversarial images.
+"""A pool of images under attack, which all searches for adversarial images share.
 
-All its images are searched in step; at each step those still standing are packed into full batches, so a broken image
-costs nothing from the step at which it breaks.
+All images of a pool take every step together. At each step those still standing are packed into full batches, so an
+image costs nothing once it is broken.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class AllBroken(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of an attack that is run on all survivors of the part before: `run` searches a pool, whose size is at most
-    `batches` batches (None: the device's usual number). `name` stands in tables for what broke an image.
+    """A part of an attack, run on all survivors of the part before it. `run` searches a pool of at most `batches`
+    batches (None: the device's usual number). `name` appears in tables as what broke an image.
     """
 
     name: str
@@ -34,25 +34,26 @@ class Stage:
     batches: int | None = None
 
 
-# By the type of an attack a function (attack, threat, number of classes) that gives the stages of its search in order.
+# The type of an attack -> a function (attack, threat, number of classes) that gives the stages of its search in order.
 stages = ByType("search")
 
 
 @torch.no_grad()
 def logits(net: nn.Module, x: Tensor, batch_size: int, precision: str = "fp32") -> Tensor:
-    """Logits [n, K], as fp32, of images [n, C, H, W], batch by batch."""
+    """Logits [n, K], as fp32, of images [n, C, H, W] in [0, 1], computed batch by batch."""
     with autocast(x.device, precision):
         return torch.cat([net(part.contiguous(memory_format=torch.channels_last)).float()
                           for part in x.split(batch_size)])
 
 
 class Pool:
-    """A pool of images under attack: which are broken, by what, and the gradients for those that still stand.
+    """Images [n, C, H, W] in [0, 1] under attack: which of them are broken (`broken`, bool [n]), the images that broke
+    them (`adversarial`), and gradients for those that still stand.
 
-    A `row` is a position in the pool. Forward passes run in batches of `batch_size`, channels_last. With precision bf16
-    a search uses bf16 logits and gradients, but an image is broken only when an fp32 forward confirms it. `clean`
-    [n, K]: the fp32 logits of the images, for attacks that need them; `targets` [n]: classes that a targeted one aims
-    at.
+    A `row` is a position in the pool; `indices` [n] are the images' positions in their split. Forward passes run in
+    batches of `batch_size`, channels_last. With precision bf16 a search uses bf16 logits and gradients, but an image
+    is broken only when an fp32 forward pass confirms it. `clean` [n, K]: the fp32 logits of the clean images, for
+    attacks that need them. `targets` [n]: the classes that a targeted attack aims at.
     """
 
     def __init__(self, net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, indices: Tensor,
@@ -71,16 +72,16 @@ class Pool:
         return (~self.broken).nonzero().squeeze(1)
 
     def generators(self, rows: Tensor, *parts) -> list[torch.Generator]:
-        """One for each row, seeded by (seed_parts, parts, index of the image) alone."""
+        """A generator for each row, seeded by (seed_parts, parts, index of the image) alone."""
         return [generator(*self.seed_parts, *parts, index) for index in self.indices[rows].tolist()]
 
     def start(self, rows: Tensor, *parts) -> Tensor:
-        """Random starts for the rows, each drawn from (seed_parts, parts, index of the image) alone."""
+        """Random starts [n, C, H, W] for the rows [n], each drawn from (seed_parts, parts, index of the image) only."""
         moved = Pixels(self.images[rows], self.threat)
         return moved.start(moved.draw_each(self.generators(rows, *parts)))
 
     def target_of_rank(self, rows: Tensor, rank: int) -> Tensor:
-        """The class [n] that has this rank, from 1, among the clean logits of the classes other than the label."""
+        """For each row [n] the wrong class with the `rank`-th largest clean logit (rank 1: the largest): int64 [n]."""
         others = self.clean[rows].scatter(1, self.labels[rows, None], float("-inf"))
         return others.argsort(dim=1, descending=True, stable=True)[:, rank - 1]
 
@@ -99,7 +100,7 @@ class Pool:
         self.adversarial[rows[hit]] = x_adv[hit]
 
     def judge(self, x_adv: Tensor, rows: Tensor, logits: Tensor) -> None:
-        """`record` the rows that these logits of a search misclassify, those of a bf16 search only when confirmed."""
+        """`record` the rows [n] that a search's `logits` [n, K] misclassify; with bf16, after `confirm` only."""
         hit = logits.argmax(1) != self.labels[rows]
         if self.precision == "fp32":
             self.record(x_adv, rows, hit)
@@ -108,10 +109,10 @@ class Pool:
 
     def gradient(self, x_adv: Tensor, rows: Tensor, loss: str, targets: Tensor | None = None,
                  reference: Tensor | None = None, judge: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [n, K], losses [n] and input gradients at the iterates `x_adv` [n, C, H, W] of `rows` [n]; hits are
-        recorded, if the iterates are to be judged (they lie within the threat).
+        """Logits [n, K], losses [n] and input gradients [n, C, H, W] at the iterates `x_adv` [n, C, H, W] of `rows`
+        [n]. `judge`: whether misclassified iterates are recorded, which is right only if they lie within the threat.
 
-        Rows already broken are not computed; theirs are zeros. Raises AllBroken when none is left.
+        Rows already broken are skipped: their entries are zeros. Raises AllBroken when no row is left.
         """
         left = (~self.broken[rows]).nonzero().squeeze(1)
         if not len(left):

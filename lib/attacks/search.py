@@ -1,7 +1,7 @@
-"""The search for adversarial images that an evaluation is made of: one call for every attack.
+"""The search for adversarial images that an evaluation runs: one call for every attack.
 
-An attack is a row of stages. Each stage is run on all images that stand after the one before, packed anew into pools;
-what a pool found can be noted on disk, so that a search that was killed goes on with the next pool.
+An attack is a sequence of stages. Each stage is run on all images that survived the stages before it, packed anew into
+pools. The verdicts can be noted on disk after every pool, so that a killed search resumes with the next pool.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from lib.modes import frozen_eval
 from lib.values.attacks import PGD, Attack
 from lib.values.threats import Threat
 
-# A pool's usual size in batches. On a GPU the last, partly filled batch of a step should weigh little; on a CPU a
-# partly filled one costs less, and less is lost when a search is killed.
+# The usual size of a pool, in batches. On a GPU pools are large, so that the partly filled last batch of each step
+# matters little. On a CPU such a batch is cheaper, and a small pool loses less when a search is killed.
 BATCHES = {"cuda": 16, "cpu": 1}
 
 
 class SearchResult(NamedTuple):
-    """What a search found: `broken` [N] bool; `adversarial` [N, C, H, W], the clean image where it stands (None where
-    images were not asked for); `broken_by` [N] texts: the stage (PGD, APGD-CE, APGD-T, FAB-T, Square), "clean" for an
-    image that is misclassified as it is, "" for one that stands.
+    """What a search found. `broken`: bool [N]. `adversarial`: [N, C, H, W], the clean image where none was found (None
+    if images were not asked for). `broken_by`: N texts, the name of the stage (PGD, APGD-CE, APGD-T, FAB-T, Square),
+    "clean" for an image that is misclassified without an attack, "" for one that stands.
     """
 
     broken: Tensor
@@ -45,8 +45,8 @@ def _pgd_stages(attack: PGD, threat: Threat, classes: int) -> list[Stage]:
 
 
 def _pgd(pool: Pool, attack: PGD, restart: int) -> None:
-    """An image is broken when any iterate of any restart is misclassified, the start included. Raises AllBroken when
-    none is left.
+    """One restart of PGD on the survivors. An image is broken when any iterate, the start included, is misclassified.
+    Raises AllBroken when no image is left.
     """
     rows, reference = pool.standing, pool.clean if attack.loss == "kl" else None
     moved = perturbed(pool.images[rows], pool.threat)
@@ -71,20 +71,20 @@ def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat,
                  targets: Tensor | None = None, work: Path | None = None, keep_images: bool = True) -> SearchResult:
     """Whether `attack` finds misclassified images within `threat`, image by image.
 
-    images [N, C, H, W] in [0, 1], labels [N], indices [N]: the images' numbers in their split. Images are expected to
-    be classified correctly. The network is attacked in eval mode with frozen parameters and left as it was. Random
-    numbers of an image are drawn from (seed_parts, attack, restart, index) alone and each image is treated for itself,
-    so that batches, order and subsets do not change a verdict (but for float rounding). `precision`: fp32, or bf16 for
-    a faster search whose every hit is confirmed in fp32 (FAB stays in fp32). `targets` [N]: the classes that a targeted
-    PGD aims at; broken still means misclassified.
+    images [N, C, H, W] in [0, 1]; labels [N]; indices [N], the images' positions in their split. Images should be
+    classified correctly already. The network is attacked in eval mode with frozen parameters and left as it was. An
+    image's random numbers are drawn from (seed_parts, attack, restart, index) alone, and each image is attacked by
+    itself, so batches, order and subsets do not change a verdict (up to float rounding). `precision`: fp32, or bf16 for
+    a faster search whose every hit is confirmed in fp32 (FAB always runs in fp32). `targets` [N]: the classes that a
+    targeted PGD aims at; broken still means misclassified.
 
     `work`: a folder in which the verdicts are noted after every pool, in a file `checkpoint-<digest>.pt`. The same call
-    (same weights, images, threat, attack, seed_parts, precision) goes on from there and ends with the verdicts of an
-    uninterrupted one. `keep_images` false: no adversarial images are returned, or noted.
+    (same weights, images, threat, attack, seed_parts, precision) resumes from there and ends with the verdicts of an
+    uninterrupted one. `keep_images` false: adversarial images are neither returned nor noted.
 
     Raises SettingsError for a targeted attack without targets, DLR losses with too few classes, more APGD targets than
-    other classes, an unknown precision, a threat whose budget is the batch's, or an attack that cannot search within
-    the threat (`Attack.check`).
+    wrong classes, an unknown precision, a threat whose budget is for a whole batch, or an attack that cannot search
+    within the threat (`Attack.check`).
     """
     if precision not in ("fp32", "bf16"):
         raise unknown("search precision", precision, ("fp32", "bf16"))

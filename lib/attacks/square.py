@@ -1,8 +1,8 @@
-"""Square Attack (Andriushchenko et al. 2020): random search for a small margin, an image on random numbers of its own.
+"""Square Attack (Andriushchenko et al. 2020): random search on the margin, each image with its own random numbers.
 
-The schedule is AutoAttack's: windows of 0.8 of the image's area, halved after 10, 50, 200, ... queries, however many
-there are. The l1 version follows Croce & Hein (2021). Windows lie anywhere in the image, as in the paper; those of the
-authors' package leave out the last row and column of places.
+The schedule is AutoAttack's: windows of 0.8 of the image's area, halved after 10, 50, 200, ... queries, whatever the
+number of queries. The l1 version follows Croce & Hein (2021). Windows may lie anywhere in the image, as in the paper;
+in the authors' package they never reach the last row or column.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from lib.attacks.pool import AllBroken, Pool
 from lib.values.threats import Threat
 
 FIRST, HALVINGS = 0.8, (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-CHUNK = 64  # queries whose random numbers are drawn at once: an image needs 9 numbers a query
+CHUNK = 64  # queries whose random numbers are drawn at once
 
 
 def window_side(query: int, height: int, width: int, norm: str) -> int:
-    """The side in pixels of the window that the query of this number, from 0, changes."""
+    """The side in pixels of the window that query number `query` (from 0) changes."""
     share = FIRST / 2 ** sum(query > at for at in HALVINGS)
     side = max(round(math.sqrt(share * height * width)), 1)
     if norm != "linf":
@@ -34,7 +34,7 @@ def window_side(query: int, height: int, width: int, norm: str) -> int:
 
 @functools.lru_cache
 def bump(side: int, norm: str) -> Tensor:
-    """A window [side, side] of unit norm for l2 and l1: a positive hill beside a negative one (the paper, eq. 2)."""
+    """A window [side, side] of unit norm for l2 and l1: a positive hill next to a negative one (the paper, eq. 2)."""
 
     def hill(height: int) -> Tensor:
         down, right = (torch.arange(n).sub(n // 2).abs() for n in (height, side))
@@ -80,7 +80,7 @@ def start(x: Tensor, threat: Threat, generators: list[torch.Generator]) -> Tenso
 
 
 def _moved(x: Tensor, delta: Tensor, threat: Threat) -> Tensor:
-    """x + delta on the sphere of an l2 threat and cut to [0, 1], or projected into an l1 ball."""
+    """x + delta, for l2 with delta of norm eps and clipped to [0, 1], for l1 projected into the ball."""
     if threat.norm == "l2":
         delta = delta * (float(threat.eps) / norm_of(delta, "l2").clamp_min(1e-12))[:, None, None, None]
         return (x + delta).clamp(0, 1)
@@ -88,7 +88,9 @@ def _moved(x: Tensor, delta: Tensor, threat: Threat) -> Tensor:
 
 
 def stripe_proposal(x: Tensor, best: Tensor, threat: Threat, side: int, numbers: Tensor) -> Tensor:
-    """linf: one window goes to an end of the ball, each channel as a whole. `numbers` [n, 2 + C] in [0, 1)."""
+    """The next images [n, C, H, W] for linf: one window of the `best` ones so far moves to an end of the ball, with one
+    sign per channel. `numbers` [n, 2 + C] in [0, 1) are the random numbers.
+    """
     inside = []
     for k, length in enumerate(x.shape[-2:]):
         first = _starts(numbers[:, k], side, length)[:, None]
@@ -99,8 +101,8 @@ def stripe_proposal(x: Tensor, best: Tensor, threat: Threat, side: int, numbers:
 
 
 def bump_proposal(x: Tensor, best: Tensor, threat: Threat, side: int, numbers: Tensor) -> Tensor:
-    """l2 and l1: the budget of a second window goes into a bump in the first (the paper, algorithm 3). `numbers`
-    [n, 5 + C] in [0, 1).
+    """The next images [n, C, H, W] for l2 and l1: the budget of a second window of the `best` ones so far moves into a
+    bump in a first one (algorithm 3 of the paper). `numbers` [n, 5 + C] in [0, 1) are the random numbers.
     """
     n, channels, height, width = x.shape
     norm, eps, power = threat.norm, float(threat.eps), 2 if threat.norm == "l2" else 1
@@ -132,10 +134,10 @@ def bump_proposal(x: Tensor, best: Tensor, threat: Threat, side: int, numbers: T
 
 
 def square(pool: Pool, queries: int) -> None:
-    """Square of at most `queries` forward passes an image; an image's random numbers are drawn from (seed_parts, index)
-    alone, and it is dropped when it breaks.
+    """Square Attack with at most `queries` forward passes per image. An image's random numbers are drawn from
+    (seed_parts, index) alone, and it is dropped when it is broken. Raises AllBroken when no image is left.
 
-    A proposal that changes nothing of an image is not sent through the network: its answer is known.
+    A proposal that leaves an image as it is does not go through the network: its margin is known.
     """
     threat, rows = pool.threat, pool.standing
     propose, count = (stripe_proposal, 2) if threat.norm == "linf" else (bump_proposal, 5)

@@ -1,4 +1,4 @@
-"""Searches at growing budgets: at which an image breaks first."""
+"""Searches at growing budgets, which show at which budget each image breaks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lib.values.threats import Threat
 
 def sweep(net: nn.Module, images: Tensor, labels: Tensor, threats: Sequence[Threat], attacks: Sequence[Attack],
           indices: Tensor, seed_parts: tuple = (), **options) -> Tensor:
-    """Whether the image i is broken by the attack t within the threat t or one before: bool [T, N].
+    """Whether image i is broken by attack t within threat t, or by an earlier attack within a smaller one: bool [T, N].
 
-    An image broken at a small budget counts at every larger one and is not attacked again, so the rows only grow and
-    cost falls with the budget. Attacks are paired with the threats because steps go with budgets; images, labels,
-    indices and `options` (all but keep_images) are those of `break_images`. Raises SettingsError unless the threats
-    have one norm and growing eps and each has its attack.
+    An image broken at a small budget counts as broken at every larger one and is not attacked again, so each row
+    includes the rows before it, and cost falls as the budget grows. Every threat has its own attack because step sizes
+    depend on the budget. images [N, C, H, W], labels, indices and `options` (all but keep_images) are as for
+    `break_images`. Raises SettingsError unless the threats have one norm and growing eps, and each has its attack.
     """
     need(len(attacks) == len(threats), "number of attacks", len(attacks), f"{len(threats)}, one for every threat")
     budgets = [threat.eps for threat in threats]
