@@ -1,4 +1,4 @@
-"""Images: official data sets, digits beside a letter and points from closed forms, as tensors with fixed,
+"""Images: official data sets, digits next to a letter and points from closed forms, as tensors with fixed,
 class-balanced subsets, and batched augmentation.
 """
 

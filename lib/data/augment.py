@@ -1,6 +1,6 @@
-"""Random crops, flips and affine maps for a whole batch at once, on its device, drawn for each image by itself.
+"""Random crops, flips and affine maps for a whole batch at once, on its device, drawn for each image separately.
 
-(torchvision's transforms, given a batch, draw one offset and one flip for all of it.)
+(torchvision's transforms draw a single offset and flip for the whole batch.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from lib.errors import is_int, need, unknown
 from lib.values.recipe import AUGMENTATIONS
 
-DEGREES, SCALE = 5.0, (0.9, 1.1)  # the stitching paper's MNIST recipe
+DEGREES, SCALE = 5.0, (0.9, 1.1)  # for MNIST in the stitching paper's code
 AREA, ASPECT, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # torchvision's RandomResizedCrop
 
 
@@ -25,9 +25,9 @@ class Placement:
 
     dy, dx: int64 [B] in [-pad, pad]; output pixel (y, x) is input pixel (y + dy, x + dx), 0 outside; then images
     with `flip` (bool [B]) are mirrored left to right. matrix: float32 [B, 2, 2], maps an output pixel's (x, y) from
-    the image's centre to the input's. box: int64 [B, 4], the top, left, height and width of what was resized to `size`,
-    height and width of the frame, counted from the frame's corner (outside it where images are larger than the frame);
-    then mirrored as `flip` says. What is None was not done.
+    the image's centre to the input's. box: int64 [B, 4], the top, left, height and width of the crop that was resized
+    to `size` (height and width of the frame), measured from the frame's corner (and perhaps outside it where images are
+    larger than the frame); then mirrored as `flip` says. Steps whose fields are None were not applied.
     """
 
     pad: int = 0
@@ -39,10 +39,10 @@ class Placement:
     size: tuple[int, int] | None = None
 
     def apply(self, images: Tensor) -> Tensor:
-        """The images [B, C, H, W], any C, of the recorded batch and size, moved likewise; differentiable.
+        """`images` [B, C, H, W] of the recorded batch and size, with any C, moved in the same way; differentiable.
 
-        Where boxes were drawn, larger images, of which the frame is the centre, will do too; of images that are just
-        the frame the edge's pixels are repeated outside.
+        Where boxes were drawn, larger images whose centre is the frame are possible too; if images are just the frame,
+        their edge pixels are repeated outside it.
         """
         if self.dy is not None:
             return self._crop(images)
@@ -81,8 +81,9 @@ def _precise(images: Tensor) -> torch.dtype:
 
 
 def _positions(start: Tensor, length: Tensor, count: int, whole: int, dtype: torch.dtype) -> Tensor:
-    """Where `count` pixels take from that are spread over `length` of the `whole` pixels from `start` on: [B, count] in
-    grid_sample's coordinates, not beyond the centres of the first and the last one, as if the crop were all there is.
+    """Where to sample `count` pixels spread over a crop of `length` [B] pixels from `start` [B] on, out of `whole`:
+    [B, count] in grid_sample's coordinates, not beyond the centres of the crop's first and last pixels, as if there
+    were nothing outside the crop.
     """
     steps = (torch.arange(count, device=start.device, dtype=dtype) + 0.5) / count
     inside = (steps * length[:, None] - 0.5).clamp(min=0).minimum((length[:, None] - 1).to(dtype))
@@ -90,7 +91,7 @@ def _positions(start: Tensor, length: Tensor, count: int, whole: int, dtype: tor
 
 
 def _sample(images: Tensor, grid: Tensor) -> Tensor:
-    """The images at the grid's points, bilinear, in fp32 at least; of the images' own type."""
+    """The images [B, C, H, W] sampled bilinearly at the grid [B, h, w, 2], in fp32 at least, returned in their type."""
     source = images.to(_precise(images))
     moved = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return moved.to(images.dtype) if images.is_floating_point() else moved.round().to(images.dtype)
@@ -102,7 +103,7 @@ def _before(whole: int, side: int) -> int:
 
 
 def centre(images: Tensor, side: int | None) -> Tensor:
-    """The window of side x side pixels in the middle of images [..., H, W]; all of them for None."""
+    """The central window [..., side, side] of images [..., H, W]; the whole images for None."""
     if side is None:
         return images
     top, left = (_before(length, side) for length in images.shape[-2:])
@@ -112,18 +113,18 @@ def centre(images: Tensor, side: int | None) -> Tensor:
 def augment(images: Tensor, kind: str, generator: torch.Generator, side: int | None = None) -> tuple[Tensor, Placement]:
     """Augment a batch [B, C, H, W] of uint8 or floating point; returns it, of the same type, and its Placement.
 
-    side: height and width of the frame, which is what networks see: the centre of images that have a border beside for
-    resized crops to draw from (None: the frame is the whole image). The batch comes back in the frame's size.
+    side: height and width of the frame, the part that networks see: the centre of images that have a border for resized
+    crops (None: the whole image). The batch is returned in the frame's size.
 
-    kind: `none`; `crop`, a window of the frame's size at random out of the frame with a border of 1/8 of its size
-    (4 at 28 and 32 pixels) in zeros; `crop-flip`, this and a left-right flip with probability 1/2; `affine`, rotation
-    and horizontal shear of up to 5 degrees, scale 0.9 to 1.1, bilinear, the edge's pixels repeated outside;
-    `resized-crop-flip`, a box of 8 to 100 percent of the whole image's area and aspect 3/4 to 4/3, drawn as by
-    torchvision's RandomResizedCrop, bilinearly resized to the frame's size, and a flip. Nothing is smoothed before: a
-    box is at most as large as the image, which is hardly larger than the frame.
-    All draws come from `generator`, on its device, so a CPU generator gives the same placements on every device.
+    kind: `none`; `crop`, a random window of the frame's size out of the frame padded with zeros by 1/8 of its size (4
+    pixels at 28 and 32); `crop-flip`, this and a left-right flip with probability 1/2; `affine`, rotation and
+    horizontal shear of up to 5 degrees, scale 0.9 to 1.1, bilinear, with edge pixels repeated outside;
+    `resized-crop-flip`, a box of 8 to 100 percent of the whole image's area and aspect ratio 3/4 to 4/3, drawn as in
+    torchvision's RandomResizedCrop, resized bilinearly to the frame's size, and a flip. There is no antialiasing: a box
+    is at most as large as the image, which is hardly larger than the frame. All draws come from `generator`, on its
+    device, so a CPU generator gives the same placements on every device.
 
-    Raises SettingsError for an unknown kind, images that are no such batch, or a side that is larger than they are.
+    Raises SettingsError for an unknown kind, for images of another type or shape, and for a side larger than they are.
     """
     if kind not in AUGMENTATIONS:
         raise unknown("augmentation", kind, AUGMENTATIONS)
@@ -155,7 +156,7 @@ def _flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _box(images: Tensor, side: int | None, generator: torch.Generator) -> Placement:
-    """For each image the first of its tries that lies inside; else the largest box of a possible aspect, centred."""
+    """For each image its first try that fits; if none does, the largest centred box of an allowed aspect ratio."""
     height, width = images.shape[-2:]
     frame = (height, width) if side is None else (side, side)
     b, draw = len(images), {"generator": generator, "device": generator.device}

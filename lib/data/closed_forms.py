@@ -1,10 +1,10 @@
-"""Data drawn from distributions that are known in closed form: the manifold, the Bayes posterior and the score of every
-point are exact, so that what networks and their gradients do can be measured against what they should do.
+"""Data drawn from distributions in closed form: the manifold, the Bayes posterior and the score are known exactly at
+every point, so networks and their gradients can be compared with the truth.
 
 A point x of such a set, a vector of D coordinates, is stored as an image: pixels = 0.5 + unit * x, with the `unit` of
-its `DatasetInfo`. Networks divide by the same unit and so are given x. Everything here takes and gives pixels: lengths,
-noise and gradients are those of pixels, which are `unit` times, and 1 / unit times, those of x. Pixels may leave
-[0, 1]. Points, distributions and gradients come in the dtype and on the device of the pixels that are given.
+its `DatasetInfo`. Networks divide by the same unit and so receive x. Everything here takes and returns pixels: lengths
+and noise are `unit` times, and gradients 1 / unit times, as large as those of x. Pixels may leave [0, 1]. Points,
+distributions and gradients have the dtype and device of the given pixels.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class ClosedForm:
         return (pixels.flatten(1) - 0.5) / self.unit
 
     def sample(self, split: str) -> tuple[Tensor, Tensor]:
-        """Pixels (float32 [N, C, H, W]) and labels (int64 [N], the classes in turn) of all of "train" or "test": the
-        same on every call, each split drawn from a stream of its own.
+        """Pixels (float32 [N, C, H, W]) and labels (int64 [N], the classes in turn) of the whole split "train" or
+        "test": the same on every call, each split drawn from its own stream. Raises SettingsError for another split.
         """
         if split not in ("train", "test"):
             raise unknown("official split", split, ("train", "test"))
@@ -50,15 +50,15 @@ class ClosedForm:
         return generator("closed form", self.name, self.info.version, of)
 
     def _draw(self, turn: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Points (float64 [N, D]) and labels of the images with the numbers `turn`."""
+        """Points (float64 [N, D]) and labels (int64 [N]) of the images number `turn` (int64 [N])."""
         raise NotImplementedError
 
 
 class Manifold(ClosedForm):
-    """Points near a manifold of k dimensions, of classes that are equally probable, with their densities.
+    """Points near a manifold of k dimensions with their densities; all classes are equally probable.
 
-    sigma, where it is asked for, is that of Gaussian noise on all pixels: densities, posteriors and scores are then
-    those of noisy images, of which the given pixels are one.
+    sigma: the standard deviation of Gaussian noise on all pixels, 0 for none. Densities, posteriors and scores are then
+    those of noisy images, and the given pixels are taken for noisy images.
     """
 
     def __init__(self, name: str, dims: int):
@@ -66,16 +66,19 @@ class Manifold(ClosedForm):
         self.basis = _orthonormal(math.prod(self.info.shape), dims, self._stream("basis"))
 
     def tangents(self, pixels: Tensor) -> Tensor:
-        """Orthonormal bases [N, D, k] of the manifold's tangent spaces where pixels [N, ...] are nearest to it."""
+        """Orthonormal bases [N, D, k] of the tangent spaces at the points of the manifold nearest to pixels [N, ...].
+        """
         raise NotImplementedError
 
     def log_posterior(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
-        """log p(class | pixels) [N, classes] of pixels [N, ...], differentiable: what an ideal classifier gives."""
+        """log p(class | pixels) [N, classes] of pixels [N, ...], differentiable: the Bayes classifier's output. Raises
+        SettingsError for a negative sigma.
+        """
         return self._by_class(self.points(pixels), self._noise(sigma)).log_softmax(1)
 
     def class_log_density(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
-        """log p(pixels | class) [N, classes] of pixels [N, ...], differentiable. Raises SettingsError for a sigma at
-        which there is no density.
+        """log p(pixels | class) [N, classes] of pixels [N, ...], differentiable. Raises SettingsError for a negative
+        sigma, or one at which there is no density.
         """
         points, noise = self.points(pixels), self._noise(sigma)
         self._check_density(sigma)
@@ -87,7 +90,7 @@ class Manifold(ClosedForm):
         return self.class_log_density(pixels, sigma).logsumexp(1) - math.log(self.classes)
 
     def score(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
-        """The gradient of `log_density` with respect to the pixels, of their shape."""
+        """The gradient of `log_density` with respect to the pixels, of the same shape."""
         return _gradient(lambda x: self.log_density(x, sigma), pixels)
 
     def class_score(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
@@ -104,13 +107,14 @@ class Manifold(ClosedForm):
         """Raise SettingsError where there is no density."""
 
     def _by_class(self, points: Tensor, noise: float) -> Tensor:
-        """log p(point | class) [N, classes] up to what is the same for all classes. It comes apart from that: in sums
-        with it, which off the manifold is large, posteriors would lose digits and their gradients would be tilted.
+        """log p(point | class) [N, classes] up to a term that is the same for all classes. That term is kept apart
+        because it is large off the manifold: in a sum with it, posteriors would lose digits and their gradients would
+        be tilted.
         """
         raise NotImplementedError
 
     def _of_all(self, points: Tensor, noise: float) -> Tensor:
-        """What `_by_class` leaves out, [N]."""
+        """The term of log p(point | class) that all classes share, [N]."""
         raise NotImplementedError
 
 
@@ -148,19 +152,19 @@ class GaussianSubspace(Manifold):
         return -off / (2 * across) - logs / 2
 
     def _variance(self, noise: float) -> float:
-        """That of what lies across the subspace."""
+        """The variance in directions orthogonal to the subspace."""
         return self.TAU**2 + noise**2
 
 
 class CurvedTorus(Manifold):
-    """Four circles of radius sqrt(2), a flat torus in 8 dimensions, turned into 128 by a random orthonormal map: x = A
+    """Four circles of radius sqrt(2), a flat torus in 8 dimensions, mapped into 128 by a random orthonormal map: x = A
     (r cos a_1, r sin a_1, ..., r sin a_4). The angles of class c are independent von Mises draws of concentration 1.4
-    around means that are multiples of a quarter turn; points lie on the torus exactly and have the mean square length
-    of the subspace's. The Bayes accuracy is 0.86.
+    around means that are multiples of a quarter turn. Points lie exactly on the torus; their mean square length is
+    that of GaussianSubspace without its ambient noise. The Bayes accuracy is 0.86.
 
-    Points off the torus have no probability without noise; their `log_posterior` is that of the nearest point of the
-    torus, whose tangent space then holds the gradient. With noise, posterior and score are exact everywhere. Points at
-    which a circle has no nearest point (its two coordinates are 0) are left out of what is said here.
+    Without noise, points off the torus have no density; their `log_posterior` is the one of the nearest point of the
+    torus, so the gradient lies in the tangent space there. With noise, posterior and score are exact everywhere. Points
+    at which both coordinates of a circle are 0 have no nearest point and are excluded from these statements.
     """
 
     RADIUS, KAPPA, CIRCLES = math.sqrt(2), 1.4, 4
@@ -190,8 +194,8 @@ class CurvedTorus(Manifold):
         return (points @ self.basis.to(points)).unflatten(1, (self.CIRCLES, 2))
 
     def _by_class(self, points: Tensor, noise: float) -> Tensor:
-        """Each angle has the density exp(kappa cos(a - mode)) / (2 pi I0(kappa)); the noise's integral over it is that
-        of another von Mises density.
+        """Each angle has the density exp(kappa cos(a - mode)) / (2 pi I0(kappa)); the integral over the angle of its
+        product with the noise's density is again the normalising constant of a von Mises density.
         """
         pairs, modes = self._pairs(points)[:, None], _directions(self.modes).to(points)  # [N, 1, 4, 2], [classes, 4, 2]
         if not noise:
@@ -209,8 +213,8 @@ class CurvedTorus(Manifold):
 
 
 class LineOfModes(ClosedForm):
-    """The toy of the perceptually aligned gradients paper: points on x2 = 2 x1 with x1 = 10 c + N(0, 1) for six centres
-    c, of which class 0 has -5, -1 and 3, class 1 -3, 1 and 5. As many points of each.
+    """The toy data of Ganz et al. (2023): points on the line x2 = 2 x1 with x1 = 10 c + N(0, 1) for six centres c, -5,
+    -1 and 3 for class 0 and -3, 1 and 5 for class 1; all centres have equally many points.
     """
 
     CENTRES = (-5, -3, -1, 1, 3, 5)
@@ -229,7 +233,7 @@ FORMS = {"gaussian_subspace": GaussianSubspace, "curved_torus": CurvedTorus, "li
 
 @functools.lru_cache
 def of(name: str) -> ClosedForm:
-    """The closed form of a data set; raises SettingsError for one that has none."""
+    """The closed form of the data set `name`; raises SettingsError for one that has none."""
     if name not in FORMS:
         raise unknown("data set in closed form", name, FORMS)
     return FORMS[name]()
@@ -250,8 +254,8 @@ def _directions(angles: Tensor) -> Tensor:
 
 
 def _von_mises(shares: Tensor, kappa: float) -> Tensor:
-    """The angles in [-pi, pi] below which von Mises angles around 0 lie with the probabilities `shares`: its
-    distribution function, summed on a grid, inverted.
+    """The quantiles, in [-pi, pi], of a von Mises distribution around 0 at the probabilities `shares`: its distribution
+    function, summed on a grid, inverted.
     """
     grid = np.linspace(-math.pi, math.pi, 2**16 + 1)
     density = np.exp(kappa * np.cos(grid))
@@ -260,7 +264,7 @@ def _von_mises(shares: Tensor, kappa: float) -> Tensor:
 
 
 def _gradient(function, pixels: Tensor) -> Tensor:
-    """Of a function of each image for itself."""
+    """The gradient with respect to the pixels of a function that treats each image separately."""
     with torch.enable_grad():
         leaf = pixels.detach().requires_grad_()
         return torch.autograd.grad(function(leaf).sum(), leaf)[0]

@@ -1,11 +1,11 @@
 """A digit and a letter, one above the other: the letter says nothing about the label.
 
-The off-manifold robustness paper's MNIST with a distractor: two blocks of an image of the base set's size, the digit in
-the upper or the lower one by a fair coin, a letter in the other, white on black; images are twice as high as wide. In
-the paper's code the letter is an A in every image (`..._letter_a`); `..._letters` draws one of A to Z for each image.
-Position and letter are drawn once for each image, whatever its label; both sets of a base have the same positions, and
-subsets hold the same images as the base's. Letters are drawn here, in DejaVu Sans Mono, which comes with matplotlib
-(the paper's code has FreeMono), as high as digits.
+MNIST with a distractor, as in the off-manifold robustness paper (its MNIST experiment): an image has two blocks of the
+base set's size, one above the other, so it is twice as high as wide. A fair coin puts the digit into the upper or the
+lower block; the other block shows a letter, white on black. In the paper's code the letter is an A in every image
+(`..._letter_a`); `..._letters` draws one of A to Z for each image. Position and letter are drawn once for each image,
+whatever its label; both sets of a base have the same positions, and subsets hold the same images as those of the base.
+Letters are as high as digits and set in DejaVu Sans Mono, which comes with matplotlib (the paper's code uses FreeMono).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lib.runtime import generator
 from lib.values.data import DATASETS
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# The base, whose digits are read, and the letters that are drawn from
+# Data set -> (the base, whose digits are shown; the letters to draw from)
 SETS = {"mnist_letter_a": ("mnist", "A"), "mnist_letters": ("mnist", ALPHABET),
         "digits_letter_a": ("digits", "A"), "digits_letters": ("digits", ALPHABET)}
-HEIGHT = {28: 20, 8: 8}  # of letters in blocks of so many pixels: that of the digits
-FINE = 16  # letters are drawn so many times as large, then averaged
+HEIGHT = {28: 20, 8: 8}  # side of a block -> height of its letters in pixels, the same as that of the digits
+FINE = 16  # letters are drawn this many times as large, then averaged
 
 
 def base_of(name: str) -> str:
@@ -36,8 +36,8 @@ def base_of(name: str) -> str:
 
 
 def layout(name: str, split: str, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the digit is and which letter is beside it: (digit_on_top bool [n], letter int64 [n], 0 for A) of the
-    images with these `indices` (int64 [n], as `ImageSet.indices`) of "train", "holdout" or "test", on their device.
+    """Where the digit is and which letter is next to it: (digit_on_top bool [n], letter int64 [n], 0 for A), on the
+    device of `indices` (int64 [n], as `ImageSet.indices`), for these images of "train", "holdout" or "test".
 
     Raises SettingsError for a data set without a distractor or an unknown split.
     """
@@ -54,7 +54,7 @@ def layout(name: str, split: str, indices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def signal_mask(name: str, split: str, indices: Tensor) -> Tensor:
-    """The half of each image that holds the digit: bool [n, 1, H, W], of the images that `layout` takes."""
+    """Which pixels belong to the half with the digit: bool [n, 1, H, W]. Arguments and errors as for `layout`."""
     on_top, _ = layout(name, split, indices)
     _, height, width = DATASETS[name].shape
     upper = torch.arange(height, device=on_top.device) < height // 2
@@ -62,7 +62,9 @@ def signal_mask(name: str, split: str, indices: Tensor) -> Tensor:
 
 
 def beside(name: str, split: str, digits: Tensor) -> Tensor:
-    """The images uint8 [N, 1, 2 H, W] of all of "train" or "test" from the base set's `digits`, uint8 [N, 1, H, W]."""
+    """The images, uint8 [N, 1, 2 H, W], of the whole split "train" or "test", made from the base set's `digits`, uint8
+    [N, 1, H, W].
+    """
     on_top, letter = layout(name, split, torch.arange(len(digits)))
     drawn = letters(digits.shape[-1])[letter]
     on_top = on_top[:, None, None, None]
@@ -71,7 +73,7 @@ def beside(name: str, split: str, digits: Tensor) -> Tensor:
 
 @functools.lru_cache
 def letters(side: int) -> Tensor:
-    """The letters A to Z, uint8 [26, 1, side, side], 255 where they are drawn; `side` is 28 or 8.
+    """The letters A to Z, uint8 [26, 1, side, side], white (255) on black; `side` is 28 or 8.
 
     Raises DataError when the font is missing.
     """
@@ -87,7 +89,7 @@ def letters(side: int) -> Tensor:
 
 
 def _drawing(letter: str, font, side: int) -> Tensor:
-    """A letter of the height of digits in the middle of its block: uint8 [1, side, side]."""
+    """A letter as high as digits in the middle of its block: uint8 [1, side, side]."""
     import numpy as np
     from PIL import Image, ImageDraw
 
@@ -103,6 +105,6 @@ def _drawing(letter: str, font, side: int) -> Tensor:
 
 @functools.lru_cache
 def _drawn(base: str, split: str, count: int) -> tuple[Tensor, Tensor]:
-    """Position and letter (of all 26) of every image of an official split."""
+    """Whether the digit is on top (bool [count]) and the letter (int64 [count], of all 26) of an official split."""
     stream = generator("distractor", base, split)
     return torch.randint(2, (count,), generator=stream).bool(), torch.randint(26, (count,), generator=stream)

@@ -1,11 +1,11 @@
-"""Data sets that come as a folder of photographs per class: found, checked, decoded once and from then on one file.
+"""Data sets that come as a folder of photographs per class: found, checked, decoded once and then kept as one file.
 
 A tree is `<tree>/{train,val}/<class>/<image>`. Images are brought to one size as is usual for ImageNet: the short side
-to 255/224 of the side wanted, then the centre cut out. Test images are cut to that side. Training images are cut to
-squares of the resized short side and so keep a border of about 1/14 of the side all round, from which random resized
-crops draw; without the border they are, to a pixel, what test images are. What was decoded lies in a cache as one file
-per split and side, checked by its SHA-256 when it is read; its key is made of the names, sizes and times of the tree's
-files, so that a changed tree is decoded again.
+is resized to 255/224 of the wanted side, then the centre is cut out. Test images are cut to the wanted side. Training
+images are cut to squares of the resized short side and so keep a border of about 1/14 of the side all round, which
+random resized crops use; without the border they equal test images pixel by pixel. Decoded images are cached as one
+file per split and side, checked by its SHA-256 when it is read. The file's key depends on the names, sizes and times of
+the tree's files, so a changed tree is decoded again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lib.values.keys import digest
 TREES = {"imagenette": "imagenette2", "imagenette_320": "imagenette2-320", "imagenette_160": "imagenette2-160",
          "imagewoof": "imagewoof2", "imagewoof_320": "imagewoof2-320", "imagewoof_160": "imagewoof2-160",
          "imagenet": "imagenet"}
-CLASSES = {  # WordNet numbers; a label is a class's place here. ImageNet's are those of both its splits
+CLASSES = {  # WordNet numbers; a class's label is its position here. ImageNet's are the folders that both splits have
     "imagenette": ("n01440764", "n02102040", "n02979186", "n03000684", "n03028079", "n03394916", "n03417042",
                    "n03425413", "n03445777", "n03888257"),
     "imagewoof": ("n02086240", "n02087394", "n02088364", "n02089973", "n02093754", "n02096294", "n02099601",
@@ -54,10 +54,11 @@ def resized(side: int) -> int:
 def read(name: str, split: str, side: int, folders: Sequence[Path], cache: Path) -> tuple[Tensor, Tensor]:
     """Images (uint8 [N, 3, S, S]) and labels (int64 [N]) of "train" (S = resized(side)) or "test" (S = side).
 
-    The tree is the first one in `folders`; it is only read. The images are mapped from their file in `cache`, decoded
-    into it before if need be, once where several processes ask for them. Their order is that of classes and file names.
+    The tree is the first one found in `folders`; it is never written to. The images are memory-mapped from a file in
+    `cache`, into which they are decoded first if necessary (once, even if several processes ask for them). They are
+    ordered by class, then by file name.
 
-    Raises DataError when the tree is missing or not whole, an image is corrupt, the disk of the cache lacks the room
+    Raises DataError when the tree is missing or incomplete, an image is corrupt, the cache's disk lacks the space
     (before anything is decoded) or the cache cannot be written.
     """
     tree = _tree(name, split, folders)
@@ -82,7 +83,8 @@ def read(name: str, split: str, side: int, folders: Sequence[Path], cache: Path)
 
 
 def _tree(name: str, split: str, folders: Sequence[Path]):
-    """torchvision's ImageFolder of a split, with all classes and as many images as are known to belong to it."""
+    """torchvision's ImageFolder of a split. Raises DataError unless it has all classes and the known number of images.
+    """
     from torchvision.datasets import ImageFolder
 
     place = Path(TREES[name]) / PARTS[split]
@@ -91,7 +93,7 @@ def _tree(name: str, split: str, folders: Sequence[Path]):
         raise DataError(f"{name} cannot be read because {folders[0] / place} is missing: {_advice(name, folders)}")
     there = _folders(folder)
     wanted = set(CLASSES.get(name.split("_")[0]) or _classes_of_both(name, split, folder))
-    for what, classes in (("lacks the class", wanted - there), ("has, beside its classes,", there - wanted)):
+    for what, classes in (("lacks the class", wanted - there), ("has, in addition to its classes,", there - wanted)):
         if classes:
             raise DataError(f"the {split} split of {name} is not as it should be: {folder} {what} "
                             f"{', '.join(sorted(classes)[:10])}; {_again(name)}")
@@ -108,7 +110,8 @@ def _folders(folder: Path) -> set[str]:
 
 
 def _classes_of_both(name: str, split: str, folder: Path) -> set[str]:
-    """The classes of the other split, which both splits must have, as many as are known to be there."""
+    """The classes of the other split, which both splits must have. Raises DataError unless both have the known number.
+    """
     other = folder.parent / PARTS["train" if split == "test" else "test"]
     if not other.is_dir():
         raise DataError(f"{name} cannot be read because {other} is missing, whose classes both splits must have: "
@@ -124,7 +127,7 @@ def _classes_of_both(name: str, split: str, folder: Path) -> set[str]:
 
 def _need_room(name: str, split: str, size: int, work: Path, cache: Path) -> None:
     """Raise DataError if decoded images of `size` bytes do not fit on the disk of the cache."""
-    torn = work / FILE  # of a decoding that was killed; it is written anew
+    torn = work / FILE  # left by a decoding that was killed; it is overwritten
     free = shutil.disk_usage(work).free + (torn.stat().st_size if torn.exists() else 0)
     if size > free:
         raise DataError(f"{name} cannot be read because its decoded {split} images need {size:,} bytes in {cache} and "
@@ -144,19 +147,19 @@ def _advice(name: str, folders: Sequence[Path]) -> str:
 
 
 def _again(name: str) -> str:
-    """What to do about a tree that is not whole."""
+    """What to do about an incomplete tree."""
     return f"unpack {ARCHIVES[name]} again" if name in ARCHIVES else "lay it out again as data/README.md says"
 
 
 def _listing(tree) -> list:
-    """Name, bytes and time of the last change of each file."""
+    """Name, size in bytes and modification time of each file."""
     stats = ((path, os.stat(path)) for path, _ in tree.samples)
     return [[os.path.relpath(path, tree.root), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
 
 
 def _decode_all(tree, text: str, square, target: Path, again: str) -> None:
-    """Write all images of a tree one after another, decoded by as many threads as torch may use. `again`: what to do
-    about a corrupt one.
+    """Write all images of a tree one after another, decoded by as many threads as torch may use. `again`: the advice in
+    the error for a corrupt image.
     """
 
     def decoded(sample: tuple[str, int]) -> bytes:
@@ -178,7 +181,7 @@ def _decode_all(tree, text: str, square, target: Path, again: str) -> None:
 
 
 def _square(image, short: int, side: int) -> bytes:
-    """An RGB picture with its short side resized to `short` pixels, the centre of it: [3, side, side] as bytes."""
+    """The centre, [3, side, side] as bytes, of an RGB picture after its short side was resized to `short` pixels."""
     import numpy as np
     from torchvision.transforms import functional
 

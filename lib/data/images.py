@@ -1,8 +1,8 @@
-"""Data sets as tensors that lie whole on one device, and the fixed subsets that runs use.
+"""Data sets as tensors, each as a whole on one device, and the fixed subsets that runs use.
 
 Files are looked for in the folder that `REPRO_DATA` names, then in the project's own `data/`; a missing set that
-torchvision knows is downloaded into `data/` (never into `REPRO_DATA`), a corrupt file is named and left as it is. Which
-file goes where stands in `data/README.md`.
+torchvision knows is downloaded into `data/` (never into `REPRO_DATA`), and a corrupt file is named and left as it is.
+`data/README.md` says where each file belongs.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CI
 class ImageSet:
     """Labelled images on one device.
 
-    images: uint8 [N, C, H, W], or float32 pixels where they come from a closed form. labels: int64 [N]. indices: int64
-    [N], each image's position in its official split ("digits": in this project's split). name, split: where they come
-    from ("train", "holdout" or "test"). side: height and width of what networks see, the centre of images that have a
-    border for resized crops (None: all of them).
+    images: uint8 [N, C, H, W], or float32 pixels if they come from a closed form. labels: int64 [N]. indices: int64
+    [N], each image's position in its official split ("digits": in this project's split). name: the data set. split:
+    "train", "holdout" or "test". side: height and width of the part that networks see, which is the centre of images
+    that have a border for resized crops (None: the whole image).
     """
 
     images: Tensor
@@ -66,29 +66,29 @@ class ImageSet:
                        indices=self.indices[positions])
 
     def pixels(self, sel=None) -> Tensor:
-        """float32 [n, C, H, W] in [0, 1] (bytes / 255; pixels of closed forms may leave it) of all images or those that
-        `sel` (an index) picks, borderless.
+        """The pixels, float32 [n, C, H, W] in [0, 1] (bytes / 255; closed forms may leave it), of all images or of
+        those that the index `sel` picks, without their border.
         """
         return _pixels(centre(self.images if sel is None else self.images[sel], self.side))
 
     def augmented(self, sel, kind: str, generator: torch.Generator) -> tuple[Tensor, Placement]:
-        """The pixels of those that `sel` picks, augmented as `augment` says, and where each was put; resized crops draw
-        from the border too.
+        """The images that the index `sel` picks, float32 [n, C, H, W], after `augment`, and where each was put; resized
+        crops use the border too. Raises what `augment` raises.
         """
         return augment(_pixels(self.images[sel]), kind, generator, self.side)
 
 
 def _pixels(images: Tensor) -> Tensor:
-    """A copy as float32, bytes divided by 255."""
+    """A copy as float32, with bytes divided by 255."""
     return images.clone() if images.is_floating_point() else images.to(torch.float32) / 255
 
 
 def load(data: Data, split: str, device="cpu") -> ImageSet:
-    """The images that `data` names, of `split` "train", "holdout" or "test", on `device`.
+    """The images of `split` "train", "holdout" or "test" that `data` names, on `device`.
 
     Train and holdout both come from the official training split and are disjoint. Every subset is class-balanced
     (counts differ by at most 1 while each class has images left), random, in a fixed order, and the same on every
-    call and machine: it is the start of one order, so smaller subsets lie inside larger ones.
+    call and machine: it is the beginning of one fixed order, so smaller subsets are contained in larger ones.
 
     Raises SettingsError for an unknown split or a holdout of size 0, DataError when files are missing or corrupt.
     """
@@ -113,7 +113,9 @@ def load(data: Data, split: str, device="cpu") -> ImageSet:
 
 
 def root() -> Path:
-    """The folder that data are read from: `REPRO_DATA`, else the project's own `data/`."""
+    """The folder that data are read from: `REPRO_DATA`, else the project's own `data/`. Raises DataError if REPRO_DATA
+    names no folder.
+    """
     named = os.environ.get("REPRO_DATA")
     if not named:
         return OWN
@@ -124,7 +126,9 @@ def root() -> Path:
 
 
 def _dealt(order: Tensor, labels: Tensor) -> Tensor:
-    """`order` as rounds of one image per class, so that each start of it is balanced; within a class it is kept."""
+    """`order` rearranged into rounds of one image per class, so that every beginning of it is balanced; the order
+    within a class stays.
+    """
     classes = labels[order]
     grouped = torch.argsort(classes, stable=True)
     counts = torch.bincount(classes)
@@ -159,7 +163,7 @@ def _official(name: str, split: str, folder: Path | None, side: int) -> tuple[Te
 
 
 def _cache() -> Path:
-    """Where decoded images are kept: beside our own data or, where that cannot be written, among the results."""
+    """Where decoded images are kept: in the project's `data/` or, if that cannot be written, among the results."""
     place = OWN / "cache"
     with contextlib.suppress(OSError):
         place.mkdir(parents=True, exist_ok=True)
@@ -167,9 +171,9 @@ def _cache() -> Path:
 
 
 def _digits(split: str) -> tuple[Tensor, Tensor]:
-    """scikit-learn's digits, whose pixels are 0 to 16, in a class-balanced split of our own (it has none).
+    """scikit-learn's digits, with pixels from 0 to 16, in a class-balanced split of our own (they have none).
 
-    Its file is read as `load_digits` does: importing scikit-learn for that costs every process five seconds.
+    Their file is read here as `load_digits` does: importing scikit-learn would cost every process five seconds.
     """
     package = importlib.util.find_spec("sklearn")
     file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz" if package else None
@@ -191,9 +195,9 @@ def _files_read(name: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
     folder = _found(name, kind, split, folder)
     files = _files(kind, split, folder)
     _verify(name, files)
-    if hasattr(kind, "resources"):  # torchvision reads these unpacked only, and without looking at their md5
+    if hasattr(kind, "resources"):  # torchvision reads these only when unpacked, and without checking their md5
         return tuple(_idx(path, header) for (path, _), header in zip(files, (16, 8), strict=True))
-    # torchvision's own check hashes both splits (and STL-10's unlabelled 2.6 GB); ours has seen what is read here.
+    # torchvision's own check hashes both splits (and STL-10's unlabelled 2.6 GB); ours covered the files read here.
     checked = type(kind.__name__, (kind,), {"_check_integrity": lambda self: True})
     read = checked(folder, **_which(kind, split))
     images = torch.as_tensor(read.data)
@@ -227,7 +231,7 @@ def _missing(kind, split: str, folder: Path) -> list[Path]:
 
 
 def _found(name: str, kind, split: str, folder: Path) -> Path:
-    """The folder that has all files of the split: `folder`, else our own, there after a download if need be."""
+    """The folder that has all files of the split: `folder`, else the project's own, after a download if necessary."""
     from filelock import FileLock
 
     missing = _missing(kind, split, folder)
@@ -264,7 +268,7 @@ def _verify(name: str, files: list[tuple[Path, str | None]]) -> None:
 
 
 def _idx(path: Path, header: int) -> Tensor:
-    """The uint8 values of an IDX file, packed or not, after its header of so many bytes."""
+    """The uint8 values of an IDX file, packed or not, after its header of `header` bytes."""
     content = path.read_bytes()
     content = gzip.decompress(content) if path.suffix == ".gz" else content
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:]

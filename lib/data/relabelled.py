@@ -1,10 +1,10 @@
 """Data sets made from others: the same images with their classes permuted, or in another format.
 
-They serve to join networks of different tasks (Balogh & Jelasity 2023, cross-task stitching) where there is but one
-data set. `..._permuted`: what was class k is class k + 1, the last one class 0, so that no class keeps its number; a
-network trained on them has learned the same features for a task of other labels. `mnist_rgb32`: MNIST in the format of
-CIFAR-10, brought to 32 x 32 pixels by bilinear interpolation (as in the paper's code) and repeated in three channels.
-Subsets hold the same images as the base's.
+With them, networks of different tasks can be stitched (cross-task stitching, Balogh & Jelasity 2023) where there is
+only one data set. `..._permuted`: class k becomes class k + 1 and the last one class 0, so no class keeps its number; a
+network trained on it has seen the same images with other labels. `mnist_rgb32`: MNIST in the format of CIFAR-10,
+resized to 32 x 32 pixels by bilinear interpolation (as in the paper's code) and repeated in three channels. Subsets
+hold the same images as those of the base.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SETS = {"cifar10_permuted": "cifar10", "digits_permuted": "digits", "mnist_rgb32
 
 
 def base_of(name: str) -> str:
-    """The data set whose images a twin shows; any other set itself."""
+    """The data set from which `name` is made; any other set itself."""
     return SETS.get(name, name)
 
 
 def told(name: str, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The images uint8 [N, C, H, W] and labels int64 [N] of the twin `name` from all of a split of its base, uint8
-    [N, C', H', W'] and int64 [N].
+    """The images, uint8 [N, C, H, W], and labels, int64 [N], of the data set `name`, made from a whole split of its
+    base, uint8 [N, C', H', W'] and int64 [N].
     """
     if name.endswith("_permuted"):
         return images, (labels + 1) % DATASETS[name].classes
@@ -33,7 +33,7 @@ def told(name: str, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _as_photograph(images: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """Grey images in another size and in equal channels."""
+    """Grey images resized and repeated in equal channels: uint8 [N, channels, height, width]."""
     parts = images.split(4096)  # as float, a whole split takes hundreds of megabytes
     resized = (F.interpolate(part.float(), (height, width), mode="bilinear").round().byte() for part in parts)
     return torch.cat([part.expand(-1, channels, -1, -1) for part in resized])

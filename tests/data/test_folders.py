@@ -280,7 +280,7 @@ def test_a_download_that_was_cut_off_does_not_pass(data):
 
 def test_a_class_too_many_is_named(data):
     (data / "imagenette2" / "val" / "n00000001").mkdir()
-    with pytest.raises(DataError, match="beside its classes, n00000001"):
+    with pytest.raises(DataError, match="in addition to its classes, n00000001"):
         read(data)
 
 
