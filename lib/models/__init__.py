@@ -44,15 +44,16 @@ for _module in pkgutil.iter_modules(__path__):  # each registers what it builds
 
 
 def build(recipe: Recipe, parents: Sequence[nn.Module] = ()) -> nn.Module:
-    """The network of `recipe` before its training: on the CPU, in train mode, all parameters learnable.
+    """The network of `recipe` before its training: on the CPU, in train mode, all parameters learnable. It maps images
+    [B, C, H, W] in [0, 1] to logits [B, classes] (generative networks: to images).
 
     Fresh weights depend on `recipe.key` only. `parents` are the trained networks of `recipe.parents`, in their order;
-    they are copied, never shared, and stay as they are. A plain architecture with a parent is a copy of it
-    (fine-tuning), a pruned one the parent pruned or, of a parent pruned in just this way, a copy with fixed masks.
-    Weights of a file come with the file's normaliser or with none. A joint that least squares are to start is random
-    here: what images decide is the zoo's to do. Of a stitched network's end only the stages after the joint run, so it
-    may have been made for other images. Raises `SettingsError` when the parents do not fit the recipe or each other,
-    and for a file that is not the recipe's.
+    they are copied, never shared or changed. A plain architecture with a parent becomes a copy of it (fine-tuning). A
+    pruned one becomes the parent pruned or, if the parent was pruned in exactly this way, a copy with fixed masks.
+    Weights from a file come with the file's normaliser or with none. A joint that starts from least squares is random
+    here; the zoo, which has the images, sets it. Only the stages after the joint of a stitched network's end run, so
+    the end may have been made for other images. Raises `SettingsError` when the parents do not fit the recipe or each
+    other, and for a file that is not the recipe's.
     """
     arch, info = recipe.arch, recipe.data.info
     need(len(parents) == len(recipe.parents), "parents", len(parents), f"the {len(recipe.parents)} of the recipe")

@@ -13,8 +13,8 @@ derivations = ByType("derivation")  # of networks made from others: (recipe, net
 
 
 def network(arch: FromScratch | Generative, shape: tuple[int, int, int], classes: int, unit: float = 0.25) -> nn.Module:
-    """A network of `arch` for images of `shape` [C, H, W] in [0, 1], its weights drawn from torch's global generator
-    (`build` seeds it). Its normaliser takes off 0.5 and divides by `unit`. Raises `SettingsError` for images that the
+    """A network of `arch` for images of `shape` [C, H, W] in [0, 1], with weights drawn from torch's global generator
+    (`build` seeds it). Its normaliser subtracts 0.5 and divides by `unit`. Raises `SettingsError` for images that the
     architecture cannot take.
     """
     arch.check(*shape[1:])

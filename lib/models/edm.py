@@ -1,7 +1,7 @@
-"""Denoisers whose weights come from elsewhere: EDM's (Karras et al. 2022) and those of diffusers.
+"""Denoisers whose weights come from elsewhere: from EDM (Karras et al. 2022) and from diffusers.
 
-Images are pixels in [0, 1] and sigma is in the same units, as for our own denoisers: EDM's sigma, for pixels in
-[-1, 1], is twice as large (the off-manifold paper's 0.5 is 0.25 here).
+Images are pixels in [0, 1] and sigma is in the same units, as for our own denoisers. EDM's sigma, for pixels in
+[-1, 1], is twice as large: the 0.5 in the off-manifold paper's code is 0.25 here.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from lib.runtime import initialise_with
 
 
 def load_edm(path: str | Path, sha256: str | None = None) -> Denoiser:
-    """The denoiser of a file with EDM's tensors, of the architecture that they call DDPM++ or VP (`SongUNet`, as in
-    edm-cifar10-32x32-uncond-vp and -cond-vp; not VE, not ADM): on the CPU, in eval mode, frozen. Its sizes are read off
-    the tensors.
+    """The denoiser in a file with EDM's tensors, of the architecture called DDPM++ or VP (`SongUNet`, as in
+    edm-cifar10-32x32-uncond-vp and -cond-vp; not VE, not ADM): on the CPU, in eval mode, frozen. Its sizes are inferred
+    from the tensors.
 
-    path: a file of torch.save with the network's tensors by name. The files that NVIDIA gives out are pickles that run
-    NVIDIA's code when they are opened, so they are not opened here. In a clone of github.com/NVlabs/edm write one with
+    path: a file of torch.save with the network's tensors by name. The files that NVIDIA publishes are pickles that run
+    NVIDIA's code when they are opened, so they are not opened here. In a clone of github.com/NVlabs/edm, write one with
 
         python -c "import pickle, torch; torch.save(pickle.load(open('IN.pkl', 'rb'))['ema'].state_dict(), 'OUT.pt')"
 
-    sha256: the digest of that file in hexadecimal, checked before it is read. A conditional network was trained with
-    classes only; what it gives without one is not a score of the data.
+    sha256: the digest of that file in hexadecimal, checked before it is read. A conditional network was always trained
+    with a class; its output without one is not a score of the data.
 
     Raises SettingsError for a file that is missing, has another digest, cannot be read, or holds another architecture.
     """
     path = Path(path)
     given = {name.removeprefix("model."): tensor for name, tensor in external._read(path, sha256).items()}
-    given.pop("map_augment.weight", None)  # says how an image was augmented in training; here none is
+    given.pop("map_augment.weight", None)  # encodes how a training image was augmented; here none is
     sizes = _sizes(path, given)
-    with initialise_with("external"):  # drawn only to be replaced, but not from the caller's random numbers
+    with initialise_with("external"):  # the weights will be replaced; the caller's random numbers stay untouched
         net = SongUNet(**sizes)
     external._check(path, given, net.state_dict())
     net.load_state_dict(given)
@@ -50,7 +50,7 @@ def load_edm(path: str | Path, sha256: str | None = None) -> Denoiser:
 
 
 def _sizes(path: Path, given: Mapping[str, Tensor]) -> dict:
-    """What `SongUNet` needs to be of the same sizes as the tensors of a file."""
+    """The arguments with which a `SongUNet` has the sizes of a file's tensors."""
     entry = next((found for name in given if (found := re.fullmatch(r"enc\.(\d+)x\1_conv\.weight", name))), None)
     wanted = "tensors of EDM's SongUNet: enc.32x32_conv.weight, map_layer0.weight, enc.32x32_block0.conv1.weight, ..."
     need(entry is not None and "map_layer0.weight" in given, "weights file", path, f"one with {wanted}")
@@ -70,11 +70,12 @@ def _sizes(path: Path, given: Mapping[str, Tensor]) -> dict:
 
 
 class SongUNet(nn.Module):
-    """The U-Net of Song et al. 2021 (DDPM++) as EDM builds it, with the names of its tensors; the F of a denoiser.
+    """The U-Net of Song et al. 2021 (DDPM++) as EDM builds it, with EDM's names of tensors; the F of a denoiser.
 
-    side, channels: of the images. width: channels of the first level, `multipliers[k]` times that in level k, which
-    works on side / 2^k pixels. blocks: a level on the way down; one more on the way up. attention: the sizes at which
-    blocks end with self-attention. embedding: numbers that tell noise and class. classes: 0 for none.
+    side, channels: of the images. width: channels of the first level; level k, which works on side / 2^k pixels, has
+    `multipliers[k]` times as many. blocks: per level on the way down; one more on the way up. attention: the sizes at
+    which blocks end with self-attention. embedding: length of the vector that encodes noise and class. classes: 0 for
+    an unconditional network.
     """
 
     def __init__(self, side: int, channels: int, width: int, multipliers: Sequence[int], blocks: int,
@@ -126,7 +127,9 @@ class SongUNet(nn.Module):
         return conv(F.silu(norm(x)))
 
     def _embedded(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Sines and cosines of the noise at frequencies from 1 to 1/10,000, plus the class's; [B, width]."""
+        """Sines and cosines of the noise at frequencies from 1 to 1/10,000, plus the embedding of the class:
+        [B, width].
+        """
         half = self.width // 2
         frequencies = 10_000 ** -(torch.arange(half, device=noise.device) / (half - 1))
         angles = noise[:, None] * frequencies
@@ -138,9 +141,9 @@ class SongUNet(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block that is told noise and class between its two convolutions, with attention behind it or not; sums
-    are divided by sqrt(2). `resample`: `up` repeats pixels, `down` averages 2 x 2 of them, in front of the first
-    convolution and of that of the skip.
+    """A residual block that receives noise and class between its two convolutions and may end with attention; sums are
+    divided by sqrt(2). `resample`: before the first convolution and the skip's, `up` repeats pixels and `down` averages
+    2 x 2 of them.
     """
 
     def __init__(self, channels: int, out: int, embedding: int, attention: bool = False, resample: str | None = None):
@@ -168,7 +171,7 @@ class Block(nn.Module):
 
 
 class Resampled(nn.Conv2d):
-    """A convolution behind a doubling or halving of the image; `resample_filter` is what EDM's files hold of that."""
+    """A convolution after a doubling or halving of the image; EDM's files store the filter as `resample_filter`."""
 
     def __init__(self, channels: int, out: int, kernel: int, resample: str | None):
         super().__init__(channels, out, kernel, padding=kernel // 2)
@@ -194,12 +197,13 @@ PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
 def load_diffusers(folder: str | Path) -> Denoiser:
-    """The denoiser of a folder that diffusers saved: a `UNet2DModel` (`config.json` and a .safetensors file, there or
-    in its folder `unet`) and the schedule it was trained with (`scheduler_config.json`, there or in `scheduler`): on
-    the CPU, in eval mode, frozen. Where the network embeds classes, the last embedding stands for none, as in ours.
+    """The denoiser in a folder that diffusers saved: a `UNet2DModel` (`config.json` and a .safetensors file, in the
+    folder or in its subfolder `unet`) and the schedule it was trained with (`scheduler_config.json`, in the folder or
+    in `scheduler`): on the CPU, in eval mode, frozen. If the network embeds classes, the last embedding means no class,
+    as in our own networks.
 
-    Raises SettingsError for a folder that lacks one of them or that diffusers cannot read, and for a schedule that is
-    not one of betas (EDM's own, say).
+    Raises SettingsError for a folder that lacks one of them or that diffusers cannot read, and for a schedule without
+    betas (such as EDM's own).
     """
     unet = _within(Path(folder), "config.json", "unet")
     schedule = _within(Path(folder), "scheduler_config.json", "scheduler")
@@ -218,17 +222,18 @@ def load_diffusers(folder: str | Path) -> Denoiser:
 
 
 def _within(folder: Path, file: str, below: str) -> Path:
-    """The folder, or its folder `below`, that has the file."""
+    """The folder or its subfolder `below`, whichever has the file. Raises SettingsError if neither has."""
     found = next((place for place in (folder, folder / below) if (place / file).is_file()), None)
     need(found is not None, "folder", folder, f"one with {file} or {below}/{file}, as diffusers saves it")
     return found
 
 
 class Discrete(Denoiser):
-    """A denoiser from a network trained on the steps t = 0, 1, ... of a variance-preserving schedule (DDPM): x_t =
-    sqrt(a_t) x + sqrt(1 - a_t) n, so that x_t / sqrt(a_t) has noise of sigma = sqrt(1 / a_t - 1). Between two steps
-    ln(sigma) is linear in t, and beyond them t stays at the first or last. `predicts`: the noise n (epsilon), the image
-    (sample) or sqrt(a_t) n - sqrt(1 - a_t) x (v_prediction).
+    """A denoiser from a network trained on the steps t = 0, 1, ... of a variance-preserving schedule (DDPM, Ho et al.
+    2020): x_t = sqrt(a_t) x + sqrt(1 - a_t) n, so x_t / sqrt(a_t) has noise of sigma = sqrt(1 / a_t - 1). Between two
+    steps ln(sigma) is taken as linear in t; outside the schedule t stays at the first or last step. kept: the a_t [T].
+    predicts: the noise n (epsilon), the image (sample) or sqrt(a_t) n - sqrt(1 - a_t) x (v_prediction). Raises
+    SettingsError for another prediction.
     """
 
     def __init__(self, unet: nn.Module, kept: Tensor, predicts: str):

@@ -1,4 +1,4 @@
-"""Networks whose weights come from elsewhere: ResNets in files of other projects' key layouts."""
+"""Networks whose weights come from elsewhere: ResNets in files with the tensor names of other projects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lib.values.architectures import ImageNetResNet, ResNet
 from lib.values.external import External
 
 WRAPPERS = ("state_dict", "model_state_dict", "net", "model")  # entries that hold the tensors in other projects' files
-OURS = (  # other projects' names of tensors -> ours; names that are not here are the same
+OURS = (  # other projects' names of tensors -> ours; names not listed here are the same
     (r"^(?:(?:module|model)\.)+", ""),
     (r"^(?:normali[sz]er?\.)?(?:(?:new_)?mean|mu)$", "normalise.mean"),
     (r"^(?:normali[sz]er?\.)?(?:(?:new_)?std|sigma)$", "normalise.std"),
@@ -28,32 +28,32 @@ OURS = (  # other projects' names of tensors -> ours; names that are not here ar
     (r"\.(?:shortcut|downsample)\.1\.", ".shortcut.bn."),
     (r"^(?:linear|fc)\.", "head.2."),
 )
-COPIES = "attacker."  # MadryLab's files hold network and normaliser a second time, below the attack
+COPIES = "attacker."  # MadryLab's files contain network and normaliser a second time, as part of the attack
 
 
 def load_resnet(path: str | Path, arch: ResNet | ImageNetResNet | None = None, classes: int = 10,
                 shape: tuple[int, int, int] = (3, 32, 32), sha256: str | None = None,
                 normaliser: tuple[Sequence[float], Sequence[float]] | None = None) -> Staged:
-    """The network of `arch` (None: ResNet-18) for images of `shape` [C, H, W] in [0, 1] with the weights of a file: on
-    the CPU, in eval mode, frozen.
+    """The network of `arch` (None: ResNet-18) for images [B, C, H, W] in [0, 1] of `shape` [C, H, W] with the weights
+    of a file: on the CPU, in eval mode, frozen.
 
     path: a file of torch.save with tensors named as in RobustBench, pytorch-cifar or torchvision (`conv1`, `bn1`,
-    `layer1.0.conv1`, `layer2.0.shortcut.0` or `.downsample.0`, `linear` or `fc`), perhaps each below `module.` or
-    `model.`, perhaps all below an entry `state_dict`, `model_state_dict`, `net` or `model`. In files of MadryLab's
-    robustness library, what is below `attacker.` is left out: the same tensors again. sha256: the file's digest in
-    hexadecimal, checked before it is read. normaliser: (mean, std), a number for each channel; None: the file's `mean`
-    (`mu`, `new_mean`) and `std` (`sigma`, `new_std`), or none (0 and 1) where it has none.
+    `layer1.0.conv1`, `layer2.0.shortcut.0` or `.downsample.0`, `linear` or `fc`). Names may start with `module.` or
+    `model.`, and all tensors may lie in an entry `state_dict`, `model_state_dict`, `net` or `model`. In files of
+    MadryLab's robustness library, names that start with `attacker.` are ignored: they are the same tensors again.
+    sha256: the file's digest in hexadecimal, checked before it is read. normaliser: (mean, std), a number for each
+    channel; None: the file's `mean` (`mu`, `new_mean`) and `std` (`sigma`, `new_std`), or 0 and 1 if it has none.
 
-    Nothing but tensors is unpickled; the error for a file that holds more says how to write its tensors out. Raises
-    SettingsError for a file that is missing, has another digest, cannot be read, or whose tensors are missing,
-    unexpected or of another shape, and for other architectures or images that are too small for it.
+    Only tensors are unpickled; the error for a file with other content says how to write its tensors out. Raises
+    SettingsError for a file that does not exist, has another digest or cannot be read, for tensors that are missing,
+    unexpected or of another shape, for other architectures, and for images that are too small.
     """
     path, arch = Path(path), arch or ResNet()
     need(arch.reads_files, "arch", arch.name, "a ResNet or an ImageNetResNet for weights from a file")
     arch.check(*shape[1:])
     named = {_our_name(name): tensor for name, tensor in _read(path, sha256, advise=True).items()}
     given = {name: tensor for name, tensor in named.items() if not name.startswith(COPIES)}
-    with initialise_with("external"):  # drawn only to be replaced, but not from the caller's random numbers
+    with initialise_with("external"):  # the weights will be replaced; the caller's random numbers stay untouched
         net = builders[arch](arch, shape, classes)
     net.normalise = _normaliser(given, normaliser, shape[0])
     _check(path, given, {k: v for k, v in net.state_dict().items() if not k.startswith("normalise.")})
@@ -62,15 +62,15 @@ def load_resnet(path: str | Path, arch: ResNet | ImageNetResNet | None = None, c
 
 
 def autoattack_example() -> Staged:
-    """The ResNet-18 for CIFAR-10 inside the installed pyautoattack: trained normally, 94 % clean accuracy and no
-    robustness, for pixels in [0, 1] without a normaliser.
+    """The ResNet-18 for CIFAR-10 that comes with the package pyautoattack: trained normally, with 94 % clean accuracy
+    and no robustness, for pixels in [0, 1] without a normaliser.
     """
     weights = External("pyautoattack").weights
     return load_resnet(weights.file, sha256=weights.sha256)
 
 
 def _normaliser(given: dict[str, torch.Tensor], chosen, channels: int) -> Normalise:
-    """What the caller chose, or what the file says (taken out of `given`), or none."""
+    """The normaliser that the caller chose, else the file's (removed from `given`), else 0 and 1."""
     mean, std = given.pop("normalise.mean", 0.0), given.pop("normalise.std", 1.0)
     mean, std = (torch.as_tensor(numbers).flatten() for numbers in (chosen or (mean, std)))
     for name, numbers in (("mean", mean), ("std", std)):
@@ -79,10 +79,10 @@ def _normaliser(given: dict[str, torch.Tensor], chosen, channels: int) -> Normal
 
 
 def _read(path: Path, sha256: str | None, advise: bool = False) -> Mapping[str, torch.Tensor]:
-    """The tensors of a file by their names there. advise: whether the error for a file that holds more says how to
-    write them out.
+    """The tensors of a file by their names there. advise: whether the error for a file with other content says how to
+    write the tensors out.
     """
-    need(path.is_file(), "weights file", path, "a file that is there")
+    need(path.is_file(), "weights file", path, "an existing file")
     if sha256 is not None:
         digest = files.sha256(path)
         need(digest == sha256.lower(), "weights file", path, f"the one of SHA-256 {sha256}; this one has {digest}")
@@ -99,7 +99,7 @@ def _read(path: Path, sha256: str | None, advise: bool = False) -> Mapping[str, 
 
 
 def _why(error: Exception) -> str:
-    """What torch says of a file that it does not read, without its advice to read it nonetheless."""
+    """torch's reason for not reading a file, without its advice to read it nonetheless."""
     text = str(error)
     held = re.search(r"GLOBAL (\S+)", text)
     return f"it holds a {held[1]}" if held else re.split(r"\n|\. ", text)[0] or type(error).__name__
@@ -112,7 +112,7 @@ def _advice(path: Path) -> str:
 
 
 def _unwrapped(found):
-    """What lies below the entries of `WRAPPERS`."""
+    """The content of the innermost entry of `WRAPPERS`."""
     for entry in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(entry), Mapping):
             return _unwrapped(found[entry])
@@ -126,7 +126,7 @@ def _our_name(name: str) -> str:
 
 
 def _check(path: Path, given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
-    """Raise `SettingsError` for tensors that are missing, unexpected or of another shape; names are ours."""
+    """Raise `SettingsError` for tensors (by our names) that are missing, unexpected or of another shape."""
     missing = [k for k in wanted if k not in given and not k.endswith(".num_batches_tracked")]
     unexpected = [k for k in given if k not in wanted]
     for names, how in ((missing, "with"), (unexpected, "without")):

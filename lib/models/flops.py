@@ -1,4 +1,4 @@
-"""What a forward pass costs, by count."""
+"""The cost of a forward pass, by counting its operations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.b
 
 
 class _Counter(TorchFunctionMode):
-    """Two operations per multiply-add of convolutions, linear layers and matrix products, nothing for the rest.
+    """Counts two operations per multiply-add of convolutions, linear layers and matrix products, nothing for the rest.
 
-    That is what `torch.utils.flop_counter` counts (the tests compare them), whose import of compilers would cost each
-    process five seconds and more.
+    `torch.utils.flop_counter` counts the same (the tests compare them), but it imports compilers, which would cost each
+    process more than five seconds.
     """
 
     total = 0
@@ -37,7 +37,7 @@ class _Counter(TorchFunctionMode):
 
 @torch.no_grad()
 def stage_flops(net: Staged, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Floating-point operations of each stage of a forward pass of one image [C, H, W], in order; `net` is left in eval
+    """Floating-point operations of each stage for a forward pass of one image [C, H, W], in order; leaves `net` in eval
     mode.
     """
     net.eval()
@@ -52,7 +52,7 @@ def stage_flops(net: Staged, image_shape: tuple[int, int, int]) -> dict[str, int
 
 
 def forward_flops(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of one forward pass for one image [C, H, W]; nothing in `net` changes."""
+    """Floating-point operations of a forward pass of one image [C, H, W]; nothing in `net` changes."""
     with _Counter() as counter:
         dry_run(net, image_shape)
     return counter.total

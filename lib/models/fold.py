@@ -1,4 +1,4 @@
-"""Networks made ready for inference and input gradients, and what a forward pass costs."""
+"""Networks prepared for inference and input gradients: BatchNorm folded into the convolutions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lib.models.staged import memory_format
 def folded(net: nn.Module) -> nn.Module:
     """A copy of `net` in eval mode, in its `memory_format`, with frozen parameters and BN folded into the convolutions.
 
-    Gives what `net.eval()` gives (to rounding) with fewer passes over memory. Folded are the neighbours Conv2d and
-    BatchNorm2d in `nn.Sequential`s and the pairs that a module class names in `fold_pairs`; a folded BN leaves an
-    Identity, so module names stay. Masked layers become torch's own with the weights that their masks leave. Whatever
-    else is in the network is copied as it is. `net` does not change.
+    It computes the same as `net.eval()` (up to rounding) with fewer passes over memory. A BatchNorm2d is folded if it
+    directly follows a Conv2d in an `nn.Sequential`, or if a module class lists the pair in `fold_pairs`. An Identity
+    replaces it, so module names stay. Masked layers become torch's own layers with the masked weights. Everything else
+    is copied unchanged. `net` does not change.
     """
     net = dense(net).eval().requires_grad_(False)
     for module in list(net.modules()):
@@ -30,15 +30,15 @@ def folded(net: nn.Module) -> nn.Module:
 
 
 class Twin:
-    """A folded copy of a network that is being trained: `follow()` brings it up to date without copying anew.
+    """A folded copy of a network that is being trained; `follow()` brings it up to date without a new copy.
 
-    Attacks inside training run on it; folding costs a pass over the weights, and every attack step saves one BN forward
-    and one backward.
+    Attacks during training run on it: folding costs one pass over the weights, and every attack step saves the forward
+    and backward passes of BN.
     """
 
     def __init__(self, net: nn.Module):
         self.net, self.copy = net, folded(net)
-        if net._compiled_call_impl is not None:  # torch.compile does not travel with copies
+        if net._compiled_call_impl is not None:  # copies lose torch.compile
             self.copy.compile()
         made = dict(self.copy.named_modules())
         self.folds = [(module._modules[c], module._modules[b], made[name]._modules[c])
@@ -53,7 +53,7 @@ class Twin:
 
     @torch.no_grad()
     def follow(self) -> nn.Module:
-        """The copy, in eval mode with frozen parameters, computing what the network would now."""
+        """The copy, in eval mode with frozen parameters, updated to the network's current weights and statistics."""
         for conv, bn, into in self.folds:
             weight, bias = _fold(conv, bn)
             into.weight.copy_(weight)
@@ -68,7 +68,7 @@ class Twin:
 
 
 def _foldable(module: nn.Module) -> list[tuple[str, str]]:
-    """(name of the convolution, name of the BN) of every pair right below `module` that can be folded."""
+    """(name of the convolution, name of the BN) of every pair of children of `module` that can be folded."""
     found = []
     for conv_name, bn_name in _pairs(module):
         conv, bn = module._modules[conv_name], module._modules[bn_name]
@@ -86,7 +86,7 @@ def _pairs(module: nn.Module) -> list[tuple[str, str]]:
 
 
 def _fold(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    """BN(W x + b) = (s W) x + s (b - mean) + beta with s = gamma / sqrt(var + eps), worked out in fp64."""
+    """BN(W x + b) = (s W) x + s (b - mean) + beta with s = gamma / sqrt(var + eps), computed in fp64."""
     scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
     bias = -bn.running_mean.double() if conv.bias is None else conv.bias.double() - bn.running_mean.double()
     weight = conv.weight.double() * scale.view(-1, 1, 1, 1)

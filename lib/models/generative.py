@@ -1,5 +1,5 @@
-"""Networks that give images: denoisers, whose outputs are scores, and auto-encoders. Pixels lie in [0, 1], and the
-networks own their normaliser, as everywhere.
+"""Networks that output images: denoisers, from which scores follow, and auto-encoders. Pixels lie in [0, 1], and the
+networks contain their normaliser, as everywhere.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Denoiser(nn.Module):
     (EDM, section 5): D = c_skip x + c_out F(c_in x; ln(sigma) / 4; class), c_skip = d^2 / (sigma^2 + d^2), c_out =
     sigma d / sqrt(sigma^2 + d^2), c_in = 1 / sqrt(sigma^2 + d^2).
 
-    Outside, images are pixels in [0, 1] and sigma is the standard deviation of their noise in the same units, half of
-    what it is for pixels in [-1, 1]. Inside, x and sigma are in units of the normaliser, and so is `sigma_data` (d).
+    Callers use pixels in [0, 1], and sigma is the standard deviation of their noise in the same units (half its value
+    for pixels in [-1, 1]). Inside, x, sigma and `sigma_data` (d) are in units of the normaliser.
 
-    network: F, called with (x [B, C, H, W], ln(sigma) / 4 [B], labels int64 [B], where `classes` stands for none).
-    classes: how many the network knows; 0 for one that takes none.
+    network: F, called with (x [B, C, H, W], ln(sigma) / 4 [B], labels int64 [B], where `classes` means no class).
+    classes: the number of classes that the network knows; 0 for an unconditional network.
     """
 
     def __init__(self, network: nn.Module, channels: int, classes: int, sigma_data: float = SIGMA_DATA,
@@ -39,10 +39,10 @@ class Denoiser(nn.Module):
         self.network, self.classes, self.sigma_data = network, classes, sigma_data
 
     def forward(self, images: Tensor, sigma: float | Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-        """What lies below the noise: [B, C, H, W].
+        """The expected clean images [B, C, H, W] of noisy `images` [B, C, H, W].
 
-        sigma: a number above 0 or one for each image [B]. labels: int64 [B], -1 where no class is given; None: for no
-        image. Raises SettingsError without a sigma, and for labels where the network takes none.
+        sigma: a number above 0, or one for each image [B]. labels: int64 [B], -1 for an image without a class; None: no
+        image has one. Raises SettingsError without a sigma, and for labels where the network takes none.
         """
         need(sigma is not None, "sigma", sigma, "the noise of the images: a denoiser gives images and no classes")
         need(labels is None or self.classes > 0, "labels", "given", "left out for a denoiser that takes no classes")
@@ -56,22 +56,22 @@ class Denoiser(nn.Module):
         return self.normalise.mean + self.normalise.std * self.denoise(self.normalise(images), level, labels)
 
     def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """D in units of the normaliser: x [B, C, H, W], sigma [B, 1, 1, 1], labels [B] (`classes` for none)."""
+        """D in units of the normaliser: x [B, C, H, W], sigma [B, 1, 1, 1], labels [B] (`classes` means no class)."""
         d = self.sigma_data
         scale = (sigma.square() + d**2).sqrt()
         inner = self.network(x / scale, sigma.flatten().log() / 4, labels).to(x.dtype)
         return (d / scale).square() * x + sigma * d / scale * inner
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """The weight of squared errors of pixels at each sigma in EDM's loss, (sigma^2 + d^2) / (sigma d)^2 with d in
-        pixels too: at every sigma the network F then has a target of about unit variance.
+        """The weights [B] of squared pixel errors at each sigma [B] in EDM's loss, (sigma^2 + d^2) / (sigma d)^2 with d
+        in pixels too (Karras et al. 2022, table 1): F then has a target of about unit variance at every sigma.
         """
         d = self.sigma_data * self.normalise.std[0, 0, 0, 0]
         return (sigma.square() + d**2) / (sigma * d).square()
 
 
 class AtNoise(nn.Module):
-    """A denoiser at one sigma, as a map of images [B, C, H, W] to images."""
+    """A denoiser at one sigma (in units of pixels in [0, 1]), as a map from images [B, C, H, W] to images."""
 
     def __init__(self, denoiser: Denoiser, sigma: float):
         super().__init__()
@@ -93,7 +93,7 @@ class Diffusers(nn.Module):
 
 
 class ConditionalMLP(nn.Module):
-    """Residual hidden layers on all pixels at once; each adds what the noise and the class say to its input."""
+    """Residual hidden layers on all pixels at once; each adds an embedding of noise and class to its input."""
 
     def __init__(self, pixels: int, width: int, depth: int, classes: int):
         super().__init__()
@@ -113,7 +113,7 @@ class ConditionalMLP(nn.Module):
 
 @builders.register(UNet)
 def unet(arch: UNet, shape: tuple[int, int, int], classes: int) -> Denoiser:
-    """The denoiser of `arch`, whose last layer starts at 0. Importing diffusers takes seconds, hence here."""
+    """The denoiser of `arch`, whose last layer starts at 0. diffusers is imported here because that takes seconds."""
     from diffusers.models.unets.unet_2d import UNet2DModel
 
     levels = len(arch.multipliers)
@@ -166,11 +166,11 @@ class AutoEncoder(nn.Module):
                                      nn.Conv2d(widths[0], channels, 3, padding=1))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes [B, latent] of images [B, C, H, W] in [0, 1]."""
+        """The codes [B, latent] of images [B, C, H, W] in [0, 1]."""
         return self.encoder(self.normalise(images))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images [B, C, H, W] of codes [B, latent]; the pixels are not cut to [0, 1], which would make edges."""
+        """The images [B, C, H, W] of codes [B, latent]. Pixels are not clipped to [0, 1], to keep the map smooth."""
         return self.normalise.mean + self.normalise.std * self.decoder(latents)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ def _smooth(channels: int) -> list[nn.Module]:
 
 @builders.register(AutoEncoderArch)
 def auto_encoder(arch: AutoEncoderArch, shape: tuple[int, int, int], classes: int) -> AutoEncoder:
-    """The network of `arch`. Raises `SettingsError` for a code that is no shorter than the image."""
+    """The network of `arch` for images of `shape`. Raises `SettingsError` unless the code is shorter than an image."""
     pixels = math.prod(shape)
     need(arch.latent < pixels, "arch.latent", arch.latent, f"less than the {pixels} numbers of an image")
     return AutoEncoder(arch, shape)

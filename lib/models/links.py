@@ -1,4 +1,4 @@
-"""Which layer of a network reads what another gives, found by tracing it: what pruning channels has to know."""
+"""Which layers of a network read the output of which, found by tracing: needed to prune channels."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lib.modes import evaluating
 
 @dataclass(frozen=True)
 class Link:
-    """What a convolution or linear layer reads and who reads it, by module names.
+    """What a convolution or linear layer reads and which layer reads it, by module names.
 
-    source: an equal value for all layers that read the same tensor (up to what is done channel by channel). producer:
-    the layer whose outputs it reads, None for a sum of several. images: whether it reads the images. reader: the one
-    layer that reads its outputs, None if there are several, a sum or none. between: the modules from here to `reader`.
+    source: the same value for all layers that read the same tensor (up to operations on single channels). producer: the
+    layer whose outputs it reads, None for a sum of several. images: whether it reads the images. reader: the one layer
+    that reads its outputs, None if a sum, several layers or none read them. between: the modules from here to `reader`.
     """
 
     source: str
@@ -33,13 +33,13 @@ class _Tracer(fx.Tracer):
 
 
 def layers(net: nn.Module) -> dict[str, nn.Module]:
-    """The convolutions and linear layers of a network by name, in the order in which they stand in it."""
+    """The convolutions and linear layers of a network by name, in the order of its modules."""
     return {name: m for name, m in net.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
 
 
 def links(net: nn.Module) -> dict[str, Link]:
-    """The links of every convolution and linear layer, by name. What is no module (a sum, say) ends a link, so that a
-    network of parts unknown here has fewer links, not wrong ones.
+    """The links of every convolution and linear layer, by name. An operation that is not a module (such as a sum) ends
+    a link, so a network with unknown parts has fewer links, not wrong ones.
     """
     prunable, nodes = layers(net), list(_Tracer().trace(net).nodes)
     named = {node.target: node for node in nodes if node.op == "call_module"}
@@ -54,14 +54,14 @@ def links(net: nn.Module) -> dict[str, Link]:
 
 
 def _origin(node: fx.Node, prunable) -> fx.Node:
-    """The node that made the channels which `node` gives."""
+    """The node that produced the channels of `node`."""
     while node.op == "call_module" and node.target not in prunable:
         node = node.args[0]
     return node
 
 
 def _readers(node: fx.Node, prunable, between: tuple[str, ...]) -> Iterator[tuple[str | None, tuple[str, ...]]]:
-    """(layer, modules in between) for all that reads the channels of `node`; None where it is no layer."""
+    """(layer, modules in between) for everything that reads the channels of `node`; None for what is not a layer."""
     for user in node.users:
         if user.op != "call_module":
             yield None, ()
@@ -72,8 +72,8 @@ def _readers(node: fx.Node, prunable, between: tuple[str, ...]) -> Iterator[tupl
 
 
 def positions(net: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """At how many places of one image [C, H, W] each layer is applied: pixels of a convolution's output, 1 for linear
-    layers. `net` is left in the mode it is in.
+    """At how many places of one image [C, H, W] each layer is applied: the pixels of a convolution's output, 1 for
+    linear layers. The mode of `net` does not change.
     """
     counts, handles = {}, []
     for name, layer in layers(net).items():

@@ -1,13 +1,12 @@
-"""Pruned networks: convolutions and linear layers whose `weight` is what masks leave of theirs.
+"""Pruned networks: convolutions and linear layers with masked weights.
 
 `layer.weight` of a masked layer is its effective weight, so `forward`, interval bounds, counts of operations and BN
-folding are those of torch's layers. The state dict has the dense weight under the same key.
+folding work as for torch's layers. The state dict has the dense weight under the same key.
 
-A masked layer is in one of two states. *Fixed*: the mask is a buffer and weights are parameters; removed ones are 0 and
-get no gradient, so nothing revives them. *Searched*: weights and biases are buffers, and what decides the mask is
-there to be learned: scores, one a weight or a channel, and the layer's keep rate. The mask keeps the largest |scores|.
-It is found once for each change of scores or rate, which is once an update; attacks run on plain copies
-(lib.models.fold).
+A masked layer is in one of two states. *Fixed*: the mask is a buffer and weights are parameters; removed weights are 0
+and get no gradient, so nothing revives them. *Searched*: weights and biases are buffers; the mask depends on scores,
+one per weight or channel, and on the layer's keep rate, either of which may be learned. The mask keeps the largest
+|scores|. It is recomputed when scores or rate change, once per update; attacks run on plain copies (lib.models.fold).
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from lib.values.recipe import Recipe
 
 class _Masked:
     """What the masked layers share. by_channel: scores and mask are [input channels], else of the weight's shape;
-    group: input features of a linear layer that come from one channel; lowest: the keep rate that none comes below;
-    survivors: what an earlier pruning of the network has left, None if there was none (searched layers only);
-    keep: the target of the network; places: at how many places of an image the layer is applied; overall: whether the
-    whole network's scores are ranked together.
+    group: input features of a linear layer that come from one channel; lowest: the lower bound of keep rates;
+    survivors: the entries that an earlier pruning kept, bool, None if there was none (searched layers only); keep: the
+    target of the network; places: at how many places of an image the layer is applied; overall: whether the scores of
+    the whole network are ranked together.
     """
 
     @property
@@ -43,7 +42,7 @@ class _Masked:
             return self.stand_in
         if not self.searched:
             return self.dense_weight * self.mask
-        if not torch.compiler.is_compiling():  # compiled code takes the mask that `refresh` left
+        if not torch.compiler.is_compiling():  # compiled code uses the mask from the last `refresh`
             self.refresh()
         gate = self.mask.to(self.dense_weight.dtype)
         if torch.is_grad_enabled():  # straight through: the value stays the mask's
@@ -61,56 +60,61 @@ class _Masked:
 
     @property
     def dense_weight(self) -> torch.Tensor:
-        """The weight as if nothing were masked (fixed layers: with zeros where something was)."""
+        """The weight as if nothing were masked (fixed layers: with zeros where weights were removed)."""
         return (self._buffers if self.searched else self._parameters)["weight"]
 
     @property
     def learned_quota(self) -> torch.Tensor | None:
-        """HARP's compression quota r, [], learned in place of the keep rate, perhaps another layer's; None: a count."""
+        """HARP's compression quota r, [], which is learned in place of the keep rate and may be shared with another
+        layer; None where the number of kept entries is fixed.
+        """
         return self.leader[0].learned_quota if self.leader else self._parameters.get("quota")
 
     def rate(self) -> torch.Tensor:
-        """The keep rate, []: lowest + (1 - lowest) sigmoid(raw rate); without one, the share of the count."""
+        """The keep rate, []: lowest + (1 - lowest) sigmoid(r) of the quota r, or the fixed count as a share."""
         if self.learned_quota is None:
             return self.count / self.scores.numel()
         return self.lowest + (1 - self.lowest) * torch.sigmoid(self.learned_quota)
 
     def to_keep(self) -> int:
-        """How many entries of the mask are kept: all but floor((1 - rate) n)."""
+        """How many of the mask's n entries are kept: all but floor((1 - rate) n)."""
         if self.learned_quota is None:
             return int(self.count)
         return rates.kept_of(self.scores.numel(), rates.from_raw(self.learned_quota.item(), self.lowest))
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Find the mask anew if scores or rate have changed since."""
+        """Recompute the mask if scores or rate have changed."""
         deciding = (self.scores, self.count if self.learned_quota is None else self.learned_quota)
-        # in-place changes raise a tensor's version; a copy of the layer starts with other tensors
+        # in-place changes raise a tensor's version; a copy of the layer has other tensors
         if not self.found_for or any(ref() is not t or version != t._version
                                      for t, (ref, version) in zip(deciding, self.found_for, strict=True)):
             self.mask.copy_(self._best())
             self.found_for = [(weakref.ref(t), t._version) for t in deciding]
 
     def _best(self) -> torch.Tensor:
-        """The largest |scores| among the survivors of an earlier pruning, all of them if no more are left."""
+        """The mask of the largest |scores| among the survivors of an earlier pruning, or of all survivors if they are
+        fewer than are to be kept.
+        """
         if self.survivors is None:
             return largest(self.scores.abs(), self.to_keep())
         return largest(self.scores.abs().masked_fill(~self.survivors, -1), self.to_keep()) & self.survivors
 
     def kept_mask(self) -> torch.Tensor:
-        """The mask as it stands, bool, of the scores' shape."""
+        """The current mask, bool, of the scores' shape."""
         if self.searched:
             self.refresh()
         return self.mask if self.searched or not self.by_channel else self.gather(self.mask.float()) > 0
 
     def spread(self, gate: torch.Tensor) -> torch.Tensor:
-        """Values of the scores' shape in a shape that multiplies the weight."""
+        """Values of the scores' shape in a shape that broadcasts with the weight."""
         if not self.by_channel:
             return gate
         return gate.view(1, -1, 1, 1) if isinstance(self, nn.Conv2d) else gate.repeat_interleave(self.group).view(1, -1)
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
-        """The sums of values of the weight's shape over what one entry of the mask removes: of the scores' shape."""
+        """Values of the weight's shape summed over the weights that one entry of the mask removes: the scores' shape.
+        """
         if not self.by_channel:
             return values
         if isinstance(self, nn.Conv2d):
@@ -119,7 +123,7 @@ class _Masked:
 
     @torch.no_grad()
     def plain(self) -> nn.Module:
-        """The layer of torch that computes the same, with zeros where something is masked."""
+        """The layer of torch that computes the same, with zeros where weights are masked."""
         weight = self.weight
         layer = bare(self, *weight.shape[:2])
         layer.weight.copy_(weight)
@@ -129,11 +133,11 @@ class _Masked:
 
 
 class MaskedConv2d(_Masked, nn.Conv2d):
-    """A convolution with a mask; see the module's text."""
+    """A convolution with a mask; see the module's docstring."""
 
 
 class MaskedLinear(_Masked, nn.Linear):
-    """A linear layer with a mask; see the module's text."""
+    """A linear layer with a mask; see the module's docstring."""
 
 
 def masked_layers(net: nn.Module) -> dict[str, MaskedConv2d | MaskedLinear]:
@@ -149,7 +153,7 @@ def refresh(net: nn.Module) -> None:
 
 
 def bare(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
-    """A convolution or linear layer of other sizes but all else as in `layer`, its tensors not yet set."""
+    """A convolution or linear layer like `layer` but of other sizes, with uninitialised tensors."""
     options = {"bias": layer.bias is not None, "device": layer.weight.device, "dtype": layer.weight.dtype}
     if isinstance(layer, nn.Linear):
         return nn.utils.skip_init(nn.Linear, inputs, outputs, **options)
@@ -158,12 +162,12 @@ def bare(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
 
 
 def dense(net: nn.Module) -> nn.Module:
-    """A copy of `net` without masks that computes the same: removed weights are zeros of torch's own layers."""
+    """A copy of `net` with torch's own layers that computes the same: removed weights are zeros."""
     return copy.deepcopy(net, {id(layer): layer.plain() for layer in masked_layers(net).values()})
 
 
 def largest(values: torch.Tensor, count: int) -> torch.Tensor:
-    """Whether each of `values` is among the `count` largest: bool of their shape; of equal ones just as many as fit."""
+    """Whether each of `values` is among the `count` largest: bool of their shape, with exactly `count` true entries."""
     flat = values.detach().flatten()
     few = 2 * count <= flat.numel()
     chosen = flat.topk(count if few else flat.numel() - count, largest=few, sorted=False).indices
@@ -186,16 +190,17 @@ def _pruned(recipe: Recipe, parents: Sequence[nn.Module]) -> nn.Module:
 
 def prune(parent: nn.Module, arch: Pruned, image_shape: tuple[int, int, int],
           pattern: nn.Module | None = None) -> nn.Module:
-    """A copy of `parent`, dense or pruned before, with the masks of `arch`, for images of `image_shape` [C, H, W].
+    """A copy of `parent`, dense or already pruned, with the masks of `arch`, for images of `image_shape` [C, H, W].
 
     Its layers are searched if `arch` learns scores or rates, else fixed. pattern: for rates `parent`, the pruned
-    network whose share of every layer is taken. Random scores come from torch's global generator (`build` seeds it).
-    Scores `filters`: a layer keeps the input channels that the filters of largest L1 norm make, over all weights that
-    they have left, and of a sum of several the channels of largest L1 norm in all layers that read it.
+    network from which the share of every layer is taken. Random scores come from torch's global generator (`build`
+    seeds it). Scores `filters`: a layer keeps the input channels whose filters have the largest L1 norm over their
+    remaining weights; if its input is a sum of several layers, the channels of largest L1 norm in all layers that read
+    the sum.
 
-    What masks of `parent` remove stays removed, and counts are shares of the dense network. Raises SettingsError for a
-    layer without weights, for a pattern of other layers, and for a parent that is pruned already and has less in a
-    layer than is to be kept or has lost single weights where channels are to be pruned.
+    Weights that `parent` has already lost stay removed, and counts are shares of the dense network. Raises
+    SettingsError for a layer whose weights are all 0, for a pattern with other layers, and for a pruned parent that has
+    fewer entries left in a layer than are to be kept, or has lost single weights where channels are to be pruned.
     """
     before = _left_of(parent, arch)
     net = dense(parent).requires_grad_(True)
@@ -231,7 +236,8 @@ def prune(parent: nn.Module, arch: Pruned, image_shape: tuple[int, int, int],
 
 @torch.no_grad()
 def fixed(net: nn.Module) -> nn.Module:
-    """A copy of a pruned network for fine-tuning: masks as they are, weights and biases parameters again."""
+    """A copy of a pruned network for fine-tuning: masks are fixed as they are, weights and biases are parameters again.
+    """
     net = copy.deepcopy(net)
     for layer in masked_layers(net).values():
         if layer.searched:
@@ -240,7 +246,9 @@ def fixed(net: nn.Module) -> nn.Module:
 
 
 def _left_of(parent: nn.Module, arch: Pruned) -> dict[str, torch.Tensor]:
-    """What the masks of a network leave, [the weight's shape] by layer; {} for a dense one."""
+    """Which weights the masks of a network keep, bool of the weight's shape, by layer; {} for a dense network. Raises
+    SettingsError if single weights are missing where channels are to be pruned.
+    """
     masked = masked_layers(parent)
     single = arch.granularity == "channels" and not all(layer.by_channel for layer in masked.values())
     need(not single, "arch.granularity", arch.granularity, "weights for a parent that has lost single weights already")
@@ -248,7 +256,7 @@ def _left_of(parent: nn.Module, arch: Pruned) -> dict[str, torch.Tensor]:
 
 
 def _survive(layer: _Masked, name: str, left: torch.Tensor | None, count: int, arch: Pruned) -> None:
-    """Note what an earlier pruning has left of a layer; of that it must be possible to keep `count`."""
+    """Note which entries of a layer an earlier pruning kept. Raises SettingsError if they are fewer than `count`."""
     survivors = None if left is None else layer.gather(left.float()) > 0
     layer.register_buffer("survivors", survivors, persistent=False)
     if survivors is not None and arch.rates != "learned":
@@ -258,8 +266,8 @@ def _survive(layer: _Masked, name: str, left: torch.Tensor | None, count: int, a
 
 
 def _made_by_filters(weights: dict, link: dict, slices: dict) -> dict[str, torch.Tensor]:
-    """What each layer's input channels count, by layer: the L1 norms of the filters that make them or, of a sum, those
-    of the slices of all layers that read it; nothing where a layer that reads the tensor has lost the channel before.
+    """The rank of each layer's input channels, by layer: the L1 norms of the filters that produce them or, for a sum,
+    of the slices of all layers that read it; 0 where a layer that reads the tensor has already lost the channel.
     """
     found = {}
     for name in slices:
@@ -271,7 +279,7 @@ def _made_by_filters(weights: dict, link: dict, slices: dict) -> dict[str, torch
 
 
 def _group(net, layer, link) -> int:
-    """How many input features of a linear layer come from one channel of the convolution in front of it."""
+    """How many input features of a linear layer come from one channel of the convolution before it."""
     if link is None or link.producer is None or not isinstance(layer, nn.Linear):
         return 1
     front = net.get_submodule(link.producer)
@@ -279,7 +287,7 @@ def _group(net, layer, link) -> int:
 
 
 def _convert(layer: nn.Module, arch: Pruned, group: int) -> None:
-    """Make a layer a masked one in place: searched, without scores or rate as yet."""
+    """Turn a layer into a masked one in place: searched, still without scores or rate."""
     layer.__class__ = MaskedConv2d if isinstance(layer, nn.Conv2d) else MaskedLinear
     layer.by_channel, layer.group = arch.granularity == "channels", group
     layer.keep, layer.lowest = arch.keep, float(arch.least * arch.keep)
@@ -291,7 +299,7 @@ def _convert(layer: nn.Module, arch: Pruned, group: int) -> None:
 
 
 def _counts(chosen: dict, sizes: dict, arch: Pruned, pattern) -> list[int]:
-    """How many entries of its mask each layer keeps, at the start where rates are learned."""
+    """How many entries of its mask each layer keeps; where rates are learned, at the start."""
     rule, keep = (arch.start, arch.start_share) if arch.rates == "learned" else (arch.rates, arch.keep)
     numbers = [size.numel() for size in sizes.values()]
     if keep == 1:
@@ -317,14 +325,14 @@ def _counts_of(chosen: dict, pattern) -> list[int]:
 
 
 def _score(layer: _Masked, arch: Pruned, size: torch.Tensor) -> None:
-    """Give a layer its scores, a parameter if they are learned, and room for the mask that follows from them."""
+    """Give a layer its scores, which are a parameter if they are learned, and a buffer for its mask."""
     if arch.scores == "random":
         scores = torch.rand_like(size)
     elif arch.scores == "gradient":
         scores = torch.zeros_like(size)
     elif arch.scores == "filters":
-        scores = size  # as they are: layers that read the same tensor are to agree to the last bit
-    else:  # HYDRA's scaled initialisation, with the sign of the weight
+        scores = size  # not scaled: layers that read the same tensor must agree to the last bit
+    else:  # HYDRA's scaled initialisation, sqrt(6 / fan_in) * theta / max |theta|, with the sign of the weight
         signed = size if layer.by_channel else layer.dense_weight
         scores = math.sqrt(6 / layer.dense_weight[0].numel()) * signed / size.max()
     scores = scores.detach().clone()
@@ -350,7 +358,7 @@ def _fix(layer: _Masked) -> None:
 
 @contextlib.contextmanager
 def opened(net: nn.Module) -> Iterator[dict[_Masked, torch.Tensor]]:
-    """Within, the searched layers of `net` compute with all their weights, and those are leaves with a gradient."""
+    """Inside the block the searched layers of `net` use all their weights, which are leaves with a gradient."""
     searched = [layer for layer in masked_layers(net).values() if layer.searched]
     try:
         for layer in searched:
@@ -362,17 +370,17 @@ def opened(net: nn.Module) -> Iterator[dict[_Masked, torch.Tensor]]:
 
 
 class Cost:
-    """What a pruned network costs as a function of its layers' keep rates, in units of the target's cost.
+    """The cost of a pruned network as a function of its layers' keep rates a_l.
 
-    Weights: the sum of n_l a_l, n_l the weights of layer l. Channels: operations of one image, two a multiply-add of a
-    convolution or linear layer and nothing for the rest; layer l has the share a_l of its inputs (layers that read
-    images: all) and of its outputs the share of the one layer that reads them, all where sums or several read them. The
-    target is the same network with every rate at `keep`.
+    Weights: the sum of n_l a_l over layers l with n_l weights. Channels: operations for one image, two per multiply-add
+    of a convolution or linear layer and nothing for the rest; layer l has the share a_l of its inputs (layers that read
+    images: all of them) and, of its outputs, the share kept by the one layer that reads them (all if a sum or several
+    layers read them). The target is the cost of the same network with every rate at `keep`.
     """
 
     def __init__(self, net: nn.Module):
         self.layers = masked_layers(net)
-        names, one = list(self.layers), len(self.layers)  # the last rate stands for layers and sides without masks
+        names, one = list(self.layers), len(self.layers)  # an additional last rate of 1 is for what has no mask
         by_channel = any(layer.by_channel for layer in self.layers.values())
         every, link = (layers(net), links(net)) if by_channel else (self.layers, {})
         self.index = {name: k for k, name in enumerate(names)}
@@ -384,18 +392,18 @@ class Cost:
         self.target = float(self.at(torch.full((one,), self.keep, dtype=torch.float64)))
 
     def at(self, shares: torch.Tensor) -> torch.Tensor:
-        """The cost at keep rates [masked layers], as a share of the dense network's, []."""
+        """The cost at keep rates [masked layers] as a share of the dense network's cost, []."""
         sizes, inputs, outputs = (t.to(shares.device) for t in (self.sizes, self.inputs, self.outputs))
         every = torch.cat([shares.double(), torch.ones(1, dtype=torch.float64, device=shares.device)])
         return (sizes * every[inputs] * every[outputs]).sum()
 
     def excess(self) -> torch.Tensor:
-        """HARP's hardware loss, []: max(cost / target - 1, 0) at the rates as they stand, differentiable in them."""
+        """HARP's hardware loss L_hw, []: max(cost / target - 1, 0) at the current rates, differentiable in them."""
         shares = torch.stack([layer.rate() for layer in self.layers.values()])
         return (self.at(shares) / self.target - 1).clamp_min(0).float()
 
     def kept(self) -> float:
-        """The cost of the masks as they stand, counted, as a share of the dense network's."""
+        """The cost of the current masks, by counting, as a share of the dense network's cost."""
         return float(self.at(torch.stack([layer.kept_mask().double().mean() for layer in self.layers.values()])))
 
 

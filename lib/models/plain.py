@@ -1,8 +1,8 @@
 """Plain networks: the small CNN and VGG-11 of the stitching paper's code, VGG-16 and the BN-free CNNs of the pruning
 papers, and the multi-layer perceptron.
 
-A stage ends with its ReLU and a pooling belongs to the start of the next one, so that what leaves a stage is a
-rectified activation at the stage's own resolution (the paper's joints).
+A stage ends with its ReLU, and a pooling belongs to the start of the next stage, so the output of a stage is a
+rectified activation at the stage's own resolution (the joints of the stitching paper's code).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lib.values.architectures import CNN, MLP, VGG11, VGG16, CNNLarge, CNNSmall
 
 
 def _convolutions(channels: int, widths: list[int], pool_before: set[int], bias: bool) -> dict[str, nn.Module]:
-    """`conv1`, `conv2`, ...: [2x2 max-pooling,] 3x3 convolution, BN, ReLU; pooling before the positions given."""
+    """`conv1`, `conv2`, ...: [2x2 max-pooling,] 3x3 convolution, BN, ReLU; pooling at the positions `pool_before`."""
     stages = {}
     for k, width in enumerate(widths):
         pool = [nn.MaxPool2d(2)] if k in pool_before else []
@@ -32,7 +32,7 @@ def _convolutions(channels: int, widths: list[int], pool_before: set[int], bias:
 
 @builders.register(CNN)
 def cnn(arch: CNN, shape: tuple[int, int, int], classes: int) -> Staged:
-    """The network of `arch`; the head pools globally, so any size from `arch.min_size` on will do."""
+    """The network of `arch` for images of `shape`; the head pools globally, so any size from `arch.min_size` works."""
     channels, widths = shape[0], [arch.width * 2**k for k in range(arch.depth)]
     stages = _convolutions(channels, widths, set(range(1, arch.depth)), bias=False)
     return kaiming(Staged({"normalise": Normalise(channels), **stages, "head": pooled_linear(widths[-1], classes)}))
@@ -40,8 +40,8 @@ def cnn(arch: CNN, shape: tuple[int, int, int], classes: int) -> Staged:
 
 @builders.register(VGG11)
 def vgg11(arch: VGG11, shape: tuple[int, int, int], classes: int) -> Staged:
-    """VGG-11 (Simonyan & Zisserman 2015) with BN: 32 pixels come down to 1x1 in front of the linear layers, larger
-    images are averaged there. Dropout draws from torch's global generator while the network is in train mode.
+    """VGG-11 (Simonyan & Zisserman 2015) with BN: images of 32 pixels are reduced to 1x1 before the linear layers,
+    larger ones are averaged to 1x1. In train mode dropout draws from torch's global generator.
     """
     channels, w = shape[0], arch.width
     stages = _convolutions(channels, [w, 2 * w, 4 * w, 4 * w, 8 * w, 8 * w, 8 * w, 8 * w], {1, 2, 4, 6}, bias=True)
@@ -56,7 +56,9 @@ def vgg11(arch: VGG11, shape: tuple[int, int, int], classes: int) -> Staged:
 
 @builders.register(VGG16)
 def vgg16(arch: VGG16, shape: tuple[int, int, int], classes: int) -> Staged:
-    """VGG-16 with BN as in HYDRA and HARP: 32 pixels come down to 2x2, other sizes are averaged to that."""
+    """VGG-16 with BN as in the code of HYDRA and HARP: images of 32 pixels are reduced to 2x2 before the linear layers,
+    other sizes are averaged to 2x2.
+    """
     channels, w = shape[0], arch.width
     widths = [w] * 2 + [2 * w] * 2 + [4 * w] * 3 + [8 * w] * 6
     stages = _convolutions(channels, widths, {2, 4, 7, 10}, bias=False)
@@ -71,19 +73,21 @@ def vgg16(arch: VGG16, shape: tuple[int, int, int], classes: int) -> Staged:
 
 @builders.register(CNNSmall)
 def cnn_small(arch: CNNSmall, shape: tuple[int, int, int], classes: int) -> Staged:
-    """CNN-small for images of `shape`; 2,048 features in front of the linear layers at 32 pixels."""
+    """CNN-small for images of `shape`; at 32 pixels, 2,048 features enter the linear layers."""
     return _strided(shape, [(16, 2), (32, 2)], [100], classes)
 
 
 @builders.register(CNNLarge)
 def cnn_large(arch: CNNLarge, shape: tuple[int, int, int], classes: int) -> Staged:
-    """CNN-large for images of `shape`; 4,096 features in front of the linear layers at 32 pixels."""
+    """CNN-large for images of `shape`; at 32 pixels, 4,096 features enter the linear layers."""
     return _strided(shape, [(32, 1), (32, 2), (64, 1), (64, 2)], [512, 512], classes)
 
 
 def _strided(shape: tuple[int, int, int], convolutions: list[tuple[int, int]], hidden: list[int],
              classes: int) -> Staged:
-    """(channels, stride) for each convolution, 3x3 at stride 1 and 4x4 at stride 2, all with biases and without BN."""
+    """A network of convolutions, each (channels, stride), 3x3 at stride 1 and 4x4 at stride 2, then linear layers of
+    `hidden` units, all with biases and without BN.
+    """
     channels, height, width = shape
     modules = {"normalise": Normalise(channels)}
     for k, (out, stride) in enumerate(convolutions):

@@ -1,6 +1,6 @@
-"""How many weights each layer keeps: rules for the share of every layer at a target for the whole network.
+"""How many weights each layer keeps: rules that turn a target for the whole network into a share for every layer.
 
-Layers are given in order as their tensors or sizes; counts are whole numbers of weights (or of channels), one a layer.
+Layers are given in order, by their tensors or sizes; counts are whole numbers of weights (or channels), one per layer.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import torch
 
 from lib.errors import need
 
-INVERSE_CLIP = 0.99  # a dense start is inverted as this share of the way from the lowest rate to 1
+INVERSE_CLIP = 0.99  # a dense start is taken as this share of the way from the lowest rate to 1, as in HARP's code
 
 
 def kept_of(size: int, keep: float | Fraction) -> int:
-    """HYDRA's and HARP's floor rule: of `size` weights floor((1 - keep) size) are removed."""
+    """How many of `size` weights remain by HYDRA's and HARP's rule, which removes floor((1 - keep) size) of them."""
     return size - math.floor((1 - keep) * size)
 
 
 def total_of(sizes: Sequence[int], keep: Fraction) -> int:
-    """The number nearest to the share `keep` of all weights, at least 1."""
+    """The whole number nearest to the share `keep` of all weights, at least 1."""
     return max(1, math.floor(keep * sum(sizes) + Fraction(1, 2)))
 
 
 def uniform(sizes: Sequence[int], keep: Fraction) -> list[int]:
-    """The same share in every layer, each by the floor rule: in all at most one weight a layer above the target."""
+    """The same share in every layer by `kept_of`: in total at most one weight per layer above the target."""
     return [kept_of(size, keep) for size in sizes]
 
 
 def erk(shapes: Sequence[torch.Size], keep: Fraction) -> list[int]:
-    """Erdos-Renyi kernel (Evci et al. 2020): a layer's density is proportional to the sum of its dimensions over their
-    product, layers that would exceed 1 stay dense. The counts sum to `total_of`.
+    """Erdos-Renyi kernel (Evci et al. 2020): a layer's density is proportional to the sum of its dimensions divided by
+    their product; layers whose density would exceed 1 stay dense. The counts sum to `total_of`.
     """
     sizes, total = [math.prod(shape) for shape in shapes], total_of([math.prod(s) for s in shapes], keep)
     wanted, free = [float(size) for size in sizes], set(range(len(sizes)))
@@ -54,8 +54,8 @@ def erk(shapes: Sequence[torch.Size], keep: Fraction) -> list[int]:
 
 
 def lamp(tensors: Sequence[torch.Tensor], keep: Fraction) -> list[int]:
-    """Layer-adaptive magnitude (Lee et al. 2021): a weight's score is its square over the sum of the squares of all
-    weights of its layer that are not smaller; the network's best scores are kept. The counts sum to `total_of`.
+    """Layer-adaptive magnitude (Lee et al. 2021): a weight's score is its square divided by the sum of the squares of
+    all weights of its layer that are not smaller; the network's largest scores are kept. Counts sum to `total_of`.
     """
     scores = []
     for tensor in tensors:
@@ -66,7 +66,7 @@ def lamp(tensors: Sequence[torch.Tensor], keep: Fraction) -> list[int]:
 
 
 def overall(tensors: Sequence[torch.Tensor], keep: Fraction) -> list[int]:
-    """How many of the network's largest absolute values, `total_of` in number, each layer holds."""
+    """How many of the `total_of` largest absolute values of the network each layer holds."""
     sizes = [tensor.numel() for tensor in tensors]
     best = torch.cat([tensor.detach().abs().flatten() for tensor in tensors]).topk(total_of(sizes, keep), sorted=False)
     edges = torch.tensor(sizes, device=best.indices.device).cumsum(0)
@@ -75,8 +75,8 @@ def overall(tensors: Sequence[torch.Tensor], keep: Fraction) -> list[int]:
 
 
 def to_raw(rate: float, lowest: float) -> float:
-    """The number r with lowest + (1 - lowest) sigmoid(r) = rate. Rates near 1 are taken as `INVERSE_CLIP` of the way up
-    from the lowest rate; raises SettingsError for a rate that is not above `lowest`.
+    """The inverse of `from_raw`: the number r with lowest + (1 - lowest) sigmoid(r) = rate, where rates near 1 are
+    clipped (`INVERSE_CLIP`). Raises SettingsError unless `rate` is above `lowest` and at most 1.
     """
     allowed = f"above the lowest rate {lowest:.4g} and at most 1"
     need(lowest < rate <= 1, "starting rate of a layer", f"{rate:.4g}", allowed)
@@ -91,11 +91,12 @@ def from_raw(raw: float, lowest: float) -> float:
 
 def data_free(sizes: Sequence[int], keep: Fraction, start: Fraction = Fraction(1, 10), decay: float = 5e-4,
               epochs: int = 20, steps: int = 391, gamma: float = 0.01) -> list[float]:
-    """The keep rates that HARP's optimiser reaches on its rates alone, without a network or data: SGD (lr 0.1, cosine
-    by step, momentum 0.9) on gamma * L_hw for weights with weight decay `decay`, gamma growing until the target is met.
+    """The keep rates, one per layer, that HARP's optimiser reaches without a network or data: SGD (lr 0.1, cosine by
+    step, momentum 0.9) on gamma * L_hw for weights, with weight decay `decay` on the raw rates and gamma growing by its
+    first value each epoch until the target is met.
 
-    They are a control: what learned rates owe to the robust loss is what they have beyond these. keep: the target;
-    start: the rate of every layer at the beginning; no layer comes below a tenth of the target.
+    They are a control: only differences from these rates can be due to the robust loss. sizes: weights per layer. keep:
+    the target. start: the rate of every layer at the beginning. No rate falls below a tenth of the target.
     """
     return list(_data_free(tuple(sizes), Fraction(keep), max(Fraction(start), Fraction(keep)), decay, epochs, steps,
                            gamma))

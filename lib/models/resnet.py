@@ -16,7 +16,7 @@ from lib.values.architectures import ImageNetResNet, PreActResNet, ResNet, WideR
 
 
 class EverySecond(nn.Module):
-    """Every second pixel in both directions: [B, C, H, W] to [B, C, ceil(H / 2), ceil(W / 2)]."""
+    """Keeps every second pixel in both directions: [B, C, H, W] to [B, C, ceil(H / 2), ceil(W / 2)]."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[:, :, ::2, ::2]
@@ -43,8 +43,8 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """BasicBlock's pattern with three convolutions, 1x1, 3x3 (with the `stride`) and 1x1, the first two of a quarter of
-    the channels.
+    """BasicBlock's pattern with three convolutions, 1x1, 3x3 (with the `stride`) and 1x1; the first two have a quarter
+    of the channels.
     """
 
     fold_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
@@ -71,7 +71,7 @@ class Bottleneck(nn.Module):
 
 class PreActBlock(nn.Module):
     """conv2(relu2(bn2(conv1(a)))) + x with a = relu1(bn1(x)), 3x3 convolutions, the first one with `stride` 1 or 2;
-    where size or channels change, a 1x1 convolution of a stands for x.
+    where size or channels change, a 1x1 convolution of a replaces x.
     """
 
     fold_pairs = (("conv1", "bn2"),)
@@ -94,11 +94,11 @@ class PreActBlock(nn.Module):
 
 
 def _pointwise(channels_in: int, channels: int, stride: int) -> OrderedDict[str, nn.Module]:
-    """`conv`, a 1x1 convolution, in a form that is safe."""
+    """`conv`, a 1x1 convolution, in a form that is safe on every CPU."""
     steps = OrderedDict()
     if stride == 2 and channels_in < 16:
-        # Backward of a strided 1x1 convolution of few channels in channels_last corrupts the heap on AVX-512 CPUs with
-        # several threads (seen with torch 2.13 to 2.15; none at 16 channels). This is the same function without it.
+        # The backward pass of a strided 1x1 convolution of few channels in channels_last corrupts the heap on AVX-512
+        # CPUs with several threads (seen with torch 2.13 to 2.15; never at 16 channels). This computes the same.
         steps["every_second"], stride = EverySecond(), 1
     steps["conv"] = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
     return steps
@@ -114,7 +114,7 @@ def _shortcut(channels_in: int, channels: int, stride: int) -> nn.Module:
 
 def _layers(block: Callable[..., nn.Module], before: int, widths: Sequence[int],
             counts: Sequence[int]) -> dict[str, nn.Module]:
-    """`layer1.0`, `layer1.1`, ...: stage k of `counts[k]` blocks that give `widths[k]` channels; every stage but the
+    """`layer1.0`, `layer1.1`, ...: stage k has `counts[k]` blocks with `widths[k]` output channels; every stage but the
     first starts with stride 2. The first block takes `before` channels.
     """
     modules = {}
@@ -127,7 +127,7 @@ def _layers(block: Callable[..., nn.Module], before: int, widths: Sequence[int],
 
 @builders.register(ResNet)
 def resnet(arch: ResNet, shape: tuple[int, int, int], classes: int) -> Staged:
-    """The network of `arch`; stage k > 1 starts with stride 2."""
+    """The network of `arch` for images of `shape`; every stage but the first starts with stride 2."""
     channels, widths = shape[0], [arch.width * 2**k for k in range(len(arch.blocks))]
     stem = nn.Sequential(nn.Conv2d(channels, arch.width, 3, 1, 1, bias=False), nn.BatchNorm2d(arch.width), nn.ReLU())
     layers = _layers(BasicBlock, arch.width, widths, arch.blocks)
@@ -137,7 +137,9 @@ def resnet(arch: ResNet, shape: tuple[int, int, int], classes: int) -> Staged:
 
 @builders.register(ImageNetResNet)
 def imagenet_resnet(arch: ImageNetResNet, shape: tuple[int, int, int], classes: int) -> Staged:
-    """The function of torchvision's resnet18 or resnet50, with a ReLU module of its own for each use, not in place."""
+    """torchvision's resnet18 or resnet50 for images of `shape`, with a separate ReLU module, not in place, for each
+    use.
+    """
     channels, width = shape[0], arch.width
     stem = nn.Sequential(nn.Conv2d(channels, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
                          nn.MaxPool2d(3, 2, 1))
@@ -150,15 +152,15 @@ def imagenet_resnet(arch: ImageNetResNet, shape: tuple[int, int, int], classes: 
 
 @builders.register(PreActResNet)
 def preact_resnet(arch: PreActResNet, shape: tuple[int, int, int], classes: int) -> Staged:
-    """The network of `arch`, with BN and ReLU in front of the pooling."""
+    """The network of `arch` for images of `shape`, with BN and ReLU before the pooling."""
     return _preact(shape[0], arch.width, [arch.width * 2**k for k in range(len(arch.blocks))], arch.blocks, classes)
 
 
 @builders.register(WideResNet)
 def wide_resnet(arch: WideResNet, shape: tuple[int, int, int], classes: int) -> Staged:
-    """The network of `arch`. The outputs of its convolutions, BNs, ReLUs, pooling and linear layer in the order of
-    computation are the layers of the similarity paper: 80 for WRN-28-k, and 79 for WRN-28-1, whose first stage keeps
-    the stem's 16 channels and so needs no 1x1 convolution.
+    """The network of `arch` for images of `shape`. The outputs of its convolutions, BNs, ReLUs, pooling and linear
+    layer, in the order of computation, are the layers in the similarity paper's code: 80 for WRN-28-k, and 79 for
+    WRN-28-1, whose first stage keeps the stem's 16 channels and so needs no 1x1 convolution.
     """
     return _preact(shape[0], 16, [16 * arch.widen * 2**k for k in range(3)], arch.blocks, classes)
 

@@ -1,4 +1,4 @@
-"""A network as a sequence of named stages, so that its front and its back are slices of it."""
+"""A network as a sequence of named stages, so that its front and back are slices of the sequence."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lib.errors import unknown
 
 
 class Normalise(nn.Module):
-    """Pixels in [0, 1] to (x - mean) / std; mean and std are buffers [1, C, 1, 1], saved with the network, made from
-    one number or one for each channel.
+    """Maps pixels x [B, C, H, W] in [0, 1] to (x - mean) / std; mean and std, one number or one for each channel, are
+    buffers [1, C, 1, 1] and saved with the network.
 
-    One rule for every data set (0.5 and 0.25) keeps ends that were trained on different data sets exchangeable.
+    The same default for every data set (0.5 and 0.25) keeps networks that were trained on different ones exchangeable.
     """
 
     def __init__(self, channels: int, mean: float | Sequence[float] = 0.5, std: float | Sequence[float] = 0.25):
@@ -33,10 +33,10 @@ class Blocks(nn.Sequential):
 
 
 class Staged(nn.Sequential):
-    """Images [B, C, H, W] in [0, 1] to logits [B, classes], through `normalise` and then the stages in order.
+    """Maps images [B, C, H, W] in [0, 1] to logits [B, classes], through `normalise` and then the stages in order.
 
-    Made from a mapping of names to modules; a dotted name puts a block into a `Blocks` container, so that qualified
-    module names, stage names and state-dict keys agree. `front` and `back` share the modules and keep the names.
+    Made from a mapping of names to modules. A dotted name puts a block into a `Blocks` container, so qualified module
+    names, stage names and state-dict keys agree. `front` and `back` share the modules and keep the names.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module]):
@@ -62,7 +62,7 @@ class Staged(nn.Sequential):
         return stages
 
     def front(self, joint: str) -> Staged:
-        """The normaliser and the stages up to and with `joint`; raises `SettingsError` for an unknown stage."""
+        """The normaliser and the stages up to and including `joint`; raises `SettingsError` for an unknown stage."""
         names = self._upto(joint)
         normalise = {"normalise": self.normalise} if "normalise" in self._modules else {}
         return Staged(normalise | {name: self.stages[name] for name in names})
@@ -85,7 +85,7 @@ def pooled_linear(channels: int, classes: int) -> nn.Sequential:
 
 
 def kaiming(net: nn.Module) -> nn.Module:
-    """Convolutions drawn Kaiming-normal by fan-out (He et al. 2015), their biases 0; the rest stays torch's default."""
+    """`net` with convolutions redrawn Kaiming-normal by fan-out (He et al. 2015) and their biases 0; all else stays."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -95,9 +95,9 @@ def kaiming(net: nn.Module) -> nn.Module:
 
 
 def dry_run(net: nn.Module, image_shape: tuple[int, int, int]) -> torch.Tensor:
-    """What `net` gives for one black image [C, H, W] in eval mode: for shapes and counts. Nothing in `net` changes.
+    """The output of `net` for one black image [C, H, W] in eval mode: for shapes and counts. Nothing in `net` changes.
 
-    An image is cheaper than the meta device, whose first convolution imports compilers for six seconds.
+    A real image is cheaper than the meta device, whose first convolution spends six seconds on importing compilers.
     """
     like = next(net.parameters())
     with torch.no_grad():
@@ -105,10 +105,10 @@ def dry_run(net: nn.Module, image_shape: tuple[int, int, int]) -> torch.Tensor:
 
 
 def memory_format(net: nn.Module) -> torch.memory_format:
-    """The layout in which `net` and its images are to be used: channels_last, unless `net` holds a strided 1x1
-    convolution of fewer than 16 channels, whose backward corrupts the heap in that layout on some CPUs.
+    """The layout in which to use `net` and its images: channels_last, unless `net` contains a strided 1x1 convolution
+    of fewer than 16 channels, whose backward pass corrupts the heap in that layout on some CPUs.
 
-    The networks built here never hold one (`lib.models.resnet` avoids it); networks from elsewhere may.
+    The networks built here never contain one (`lib.models.resnet` avoids it); networks from elsewhere may.
     """
     risky = any(isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels < 16
                 for m in net.modules())

@@ -1,4 +1,4 @@
-"""Networks made from trained ones: two halves joined by a 1x1 convolution, and linear probes."""
+"""Networks made from trained ones: two halves joined by a stitching layer (1x1 convolution), and linear probes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from lib.values.recipe import Recipe
 
 
 class Stitched(nn.Module):
-    """h = g2(ReLU(T(f1(x)))) of Balogh & Jelasity (2023): front f1, joint (T, ReLU), back g2.
+    """h = g2(ReLU(T(f1(x)))) of Balogh & Jelasity (2023): front f1, joint (T, ReLU), back g2. Maps images [B, C, H, W]
+    in [0, 1] to logits [B, classes of the end].
 
-    T is a 1x1 convolution with bias, or two in a row where its rank is limited. It takes the front's activations
-    [B, C_front, H, W] and gives [B, C_end, H, W]; a ReLU follows it, as in the paper's code (there by way of an
-    in-place activation), unless the end takes activations that are not `rectified` (pre-activation networks). Images
-    [B, C, H, W] in [0, 1] to logits [B, classes of the end]. The halves are used as given, not copied.
+    T is a 1x1 convolution with bias, or two in a row where its rank is limited. It maps the front's activations
+    [B, C_front, H, W] to [B, C_end, H, W]. A ReLU follows, as in the paper's code (there through an in-place
+    activation), unless the end takes activations that are not `rectified` (pre-activation networks). The halves are
+    used as given, not copied.
     """
 
     def __init__(self, front: nn.Sequential, transform: nn.Module, back: nn.Sequential, rectified: bool = True):
@@ -36,7 +37,7 @@ class Stitched(nn.Module):
 
     @property
     def affine(self) -> tuple[Tensor, Tensor]:
-        """What T computes at a pixel, y = W x + b: copies of W [C_end, C_front] and b [C_end]."""
+        """The map of T at every pixel, y = W x + b: copies of W [C_end, C_front] and b [C_end]."""
         *down, last = _convolutions(self.joint[0])
         weight = last.weight.detach().flatten(1)
         for conv in down:
@@ -45,8 +46,8 @@ class Stitched(nn.Module):
 
     @torch.no_grad()
     def start(self, weight: Tensor, bias: Tensor) -> None:
-        """Set T to y = W x + b, for W [C_end, C_front] and b [C_end], or to the map of its rank with W closest to that
-        (in the Frobenius norm), whose two factors share the singular values.
+        """Set T to y = W x + b with W [C_end, C_front] and b [C_end]. A T of limited rank gets the W of that rank
+        closest in the Frobenius norm; its two factors share the singular values equally.
         """
         convolutions = _convolutions(self.joint[0])
         factors = [weight]
@@ -61,7 +62,9 @@ class Stitched(nn.Module):
 
 
 class Probe(nn.Module):
-    """A linear probe: `front`, then `head`, which is global average pooling and one linear layer."""
+    """A linear probe: `front`, then `head`, which is global average pooling and one linear layer. Maps images
+    [B, C, H, W] in [0, 1] to logits [B, classes].
+    """
 
     def __init__(self, front: nn.Sequential, head: nn.Sequential):
         super().__init__()
@@ -84,13 +87,16 @@ def _stitched(recipe: Recipe, parents: Sequence[nn.Module]) -> Stitched:
 def stitch(front: Staged, end: Staged, joint: str, init: str, image_shape: tuple[int, int, int],
            rectified: bool = True, end_shape: tuple[int, int, int] | None = None,
            rank: int | None = None) -> Stitched:
-    """Copies of `front` up to and with stage `joint` and of `end` after it, joined for images of shape [C, H, W];
-    `rectified` says whether stages of `end` take what comes out of a ReLU, `end_shape` for which images `end` was made
-    (None: the same), the first stages of which do not run.
+    """The stitched network of copies of `front` up to and including stage `joint` and of `end` after it, for images of
+    shape [C, H, W] (Balogh & Jelasity 2023).
 
-    init `random` is torch's default for convolutions, `identity` the identity matrix and a zero bias; `least squares`
-    starts as `random` here, for want of images (`least_squares`). rank: see `lib.values.architectures.Stitch`. Channel
-    counts may differ (not for `identity`), sizes may not: `SettingsError`, as for a rank beyond the channels.
+    init: `random` is torch's default for convolutions, `identity` the identity matrix and a zero bias; `least squares`
+    is random here, since it needs images (see `least_squares`). rectified: whether the stages of `end` take the output
+    of a ReLU. end_shape: the shape of images for which `end` was made (None: the same); its first stages do not run.
+    rank: see `lib.values.architectures.Stitch`.
+
+    Raises `SettingsError` for an unknown init or stage, for activations of different height or width, for the identity
+    between different numbers of channels, and for a rank beyond the channels.
     """
     if init not in INITS:
         raise unknown("joint init", init, INITS)
@@ -110,7 +116,7 @@ def stitch(front: Staged, end: Staged, joint: str, init: str, image_shape: tuple
 
 
 def cut(whole: Stitched, rank: int) -> Stitched:
-    """A copy of `whole`, a network whose T is one convolution, with the closest T of that rank: two convolutions.
+    """A copy of `whole`, whose T is one convolution, with the closest T of this rank, which is two convolutions.
 
     Raises `SettingsError` for a rank beyond the channels on either side.
     """
@@ -127,12 +133,12 @@ def cut(whole: Stitched, rank: int) -> Stitched:
 def least_squares(first: nn.Module, target: nn.Module, batches: Iterable[Tensor],
                   rtol: float = 1e-10) -> tuple[Tensor, Tensor]:
     """W [D, C] and b [D], in float64 on the CPU, that minimise the sum over images and pixels of
-    |W first(x) + b - target(x)|^2 (Balogh & Jelasity 2023, "pseudo-inverse").
+    |W first(x) + b - target(x)|^2 ("direct matching"; the pseudo-inverse in the code of Balogh & Jelasity 2023).
 
-    `first` and `target` give maps [B, C, H, W] and [B, D, H, W] of the images of a batch, in the mode that they are in.
-    Sums are taken in float64 on their device. Of all minimisers it is the least in channels of unit variance: one that
-    is constant, or that others determine up to the share `rtol` of the largest eigenvalue of the correlations, adds
-    nothing.
+    `first` and `target` map a batch of images [B, ...] in [0, 1] to [B, C, H, W] and [B, D, H, W], in their current
+    mode. Sums are taken in float64 on their device. Among all minimisers it is the one of least norm after channels
+    were scaled to unit variance: a channel that is constant, or that others determine up to the share `rtol` of the
+    largest eigenvalue of the correlation matrix, adds nothing.
     """
     count, sums = 0, None
     with torch.no_grad():
@@ -143,7 +149,7 @@ def least_squares(first: nn.Module, target: nn.Module, batches: Iterable[Tensor]
             count += x.shape[1]
     mean_x, mean_y, xx, yx = (total.cpu() / count for total in sums)
     covariance, cross = xx - mean_x.outer(mean_x), yx - mean_y.outer(mean_x)
-    varies = covariance.diagonal() > 1e-12 * xx.diagonal()  # the rest is what rounding leaves of a constant
+    varies = covariance.diagonal() > 1e-12 * xx.diagonal()  # smaller variances are rounding errors of a constant
     scale = torch.where(varies, covariance.diagonal(), 1.0).rsqrt() * varies
     correlation = scale[:, None] * covariance * scale
     weight = cross * scale @ torch.linalg.pinv(correlation, rtol=rtol, hermitian=True) * scale
@@ -160,7 +166,9 @@ def _probed(recipe: Recipe, parents: Sequence[nn.Module]) -> Probe:
 
 
 def probe(parent: Staged, joint: str, classes: int, image_shape: tuple[int, int, int]) -> Probe:
-    """A copy of `parent` up to and with stage `joint` and a fresh linear head for `classes` classes."""
+    """A linear probe: a copy of `parent` up to and including stage `joint`, and a fresh linear head for `classes`
+    classes, for images of shape [C, H, W]. Raises `SettingsError` for an unknown stage.
+    """
     front = parent.front(joint)
     return Probe(copy.deepcopy(front), pooled_linear(dry_run(front, image_shape).shape[1], classes))
 

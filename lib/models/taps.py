@@ -1,8 +1,8 @@
 """Taps: the outputs of a network's layers, named by module and call, and read while a forward pass runs.
 
-A tap is keyed by (module, call number) and read at the module's return. A hook that keeps the output for later sees
-what an in-place ReLU made of it, and one entry per module mixes up the calls of a module that is used twice; the code
-that came with the similarity paper does both.
+A tap is identified by (module, call number) and read when the module returns. A hook that keeps the output for later
+sees it after an in-place ReLU has changed it, and a single entry per module confuses the calls of a module that is used
+twice; the similarity paper's code does both.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ CHOICES = ("all", "relu", "stages")
 
 @dataclass(frozen=True)
 class Tap:
-    """The output of module `name` (qualified) at its `call`-th call of a forward pass, counted from 0.
+    """The output of module `name` (qualified) at call number `call` (from 0) of a forward pass.
 
-    kind: the module's class. stage: the stage it lies in (of `lib.models.Staged`; in other networks the outermost
-    module), "" where there is none.
+    kind: the module's class. stage: the stage of `lib.models.Staged` that contains it (in other networks the outermost
+    module), "" if there is none.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Tap:
 
     @property
     def label(self) -> str:
-        """The name, with the number of the call behind it from the second one on: `relu`, `relu#1`."""
+        """The name, followed by the number of the call from the second call on: `relu`, `relu#1`."""
         return f"{self.name}#{self.call}" if self.call else self.name
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What a dry run showed: every layer and stage in the order of their returns."""
+    """The result of a dry run: every layer and stage in the order in which they returned."""
 
     layers: tuple[Tap, ...]
     rectified: tuple[Tap, ...]
@@ -55,10 +55,11 @@ class _Run:
 def taps(net: nn.Module, shape: tuple[int, int, int], layers: str | float | Sequence[str] = "all") -> tuple[Tap, ...]:
     """The taps of `net` for images of `shape` [C, H, W] in the order of execution, found by one dry run.
 
-    layers: "all", every output of a convolution, BN, ReLU, average pooling or linear layer (in networks of tokens also
-    of LayerNorm and GELU): the layers of the similarity paper, 80 for WRN-28-k, 79 for k = 1; "relu", of ReLU, GELU and
-    softplus; "stages", of the stages, which is where residual sums and stitching's joints are; a number in (0, 1], that
-    share of "all", evenly spaced; or labels of layers or stages. Raises SettingsError for anything else.
+    layers: "all", every output of a convolution, BN, ReLU, average pooling or linear layer (and of LayerNorm, GELU and
+    softplus), which are the layers in the similarity paper's code: 80 for WRN-28-k, 79 for k = 1; "relu", the outputs
+    of ReLU, GELU and softplus; "stages", the outputs of the stages, where residual sums and the joints of stitching
+    are; a number in (0, 1], that share of "all", evenly spaced; or labels of layers or stages. Raises SettingsError for
+    anything else.
     """
     run = _observed(net, shape)
     if isinstance(layers, str):
@@ -77,8 +78,9 @@ def taps(net: nn.Module, shape: tuple[int, int, int], layers: str | float | Sequ
 
 
 def as_overwritten(net: nn.Module, shape: tuple[int, int, int], wanted: Sequence[Tap]) -> tuple[Tap, ...]:
-    """For each tap the one whose output it would hold after the forward pass if every ReLU worked in place: the ReLU
-    that takes its output, else itself. In WRN-28-k, k > 1, the 80 taps hold 55 different outputs then.
+    """For each tap the tap whose output it would hold after the forward pass if every ReLU worked in place: the ReLU
+    that takes its output, if there is one, else itself. In WRN-28-k, k > 1, the 80 taps then hold 55 different outputs,
+    as in the similarity paper's code.
     """
     relu_of = _observed(net, shape).relu_of
     return tuple(relu_of.get(tap, tap) for tap in wanted)
@@ -86,11 +88,11 @@ def as_overwritten(net: nn.Module, shape: tuple[int, int, int], wanted: Sequence
 
 @contextlib.contextmanager
 def tapped(net: nn.Module, wanted: Sequence[Tap], visit: Callable[[int, Tensor], object]) -> Iterator[None]:
-    """Within the block every forward pass of `net` calls `visit(position in wanted, output)` at the module's return.
+    """Inside the block every forward pass of `net` calls `visit(position in wanted, output)` when the module returns.
 
-    The output is the network's own tensor: not to be changed, and to be used before `visit` returns, since a later
-    in-place operation may overwrite it. Hooks are removed at the end, come what may. Raises SettingsError for a tap of
-    a module that `net` has not.
+    The output [B, ...] is the network's own tensor: do not change it, and use it before `visit` returns, since a later
+    in-place operation may overwrite it. Hooks are always removed at the end. Raises SettingsError for a tap of a module
+    that `net` does not have.
     """
     modules = dict(net.named_modules())
     places = collections.defaultdict(dict)
@@ -116,10 +118,10 @@ def tapped(net: nn.Module, wanted: Sequence[Tap], visit: Callable[[int, Tensor],
 
 
 def _observed(net: nn.Module, shape: tuple[int, int, int]) -> _Run:
-    """One forward pass of one black image through a copy of `net`, every layer and stage noted as it returns."""
+    """One forward pass of a black image through a copy of `net`, in which every layer and stage is noted on return."""
     stages, calls = _stages(net), collections.Counter()
     layers, rectified, ends, either, relu_of = [], [], [], [], {}
-    made: dict[int, tuple[Tensor, Tap]] = {}  # the tensor is kept so that its id stays its own
+    made: dict[int, tuple[Tensor, Tap]] = {}  # tensors are kept so that their ids are not used again
 
     def hook(name: str, stage: str):
         def returned(module, given, output):
@@ -148,7 +150,7 @@ def _observed(net: nn.Module, shape: tuple[int, int, int]) -> _Run:
 
 
 def _stages(net: nn.Module, prefix: str = "") -> dict[str, str]:
-    """Qualified name -> stage name: the stages of every `Staged` inside, beside them the outermost modules."""
+    """Qualified name -> stage name: the stages of every `Staged` inside, elsewhere the outermost modules."""
     if isinstance(net, Staged):
         return {prefix + name: name for name in net.stages}
     found = {}
@@ -163,7 +165,7 @@ def _stage_of(name: str, stages: dict[str, str]) -> str:
 
 
 def _labelled(known: Sequence[Tap], labels: Sequence[str]) -> tuple[Tap, ...]:
-    """The taps of these labels in the order of execution."""
+    """The taps with these labels in the order of execution. Raises SettingsError for unknown or repeated labels."""
     by_label = {tap.label: tap for tap in known}
     for label in labels:
         if label not in by_label:

@@ -11,7 +11,7 @@ from lib.values.architectures import Mixer, ViT
 
 
 class Patches(nn.Module):
-    """Images [B, C, H, W] to tokens [B, (H / patch) * (W / patch), width]: one linear map of each patch."""
+    """Maps images [B, C, H, W] to tokens [B, (H / patch) * (W / patch), width]: one linear map of each patch."""
 
     def __init__(self, channels: int, width: int, patch: int):
         super().__init__()
@@ -22,7 +22,7 @@ class Patches(nn.Module):
 
 
 class Positions(nn.Module):
-    """A class token [1, 1, width] in front of `patches` tokens, and a learned position added to each."""
+    """Puts a class token [1, 1, width] before `patches` tokens and adds a learned position to each."""
 
     def __init__(self, patches: int, width: int):
         super().__init__()
@@ -36,8 +36,8 @@ class Positions(nn.Module):
 class Attention(nn.Module):
     """Self-attention of `heads` heads, softmax(q k' / sqrt(width)) v.
 
-    The paper's code scales by the width of all heads together, not of one. Written out because training on input
-    gradients differentiates twice, which torch's fused attention cannot.
+    As in the code of Ganz et al. (2023), it scales by the width of all heads together, not of one. It is written out
+    because training on input gradients differentiates twice, which torch's fused attention cannot.
     """
 
     def __init__(self, width: int, heads: int):
@@ -69,7 +69,7 @@ class AttentionBlock(nn.Module):
 
 
 class MixerBlock(nn.Module):
-    """x + tokens(norm1(x)')', then x + channels(norm2(x)): an MLP over the patches and one over the channels."""
+    """x + tokens(norm1(x)')', then x + channels(norm2(x)): one MLP over the patches and one over the channels."""
 
     def __init__(self, patches: int, width: int, token_mlp: int, channel_mlp: int):
         super().__init__()
@@ -84,14 +84,14 @@ class MixerBlock(nn.Module):
 
 
 class FirstToken(nn.Module):
-    """Tokens [B, T, width] to the class token [B, width]."""
+    """Maps tokens [B, T, width] to the class token [B, width]."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[:, 0]
 
 
 class MeanToken(nn.Module):
-    """Tokens [B, T, width] to their mean [B, width]."""
+    """Maps tokens [B, T, width] to their mean [B, width]."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean(1)
@@ -99,8 +99,8 @@ class MeanToken(nn.Module):
 
 @builders.register(ViT)
 def vit(arch: ViT, shape: tuple[int, int, int], classes: int) -> Staged:
-    """The network of `arch` for images of `shape`, drawn as the paper's code draws it: linear layers as torch does,
-    class token and positions from the standard normal distribution.
+    """The network of `arch` for images of `shape`, initialised as in the code of Ganz et al. (2023): linear layers by
+    torch's default, class token and positions from the standard normal distribution.
     """
     channels, patches = shape[0], _patches(arch, shape)
     blocks = {f"block{k + 1}": AttentionBlock(arch.width, arch.heads, arch.mlp) for k in range(arch.depth)}

@@ -133,7 +133,7 @@ def test_every_misfit_is_one_sentence_that_names_it(theirs, read):
 
 
 def test_files_that_are_none(tmp_path):
-    with pytest.raises(SettingsError, match="nowhere.pt is not possible: it must be a file that is there"):
+    with pytest.raises(SettingsError, match="nowhere.pt is not possible: it must be an existing file"):
         load_resnet(tmp_path / "nowhere.pt")
     for content in (b"", b"not a file of tensors"):
         (tmp_path / "broken.pt").write_bytes(content)

@@ -456,7 +456,7 @@ def test_files_are_not_unpickled_and_their_digest_is_checked(tmp_path):
     torch.save(song_file(), path)
     with pytest.raises(SettingsError, match="SHA-256 0123"):
         load_edm(path, sha256="0123")
-    with pytest.raises(SettingsError, match="a file that is there"):
+    with pytest.raises(SettingsError, match="an existing file"):
         load_edm(tmp_path / "none.pt")
 
 
