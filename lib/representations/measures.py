@@ -1,8 +1,8 @@
 """Measures of similarity between two representations of the same n images, features [n, p] and [n, q].
 
-Each is written on Gram matrices [n, n], for p larger than n, or on scatter matrices [p, q], for p smaller than n; all
-take centred features and lie in [0, 1] but for the unbiased CKA, which scatters around 0 for unrelated features. The
-same features compared with themselves give 1, and every measure is symmetric.
+Each is computed from Gram matrices [n, n] if p is larger than n, or from scatter matrices [p, q] if p is smaller. All
+use centred features and lie in [0, 1], except the unbiased CKA, which scatters around 0 for unrelated features. A
+representation compared with itself gives 1, and every measure is symmetric.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from lib.errors import need, unknown
 from lib.representations.gram import double_centred, rounding, u_centred
 
 INVARIANCES = ("rotation", "scaling", "permutation", "shift", "linear")
-DIRECTIONS = 20  # that SVCCA keeps
-RANK = 1e-12  # eigenvalues below this part of the largest are rounding: features are known to 1e-7 of their size
+DIRECTIONS = 20  # singular directions that SVCCA keeps
+RANK = 1e-12  # eigenvalues below this share of the largest are rounding: features are known to 1e-7 of their size
 
 
 @dataclass(frozen=True, eq=False)
 class Scatter:
-    """What the measures need of one representation: scatter Xc'Xc [p, p] of its centred features, and |x_i|^2 [n] of
-    each centred row; fp64.
+    """What the measures need from one representation, in fp64: the scatter matrix Xc'Xc [p, p] of its centred features,
+    and the squared norms |x_i|^2 [n] of the centred rows.
     """
 
     scatter: Tensor
@@ -42,15 +42,15 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure and what leaves it unchanged, whichever of the two representations is transformed.
+    """A measure and the transformations of either representation that do not change it.
 
-    invariances: of `INVARIANCES`: an orthogonal map of the features, a positive factor, another order of the features,
-    a shift of all images, any invertible linear map of the features.
+    invariances: some of `INVARIANCES`: an orthogonal map of the features, a positive factor, another order of the
+    features, a shift of all images, any invertible linear map of the features.
 
-    of_scatter: (x, y, Xc'Yc [p, q]) to the value, for p, q < n. For p > n one of two: `centre` makes of a Gram a matrix
-    such that the value is the cosine between two of them; or `factor` makes of a double-centred Gram (fp64) a matrix
-    F [n, k] such that the value is `total` of the singular values of F'G. A measure with neither needs fewer features
-    than images.
+    of_scatter: maps (x, y, Xc'Yc [p, q]) to the value, for p, q < n. For p > n there is one of two functions: `centre`
+    maps a Gram to a matrix such that the value is the cosine between two of these; `factor` maps a double-centred Gram
+    (fp64) to a matrix F [n, k] such that the value is `total` of the singular values of F'G. A measure with neither
+    needs fewer features than images.
     """
 
     name: str
@@ -62,15 +62,15 @@ class Measure:
 
     @property
     def takes_grams(self) -> bool:
-        """Whether more features than images are possible."""
+        """Whether the measure allows more features than images."""
         return self.centre is not None or self.factor is not None
 
     def of_factors(self, x: Tensor, y: Tensor) -> Tensor:
-        """The value from what `factor` made of both Grams."""
+        """The value, from the `factor` of both Grams."""
         return self.total(torch.linalg.svdvals(x.T @ y))
 
     def strength(self, x: Scatter) -> Tensor:
-        """The Frobenius norm of the centred Gram, from features: what must exceed rounding."""
+        """The Frobenius norm of the centred Gram, computed from features; it must exceed `rounding`."""
         square = _hsic(x, x, x.scatter) if self.centre is u_centred else x.scatter.square().sum()
         return square.clamp(min=0).sqrt()
 
@@ -85,14 +85,15 @@ def named(name: str) -> Measure:
 def compare(x, y, measure: str = "cka") -> float:
     """The similarity of features x [n, p] and y [n, q] (arrays or tensors) of the same n >= 4 images, in fp64.
 
-    measure: "cka", linear CKA with the unbiased HSIC estimator; "cka_biased", the plain one, inflated unless p << n;
-    "procrustes", 1 - d/2 of the orthogonal Procrustes distance d of features of Frobenius norm 1; "cca", the mean
-    canonical correlation; "svcca", that of the top 20 singular directions; "pwcca", weighted by what the directions
-    explain. From p + q >= n on some canonical correlations are perfect for any features. NaN where a representation
-    does not differ between images beyond the rounding of its own type.
+    measure: "cka", linear CKA (Kornblith et al. 2019) with the unbiased HSIC estimator; "cka_biased", with the biased
+    one, inflated unless p << n; "procrustes", 1 - d/2 for the orthogonal Procrustes distance d of features of Frobenius
+    norm 1 (Ding et al. 2021); "cca", the mean canonical correlation; "svcca", the same over the top 20 singular
+    directions (Raghu et al. 2017); "pwcca", weighted by how much the directions explain (Morcos et al. 2018). If
+    p + q >= n, some canonical correlations are perfect for any features. The value lies in [0, 1] ("cka": up to 1). It
+    is NaN if a representation does not differ between images beyond the rounding of its own type.
 
-    Raises SettingsError for an unknown measure, shapes that do not fit, values that are not finite, and for "cca" and
-    "pwcca" with p >= n, where they are perfect for any features.
+    Raises SettingsError for an unknown measure, shapes that do not fit, fewer than 4 images, values that are not
+    finite, and for "cca" and "pwcca" with p or q >= n, where they are perfect for any features.
     """
     kind = named(measure)
     x, eps_x = _features(x, "x")
@@ -123,7 +124,9 @@ def _by_grams(kind: Measure, grams: list[Tensor], floor: list[Tensor]) -> Tensor
 
 
 def check_features(kind: Measure, features: int, images: int, where: str = "") -> None:
-    """Raise SettingsError for a measure that means nothing with so many features on so few images."""
+    """Raise SettingsError if the measure is meaningless for this number of features and images; `where` is added to the
+    number in the message.
+    """
     need(kind.takes_grams or features < images, "number of features", f"{features}{where}",
          f"below the {images} images for {kind.name}, which any features pass perfectly otherwise: pool them, reduce "
          f"them or take more images")
@@ -163,7 +166,8 @@ def _procrustes(x: Scatter, y: Scatter, xy: Tensor) -> Tensor:
 
 
 def _whitened(x: Scatter, y: Scatter, xy: Tensor, most: int | None = None) -> Tensor:
-    """U'V for orthonormal bases U, V of the centred features' span, or of its `most` largest singular directions."""
+    """U'V for orthonormal bases U, V of the spans of the centred features, or of their top `most` singular directions.
+    """
     (vx, sx), (vy, sy) = x.basis, y.basis
     return (vx[:, :most].T @ xy @ vy[:, :most]) / (sx[:most, None] * sy[None, :most])
 
@@ -177,10 +181,11 @@ def _svcca(x: Scatter, y: Scatter, xy: Tensor) -> Tensor:
 
 
 def _pwcca(x: Scatter, y: Scatter, xy: Tensor) -> Tensor:
-    """Canonical correlations weighted by sum_j |h_i' x_j| over the neurons j, h_i the canonical variables (Morcos et
-    al. 2018), of the representation of lower rank; of both, averaged, where ranks are equal, so that the order of the
-    two does not matter. (The public code reads the first one's neurons in either case.) Directions of equal correlation
-    are only known up to a rotation, which the weights notice: where many are perfect the last digits mean nothing.
+    """Canonical correlations weighted by sum_j |h_i' x_j| over the neurons j, where h_i are the canonical variables
+    (Morcos et al. 2018), of the representation of lower rank. For equal ranks the two values are averaged, so that the
+    order of the representations does not matter. (The public code always uses the first one's neurons.) Directions of
+    equal correlation are only known up to a rotation, which changes the weights: if many correlations are perfect, the
+    last digits mean nothing.
     """
     left, correlations, right = torch.linalg.svd(_whitened(x, y, xy), full_matrices=False)
 
@@ -206,7 +211,7 @@ def _principal(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _root(gram: Tensor) -> Tensor:
-    """F with F F' = K / tr K: |A'B|_* is the nuclear norm of F'G."""
+    """F with F F' = K / tr K, so that |A'B|_* is the nuclear norm of F'G."""
     vectors, values = _principal(gram)
     return vectors * (values / values.sum()).sqrt()
 
