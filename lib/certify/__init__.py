@@ -1,4 +1,4 @@
-"""Certificates: what is proven about a network's answers within a ball of images, whoever attacks it.
+"""Certificates: proofs about a network's answers within a ball of images, whatever the attack.
 
 A proof registers itself for the exact type of its certificate with `@proofs.register(Bounds)` (lib/certify/proof.py).
 """

@@ -25,8 +25,8 @@ VERIFIED = {"interval": intervals.verified, "CROWN-IBP": partial(linear.verified
 @torch.no_grad()
 def prove(net: nn.Module, images: ImageSet, threat: Threat, bounds: Bounds, seed_parts: tuple, batch_size: int,
           work: Path | None) -> Proof:
-    """Clean is an image that the network classifies correctly. Nothing is drawn or noted on disk. Raises SettingsError
-    for a network that the bounds do not cover.
+    """clean: the network classifies the image correctly. verified: it provably does so for every image of the ball.
+    Nothing is random, and nothing is noted on disk. Raises SettingsError for a network that the bounds do not cover.
     """
     clean, verified = [], []
     for part in torch.arange(len(images), device=images.labels.device).split(batch_size):

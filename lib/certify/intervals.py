@@ -1,10 +1,11 @@
-"""Interval bounds: between which values a network's outputs lie for all images of an linf ball (Gowal et al. 2019).
+"""Interval bounds: lower and upper bounds of a network's outputs over all images of an linf ball (Gowal et al. 2019).
 
-They hold, to float rounding, for the network in eval mode, and are differentiable in the weights. In train mode, which
-only training uses, BatchNorm standardises intervals by the statistics of their middles, as a batch of images by its
-own; running ones, which lag behind the weights, made such trainings diverge. Dropout does nothing in either mode.
+They hold, up to float rounding, for the network in eval mode, and are differentiable in the weights. In train mode,
+which only training uses, BatchNorm standardises intervals by the statistics of their middles, just as it standardises a
+batch of images by its own statistics; running statistics lag behind the weights and made such trainings diverge.
+Dropout does nothing in either mode.
 
-A rule belongs to a `forward`: a subclass that computes something else has no rule, rather than a wrong one.
+A rule belongs to a `forward`, so a subclass that computes something else has no rule rather than a wrong one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Interval = tuple[Tensor, Tensor]  # lower and upper bounds, of the same shape
 
 
 class Rules:
-    """Which function bounds the modules of which classes, for one kind of bounds (`what`, in words)."""
+    """A table from classes of modules to the functions that bound them, for one kind of bounds (`what`, in words)."""
 
     def __init__(self, what: str):
         self.what = what
@@ -33,7 +34,7 @@ class Rules:
         self.names: list[str] = []
 
     def __call__(self, *modules: type[nn.Module]):
-        """The decorated function is that of modules of these classes."""
+        """Register the decorated function for modules of these classes."""
 
         def note(function):
             self.functions.update({module.forward: function for module in modules})
@@ -54,14 +55,14 @@ _rule = Rules("interval")
 
 
 def interval(net: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
-    """Bounds of what `net` gives for every input between `lower` and `upper` (of the shape that it takes, lower <=
-    upper): two tensors of its output's shape. Raises SettingsError for a module without a rule.
+    """Bounds of the outputs of `net` for all inputs between `lower` and `upper` (both of the shape of its input, lower
+    <= upper): two tensors of the shape of its output. Raises SettingsError for a module without a rule.
     """
     return _rule.of(net)(net, lower, upper)
 
 
 def ball(images: Tensor, eps: float | Fraction) -> Interval:
-    """The images in [0, 1] within linf `eps` of `images`, as bounds of every pixel."""
+    """The images in [0, 1] within linf `eps` of `images` [B, C, H, W], as bounds of every pixel."""
     return (images - float(eps)).clamp_min(0), (images + float(eps)).clamp_max(1)
 
 
@@ -69,16 +70,16 @@ def margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fractio
     """Lower bounds [B, K] of z_y - z_k, the logits of the label and of each class k (0 for k = y), over all images in
     [0, 1] within linf `eps` of `images` [B, C, H, W]; labels [B].
 
-    The last linear layer is bounded together with the difference, (w_y - w_k) h, which is tighter than the difference
-    of two bounds (Gowal et al. 2019, section 3). Raises SettingsError for a network that does not end in a linear layer
-    or has a module without a rule.
+    The last linear layer and the difference are bounded together, as (w_y - w_k) h, which is tighter than the
+    difference of two bounds (Gowal et al. 2019, section 3). Raises SettingsError for a network that does not end in a
+    linear layer or has a module without a rule.
     """
     *front, head = parts(net)
     return head_margins(head, _through(front, ball(images, eps)), labels)
 
 
 def head_margins(head: nn.Linear, bounds: Interval, labels: Tensor) -> Tensor:
-    """`margins` of the linear layer `head` for all its inputs between `bounds`, each [B, features]."""
+    """The `margins` [B, K] of the linear layer `head` for all its inputs between `bounds`, each [B, features]."""
     middle, radius = centred(*bounds)
     logits = head(middle)
     spread = (head.weight[labels][:, None] - head.weight).abs() @ radius[:, :, None]  # [B, K, 1]
@@ -86,7 +87,7 @@ def head_margins(head: nn.Linear, bounds: Interval, labels: Tensor) -> Tensor:
 
 
 def parts(net: nn.Module) -> list[nn.Module]:
-    """The modules of a chain in order, chains within it taken apart. Raises SettingsError unless the last one is a
+    """The modules of a chain in order, with nested chains flattened. Raises SettingsError unless the last module is a
     linear layer.
     """
     found = _parts(net)
@@ -102,8 +103,8 @@ def _parts(net: nn.Module) -> list[nn.Module]:
 
 
 def worst_margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction) -> Tensor:
-    """A lower bound [B] of z_y - max_{k != y} z_k over what `margins` says: positive proves that no image of the ball
-    is misclassified.
+    """A lower bound [B] of z_y - max_{k != y} z_k over the ball; a positive one proves that no image of the ball is
+    misclassified. Arguments and errors as for `margins`.
     """
     return worst(margins(net, images, labels, eps), labels)
 
@@ -115,15 +116,15 @@ def worst(found: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def verified(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction) -> Tensor:
-    """Whether each image [B] is classified correctly, and provably so in all of its linf ball of `eps`: bool [B].
-    Raises SettingsError for a network in train mode, and what `margins` raises.
+    """Whether each of the images [B, C, H, W] in [0, 1] is provably classified correctly, as are all images in [0, 1]
+    within linf `eps`: bool [B]. Raises SettingsError for a network in train mode, and what `margins` raises.
     """
     need(not net.training, "net.training", True, "false: bounds in train mode prove nothing about the network")
     return worst_margins(net, images, labels, eps) > 0
 
 
 def centred(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """(middle, radius) of intervals."""
+    """(middle, radius) of intervals, of their shape."""
     return (lower + upper) / 2, (upper - lower) / 2
 
 
@@ -143,7 +144,7 @@ def _sum(one: Interval, other: Interval) -> Interval:
 
 @_rule(nn.Conv2d)
 def _convolution(net, lower, upper):
-    """W m + b around the middle m, with |W| r for the radius r: two convolutions, not four."""
+    """The middle m becomes W m + b and the radius r becomes |W| r: two convolutions instead of four."""
     middle, radius = centred(lower, upper)
     return _around(net._conv_forward(middle, net.weight, net.bias), net._conv_forward(radius, net.weight.abs(), None))
 
@@ -162,8 +163,8 @@ def _batchnorm(net, lower, upper):
 
 
 def standardisation(net: nn.BatchNorm2d, middle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean, scale, bias) of x -> (x - mean) * scale + bias, each [1, C, 1, 1]: what `net` does to an interval around
-    `middle` [B, C, H, W].
+    """(mean, scale, bias), each [1, C, 1, 1], of the map x -> (x - mean) * scale + bias that `net` applies to intervals
+    around `middle` [B, C, H, W].
     """
     mean, var = net.running_mean, net.running_var
     if net.training:
@@ -174,7 +175,7 @@ def standardisation(net: nn.BatchNorm2d, middle: Tensor) -> tuple[Tensor, Tensor
 
 @_rule(Normalise, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, EverySecond)
 def _rising(net, lower, upper):
-    """No output falls when an input rises."""
+    """Monotone modules: no output falls when an input rises."""
     return net(lower), net(upper)
 
 

@@ -1,23 +1,25 @@
 """Linear bounds: a margin of logits bounded, over all images of an linf ball, by a linear function of the image (CROWN,
 Zhang et al. 2018; within training Zhang et al. 2020).
 
-A linear function of the logits is taken back through the network layer by layer. An affine layer turns it into one of
-the layer's inputs; so does a ReLU whose input lies on one side of 0. An unstable ReLU, whose input may have either
-sign, lies between two lines: above, the chord from (l, 0) to (u, u) over its input's bounds l < 0 < u; below, a line
-through 0 of `slope`
+A linear function of the logits is propagated back through the network, layer by layer. An affine layer turns it into a
+linear function of the layer's inputs; so does a ReLU whose input lies on one side of 0. An unstable ReLU, whose input
+may have either sign, lies between two lines: above, the chord from (l, 0) to (u, u) over its input's bounds l < 0 < u;
+below, a line through 0 whose slope is chosen by `slope`
 
-- "adaptive": 1 where u > -l, else 0 (CROWN);
-- "parallel": the chord's, u / (u - l) (Fast-Lin, Weng et al. 2018; the symbolic linear relaxation of Neurify, Wang et
-  al. 2018, with which MixTrain learns).
+- "adaptive": 1 if u > -l, else 0 (CROWN);
+- "parallel": the slope of the chord, u / (u - l) (Fast-Lin, Weng et al. 2018; the symbolic linear relaxation of
+  Neurify, Wang et al. 2018, which MixTrain uses).
 
-The bounds l and u come from `inner`
+The bounds l and u are chosen by `inner`
 
 - "interval": interval propagation alone (CROWN-IBP);
-- "linear": where those leave a ReLU unstable, the tighter of them and of linear bounds, and intervals go on from there.
-  Inputs that depend on the image through a single mixing layer are left out: their interval bounds are exact.
+- "linear": for ReLUs that are unstable by intervals, the tighter of interval and linear bounds, from which intervals
+  are propagated further. Inputs that depend on the image through a single mixing layer are skipped: their interval
+  bounds are exact.
 
-For chains of the modules that have a rule here. What holds for interval bounds (float rounding, train mode, rules and
-subclasses) holds here too, but they are always computed in the precision of the weights, not in that of autocast.
+Networks must be chains of modules that have a rule here. The remarks on interval bounds (float rounding, train mode,
+rules and subclasses) apply here too, but linear bounds are always computed in the precision of the weights, never in
+that of autocast.
 """
 
 from __future__ import annotations
@@ -37,12 +39,12 @@ from lib.models.staged import Normalise
 
 SLOPES = ("adaptive", "parallel")
 INNER = ("interval", "linear")
-AT_ONCE = {"cpu": 2**22}  # coefficients that are worked on at once: on CPUs what caches can follow (16 MB in fp32),
-AT_ONCE_ELSEWHERE = 2**26  # on other devices what fills them (256 MB)
-KEPT = 2**27  # of so many coefficients at most training keeps what it computes; for more it computes it twice
+AT_ONCE = {"cpu": 2**22}  # coefficients to process at once: on CPUs about what caches hold (16 MB in fp32),
+AT_ONCE_ELSEWHERE = 2**26  # on other devices enough to keep them busy (256 MB)
+KEPT = 2**27  # up to this many coefficients, training keeps intermediate results; beyond, it computes them twice
 
-# Takes coefficients of a module's outputs [P, R, *outputs], R rows for each of P images, and the positions [P] of these
-# images in the batch; gives those of its inputs [P, R, *inputs] and what is added to the value of each row, [P, R].
+# Maps coefficients of a module's outputs [P, R, *outputs], R rows for each of P images, and the positions [P] of these
+# images in the batch to coefficients of its inputs [P, R, *inputs] and the constant added to each row, [P, R].
 Back = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | float]]
 
 _rule = Rules("linear")  # a function makes the Back of (module, bounds of its inputs, slope)
@@ -55,17 +57,17 @@ def margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fractio
     [0, 1] within linf `eps` of `images` [B, C, H, W]; labels [B]. Differentiable in the weights, the inner bounds
     included.
 
-    A single bound may lie below the interval bound: a lower line of slope 1 reaches below 0. `verified` takes both.
-    Raises SettingsError for an unknown slope or inner, for a network that is not a chain which ends in a linear layer,
-    and for a module without a rule.
+    A linear bound may be lower than the interval bound, since a lower line of slope 1 goes below 0; `verified` uses
+    both. Raises SettingsError for an unknown slope or inner, for a network that is not a chain ending in a linear
+    layer, and for a module without a rule.
     """
     chain = _Chain(net, images, eps, slope, inner)
     return chain.margins(labels)
 
 
 def crown_ibp(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction, beta: float) -> Tensor:
-    """beta * linear + (1 - beta) * interval bounds of the margins, [B, K], from one propagation of intervals; adaptive
-    slopes (Zhang et al. 2020, eq. 12). Raises what `margins` raises.
+    """beta * linear + (1 - beta) * interval bounds of the margins, [B, K], from a single propagation of intervals and
+    with adaptive slopes (Zhang et al. 2020, eq. 12). beta in [0, 1]; other arguments and errors as for `margins`.
     """
     chain = _Chain(net, images, eps, "adaptive", "interval")
     return beta * chain.margins(labels) + (1 - beta) * chain.interval_margins(labels)
@@ -73,8 +75,8 @@ def crown_ibp(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fract
 
 def worst_margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction, slope: str = "adaptive",
                   inner: str = "interval") -> Tensor:
-    """A lower bound [B] of z_y - max_{k != y} z_k over what `margins` says: positive proves that no image of the ball
-    is misclassified.
+    """A lower bound [B] of z_y - max_{k != y} z_k over the ball; a positive one proves that no image of the ball is
+    misclassified. Arguments and errors as for `margins`.
     """
     return intervals.worst(margins(net, images, labels, eps, slope, inner), labels)
 
@@ -82,8 +84,8 @@ def worst_margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | F
 @torch.no_grad()
 def verified(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction, slope: str = "adaptive",
              inner: str = "linear") -> Tensor:
-    """Whether each image [B] is classified correctly, and provably so in all of its linf ball of `eps`: bool [B], by
-    interval bounds or else by linear ones, which are computed only for images that the former leave open. Raises
+    """Whether each of the images [B, C, H, W] in [0, 1] is provably classified correctly, as are all images in [0, 1]
+    within linf `eps`: bool [B]. Linear bounds are computed only for images that interval bounds do not decide. Raises
     SettingsError for a network in train mode, and what `margins` raises.
     """
     _known(slope, inner)
@@ -102,7 +104,7 @@ def _known(slope: str, inner: str) -> None:
 
 
 class _Chain:
-    """A network with, for every module in order, the way back through it over the ball around each image [B]."""
+    """A network with, for every module in order, its `Back` over the ball around each of the images [B, C, H, W]."""
 
     def __init__(self, net: nn.Module, images: Tensor, eps: float | Fraction, slope: str, inner: str):
         _known(slope, inner)
@@ -137,7 +139,7 @@ class _Chain:
             return intervals.head_margins(self.head, self.features, labels)
 
     def _tightened(self, bounds: Interval) -> Interval:
-        """Better bounds of what the modules so far give, where it may have either sign."""
+        """Tighter bounds of the outputs of the modules so far that may have either sign."""
         shape, (lower, upper) = bounds[0].shape, (bound.flatten(1) for bound in bounds)
         images, places = where = ((lower < 0) & (upper > 0)).nonzero(as_tuple=True)
         if not len(images):
@@ -155,13 +157,13 @@ class _Chain:
         return lower.view(shape), upper.view(shape)
 
     def _lower(self, images: Tensor, rows: int, make: Callable[[Tensor], Tensor]) -> Tensor:
-        """Lower bounds [P, rows] of linear functions of what the modules so far give, for each of the images at the
-        positions `images` [P]. make: the functions' coefficients [Q, rows, *outputs] for some numbers [Q] out of P.
+        """Lower bounds [P, rows] of linear functions of the outputs of the modules so far, for each of the images at
+        the positions `images` [P]. make: gives the coefficients [Q, rows, *outputs] for Q of the numbers 0 to P - 1.
         """
         an_image, numbers = rows * self.widest, torch.arange(len(images), device=images.device)
         chunks = numbers.split(max(1, AT_ONCE.get(images.device.type, AT_ONCE_ELSEWHERE) // an_image))
 
-        backs = self.backs[::-1]  # as it is now: what is computed twice comes when there are more
+        backs = self.backs[::-1]  # a copy: by the time a result is computed again, the list has grown
 
         def bound(part):
             return self._backward(backs, make(part), images[part])
@@ -186,9 +188,7 @@ def _full_precision(like: Tensor):
 
 
 def _dot(coefs: Tensor, values: Tensor) -> Tensor:
-    """The sums [P, R] over the features of coefs [P, R, *features] times values, which may be broadcast to [P or 1,
-    *features].
-    """
+    """The sums [P, R] over features of coefs [P, R, *features] times values, which broadcast to [P or 1, *features]."""
     values = values.expand(-1, *coefs.shape[2:]).flatten(1)
     return (coefs.flatten(2) @ values[:, :, None]).squeeze(2)
 
@@ -214,7 +214,7 @@ def _relu(net, bounds, slope):
 @_rule(nn.Linear)
 def _linear(net, bounds, slope):
     shape = tuple(bounds[0].shape)
-    need(len(shape) == 2, "shape of what Linear is given", shape, "[B, features] for linear bounds")
+    need(len(shape) == 2, "shape of the input of Linear", shape, "[B, features] for linear bounds")
 
     def back(coefs, images):
         return coefs @ net.weight, 0.0 if net.bias is None else _dot(coefs, net.bias[None])
@@ -278,7 +278,8 @@ def _adaptive_mean_pool(net, bounds, slope):
 
 
 def _separable(pool: Callable[[Tensor, int], Tensor], bounds: Interval) -> Back:
-    """Back through a mean over rectangles: `pool` of the identity is the matrix for each of the two axes."""
+    """Back through a mean over rectangles: applied to the identity, `pool` gives the matrix for each of the two axes.
+    """
     like = bounds[0]
     down, across = (pool(torch.eye(n, device=like.device, dtype=like.dtype)[None], axis)[0]  # [before, after]
                     for axis, n in enumerate(like.shape[2:]))

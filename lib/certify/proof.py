@@ -1,4 +1,4 @@
-"""What a certificate says of a set of images, and the table of what computes it."""
+"""The verdicts of a certificate on a set of images, and the table of functions that compute them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lib.values.by_type import ByType
 class Proof:
     """Verdicts on N images.
 
-    clean: whether an image is answered correctly, bool [N]. verified: whether, provably, every image of its ball is,
-    bool [N]. columns: what else is said of each image, [N]. protocol: what a protocol says beside the certificate's own
-    numbers, plain values.
+    clean: whether the image is classified correctly, bool [N]. verified: whether every image of its ball provably is,
+    bool [N]. columns: further values for each image, each [N]. protocol: plain values that a protocol states in
+    addition to the certificate's own numbers.
     """
 
     clean: Tensor
@@ -24,6 +24,6 @@ class Proof:
     protocol: dict[str, str] = field(default_factory=dict)
 
 
-# By the type of a certificate a function (net, images, threat, certificate, seed_parts, batch_size, work) that gives
-# the Proof of a network in eval mode; the arguments are those of `certified`, lib/training/certification.py.
+# The type of a certificate -> a function (net, images, threat, certificate, seed_parts, batch_size, work) that gives
+# the Proof for a network in eval mode; the arguments are as for `certified`, lib/training/certification.py.
 proofs = ByType("proof")

@@ -1,7 +1,7 @@
 """Randomised smoothing: what the votes of noisy copies prove about an l2 ball around an image (Cohen et al. 2019).
 
 The proof is about the smoothed classifier, whose answer is the class that the network gives most often to copies with
-Gaussian noise, and holds with a probability of at least 1 - alpha over the noise that was drawn.
+Gaussian noise. It holds with a probability of at least 1 - alpha over the noise drawn.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ DRAWN = 512  # copies drawn at once: noise must not depend on the size of batche
 @proofs.register(Smoothing)
 def prove(net: nn.Module, images: ImageSet, threat: Threat, smoothing: Smoothing, seed_parts: tuple, batch_size: int,
           work: Path | None) -> Proof:
-    """Both verdicts are of the smoothed classifier: clean is an image that it answers correctly, which an abstention is
-    not; verified one whose radius, a column of its own, reaches eps, too. Noise is drawn on the images' device; what is
-    found is noted in `work`.
+    """Both verdicts are about the smoothed classifier. clean: its answer is correct (an abstention is not). verified:
+    its answer is correct and the radius, an additional column, is at least eps. Noise is drawn on the images' device;
+    results so far are noted in `work`.
     """
     answers, radii = _answers(net, images, smoothing, seed_parts, batch_size, work)
     clean = answers == images.labels
@@ -70,16 +70,16 @@ def _answers(net: nn.Module, images: ImageSet, smoothing: Smoothing, seed_parts:
 def certify(net: nn.Module, images: Tensor, smoothing: Smoothing, generators: Sequence[torch.Generator], *,
             batch_size: int = 128) -> tuple[Tensor, Tensor]:
     """The smoothed classifier's answers [B], int64, ABSTAINED (-1) where nothing is proven, and radii [B], float64:
-    within that l2 distance (pixels in [0, 1]) of the image it gives no other answer; 0 where it abstains.
+    within this l2 distance (pixels in [0, 1]) of the image it gives no other answer; 0 where it abstains.
 
-    CERTIFY of Cohen et al. (2019, section 3.2): the class is guessed from `few` copies; of `many` others, those of that
-    class give a lower confidence bound p of its probability; the radius is sigma * Phi^-1(p) if p > 1/2. An answer is
-    wrong, or its radius too large, with a probability of at most alpha for each image.
+    CERTIFY of Cohen et al. (2019, section 3.2): the class is guessed from `few` copies; the share of this class among
+    `many` other copies gives a lower confidence bound p of its probability; the radius is sigma * Phi^-1(p) if p > 1/2.
+    For each image, the probability of a wrong answer or a too large radius is at most alpha.
 
-    images [B, C, H, W] in [0, 1], copies are not cut to it; `net` in eval mode gives logits [n, K]. `generators`: one
-    for each image, on its device, from which all its noise is drawn. Noise depends on nothing else, so neither batches
-    nor order change a verdict (but for float rounding of logits). Raises SettingsError for a network in train mode or
-    another number of generators.
+    images [B, C, H, W] in [0, 1]; noisy copies are not clipped. `net` in eval mode gives logits [n, K]. `generators`:
+    one for each image, on the images' device, from which all its noise is drawn. Noise depends on nothing else, so
+    neither batches nor order change a verdict (up to float rounding of logits). Raises SettingsError for a network in
+    train mode or another number of generators.
     """
     need(not net.training, "net.training", True, "false: the votes of a network in train mode depend on the batch")
     need(len(generators) == len(images), "number of generators", len(generators), f"{len(images)}, one for each image")
@@ -97,7 +97,7 @@ def certify(net: nn.Module, images: Tensor, smoothing: Smoothing, generators: Se
 
 @torch.no_grad()
 def votes(net: nn.Module, image: Tensor, sigma: float, copies: int, own: torch.Generator, batch_size: int) -> Tensor:
-    """How many of so many noisy copies of an image [C, H, W] the network puts into each class: int64 [K]."""
+    """How many of `copies` noisy copies of an image [C, H, W] the network assigns to each class: int64 [K]."""
     counts = 0
     for drawn in range(0, copies, DRAWN):
         shape = (min(DRAWN, copies - drawn), *image.shape)
@@ -109,8 +109,8 @@ def votes(net: nn.Module, image: Tensor, sigma: float, copies: int, own: torch.G
 
 
 def proven_radius(agreeing: int, smoothing: Smoothing) -> float:
-    """The radius that `agreeing` of the `many` copies prove; 0 where they prove none. The bound of the probability is
-    Clopper and Pearson's, one-sided at level 1 - alpha.
+    """The l2 radius (pixels in [0, 1]) that is proven if `agreeing` of the `many` copies agree; 0 if none is. The bound
+    on the probability is Clopper and Pearson's, one-sided at level 1 - alpha.
     """
     from scipy.special import ndtri
 
