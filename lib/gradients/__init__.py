@@ -1,1 +1,1 @@
-"""Gradients with respect to the image: of networks, of log-densities (scores), and targets that they align with."""
+"""Gradients with respect to the image: of networks and of log-densities (scores), and targets to align them with."""

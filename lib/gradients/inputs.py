@@ -1,6 +1,6 @@
 """Gradients of classifiers with respect to the image, and how far they align with scores (Srinivas et al. 2023).
 
-Images [N, C, H, W] hold pixels in [0, 1]; a gradient is per unit of pixels.
+Images are [N, C, H, W] with pixels in [0, 1]; gradients are per unit of pixels.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ KINDS = ("sum of logits", "predicted logit", "predicted log-probability", "label
 
 def input_gradient(net: nn.Module, images: Tensor, kind: str, labels: Tensor | None = None,
                    batch: int = 256) -> Tensor:
-    """Gradients [N, C, H, W] of a classifier by its input, in eval mode; `net` stays as it is.
+    """Gradients [N, C, H, W] of a classifier with respect to its input, in eval mode; `net` does not change.
 
-    kind, what is differentiated: the `sum of logits` of all classes (the off-manifold paper on CIFAR-10; a number added
-    to all logits, which changes no prediction, changes it), the `predicted logit` (its other data sets), the `predicted
-    log-probability`, or the same two of the class in `labels` (int64 [N]).
+    kind, what is differentiated: the `sum of logits` of all classes (the off-manifold paper's code on CIFAR-10; adding
+    a function of the image to all logits changes no prediction but changes this gradient), the `predicted logit` (its
+    code on other data sets), the `predicted log-probability`, or `label logit` and `label log-probability` of the class
+    in `labels` (int64 [N]). Raises SettingsError for an unknown kind, for labels that are missing or superfluous, and
+    for no images.
     """
     if kind not in KINDS:
         raise unknown("kind of gradient", kind, KINDS)
@@ -57,8 +59,8 @@ def _value(logits: Tensor, kind: str, labels: Tensor | None) -> Tensor:
 
 
 def cosine(one: Tensor, other: Tensor) -> Tensor:
-    """The cosine [N] in [-1, 1] between the images of each pair, float64; 0 where one has no direction (all zero, as
-    the gradients of a classifier that has become constant).
+    """The cosine [N] in [-1, 1], float64, between the images of each pair [N, ...]; 0 where one of them is all zero, as
+    the gradient of a constant classifier is.
     """
     one, other = (_unit(t.flatten(1).double()) for t in (one, other))
     return (one * other).sum(1).clamp(-1, 1)
@@ -69,7 +71,9 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def high_pass(images: Tensor, std: float = 1.0) -> Tensor:
-    """The images minus themselves blurred by a Gaussian of `std` pixels (cut at 4 std; borders are repeated)."""
+    """Images [N, C, H, W] minus their blur by a Gaussian of `std` pixels (cut off at 4 std; edge pixels are repeated).
+    Raises SettingsError unless `std` is greater than 0.
+    """
     need(is_number(std, 0) and std > 0, "std", std, "a number of pixels greater than 0")
     reach = math.ceil(4 * std)
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / std).square())
@@ -82,13 +86,14 @@ def high_pass(images: Tensor, std: float = 1.0) -> Tensor:
 
 def alignment(gradients: Tensor, scores: Tensor, images: Tensor, partners: Tensor, noise: Tensor,
               perceptual: bool = True) -> pd.DataFrame:
-    """How far the gradients of a classifier [N, C, H, W] align with the scores of their images, beside what would align
-    as well without knowing anything: a DataFrame of 4 N rows, of columns image (0 to N - 1), what, cosine, absolute
-    (its absolute value) and, if `perceptual` and AlexNet's weights are there, lpips (1 - LPIPS).
+    """How far the gradients [N, C, H, W] of a classifier align with the scores [N, C, H, W] at the same `images`,
+    compared with baselines that know nothing about the classifier: a DataFrame of 4 N rows with columns image (0 to
+    N - 1), what, cosine, absolute (its absolute value) and, if `perceptual` and AlexNet's weights are available, lpips
+    (1 - LPIPS, the alignment of Srinivas et al. 2023).
 
-    what: `gradient`; `white noise` (`noise` [1, N, ...]); `shuffled pairs`, the gradient of image `partners[i]` (int64
-    [N], none its own) with the score of image i; `negative high-pass`, -(x - blurred x),
-    which is about what a score at the clean image looks like.
+    what: `gradient`; `white noise` (`noise` [1, N, ...]); `shuffled pairs`, the gradient at image `partners[i]` (int64
+    [N], never i itself) with the score at image i; `negative high-pass`, -(x - blurred x), which is roughly what a
+    score at a clean image looks like. Raises SettingsError if an image is its own partner.
     """
     import pandas as pd
 

@@ -16,12 +16,12 @@ from lib.runtime import initialise_with
 
 log = logging.getLogger("lib.gradients.lpips")
 
-ALEXNET = ("alexnet-owt-7be5be79.pth", "7be5be79")  # torchvision's file of weights, and how its SHA-256 begins
-SMALLEST = 31  # pixels a side that AlexNet needs
+ALEXNET = ("alexnet-owt-7be5be79.pth", "7be5be79")  # torchvision's file of weights, and the start of its SHA-256
+SMALLEST = 31  # the smallest side, in pixels, that AlexNet can take
 
 
 def why_no_lpips() -> str:
-    """Why LPIPS cannot be computed here, in a sentence; empty if it can. Nothing is downloaded."""
+    """One sentence on why LPIPS cannot be computed here; empty if it can. Nothing is downloaded."""
     name, start = ALEXNET
     path = _weights()
     if not path.is_file():
@@ -40,19 +40,22 @@ def _weights() -> Path:
 def _lpips_net(path: Path, changed: int) -> nn.Module:
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    with initialise_with("lpips"):  # drawn only to be replaced, but not from the caller's random numbers
+    with initialise_with("lpips"):  # the weights will be replaced; the caller's random numbers stay untouched
         return LearnedPerceptualImagePatchSimilarity(net_type="alex").net.eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def lpips(gradients: Tensor, scores: Tensor, side: int | None = None, batch: int = 64) -> Tensor | None:
     """1 - LPIPS (Zhang et al. 2018; AlexNet, version 0.1) between the images of each pair [N, C, H, W], float32 [N]:
-    the perceptual alignment of the off-manifold paper. None where AlexNet's weights are not in torch's cache: then
-    `why_no_lpips` says so, and so does the log.
+    the perceptual alignment of the off-manifold paper. None if AlexNet's weights are not in torch's cache, which
+    `why_no_lpips` and the log explain.
 
-    Each image is divided by its own largest absolute value, grey ones become three equal channels. side: the shorter
-    side in pixels to which smaller images are enlarged (bilinearly); None: 64 for images of less than 31, AlexNet's
-    least, and none for others (the paper's CIFAR-10 has 32). Levels depend on it: compare equal sides only.
+    Each image is divided by its own largest absolute value, as in the paper's code, and grey images become three equal
+    channels. side: smaller images are enlarged (bilinearly) until their shorter side has this many pixels; None: 64 for
+    images below AlexNet's minimum of 31, no change for others (the paper's CIFAR-10 images have 32). Values depend on
+    the side, so compare only equal sides.
+
+    Raises SettingsError for different shapes, another number of channels than 1 or 3, and a side below 31.
     """
     need(gradients.shape == scores.shape, "shape of the gradients", tuple(gradients.shape), f"{tuple(scores.shape)}")
     need(side is None or is_int(side, SMALLEST), "side", side, f"a whole number of at least {SMALLEST} pixels, or none")
@@ -67,7 +70,7 @@ def lpips(gradients: Tensor, scores: Tensor, side: int | None = None, batch: int
 
 
 def _picture(images: Tensor, side: int | None) -> Tensor:
-    """Images as LPIPS takes them: three channels in [-1, 1], large enough."""
+    """Images in the form LPIPS needs: three channels in [-1, 1], large enough."""
     most = images.abs().amax((1, 2, 3), keepdim=True)
     images = (images / most.where(most > 0, 1)).float()
     shorter = min(images.shape[2:])

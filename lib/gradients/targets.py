@@ -1,7 +1,7 @@
-"""What input gradients are aligned with: ground-truth gradients of every class at an image (Ganz et al. 2023).
+"""The directions with which input gradients are aligned: the ground-truth gradients g(x, t) of Ganz et al. (2023).
 
-Images [B, C, H, W] hold pixels in [0, 1] and are not augmented; targets are in the same frame. Only their directions
-matter to the objective: they are not normalised. `lib.values.objectives.Targets` says which there are.
+Images are [B, C, H, W] with pixels in [0, 1], not augmented; targets are in the same frame. They are not normalised,
+since the objective uses only their directions. `lib.values.objectives.Targets` describes all kinds.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from lib.gradients.scores import class_score
 from lib.runtime import ProgressBar, derangement, generator
 from lib.values.objectives import REPRESENTED, Targets
 
-VERSION = 1  # of stored scores: raised when the same settings give other numbers
+VERSION = 1  # of stored scores: to be raised when the same settings give other numbers
 SCORES = "scores"  # the tensor's name in the file
-_AT_ONCE = 2048  # images in fp32
+_AT_ONCE = 2048  # images that are held in fp32 at once
 
 
 @dataclass(frozen=True, eq=False)
 class Grounds:
     """The targets of one kind over the training images of a network.
 
-    images: the training images. classes: how many there are. bank: what does not depend on the image, [classes, C, H,
-    W]: representatives of the classes or random directions; None for other kinds. neighbours: int64 [N, classes],
-    positions among the images of each one's nearest neighbours. scores: fp16 [N, classes, C, H, W], see `save_scores`,
-    often a mapped file. candidates: int64 [classes, n], positions of the images that may be neighbours. partners: int64
-    [N], the image whose targets each one has; others: int64 [classes], the class whose targets each one has (None:
-    their own). order: int64 [N], the images' positions by growing official index.
+    spec: the kind. images: the training images. classes: their number. bank: [classes, C, H, W], the representatives of
+    the classes or random directions, which do not depend on the image; None for other kinds. neighbours: int64
+    [N, classes], positions of each image's nearest neighbours among the images. scores: fp16 [N, classes, C, H, W], see
+    `save_scores`, often a memory-mapped file. candidates: int64 [classes, n], positions of the images that may be
+    neighbours. partners: int64 [N], the image whose targets each image gets, and others: int64 [classes], the class
+    whose targets each class gets (None: their own). order: int64 [N], positions of the images by growing official
+    index.
     """
 
     spec: Targets
@@ -50,10 +51,10 @@ class Grounds:
 
     @classmethod
     def of(cls, spec: Targets, images: ImageSet, classes: int, scores: Tensor | None = None) -> Grounds:
-        """The targets `spec` over these training images, those of kind `score` from `scores`, whose rows are in the
-        images' order. What is drawn depends on the data set's name, not on a network.
+        """The targets `spec` for these training images. Kind `score` needs `scores` [N, classes, C, H, W] in the order
+        of the images. Random choices depend on the name of the data set, not on a network.
 
-        Raises SettingsError where scores are missing or superfluous, or a class has too few images for a sample.
+        Raises SettingsError if scores are missing, superfluous or of another shape, or a class has too few images.
         """
         need((scores is not None) == (spec.kind == "score"), "scores", "left out" if scores is None else "given",
              f"{'given' if spec.kind == 'score' else 'left out'} for targets of kind {spec.kind}")
@@ -88,10 +89,11 @@ class Grounds:
     def at(self, images: Tensor, chosen: Tensor, indices: Tensor | None = None) -> Tensor:
         """g(x, t) for images [B, C, H, W] and the classes `chosen`, int64 [B, K]: float32 [B, K, C, H, W].
 
-        indices: int64 [B], the official indices of images that are training images, so that none is its own neighbour
-        and scores are looked up; None for other images, whose neighbours are sought among the training images. Raises
-        SettingsError for indices of no training image, and without indices for scores
-        (`lib.gradients.scores.class_score` gives them) and for targets of other images.
+        indices: int64 [B], the official indices if the images are training images, so that none is its own neighbour
+        and scores are looked up; None for other images, whose neighbours are sought among the training images.
+
+        Raises SettingsError for indices that are not of training images, and without indices for scores
+        (`lib.gradients.scores.class_score` computes them) and for targets permuted over images.
         """
         looked_up = self.scores is not None or self.partners is not None
         need(indices is not None or not looked_up, "indices", "left out",
@@ -103,14 +105,14 @@ class Grounds:
         return self._at(images, chosen, where)
 
     def of_training(self, indices: Tensor, chosen: Tensor) -> Tensor:
-        """g(x, t) for the training images of these official indices, int64 [B], which are not checked: that would make
-        a GPU wait in every step. Otherwise as `at`.
+        """g(x, t), float32 [B, K, C, H, W], for the training images with these official indices, int64 [B], and the
+        classes `chosen`, int64 [B, K]. Indices are not checked, since a check would make a GPU wait in every step.
         """
         where = self._positions(indices)
         return self._at(self.images.pixels(where), chosen, where)
 
     def _at(self, images: Tensor, chosen: Tensor, where: Tensor | None) -> Tensor:
-        """`at`, with the images' positions among the training images."""
+        """`at`, where `where` [B] are the images' positions among the training images."""
         if self.partners is not None:
             where = self.partners[where]
             images = self.images.pixels(where)
@@ -137,7 +139,7 @@ class Grounds:
         return _nearest(lambda part: images[part], len(images), self.images, self.candidates, alike=False)
 
     def _positions(self, indices: Tensor) -> Tensor:
-        """Where the images with these official indices stand among the training images, int64 [B]."""
+        """The positions of the images with these official indices among the training images, int64 [B]."""
         place = torch.searchsorted(self.images.indices[self.order], indices)
         return self.order[place.clamp(max=len(self.order) - 1)]
 
@@ -146,12 +148,12 @@ class Grounds:
 
 
 def _permutation(count: int, of: str, images: ImageSet) -> Tensor:
-    """The classes or images that give their targets, int64 [count], none its own."""
-    return derangement(count, "targets", of, images.name).argsort()  # a derangement's inverse is one too
+    """The class or image whose targets each one gets, int64 [count], never its own."""
+    return derangement(count, "targets", of, images.name).argsort()  # the inverse of a derangement is one too
 
 
 def _drawn_one(images: ImageSet, label: int) -> int:
-    """The position of one image of the class, drawn by the data set's name and the class."""
+    """The position of one image of the class, drawn with a seed from the data set's name and the class."""
     own = (images.labels.cpu() == label).nonzero().flatten()
     need(len(own) > 0, f"training images of class {label}", 0, "at least 1")
     own = own[images.indices.cpu()[own].argsort()]
@@ -170,8 +172,8 @@ def _means(images: ImageSet, classes: int) -> Tensor:
 
 
 def _first_of_each(images: ImageSet, classes: int, sample: int | None) -> Tensor:
-    """Positions of the first `sample` images of each class, int64 [classes, n]; all of them where that is None, with
-    rows filled up by their own last one, which changes no nearest neighbour.
+    """Positions of the first `sample` images of each class, int64 [classes, n]. None: of all images, where shorter rows
+    repeat their last position, which changes no nearest neighbour.
     """
     own = [(images.labels == label).nonzero().flatten() for label in range(classes)]
     least = min(len(positions) for positions in own)
@@ -184,10 +186,11 @@ def _first_of_each(images: ImageSet, classes: int, sample: int | None) -> Tensor
 
 
 def _nearest(queries, count: int, images: ImageSet, candidates: Tensor, alike: bool) -> Tensor:
-    """The position of the candidate of each class that is nearest to each of `count` queries in l2, int64 [count,
-    classes]. queries: gives those of a slice, [n, C, H, W]; `alike`: they are the images themselves, none its own.
+    """For each of `count` queries, the position of the nearest (l2) candidate of every class: int64 [count, classes].
+    queries: a function from a slice to queries [n, C, H, W]. alike: whether the queries are the images themselves, so
+    that none may be its own neighbour.
     """
-    middle = images.pixels(slice(0, _AT_ONCE)).mean(0)  # distances from near the middle lose fewer digits
+    middle = images.pixels(slice(0, _AT_ONCE)).mean(0)  # subtracted so that squared distances lose fewer digits
     found = torch.empty(count, len(candidates), dtype=torch.int64, device=candidates.device)
     best = torch.full(found.shape, math.inf, device=candidates.device)
     for label, positions in enumerate(candidates):
@@ -211,11 +214,11 @@ def _nearest(queries, count: int, images: ImageSet, candidates: Tensor, alike: b
 
 
 def save_scores(path: Path, net, images: ImageSet, sigma: float, draws: int) -> None:
-    """Write sigma^2 times the `class_score` of a denoiser at all images, fp16 [N, classes, C, H, W], which is what a
-    class changes in the denoised image, so that no sigma leaves the range of fp16. A safetensors file, to be mapped
-    rather than read; it grows by parts, and a file of a run that was stopped is gone on with.
+    """Write sigma^2 times the `class_score` of a denoiser at all images, fp16 [N, classes, C, H, W]: the change of the
+    denoised image when a class is given, which stays in the range of fp16 for every sigma. The file is in safetensors
+    format and meant to be memory-mapped. It grows in parts, and the file of an interrupted run is continued.
 
-    The noise of an image is drawn from its data set, split and official index; `draws` 0: at the clean images.
+    The noise of an image is drawn with a seed from its data set, split and official index; `draws` 0: no noise.
     """
     shape = len(images), net.classes, *images.pixels(slice(0, 1)).shape[1:]
     row = 2 * math.prod(shape[1:])
@@ -238,7 +241,7 @@ def save_scores(path: Path, net, images: ImageSet, sigma: float, draws: int) -> 
 
 
 def _noise(images: ImageSet, draws: int) -> Tensor:
-    """Standard normal draws [R, B, D], of each image by itself."""
+    """Standard normal draws [R, B, D], drawn separately for each image."""
     pixels = images.pixels(slice(0, 1)).numel()
     rows = [torch.randn(draws, pixels, generator=generator("targets", "noise", images.name, images.split, index))
             for index in images.indices.tolist()]
@@ -246,7 +249,7 @@ def _noise(images: ImageSet, draws: int) -> Tensor:
 
 
 def _near(scores: Tensor, device: torch.device) -> Tensor:
-    """Scores on a GPU where they take at most half of what is free; on the CPU as they are, mapped where they were."""
+    """Scores on the GPU if they take at most half of its free memory; otherwise as they are, mapped or on the CPU."""
     if device.type != "cuda" or 2 * scores.nbytes > torch.cuda.mem_get_info(device)[0]:
         return scores
     return scores.to(device)
