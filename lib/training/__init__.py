@@ -1,1 +1,1 @@
-"""Training: one loop, the losses of objectives, and the zoo that turns a recipe into a network."""
+"""Training: one loop, the losses of objectives, evaluation, and the zoo that turns a recipe into a network."""

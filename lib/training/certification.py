@@ -1,4 +1,4 @@
-"""Verdicts that are proven, image by image."""
+"""Proven verdicts, image by image."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 
 def certified(net: nn.Module, images: ImageSet, threat: Threat, certificate: Certificate, *, seed_parts: tuple = (),
               batch_size: int | None = None, work: Path | None = None) -> Outcomes:
-    """Clean verdicts and those that `certificate` proves for the ball of `threat`, in eval mode and fp32.
+    """Verdicts clean, and verified by `certificate` for the ball of `threat`, in eval mode and fp32.
 
-    Bounds (lib/certify/bounds.py): clean is an image that the network classifies correctly, verified one of which every
-    image of the ball is. Smoothing (lib/certify/smoothing.py): both are of the smoothed classifier, not of the network:
-    clean is an image that it answers correctly, which an abstention is not; verified one whose radius, a column of its
-    own, reaches eps too. The protocol says so in `classifier`. Where it abstains the radius is 0.
+    Bounds (lib/certify/bounds.py): an image is clean if the network classifies it correctly, and verified if the
+    network provably classifies every image of its ball correctly. Smoothing (lib/certify/smoothing.py): both verdicts
+    are about the smoothed classifier, not the network, as the protocol states in `classifier`. An image is clean if the
+    smoothed classifier answers correctly (an abstention is not correct), and verified if, in addition, its radius (a
+    column; 0 for an abstention) is at least eps.
 
-    `seed_parts` seed the noise of smoothing, which is drawn on the images' device. `work`: a folder where smoothing
-    that is killed leaves what it has found, and goes on when it is called again. Raises SettingsError unless the
-    certificate is one of such balls (`Certificate.check`), for an empty set, or a network that bounds do not cover.
+    `seed_parts` seed the noise of smoothing, which is drawn on the images' device. `work`: a folder where a killed
+    smoothing leaves its results, to be resumed by the same call.
+
+    Raises SettingsError for a missing threat or one for which the certificate proves nothing (`Certificate.check`), an
+    empty set, and a network that bounds do not cover.
     """
     need(threat is not None, "threat", None, f"given for {certificate.title}")
     certificate.check(threat)

@@ -1,6 +1,6 @@
-"""Measuring a network image by image: clean, robust and verified verdicts, and how they came about.
+"""Measuring a network image by image: clean, robust and verified verdicts, and how they were found.
 
-Whether a robust accuracy can be trusted is looked into by lib/training/sanity.py.
+lib/training/sanity.py checks whether a robust accuracy can be trusted.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
     from lib.data.images import ImageSet
 
 VERDICTS = ("clean", "robust", "verified")
-SMALL = 256  # pixels times channels of images so small that on a CPU, too, calls cost more than arithmetic
+SMALL = 256  # below this many pixels times channels, calls cost more than arithmetic even on a CPU
 PROTOCOL = ("data", "split", "images", "threat", "eps", "attack", "steps", "restarts", "precision", "search_precision",
             "batchnorm", "attack_seed")
 
 
 def columns(protocol: dict) -> dict:
-    """A protocol as columns of a table: `seed` is `attack_seed`, since tables have seeds of networks too."""
+    """A protocol as columns of a table: `seed` becomes `attack_seed`, since tables also have seeds of networks."""
     return {"attack_seed" if name == "seed" else name: value for name, value in protocol.items()}
 
 
 @dataclass
 class Outcomes:
-    """Verdicts, one row per image, and how they came about.
+    """Verdicts, one row per image, and how they were found.
 
-    table: columns index (position in the official split), label, clean and, after an attack, robust (bool) and
-    broken_by (the part of the attack, "clean" for an image that is wrong without any, "" for one that stands), or,
-    after a certificate, verified (bool) and, of smoothing, radius (float, pixels in [0, 1]). protocol: plain values:
-    data, split, images, threat, eps (as text), attack or certificate and its numbers, precision, batchnorm, seed;
-    classifier "smoothed" where the verdicts are the smoothed classifier's. warnings: reasons to mistrust the numbers,
-    one sentence each.
+    table: columns index (position in the official split), label, clean (bool) and, after an attack, robust (bool) and
+    broken_by (the part of the attack, "clean" for an image that is misclassified without an attack, "" for one that
+    stands), or, after a certificate, verified (bool) and, for smoothing, radius (float, l2, pixels in [0, 1]).
+    protocol: plain values: data, split, images, threat, eps (as text), attack or certificate and its numbers,
+    precision, batchnorm, seed; classifier "smoothed" if the verdicts are about the smoothed classifier. warnings:
+    reasons to mistrust the numbers, one sentence each.
 
     Raises RuntimeError for an image that is robust or verified but not clean (the clean image lies in every ball), or
     verified but not robust: then the bounds or the attack are wrong.
@@ -76,17 +76,19 @@ class Outcomes:
         return self.table[which]
 
     def accuracy(self, which: str = "clean") -> float:
-        """The share of images that are `clean` (classified correctly), `robust` (also under attack) or `verified`, in
-        [0, 1].
+        """The share of images, in [0, 1], that are `clean` (classified correctly), `robust` (also under attack) or
+        `verified`. Raises SettingsError for a verdict that was not measured.
         """
         return float(self._column(which).mean())
 
     def balanced_accuracy(self, which: str = "clean") -> float:
-        """The mean over classes of the accuracy within each, in [0, 1]."""
+        """The mean over classes of the accuracy within each class, in [0, 1]. Raises what `accuracy` raises."""
         return float(self._column(which).groupby(self.table["label"]).mean().mean())
 
     def row(self) -> dict:
-        """One row of a table: clean, robust, verified and their balanced twins, all protocol columns, warnings."""
+        """One row of a table: the accuracies clean, robust and verified, the same as balanced_..., all columns of the
+        protocol, and warnings.
+        """
         found = [which for which in VERDICTS if which in self.table]
         return {**{which: self.accuracy(which) for which in found},
                 **{f"balanced_{which}": self.balanced_accuracy(which) for which in found},
@@ -94,12 +96,12 @@ class Outcomes:
                 "warnings": "; ".join(self.warnings)}
 
     def beside(self, bounds: Outcomes) -> Outcomes:
-        """These outcomes with the verdicts `verified` of `bounds`, which must be about the same images. Raises
-        SettingsError for others, and for smoothing, which proves nothing about the network without noise.
+        """These outcomes together with the verdicts `verified` of `bounds`. Raises SettingsError unless both are about
+        the same images, and for smoothing, which proves nothing about the network without noise.
         """
         for one in (self, bounds):
             own = "classifier" not in one.protocol
-            need(own, "verdicts to stand side by side", one.protocol.get("attack"), "about the network itself")
+            need(own, "verdicts to combine", one.protocol.get("attack"), "about the network itself")
         same = self.table["index"].tolist() == bounds.table["index"].tolist()
         need(same, "bounds", bounds.protocol.get("data"), "about the same images in the same order")
         table = self.table.assign(verified=bounds.table["verified"])
@@ -116,7 +118,9 @@ def _logits(net: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def ready(net: nn.Module, images: ImageSet, batch_size: int | None) -> tuple[nn.Module, ImageSet, int]:
-    """The network folded, the images where it lies, and the size of batches there (None: the device's usual one)."""
+    """The folded network, the images on its device, and the batch size there (None: the device's usual one). Raises
+    SettingsError for an empty set or a batch size below 1.
+    """
     need(batch_size is None or batch_size >= 1, "batch_size", batch_size, "a whole number of at least 1, or none")
     need(len(images) > 0, "number of images", len(images), "at least 1")
     device = _device(net)
@@ -126,20 +130,22 @@ def ready(net: nn.Module, images: ImageSet, batch_size: int | None) -> tuple[nn.
 
 @torch.no_grad()
 def classified_right(net: nn.Module, pixels: Callable[[Tensor], Tensor], labels: Tensor, batch_size: int) -> Tensor:
-    """Which of the images that `pixels` gives for positions are classified as `labels` [N] say: bool [N]."""
+    """Whether each image is classified as its label [N]: bool [N]. `pixels` maps positions [n] to images
+    [n, C, H, W] in [0, 1].
+    """
     positions = torch.arange(len(labels), device=labels.device)
     return torch.cat([_logits(net, pixels(part)).argmax(1) == labels[part] for part in positions.split(batch_size)])
 
 
 def attacked(threat: Threat, attack: Attack, seed_parts: tuple, search_precision: str) -> dict:
-    """What a protocol says of an attack."""
+    """The entries of a protocol that describe an attack."""
     numbers = {name: value for name, value in plain(attack).items() if name != "type"}
     return {"threat": threat.norm, "eps": str(threat.eps), "attack": attack.title, **numbers,
             "search_precision": search_precision, "seed": " ".join(str(part) for part in seed_parts)}
 
 
 def verdicts(images: ImageSet, more: dict, **columns) -> Outcomes:
-    """Outcomes of a network in eval mode and fp32: `columns` [N] per image, and `more` that the protocol says."""
+    """Outcomes of a network in eval mode and fp32: `columns`, each [N], and `more` entries of the protocol."""
     import pandas as pd
 
     protocol = {"data": images.name, "split": images.split, "images": len(images), "precision": "fp32",
@@ -154,12 +160,13 @@ def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, att
              work: Path | None = None) -> Outcomes:
     """Clean and, with `threat` and `attack`, robust verdicts of `net` (in eval mode, fp32) for every image of the set.
 
-    An image is robust when it is classified correctly and the attack finds no misclassified image within the threat;
-    only images that are cleanly right are attacked. `seed_parts` seed the attack's random starts (the key of the
-    network is no good part: networks are compared on the same starts). `search_precision` bf16 looks for candidates in
-    bf16 and confirms each in fp32. `work`: a folder where a search that is killed leaves what it has found, and goes on
-    when it is called again. Works where the network lies and leaves it as it was. Raises SettingsError for a threat
-    without an attack or the other way round, an empty set, or what `break_images` refuses.
+    An image is robust if it is classified correctly and the attack finds no misclassified image within the threat; only
+    images that are classified correctly are attacked. `seed_parts` seed the attack's random starts (do not include the
+    network's key: networks are compared on the same starts). `search_precision` bf16 searches in bf16 and confirms each
+    hit in fp32. `work`: a folder where a killed search leaves its results, to be resumed by the same call. Runs on the
+    network's device and leaves the network as it was.
+
+    Raises SettingsError for a threat without an attack or the reverse, an empty set, and as `break_images` does.
     """
     paired = (threat is None) == (attack is None)
     need(paired, "attack", attack and attack.title, "given exactly when a threat is")
@@ -180,10 +187,10 @@ def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, att
 
 def sweep(net: nn.Module, images: ImageSet, threats: Sequence[Threat], attacks: Sequence[Attack], *,
           seed_parts: tuple = (), batch_size: int | None = None, search_precision: str = "fp32") -> list[Outcomes]:
-    """Outcomes for each of the threats, which have one norm and growing eps; `attacks` are paired with them.
+    """Outcomes for each of the threats, which have one norm and growing eps; each has its own attack in `attacks`.
 
-    An example found at a small eps counts at every larger one and its image is not attacked again, so robust accuracy
-    never rises with eps. The protocol names in `swept` all eps tried up to the row's own. Raises SettingsError as
+    An example found at a small eps counts at every larger one, and its image is not attacked again, so robust accuracy
+    never rises with eps. The protocol lists in `swept` all eps tried up to the row's own. Raises SettingsError as
     lib.attacks.sweep and `evaluate` do.
     """
     net, images, batch_size = ready(net, images, batch_size)
@@ -203,13 +210,15 @@ def sweep(net: nn.Module, images: ImageSet, threats: Sequence[Threat], attacks: 
 
 def adversarial(net: nn.Module, images: ImageSet, threat: Threat, attack: Attack, *, seed_parts: tuple = (),
                 batch_size: int | None = None, search_precision: str = "fp32") -> Tensor:
-    """What `attack` makes of every image of the set against `net`: float32 [N, C, H, W] within `threat`.
+    """Every image of the set after `attack` on `net`: float32 [N, C, H, W] in [0, 1], within `threat`. They are meant
+    to be shown to another network.
 
-    A search stops at the first misclassified image, at the very border of its class, which hardly fools another
-    network. So each image is the last iterate of one PGD run that does not stop: the attack's own first run, or, for
-    an attack that is not PGD, that of the tier pgd20 (`Attack.single_run`). Where the network withstands it and the
-    search of `evaluate` finds an example, this one is taken instead. Images that are classified wrongly as they are go
-    through the run too.
+    A search stops at the first misclassified image, just across the decision boundary, which hardly fools another
+    network. So each image is the last iterate of one PGD run that does not stop: the attack's own first run or, for an
+    attack other than PGD, the run of the tier pgd20 (`Attack.single_run`). If the network withstands this image and the
+    search of `evaluate` finds an example, the example is taken instead. Misclassified images are attacked too.
+
+    Raises SettingsError for a targeted attack, an empty set, and as `break_images` does.
     """
     net, images, batch_size = ready(net, images, batch_size)
     need(not attack.targeted, "attack.targeted", True, "false: images have no classes to aim at")
@@ -227,7 +236,7 @@ def adversarial(net: nn.Module, images: ImageSet, threat: Threat, attack: Attack
 
 def _last_iterates(net: nn.Module, images: ImageSet, threat: Threat, run: PGD, seed_parts: tuple,
                    precision: str) -> Tensor:
-    """The last iterates of a PGD run from the starts of a search's first restart, [B, C, H, W]."""
+    """The last iterates [B, C, H, W] of a PGD run, from the same starts as the first restart of a search."""
     x, y = images.pixels(), images.labels
     own = [generator(*seed_parts, "pgd", 0, index) for index in images.indices.tolist()]
     noise = perturbed(x, threat).draw_each(own) if run.random_start else None
@@ -235,8 +244,8 @@ def _last_iterates(net: nn.Module, images: ImageSet, threat: Threat, run: PGD, s
 
 
 def transferred(net: nn.Module, images: ImageSet, moved: Tensor, *, batch_size: int | None = None) -> Outcomes:
-    """Verdicts of `net` on images of another origin: robust is what is classified correctly both as it is and as
-    `moved` [N, C, H, W] in [0, 1], whatever the network they were made for.
+    """Verdicts of `net` on images that were attacked on another network: robust means that both the clean image and its
+    version in `moved` [N, C, H, W], in [0, 1], are classified correctly.
     """
     net, images, batch_size = ready(net, images, batch_size)
     clean = classified_right(net, images.pixels, images.labels, batch_size)

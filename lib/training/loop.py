@@ -1,8 +1,8 @@
 """The one training loop.
 
-Everything a step draws comes from a generator seeded by the recipe's key, the epoch and the step, so a training that
-was stopped goes on from its last checkpoint and, on the CPU at the same number of threads, ends with bit-identical
-weights.
+All random numbers of a step come from a generator seeded by the recipe's key, the epoch and the step. So a training
+that was stopped resumes from its last checkpoint and, on the CPU with the same number of threads, ends with
+bit-identical weights.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from lib.training.memory import halves_that_fit
 from lib.training.schedule import Average, learning_rate, make_optimiser
 from lib.values.recipe import Recipe
 
-CHECKPOINT_EVERY = 5.0  # seconds at least between two checkpoints: small networks have epochs of a second
-EPOCH = "epoch-{}"  # names the weights kept after so many epochs
+CHECKPOINT_EVERY = 5.0  # minimal seconds between two checkpoints: small networks have epochs of a second
+EPOCH = "epoch-{}"  # name of the weights kept after this many epochs
 LOOK_EVERY = 50  # steps between two looks at the loss: looking makes a GPU wait
-EXPLODED = 1e6  # no loss of a training that goes anywhere is as large, in nats
+EXPLODED = 1e6  # in nats; a training whose loss is larger has diverged
 
 
 class TrainingDiverged(OneLineError):
-    """The loss is no longer a finite number, or beyond all measure."""
+    """The loss is not finite, or larger than `EXPLODED`."""
 
 
 class OutOfMemory(OneLineError):
@@ -42,23 +42,24 @@ class OutOfMemory(OneLineError):
 
 def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None, holdout: ImageSet | None = None,
         compiled: bool = False, scores: torch.Tensor | None = None, parents: Sequence = ()) -> list[dict]:
-    """Train `net` in place as the recipe says; returns one row per epoch: loss and its four quarters, accuracy in
-    [0, 1] (nan where the objective has no logits), seconds, and, where the recipe chooses an epoch, the accuracy on the
-    held-out images and whether the epoch is the chosen one.
+    """Train `net` in place as the recipe says. Returns one row per epoch: the mean loss and its means over the four
+    quarters of the epoch, accuracy on the images trained on in [0, 1] (nan if the objective has no logits), seconds,
+    columns of the objective, and, if the recipe chooses an epoch, the accuracy on the held-out images and whether this
+    epoch is the chosen one.
 
-    images: the training images, already on `device`. work: a folder for checkpoints; a training found there goes on,
-    and what the recipe wants to `keep` is left there.
-    holdout: the held-out images, for a recipe with a `choice`. compiled: run the network through torch.compile (a
-    graph for the update, one for the attack). scores: what `Zoo.targets` gives, for an objective
-    that aligns with it. parents: the networks of the recipe's parents, for an objective that attacks them. The last
-    partial batch of an epoch is dropped. Raises TrainingDiverged and OutOfMemory, which name recipe, step and what
-    helps.
+    images: the training images, already on `device`. work: a folder for checkpoints; a training found there is resumed,
+    and the weights of the epochs that the recipe wants to `keep` are left there. holdout: the held-out images, for a
+    recipe with a `choice`. compiled: run the network through torch.compile (a graph for the update, one for the
+    attack). scores: the result of `Zoo.targets`, for an objective that needs scores. parents: the networks of the
+    recipe's parents, for an objective that attacks them. The last partial batch of an epoch is dropped.
+
+    Raises TrainingDiverged and OutOfMemory, whose messages name the recipe, the step and a remedy.
     """
     return _Training(net, recipe, images, device, work, holdout, compiled, scores, parents).run()
 
 
 class _Training:
-    """One training under way: all that a checkpoint has to hold, and the steps that change it."""
+    """One training in progress: the state that a checkpoint saves, and the steps that change it."""
 
     def __init__(self, net, recipe: Recipe, images: ImageSet, device, work, holdout, compiled: bool,
                  scores, parents):
@@ -82,7 +83,7 @@ class _Training:
 
     @property
     def candidate(self):
-        """The network that the training is about: the average of the weights, if there is one."""
+        """The network that the training will return: the average of the weights, if there is one."""
         return self.average.net if self.average else self.net
 
     def run(self) -> list[dict]:
@@ -168,7 +169,9 @@ class _Training:
             return self.loss(self.net, batch, progress)
 
     def _out_of_memory(self, batch: TrainingBatch, progress: Progress) -> None:
-        """Attacks are split where they run; an update is not, because BatchNorm would see other statistics."""
+        """Raise OutOfMemory with the batch size that fits. Attacks are split where they run; an update is not, because
+        BatchNorm would see other statistics.
+        """
 
         def attempt(size: int):
             self._evaluate(batch.take(size), progress)[0].backward()
@@ -193,7 +196,7 @@ class _Training:
         )
 
     def _choose(self, epoch: int) -> None:
-        """Measure the candidate on held-out images and keep its weights if no epoch before did better."""
+        """Measure the candidate on held-out images and keep its weights if it is better than in all epochs before."""
         choice, row = self.recipe.choice, self.rows[-1]
         if choice is None:
             return
@@ -211,7 +214,7 @@ class _Training:
                 other["chosen"] = other is row
 
     def _keep(self, epochs: int) -> None:
-        """Leave the candidate's weights after so many epochs in the work folder, where the recipe asks for them."""
+        """Save the candidate's weights after `epochs` epochs in the work folder if the recipe asks for them."""
         if epochs not in self.recipe.keep or self.work is None:
             return
         from safetensors.torch import save_file
@@ -236,7 +239,7 @@ class _Training:
         os.replace(part, self.work / "checkpoint.pt")
 
     def _resume(self) -> None:
-        """Put the last checkpoint's state back; an unreadable one is dropped and training starts over."""
+        """Restore the last checkpoint's state; an unreadable checkpoint is deleted and training starts over."""
         path = self.work and self.work / "checkpoint.pt"
         if not path or not path.exists():
             return
@@ -250,7 +253,7 @@ class _Training:
         self.net.load_state_dict(state["net"])
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["optimiser"])
-        self.loss.load_state_dict(state["objective"] or {})  # older checkpoints have none where there is no state
+        self.loss.load_state_dict(state["objective"] or {})  # in older checkpoints None means no state
         if self.average:
             self.average.net.load_state_dict(state["average"])
         self.best, self.rows = state["best"], state["rows"]
@@ -259,7 +262,8 @@ class _Training:
 
 @contextlib.contextmanager
 def _compile(net, wanted: bool):
-    """Calls of `net` go through torch.compile inside, as long as it copes; the network itself stays as it is."""
+    """Inside the block calls of `net` go through torch.compile where it succeeds; the network itself does not change.
+    """
     if not wanted:
         yield
         return

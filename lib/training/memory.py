@@ -1,4 +1,5 @@
-"""When a batch does not fit into the device's memory: what may be split is split, the rest says what would fit."""
+"""When a batch does not fit into the device's memory: attacks are split, and for updates the size that fits is found.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +22,21 @@ def halves_that_fit(attempt: Callable[[int], object], batch: int) -> int | None:
 
 
 class InParts:
-    """Calls a function of images in parts as large as memory allows, remembering how many were needed.
+    """Calls a function of images in parts as large as memory allows, and remembers how many parts were needed.
 
-    Only for what treats each image for itself: an attack on a network in eval mode, never an update with BatchNorm.
+    Only for functions that treat each image separately: an attack on a network in eval mode, never an update with
+    BatchNorm.
     """
 
     def __init__(self, what: str):
         self.what, self.parts = what, 1
 
     def __call__(self, function: Callable[..., torch.Tensor], *tensors: torch.Tensor | None) -> torch.Tensor:
-        """`function(*tensors)`, or its results on parts of the tensors [B, ...] put together again."""
+        """`function(*tensors)`, or its results on parts of the tensors [B, ...], concatenated. Raises
+        torch.OutOfMemoryError if not even single images fit.
+        """
         while True:
-            count = len(tensors[0].chunk(self.parts))  # may be less than asked for
+            count = len(tensors[0].chunk(self.parts))  # may be fewer than asked for
             pieces = [[None] * count if t is None else t.chunk(self.parts) for t in tensors]
             try:
                 done = [function(*piece) for piece in zip(*pieces, strict=True)]

@@ -1,6 +1,6 @@
-"""What a recipe costs: floating-point operations by count, seconds by what the same work took on this machine.
+"""The cost of a recipe: floating-point operations by counting, seconds from the same work done on this machine before.
 
-torch is imported inside the functions: only counting what a network computes needs it.
+torch is imported inside the functions: only counting the operations of a network needs it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMPILE_FROM = 2e15  # FLOPs of a training from which a minute of compiling is w
 
 @functools.lru_cache
 def _stages(data: Data, arch: Architecture) -> list[int]:
-    """FLOPs of a forward pass over one image by stage; in one sum for networks that are no sequences of stages."""
+    """FLOPs of a forward pass of one image by stage; a single sum for networks that are not sequences of stages."""
     from lib.models import Staged, forward_flops, network, stage_flops
 
     shape = data.shape
@@ -34,28 +34,28 @@ def _stages(data: Data, arch: Architecture) -> list[int]:
 
 
 def _map(net):
-    """The network as a map of images: a denoiser at some noise."""
+    """The network as a function of images only: a denoiser at some noise level."""
     from lib.models import AtNoise, Denoiser
 
     return AtNoise(net, 0.25) if isinstance(net, Denoiser) else net
 
 
 def _halves(recipe: Recipe) -> tuple[int, int]:
-    """FLOPs of one forward pass over one image, up to the joint and after it; a plain network has no front. The joint
-    and the head of a probe, next to nothing, are left out.
+    """FLOPs of a forward pass of one image up to the joint, and after it; a plain network has no front. The joint and
+    the head of a probe cost next to nothing and are not counted.
     """
     front, back = (sum(_stages(half.data, half.arch)[stages]) for half, stages in recipe.arch.halves(recipe))
     return front, back
 
 
 def forward(recipe: Recipe) -> int:
-    """FLOPs of one forward pass over one image."""
+    """FLOPs of a forward pass of one image."""
     return sum(_halves(recipe))
 
 
 def training(recipe: Recipe) -> float:
-    """FLOPs of the whole training. Where the front is frozen, an update goes back to the joint only and forms weight
-    gradients only for what is trained.
+    """FLOPs of the whole training. If the front is frozen, an update propagates back only to the joint and forms weight
+    gradients only for trained parts.
     """
     front, back = _halves(recipe)
     frozen = recipe.arch.frozen_front
@@ -67,8 +67,8 @@ def training(recipe: Recipe) -> float:
 
 
 def measuring(recipe: Recipe, attack: Attack | Certificate | None) -> float:
-    """FLOPs of one evaluation on the recipe's test images, if half of them survive on a network trained to be robust
-    and none on another.
+    """FLOPs of one evaluation on the recipe's test images, assuming that half of them survive on a network trained to
+    be robust and none on any other.
     """
     robust = recipe.weights is not None or bool(recipe.epochs) and recipe.objective != CrossEntropy()
     asked = attack.passes(0.5 * robust, recipe.data.info.classes) if attack else 1
@@ -76,12 +76,14 @@ def measuring(recipe: Recipe, attack: Attack | Certificate | None) -> float:
 
 
 def compile_pays(recipe: Recipe, where) -> bool:
-    """Whether to compile for this training: never on the CPU, where it takes half a minute and wins nothing."""
+    """Whether to compile for this training: never on the CPU, where it takes half a minute and saves nothing."""
     return str(where).startswith("cuda") and training(recipe) > COMPILE_FROM
 
 
 def speed(recipe: Recipe, rows: list[dict], where) -> dict:
-    """What a training reached: images/s, TFLOP/s, and the share of the device's matrix-multiply rate that this is."""
+    """The speed of a training: images/s, TFLOP/s, and these as a share of the device's matrix-multiply rate; empty if
+    no time was measured.
+    """
     seconds = sum(row["seconds"] for row in rows)
     if not seconds:
         return {}
@@ -101,8 +103,8 @@ def sentence(speed: dict) -> str:
 
 
 def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
-    """FLOP/s that training this recipe's architecture reaches here, measured for about a second (on a CPU with as many
-    images as that allows).
+    """FLOP/s of training this recipe's architecture on this device, measured for about `seconds` seconds (on a CPU with
+    a batch small enough for that).
     """
     import torch
 
@@ -133,8 +135,8 @@ def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
 
 
 class Prices:
-    """Seconds of work that was not done yet, from what like work took on a machine like this one (the store knows);
-    where there was none, by FLOPs and a rate measured now.
+    """Seconds that work still to be done will take: the median over similar work in the store from a machine like this
+    one or, if there is none, FLOPs divided by a rate measured now.
     """
 
     def __init__(self, store: Store, where):
@@ -155,8 +157,7 @@ class Prices:
 
 
 def like_training(recipe: Recipe) -> str:
-    """A key that trainings of the same cost share: all of the recipe but its seed, its parents' weights and what its
-    sources say.
+    """A key that trainings of the same cost share: the recipe without its seed, its parents' weights and its sources.
     """
     alike = {**plain(recipe), "seed": 0, "parents": [plain(p.arch) for p in recipe.parents]}
     alike.pop("sources", None)

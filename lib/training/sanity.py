@@ -19,17 +19,18 @@ from lib.values.threats import PIXEL_NORMS, Threat
 if TYPE_CHECKING:
     from lib.data.images import ImageSet
 
-COUNT = 128  # images that are looked at
-SURVIVORS, QUERIES = 32, 200  # images that Square is tried on, and for how long
+COUNT = 128  # images to check
+SURVIVORS, QUERIES = 32, 200  # images on which Square is tried, and queries per image
 
 
 def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: int | None = None) -> list[str]:
-    """What speaks against gradient attacks on `net`, looked for on the first 128 images; an empty list is a pass.
+    """Reasons to mistrust gradient attacks on `net`, found on the first 128 images; an empty list is a pass.
 
-    Checked: pixels in [0, 1]; the same logits twice; logits that are finite, no probabilities, and not so far from zero
-    that their differences are lost to rounding; input gradients of the cross-entropy that are finite and not zero; and
-    that almost nothing (2 %) survives PGD-40 in a ball that holds plain grey for every image: eps 0.5 in linf, 0.5
-    times the root of the number of pixels and channels in l2, 0.5 times that number in l1.
+    Checks that pixels lie in [0, 1]; that two passes give the same logits; that logits are finite, not probabilities,
+    and not so far from zero that rounding hides their differences; that input gradients of the cross-entropy are finite
+    and not zero; and that at most 2 % of the images survive PGD-40 in a ball that contains plain grey for every image:
+    eps 0.5 in linf, 0.5 times the root of the number of pixels and channels in l2, 0.5 times that number in l1. Raises
+    SettingsError for a norm that is not of pixels.
     """
     if norm not in PIXEL_NORMS:
         raise unknown("norm of pixels", norm, PIXEL_NORMS)
@@ -64,7 +65,7 @@ def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: 
 
 
 def _of_logits(first: Tensor, second: Tensor) -> list[str]:
-    """What speaks against a network that gave these logits [B, K] for the same images."""
+    """Reasons to mistrust a network that gave these two logits [B, K] for the same images."""
     found = []
     if (first - second).abs().max() > 1e-4 * first.abs().max():
         found.append("the network gives different logits for the same images: its defence is random")
@@ -80,9 +81,9 @@ def _of_logits(first: Tensor, second: Tensor) -> list[str]:
 
 def beaten_by_square(net: nn.Module, images: ImageSet, robust: Tensor, threat: Threat, *,
                      batch_size: int | None = None) -> list[str]:
-    """A sentence if 200 queries of Square, which needs no gradient, break images that an attack left standing (`robust`
-    [N] bool): 3 or more, and over 5 % of the first 32. Then the attack's gradients mislead it. Of fewer than 8 such
-    images nothing is said: there is hardly any robustness to mistrust.
+    """One sentence if 200 queries of Square, which needs no gradient, break images that an attack left standing
+    (`robust`, bool [N]): at least 3, and over 5 %, of the first 32. Then the attack is too weak or its gradients
+    mislead it. Fewer than 8 standing images are not checked: there is hardly any robustness to mistrust.
     """
     left = robust.nonzero().squeeze(1)[:SURVIVORS]
     if len(left) < 8 or threat.perceptual or not threat.box or threat.eps == 0:

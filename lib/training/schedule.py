@@ -12,11 +12,11 @@ from lib.values.recipe import Optimiser, Schedule
 
 
 def learning_rate(schedule: Schedule, peak: float, share: float) -> float:
-    """The rate when `share` in [0, 1) of training is done."""
+    """The learning rate after the share `share`, in [0, 1), of training; `peak` is the largest rate."""
     if schedule.name == "constant":
         return peak
     if schedule.name == "piecewise":
-        # the small slack puts a drop at exactly 1/3 of the steps where floats would miss it by one
+        # the small slack keeps a drop at exactly 1/3 of the steps, where float rounding could be late by one step
         return peak * 0.1 ** sum(share + 1e-9 >= float(d) for d in schedule.drops)
     if schedule.name == "onecycle":
         up = schedule.warmup
@@ -26,8 +26,8 @@ def learning_rate(schedule: Schedule, peak: float, share: float) -> float:
 
 
 def make_optimiser(spec: Optimiser, named) -> torch.optim.Optimizer | None:
-    """SGD or Adam with L2 weight decay over the parameters that learn, from (name, parameter) pairs; those that
-    `spec.no_decay` names decay by nothing. None where nothing learns.
+    """SGD or Adam with L2 weight decay for the learnable ones of the (name, parameter) pairs `named`; parameters named
+    in `spec.no_decay` do not decay. None if nothing is learnable.
     """
     learning = [(name.rpartition(".")[2], p) for name, p in named if p.requires_grad]
     if not learning:
@@ -49,7 +49,7 @@ def make_optimiser(spec: Optimiser, named) -> torch.optim.Optimizer | None:
 class Average:
     """An exponential moving average of a network's weights and BatchNorm statistics, in `net`.
 
-    The decay of update t (from 0) is min(decay, (1 + t) / (10 + t)): the first networks, which know nothing, are soon
+    The decay at update t (from 0) is min(decay, (1 + t) / (10 + t)), so the first, untrained weights are soon
     forgotten.
     """
 
@@ -61,7 +61,7 @@ class Average:
 
     @torch.no_grad()
     def follow(self, update: int) -> None:
-        """Take the live network's state after update number `update` into the average."""
+        """Include the live network's state after update number `update` in the average."""
         weight = 1 - min(self.decay, (1 + update) / (10 + update))
         torch._foreach_lerp_([mine for mine, _ in self.moving], [theirs for _, theirs in self.moving], weight)
         for mine, theirs in self.counters:

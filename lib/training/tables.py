@@ -1,4 +1,4 @@
-"""One call, one table: networks measured under attacks and by certificates, a row for each pair with all of its
+"""One call, one table: networks measured under attacks and by certificates, one row for each pair with its whole
 protocol.
 """
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 def table(zoo: Zoo, members: Sequence, threat: Threat, attacks: Sequence[str | Attack | Certificate]) -> pd.DataFrame:
     """A tidy DataFrame, one row per network and attack, measured or taken from the store.
 
-    members: recipes, or dataclasses with a field `recipe` whose texts and numbers become columns.
-    attacks: attacks, certificates, or names of tiers and of lists of them (lib.values.attacks.TIERS, TIER_LISTS).
+    members: recipes, or dataclasses with a field `recipe`, whose texts and numbers become columns.
+    attacks: attacks, certificates, or names of tiers and of lists of tiers (lib.values.attacks.TIERS, TIER_LISTS).
 
-    Columns: network (key), seed and what the members say, the accuracies clean, robust and verified with their
-    balanced_ twins, the protocol (data, split, images, threat, eps, attack, steps, restarts, precision,
+    Columns: network (key), seed or the members' own columns, the accuracies clean, robust and verified in [0, 1], the
+    same as balanced_..., the protocol (data, split, images, threat, eps, attack, steps, restarts, precision,
     search_precision, batchnorm, attack_seed and the other numbers of attack or certificate), warnings. Raises
-    SettingsError for an unknown tier, before any work.
+    SettingsError for an unknown tier before any work.
     """
     import pandas as pd
 

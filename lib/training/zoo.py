@@ -1,4 +1,4 @@
-"""From a recipe to a network: loaded if the store has it, trained if not; and its per-image outcomes likewise."""
+"""From a recipe to a network: loaded if the store has it, otherwise trained; the same for its per-image outcomes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SEED = ("evaluation",)  # of every attack: networks are compared on the same starts
-MATCHED_AT_ONCE = 128  # images whose activations least squares hold in float64
+MATCHED_AT_ONCE = 128  # images whose activations least squares holds in float64 at once
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in eval mode with frozen weights, how its training went (a row per epoch) and its card."""
+    """A network in eval mode with frozen weights, the log of its training (a row per epoch) and its metadata."""
 
     recipe: Recipe
     net: torch.nn.Module
@@ -47,7 +47,7 @@ class Trained:
 
 
 class Zoo:
-    """Networks and outcomes by recipe. `allowed`: keys of the plan; asking for another network is an error."""
+    """Networks and outcomes by recipe. `allowed`: the keys of the plan; asking for any other network is an error."""
 
     def __init__(self, store: Store, device="cpu", allowed: set[str] | None = None):
         keep_freed_memory()
@@ -57,15 +57,17 @@ class Zoo:
         self._doubts: dict[tuple, list[str]] = {}
 
     def images(self, data, split: str) -> ImageSet:
-        """The images of a split on the zoo's device, read once."""
+        """The images of a split on the zoo's device; each split is read once."""
         if (data, split) not in self._images:
             self._images[data, split] = load(data, split, self.device)
         return self._images[data, split]
 
     def obtain(self, recipe: Recipe) -> Trained:
-        """The network of a recipe, its parents first; trained if the store lacks it.
+        """The network of a recipe, after its parents; trained if the store lacks it.
 
-        What is kept are the tensors that training changed: a stitched network costs its joint, not two networks.
+        The store keeps only the tensors that training changed: a stitched network costs a joint, not two networks.
+        Raises SettingsError for a network outside the plan, RuntimeError for stored tensors that do not belong to it,
+        and as `fit` does.
         """
         if self.allowed is not None and recipe.key not in self.allowed:
             raise SettingsError(f"the network {recipe.describe()} is not in this run's plan: add it to its "
@@ -88,7 +90,9 @@ class Zoo:
         return Trained(recipe, net, log, meta)
 
     def attempt(self, recipe: Recipe) -> Trained | str:
-        """The network of a recipe, or why its training diverged, in a sentence that is noted: it is not tried again."""
+        """The network of a recipe or, if its training diverged, one sentence saying so, which is stored: the training
+        is not tried again.
+        """
         if noted := self.store.load("diverged", recipe.key):
             return noted.meta["sentence"]
         try:
@@ -99,10 +103,10 @@ class Zoo:
             return self.store.obtain("diverged", recipe.key, lambda work: note).meta["sentence"]
 
     def _entry(self, recipe: Recipe, net):
-        """The stored network; one that was trained on other weights of its parents than lie here is made again.
+        """The stored network. It is made again if the weights of its parents have changed since it was trained.
 
-        Keys name what was meant; between machines, or after a damaged parent was made again, bits may differ, and what
-        is kept of a child only fits the parents it was trained with.
+        Keys describe recipes, not bits: on another machine, or when a damaged parent was made again, its weights may
+        differ, and the stored tensors of a child only fit the parents it was trained with.
         """
         entry = self.store.load("network", recipe.key)
         noted = entry and entry.meta.get("parents")
@@ -120,7 +124,7 @@ class Zoo:
 
         started = time.monotonic()
         before = {k: v.clone() for k, v in net.state_dict().items()}
-        if recipe.matched:  # also where a checkpoint waits: it may turn out to be unreadable
+        if recipe.matched:  # even if there is a checkpoint: it may turn out to be unreadable
             self._match(recipe, net)
         rows = self._fit(recipe, net, work) if recipe.epochs else []
         speed = price.speed(recipe, rows, self.device)
@@ -135,7 +139,7 @@ class Zoo:
             "parents": self._weights_of_parents(recipe),
             "what": recipe.describe(),
             "log": rows,
-            # of all its parts, where it was stopped in between
+            # the sum over all parts of a training that was interrupted
             "seconds": max(time.monotonic() - started, sum(row["seconds"] for row in rows)),
             "like": price.like_training(recipe),
             **speed,
@@ -151,7 +155,7 @@ class Zoo:
 
     def _match(self, recipe: Recipe, net) -> None:
         """Set the joint of a stitched network to the least-squares map between its parents' activations, both in eval
-        mode and fp32, on the first training images that `arch.fit` wants.
+        mode and fp32, on the first `arch.fit` training images (all if that is not set).
         """
         joint, images = recipe.arch.joint, self.images(recipe.data, "train")
         first, target = (self.obtain(p).net.front(joint) for p in recipe.parents)
@@ -159,9 +163,9 @@ class Zoo:
         net.start(*least_squares(first, target, (images.pixels(some) for some in chosen.split(MATCHED_AT_ONCE))))
 
     def targets(self, recipe: Recipe) -> torch.Tensor | None:
-        """The class scores that the recipe's gradients are to align with at its training images, times sigma^2: fp16
-        [N, classes, C, H, W] in the order of `images(recipe.data, "train")`, on the CPU, a mapped file of the store
-        that is made once for all networks with the same source; None where the objective takes none.
+        """The class scores with which the recipe's gradients are to align at its training images, times sigma^2: fp16
+        [N, classes, C, H, W] in the order of `images(recipe.data, "train")`. They are on the CPU, in a memory-mapped
+        file of the store that is made once for all networks with the same source. None if the objective needs none.
         """
         objective = recipe.objective
         if not (objective.needs_scores and objective.active):
@@ -181,9 +185,9 @@ class Zoo:
 
     def outcomes(self, recipe: Recipe, threat: Threat | None = None, attack: Attack | Certificate | None = None,
                  split: str = "test") -> Outcomes:
-        """Per-image outcomes on the images of a split of the recipe's data: clean, and robust if an attack is given,
-        with their warnings, or verified if a certificate is; from the store if they were measured before. A
-        search, or smoothing, that was killed goes on where it was.
+        """Per-image outcomes on a split of the recipe's data: clean, and robust with warnings if an attack is given, or
+        verified if a certificate is given; from the store if they were measured before. A search or smoothing that was
+        killed is resumed. Raises as `evaluate` and `certified` do.
         """
         proof = isinstance(attack, Certificate)
 
@@ -210,7 +214,7 @@ class Zoo:
 
     def _outcomes(self, kind: str, key: str, recipe: Recipe, name: str, make: Callable[[Path], Outcomes],
                   **noted) -> Outcomes:
-        """The stored outcomes of a network, made if they are missing: `make(folder)` gives them."""
+        """The stored outcomes of a network, made by `make(folder)` if they are missing."""
 
         def made(work: Path) -> dict:
             started = time.monotonic()
@@ -227,8 +231,9 @@ class Zoo:
         return Outcomes(table, entry.meta["protocol"], entry.meta.get("warnings", []))
 
     def table(self, kind: str, recipe: Recipe, key: list, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        """A table about the network of a recipe from the store, made if it is missing. kind: what the store files it
-        under. key: all that decides it besides the recipe's weights, its test images among it where it is about them.
+        """A table about the network of a recipe, from the store, made if it is missing. kind: its kind in the store.
+        key: everything except the recipe's weights that determines the table, including its test images if it is about
+        them.
         """
 
         def made(work: Path) -> dict:
@@ -238,7 +243,7 @@ class Zoo:
         return self.store.obtain(kind, digest([recipe.key, key]), made).table()
 
     def doubts(self, recipe: Recipe, threat: Threat) -> list[str]:
-        """What speaks against gradient attacks on the network, looked for once per process and norm."""
+        """Reasons to mistrust gradient attacks on the network (`sanity`), checked once per process and norm."""
         norm = threat.norm if threat.norm in PIXEL_NORMS else "linf"  # the network's gradients, not the threat's
         key = recipe.key, recipe.data, norm
         if key not in self._doubts:
@@ -246,7 +251,7 @@ class Zoo:
         return list(self._doubts[key])
 
     def sweep(self, recipe: Recipe, threats: Sequence[Threat], attacks: Sequence[Attack]) -> list[Outcomes]:
-        """Outcomes on the recipe's test images at growing eps, each paired with its attack; see evaluation.sweep."""
+        """Outcomes on the recipe's test images at growing eps, each with its own attack; see evaluation.sweep."""
         import pandas as pd
 
         need(len(attacks) == len(threats) > 0, "number of attacks", len(attacks), "one for each of the threats")
@@ -266,8 +271,8 @@ class Zoo:
                          entry.meta["warnings"]) for n, protocol in enumerate(entry.meta["protocols"])]
 
     def adversarial(self, recipe: Recipe, threat: Threat, attack: Attack, split: str = "test") -> torch.Tensor:
-        """What the attack makes of every image of a split of the recipe's data, against its network: float32
-        [N, C, H, W] in the order of `images(recipe.data, split)`, on the zoo's device; see evaluation.adversarial.
+        """Every image of a split of the recipe's data after the attack on its network: float32 [N, C, H, W] in [0, 1],
+        in the order of `images(recipe.data, split)`, on the zoo's device; see evaluation.adversarial.
         """
         from safetensors.torch import save_file
 
@@ -282,10 +287,11 @@ class Zoo:
 
     def transfer(self, source: Recipe, target: Recipe, threat: Threat, attack: Attack) -> Outcomes:
         """Per-image outcomes of the network `target` on the `adversarial` test images of the network `source`: robust
-        is what it classifies correctly both as it is and as the attack on the source has moved it; source_robust is the
-        same for the source. Warnings are those about the source.
+        means that `target` classifies both the clean image and the image attacked on `source` correctly; source_robust
+        means the same for `source`. Warnings are about the source.
 
-        A network to itself has the verdicts of `outcomes`. Raises SettingsError for networks of different data sets.
+        From a network to itself the verdicts are those of `outcomes`. Raises SettingsError for networks of different
+        data sets.
         """
         same = source.data.name == target.data.name
         need(same, "target data", target.data.name, f"{source.data.name}, the data set of the source")

@@ -1,9 +1,9 @@
-"""Losses: how objectives are computed; their base, and one file a family. `loss_for(recipe.objective)` gives the object
-that the loop calls.
+"""Losses compute objectives: their base class, and one file for each family. `loss_for(recipe.objective)` gives the
+object that the loop calls.
 
-A loss derives from `Loss`, or from `Wrapper` if it is around another, and registers itself for the exact type of its
+A loss derives from `Loss`, or from `Wrapper` if it wraps another loss, and registers itself for the exact type of its
 objective with `@losses.register(TRADES)`. It is called with `(net, batch, progress)`, a network, a `TrainingBatch` and
-the `Progress` of the training, and returns `(loss, logits)`. `Loss` says what else the loop asks and when.
+the `Progress` of the training, and returns `(loss, logits)`. `Loss` lists the other hooks and when they are called.
 """
 
 import importlib

@@ -13,8 +13,8 @@ from lib.values.objectives import ADMM
 
 @losses.register(ADMM)
 class ADMMLoss(Wrapper):
-    """loss + rho / 2 sum ||W - Z + U||^2, see lib.values.objectives.ADMM. `sparse` and `dual` are Z and U by layer, of
-    the weights' shapes; they stand still between two updates.
+    """loss + rho / 2 sum ||W - Z + U||^2 (R-ADMM, Ye et al. 2019; see lib.values.objectives.ADMM). `sparse` and `dual`
+    are Z and U by layer, of the weights' shapes; they change only every `every` epochs.
     """
 
     def __init__(self, spec):
@@ -33,14 +33,14 @@ class ADMMLoss(Wrapper):
         return loss + self.penalty(net), logits
 
     def penalty(self, net) -> torch.Tensor:
-        """rho / 2 sum ||W - Z + U||^2 at the network's weights, []."""
+        """rho / 2 sum ||W - Z + U||^2 at the network's current weights, []."""
         parts = [(layer.weight - self.sparse[name] + self.dual[name]).square().sum()
                  for name, layer in layers(net).items()]
         return 0.5 * self.rho * torch.stack(parts).sum()
 
     def end_epoch(self, net) -> dict:
-        """Update Z, U and rho where it is time. For the epoch's row: `residual`, ||W - Z|| as a share of ||W|| over all
-        layers, and rho, both as they were before that.
+        """Update Z, U and rho every `every` epochs. Columns, before this update: `residual`, ||W - Z|| / ||W|| over all
+        layers, and `rho`.
         """
         weights = _weights(net)
         apart = sum(float((w - self.sparse[name]).square().sum()) for name, w in weights.items())
@@ -62,8 +62,8 @@ class ADMMLoss(Wrapper):
 
 
 def projection(weight: torch.Tensor, keep) -> torch.Tensor:
-    """The nearest tensor (least squares) with the share `keep` of its entries: all but the floor((1 - keep) n) smallest
-    in absolute value.
+    """The nearest tensor (least squares) in which only the share `keep` of the n entries is not 0: the
+    floor((1 - keep) n) entries smallest in absolute value are set to 0.
     """
     return weight * largest(weight.abs(), rates.kept_of(weight.numel(), keep))
 

@@ -1,7 +1,7 @@
 """Training on adversarial images: PGD adversarial training with a share alpha, images made against other networks,
 TRADES, MART, and free training.
 
-Attacks form gradients for the images only and run, unless the objective says otherwise, with BatchNorm in eval mode.
+Attacks form gradients for the images only and, unless the objective says otherwise, run with BatchNorm in eval mode.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from lib.values.objectives import MART, TRADES, Adversarial, FreeAdversarial, Tr
 
 
 class Attacked(Loss):
-    """A loss that attacks the network it trains: on a folded twin, which is BN in eval mode at less cost, or,
-    with `batchnorm` train, on the network itself in the mode it is in.
+    """A loss that attacks the network it trains: on a folded twin, which is BN in eval mode at lower cost, or, with
+    `batchnorm` train, on the network itself in its current mode.
     """
 
     def __init__(self, spec):
@@ -32,15 +32,15 @@ class Attacked(Loss):
         self.twin, self.in_parts = None, InParts("attack in training")
 
     def attack(self, net, images, labels, attack, progress, generator, noise=None, path=None):
-        """Adversarial images against `net` as it stands, from a start drawn from `generator` or at `noise` (in units of
-        eps). What does not fit into memory is attacked in parts, where no image's attack depends on the others and no
-        `path` is wanted (the images that the attack passed through).
+        """Adversarial images [B, C, H, W] against the current `net`, from a start drawn from `generator` or at `noise`
+        (in units of eps). The images at which gradients were taken are appended to `path`. A batch that does not fit
+        into memory is attacked in parts, unless its images depend on each other or a `path` is wanted.
         """
         attacked = net if self.spec.batchnorm == "train" else self._follow(net)
         return self._search(attacked, attacked is net, images, labels, attack, progress, generator, noise, path)
 
     def _search(self, attacked, together: bool, images, labels, attack, progress, generator, noise=None, path=None):
-        """The attack on any network; `together`: whether its images depend on each other."""
+        """The attack on any network; `together`: whether the images of a batch depend on each other."""
         threat = self.spec.threat
         if attack.random_start and noise is None and not threat.perceptual:
             noise = start_noise(threat, images.shape, generator)
@@ -57,7 +57,9 @@ class Attacked(Loss):
         return self.twin.follow()
 
     def from_beside(self, net, batch, attack, progress):
-        """Adversarial images from a Gaussian start of 0.001 beside the clean ones (TRADES and MART)."""
+        """Adversarial images [B, C, H, W] from a start at the clean images plus Gaussian noise of standard deviation
+        0.001 (TRADES and MART).
+        """
         noise = 0.001 * torch.randn(batch.images.shape, generator=batch.generator, device=batch.images.device)
         in_units_of_eps = noise / (float(self.spec.threat.eps) or 1.0)  # pgd multiplies a start by eps
         return self.attack(net, batch.images, batch.labels, replace(attack, random_start=True), progress,
@@ -66,14 +68,14 @@ class Attacked(Loss):
 
 @losses.register(Adversarial)
 class AdversarialLoss(Attacked):
-    """Mean cross-entropy over a batch in which floor(alpha * B) random images are adversarial (Madry et al. 2018;
-    the share alpha as in Balogh & Jelasity 2023). The attack is white-box on `net` as it stands. With `clean_loss` the
-    clean batch passes the network for itself, in front of the adversarial one.
+    """Mean cross-entropy over a batch in which floor(alpha * B) random images are adversarial (Madry et al. 2018, eq.
+    2; the share alpha as in the code of Balogh & Jelasity 2023). The attack is white-box on the current `net`. With
+    `clean_loss` the clean batch has a separate forward pass before the adversarial one.
     """
 
     def __call__(self, net, batch, progress):
         spec, n = self.spec, len(batch.labels)
-        # floor after rounding away the float's last digits: 0.29 * 100 is 28.999999999999996
+        # round off the last digits before the floor: 0.29 * 100 is 28.999999999999996
         chosen = math.floor(round(spec.alpha * n, 9))
         if spec.clean_statistics and net.training:
             with torch.no_grad():
@@ -100,9 +102,9 @@ class AdversarialLoss(Attacked):
 
 @losses.register(Transferred)
 class TransferredLoss(Attacked):
-    """The sum of cross-entropies at adversarial images against each network of `against` and, with `clean`, at the
-    clean ones, each batch in a forward pass of its own; see lib.values.objectives.Transferred. The logits are the
-    first's.
+    """The sum of the cross-entropies at adversarial images against each network in `against` and, with `clean`, at the
+    clean images, each batch in its own forward pass; see lib.values.objectives.Transferred. The logits are those of the
+    first batch. Raises OneLineError if a network to attack is missing.
     """
 
     def __init__(self, spec):
@@ -110,7 +112,7 @@ class TransferredLoss(Attacked):
         self.parents: dict[str, nn.Module] = {}
 
     def with_parents(self, networks) -> None:
-        """Take the trained networks (front, end) of the stitched one, of which folded copies are attacked."""
+        """Take the trained networks (front, end) that were stitched; folded copies of them are attacked."""
         named = dict(zip(("front", "end"), networks, strict=True))
         self.parents = {name: folded(net) for name, net in named.items() if name in self.spec.against}
 
@@ -130,8 +132,8 @@ class TransferredLoss(Attacked):
 
 @losses.register(TRADES)
 class TradesLoss(Attacked):
-    """Cross-entropy on clean images + beta * KL(clean || adversarial), the images found by maximising that KL from a
-    Gaussian start of 0.001 (Zhang et al. 2019, eq. 5 and algorithm 1).
+    """Cross-entropy on clean images + beta * KL(clean || adversarial); the adversarial images maximise that KL, from a
+    Gaussian start of standard deviation 0.001 (Zhang et al. 2019, eq. 5 and algorithm 1).
     """
 
     def __call__(self, net, batch, progress):
@@ -145,8 +147,8 @@ class TradesLoss(Attacked):
 @losses.register(MART)
 class MartLoss(Attacked):
     """Mean of BCE(p(x'), y) + weight * KL(p(x) || p(x')) * (1 - p_y(x)) with the boosted cross-entropy
-    BCE = -log p_y - log(1 - max_{k != y} p_k) (Wang et al. 2020, eq. 11); x' from a Gaussian start of 0.001, as
-    in their code. Its logits are those of x'.
+    BCE = -log p_y - log(1 - max_{k != y} p_k) (Wang et al. 2020, eq. 11). The attack that finds x' starts from Gaussian
+    noise of standard deviation 0.001, as in their code. The logits returned are those of x'.
     """
 
     def __call__(self, net, batch, progress):
@@ -169,15 +171,15 @@ def boosted_cross_entropy(logits, labels):
 
 @losses.register(FreeAdversarial)
 class FreeLoss(Loss):
-    """Cross-entropy at the perturbed images (Shafahi et al. 2019, algorithm 1). The backward pass that gives the
-    weights their gradient leaves the perturbation's on `delta`; the next call, or the next look at the state, steps
-    `delta` by eps along it. `delta` [B, C, H, W] starts at 0 and stays from batch to batch, whichever images they hold.
+    """Cross-entropy at the perturbed images (Shafahi et al. 2019, algorithm 1). The backward pass for the weights also
+    leaves a gradient on the perturbation `delta`; the next call, or `state_dict`, moves `delta` by a step of eps along
+    it. `delta` [B, C, H, W] starts at 0 and is carried over from batch to batch, whatever their images.
     """
 
     def __init__(self, spec):
         super().__init__(spec)
         self.replays, self.delta, self.box = spec.replays, None, spec.threat.box
-        self.ball = replace(spec.threat, box=False)  # where delta lies; what is cut to [0, 1] is the perturbed image
+        self.ball = replace(spec.threat, box=False)  # where delta lies; not delta but the perturbed image is clipped
 
     def __call__(self, net, batch, progress):
         images, delta = batch.images, self._stepped()

@@ -1,4 +1,4 @@
-"""Input gradients that align with given directions: the training of Ganz et al. (2023)."""
+"""Training input gradients to align with given directions (Ganz et al. 2023)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from lib.modes import evaluating
 from lib.training.losses.base import Wrapper, losses
 from lib.values.objectives import Aligned
 
-LEAST = 1e-30  # absolute value of the largest pixel below which a gradient has no direction: dividing by less overflows
+LEAST = 1e-30  # a gradient whose largest absolute value is below this has no direction: dividing by it would overflow
 
 
 @losses.register(Aligned)
 class AlignedLoss(Wrapper):
-    """`inner` + weight * mean over images of the sum over classes of 1 - cos(grad_x log p_t(x), g(x, t)), see
-    lib.values.objectives.Aligned. All of the term is computed in fp32. A pair whose gradient or target has no
-    direction has cosine 0 and teaches nothing; how many there are is counted.
+    """`inner` + weight * mean over images of the sum over classes t of 1 - cos(grad_x log p_t(x), g(x, t)) (the loss of
+    Ganz et al. 2023; see lib.values.objectives.Aligned). The whole term is computed in fp32. A pair of image and class
+    whose gradient or target has no direction has cosine 0 and no effect; such pairs are counted. Raises OneLineError
+    when called before `prepare`.
     """
 
     def __init__(self, spec):
@@ -35,7 +36,7 @@ class AlignedLoss(Wrapper):
         return self.spec.active or super().second_order
 
     def prepare(self, images, classes: int, scores: Tensor | None = None) -> None:
-        """Make the targets over the training images; `scores` as `Zoo.targets` gives them, where the targets are such.
+        """Make the targets for the training images; `scores`: the result of `Zoo.targets`, for targets of kind `score`.
         """
         super().prepare(images, classes, scores)
         if self.spec.active:
@@ -67,9 +68,9 @@ class AlignedLoss(Wrapper):
             return logits, logits.shape[1] / chosen.shape[1] * (1 - cosines).sum(1).mean()
 
     def _in_frame(self, batch, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """The targets [B, K, C, H, W] where the augmentation put their images, and [B, 1, 1, H, W] 1 for pixels from
-        the image and 0 for those from outside. So where pixels are moved, what is compared is the gradient by the image
-        before its augmentation, at those of its pixels that are still in the frame.
+        """The targets [B, K, C, H, W], moved like their images by the augmentation, and a mask [B, 1, 1, H, W], 1 for
+        pixels from the image and 0 for padding. So where pixels are moved, the comparison is with the gradient with
+        respect to the image before its augmentation, at those of its pixels that are still in the frame.
         """
         targets = self.grounds.of_training(batch.indices, chosen)
         if batch.placement is None:
@@ -81,14 +82,17 @@ class AlignedLoss(Wrapper):
 
     @torch.no_grad()
     def _count(self, cosines: Tensor, without: Tensor, own: Tensor) -> None:
-        """Add pairs [B, K]: the number of own and other classes, of those without a direction, and sums of cosines."""
+        """Add pairs [B, K] to the sums: the numbers of pairs of own class, other classes and without a direction, and
+        the sums of cosines of own and of other classes.
+        """
         found = torch.stack([own.double().sum(), (~own).double().sum(), without.double().sum(),
                              (cosines * own).double().sum(), (cosines * ~own).double().sum()])
         self.sums = found if self.sums is None else self.sums + found
 
     def end_epoch(self, net) -> dict:
-        """Of the epoch's pairs of an image and a class: `clamped`, the share without a direction, and their mean
-        cosines, `cosine`, `own cosine` (the image's class) and `other cosine`; nan where there was no such pair.
+        """Columns about the epoch's pairs of image and class: `clamped`, the share without a direction, and the mean
+        cosines in [-1, 1] over all pairs (`cosine`), the image's own class (`own cosine`) and other classes (`other
+        cosine`); nan if there was no such pair.
         """
         row = super().end_epoch(net)
         if self.sums is None:
@@ -104,8 +108,8 @@ def _mean(total: float, count: float) -> float:
 
 
 def drawn_classes(images: int, classes: int, count: int | None, generator: torch.Generator) -> Tensor:
-    """For each image `count` different classes, each set as likely as any other, or all of them in order: int64 [B, K].
-    Where all are taken nothing is drawn.
+    """For each image `count` different random classes, all sets equally likely, or all classes in order: int64 [B, K].
+    If all are taken, nothing is drawn.
     """
     if count in (None, classes):
         return torch.arange(classes, device=generator.device).expand(images, -1)
@@ -113,13 +117,14 @@ def drawn_classes(images: int, classes: int, count: int | None, generator: torch
 
 
 def class_gradients(logits: Tensor, images: Tensor, chosen: Tensor, gradient: str, mixed: bool) -> Tensor:
-    """The gradients by the images of the chosen classes' (int64 [B, K]) logits or, up to a positive factor of each
-    image, log-probabilities: [B, K, C, H, W], differentiable. One backward pass on the same forward pass for each of K.
+    """The gradients, with respect to the images [B, C, H, W], of the logits of the chosen classes (int64 [B, K]) or, up
+    to a positive factor for each image, of their log-probabilities: [B, K, C, H, W], differentiable. One backward pass
+    through the same forward pass for each of the K.
 
     grad log p_t = (1 - p_t) grad m_t with the margin m_t = f_t - log sum_{k != t} exp f_k, a form that loses no digits
-    where p_t rounds to 1. The factor changes no direction and is left out, so that a saturated class has a gradient
-    too, unless images are `mixed`, as BatchNorm does by its statistics: then an image's gradient has parts through
-    the others' log-probabilities, each with its own factor, as in the paper's code.
+    where p_t rounds to 1. The factor does not change the direction and is omitted, so that a saturated class has a
+    gradient too, unless images are `mixed`, as by BatchNorm's batch statistics: then an image's gradient has parts
+    through the log-probabilities of other images, each with its own factor, as in the code of Ganz et al. (2023).
     """
     values = logits.gather(1, chosen)
     factors = torch.ones_like(values)
@@ -132,17 +137,17 @@ def class_gradients(logits: Tensor, images: Tensor, chosen: Tensor, gradient: st
 
 
 def cosine(gradients: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The cosines [B, K] between gradients and targets [B, K, ...], differentiable by the gradients, and whether a
-    pair has none, bool [B, K], its cosine 0: one is not finite or below `LEAST` throughout.
+    """The cosines [B, K] between gradients and targets [B, K, ...], differentiable in the gradients, and which pairs
+    have none, bool [B, K]: their cosine is set to 0 because one of the two is not finite, or below `LEAST` everywhere.
 
-    Both are divided by their largest absolute value first: squares of small gradients would be zero.
+    Both are divided by their largest absolute value first: squares of small gradients would underflow.
     """
     (u, one), (v, other) = (_unit(t.flatten(2)) for t in (gradients, targets.to(gradients.dtype)))
     return (u * v).sum(2), ~(one & other)
 
 
 def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit vectors [B, K, D], and whether there is one, bool [B, K]; where not, a constant 0."""
+    """Unit vectors [B, K, D], and whether they exist, bool [B, K]; where they do not, a constant 0."""
     most = vectors.detach().abs().amax(2, keepdim=True)
     there = (most >= LEAST) & most.isfinite()
     scaled = vectors.where(there, 1.0) / most.where(there, 1.0)

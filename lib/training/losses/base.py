@@ -1,4 +1,5 @@
-"""What the loop calls: the base class of all losses with its hooks, a loss around another, and what both are given."""
+"""The interface of the loop: the base class of all losses with its hooks, a loss that wraps another, and their inputs.
+"""
 
 # ruff: noqa: B027 (a hook does nothing unless a loss overrides it)
 
@@ -19,14 +20,15 @@ losses = ByType("loss")
 
 
 def loss_for(objective: Objective) -> Loss:
-    """A new loss for an objective, as training starts with it. Raises TypeError for a type without a loss."""
+    """A new loss for an objective, for the start of a training. Raises TypeError for a type without a loss."""
     return losses[objective](objective)
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """What a loss sees: augmented images float32 [B,C,H,W] in [0, 1], labels int64 [B], indices int64 [B] (positions
-    in the official split), what the augmentation did, and the generator this step draws from.
+    """The batch that a loss receives: augmented images, float32 [B, C, H, W] in [0, 1]; labels, int64 [B]; indices,
+    int64 [B] (positions in the official split); the `Placement` of the augmentation; and the generator from which this
+    step draws.
     """
 
     images: Tensor
@@ -36,14 +38,14 @@ class TrainingBatch:
     generator: torch.Generator
 
     def take(self, count: int) -> TrainingBatch:
-        """The first `count` images of the batch; the augmentation's record is left out."""
+        """The first `count` images of the batch, without the record of the augmentation."""
         return TrainingBatch(self.images[:count], self.labels[:count], self.indices[:count], None, self.generator)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: epoch from 0, step (update) from 0 over all epochs, the share done in [0, 1), and which
-    replay of the batch this is, from 0.
+    """The progress of training: epoch from 0, step (update) from 0 over all epochs, the share done in [0, 1), the
+    precision, and the number of the replay of the batch, from 0.
     """
 
     epoch: int
@@ -54,11 +56,11 @@ class Progress:
 
 
 class Loss(ABC):
-    """What an update minimises, for one training of one network. Every hook but the call itself has a default that does
-    nothing; a loss that draws, draws from the batch's generator alone.
+    """The quantity that updates minimise, for one training of one network. Every hook except the call itself does
+    nothing by default. A loss takes random numbers only from the batch's generator.
 
-    second_order: whether the loss differentiates a gradient, which torch.compile cannot do. replays: updates that are
-    made on each batch.
+    second_order: whether the loss differentiates a gradient, which torch.compile cannot do. replays: the number of
+    updates on each batch.
     """
 
     second_order: bool = False
@@ -69,25 +71,25 @@ class Loss(ABC):
 
     @abstractmethod
     def __call__(self, net: nn.Module, batch: TrainingBatch, progress: Progress) -> tuple[Tensor, Tensor | None]:
-        """The scalar to minimise, and the logits [B, classes] of the images it trained on, for the running accuracy;
-        None in their place from a loss that trains no classifier.
+        """The scalar to minimise, and the logits [B, classes] of the images trained on, for the running accuracy, or
+        None if no classifier is trained.
         """
 
     def prepare(self, images: ImageSet, classes: int, scores: Tensor | None = None) -> None:
-        """Called once before training, with the training images, the number of classes, and what `Zoo.targets` gives
-        for an objective that needs scores.
+        """Called once before training, with the training images, the number of classes and, for an objective that
+        needs scores, the result of `Zoo.targets`.
         """
 
     def with_parents(self, networks: Sequence[nn.Module]) -> None:
-        """Called once before training, with the networks of the recipe's parents, in their order, for an objective that
-        attacks them; with none for others.
+        """Called once before training: with the networks of the recipe's parents, in their order, if the objective
+        attacks them, else with none.
         """
 
     def after_update(self, net: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Called after every step of the optimiser, for what changes weights or masks besides it."""
+        """Called after every step of the optimiser, for losses that also change weights or masks themselves."""
 
     def end_epoch(self, net: nn.Module) -> dict:
-        """Called after every epoch: columns for the epoch's row of the log."""
+        """Called after every epoch; returns columns for the epoch's row of the log."""
         return {}
 
     def acceptable(self, net: nn.Module) -> bool:
@@ -98,16 +100,18 @@ class Loss(ABC):
         """Called once, with the final weights in the network."""
 
     def state_dict(self) -> dict:
-        """What a checkpoint has to hold so that a killed training ends with the same weights: plain values, tensors."""
+        """The state that a checkpoint needs so that a resumed training ends with the same weights: plain values and
+        tensors.
+        """
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take up a state that `state_dict` gave."""
+        """Restore a state from `state_dict`."""
 
 
 class Wrapper(Loss):
-    """A loss around another, `inner`, that of the objective inside its own. Every hook is passed on to it, so one that
-    is overridden calls that of this class too.
+    """A loss that wraps `inner`, the loss of its objective's inner objective. Every hook calls the inner one, so a hook
+    that is overridden must call this class's hook too.
     """
 
     def __init__(self, spec: Objective):
@@ -144,4 +148,4 @@ class Wrapper(Loss):
         return {"inner": self.inner.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.inner.load_state_dict(state.get("inner") or {})  # older checkpoints have none where there is no state
+        self.inner.load_state_dict(state.get("inner") or {})  # in older checkpoints None or no entry means no state

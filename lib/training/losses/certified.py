@@ -12,15 +12,15 @@ from lib.values.objectives import IBP, CrownIBP, MixTrain
 
 
 def risen(spec, share: float) -> float:
-    """How far eps has risen, from 0 to 1, when `share` in [0, 1) of training is done: linearly from `start` to `end`
-    of the objective value.
+    """eps(t) / eps, in [0, 1], after the share `share`, in [0, 1), of training: it rises linearly between the
+    objective's `start` and `end`.
     """
     return 1.0 if share >= spec.end else max(0.0, share - spec.start) / (spec.end - spec.start)
 
 
 def strength(spec, share: float) -> tuple[float, float]:
-    """(eps, kappa) of IBP when `share` in [0, 1) of training is done: from (0, 1) before `start` linearly to those of
-    the objective value at `end`.
+    """(eps, kappa) of IBP after the share `share`, in [0, 1), of training: linear from (0, 1) at the objective's
+    `start` to its own eps and kappa at `end`.
     """
     grown = risen(spec, share)
     return grown * float(spec.eps), 1 - grown * (1 - spec.kappa)
@@ -28,19 +28,19 @@ def strength(spec, share: float) -> tuple[float, float]:
 
 @losses.register(IBP)
 class IBPLoss(Loss):
-    """kappa * CE(z, y) + (1 - kappa) * CE(z_worst, y): z the logits and z_worst, for each image, the worst that the
-    interval bounds of its linf ball allow, for every class at once (Gowal et al. 2019, section 3).
+    """kappa * CE(z, y) + (1 - kappa) * CE(z_worst, y) with the logits z and, for each image, the worst logits z_worst
+    that the interval bounds of its linf ball allow, for all classes at once (Gowal et al. 2019, section 3).
 
-    Cross-entropy only sees differences of logits, so z_worst is 0 for the label and minus the lower bound of the margin
-    for another class. Running statistics of BatchNorm are those of the clean images; how the bounds take it in train
-    mode stands in lib/certify/intervals.py.
+    Cross-entropy depends only on differences of logits, so z_worst is 0 for the label and minus the lower bound of the
+    margin for every other class. BatchNorm's running statistics come from the clean images;
+    lib/certify/intervals.py explains the bounds in train mode.
     """
 
     def __call__(self, net, batch, progress):
         eps, kappa = strength(self.spec, progress.share)
         logits = net(batch.images).float()
         loss = F.cross_entropy(logits, batch.labels)
-        if kappa < 1:  # before the rise the bounds would count for nothing
+        if kappa < 1:  # at kappa 1 the bounds have no weight
             worst = -margins(net, batch.images, batch.labels, eps).float()
             loss = kappa * loss + (1 - kappa) * F.cross_entropy(worst, batch.labels)
         return loss, logits
@@ -48,15 +48,15 @@ class IBPLoss(Loss):
 
 @losses.register(CrownIBP)
 class CrownIBPLoss(Loss):
-    """kappa * CE(z, y) + (1 - kappa) * CE(z_worst, y), z_worst as in IBPLoss from bounds that go over from linear ones
-    to intervals; see lib.values.objectives.CrownIBP. Where kappa is 0, the logits are only for the running accuracy
-    (and for running statistics of BatchNorm).
+    """kappa * CE(z, y) + (1 - kappa) * CE(z_worst, y) with z_worst as in IBPLoss, but from bounds that change gradually
+    from linear to interval bounds (Zhang et al. 2020, eq. 12; see lib.values.objectives.CrownIBP). If kappa is 0, the
+    logits serve only for the running accuracy and BatchNorm's running statistics.
     """
 
     def __call__(self, net, batch, progress):
         grown, kappa = risen(self.spec, progress.share), self.spec.kappa
         eps = grown * float(self.spec.eps)
-        certified = eps > 0 and kappa < 1  # else both cross-entropies are the same, or the bounds count for nothing
+        certified = eps > 0 and kappa < 1  # otherwise both cross-entropies are equal, or the bounds have no weight
         with torch.set_grad_enabled(torch.is_grad_enabled() and not (certified and kappa == 0)):
             logits = net(batch.images).float()
         if not certified:
@@ -73,9 +73,10 @@ class CrownIBPLoss(Loss):
 
 @losses.register(MixTrain)
 class MixTrainLoss(Loss):
-    """CE(z, y), and in some batches + w * CE(z_worst, y) of a few images; see lib.values.objectives.MixTrain.
+    """CE(z, y), plus, in a random share of batches, w * CE(z_worst, y) of a few images; see
+    lib.values.objectives.MixTrain.
 
-    `reached` is the first epoch in which eps stood at its end, from which w grows; None before.
+    `reached` is the first epoch in which eps has its final value; from it on w grows. None before.
     """
 
     def __init__(self, spec):
@@ -96,7 +97,7 @@ class MixTrainLoss(Loss):
         return loss, logits
 
     def weight(self, progress) -> float:
-        """w of an update, which must not come before the last one asked for."""
+        """The weight w of an update; updates must be asked for in order."""
         if self.reached is None and risen(self.spec, progress.share) == 1:
             self.reached = progress.epoch
         epochs = 0 if self.reached is None else progress.epoch - self.reached

@@ -10,7 +10,7 @@ from lib.values.objectives import CrossEntropy
 
 @losses.register(CrossEntropy)
 class CleanLoss(Loss):
-    """Mean cross-entropy of the batch."""
+    """Mean cross-entropy of the clean batch."""
 
     def __call__(self, net, batch, progress):
         logits = net(batch.images).float()

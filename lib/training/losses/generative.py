@@ -1,4 +1,4 @@
-"""Training networks that give images: denoisers and auto-encoders. There are no logits, hence no accuracy."""
+"""Training networks that output images: denoisers and auto-encoders. There are no logits and hence no accuracy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lib.values.objectives import Denoising, Reconstruction
 
 @losses.register(Denoising)
 class DenoisingLoss(Loss):
-    """Mean over images and pixels of w(sigma) (D(x + sigma n; sigma, y) - x)^2, n standard normal, ln(sigma) uniform
-    for each image, w EDM's weights (Karras et al. 2022, table 1); y is the image's class or, with probability
-    `label_dropout`, none. See lib.values.objectives.Denoising.
+    """Mean over images and pixels of w(sigma) (D(x + sigma n; sigma, y) - x)^2, with n standard normal, ln(sigma)
+    uniform for each image, and EDM's weights w (Karras et al. 2022, table 1). y is the image's class or, with
+    probability `label_dropout`, no class. See lib.values.objectives.Denoising.
     """
 
     def __call__(self, net, batch, progress):
@@ -27,7 +27,7 @@ class DenoisingLoss(Loss):
         return (net.loss_weight(sigma) * errors).mean(), None
 
     def draw(self, batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """A sigma [B] for each image of the batch, and the label [B] that is given with it, -1 for none."""
+        """A sigma (pixels in [0, 1]) and a label for each image of the batch, [B] each; label -1 means no class."""
         where = {"generator": batch.generator, "device": batch.images.device}
         low, high = math.log(self.spec.low), math.log(self.spec.high)
         sigma = (low + (high - low) * torch.rand(len(batch.labels), **where)).exp()
@@ -37,7 +37,7 @@ class DenoisingLoss(Loss):
 
 @losses.register(Reconstruction)
 class ReconstructionLoss(Loss):
-    """Mean over images and pixels of (decode(encode(x + noise n)) - x)^2, n standard normal."""
+    """Mean over images and pixels of (decode(encode(x + noise n)) - x)^2 with n standard normal."""
 
     def __call__(self, net, batch, progress):
         given = noisy(batch, self.spec.noise) if self.spec.noise else batch.images

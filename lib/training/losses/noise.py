@@ -1,4 +1,4 @@
-"""Training on images with Gaussian noise, drawn anew for each batch; the noisy images are not cut to [0, 1]."""
+"""Training on images with Gaussian noise, drawn anew for each batch; the noisy images are not clipped to [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from lib.values.objectives import Noise, Stability
 
 
 def noisy(batch, sigma: float) -> torch.Tensor:
-    """The images of the batch [B, C, H, W] with noise of standard deviation `sigma` from the batch's generator."""
+    """The batch's images [B, C, H, W] with noise of standard deviation `sigma` (pixels in [0, 1]) from its generator.
+    """
     return batch.images + sigma * torch.randn(batch.images.shape, generator=batch.generator, device=batch.images.device)
 
 
@@ -26,8 +27,8 @@ class NoiseLoss(Loss):
 
 @losses.register(Stability)
 class StabilityLoss(Loss):
-    """Cross-entropy of clean images + beta * KL(clean || noisy) (Carmon et al. 2019; the smoothing of Sehwag et al.).
-    Its logits are those of the clean images.
+    """Cross-entropy of clean images + beta * KL(clean || noisy) (Carmon et al. 2019; the training for randomised
+    smoothing in the code of Sehwag et al. 2020). The logits returned are those of the clean images.
     """
 
     def __call__(self, net, batch, progress):

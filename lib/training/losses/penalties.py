@@ -1,4 +1,4 @@
-"""Cross-entropy plus a penalty on how the network's outputs move with the image (Srinivas et al. 2023)."""
+"""Cross-entropy plus a penalty on changes of the network's outputs with the image (Srinivas et al. 2023)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lib.values.objectives import GradientNorm, Smoothness
 class GradientNormLoss(Loss):
     """Cross-entropy + weight * mean over images of ||d CE_i / d x_i||_2^2, differentiated once more for the weights.
 
-    BatchNorm is in the surrounding mode: in train mode an image's gradient goes through the batch's statistics too, as
-    in the off-manifold paper's code. That code's coefficient lambda stands before 1e5 / B times the sum of squares of
-    the gradient of the batch's mean loss, so that weight = lambda * 1e5 / B^2: 6.10 lambda at its batches of B = 128.
+    BatchNorm stays in the current mode: in train mode an image's gradient flows through the batch's statistics too, as
+    in the off-manifold paper's code. That code multiplies its lambda by 1e5 / B times the sum of squares of the
+    gradient of the batch's mean loss, so weight = lambda * 1e5 / B^2, which is 6.10 lambda for its batches of B = 128.
     """
 
     second_order = True
@@ -32,7 +32,9 @@ class GradientNormLoss(Loss):
 
 @losses.register(Smoothness)
 class SmoothnessLoss(Loss):
-    """Cross-entropy + weight * mean over images of ||h(x) - h(x + n)||_2^2, h the logits and n Gaussian noise."""
+    """Cross-entropy + weight * mean over images of ||h(x) - h(x + n)||_2^2 with logits h and Gaussian noise n of
+    standard deviation `sigma` (pixels in [0, 1]).
+    """
 
     def __call__(self, net, batch, progress):
         clean, shaken = net(batch.images).float(), net(noisy(batch, self.spec.sigma)).float()

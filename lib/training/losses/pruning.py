@@ -1,6 +1,6 @@
 """Searching for the mask of a pruned network: HARP's and HYDRA's training of scores and rates, and saliency.
 
-Weights and biases are frozen, which the network's layers see to; BatchNorm's parameters and statistics adapt.
+Weights and biases are frozen (masked layers hold them as buffers); BatchNorm's parameters and statistics adapt.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from lib.models.masked import Cost, masked_layers, opened, refresh
 from lib.training.losses.base import Wrapper, losses
 from lib.values.objectives import Prune, Saliency
 
-SLACK = 0.01  # of the target: so far above it a search may end, since L_hw pulls only where it is positive
+SLACK = 0.01  # a search may end this share above its target, since L_hw only has a gradient where it is positive
 
 
 class TargetMissed(OneLineError):
-    """A search has ended with a network that is larger than its target."""
+    """A search ended with a network larger than its target."""
 
 
 @losses.register(Prune)
 class PruneLoss(Wrapper):
-    """loss + g * L_hw, see lib.values.objectives.Prune. `excess` is L_hw as it stands; `frozen` is g once it stays."""
+    """loss + g * L_hw (HARP, Zhao & Wressnegger 2023; see lib.values.objectives.Prune). `frozen` is g once it no longer
+    grows. Raises SettingsError for a network without scores or rates to learn.
+    """
 
     def __init__(self, spec):
         super().__init__(spec)
@@ -41,13 +43,13 @@ class PruneLoss(Wrapper):
 
     @property
     def gamma(self) -> float:
-        """g in the epoch that is under way."""
+        """g in the current epoch."""
         if not self.spec.growing:
             return self.spec.gamma
         return (self.epoch + 1) * self.spec.gamma if self.frozen is None else self.frozen
 
     def _cost(self, net) -> Cost | None:
-        """What the network costs; None where no rates are learned."""
+        """The cost of the network; None if no rates are learned."""
         if self.seen is not net:
             searched = [layer for layer in masked_layers(net).values() if layer.searched]
             need(bool(searched), "objective", type(self.spec).__name__, "one that trains weights: no layer of this "
@@ -57,8 +59,8 @@ class PruneLoss(Wrapper):
         return self.cost
 
     def end_epoch(self, net) -> dict:
-        """Freeze g if the target is met; the epoch's L_hw, the cost of its masks as a share of the dense network's, and
-        its g.
+        """Freeze g if the target is met. Columns: the epoch's L_hw (`hardware_loss`), the cost of its masks as a share
+        of the dense network's cost (`kept`), and its g (`gamma`).
         """
         row, cost, gamma = super().end_epoch(net), self._cost(net), self.gamma
         if cost is None:
@@ -98,7 +100,9 @@ class PruneLoss(Wrapper):
 
 @losses.register(Saliency)
 class SaliencyLoss(Wrapper):
-    """Adds theta * dL/dtheta to the scores; no parameter gets a gradient. See lib.values.objectives.Saliency."""
+    """Adds theta * dL/dtheta to the scores (SNIP, Lee et al. 2019); no parameter gets a gradient. See
+    lib.values.objectives.Saliency. Raises SettingsError for a network without scores.
+    """
 
     def __call__(self, net, batch, progress):
         with opened(net) as weights:
@@ -111,8 +115,8 @@ class SaliencyLoss(Wrapper):
         return loss.detach().requires_grad_(), logits
 
     def finish(self, net) -> None:
-        """Share out the kept weights where the whole network's scores are ranked together. Raises OneLineError for a
-        network whose scores are all 0.
+        """Set how many weights each layer keeps if the scores of the whole network are ranked together. Raises
+        OneLineError for a network whose scores are all 0.
         """
         super().finish(net)
         layers = list(masked_layers(net).values())

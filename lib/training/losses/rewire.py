@@ -9,14 +9,15 @@ from lib.models.masked import masked_layers
 from lib.training.losses.base import Wrapper, losses
 from lib.values.objectives import Rewire
 
-BORN = 1e-12  # absolute value of a weight whose connection has just become active, as in the paper's code
+BORN = 1e-12  # absolute value of the weight of a connection that has just become active, as in the paper's code
 
 
 @losses.register(Rewire)
 class RewireLoss(Wrapper):
-    """The wrapped objective; after every update connections are rewired, see lib.values.objectives.Rewire. `positive`
-    says by layer, bool of the weight's shape, whether the sign of a position is +; it is that of the weight for
-    connections that are active at the start, and random for the others.
+    """The wrapped objective, with connections rewired after every update (Özdenizci & Legenstein 2021; see
+    lib.values.objectives.Rewire). `positive`: by layer, bool of the weight's shape, whether the sign of a position is
+    +: the sign of the weight for connections that are active at the start, a random sign for the others. Raises
+    SettingsError for a network without fixed masks of weights.
     """
 
     def __init__(self, spec):
@@ -35,7 +36,7 @@ class RewireLoss(Wrapper):
 
     @torch.no_grad()
     def after_update(self, net, optimiser: torch.optim.Optimizer) -> None:
-        """Rewire the layers that learn. The draws come from the generator of the batch that the update was made on."""
+        """Rewire the layers that learn, with random numbers from the generator of the batch of this update."""
         super().after_update(net, optimiser)
         chosen = {name: layer for name, layer in _sparse(net).items() if layer.dense_weight.requires_grad}
         noise = self.spec.noise * optimiser.param_groups[0]["lr"]
@@ -51,7 +52,9 @@ class RewireLoss(Wrapper):
         self.rewired += sum(born)
 
     def _put_to_rest(self, layer, positive: torch.Tensor, noise: float) -> int:
-        """Add noise to a layer's active weights and remove those without the sign of their position: their number."""
+        """Add noise to a layer's active weights, remove those that no longer have the sign of their position, and
+        return how many were removed.
+        """
         weight, mask = layer.dense_weight, layer.mask
         active = weight[mask]
         active += noise * torch.randn(len(active), generator=self.draw, device=self.draw.device, dtype=active.dtype)
@@ -62,7 +65,7 @@ class RewireLoss(Wrapper):
         return len(alive) - int(alive.sum())
 
     def _wake(self, layer, positive: torch.Tensor, count: int) -> None:
-        """Activate `count` dormant connections of a layer, each as likely as any other."""
+        """Activate `count` dormant connections of a layer, all with the same probability."""
         if not count:
             return
         dormant = (~layer.mask).nonzero()
@@ -72,7 +75,7 @@ class RewireLoss(Wrapper):
         layer.dense_weight[at] = torch.where(positive[at], BORN, -BORN).to(layer.dense_weight.dtype)
 
     def end_epoch(self, net) -> dict:
-        """`rewired`: how many connections became active in the epoch."""
+        """Column `rewired`: how many connections became active in the epoch."""
         count, self.rewired = self.rewired, 0
         return {**super().end_epoch(net), "rewired": count}
 
@@ -85,8 +88,8 @@ class RewireLoss(Wrapper):
 
 
 def shared_out(count: int, sizes: list[int], room: list[int], generator: torch.Generator) -> list[int]:
-    """`count` things in all, each put in a place with a chance proportional to the place's size, no place given more
-    than it has room for; in all there must be room for them.
+    """How many of `count` items each place receives if each item falls into a place with probability proportional to
+    its size, and no place receives more than its room. The total room must be at least `count`.
     """
     shares, most = (torch.tensor(t, dtype=torch.float64, device=generator.device) for t in (sizes, room))
     given = torch.zeros_like(most)
@@ -97,8 +100,8 @@ def shared_out(count: int, sizes: list[int], room: list[int], generator: torch.G
 
 
 def _forget(optimiser: torch.optim.Optimizer, layer) -> None:
-    """Zero what an optimiser remembers of a layer's dormant weights, so that one that wakes starts from rest. It stays
-    zero meanwhile: dormant weights are 0 and get no gradient.
+    """Reset an optimiser's state of a layer's dormant weights to zero, so that a weight starts from rest when it wakes.
+    The state stays zero until then: dormant weights are 0 and get no gradient.
     """
     for value in optimiser.state.get(layer.dense_weight, {}).values():
         if torch.is_tensor(value) and value.shape == layer.mask.shape:
