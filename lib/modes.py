@@ -1,4 +1,4 @@
-"""The modes of a network while it is only looked at: inside these blocks it is changed, afterwards it is as it was."""
+"""The modes of a network while it is measured or attacked: these blocks change them and restore them at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def frozen(net: nn.Module) -> Iterator[nn.Module]:
-    """Parameters need no gradient inside, so that an attack forms none for the weights."""
+    """Inside the block no parameter requires a gradient, so an attack computes none for the weights."""
     learning = [p for p in net.parameters() if p.requires_grad]
     for p in learning:
         p.requires_grad_(False)
@@ -25,7 +25,7 @@ def frozen(net: nn.Module) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def evaluating(net: nn.Module) -> Iterator[nn.Module]:
-    """Every module is in eval mode inside: BatchNorm uses its running statistics and keeps them."""
+    """Inside the block every module is in eval mode: BatchNorm uses its running statistics and does not update them."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
@@ -37,6 +37,6 @@ def evaluating(net: nn.Module) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def frozen_eval(net: nn.Module) -> Iterator[nn.Module]:
-    """`frozen` and `evaluating`."""
+    """Both `frozen` and `evaluating`."""
     with evaluating(net), frozen(net):
         yield net

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def results() -> Path:
-    """Where runs write: `results/`, or the folder that REPRO_RESULTS names."""
+    """The folder that runs write to: `results/`, or the one that REPRO_RESULTS names."""
     return Path(os.environ.get("REPRO_RESULTS") or ROOT / "results").resolve()
 
 
@@ -32,15 +32,15 @@ def seed_of(*parts) -> int:
 
 
 def generator(*parts, device="cpu"):
-    """A torch.Generator of its own, seeded by the parts; nothing in the project draws from global state."""
+    """A new torch.Generator seeded by the parts; nothing in the project draws from global state."""
     import torch
 
     return torch.Generator(device=device).manual_seed(seed_of(*parts))
 
 
 def derangement(count: int, *parts):
-    """A permutation of `count` things, int64 [count], that leaves none in its place: one long cycle along an order that
-    is drawn from the seed parts. Raises SettingsError for fewer than two.
+    """A permutation, int64 [count], in which no element keeps its place: a single cycle along an order that is drawn
+    with a seed from the parts. Raises SettingsError for fewer than two elements.
     """
     import torch
 
@@ -51,7 +51,9 @@ def derangement(count: int, *parts):
 
 @contextlib.contextmanager
 def initialise_with(*parts):
-    """Run a block that draws from torch's global generator (layer initialisation) on a seed of its own."""
+    """Run a block that draws from torch's global generator (layer initialisation) with a seed from the parts; the
+    generator's state is restored afterwards.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -60,10 +62,12 @@ def initialise_with(*parts):
 
 
 def device(name: str = "auto"):
-    """The torch.device meant by `auto` (GPU if there is one), `cpu`, `cuda` or `cuda:N`."""
+    """The torch.device for `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`. Raises SettingsError for another
+    name, or for cuda without a CUDA device.
+    """
     import torch
 
-    # "fp32" means it in every number reported here; torch would let convolutions on the GPU round to TF32
+    # fp32 must mean fp32 in all reported numbers; by default torch lets convolutions on a GPU round to TF32
     torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -75,7 +79,7 @@ def device(name: str = "auto"):
 
 
 def autocast(where, precision: str):
-    """bf16 autocast for precision `bf16`, nothing for `fp32`; weights and losses stay fp32 either way."""
+    """bf16 autocast for precision `bf16`, no change for `fp32`; weights and losses are fp32 in both."""
     import torch
 
     if precision == "fp32":
@@ -84,9 +88,9 @@ def autocast(where, precision: str):
 
 
 def matmul_rate(where, precision: str = "fp32") -> float:
-    """FLOP/s of a large square matrix product on the device in this precision: the yardstick of every training.
+    """FLOP/s of a large square matrix product on the device in this precision, with which trainings are compared.
 
-    Measured once per process, for some tenths of a second, by its fastest run: other jobs only slow it down.
+    Measured once per process, as the fastest run within some tenths of a second, since other jobs only slow it down.
     """
     import torch
 
@@ -111,10 +115,10 @@ def _matmul_rate(where: str, precision: str, threads: int) -> float:
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed, once for the process. By default glibc gives freed activations back to the
-    system, large ones at once and small ones after each update, and the next update pays for their pages again: a tenth
-    of the time of similarity maps and of plain training, a fifth of training through second derivatives. Other C
-    libraries are left as they are.
+    """Let the C library keep freed memory, once for the process. By default glibc returns freed activations to the
+    system, large ones at once and small ones after each update, and the next update has to request their pages again.
+    That costs a tenth of the time of similarity maps and plain training, and a fifth of training through second
+    derivatives. Other C libraries are not changed.
     """
     import ctypes
 
@@ -125,9 +129,9 @@ def keep_freed_memory() -> None:
 
 
 def set_threads(threads: int | None) -> int:
-    """Use so many CPU threads (None: torch's choice); returns the number in force.
+    """Use this many CPU threads (None: torch's choice); returns the number in use.
 
-    Part of each result's record: on the CPU, weights are bit-identical only at the same number.
+    It is recorded with each result: on the CPU, weights are bit-identical only for the same number of threads.
     """
     import torch
 
@@ -137,7 +141,7 @@ def set_threads(threads: int | None) -> int:
 
 
 def cores() -> int:
-    """Cores this process may use (containers and Slurm give fewer than the machine has)."""
+    """The number of cores that this process may use (in containers and under Slurm, fewer than the machine has)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -149,7 +153,8 @@ def interactive() -> bool:
 
 
 class ProgressBar:
-    """A bar with loss, accuracy and time left for a person; headless one plain line per `every` seconds and at the end.
+    """A progress bar with loss, accuracy and remaining time if a person watches; otherwise one plain line per `every`
+    seconds and at the end.
 
     Use as a context manager; `step(n, **shown)` advances by n units.
     """
@@ -186,11 +191,11 @@ class ProgressBar:
         if self.bar is not None:
             self.bar.close()
         elif exc[0] is None and time.monotonic() - self.started > self.every / 4:
-            self._line()  # what took a moment is not worth a line
+            self._line()  # work that took only a moment gets no line
 
 
 def commit() -> str:
-    """The commit of the checkout, with '+changes' when files differ from it; 'unknown' outside git."""
+    """The commit of the checkout, with '+changes' if tracked files differ from it; 'unknown' outside git."""
 
     def git(*args):
         return subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, timeout=20)
@@ -205,7 +210,7 @@ def commit() -> str:
 
 
 def provenance(where) -> dict:
-    """Versions, machine and commit, as they belong into every card."""
+    """Commit, device, threads, cores and versions, which are recorded with every result."""
     import importlib.metadata as md
 
     import torch
@@ -226,9 +231,9 @@ def provenance(where) -> dict:
 
 
 def watch_parent() -> None:
-    """End this process when the batch run that started it (REPRO_RUN_PID) is gone, or its own parent.
+    """End this process when the batch run that started it (REPRO_RUN_PID) or its parent process has ended.
 
-    A run killed with -9 cannot tell its children; papermill's kernels and training jobs would go on for an hour.
+    A run killed with -9 cannot notify its children; papermill's kernels and training jobs would continue for an hour.
     """
     run = int(os.environ.get("REPRO_RUN_PID", "0"))
     if not run or run == os.getpid():

@@ -1,9 +1,9 @@
 """Intervals and p-values for repeated trainings measured on the same images; numpy and scipy only.
 
-The seed (one training) and the test image are both random: an interval that forgets either is too narrow. All
-intervals are two-sided at `level` (0.95: each bound alone errs in 2.5 %). Fewer than two seeds (of maps: three) give
-NaN bounds, and so does a spread of exactly zero where nothing else bounds it: an interval of width 0 would claim
-certainty.
+Both the seed (one training) and the test image are random: an interval that ignores either is too narrow. All intervals
+are two-sided at `level` (at 0.95 each bound errs in 2.5 % of cases). Bounds are NaN for fewer than two seeds (of
+similarity maps: three), and for a spread of exactly zero unless there is another bound on it: an interval of width 0
+would claim certainty.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from scipy import special
 
 from lib.errors import is_int, need, unknown
 
-# Below this number of images that depart from the common outcome, normal theory is too narrow and exact binomial
-# bounds on the images take over where they are wider.
+# If fewer images than this differ from the most common outcome, intervals by normal theory are too narrow, and exact
+# binomial bounds on the images replace them where they are wider.
 RARE = 10
-MIN_PAIRED = 3  # seeds: without one of them a pair of networks must be left
-_P_FLOOR = 1e-9  # p-values are not resolved below
+MIN_PAIRED = 3  # seeds, so that a pair of networks remains when one seed is left out
+_P_FLOOR = 1e-9  # smaller p-values are not resolved
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its bounds. `n_images` is 0 where images play no part or come in minibatches; `method` names
-    the formula used."""
+    """An estimate and its bounds. `n_images` is 0 if images are not used or come in minibatches; `method` names the
+    formula used."""
 
     value: float
     low: float
@@ -38,24 +38,26 @@ class Interval:
     method: str
 
 
-# An estimate that can be asked for its interval at any level; the data have been read once.
+# Maps a level to the interval at that level; the data have been read already.
 Estimate = Callable[[float], Interval]
 
 
 def paired_difference(d, level: float = 0.95) -> Interval:
-    """The mean of per-image differences between two arms, measured on the same images with paired seeds.
+    """The mean of per-image differences between two conditions, measured on the same images with paired seeds.
 
-    d: [S, m], seed s and image i, in [-1, 1] (correct minus correct, or minus a fraction of correct).
-    se^2 = var_s(mean_i d) / S + var_i(mean_s d) / m, Student t with Satterthwaite's degrees of freedom. When nearly
-    all differences are the same, never narrower than Clopper-Pearson's bounds on m images allow (m, not S x m).
-    Simulated coverage at 95 %: 94-98 % where seeds scatter d by 2 points (SD); 91 % at worst, 3 seeds and 5 points.
+    d: [S, m] for seeds s and images i, in [-1, 1] (correct minus correct, or minus a fraction of correct).
+    se^2 = var_s(mean_i d) / S + var_i(mean_s d) / m, Student t with Satterthwaite's degrees of freedom. If nearly all
+    differences are the same, the interval is at least as wide as Clopper-Pearson's for m images (m, not S x m).
+    Simulated coverage at 95 %: 94-98 % if seeds scatter d by 2 points (SD); at worst 91 %, for 3 seeds and 5 points.
+    Raises SettingsError for another shape, values outside [-1, 1] or fewer than 2 images.
     """
     return estimate("difference", d)(level)
 
 
 def accuracy(correct, level: float = 0.95) -> Interval:
-    """The share of correct outcomes. correct: bool [S, m]. The standard error is that of `paired_difference`; all or
-    nearly all right (wrong): never narrower than Clopper-Pearson's interval of m images."""
+    """The share of correct outcomes. correct: bool [S, m], seeds and images. The standard error is computed as in
+    `paired_difference`; if (nearly) all outcomes are the same, the interval is at least as wide as Clopper-Pearson's
+    for m images. Raises SettingsError for another shape, other values or fewer than 2 images."""
     return estimate("accuracy", correct)(level)
 
 
@@ -65,44 +67,49 @@ def seeds(values, level: float = 0.95) -> Interval:
 
 
 def log_ratio(a, b, level: float = 0.95) -> Interval:
-    """The ratio of two paired arms, each [S] and measured above its chance level.
+    """The ratio a / b of two paired conditions, each [S] (one value per seed) and measured above its chance level.
 
-    exp of the t interval of log(a / b): the value is the geometric mean ratio. `fieller` where the denominator lies
-    within 3 standard errors of 0 or a logarithm does not exist.
+    The exponential of the t interval of log(a / b), so the value is the geometric mean of the ratios. `fieller` is used
+    instead if the mean of b is within 3 standard errors of 0 or a logarithm does not exist.
     """
     return estimate("ratio", _pairs(a, b))(level)
 
 
 def fieller(a, b, level: float = 0.95) -> Interval:
-    """Fieller's interval of mean(a) / mean(b), paired arms [S] each; -inf to inf when mean(b) may be 0 at `level`."""
+    """Fieller's interval of mean(a) / mean(b) for paired conditions, [S] each; -inf to inf if mean(b) may be 0 at this
+    `level`.
+    """
     return _fieller(_pairs(a, b))(level)
 
 
 def crossed(values, level: float = 0.95) -> Interval:
-    """The mean of a summary of similarity maps. values: [S, B], what `jackknife` returns, or one number per seed and
-    minibatch of images, all seeds on the same minibatches; in the summary's unit, without bounds.
+    """The mean of a summary of similarity maps. values: [S, B], the result of `jackknife`, or one number per seed and
+    minibatch of images, with the same minibatches for all seeds; in the summary's unit, of any size.
 
-    se^2 = var_s(mean_b) / S + var_b(mean_s) / B, Student t with Satterthwaite's degrees of freedom. No bounds below
-    three seeds, or where seeds or minibatches do not differ at all; raises SettingsError for one minibatch.
-    Simulated coverage at 95 %, 3 and 5 seeds, 8 minibatches, means over networks and over pairs: 92.5-98.5 %.
+    se^2 = var_s(mean_b) / S + var_b(mean_s) / B, Student t with Satterthwaite's degrees of freedom. Bounds are NaN for
+    fewer than three seeds, or if seeds or minibatches do not differ at all. Raises SettingsError for one minibatch.
+    Simulated coverage at 95 % for 3 and 5 seeds and 8 minibatches, means over networks and over pairs: 92.5-98.5 %.
     """
     return estimate("map", values)(level)
 
 
 def jackknife(summary: Callable[[int | None, int | None], float], seeds: int, batches: int) -> np.ndarray:
-    """Pseudo-values [seeds, batches] (float64) of a summary of similarity maps, as statistic 'map' reads them.
+    """Pseudo-values [seeds, batches] (float64) of a summary of similarity maps, as input to statistic 'map'.
 
-    summary(without_seed, without_batch): the summary of all networks and minibatches but those of this number (from 0;
-    None: leave none out). A seed is one repetition: it takes with it its network of every type, and each pair of
-    networks that has one of them. Called once for all, once per seed and once per minibatch, never without both.
+    summary(without_seed, without_batch): the summary of all networks and minibatches except those with this number
+    (from 0; None: leave none out). A seed is one repetition: leaving it out removes its network of every type, and each
+    pair that includes one of these networks. The function is called once with nothing left out, once per seed and once
+    per minibatch, never with both left out.
 
-    Quenouille's and Tukey's pseudo-values ps_s = S full - (S - 1) without s, by minibatch likewise, are put together as
-    ps_s + ps_b - full: the mean is corrected for both biases, and `crossed` finds for it the sum of the two jackknife
-    variances (Tukey 1958). Exact for means over networks; of a mean over pairs it counts what a pair has beyond its
-    two networks too often (four times for pairs among 3 networks), which errs on the safe side.
-    Fewer than three seeds are not left out, since no pair would remain: all rows are equal, and give no bounds.
-    Raises SettingsError for no seed, for fewer than two minibatches (the noise of the images cannot be known from one)
-    and for a summary that is no finite number.
+    Quenouille's and Tukey's pseudo-values ps_s = S full - (S - 1) without s, and likewise ps_b by minibatch, are
+    combined as ps_s + ps_b - full: the mean is corrected for both biases, and `crossed` computes the sum of the two
+    jackknife variances for it (Tukey 1958). This is exact for means over networks. For a mean over pairs, the variance
+    due to a pair beyond that of its two networks is counted too often (four times for pairs among 3 networks), which
+    errs on the safe side. Fewer than three seeds are not left out, since no pair would remain: all rows are then equal,
+    and there are no bounds.
+
+    Raises SettingsError for no seed, for fewer than two minibatches (one does not show the noise of the images) and for
+    a summary that is not a finite number.
     """
     need(is_int(seeds, 1), "seeds", seeds, "a whole number of at least 1")
     _need_batches(batches)
@@ -123,7 +130,9 @@ def jackknife(summary: Callable[[int | None, int | None], float], seeds: int, ba
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
-    """The exact interval of a share from k successes on n independent images."""
+    """The exact interval of a share, in [0, 1], from k successes on n independent images. Raises SettingsError for k or
+    n that are not whole numbers with 0 <= k <= n and n >= 1.
+    """
     need(isinstance(n, (int, np.integer)) and n >= 1, "n", n, "a whole number of at least 1")
     need(isinstance(k, (int, np.integer)) and 0 <= k <= n, "k", k, f"a whole number from 0 to {n}")
     tail = _tail(level)
@@ -132,7 +141,7 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
 
 
 def correlation(one, other) -> float:
-    """Pearson's, of two [n]; 0 where one of them does not change."""
+    """Pearson's correlation of two arrays [n]; 0 if one of them is constant."""
     return float(np.corrcoef(one, other)[0, 1]) if np.std(one) and np.std(other) else 0.0
 
 
@@ -142,9 +151,9 @@ def correlation(one, other) -> float:
 def p_value(interval_at: Estimate, margin: float, side: str) -> float:
     """One-sided p-value against "the true value is not `side` ('above' or 'below') the margin".
 
-    The smallest error rate at which the bound still clears the margin, so that p < 0.025 exactly when the bound of the
-    95 % interval does, whatever the interval's method; for t intervals it is the one-sided t test. NaN when the bounds
-    are; not resolved below 1e-9.
+    It is the smallest error rate at which the bound still clears the margin, so p < 0.025 exactly if the bound of the
+    95 % interval clears it, whatever the interval's method; for t intervals this is the one-sided t test. NaN if the
+    bounds are NaN; not resolved below 1e-9. Raises SettingsError for another side.
     """
     if side not in ("above", "below"):
         raise unknown("side", side, ("above", "below"))
@@ -169,13 +178,13 @@ def p_value(interval_at: Estimate, margin: float, side: str) -> float:
 
 
 def bonferroni(level: float, n: int) -> float:
-    """The level at which each of n intervals must stand for all n together to keep `level`."""
+    """The level that each of n intervals needs so that all n together have `level`."""
     need(n >= 1, "n", n, "a whole number of at least 1")
     return 1 - (1 - level) / n
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Holm's step-down adjusted p-values, in the order given; NaN stays NaN and does not count."""
+    """Holm's step-down adjusted p-values, in the given order; NaN stays NaN and is not counted."""
     p = np.asarray(p, dtype=float)
     adjusted = np.full(p.shape, np.nan)
     order = [i for i in np.argsort(p) if not np.isnan(p[i])]
@@ -193,7 +202,8 @@ def estimate(statistic: str, data) -> Estimate:
     """Read the data once and return the interval as a function of the level.
 
     statistic: 'difference' (data [S, m] in [-1, 1]), 'accuracy' ([S, m] of 0 and 1), 'ratio' ([2, S]: numerators and
-    denominators above chance), 'seeds' ([S]) or 'map' ([S, B]: seeds and minibatches).
+    denominators above chance), 'seeds' ([S]) or 'map' ([S, B]: seeds and minibatches). Raises SettingsError for an
+    unknown statistic and for data that do not fit it.
     """
     if statistic not in STATISTICS:
         raise unknown("statistic", statistic, STATISTICS)
@@ -213,7 +223,7 @@ def _accuracy(correct) -> Estimate:
 
 
 def _two_way(d: np.ndarray, least: float, most: float) -> Estimate:
-    """Seeds and images both random. d: [S, m] with values in [least, most]."""
+    """The estimate with both seeds and images random. d: [S, m] with values in [least, most]."""
     (n_seeds, n_images), value = d.shape, float(d.mean())
     need(n_images >= 2, "images", n_images, "at least 2")
     if n_seeds < 2:
@@ -222,7 +232,7 @@ def _two_way(d: np.ndarray, least: float, most: float) -> Estimate:
 
     common = float(np.median(d))
     rare = np.count_nonzero((d != common).any(0)) < RARE
-    # Departures from the common value in units of the largest possible one: how many whole images they amount to.
+    # Deviations from the common value in units of the largest possible one: the number of whole images they amount to.
     up = float(np.maximum(d - common, 0).mean(0).sum()) / (most - common) if common < most else 0.0
     down = float(np.maximum(common - d, 0).mean(0).sum()) / (common - least) if common > least else 0.0
 
@@ -240,7 +250,8 @@ def _two_way(d: np.ndarray, least: float, most: float) -> Estimate:
 
 
 def _standard_error(d: np.ndarray) -> tuple[float, float]:
-    """Of the mean of d [S, m] with rows and columns both random, and Satterthwaite's degrees of freedom."""
+    """The standard error of the mean of d [S, m], rows and columns both random, and Satterthwaite's degrees of freedom.
+    """
     rows, columns = d.shape
     by_row, by_column = d.mean(1).var(ddof=1) / rows, d.mean(0).var(ddof=1) / columns
     total = by_row + by_column
@@ -311,7 +322,7 @@ def _fieller(pairs: np.ndarray) -> Estimate:
 
     def at(level: float) -> Interval:
         t2 = special.stdtrit(n - 1, 1 - _tail(level)) ** 2
-        # The ratios r with (a - r b)^2 <= t^2 var(a - r b); no bound exists when b = 0 is among the possible.
+        # The ratios r with (a - r b)^2 <= t^2 var(a - r b); they are unbounded if b = 0 is possible.
         x, y, z = b * b - t2 * bb, a * b - t2 * ab, a * a - t2 * aa
         low, high = -math.inf, math.inf
         if x > 0:

@@ -1,9 +1,8 @@
-"""A content-addressed store for what is expensive: networks, per-image outcomes, arrays, tables.
+"""A store for expensive results, addressed by key: networks, per-image outcomes, arrays, tables.
 
 `results/store/<kind>/<key>/` holds the files of one entry and `meta.json` with their SHA-256. An entry is made in a
-work folder, under a lock, and moved into place in one step: it is whole or absent. Two processes that want the same
-entry make it once. A damaged entry is noticed when it is read, set aside under `damaged/` and made again, and the log
-says so.
+work folder, under a lock, and moved into place in one step, so it is complete or absent. If two processes want the same
+entry, it is made once. A damaged entry is detected when it is read, moved to `damaged/`, logged and made again.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ META = "meta.json"
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry that is in place: its folder and what was noted with it."""
+    """One entry in the store: its folder and its metadata."""
 
     kind: str
     key: str
@@ -50,7 +49,7 @@ class Entry:
 
 
 class Store:
-    """The store in a folder; None means the one that REPRO_STORE names, or `store` among the results."""
+    """The store in a folder; None: the folder that REPRO_STORE names, or else `store` in the results."""
 
     def __init__(self, root: Path | str | None = None):
         self.root = Path(root or os.environ.get("REPRO_STORE") or results() / "store")
@@ -59,15 +58,15 @@ class Store:
         return self.root / kind / key
 
     def workdir(self, kind: str, key: str) -> Path:
-        """Where an entry is being made; what lies there survives a kill and serves to go on."""
+        """The folder in which an entry is being made; its files survive a kill, so that the work can be resumed."""
         return self.root / "making" / f"{kind}-{key}"
 
     def has(self, kind: str, key: str) -> bool:
-        """Whether the entry is in place (not yet whether it is whole: `load` checks that)."""
+        """Whether the entry is in the store (`load` also checks whether it is undamaged)."""
         return (self.folder(kind, key) / META).exists()
 
     def load(self, kind: str, key: str) -> Entry | None:
-        """The entry if it is in place and whole; a damaged one is set aside and counts as absent."""
+        """The entry if it is in the store and undamaged, else None; a damaged entry is set aside."""
         path = self.folder(kind, key)
         if not path.exists():
             return None
@@ -90,19 +89,19 @@ class Store:
         log.warning("%s %s is set aside as %s and will be made again: %s", kind, key, aside, why)
 
     def lock(self, kind: str, key: str):
-        """The lock held while an entry is made; freed by the system when its holder dies."""
+        """The lock that is held while an entry is made; the system releases it when its holder dies."""
         from filelock import FileLock
 
         (self.root / "locks").mkdir(parents=True, exist_ok=True)
         return FileLock(str(self.root / "locks" / f"{kind}-{key}.lock"))
 
     def obtain(self, kind: str, key: str, make: Callable[[Path], dict | None]) -> Entry:
-        """The entry, made if it is missing: `make(folder)` writes its files there and returns what meta.json says."""
+        """The entry, made if it is missing: `make(folder)` writes its files there and returns values for meta.json."""
         entry = self.load(kind, key)
         if entry is not None:
             return entry
         with self.lock(kind, key):
-            entry = self.load(kind, key)  # somebody may have made it while we waited
+            entry = self.load(kind, key)  # another process may have made it while this one waited
             if entry is not None:
                 return entry
             work = self.workdir(kind, key)
@@ -127,7 +126,7 @@ class Store:
             return Entry(kind, key, place, meta)
 
     def entries(self):
-        """All entries in place as (kind, key, bytes, meta), newest last."""
+        """All entries in the store as (kind, key, bytes, meta), newest last."""
         found = []
         for path in self.root.glob(f"*/*/{META}"):
             kind, key = path.parts[-3:-1]
@@ -139,8 +138,9 @@ class Store:
         return sorted(found, key=lambda e: e[3].get("made_at", ""))
 
     def prune(self, keep: set[tuple[str, str]]) -> int:
-        """Delete every entry not in `keep` (kind, key), and what was set aside; returns the bytes freed. What was made
-        from kept networks alone (`network` or `networks` of its meta), such as outcomes and maps, stays.
+        """Delete every entry that is not in `keep` (kind, key), and all entries that were set aside; returns the bytes
+        freed. Entries made only from kept networks (`network` or `networks` in their metadata), such as outcomes and
+        maps, stay.
         """
         freed = 0
         for kind, key, size, meta in self.entries():
@@ -163,7 +163,9 @@ class Store:
         return len(chosen)
 
     def import_(self, archive: Path) -> int:
-        """Take over the entries of an exported .tar file that are not here yet and are whole; returns how many."""
+        """Add the undamaged entries of an exported .tar file that are not in this store; returns how many. Raises
+        SettingsError if the file does not exist.
+        """
         if not Path(archive).exists():
             raise SettingsError(
                 f"archive = {archive} is not possible: no such file; name a .tar that `store export` wrote"
