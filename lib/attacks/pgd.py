@@ -88,12 +88,12 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: 
     """
     attack.check(threat)
     given, drawn = targets is not None, noise is not None or generator is not None
-    need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 where one adversarial image is asked for")
+    need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 to return one adversarial image per image")
     need(attack.targeted == given, "attack.targeted", attack.targeted, "true exactly when targets are given")
     need(drawn or not attack.random_start, "attack.random_start", True, "false without noise or a generator")
     if threat.perceptual:
         in_pixels = isinstance(noise, Tensor)
-        need(not in_pixels, "threat.norm", threat.norm, "a norm of pixels where the start is given in pixels")
+        need(not in_pixels, "threat.norm", threat.norm, "a norm of pixels if the start is given in pixels")
     x = images.detach()
     if threat.eps == 0:
         return x.clone()

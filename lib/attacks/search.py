@@ -88,10 +88,10 @@ def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat,
     """
     if precision not in ("fp32", "bf16"):
         raise unknown("search precision", precision, ("fp32", "bf16"))
-    need(isinstance(attack, Attack), "attack", attack.title, "an attack: a certificate searches for nothing")
+    need(isinstance(attack, Attack), "attack", attack.title, "an attack, since certificates do not search")
     given = targets is not None
     need(attack.targeted == given, "attack.targeted", attack.targeted, "true exactly when targets are given")
-    need(threat.per == "image", "threat.per", threat.per, "image where verdicts are given image by image")
+    need(threat.per == "image", "threat.per", threat.per, "image for verdicts about single images")
     attack.check(threat)
     images, adversarial = images.detach().contiguous(), images.detach().clone() if keep_images else None
     usual = BATCHES[images.device.type]

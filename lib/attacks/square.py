@@ -128,7 +128,7 @@ def bump_proposal(x: Tensor, best: Tensor, threat: Threat, side: int, numbers: T
     new = new + old / (1e-12 + mass(old) ** (1 / power))
     budget = (unused + freed.clamp_min(0)) ** (1 / power)
     if norm == "l1":
-        budget = channels * budget  # the authors' choice: beyond the ball, so that the projection thins out the rest
+        budget = channels * budget  # as in the authors' code: beyond the ball, so the projection makes the rest sparser
     delta[first] = new / (1e-12 + mass(new) ** (1 / power)) * budget
     return _moved(x, delta, threat)
 

@@ -230,7 +230,7 @@ def _convolution(net, bounds, slope):
 
     def back(coefs, images):
         constant = 0.0 if net.bias is None else _dot(coefs, net.bias.view(1, -1, 1, 1))
-        # pixels at the far edge that no step of a stride reaches
+        # pixels at the far edge that the strided kernel does not reach
         missed = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, s, p, d, k in zip(
             size, coefs.shape[3:], net.stride, net.padding, net.dilation, net.kernel_size, strict=True)]
         before = F.conv_transpose2d(coefs.flatten(0, 1), net.weight, None, net.stride, net.padding, missed,

@@ -63,7 +63,7 @@ class Placement:
 
     def _warp(self, images: Tensor) -> Tensor:
         h, w = images.shape[-2:]
-        aspect = torch.tensor([[1, h / w], [w / h, 1]], device=images.device)  # grids count in half widths and heights
+        aspect = torch.tensor([[1, h / w], [w / h, 1]], device=images.device)  # grids are in half widths and heights
         theta = F.pad(self.matrix * aspect, (0, 1)).to(_precise(images))
         return _sample(images, F.affine_grid(theta, list(images.shape), align_corners=False))
 

@@ -209,7 +209,7 @@ class CurvedTorus(Manifold):
         return -squares / (2 * noise**2) - logs
 
     def _check_density(self, sigma: float) -> None:
-        need(sigma > 0, "sigma", sigma, f"greater than 0 for {self.name}, whose points fill no volume without noise")
+        need(sigma > 0, "sigma", sigma, f"greater than 0 for {self.name}, which has no density without noise")
 
 
 class LineOfModes(ClosedForm):

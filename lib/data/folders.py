@@ -75,8 +75,8 @@ def read(name: str, split: str, side: int, folders: Sequence[Path], cache: Path)
     try:
         entry = Store(cache).obtain(f"{name}-{split}", key, make)
     except OSError as error:
-        raise DataError(f"{name} cannot be read because its decoded images cannot be kept in {cache} ({error}): make "
-                        f"room there or let it be written") from error
+        raise DataError(f"{name} cannot be read because its decoded images cannot be kept in {cache} ({error}): free "
+                        f"space there or make it writable") from error
     shape = (len(tree), 3, stored, stored)
     flat = torch.from_file(str(entry.path / FILE), shared=False, size=torch.Size(shape).numel(), dtype=torch.uint8)
     return flat.view(shape), torch.tensor(tree.targets)
@@ -95,12 +95,12 @@ def _tree(name: str, split: str, folders: Sequence[Path]):
     wanted = set(CLASSES.get(name.split("_")[0]) or _classes_of_both(name, split, folder))
     for what, classes in (("lacks the class", wanted - there), ("has, in addition to its classes,", there - wanted)):
         if classes:
-            raise DataError(f"the {split} split of {name} is not as it should be: {folder} {what} "
+            raise DataError(f"the {split} split of {name} has the wrong classes: {folder} {what} "
                             f"{', '.join(sorted(classes)[:10])}; {_again(name)}")
     tree, expected = ImageFolder(str(folder), allow_empty=True), getattr(DATASETS[name], split)
     if len(tree) != expected:
         fewest = min(wanted, key=lambda c, n=Counter(tree.targets): (n[tree.class_to_idx[c]], c))
-        raise DataError(f"the {split} split of {name} is not whole: {folder} holds {len(tree):,} images where "
+        raise DataError(f"the {split} split of {name} is incomplete: {folder} holds {len(tree):,} images where "
                         f"{expected:,} are expected (fewest in {fewest}); {_again(name)}")
     return tree
 
@@ -120,7 +120,7 @@ def _classes_of_both(name: str, split: str, folder: Path) -> set[str]:
     for part in (folder, other):
         count = len(_folders(part))
         if count != expected:
-            raise DataError(f"{name} is not as it should be: {part} holds {count:,} folders of classes where "
+            raise DataError(f"{name} has the wrong classes: {part} holds {count:,} folders of classes where "
                             f"{expected:,} are expected; {_again(name)}")
     return _folders(other)
 
@@ -131,7 +131,7 @@ def _need_room(name: str, split: str, size: int, work: Path, cache: Path) -> Non
     free = shutil.disk_usage(work).free + (torn.stat().st_size if torn.exists() else 0)
     if size > free:
         raise DataError(f"{name} cannot be read because its decoded {split} images need {size:,} bytes in {cache} and "
-                        f"{free:,} are free: make room there, or set data.size to fewer pixels")
+                        f"{free:,} are free: free more space there, or set data.size to fewer pixels")
 
 
 def _advice(name: str, folders: Sequence[Path]) -> str:

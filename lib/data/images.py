@@ -157,7 +157,7 @@ def _official(name: str, split: str, folder: Path | None, side: int) -> tuple[Te
     images, labels = _digits(split) if name == "digits" else _files_read(name, split, folder)
     shape = (getattr(DATASETS[name], split), *DATASETS[name].shape)
     if images.numel() != torch.Size(shape).numel() or len(labels) != shape[0]:
-        raise DataError(f"the {split} split of {name} is not whole: {len(labels)} labels and {images.numel()} pixel "
+        raise DataError(f"the {split} split of {name} is incomplete: {len(labels)} labels and {images.numel()} pixel "
                         f"values were read where {shape[0]} images of {shape[1:]} are expected; fetch its files again")
     return images.reshape(shape), labels.long()
 

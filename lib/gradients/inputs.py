@@ -97,7 +97,7 @@ def alignment(gradients: Tensor, scores: Tensor, images: Tensor, partners: Tenso
     """
     import pandas as pd
 
-    need(bool((partners.cpu() != torch.arange(len(images))).all()), "partners", "with an image for its own", "others")
+    need(bool((partners.cpu() != torch.arange(len(images))).all()), "partners", "the same image", "another image")
     claimed = {
         "gradient": gradients,
         "white noise": noise[0].view_as(images),

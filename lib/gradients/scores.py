@@ -49,7 +49,7 @@ def class_score(net: Denoiser, images: Tensor, sigma: float, noise: Tensor | Non
     counts images times classes. Raises SettingsError for a denoiser without classes, and as `score` does.
     """
     classes = getattr(net, "classes", 0)
-    need(classes > 0, "denoiser", type(net).__name__, "one that takes classes")
+    need(classes > 0, "denoiser", type(net).__name__, "one with classes")
     asked = torch.arange(-1, classes, device=images.device)
     rows = []
     for part in _parts(images, sigma, noise, max(1, batch // len(asked))):

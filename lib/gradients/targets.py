@@ -97,11 +97,11 @@ class Grounds:
         """
         looked_up = self.scores is not None or self.partners is not None
         need(indices is not None or not looked_up, "indices", "left out",
-             "given for targets that belong to the training images: scores and those of other images")
+             "given for targets that only training images have: scores, and targets permuted over images")
         if indices is None:
             return self._at(images, chosen, None)
         where = self._positions(indices)
-        need(bool((self.images.indices[where] == indices).all()), "indices", "of other images", "the training images'")
+        need(bool((self.images.indices[where] == indices).all()), "indices", "of other images", "of training images")
         return self._at(images, chosen, where)
 
     def of_training(self, indices: Tensor, chosen: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def _first_of_each(images: ImageSet, classes: int, sample: int | None) -> Tensor
     """
     own = [(images.labels == label).nonzero().flatten() for label in range(classes)]
     least = min(len(positions) for positions in own)
-    need(least >= 2, "training images of a class", least, "at least 2: none is its own neighbour")
+    need(least >= 2, "training images of a class", least, "at least 2, since none is its own neighbour")
     allowed = f"at most the {least} images of the smallest class"
     need(sample is None or sample <= least, "targets.sample", sample, allowed)
     most = sample or max(len(positions) for positions in own)
@@ -199,7 +199,7 @@ def _nearest(queries, count: int, images: ImageSet, candidates: Tensor, alike: b
             for start in range(0, count, _AT_ONCE):
                 part = slice(start, min(start + _AT_ONCE, count))
                 x = (queries(part) - middle).flatten(1)
-                apart = torch.addmm(bank.square().sum(1), x, bank.T, alpha=-2)  # the query's own length is left out
+                apart = torch.addmm(bank.square().sum(1), x, bank.T, alpha=-2)  # without the query's square
                 if alike:
                     own = torch.arange(part.start, part.stop, device=apart.device)
                     apart.masked_fill_(some == own[:, None], math.inf)

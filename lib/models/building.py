@@ -1,4 +1,4 @@
-"""How networks are built: the modules of this room register it for the exact type of an architecture."""
+"""How networks are built: the modules of this room register a function for the exact type of an architecture."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from lib.models.staged import Normalise
 from lib.values.architectures import FromScratch, Generative
 from lib.values.by_type import ByType
 
-builders = ByType("network")  # of networks with weights of their own: (arch, shape, classes) -> network
-derivations = ByType("derivation")  # of networks made from others: (recipe, networks of its parents) -> network
+builders = ByType("network")  # for networks with their own weights: (arch, shape, classes) -> network
+derivations = ByType("derivation")  # for networks made from others: (recipe, networks of its parents) -> network
 
 
 def network(arch: FromScratch | Generative, shape: tuple[int, int, int], classes: int, unit: float = 0.25) -> nn.Module:

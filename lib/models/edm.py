@@ -54,7 +54,7 @@ def _sizes(path: Path, given: Mapping[str, Tensor]) -> dict:
     entry = next((found for name in given if (found := re.fullmatch(r"enc\.(\d+)x\1_conv\.weight", name))), None)
     wanted = "tensors of EDM's SongUNet: enc.32x32_conv.weight, map_layer0.weight, enc.32x32_block0.conv1.weight, ..."
     need(entry is not None and "map_layer0.weight" in given, "weights file", path, f"one with {wanted}")
-    need("map_noise.freqs" not in given, "weights file", path, "a VP network: this one (VE) embeds the noise otherwise")
+    need("map_noise.freqs" not in given, "weights file", path, "a VP network; this one (VE) embeds noise differently")
     width, channels = given[entry[0]].shape[:2]
     side, sizes = int(entry[1]), []
     while (size := side >> len(sizes)) and f"enc.{size}x{size}_block0.conv1.weight" in given:
@@ -209,7 +209,7 @@ def load_diffusers(folder: str | Path) -> Denoiser:
     schedule = _within(Path(folder), "scheduler_config.json", "scheduler")
     said = json.loads((schedule / "scheduler_config.json").read_text())
     betas = isinstance(said, dict) and ("beta_schedule" in said or said.get("trained_betas") is not None)
-    need(betas, "scheduler_config.json", folder, "that of a schedule of betas, as DDPM's")
+    need(betas, "scheduler_config.json", folder, "for a schedule with betas, such as DDPM's")
     from diffusers import DDPMScheduler, UNet2DModel
 
     try:

@@ -57,7 +57,7 @@ def load_resnet(path: str | Path, arch: ResNet | ImageNetResNet | None = None, c
         net = builders[arch](arch, shape, classes)
     net.normalise = _normaliser(given, normaliser, shape[0])
     _check(path, given, {k: v for k, v in net.state_dict().items() if not k.startswith("normalise.")})
-    net.load_state_dict(given, strict=False)  # old files lack BatchNorm's counts of batches, which play no part
+    net.load_state_dict(given, strict=False)  # old files lack BatchNorm's counts of batches, which are not used
     return net.eval().requires_grad_(False)
 
 
@@ -85,7 +85,7 @@ def _read(path: Path, sha256: str | None, advise: bool = False) -> Mapping[str, 
     need(path.is_file(), "weights file", path, "an existing file")
     if sha256 is not None:
         digest = files.sha256(path)
-        need(digest == sha256.lower(), "weights file", path, f"the one of SHA-256 {sha256}; this one has {digest}")
+        need(digest == sha256.lower(), "weights file", path, f"the file with SHA-256 {sha256}; this one has {digest}")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
@@ -94,7 +94,7 @@ def _read(path: Path, sha256: str | None, advise: bool = False) -> Mapping[str, 
                             ) from error
     tensors = _unwrapped(found)
     good = isinstance(tensors, Mapping) and tensors and all(isinstance(v, torch.Tensor) for v in tensors.values())
-    need(bool(good), "weights file", path, f"tensors by name, perhaps below {', '.join(WRAPPERS)}")
+    need(bool(good), "weights file", path, f"tensors by name, perhaps inside {', '.join(WRAPPERS)}")
     return tensors
 
 

@@ -38,7 +38,7 @@ class Twin:
 
     def __init__(self, net: nn.Module):
         self.net, self.copy = net, folded(net)
-        if net._compiled_call_impl is not None:  # copies lose torch.compile
+        if net._compiled_call_impl is not None:  # a copy is not compiled even if its original is
             self.copy.compile()
         made = dict(self.copy.named_modules())
         self.folds = [(module._modules[c], module._modules[b], made[name]._modules[c])

@@ -17,7 +17,7 @@ from lib.models.staged import Normalise
 from lib.values.architectures import AutoEncoder as AutoEncoderArch
 from lib.values.architectures import DenoisingMLP, UNet
 
-SIGMA_DATA = 1.0  # in units of the normaliser (0.25 pixels): EDM's 0.5 for pixels in [-1, 1]
+SIGMA_DATA = 1.0  # in units of the normaliser's 0.25, which is EDM's 0.5 for pixels in [-1, 1]
 
 
 class Denoiser(nn.Module):
@@ -44,7 +44,7 @@ class Denoiser(nn.Module):
         sigma: a number above 0, or one for each image [B]. labels: int64 [B], -1 for an image without a class; None: no
         image has one. Raises SettingsError without a sigma, and for labels where the network takes none.
         """
-        need(sigma is not None, "sigma", sigma, "the noise of the images: a denoiser gives images and no classes")
+        need(sigma is not None, "sigma", sigma, "the noise of the images, since a denoiser gives images and no classes")
         need(labels is None or self.classes > 0, "labels", "given", "left out for a denoiser that takes no classes")
         if not isinstance(sigma, Tensor):
             need(sigma > 0, "sigma", sigma, "greater than 0")

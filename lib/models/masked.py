@@ -217,7 +217,7 @@ def prune(parent: nn.Module, arch: Pruned, image_shape: tuple[int, int, int],
     sizes = {name: layer.gather(layer.dense_weight.detach().abs()) for name, layer in chosen.items()}
     empty = [name for name, size in sizes.items() if not size.any()]
     if empty:
-        raise SettingsError(f"layer {empty[0]} is not possible to prune: all its weights are 0")
+        raise SettingsError(f"layer {empty[0]} cannot be pruned: all its weights are 0")
     counts = _counts(chosen, sizes, arch, pattern)
     ranked = _made_by_filters(weights, link, sizes) if arch.scores == "filters" else sizes
     for (name, layer), count in zip(chosen.items(), counts, strict=True):
@@ -251,7 +251,7 @@ def _left_of(parent: nn.Module, arch: Pruned) -> dict[str, torch.Tensor]:
     """
     masked = masked_layers(parent)
     single = arch.granularity == "channels" and not all(layer.by_channel for layer in masked.values())
-    need(not single, "arch.granularity", arch.granularity, "weights for a parent that has lost single weights already")
+    need(not single, "arch.granularity", arch.granularity, "weights for a parent that has already lost single weights")
     return {name: layer.spread(layer.kept_mask()).expand_as(layer.dense_weight) for name, layer in masked.items()}
 
 
@@ -262,7 +262,7 @@ def _survive(layer: _Masked, name: str, left: torch.Tensor | None, count: int, a
     if survivors is not None and arch.rates != "learned":
         number = int(survivors.sum())
         need(count <= number, "arch.keep", arch.keep,
-             f"lower: layer {name} would keep {count} {arch.granularity}, and the parent has {number} left")
+             f"lower: layer {name} would keep {count} {arch.granularity}, but the parent has only {number} left")
 
 
 def _made_by_filters(weights: dict, link: dict, slices: dict) -> dict[str, torch.Tensor]:
@@ -320,7 +320,7 @@ def _counts_of(chosen: dict, pattern) -> list[int]:
     same = list(theirs) == list(chosen) and all(
         theirs[name].kept_mask().numel() == layer.gather(layer.dense_weight).numel() for name, layer in chosen.items())
     need(same, "parents", type(pattern).__name__, "a dense network and a network of the same layers pruned at the same "
-         "granularity, where arch.rates is parent")
+         "granularity, if arch.rates is parent")
     return [int(layer.kept_mask().sum()) for layer in theirs.values()]
 
 

@@ -25,7 +25,7 @@ class EverySecond(nn.Module):
 class BasicBlock(nn.Module):
     """relu2(bn2(conv2(relu1(bn1(conv1(x))))) + shortcut(x)), 3x3 convolutions, the first one with `stride` 1 or 2."""
 
-    fold_pairs = (("conv1", "bn1"), ("conv2", "bn2"))  # for lib.models.fold: each BN takes what that convolution gives
+    fold_pairs = (("conv1", "bn1"), ("conv2", "bn2"))  # for lib.models.fold: (convolution, the BN after it)
 
     def __init__(self, channels_in: int, channels: int, stride: int):
         super().__init__()

@@ -104,9 +104,9 @@ def stitch(front: Staged, end: Staged, joint: str, init: str, image_shape: tuple
     _, given, *size = dry_run(first, image_shape).shape
     _, wanted, *size_wanted = dry_run(target, end_shape or image_shape).shape
     need(size == size_wanted, "joint", joint,
-         f"a stage of equal size in both networks (the front gives {_by(size)}, the end expects {_by(size_wanted)})")
+         f"a stage of the same size in both networks (the front gives {_by(size)}, the end expects {_by(size_wanted)})")
     need(init != "identity" or given == wanted, "joint init", init,
-         f"random where channel counts differ ({given} to {wanted} at {joint})")
+         f"random if channel counts differ ({given} to {wanted} at {joint})")
     transform = nn.Conv2d(given, wanted, 1)
     if init == "identity":
         nn.init.dirac_(transform.weight)

@@ -49,7 +49,7 @@ class _Run:
     rectified: tuple[Tap, ...]
     stages: tuple[Tap, ...]
     either: tuple[Tap, ...]  # layers and stages; some are both
-    relu_of: dict[Tap, Tap]  # layer -> the ReLU that takes its output as it is
+    relu_of: dict[Tap, Tap]  # layer -> the ReLU that directly takes its output
 
 
 def taps(net: nn.Module, shape: tuple[int, int, int], layers: str | float | Sequence[str] = "all") -> tuple[Tap, ...]:
@@ -170,5 +170,5 @@ def _labelled(known: Sequence[Tap], labels: Sequence[str]) -> tuple[Tap, ...]:
     for label in labels:
         if label not in by_label:
             raise unknown("layer", label, by_label)
-    need(len(set(labels)) == len(labels), "layers", list(labels), "labels that differ from each other")
+    need(len(set(labels)) == len(labels), "layers", list(labels), "labels without repetitions")
     return tuple(tap for label, tap in by_label.items() if label in set(labels))

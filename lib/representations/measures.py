@@ -128,7 +128,7 @@ def check_features(kind: Measure, features: int, images: int, where: str = "") -
     number in the message.
     """
     need(kind.takes_grams or features < images, "number of features", f"{features}{where}",
-         f"below the {images} images for {kind.name}, which any features pass perfectly otherwise: pool them, reduce "
+         f"below the {images} images for {kind.name}, which is otherwise perfect for any features: pool them, reduce "
          f"them or take more images")
 
 

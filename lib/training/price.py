@@ -19,7 +19,7 @@ from lib.values.keys import digest, plain
 from lib.values.objectives import CrossEntropy
 from lib.values.recipe import Recipe
 
-COMPILE_FROM = 2e15  # FLOPs of a training from which a minute of compiling is worth it
+COMPILE_FROM = 2e15  # FLOPs of a training from which on a minute of compiling is worth it
 
 
 @functools.lru_cache

@@ -286,7 +286,7 @@ def test_unpacked_mnist_is_read_too_and_its_truncation_seen(name, folder, monkey
     assert torch.equal(got.images, torch.as_tensor(truth["test"][0])[got.indices])
     cut = next(folder.rglob("train-images*"))
     cut.write_bytes(cut.read_bytes()[:-100])
-    with pytest.raises(DataError, match=f"the train split of {name} is not whole"):
+    with pytest.raises(DataError, match=f"the train split of {name} is incomplete"):
         load(Data(name), "train")
 
 

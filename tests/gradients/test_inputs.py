@@ -95,7 +95,7 @@ def test_alignment_beside_its_baselines():
     (lambda x: input_gradient(nn.Flatten(), x, "label logit"), "labels = left out.*given for the gradient"),
     (lambda x: input_gradient(nn.Flatten(), x, "predicted logit", torch.zeros(3)), "labels = given.*left out"),
     (lambda x: input_gradient(nn.Flatten(), x[:0], "predicted logit"), "number of images = 0"),
-    (lambda x: alignment(x, x, x, torch.tensor([1, 0, 2]), x[None]), "partners = with an image for its own"),
+    (lambda x: alignment(x, x, x, torch.tensor([1, 0, 2]), x[None]), "partners = the same image"),
 ])
 def test_what_is_impossible_is_refused_in_a_sentence(call, words):
     with pytest.raises(SettingsError, match=words):

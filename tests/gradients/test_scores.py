@@ -103,7 +103,7 @@ def test_class_scores_are_conditional_minus_unconditional_for_all_classes():
     (lambda x: score(Shifted(), x, 0), "sigma = 0 is not"), (lambda x: score(Shifted(), x, 1.0, batch=0), "batch = 0"),
     (lambda x: score(Shifted(), x[:0], 1.0), "number of images = 0"),
     (lambda x: score(Shifted(), x, 1.0, noise=x), r"noise = \(3, 1, 4, 4\).*\[draws, 3, ...\]"),
-    (lambda x: class_score(lambda *a: x, x, 1.0), "denoiser = function.*takes classes"),
+    (lambda x: class_score(lambda *a: x, x, 1.0), "denoiser = function.*one with classes"),
     (lambda x: Wiener.of(x[:1]), "number of images = 1"),
 ])
 def test_what_is_impossible_is_refused_in_a_sentence(call, words):

@@ -275,7 +275,7 @@ def test_what_is_in_the_file_makes_the_key_and_not_where_it_lies(given):
 def test_a_file_that_changes_after_it_was_named_is_not_read(given):
     recipe = External(ROBUSTBENCH[0], str(given("one"))).recipe(CIFAR10)
     given("one", {**given.tensors, "linear.bias": torch.zeros(10)})
-    with pytest.raises(SettingsError, match=f"the one of SHA-256 {recipe.weights.sha256}; this one has"):
+    with pytest.raises(SettingsError, match=f"the file with SHA-256 {recipe.weights.sha256}; this one has"):
         build(recipe)
 
 

@@ -436,7 +436,7 @@ def test_a_file_of_edm_gives_its_denoiser(tmp_path, options):
 @pytest.mark.parametrize("damage, words", [
     (lambda w: w.pop("model.dec.8x8_in0.qkv.bias"), "one with the tensor dec.8x8_in0.qkv.bias"),
     (lambda w: w.update({"model.enc.8x8_aux_down.weight": torch.zeros(1)}), "one without the tensor enc.8x8_aux_down"),
-    (lambda w: w.update({"model.map_noise.freqs": torch.zeros(8)}), r"a VP network: this one \(VE\)"),
+    (lambda w: w.update({"model.map_noise.freqs": torch.zeros(8)}), r"a VP network; this one \(VE\)"),
     (lambda w: w.update({"model.map_layer1.weight": torch.zeros(24, 25)}), r"map_layer1.weight of shape \(24, 24\)"),
     (lambda w: w.clear() or w.update({"conv1.weight": torch.zeros(3)}), "tensors of EDM's SongUNet"),
 ], ids=["missing", "unexpected", "VE", "shape", "another network"])

@@ -104,7 +104,7 @@ def test_labels_come_in_the_order_of_execution(in_place):
 
 @pytest.mark.parametrize("layers,said", [
     (["layer1.0.con1"], "did you mean 'layer1.0.conv1'"), ("al", "did you mean 'all'"), (0.0, "a share in"),
-    (1.5, "a share in"), (None, "a share in"), ([], "at least one layer"), (["stem", "stem"], "differ from each other"),
+    (1.5, "a share in"), (None, "a share in"), ([], "at least one layer"), (["stem", "stem"], "without repetitions"),
 ])
 def test_impossible_choices_are_named(layers, said):
     with pytest.raises(SettingsError, match=said.replace("(", r"\(")):

@@ -354,7 +354,7 @@ def test_what_is_attacked_is_one_value_in_any_order():
 
 
 def test_without_the_networks_to_attack_there_is_no_training():
-    with pytest.raises(OneLineError, match="attacks the end network has none yet"):
+    with pytest.raises(OneLineError, match="the end network that the objective attacks is missing"):
         loss_for(Transferred(*STEP, ("end",)))(line(), pixels(0.5), NOW)
 
 

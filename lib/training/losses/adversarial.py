@@ -119,7 +119,7 @@ class TransferredLoss(Attacked):
     def __call__(self, net, batch, progress):
         spec = self.spec
         if missing := [name for name in spec.against if name != "itself" and name not in self.parents]:
-            raise OneLineError(f"an objective that attacks the {missing[0]} network has none yet: call `with_parents` "
+            raise OneLineError(f"the {missing[0]} network that the objective attacks is missing: call `with_parents` "
                                "before training")
         if spec.clean_statistics and net.training:
             with torch.no_grad():

@@ -52,8 +52,8 @@ class PruneLoss(Wrapper):
         """The cost of the network; None if no rates are learned."""
         if self.seen is not net:
             searched = [layer for layer in masked_layers(net).values() if layer.searched]
-            need(bool(searched), "objective", type(self.spec).__name__, "one that trains weights: no layer of this "
-                 "network has scores or rates to learn")
+            need(bool(searched), "objective", type(self.spec).__name__, "one that trains weights, since no layer of "
+                 "this network has scores or rates to learn")
             learned = any(layer.learned_quota is not None for layer in searched)
             self.seen, self.cost = net, Cost(net) if learned else None
         return self.cost
@@ -106,7 +106,7 @@ class SaliencyLoss(Wrapper):
 
     def __call__(self, net, batch, progress):
         with opened(net) as weights:
-            need(bool(weights), "objective", "Saliency", "one that trains weights: this network has no scores")
+            need(bool(weights), "objective", "Saliency", "one that trains weights, since this network has no scores")
             loss, logits = self.inner(net, batch, progress)
             gradients = torch.autograd.grad(loss, list(weights.values()))
         with torch.no_grad():

@@ -112,5 +112,5 @@ def _sparse(net) -> dict:
     """The masked layers of a network by name; raises SettingsError unless they have fixed masks of weights."""
     found = masked_layers(net)
     fit = bool(found) and not any(layer.searched or layer.by_channel for layer in found.values())
-    need(fit, "objective", "Rewire", "another one: this network has no fixed masks of weights")
+    need(fit, "objective", "Rewire", "another objective, since this network has no fixed masks of weights")
     return found
