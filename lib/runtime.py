@@ -26,7 +26,7 @@ def results() -> Path:
 
 
 def seed_of(*parts) -> int:
-    """A 63-bit integer from the parts (texts, numbers): equal parts give equal seeds on every machine."""
+    """A seed, a 63-bit integer, from the parts (texts, numbers): equal parts give equal seeds on every machine."""
     text = "\x1f".join(str(p) for p in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
@@ -156,7 +156,7 @@ class ProgressBar:
     """A progress bar with loss, accuracy and remaining time if a person watches; otherwise one plain line per `every`
     seconds and at the end.
 
-    Use as a context manager; `step(n, **shown)` advances by n units.
+    Use it as a context manager.
     """
 
     def __init__(self, total: int, text: str, unit: str = "it", every: float = 20.0):
@@ -172,6 +172,7 @@ class ProgressBar:
         return self
 
     def step(self, n: int = 1, **shown):
+        """Advance by n units and show these values (such as loss=0.5)."""
         self.done += n
         self.shown.update(shown)
         if self.bar is not None:

@@ -62,7 +62,9 @@ def accuracy(correct, level: float = 0.95) -> Interval:
 
 
 def seeds(values, level: float = 0.95) -> Interval:
-    """The mean of one number per seed. values: [S]. Student t with S - 1 degrees of freedom."""
+    """The mean of one number per seed, values: [S]. Student t with S - 1 degrees of freedom; bounds are NaN for one
+    seed or equal values.
+    """
     return estimate("seeds", values)(level)
 
 
@@ -345,7 +347,7 @@ def _unknown_spread(value: float, n_seeds: int, n_images: int, why: str) -> Esti
 
 
 def _binomial_upper(k: float, n: int, tail: float) -> float:
-    """The share at which k or fewer of n have probability `tail`; k may be fractional."""
+    """The share at which k or fewer successes of n have probability `tail`; k may be fractional."""
     return 1.0 if k >= n else float(special.betaincinv(k + 1, n - k, 1 - tail))
 
 

@@ -55,6 +55,7 @@ class Store:
         self.root = Path(root or os.environ.get("REPRO_STORE") or results() / "store")
 
     def folder(self, kind: str, key: str) -> Path:
+        """The folder of an entry, whether or not it exists."""
         return self.root / kind / key
 
     def workdir(self, kind: str, key: str) -> Path:
@@ -153,7 +154,7 @@ class Store:
         return freed
 
     def export(self, archive: Path, kinds: tuple[str, ...] = ()) -> int:
-        """Write all entries (of these kinds) into one .tar file; returns how many."""
+        """Write all entries, or only those of these `kinds`, into one .tar file; returns how many."""
         chosen = [(k, key) for k, key, _, _ in self.entries() if not kinds or k in kinds]
         part = archive.with_name(archive.name + ".part")
         with tarfile.open(part, "w") as tar:

@@ -30,7 +30,7 @@ class Perturbed(ABC):
 
     @abstractmethod
     def draw_each(self, generators: Sequence[torch.Generator]) -> Tensor | Scene:
-        """Noise to start from, drawn for each image from a generator of its own."""
+        """Noise to start from, drawn for each image from its own generator."""
 
     @abstractmethod
     def start(self, noise: Tensor | Scene | None) -> Tensor | Scene:
@@ -97,7 +97,7 @@ class Scenes(Perturbed):
 
 
 def perturbed(images: Tensor, threat: Threat) -> Perturbed:
-    """The images [B, C, H, W] in [0, 1] as the adversary of `threat` changes them."""
+    """The images [B, C, H, W] in [0, 1] with the moves of an adversary of `threat`."""
     return (Scenes if threat.perceptual else Pixels)(images, threat)
 
 

@@ -145,5 +145,7 @@ def start_noise(threat: Threat, shape, generator: torch.Generator) -> Tensor:
 
 
 def random_start(x: Tensor, threat: Threat, noise: Tensor) -> Tensor:
-    """Where a search starts: `x` plus eps times `noise` (points of the unit ball, as `ball_noise` gives), projected."""
+    """The start of a search: `x` plus eps times `noise` (points of the unit ball, as from `ball_noise`), projected; all
+    [B, C, H, W].
+    """
     return project(x + float(threat.eps) * noise.to(x.device), x, threat)

@@ -214,8 +214,9 @@ def _draw_snow(threat: Threat, shape, generator: torch.Generator) -> dict[str, T
 
 
 def _streaks(batch: int, generator: torch.Generator) -> Tensor:
-    """Blurred line segments through the middle of the kernel, [batch, 7, 13, 13]: reach 2 to 6 pixels each way in both
-    directions, of thickness 1, 3 or 5 (in 6, 3 and 1 of 10), softened with a Gaussian of 0.41 to 0.6 pixels.
+    """Blurred line segments through the middle of the kernel, [batch, 7, 13, 13]: they reach 2 to 6 pixels to each side
+    along both axes, are 1, 3 or 5 pixels thick (with probability 0.6, 0.3 and 0.1), and are softened with a Gaussian of
+    0.41 to 0.6 pixels.
     """
     size, where = (batch, 7, 1, 1), {"generator": generator, "device": generator.device}
     down, right = torch.randint(2, STREAK + 1, (2, *size), **where)
@@ -253,8 +254,8 @@ def _within_budget(intensities: Tensor) -> Tensor:
 
 
 def _snow(x: Tensor, scene: dict[str, Tensor], eps: float) -> Tensor:
-    """The first four layers lie at rows 4k and columns 4k + i, i = 0..3, the others at rows 4k + i, i = 1..3, and
-    columns 4k. Whitening mixes in a quarter of the brighter of the image and half-white grey.
+    """Flakes of the first four layers lie at rows 4k and columns 4k + i, i = 0..3, those of the other layers at rows
+    4k + i, i = 1..3, and columns 4k. Whitening mixes in a quarter of the brighter of the image and half-white grey.
     """
     (height, width), bright = x.shape[2:], scene["latent"] ** 4
     batch, layers, tall, wide = bright.shape

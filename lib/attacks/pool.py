@@ -95,7 +95,7 @@ class Pool:
             self.record(x_adv, rows, self.logits(x_adv).argmax(1) != self.labels[rows])
 
     def record(self, x_adv: Tensor, rows: Tensor, hit: Tensor) -> None:
-        """Mark as broken the rows that are `hit` [len(rows)] (bool); the images that did it are kept."""
+        """Mark as broken the rows whose entry of `hit` (bool [len(rows)]) is true, and keep their images of `x_adv`."""
         self.broken[rows[hit]] = True
         self.adversarial[rows[hit]] = x_adv[hit]
 

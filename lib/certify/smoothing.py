@@ -46,7 +46,7 @@ def prove(net: nn.Module, images: ImageSet, threat: Threat, smoothing: Smoothing
 
 def _answers(net: nn.Module, images: ImageSet, smoothing: Smoothing, seed_parts: tuple, batch_size: int,
              work: Path | None) -> tuple[Tensor, Tensor]:
-    """Answers [N] and radii [N] of the smoothed classifier, noted in `work` as they are found."""
+    """Answers (int64 [N]) and radii (float64 [N]) of the smoothed classifier, noted in `work` as they are found."""
     device, found = images.labels.device, []
     given = [*net.state_dict().values(), images.images, images.indices]
     path = work and work / f"checkpoint-{digest([smoothing, list(map(str, seed_parts)), fingerprint(given)])}.pt"

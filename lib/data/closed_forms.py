@@ -86,7 +86,7 @@ class Manifold(ClosedForm):
         return self._by_class(points, noise) + self._of_all(points, noise)[:, None] - stretch
 
     def log_density(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
-        """log p(pixels) [N], as `class_log_density`."""
+        """log p(pixels) [N]; arguments and errors as for `class_log_density`."""
         return self.class_log_density(pixels, sigma).logsumexp(1) - math.log(self.classes)
 
     def score(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
@@ -94,7 +94,7 @@ class Manifold(ClosedForm):
         return _gradient(lambda x: self.log_density(x, sigma), pixels)
 
     def class_score(self, pixels: Tensor, sigma: float = 0.0) -> Tensor:
-        """The gradients of `class_log_density`, one for each class: [N, classes, *shape of the images]."""
+        """The gradients of `class_log_density` with respect to pixels, one for each class: [N, classes, C, H, W]."""
         grads = [_gradient(lambda x, c=c: self.class_log_density(x, sigma)[:, c], pixels) for c in range(self.classes)]
         return torch.stack(grads, dim=1)
 
@@ -119,10 +119,10 @@ class Manifold(ClosedForm):
 
 
 class GaussianSubspace(Manifold):
-    """x = U z + tau n: z ~ N(mu_c, I) in 4 dimensions, for class c the mean mu_c = 2 e_c; U a random orthonormal basis
-    [128, 4]; n ~ N(0, I) in all 128 dimensions.
+    """x = U z + tau n with z ~ N(mu_c, I) in 4 dimensions and mu_c = 2 e_c for class c, a random orthonormal basis U
+    [128, 4], and n ~ N(0, I) in all 128 dimensions, tau = 0.05.
 
-    Class densities are Gaussian, of covariance U U^T + tau^2 I, so that the posterior depends on U^T x only and its
+    Class densities are Gaussian with covariance U U^T + tau^2 I, so the posterior depends only on U^T x, and its
     gradient lies in the span of U. The Bayes accuracy is 0.822.
     """
 

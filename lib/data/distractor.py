@@ -1,10 +1,11 @@
 """A digit and a letter, one above the other: the letter says nothing about the label.
 
-MNIST with a distractor, as in the off-manifold robustness paper (its MNIST experiment): an image has two blocks of the
-base set's size, one above the other, so it is twice as high as wide. A fair coin puts the digit into the upper or the
-lower block; the other block shows a letter, white on black. In the paper's code the letter is an A in every image
-(`..._letter_a`); `..._letters` draws one of A to Z for each image. Position and letter are drawn once for each image,
-whatever its label; both sets of a base have the same positions, and subsets hold the same images as those of the base.
+MNIST with a distractor, as in the off-manifold robustness paper (Srinivas et al. 2023, figure 5): an image has two
+blocks of the base set's size, one above the other, so it is twice as high as wide. A fair coin puts the digit into the
+upper or the lower block; the other block shows a letter, white on black. In the paper's code the letter is an A in
+every image (`..._letter_a`); `..._letters` draws one of A to Z for each image. Position and letter are drawn once for
+each image, whatever its label; both sets of a base have the same positions, and subsets hold the same images as those
+of the base.
 Letters are as high as digits and set in DejaVu Sans Mono, which comes with matplotlib (the paper's code uses FreeMono).
 """
 
@@ -31,7 +32,7 @@ FINE = 16  # letters are drawn this many times as large, then averaged
 
 
 def base_of(name: str) -> str:
-    """The data set whose digits a set with a distractor shows; any other set itself."""
+    """The data set whose digits the data set `name` shows; any set without a distractor itself."""
     return SETS[name][0] if name in SETS else name
 
 

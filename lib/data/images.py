@@ -55,6 +55,7 @@ class ImageSet:
         return len(self.labels)
 
     def to(self, device) -> ImageSet:
+        """The same images on another device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device),
                        indices=self.indices.to(device))
 
@@ -142,7 +143,9 @@ def _dealt(order: Tensor, labels: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _official(name: str, split: str, folder: Path | None, side: int) -> tuple[Tensor, Tensor]:
-    """All images ([N, C, H, W]) and labels (int64 [N]) of an official split, read or drawn once per process."""
+    """All images ([N, C, H, W]) and labels (int64 [N]) of an official split, read or drawn once per process. Raises
+    DataError for files that are missing, corrupt or incomplete.
+    """
     if name in folders.TREES:
         return folders.read(name, split, side, (folder, OWN), _cache())
     if name in closed_forms.FORMS:

@@ -1,4 +1,4 @@
-"""Networks: sequences of named stages that take pixels in [0, 1] and own their normaliser."""
+"""Networks: sequences of named stages that take pixels in [0, 1] and contain their normaliser."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ class Block(nn.Module):
         return (x + self._attended(x)) * math.sqrt(0.5) if self.attention else x
 
     def _attended(self, x: Tensor) -> Tensor:
-        """Self-attention of one head over the pixels; channels of queries, keys and values take turns in `qkv`."""
+        """Self-attention of one head over the pixels; in `qkv` the channels of queries, keys and values alternate."""
         query, key, value = self.qkv(self.norm2(x)).flatten(2).unflatten(1, (-1, 3)).unbind(2)  # [B, C, HW] each
         found = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (query, key, value)))
         return self.proj(found.transpose(1, 2).reshape(x.shape))
@@ -252,7 +252,7 @@ class Discrete(Denoiser):
         return out if self.predicts == "sample" else x / scale.square() - sigma / scale * out
 
     def _step(self, sigma: Tensor) -> Tensor:
-        """The step t [B], a real number, at which the schedule has these sigmas."""
+        """The steps t [B], real numbers, at which the schedule has the noise `sigma` [B]."""
         level = sigma.log().clamp(self.levels[0], self.levels[-1])
         after = torch.searchsorted(self.levels, level).clamp(1, len(self.levels) - 1)
         low, high = self.levels[after - 1], self.levels[after]

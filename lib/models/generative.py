@@ -145,7 +145,7 @@ def _zero(layer: nn.Module) -> None:
 
 
 class AutoEncoder(nn.Module):
-    """Images [B, C, H, W] to codes [B, latent] and back; smooth in both directions."""
+    """Maps images [B, C, H, W] in [0, 1] to codes [B, latent] and back to images; smooth in both directions."""
 
     def __init__(self, arch: AutoEncoderArch, shape: tuple[int, int, int]):
         super().__init__()

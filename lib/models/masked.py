@@ -38,6 +38,9 @@ class _Masked:
 
     @property
     def weight(self) -> torch.Tensor:
+        """The masked weight. While scores or the rate are learned, gradients pass the mask M straight through, as in
+        HARP's code: dL/d|S| := dL/dM for scores S, and dL/da := the sum of dL/dM for the keep rate a.
+        """
         if self.stand_in is not None:
             return self.stand_in
         if not self.searched:
@@ -56,6 +59,7 @@ class _Masked:
 
     @property
     def searched(self) -> bool:
+        """Whether the mask is searched, with frozen weights; else it is fixed."""
         return "weight" in self._buffers
 
     @property

@@ -97,7 +97,7 @@ def speed(recipe: Recipe, rows: list[dict], where) -> dict:
 
 
 def sentence(speed: dict) -> str:
-    """The same in words, for logs."""
+    """A result of `speed` in words, for logs."""
     return (f"  {speed['images_per_second']:,.0f} images/s, {speed['tflop_per_second']:.3g} TFLOP/s, "
             f"{speed['share_of_matmul']:.0%} of this device's matrix-multiply rate")
 
@@ -148,6 +148,7 @@ class Prices:
                 self.known.setdefault(meta.get("like"), []).append(meta["seconds"])
 
     def seconds(self, recipe: Recipe, like: str, flops: float) -> float:
+        """Seconds for work of this recipe with `flops` FLOPs; `like`: the key of `like_training` or `like_outcomes`."""
         if like in self.known:
             return statistics.median(self.known[like])
         name = digest([recipe.arch if not recipe.parents else recipe.parents[-1].arch, recipe.precision])

@@ -71,7 +71,7 @@ class PruneLoss(Wrapper):
         return {**row, "hardware_loss": excess, "kept": cost.kept(), "gamma": gamma}
 
     def acceptable(self, net) -> bool:
-        """Whether the network meets its target."""
+        """Whether the network meets its target, up to `SLACK`."""
         return super().acceptable(net) and self._meets_target(net)
 
     def _meets_target(self, net) -> bool:
