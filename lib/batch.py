@@ -1,6 +1,6 @@
-"""The batch run: the jobs of a plan, what Snakemake starts for them, and the pages at the end.
+"""The batch run: the jobs of a plan, the functions that Snakemake calls for them, and the pages at the end.
 
-`run_graph` is called by the command line; `train_job` and `run_notebook` are the jobs that the Snakefile starts.
+The command line calls `run_graph`; the Snakefile starts the jobs `train_job` and `run_notebook`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lib.values.recipe import outcome_key
 
 
 def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
-    """The batch jobs of a run: {job: {work, after, wanted_by}}; none where notebooks do everything themselves.
+    """The batch jobs of a run: {job: {work, of, after, wanted_by}}; empty if the settings let notebooks do everything.
 
-    `work`: what the job has to make ((kind, key) in the store: networks and outcomes); `of`: {outcomes: network}, where
-    its training may diverge; `after`: the jobs that make its networks' parents and sources; `wanted_by`: the
-    notebooks that need any of it.
+    `work`: the networks and outcomes that the job makes, as (kind, key) in the store. `of`: {outcomes: network} for
+    networks whose training may diverge. `after`: the jobs that make its networks' parents and sources. `wanted_by`:
+    the notebooks that need any of its work.
     """
     if settings.jobs == "none":
         return {}
@@ -52,7 +52,7 @@ def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict
 
 
 def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
-    """The jobs whose work is not all in the store yet."""
+    """The jobs of which some work is not in the store yet."""
     def made(job: dict, kind: str, key: str) -> bool:
         return store.has(kind, key) or store.has("diverged", job["of"].get(key, key))
 
@@ -60,12 +60,12 @@ def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
 
 
 def mark(folder: Path, job: str) -> Path:
-    """The file that says that a job is done, in a run's folder."""
+    """The file in a run's folder that says that a job is done."""
     return folder / "jobs" / f"{job}.done"
 
 
 def mark_finished(jobs: dict[str, dict], store: Store, folder: Path) -> None:
-    """Mark the jobs that would only find their results in the store, so that they are not started."""
+    """Mark the jobs whose work is all in the store as done, so that they are not started."""
     for name in jobs.keys() - unfinished(jobs, store).keys():
         path = mark(folder, name)
         if not path.exists():
@@ -74,15 +74,15 @@ def mark_finished(jobs: dict[str, dict], store: Store, folder: Path) -> None:
 
 
 def code_digest() -> str:
-    """A hash of the library's source: a notebook runs again (and replays from the store) when it changed."""
+    """A hash of the library's source. When it changes, a notebook runs again (and replays from the store)."""
     return digest([p.read_text() for p in sorted((ROOT / "lib").rglob("*")) if p.suffix in (".py", ".j2", ".css")])
 
 
 def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], jobs: int) -> int:
-    """Do what is missing, then write the index page whatever failed; returns 1 if anything did.
+    """Do what is missing, then write the index page even if something failed. Returns 0, or 1 if anything failed.
 
-    `jobs` training jobs run side by side and share the cores; a notebook has them all. Raises OneLineError before any
-    work if the data are not there or another run writes to the same folder.
+    At most `jobs` training jobs run at a time and share the cores; a notebook has all cores. Raises OneLineError before
+    any work if data are missing or another run writes to the same folder.
     """
     from filelock import FileLock, Timeout
 
@@ -112,7 +112,7 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
     os.environ |= {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT)}
     where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT), "--configfile", str(folder / "run.json")]
     limits = ["--cores", str(max(cores(), jobs)), "--resources", f"job={jobs}"]
-    # our own lock, freed by the system when a run is killed, stands for Snakemake's, which is not
+    # --nolock: Snakemake's own lock stays behind when a run is killed; the system frees ours
     manner = ["--keep-going", "--rerun-incomplete", "--nolock", "--quiet", "all"]
     try:
         return snakemake([*where, *limits, *manner])
@@ -121,7 +121,7 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
 
 
 def _check_data(settings: Settings, notebooks: tuple[str, ...]) -> None:
-    """Read the data once before jobs start: what is missing is said once, and downloaded once."""
+    """Read the data once before jobs start, so that missing data are reported once and downloaded once."""
     every = [task.recipe.data for task in plan(settings, notebooks)]
     wanted = {data.name: data for data in every if data.info.files}
     if wanted:
@@ -133,7 +133,7 @@ def _check_data(settings: Settings, notebooks: tuple[str, ...]) -> None:
 
 
 def _failed(settings: Settings, notebook: str, error: str) -> None:
-    """Note that a notebook failed; what it reported before is no result of this run."""
+    """Note that a notebook failed, and remove its claims.json, which is not a result of this run."""
     folder = results() / settings.run / notebook
     (folder / "claims.json").unlink(missing_ok=True)
     card = {"notebook": notebook, "profile": settings.profile, "run": settings.run, "status": "failed", "error": error}
@@ -148,8 +148,9 @@ def _note_failures(settings: Settings, notebooks, folder: Path) -> None:
 
 
 def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Path | None) -> None:
-    """Train and measure one job's networks (those not in the store), then touch `done`; on failure leave the reason
-    beside it."""
+    """Train and measure those networks of a job that are not in the store, then touch `done`; on failure write the
+    reason next to it, with the suffix `.failed`. Raises SettingsError for an unknown job.
+    """
     from lib.runtime import device, set_threads
     from lib.training.zoo import Zoo
 
@@ -165,7 +166,7 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
                 if not task.may_diverge:
                     zoo.obtain(task.recipe)
                 elif isinstance(zoo.attempt(task.recipe), str):
-                    continue  # noted: there is nothing to measure
+                    continue  # it diverged, which the store knows: there is nothing to measure
             for threat, attack in task.measures:
                 zoo.outcomes(task.recipe, threat, attack)
     except Exception as error:
@@ -178,9 +179,11 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
 
 
 def again(tasks: list[Task], settings: Settings) -> None:
-    """Train (or load) networks and measure them, and print each measurement, then the rows of the published tables of
-    the profile that are about the same network. On one thread unless REPRO_THREADS says otherwise, as the jobs of a run
-    are: the same processor then gives the same weights bit by bit.
+    """Train (or load) and measure networks. Print each measurement, then the rows of the profile's published tables
+    that are about the same network.
+
+    This runs on one thread unless REPRO_THREADS is set, like the jobs of a run, because the same processor then gives
+    the same weights bit by bit.
     """
     from lib.runtime import device, set_threads
     from lib.training.evaluation import PROTOCOL
@@ -200,7 +203,7 @@ def again(tasks: list[Task], settings: Settings) -> None:
 
 
 def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
-    """Execute a notebook through papermill and render it, also when it fails half-way; returns 1 if it did."""
+    """Execute a notebook through papermill and render its page, even if it failed. Returns 0, or 1 if it failed."""
     import papermill
 
     watch_parent()
@@ -209,7 +212,7 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
     for old in ("claims.json", "snapshot.json", "card.json"):
         (folder / old).unlink(missing_ok=True)
     source, executed = ROOT / "notebooks" / f"{name}.ipynb", folder / "notebook.ipynb"
-    unset = dict.fromkeys(papermill.inspect_notebook(source))  # whatever somebody saved in the parameters cell
+    unset = dict.fromkeys(papermill.inspect_notebook(source))  # a value saved in it must not count
     os.environ |= {"REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT)}
     status = 0
     try:

@@ -1,4 +1,4 @@
-"""What a run would do and cost, before it is started."""
+"""What a run would do and cost, without starting it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from lib.values.recipe import outcome_key
 
 
 def price_list(settings: Settings, notebooks: tuple[str, ...]) -> int:
-    """Print what a run would do and cost: the same plan as the run's."""
+    """Print, job by job, the networks of a run's plan, how many of them the store has, and the TFLOP and minutes that
+    the missing work takes. Returns 0.
+    """
     store, where = Store(), device(settings.device)
     tasks, prices = plan(settings, notebooks), price.Prices(store, where)
     rows: dict[str, list[float]] = {}
@@ -33,7 +35,7 @@ def price_list(settings: Settings, notebooks: tuple[str, ...]) -> int:
 
 
 def _missing(store: Store, task: Task):
-    """(FLOPs, key of like work) of every training and evaluation of a task that the store lacks."""
+    """(FLOPs, key of comparable work) for every training and evaluation of a task that is not in the store."""
     recipe = task.recipe
     made = store.has("network", recipe.key) or store.has("diverged", recipe.key)
     if recipe.stored and not made:

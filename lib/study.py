@@ -1,11 +1,10 @@
-"""What a notebook holds: its settings, the zoo, where its results go, and the judge.
+"""The object that a notebook works with: its settings, its networks, the place of its results, and the judge.
 
     from lib.study import Study
     study = Study("stitching", globals())
 
-reads the parameters that the cells above have set (the parameters cell and papermill's injected one), refuses unknown
-or impossible ones, and gives `paper`, `settings`, `section`, `zoo`, `measure`, `table`, `figure`, `judge`
-and `close`.
+This reads the parameters that the cells above have set (the parameters cell and the one that papermill adds) and
+refuses unknown or impossible ones before any work.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ _KERNEL_NAMES = {"In", "Out", "get_ipython", "exit", "quit", "open"}
 
 
 def parameters(names: dict) -> dict:
-    """The notebook's parameters among its global names: plain values set before anything was imported."""
+    """The notebook's parameters among its global names: plain values, set before anything was imported."""
     plain_types = (str, int, float, bool, list, tuple, dict, type(None))
     return {k: v for k, v in names.items() if k[0] != "_" and k not in _KERNEL_NAMES and isinstance(v, plain_types)}
 
 
 def overrides_of(notebook: str, given: dict) -> tuple[str, dict]:
-    """Profile and dotted overrides from a notebook's parameters.
+    """The profile ('smoke' if none is given) and the overrides by dotted name, from a notebook's parameters.
 
-    A bare name is a setting of the notebook's own section; `overrides` holds any others by their dotted names. None
-    means: as the profile says.
+    A bare name is a setting of the notebook's own section; `overrides` holds any others by their dotted names. A value
+    of None leaves the setting as the profile has it. Raises SettingsError if `overrides` is not a dictionary.
     """
     given = dict(given)
     profile = given.pop("profile", "smoke")
@@ -53,13 +52,12 @@ def overrides_of(notebook: str, given: dict) -> tuple[str, dict]:
 
 
 def snapshot(claims: list, tasks: list[Task]) -> dict:
-    """What a run was planned and judged by, as JSON types, as far as its card does not say it (the card has the
-    settings and, in `networks`, the keys of the stored networks). With both, a published run can be checked after
-    settings and claims have changed.
+    """Plan and claims of a run, as JSON types. Together with the card, which has the settings and the keys of the
+    stored networks, it allows to check a published run after settings and claims have changed.
 
-    `claims`: each with its parts and margins; `digest` of one is its margins_hash. `numerics` and `data_versions`: with
-    the settings, all that recipe keys depend on. `unstored_networks`: the keys of the plan's other networks, which
-    follow from their recipes without training.
+    `claims`: each with its parts and margins; the `digest` of one is its margins_hash. `numerics` and `data_versions`:
+    all that recipe keys depend on besides the settings. `unstored_networks`: the keys of those networks of the plan
+    that are made from their recipes without training.
     """
     return {
         "numerics": NUMERICS,
@@ -70,7 +68,9 @@ def snapshot(claims: list, tasks: list[Task]) -> dict:
 
 
 class Study:
-    """One notebook's run. Raises SettingsError before any work if a parameter is unknown or impossible."""
+    """One notebook's run. names: the notebook's `globals()`. Raises SettingsError before any work if the notebook or a
+    parameter is unknown, or a value is impossible.
+    """
 
     def __init__(self, notebook: str, names: dict):
         if notebook not in papers():
@@ -78,7 +78,7 @@ class Study:
         self.paper = papers()[notebook]
         again = isinstance(names.get("study"), Study)
         given = parameters(names)
-        if again:  # a cell run a second time in JupyterLab: later cells' variables are no parameters
+        if again:  # the cell runs again in JupyterLab: variables of later cells are not parameters
             known = names["study"].known | self.paper.parameters
             given = {k: v for k, v in given.items() if k in known}
         self.known = set(given)
@@ -103,17 +103,17 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Where results go: the run's folder in a batch run, a folder of its own when a person explores."""
+        """Where results go: the run's folder in a batch run, a separate folder when a person explores."""
         base = results() if self.batch else results() / "interactive"
         return base / self.settings.run / self.paper.name
 
     def measure(self):
-        """The paper's results: every network trained (or loaded) and measured; from the store what it has."""
+        """Train and measure all of the paper's networks, or load what is in the store; returns the paper's results."""
         return self.paper.measure(self.zoo, self.cells, self.settings.networks, self.section, self.settings.seed)
 
     def table(self, name: str, frame):
-        """Save a DataFrame as tables/<name>.csv and give it back; warnings in its column `warnings` are given below it,
-        those that differ only in their numbers once.
+        """Save a DataFrame as tables/<name>.csv and return it. Print the warnings in its column `warnings`; those that
+        differ only in their numbers are printed once.
         """
         write_atomic(self.folder / "tables" / f"{name}.csv", frame.to_csv(index=False))
         if "warnings" in frame:
@@ -124,7 +124,7 @@ class Study:
         return frame
 
     def figure(self, name: str, figure):
-        """Save a matplotlib figure as figures/<name>.png and .svg and give it back."""
+        """Save a matplotlib figure as figures/<name>.png and .svg and return it."""
         (self.folder / "figures").mkdir(parents=True, exist_ok=True)
         for kind in ("png", "svg"):
             part = self.folder / "figures" / f".{name}.part.{kind}"
@@ -133,7 +133,7 @@ class Study:
         return figure
 
     def warn(self, sentences: list[str]) -> list[str]:
-        """Print warnings and keep them for the card: they stand in the report beside the numbers. Gives them back."""
+        """Print warnings, keep them for the card, from which the report shows them, and return them."""
         self.warnings += sentences
         for sentence in sentences:
             print("warning:", sentence)
@@ -141,14 +141,17 @@ class Study:
 
     @staticmethod
     def show(frame):
-        """A DataFrame for reading: texts whole and left-aligned, no row numbers."""
+        """A DataFrame styled for reading: full texts, left-aligned, without row numbers."""
         left = {"text-align": "left", "vertical-align": "top", "white-space": "normal"}
         heads = [{"selector": "th", "props": [("text-align", "left")]}]
         return frame.style.hide().set_properties(**left).set_table_styles(heads).format(na_rep="–")
 
     def judge(self, evidence: dict, preconditions: list, own: dict[str, list] | None = None):
-        """Judge the notebook's claims from evidence {claim: {part: {instance: array}}}; returns the table shown and
-        saves the evidence by repetition as the table `evidence`. `own`: further preconditions of single claims.
+        """Judge the notebook's claims, save the evidence by repetition as the table `evidence`, and return the table of
+        verdicts to show.
+
+        evidence: {claim: {part: {instance: array}}}, see `claims.judge`. preconditions: of all claims. own: {claim:
+        further preconditions of that claim}. Raises SettingsError as `claims.judge` does.
         """
         from lib import claims
 
@@ -165,8 +168,8 @@ class Study:
         return self.show(frame[["claim", "statement", "verdict", "because"]])
 
     def trainings(self):
-        """A row per trained network: key, what it is, where it was trained, seconds, images/s, TFLOP/s, and the share
-        of the device's matrix-multiply rate that this is.
+        """A DataFrame with one row per trained network: key, what it is, device and threads of its training, seconds,
+        images/s, TFLOP/s, the device's matrix-multiply rate in TFLOP/s, and the share of that rate that was reached.
         """
         import pandas as pd
 
@@ -176,7 +179,7 @@ class Study:
         return pd.DataFrame([{name: meta.get(name) for name in names} for meta in metas], columns=names)
 
     def close(self):
-        """Write claims.json, snapshot.json and card.json, print what the run cost."""
+        """Write claims.json, snapshot.json and card.json, and print what the run cost."""
         from lib import claims
         from lib.training import price
 

@@ -1,18 +1,18 @@
-"""Claims: what a paper says, fixed before the run in claims/<paper>.yaml, and its verdict on the run in front of us.
+"""Claims: what a paper says, written down in claims/<paper>.yaml before the run, and the verdict that a run gives.
 
-A claim has parts, a part has instances (one joint, one ordered pair ...) that a notebook hands over as per-seed arrays;
-the claim holds when all its parts hold. The rules, in this order:
+A claim has parts, and a part has instances (a joint, an ordered pair, ...), for which a notebook hands over arrays with
+one row per seed. The claim holds when all its parts hold. The rules, in this order:
 
 1. `not tested`: the profile is out of scope, a measurement is absent, or a precondition or sanity check failed.
-2. `supported`, `contradicted` or `undecided`, by intervals against a margin fixed beforehand:
+2. `supported`, `contradicted` or `undecided`: intervals are compared with a margin fixed beforehand.
    side above: the 95 % interval's lower bound lies above the margin (below: mirrored);
-   side within: the 90 % interval lies inside +-margin, contradicted when the 95 % interval lies wholly outside.
-   combine all: every instance must pass by itself; contradicted if one fails even at the level that allows for having
-   looked at all comparisons of the claim (Bonferroni). combine any: the best must pass after Holm's correction;
-   contradicted if all fail.
+   side within: the 90 % interval lies inside +-margin; contradicted when the 95 % interval lies wholly outside.
+   combine all: every instance must pass by itself; contradicted if one of them fails even at the level corrected for
+   all comparisons of the claim (Bonferroni). combine any: the best must pass after Holm's correction; contradicted if
+   all fail.
 3. Fewer than three seeds decide nothing.
 
-Verdicts are not corrected for the number of claims; `expected_false_decisions` and Holm's p-values say what that costs.
+Verdicts are not corrected for the number of claims; `expected_false_decisions` and Holm's p-values give the price.
 """
 
 from lib.claims.sheet import Claim, Paper, Part, load

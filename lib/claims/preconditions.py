@@ -15,7 +15,9 @@ from lib.values.threats import Threat
 
 
 def at_least(correct) -> float:
-    """The lower bound of the accuracy of outcomes [S, m]; of one seed, which gives none, the accuracy itself."""
+    """The lower bound of the accuracy, in [0, 1], of outcomes [S, m] (seeds, images; 1 for correct). One seed gives no
+    bound; then it is the accuracy itself.
+    """
     found = accuracy(correct)
     return found.low if np.isfinite(found.low) else found.value
 
@@ -24,7 +26,9 @@ class Evidence(dict):
     """{claim: {part: {instance: float array}}}, as `claims.judge` takes its evidence."""
 
     def put(self, claim: str, instance: str, parts: dict[str, np.ndarray | None]) -> None:
-        """Add an instance of the parts of a claim; what could not be measured (None) is left out."""
+        """Add one instance to parts of a claim. parts: {part: array}; a part that could not be measured (None) is left
+        out.
+        """
         for part, values in parts.items():
             if values is not None:
                 self.setdefault(claim, {}).setdefault(part, {})[instance] = np.asarray(values, float)
@@ -38,8 +42,10 @@ class Checks(list):
 
     def pool(self, gates: Gates, verify: Attack, normal_clean, normal_robust, robust_clean, robust_robust,
              where: str = "") -> None:
-        """The networks of the pool are what they should be: outcomes [S, m] of normal and robust networks, clean and
-        under attack; the robust ones' under `verify`. where: whose networks, said before the name of every check.
+        """Check that the pool's networks are trained, and that exactly the robust ones are robust.
+
+        The outcomes are [S, m] (seeds, test images; 1 for correct) of normal and robust networks, clean and under
+        attack; the robust networks' under `verify`. where: whose networks they are, put before the name of each check.
         """
         of = f"{where}: " if where else ""
         normal = accuracy(normal_clean)
@@ -57,11 +63,11 @@ class Checks(list):
                  f"at least {gates.robust_robust:.0%} needed")
 
     def attack(self, warnings: list[str]) -> None:
-        """The attack works: `warnings` of `attack_warnings`."""
+        """Check that `attack_warnings` found none: `warnings` is what it returned."""
         self.add("the attack can be trusted", not warnings, "; ".join(warnings) or "no sanity check raised a doubt")
 
     def table(self):
-        """A DataFrame: what, whether it holds, the numbers."""
+        """A DataFrame with one row per check: check, holds ('yes' or 'NO'), detail (the numbers)."""
         import pandas as pd
 
         return pd.DataFrame([{"check": c["name"], "holds": "yes" if c["ok"] else "NO", "detail": c["detail"]}
@@ -69,8 +75,8 @@ class Checks(list):
 
 
 def attack_warnings(zoo: Zoo, recipe: Recipe, threat: Threat, attack: PGD) -> list[str]:
-    """Reasons to mistrust robust accuracies, one sentence each, looked for on one robust network: the sanity checks of
-    lib.training.sanity, and a second restart that changes the robust accuracy by a point or more.
+    """Reasons to mistrust robust accuracies, one sentence each, found on one robust network: the sanity checks of
+    lib.training.sanity, and a further restart that lowers the robust accuracy by a point or more.
     """
     first, again = (zoo.outcomes(recipe, threat, a) for a in (attack, attack.with_one_more_restart()))
     found, once, twice = list(first.warnings), first.accuracy("robust"), again.accuracy("robust")

@@ -20,16 +20,16 @@ FOLDER = ROOT / "claims"
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison. `statistic` as in `statistics.estimate`; `margin` in the statistic's own unit (accuracies and
-    differences: shares, 0.02 is two points; of maps: what their summary is in, such as CKA); `paper_value`: the
-    paper's number in that unit, where it gives one.
+    """One comparison. `statistic` is one of `statistics.estimate`. `margin` is in the statistic's unit: shares for
+    accuracies and differences (0.02 is two points), the unit of the summary for maps (such as CKA). `paper_value` is
+    the paper's number in that unit, where it gives one. Raises SettingsError for impossible values.
     """
 
     id: str
     what: str
     statistic: str
     side: str
-    margin: int | float  # both: numbers are shown as the file has them
+    margin: int | float  # either, so that numbers are shown as they stand in the file
     combine: str = "all"
     paper_value: int | float | None = None
 
@@ -45,14 +45,16 @@ class Part:
              f"a number from {low:g} to {high:g} for statistic {self.statistic} (shares: 0.02 is two points)")
         need(self.side != "within" or (self.margin > 0 and self.statistic in ("difference", "seeds", "map")),
              "margin", self.margin,
-             f"greater than 0, of a difference, seeds or a map, for side within (here: {self.statistic})")
+             f"greater than 0 and belong to a difference, seeds or a map for side within (here: {self.statistic})")
         need(self.paper_value is None or math.isfinite(self.paper_value), "paper_value", self.paper_value, "a number")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`scope`: the profiles that may test it, in files as `from` and `skips` (see `tested_from`); `needs`: what is
-    missing where the scope is empty.
+    """A statement of the paper, or a control of ours, and how it is judged.
+
+    `scope`: the profiles that may test it; files give it as `from` and `skips` (see `tested_from`). `needs`: what is
+    missing if the scope is empty. Raises SettingsError for impossible values.
     """
 
     id: str
@@ -71,8 +73,8 @@ class Claim:
         value = self.paper_value
         need(bool(value.strip()) if isinstance(value, str) else math.isfinite(value), "paper_value", value,
              "a number or text (such as: number not found)")
-        need(bool(self.parts or not self.scope), "parts", "none", "given where the scope is not empty")
-        need(bool(self.scope or self.needs), "needs", "empty", "said where the scope is empty")
+        need(bool(self.parts or not self.scope), "parts", "none", "given, because the scope is not empty")
+        need(bool(self.scope or self.needs), "needs", "empty", "given, because the scope is empty")
         _need_distinct("part ids", [p.id for p in self.parts])
 
 
@@ -101,7 +103,9 @@ class Paper:
 
 
 def load(paper: str | Path) -> Paper:
-    """The claims of a paper by name ('stitching': claims/stitching.yaml) or of a YAML file by path, all checked."""
+    """Read the claims of a paper by its name ('stitching' reads claims/stitching.yaml) or of a YAML file by its path.
+    Raises SettingsError for an unknown name and for the first fault in the file, saying where it stands.
+    """
     path = paper if isinstance(paper, Path) else FOLDER / f"{paper}.yaml"
     if not path.is_file():
         raise unknown("claims file", path.stem, [p.stem for p in path.parent.glob("*.yaml")])
@@ -135,8 +139,8 @@ def _part(raw) -> Part:
 
 
 def tested_from(first: str | None, skips: Sequence[str] = ()) -> tuple[str, ...]:
-    """The profiles that may test a claim: from `first` on up the ladder, but for those it skips; only `first` itself
-    where that stands apart from the ladder; none where it is None. Raises SettingsError for other names.
+    """The profiles that may test a claim: `first` and all larger ones of the ladder, except `skips`. If `first` is not
+    on the ladder, it is the only one; if it is None, there is none. Raises SettingsError for an unknown profile.
     """
     if first is None:
         found = ()
@@ -152,7 +156,7 @@ def tested_from(first: str | None, skips: Sequence[str] = ()) -> tuple[str, ...]
 
 @contextlib.contextmanager
 def _named(where: str):
-    """Errors within say where in the file they are."""
+    """Let errors raised inside say where in the file they occurred."""
     try:
         yield
     except SettingsError as error:

@@ -1,4 +1,4 @@
-"""All claims of one paper together: corrected p-values, the error to expect, claims.json and the table shown."""
+"""All claims of one paper together: corrected p-values, expected false verdicts, claims.json and the table shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib.files import write_atomic
 
 
 def with_holm(judged: Sequence[Judged]) -> list[Judged]:
-    """The claims of one paper with Holm's p-values filled in: over the claims, and over all their rows."""
+    """The claims of one paper with Holm's p-values filled in, corrected over the claims and over all their rows."""
     of_claims = statistics.holm([j.p for j in judged])
     of_rows = iter(statistics.holm([row.p for j in judged for row in j.rows]))
     out = []
@@ -27,27 +27,27 @@ def with_holm(judged: Sequence[Judged]) -> list[Judged]:
 
 
 def expected_false_decisions(judged: Sequence[Judged]) -> float:
-    """At most this many false verdicts are expected among these claims, by chance alone.
+    """The number of false verdicts that chance alone gives among these claims, at most.
 
-    Each claim that could be decided is wrongly supported or wrongly contradicted at a rate of at most 2.5 % (5 % where
-    it says that something is unchanged): one or the other, as it is either true or false.
+    A claim is either true or false, so it can only be wrongly contradicted or wrongly supported. The rate is at most
+    2.5 % for a claim that could be decided (5 % if it says that something is unchanged).
     """
     return sum(max(alpha(row) for row in j.rows) for j in judged if any(row.seeds >= MIN_SEEDS for row in j.rows))
 
 
 def save(judged: Sequence[Judged], path: str | Path) -> None:
-    """Write one paper's claims.json; a reader sees the old file or the whole new one."""
+    """Write one paper's claims.json atomically: a reader sees the old file or the whole new one."""
     text = json.dumps([j.to_dict() for j in with_holm(judged)], indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(Path(path), text + "\n")
 
 
 def evidence_table(judged: Sequence[Judged], evidence: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]):
-    """What the verdicts rest on, from the judge's evidence {claim: {part: {instance: array}}}, as a pandas DataFrame: a
-    row for each repetition of a comparison. Columns claim, part, instance, statistic, seed (repetitions from 0,
-    as in all tables), value, and over: how many images or minibatches it is a mean of.
+    """The evidence {claim: {part: {instance: array}}} behind the verdicts as a pandas DataFrame, with one row for each
+    repetition of a comparison. Columns: claim, part, instance, statistic, seed (repetitions from 0, as in all tables),
+    value, and over (the number of images or minibatches that the value is a mean of).
 
-    The scoreboard's value is the mean over the seeds; of ratios it is that of all of them, near the mean. Of maps the
-    values are pseudo-values (`statistics.jackknife`).
+    The scoreboard's value is the mean over the seeds, except for ratios, where it is the ratio over all seeds, which
+    is close to the mean. The values of maps are pseudo-values (`statistics.jackknife`).
     """
     import pandas as pd
 
@@ -57,7 +57,7 @@ def evidence_table(judged: Sequence[Judged], evidence: Mapping[str, Mapping[str,
             for instance, data in evidence.get(claim.id, {}).get(part.id, {}).items():
                 data = np.asarray(data, float)
                 over = data.shape[1] if data.ndim == 2 and part.statistic != "ratio" else 1
-                with np.errstate(divide="ignore", invalid="ignore"):  # a ratio to nothing is infinite or NaN
+                with np.errstate(divide="ignore", invalid="ignore"):  # division by 0 gives inf or NaN
                     values = data[0] / data[1] if part.statistic == "ratio" else data.reshape(len(data), -1).mean(1)
                 rows += [{"claim": claim.id, "part": part.id, "instance": instance, "statistic": part.statistic,
                           "seed": seed, "value": value, "over": over} for seed, value in enumerate(values)]
@@ -65,7 +65,7 @@ def evidence_table(judged: Sequence[Judged], evidence: Mapping[str, Mapping[str,
 
 
 def table(judged: Sequence[Judged]):
-    """One paper's claims as a pandas DataFrame for display, each with the comparison that its verdict hangs on."""
+    """One paper's claims as a pandas DataFrame for display, each with the comparison that decides its verdict."""
     import pandas as pd
 
     rows = []

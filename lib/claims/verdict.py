@@ -1,4 +1,4 @@
-"""The judge: one claim, the measurements handed over for it, a verdict and its reason. The rules: lib/claims."""
+"""The judge: it makes a verdict and its reason from a claim and its measurements. The rules are in lib/claims."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "u
 
 @dataclass(frozen=True)
 class Precondition:
-    """Something without which no verdict counts, such as "robust networks are robust"; `detail` gives the numbers."""
+    """Something that must hold for a verdict to count, such as "robust networks are robust"; `detail` has the numbers.
+    """
 
     name: str
     ok: bool
@@ -28,9 +29,12 @@ class Precondition:
 
 @dataclass(frozen=True)
 class Row:
-    """One instance of one part. low, high: the interval at `level` (90 % for side within, else 95 %); `passed` is True,
-    False or None (undecided); `p` the one-sided p-value of what `passed` says (None: of passing); `p_holm` the same
-    after Holm's correction over all rows of the paper; `size`: smaller, consistent or larger than the paper's number.
+    """One instance of one part.
+
+    low, high: the interval at `level` (0.90 for side within, else 0.95). `passed`: True, False or None (undecided).
+    `p`: the one-sided p-value of what `passed` says (of passing if it is None). `p_holm`: the same after Holm's
+    correction over all rows of the paper. `size`: whether the value is smaller than, consistent with or larger than
+    the paper's number.
     """
 
     name: str
@@ -53,8 +57,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with its verdict. `p` is the one-sided p-value of the verdict (undecided: of support), `decisive` the row
-    it hangs on, `margins_hash` the hash of the claim's whole text and margins as they stood."""
+    """A claim with its verdict. `p`: the one-sided p-value of the verdict (of support if it is undecided). `decisive`:
+    the row that decides it. `margins_hash`: a hash of the claim's text and margins at the time of the verdict.
+    """
 
     claim: Claim
     verdict: str
@@ -69,7 +74,7 @@ class Judged:
         return digest(self.claim)
 
     def to_dict(self) -> dict:
-        """The row of claims.json; what has no number is null."""
+        """The claim's entry in claims.json; numbers that are missing or infinite become null."""
         claim = self.claim
         return _json({
             "id": claim.id, "statement": claim.statement, "verdict": self.verdict,
@@ -84,11 +89,11 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
           preconditions: Sequence[Precondition | Mapping] = ()) -> Judged:
     """Judge a claim.
 
-    evidence: part id -> instance name -> array: [S, m] for difference (per seed and image, in [-1, 1]) and accuracy
-    (true or false), [2, S] for ratio (numerators, denominators, above chance), [S] for seeds, [S, B] for map (per seed
-    and minibatch of images: what `statistics.jackknife` returns).
+    evidence: part id -> instance name -> array. Its shape depends on the part's statistic: [S, m] for difference (per
+    seed and image, in [-1, 1]) and accuracy (true or false), [2, S] for ratio (numerators and denominators, both above
+    chance), [S] for seeds, [S, B] for map (per seed and minibatch of images, from `statistics.jackknife`).
     preconditions: `Precondition`s or mappings with their fields.
-    Raises SettingsError for evidence of unknown parts or of wrong shape: that is a mistake, not a verdict.
+    Raises SettingsError for evidence of unknown parts or of wrong shape, which is a mistake in the notebook.
     """
     if profile not in claim.scope:
         why = f"it can be tested at {', '.join(claim.scope)}" if claim.scope else claim.needs
@@ -104,7 +109,7 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
     if failed:
         return Judged(claim, NOT_TESTED, f"Precondition not met: {'; '.join(failed)}.")
 
-    # How many comparisons could contradict the claim by chance: every instance of an `all`, an `any` as a whole.
+    # How many comparisons could contradict the claim by chance: each instance of an `all`, an `any` only as a whole.
     family = sum(len(evidence[p.id]) if p.combine == "all" else 1 for p in claim.parts)
     parts = [_judge_part(claim, part, evidence[part.id], family) for part in claim.parts]
     rows = tuple(row for part in parts for row in part.rows)
@@ -141,7 +146,7 @@ def _judge_part(claim: Claim, part: Part, instances: Mapping[str, np.ndarray], f
         rows, p_pass, p_fail = [*rows, row], [*p_pass, passing], [*p_fail, failing]
 
     if part.combine == "any":
-        # Instances of too few seeds have been looked at too: they count among the comparisons and pass nothing.
+        # Instances with too few seeds cannot pass, but they were looked at and count among the comparisons.
         p_pass = [float(p) for p in statistics.holm(
             [_known(p) if row.seeds >= MIN_SEEDS else 1.0 for row, p in zip(rows, p_pass, strict=True)])]
         rows = [replace(row, passed=None) if row.passed and p >= alpha(row) else row
@@ -156,7 +161,8 @@ def _judge_part(claim: Claim, part: Part, instances: Mapping[str, np.ndarray], f
         verdict, p_values, chosen = CONTRADICTED, p_fail, False
     else:
         verdict, p_values, chosen = UNDECIDED, p_pass, None
-    # The row the verdict hangs on: of an `all` the least convincing, of an `any` the most (contradicted: vice versa).
+    # The decisive row: the least convincing one of an `all`, the most convincing one of an `any`; if contradicted, the
+    # other way round.
     among = [i for i, row in enumerate(rows) if row.passed is chosen]
     pick = min if (part.combine == "any") != (verdict == CONTRADICTED) else max
     at = pick(among, key=lambda i: _known(p_values[i]))
@@ -164,7 +170,7 @@ def _judge_part(claim: Claim, part: Part, instances: Mapping[str, np.ndarray], f
 
 
 def _row(part: Part, name: str, estimate: statistics.Estimate, family: int) -> tuple[Row, float, float]:
-    """The row of one instance, and its p-values for passing and for failing."""
+    """The row of one instance, the p-value of passing and the p-value of failing."""
     level = 0.90 if part.side == "within" else 0.95
     shown, usual = estimate(level), estimate(0.95)
     least, most = _range(part)
@@ -186,7 +192,7 @@ def _row(part: Part, name: str, estimate: statistics.Estimate, family: int) -> t
 
 
 def _range(part: Part) -> tuple[float, float]:
-    """Between which values a part's true value must lie."""
+    """The bounds between which a part's true value must lie."""
     return {"above": (part.margin, math.inf), "below": (-math.inf, part.margin),
             "within": (-part.margin, part.margin)}[part.side]
 
@@ -197,7 +203,9 @@ def _misses(part: Part, interval: statistics.Interval | Row) -> bool:
 
 
 def alpha(row: Row) -> float:
-    """The rate of false support that one comparison may have: one bound of a 95 % interval, or of a 90 % one."""
+    """The allowed rate of false support of one comparison: 0.025 (one bound of a 95 % interval), or 0.05 for side
+    within (of a 90 % interval).
+    """
     return 0.05 if row.side == "within" else 0.025
 
 
@@ -228,14 +236,14 @@ def _reason(part: Part, row: Row, verdict: str, family: int) -> str:
 
 
 def limit(row: Row) -> str:
-    """What a row must be: 'more than +5.0 points'."""
+    """The range that a row must lie in, as text: 'more than +5.0 points'."""
     number = re.sub(r"^\+0\.0+(?!\d)", "0", _number(row.threshold, row.statistic))
     return {"above": f"more than {number}", "below": f"less than {number}",
             "within": f"within ±{number.lstrip('+')}"}[row.side]
 
 
 def measured(row: Row) -> str:
-    """A row's value and interval: '+3.1 points (95 % interval +1.0 to +5.2)'."""
+    """A row's value and interval as text: '+3.1 points (95 % interval +1.0 to +5.2)'."""
     value = _number(row.value, row.statistic)
     if math.isnan(row.low):
         return value
@@ -252,7 +260,7 @@ def _number(x: float, statistic: str) -> str:
 
 
 def _json(value):
-    """Plain JSON: numbers that are none (NaN, infinite bounds) become null."""
+    """Plain JSON values: NaN and infinite numbers become null."""
     if isinstance(value, dict):
         return {k: _json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
