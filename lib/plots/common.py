@@ -11,8 +11,8 @@ PANELS = {"clean": "clean accuracy", "verify": "robust accuracy"}
 
 
 def marker(scores: str) -> str:
-    """A circle for methods whose scores see the objective, learned or from its gradients, a square for the others; a
-    triangle for the one that removes whole filters.
+    """The matplotlib marker of a pruning method: a circle if its scores see the objective (`scores` is 'learned' or
+    'gradient'), a triangle if it removes whole filters ('filters'), else a square.
     """
     if scores == "filters":
         return "^"
@@ -21,13 +21,13 @@ def marker(scores: str) -> str:
 
 def compression(table, marks: Mapping[str, str], reference=None, robust: str = "robust accuracy",
                 what: str = "weights"):
-    """Accuracy against compression, clean on the left and robust on the right: a line per method, every seed a dot, the
-    dense network with the same fine-tuning as a horizontal line with the range of its seeds shaded.
+    """Accuracy against compression, clean on the left and robust on the right. Each method is a line through its means,
+    each seed a dot; the dense network with the same fine-tuning is a horizontal line, the range of its seeds shaded.
 
-    table: rows `method`, `keep` (the share that is kept, 1 for `dense`), `seed`, `measure` ('clean' or 'verify'),
-    `accuracy`. marks: the mark of each method (`marker`). reference: rows `method`, `keep`, `measure`, `accuracy`,
-    `source`: faint and dashed, the source named. robust: what the right panel's axis says, with the attack. what: is
-    kept, 'weights' or 'input channels'.
+    table: columns `method`, `keep` (the share kept, 1 for `dense`), `seed`, `measure` ('clean' or 'verify') and
+    `accuracy`. marks: {method: marker} (`marker`). reference: columns `method`, `keep`, `measure`, `accuracy` and
+    `source`, drawn faint and dashed with their source. robust: label of the right panel's axis, with the attack. what:
+    what is kept, 'weights' or 'input channels'. Raises SettingsError for missing columns or no pruned network.
     """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
@@ -48,7 +48,7 @@ def compression(table, marks: Mapping[str, str], reference=None, robust: str = "
             axis.axhspan(base.min(), base.max(), color=colours(["dense"])["dense"], alpha=0.08, linewidth=0)
         for number, (method, colour) in enumerate(palette.items()):
             mine = table[(table.method == method) & (table.measure == measure)]
-            apart = 1.25 ** ((number + 0.5) / len(palette) - 0.5)  # side by side, so that no seed hides another
+            apart = 1.25 ** ((number + 0.5) / len(palette) - 0.5)  # moved apart, so that no seed hides another
             curve(axis, mine.assign(keep=mine.keep * apart), "keep", "accuracy", colour, marker=marks[method],
                   shade=False, dots=True)
         if reference is not None:
@@ -78,8 +78,8 @@ def compression(table, marks: Mapping[str, str], reference=None, robust: str = "
 
 
 def signed(gradient):
-    """A gradient [C, H, W] as a picture [H, W] or [H, W, 3] in [0, 1]: grey is 0, three standard deviations are black
-    and white (each colour for itself), and a gradient of zeros, or one that is not finite, is grey all over.
+    """A gradient [C, H, W] as a picture [H, W] or [H, W, 3] in [0, 1]: 0 becomes grey, minus and plus three standard
+    deviations become black and white, channel by channel. A gradient that is zero or not finite becomes plain grey.
     """
     import numpy as np
 
@@ -101,7 +101,7 @@ def show_picture(axis, picture) -> None:
 
 
 def as_picture(image):
-    """An image [C, H, W] of pixels in [0, 1] as a picture."""
+    """An image [C, H, W] of pixels in [0, 1] as a picture [H, W] or [H, W, 3] in [0, 1]."""
     import numpy as np
 
     image = np.clip(np.asarray(image, float), 0, 1)

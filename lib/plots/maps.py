@@ -1,9 +1,9 @@
-"""Maps of similarity: how alike every layer of one network is to every layer of another.
+"""Maps of similarity: how similar every layer of one network is to every layer of another.
 
-A map is a float array [La, Lb]: the similarity of layer i of one network (vertical axis) and layer j of another
-(horizontal axis), 1 for the same representation, near 0 for unrelated ones; NaN where it is undefined. Layers are
-objects with `.label`, `.kind` and `.stage` (lib.models.taps.Tap) in the order of computation, the first at the lower
-left in every figure.
+A map is a float array [La, Lb]. Its entry (i, j) is the similarity of layer i of one network (vertical axis) and layer
+j of the other (horizontal axis): 1 for the same representation, near 0 for unrelated ones, NaN if it is undefined.
+Layers are objects with `.label`, `.kind` and `.stage` (lib.models.taps.Tap) in the order of computation; every figure
+has the first layer at the lower left.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from collections.abc import Mapping
 from lib.errors import need
 from lib.plots.style import WIDTH, stage_ticks, style
 
-MAP_COLOURS = "inferno"  # perceptually uniform, and that of the paper's maps
+MAP_COLOURS = "inferno"  # perceptually uniform; the paper's maps have it too
 
 
 def similarity_maps(panels: Mapping[str, object], layers, notes: Mapping[str, str] | None = None,
                     axes: Mapping[str, tuple[str, str]] | None = None, label: str = "CKA", label_layers: bool = False):
-    """Maps side by side, one colour bar from 0 to 1, thin lines between stages; what is undefined is hatched.
+    """A figure of maps with a common colour bar from 0 to 1 and thin lines between stages. Undefined cells are hatched.
 
     panels: title -> map [La, Lb]. layers: the layers of both sides of every map, or title -> (vertical, horizontal).
     notes: title -> a line below that title, such as the clean and PGD-20 accuracy of the networks. axes: title -> names
     of the networks (vertical, horizontal). label: the measure's name. label_layers: name every layer instead of the
-    stages, for a single large map of at most 32 layers. Values below 0 (an unbiased estimate may be) are drawn as 0.
-    Raises `SettingsError` when a map's shape is not that of its layers.
+    stages, for a single large map of at most 32 layers. Values below 0, which an unbiased estimate can have, are drawn
+    as 0. Raises SettingsError for no map and for a map whose shape does not fit its layers.
     """
     import matplotlib.pyplot as plt
     import numpy as np
     from matplotlib.patches import Patch
 
-    need(len(panels) > 0, "panels", "empty", "a map or more, by title")
+    need(len(panels) > 0, "panels", "empty", "at least one map, by title")
     sides = {title: layers[title] if isinstance(layers, Mapping) else (layers, layers) for title in panels}
     panels = {title: np.asarray(values, dtype=float) for title, values in panels.items()}
     for title, values in panels.items():
         expected = tuple(len(side) for side in sides[title])
-        need(values.shape == expected, f"shape of the map '{title}'", values.shape, f"{expected}, that of its layers")
+        need(values.shape == expected, f"shape of the map '{title}'", values.shape, f"{expected}, the numbers of its layers")
     undefined = any(np.isnan(values).any() for values in panels.values())
     style()
     columns = len(panels) if len(panels) <= 4 else 3
     rows = -(-len(panels) // columns)
     width = WIDTH if columns > 1 else 6.4
-    letters = int((width - 1.0) / columns * 16)  # of a note that fit above a map
+    letters = int((width - 1.0) / columns * 16)  # that fit into a line of a note above a map
     notes = {title: textwrap.wrap(note, letters) for title, note in (notes or {}).items()}
     lines = max((len(note) for note in notes.values()), default=0)
     height = rows * ((width - 1.0) / columns + 0.2 + 0.16 * lines) + (0.35 if undefined else 0)
@@ -77,7 +77,7 @@ def similarity_maps(panels: Mapping[str, object], layers, notes: Mapping[str, st
 
 
 def draw_map(axis, values, label: str):
-    """Draw a matrix of similarities in [0, 1], its first row at the bottom; NaN shows the hatched ground."""
+    """Draw a matrix of similarities in [0, 1] with its first row at the bottom and NaN hatched; returns the image."""
     axis.set_facecolor("#e4e4e4")
     axis.patch.set(hatch="////", edgecolor="#9a9a9a", linewidth=0)
     image = axis.imshow(values, origin="lower", aspect="auto", cmap=MAP_COLOURS, vmin=0, vmax=1,

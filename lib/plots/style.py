@@ -1,4 +1,4 @@
-"""The look of the figures: one palette for the suite, the house's style, and what several figures share."""
+"""The look of the figures: one palette and one style for the suite, and what several figures share."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from lib.errors import SettingsError, need
 
-WIDTH = 10.0  # inches: a notebook's
+WIDTH = 10.0  # inches: the width of a notebook
 
-# One meaning per colour, colour-blind safe. Of accuracies: blue clean, red robust, amber verified.
+# One meaning per colour, safe for colour-blind readers. Accuracies: blue is clean, red robust, amber verified.
 CLEAN, ROBUST, VERIFIED, GREY = "#2166ac", "#c0392b", "#e08a00", "#7f7f7f"
 
-# Of kinds of network, by their short and their long names. A kind that begins with one of these words, such as
-# `R wide`, gets a tint of that colour; any other kind one of `_SPARE`, by its place in the figure.
+# Colours of kinds of network, by their short and long names. A kind that begins with one of these words, such as
+# `R wide`, gets a tint of that colour; any other kind gets one of `_SPARE`, by its place in the figure.
 _MATCHED, _HALF = "#9ccbf2", "#4b1d7a"
 KINDS = {
     "N": CLEAN,
@@ -26,10 +26,10 @@ KINDS = {
     "untrained": GREY,
     "noise": "#5fcfa0",
     "TRADES": "#e69f00",
-    "half": _HALF,  # clean and adversarial cross-entropy, half each
+    "half": _HALF,  # half clean, half adversarial cross-entropy
     "half adversarial": _HALF,
     "FGSM-RS": "#4a2c0a",
-    "eps": ROBUST,  # robust at another strength: `eps 2/255`
+    "eps": ROBUST,  # adversarial training at another strength: `eps 2/255`
     "linf": ROBUST,
     "l2": "#e377c2",
     "jpeg": "#2f2a80",
@@ -37,7 +37,7 @@ KINDS = {
     "snow": "#35b8c9",
     "overfits": ROBUST,
     "control": "#4d4d4d",
-    # methods of pruning; two that share their rates have a dark and a light colour
+    # pruning methods; two methods with the same rates have a dark and a light shade of one colour
     "dense": "#1a1a1a",
     "pre-trained": "#8c8c8c",
     "HARP": "#d55e00",
@@ -67,7 +67,7 @@ _LINES = ("-", "--", ":", "-.")
 
 
 def style():
-    """Set the house's figure style; called by every function that draws."""
+    """Set the suite's figure style; every function that draws calls this."""
     import seaborn as sns
 
     sns.set_theme(
@@ -79,9 +79,9 @@ def style():
 
 
 def colours(kinds: Iterable[str]) -> dict[str, str]:
-    """A colour '#rrggbb' for each kind of network, in the order given: that of `KINDS`, the same in every figure; a
-    tint of it for a kind that begins with a word of `KINDS`; for other kinds a colour that no kind of `KINDS` has.
-    Raises `SettingsError` when there are more other kinds than colours.
+    """{kind: colour '#rrggbb'} for kinds of network, in the order given. A kind named in `KINDS` has the same colour in
+    every figure, a kind that begins with a word of `KINDS` a tint of it, and any other kind a colour that `KINDS` does
+    not use. Raises SettingsError if there are more kinds than spare colours.
     """
     kinds = list(dict.fromkeys(kinds))
     family = {kind: kind.split(" ")[0] for kind in kinds if kind not in KINDS and kind.split(" ")[0] in KINDS}
@@ -102,29 +102,30 @@ def _tint(colour: str, share: float) -> str:
 
 
 def line_styles(names: Iterable[str]) -> dict[str, str]:
-    """A line style for each name, in the order given. Raises `SettingsError` when there are more names than styles."""
+    """{name: line style}, in the order given. Raises SettingsError if there are more names than styles."""
     names = list(dict.fromkeys(names))
     need(len(names) <= len(_LINES), "lines to tell apart", ", ".join(names), f"at most {len(_LINES)}")
     return dict(zip(names, _LINES, strict=False))
 
 
 def check_columns(table, *names: str, what: str = "table") -> None:
-    """Raise `SettingsError` unless the DataFrame has rows and all the columns named."""
+    """Raise SettingsError unless the DataFrame `table` has rows and all columns `names`; `what` names it in the error.
+    """
     missing = [name for name in names if name not in table]
     if missing:
         raise SettingsError(
             f"{what} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}: "
             f"it must have {', '.join(names)} (it has {', '.join(map(str, table.columns)) or 'none'})"
         )
-    need(len(table) > 0, what, "a table without rows", f"one with a row or more of {', '.join(names)}")
+    need(len(table) > 0, what, "a table without rows", f"one with at least one row of {', '.join(names)}")
 
 
 def curve(axis, table, x: str, y: str, colour: str, label: str | None = None, line: str = "-",
           marker: str | None = None, shade: bool = True, dots: bool = False, thin: bool = False, xs: Sequence = ()):
-    """The mean over seeds of column `y` against column `x`, and the seeds: their range shaded, as dots or thin lines.
+    """Draw the mean over seeds of column `y` against column `x`, and the seeds: their range shaded, dots, thin lines.
 
-    table: rows `seed`, x, y; several rows of one seed at the same x are averaged; NaN leaves a gap. xs: where there
-    should be a value (all values of `x` unless given); one that is missing there leaves a gap too.
+    table: columns `seed`, x and y; rows of one seed at the same x are averaged; NaN leaves a gap. xs: where there
+    should be a value (by default all values of `x`); a value that is missing there leaves a gap too.
     """
     xs = list(xs) or sorted(table[x].unique())
     wide = table.pivot_table(index="seed", columns=x, values=y).reindex(columns=xs)
@@ -139,7 +140,7 @@ def curve(axis, table, x: str, y: str, colour: str, label: str | None = None, li
 
 
 def spans(layers: Sequence) -> list[tuple[str, int, int]]:
-    """Stage name, first position and the position after the last one, for each run of layers of one stage.
+    """(stage name, first position, position after the last) for each run of consecutive layers of one stage.
 
     layers: objects with `.stage`, such as `layer1.0`; the blocks of a stage belong together (`layer1`).
     """
@@ -152,11 +153,10 @@ def spans(layers: Sequence) -> list[tuple[str, int, int]]:
 
 
 def stage_ticks(axis, layers: Sequence, way: str = "x", room: float = 10.0) -> list[float]:
-    """Name the stages of `layers` along an axis ('x' or 'y') whose unit is the position of a layer, each in the middle
-    of its layers, and give back the boundaries between stages (positions and a half).
+    """Write the names of the stages of `layers` along an axis ('x' or 'y') whose unit is the position of a layer, each
+    at the middle of its layers. Returns the boundaries between stages, halfway between positions.
 
-    room: how many names fit side by side; where stages are more or lie closer, some names are left out, never a
-    boundary.
+    room: how many names fit along the axis; names that do not fit are left out, but boundaries never are.
     """
     found = spans(layers)
     apart = len(layers) / room

@@ -1,8 +1,8 @@
-"""What is read after a run: a page per notebook, the scoreboard of claims, the table of the README.
+"""The pages that show a run: one page per notebook, the scoreboard of claims, and the table in the README.
 
-A notebook's page is one file that loads nothing: pictures and styles are inside, formulas are MathML. The scoreboard
-shows the figures that lie in its folder. Pages are made of the files that a run leaves (`claims.json`, `card.json`,
-`tables/`, `figures/`), never of anything in memory, so that they can be made again at any time.
+A notebook's page is one file that loads nothing else: pictures and styles are embedded, formulas are MathML. The
+scoreboard shows the figures in its folder. Pages are made only from the files that a run leaves (`claims.json`,
+`card.json`, `tables/`, `figures/`), so that they can be made again at any time.
 """
 
 from lib.site.compare import compare

@@ -1,4 +1,4 @@
-"""A run held against the published one: do the claims' values still come out?"""
+"""A run compared with the published one: does it give the same values and verdicts of the claims?"""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from lib.errors import SettingsError
 from lib.site import files
 
-if TYPE_CHECKING:  # pandas takes a second to import, which every batch job would pay
+if TYPE_CHECKING:  # importing pandas takes a second, in every batch job
     import pandas as pd
 
 COLUMNS = ["notebook", "claim", "comparison", "published", "here", "equal", "agrees", "why"]
 
 
 def compare(run: Path, published: Path) -> pd.DataFrame:
-    """A row for each comparison of each claim of the notebooks that both folders hold: its value published and here,
-    whether both are equal (to 6 digits, as they are on like machines), whether they agree, and if not why.
+    """Compare the results folder `run` with `published`. The DataFrame has one row for each comparison of each claim of
+    the notebooks that both folders hold: the published value, the value here, whether the two are equal (to 6 digits,
+    as they are on similar machines), whether they agree, and if not, why.
 
-    Two values agree where their intervals meet, whatever the machine's arithmetic; where a repetition's spread is
-    unknown in either, nothing can be said, and they count as agreeing. No claim may go from supported to contradicted
-    or back, nor be worded or judged otherwise than the published one. Raises SettingsError where the folders share no
-    finished notebook.
+    Two values agree if their intervals overlap, which must hold on any machine. They also count as agreeing if either
+    has no interval. A claim disagrees if its verdict went from supported to contradicted or back, or if its text or
+    margins differ from the published ones. Raises SettingsError if the folders share no finished notebook.
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, read back: claims and tables as plain values."""
+"""Read back what a run leaves in its folder: claims and tables as plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def claims(folder: Path) -> dict[str, dict]:
-    """The rows of a notebook's claims.json by the claims' ids."""
+    """The entries of a notebook's claims.json, by claim id."""
     return {claim["id"]: claim for claim in json.loads((folder / "claims.json").read_text(encoding="utf-8"))}
 
 
@@ -20,8 +20,8 @@ def rows(table: Path) -> Iterator[dict[str, str]]:
 
 
 def evidence(folder: Path) -> dict[tuple[str, str], list[float]]:
-    """What each repetition of a notebook gave for its claims: {(claim, name of the part's row): values}; NaN where a
-    repetition gave no number, {} without the table.
+    """The values of a notebook's claims by repetition: {(claim, name of the part's row): values}, NaN for a repetition
+    without a number. Empty if the notebook has no table of evidence.
     """
     found: dict[tuple[str, str], list[float]] = {}
     table = folder / "tables" / "evidence.csv"
@@ -32,12 +32,12 @@ def evidence(folder: Path) -> dict[tuple[str, str], list[float]]:
 
 
 def keyed(folder: Path) -> list[Path]:
-    """A notebook's tables whose rows are about single networks: they have the recipe key in their column `network`."""
+    """A notebook's tables whose rows are about single networks: those with a column `network`, the recipe key."""
     return [path for path in sorted(folder.glob("tables/*.csv")) if "network" in next(rows(path), {})]
 
 
 def about(key: str, run: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Every row of a run's tables that is about the network of a recipe key, with the table that it stands in."""
+    """(table, row) for every row of a run's tables that is about the network of the recipe key `key`."""
     for folder in sorted(path.parent for path in run.glob("*/card.json")):
         for table in keyed(folder):
             yield from ((table, row) for row in rows(table) if row["network"] == key)

@@ -15,7 +15,7 @@ from lib.site.words import TEMPLATES, template
 
 
 def mathml(formula: str, block: bool = False) -> str | None:
-    """A LaTeX formula as MathML, which browsers show without a script; None if it holds what cannot be converted."""
+    """A LaTeX formula as MathML, which browsers show without a script; None if it cannot be converted."""
     from latex2mathml.converter import convert
 
     known = re.sub(r"(begin|end)\{(aligned|align\*?|equation\*?)\}", r"\1{split}", formula)
@@ -27,7 +27,7 @@ def mathml(formula: str, block: bool = False) -> str | None:
 
 
 def _from_page(url: str, folder: str) -> str:
-    """A link of a notebook as it must read on its page, which lies in another folder than the notebook."""
+    """A link of a notebook, rewritten for its page, which lies in another folder."""
     if re.match(r"[a-z]+:|[#/]", url):
         return url
     path, mark, anchor = url.partition("#")
@@ -36,7 +36,7 @@ def _from_page(url: str, folder: str) -> str:
 
 @functools.cache
 def _exporter():
-    """nbconvert's HTML exporter with our cells and formulas; made when it is needed, as the import takes seconds."""
+    """nbconvert's HTML exporter with our cells and formulas. It is made on demand, because the import takes seconds."""
     from jinja2 import pass_context
     from nbconvert.exporters import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -74,7 +74,7 @@ def _exporter():
 
 
 def _error(cells) -> dict | None:
-    """Number and message of the first cell that failed."""
+    """{id, text, left} of the first cell that failed: its link, its error, and how many code cells did not run."""
     for position, cell in enumerate(cells):
         for output in cell.get("outputs", ()):
             if output["output_type"] == "error":
@@ -85,13 +85,13 @@ def _error(cells) -> dict | None:
 
 
 def render(notebook: Path) -> Path:
-    """Write the page of an executed notebook (also of one that stopped half-way) beside it; returns its path."""
+    """Write the page of an executed notebook, complete or stopped halfway, next to it; returns the page's path."""
     import nbformat
     from pygments.formatters import HtmlFormatter
 
     notebook = Path(notebook)
     nb = nbformat.read(notebook, as_version=4)
-    # papermill marks a failure with cells of its own; the page says it once, at the top
+    # papermill adds cells of its own that report a failure; the page reports it once, at the top
     nb.cells = [cell for cell in nb.cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", ())]
     title = heading = notebook.parent.name.replace("_", " ")
     for cell in nb.cells:
@@ -99,12 +99,12 @@ def render(notebook: Path) -> Path:
             title = next(iter(re.findall(r"^# (.+)$", cell.source, re.MULTILINE)), title)
             heading = (re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE) or [heading])[-1]
         else:
-            cell.metadata.setdefault("alt", f"Figure of the section: {heading}")  # for who cannot see the pictures
+            cell.metadata.setdefault("alt", f"Figure of the section: {heading}")  # for readers who cannot see pictures
     body, _ = _exporter().from_notebook_node(nb, {"metadata": {"path": str(notebook.parent), "name": notebook.stem}})
     headings = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
     style = f"{light}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}"
-    card = notebook.with_name("card.json")  # not there where it stopped early
+    card = notebook.with_name("card.json")  # missing if the run stopped early
     card = json.loads(card.read_text(encoding="utf-8")) if card.exists() else {}
     page = notebook.with_suffix(".html")
     write_atomic(page, template("notebook.html.j2").render(

@@ -26,7 +26,7 @@ def _read(path: Path, missing):
 
 
 def _figure(folder: Path, name: str) -> dict | None:
-    """A claim's figure: its name, where it lies seen from the scoreboard, and whether it can be shown there."""
+    """A claim's figure: its name, its link from the scoreboard, and whether it can be shown there."""
     if not name:
         return None
     for path in (folder / name, folder / "figures" / name, folder / "figures" / f"{name}.png"):
@@ -37,16 +37,16 @@ def _figure(folder: Path, name: str) -> dict | None:
 
 
 def readings(folder: Path) -> dict:
-    """Why claims of a published run came out as they did, written by a person who looked: {notebook: {claim: {verdict,
-    cause, why}}} from the file `readings.yaml` beside the run's folder; {} without one. `cause` is one of CAUSES.
+    """Explanations of a published run's verdicts, written by a person: {notebook: {claim: {verdict, cause, why}}}, read
+    from `readings.yaml` next to the run's folder; {} if there is no such file. `cause` is one of CAUSES.
     """
     path = Path(folder).parent / "readings.yaml"
     return loader.read(path).get(Path(folder).name, {}) if path.is_file() else {}
 
 
 def _notebook(folder: Path, read: dict) -> dict:
-    """All that the scoreboard says about one notebook; read: what a person says of its claims, {claim: reading}. Claims
-    of a run that failed are not shown: they may be old. So are readings of another verdict.
+    """All that the scoreboard says about one notebook. read: {claim: reading}, see `readings`. Claims of a failed run
+    are not shown, because they may be old; neither are readings of another verdict than the present one.
     """
     card = _read(folder / "card.json", {"status": "failed", "error": "It stopped before its last cell."})
     ok = card.get("status") == "ok"
@@ -74,7 +74,7 @@ def _notebooks(folder: Path) -> list[dict]:
 
 
 def index(folder: Path) -> Path:
-    """Write the scoreboard `index.html` of a results folder from what lies there; returns its path."""
+    """Write the scoreboard `index.html` of a results folder from the files in it; returns its path."""
     folder = Path(folder)
     notebooks = _notebooks(folder)
     counts = Counter()
@@ -112,7 +112,7 @@ def claims_table_markdown(folders) -> str:
     runs = {Path(folder).name: {n["name"]: n for n in _notebooks(folder)} for folder in folders}
     lines = [["Claim", "The paper", *runs], ["---"] * (2 + len(runs))]
     for name in sorted({name for run in runs.values() for name in run}):
-        found = {}  # claim id -> {run: claim}, in the order in which they are written down
+        found = {}  # claim id -> {run: claim}, in the order of the files
         for run, notebooks in runs.items():
             for claim in notebooks[name]["claims"] if name in notebooks else ():
                 found.setdefault(claim["id"], {})[run] = claim
@@ -133,7 +133,7 @@ def readme(path: Path = ROOT / "README.md") -> None:
     """
     path = Path(path)
     folders = [f for f in (path.parent / "results" / "reference").glob("*") if f.is_dir()]
-    # the columns: profiles in their order, then other runs by name
+    # columns: the profiles in their order, then other runs by name
     folders.sort(key=lambda f: (PROFILES.index(f.name) if f.name in PROFILES else len(PROFILES), f.name))
     text = path.read_text(encoding="utf-8")
     found = re.fullmatch(r"(.*<!-- claims:begin -->\n).*?(<!-- claims:end -->.*)", text, re.DOTALL)

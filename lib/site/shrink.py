@@ -1,4 +1,4 @@
-"""A notebook's results made small, so that they can lie under version control."""
+"""Make a notebook's results small enough for version control."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ FURTHEST, SPREAD = 24, 2.0  # of 255: how far a pixel may move, and the root mea
 
 
 def few_colours(png: bytes) -> bytes:
-    """The same picture as a PNG of at most 256 colours, about a third of the size for a drawing. Where that would be
-    seen (a channel of any pixel would move by more than FURTHEST levels, or all by more than SPREAD, as in
-    photographs), it keeps its colours; where nothing is gained, or it is not RGB and opaque, it is given back as it is.
+    """The same picture as a PNG of at most 256 colours, which for a drawing is about a third of the size. The picture
+    keeps its colours if the change would be visible, as it is in photographs: a channel of a pixel would move by more
+    than FURTHEST of 255 levels, or the root mean square of all moves would exceed SPREAD. It is returned as it is if
+    nothing is gained or if it is not opaque RGB.
     """
     import numpy as np
     from PIL import Image
@@ -26,7 +27,7 @@ def few_colours(png: bytes) -> bytes:
             image.mode == "RGBA" and image.getextrema()[3][0] < 255):
         return png
     image = image.convert("RGB")
-    # the palette that covers all colours, not the most frequent ones: thin lines and small dots keep theirs
+    # a palette that covers all colours, not only frequent ones: thin lines and small dots keep theirs
     found = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
     moves = np.abs(np.asarray(found.convert("RGB"), int) - np.asarray(image, int)).max(-1)
     kept = found if moves.max() <= FURTHEST and np.sqrt((moves**2).mean()) <= SPREAD else image
@@ -36,9 +37,9 @@ def few_colours(png: bytes) -> bytes:
 
 
 def shrink(folder: Path) -> None:
-    """Make the results of one notebook small, in place: figures and the notebook's pictures in few colours
-    (`few_colours`), no SVG that is larger than its PNG, and the page made again from the notebook. Texts, tables and
-    numbers stay as they are; a folder that is small already does not change.
+    """Make the results of one notebook small, in place: reduce figures and the notebook's pictures to few colours
+    (`few_colours`), drop each SVG that is larger than its PNG, and make the page again. Texts, tables and numbers do
+    not change, nor does a folder that is already small.
     """
     folder = Path(folder)
     for path in sorted(folder.glob("figures/*.png")):

@@ -1,4 +1,4 @@
-"""Numbers, verdicts and intervals as a reader sees them, and the pages' templates that use these."""
+"""Numbers, verdicts and intervals as text for readers, and the page templates that use them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def number(value) -> str:
-    """A measured value as text: three decimals below 10, one above, powers of ten where these would show nothing."""
+    """A measured value as text: three decimals below 10, one from 10 on, powers of ten for very small and large ones.
+    """
     if value is None or isinstance(value, float) and not math.isfinite(value):
         return "–"
     if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -23,7 +24,7 @@ def number(value) -> str:
 
 
 def _in_unit(part: dict, name: str) -> str:
-    """A number of a claim's part in the unit that its statistic is read in."""
+    """A number of a claim's part as text, in the unit of its statistic: percent, points, or plain."""
     value, statistic = part.get(name), part.get("statistic")
     if statistic not in ("difference", "accuracy") or value is None or not math.isfinite(value):
         return number(value)
@@ -35,14 +36,14 @@ def unit(part: dict) -> str:
 
 
 def interval(part: dict) -> str:
-    """Value and interval of a claim's part: '0.120 [0.080, 0.160]', differences of accuracies in points."""
+    """Value and interval of a claim's part: '0.120 [0.080, 0.160]'; differences of accuracies are in points."""
     if part.get("low") is None and part.get("high") is None:
         return _in_unit(part, "value")
     return f"{_in_unit(part, 'value')} [{_in_unit(part, 'low')}, {_in_unit(part, 'high')}]"
 
 
 def by_seed(part: dict) -> str:
-    """What each repetition gave, in the unit of the part's value: '0.110, 0.130, 0.120'."""
+    """The value of each repetition, in the unit of the part's value: '0.110, 0.130, 0.120'."""
     return ", ".join(_in_unit({**part, "value": value}, "value") for value in part.get("by_seed", ()))
 
 
@@ -64,7 +65,7 @@ def duration(seconds) -> str:
 
 
 def seeds(card: dict) -> str:
-    """The seeds of a run's repetitions: '3 (seeds 100 to 102)'; "" where the card does not say."""
+    """The seeds of a run's repetitions: '3 (seeds 100 to 102)'; "" if the card does not have them."""
     count, first = card.get("seeds"), card.get("first_seed", 0)
     if not count:
         return ""
@@ -72,7 +73,7 @@ def seeds(card: dict) -> str:
 
 
 def command(card: dict) -> str:
-    """What a user types to make a run's notebook again."""
+    """The command that makes a run's notebook again."""
     given = [word for name, value in (card.get("overrides") or {}).items() for word in ("-p", f"{name}={value}")]
     return shlex.join(["./run_all.sh", "--profile", str(card.get("profile")), *given, str(card.get("notebook"))])
 
@@ -83,7 +84,7 @@ def size(path: Path) -> str:
 
 
 def words(value) -> str:
-    """A value of a card or protocol as text: 'PGD (steps 10, step_size 2/255)' for what has a type."""
+    """A value of a card or protocol as text; a mapping with a type gives 'PGD (steps 10, step_size 2/255)'."""
     if isinstance(value, dict):
         inner = ", ".join(f"{k} {words(v)}" for k, v in value.items() if k != "type")
         return f"{value['type']} ({inner})" if "type" in value else inner
@@ -91,8 +92,8 @@ def words(value) -> str:
 
 
 def plot(parts: list[dict], width: int = 120) -> list[dict | None]:
-    """For each part the places of its interval, value, and the range `wanted`, in pixels from the left of a drawing of
-    `width`; all on one scale, so that parts can be compared. None where a number is missing.
+    """Positions, in pixels from the left of a drawing of `width`, of each part's interval, value and allowed range
+    (`wanted`). All parts share one scale, so that they can be compared. None for a part in which a number is missing.
     """
     rows = []
     for part in parts:
@@ -116,7 +117,7 @@ def plot(parts: list[dict], width: int = 120) -> list[dict | None]:
 
 
 def comparisons(claim: dict) -> list[dict]:
-    """A claim's parts, those of one comparison together: {what, parts, places}."""
+    """A claim's parts, grouped by comparison: a list of {what, parts, places (see `plot`)}."""
     groups = {}
     for part in claim.get("parts") or []:
         groups.setdefault(part.get("what") or part["name"].split(": ")[0], []).append(part)
@@ -124,7 +125,7 @@ def comparisons(claim: dict) -> list[dict]:
 
 
 def template(name: str):
-    """A page of lib/templates, with the words above as filters."""
+    """The jinja template of this name, with the functions above as filters."""
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=lambda file: "html" in (file or ""),
