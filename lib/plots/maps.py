@@ -36,7 +36,7 @@ def similarity_maps(panels: Mapping[str, object], layers, notes: Mapping[str, st
     panels = {title: np.asarray(values, dtype=float) for title, values in panels.items()}
     for title, values in panels.items():
         expected = tuple(len(side) for side in sides[title])
-        need(values.shape == expected, f"shape of the map '{title}'", values.shape, f"{expected}, the numbers of its layers")
+        need(values.shape == expected, f"shape of the map '{title}'", values.shape, f"{expected}, one entry a layer")
     undefined = any(np.isnan(values).any() for values in panels.values())
     style()
     columns = len(panels) if len(panels) <= 4 else 3

@@ -1,4 +1,4 @@
-"""Look at similarity maps by hand in JupyterLab: choose two networks and their layers, see the map and its numbers.
+"""Explore similarity maps in JupyterLab: choose two networks and their layers, see the map and its numbers.
 
     from lib.similarity.explorer import similarity_explorer
     similarity_explorer(maps)
@@ -26,8 +26,8 @@ MEASURES = {"cka": "CKA", "cka_biased": "biased CKA", "cca": "CCA", "svcca": "SV
 
 
 def subset(layers: Sequence, which: str) -> list[int]:
-    """Positions of the layers of a subset: all, the outputs of ReLU (GELU, softplus), or the last one in each block,
-    which is the block's own output where the layers include it. Raises `SettingsError` for an unknown subset.
+    """Positions of the layers of a subset: all layers, the outputs of ReLU (GELU, softplus), or the last layer of each
+    block, which is the block's output if the layers include it. Raises SettingsError for an unknown subset.
     """
     if which not in SUBSETS:
         raise unknown("subset of layers", which, SUBSETS)
@@ -39,9 +39,10 @@ def subset(layers: Sequence, which: str) -> list[int]:
 
 
 def summary(values, rows: Sequence, columns: Sequence, same: bool) -> dict[str, float]:
-    """The numbers of a map [La, Lb] (lib.similarity.summaries): for a network with itself (`same`) the mean off the
-    diagonal and, where every stage has two layers, the block index; for two networks the mean of all cells and, if
-    they have the same layers, of equal layers. NaN cells are left out; how many there are is the last number.
+    """The summaries of a map [La, Lb] (lib.similarity.summaries). For a network with itself (`same`): the mean off the
+    diagonal and, if every stage has at least two layers, the block index. For two networks: the mean of all cells and,
+    if they have the same layers, of equal layers. NaN cells are left out; the last number counts them. Raises
+    SettingsError if the shape does not fit the layers `rows` and `columns`.
     """
     import numpy as np
 
@@ -66,8 +67,8 @@ def summary(values, rows: Sequence, columns: Sequence, same: bool) -> dict[str, 
 
 
 def attended() -> bool:
-    """Whether widgets make sense here: a kernel whose frontend can be asked for input. papermill and nbconvert cannot
-    be asked, a batch run says so by REPRO_HEADLESS, and plain Python has no kernel.
+    """Whether a person can use widgets here, that is, whether the kernel's frontend can be asked for input. It cannot
+    under papermill and nbconvert, nor in plain Python, which has no kernel; a batch run sets REPRO_HEADLESS.
     """
     if os.environ.get("REPRO_HEADLESS"):
         return False
@@ -81,32 +82,32 @@ def attended() -> bool:
 
 
 class Explorer:
-    """What `similarity_explorer` shows. In code: `choose` a pair and a subset of layers, then `figure()`, `numbers()`.
-    `widgets` holds the controls once the explorer is shown to a person (or `controls()` was called).
+    """The object that `similarity_explorer` shows. From code: `choose` a pair and a subset of layers, then call
+    `figure()` or `numbers()`. `widgets` holds the controls after the explorer was shown or `controls()` was called.
     """
 
     def __init__(self, maps, notes: Mapping[str, str] | None = None, live: bool | None = None):
-        need(len(maps.views) > 0, "views", "empty", "a network or more")
+        need(len(maps.views) > 0, "views", "empty", "at least one network")
         self.maps, self.notes = maps, dict(notes or {})
         for name in self.notes:
             if name not in maps.views:
                 raise unknown("view", name, maps.views)
         self.live = attended() if live is None else live
-        pairs = [tuple(pair) for pair in getattr(maps, "pairs", ())]  # those that were measured; without it all were
+        pairs = [tuple(pair) for pair in getattr(maps, "pairs", ())]  # the measured pairs; without this attribute, all
         other = [pair for pair in pairs if pair[0] != pair[1]]
         self.first, self.second = (other or pairs or [(maps.views[0], maps.views[min(1, len(maps.views) - 1)])])[0]
         self.which = ALL
         self.widgets: dict[str, object] = {}
-        self._following = False  # the controls are being set from here, not by a person
+        self._following = False  # True while code, not a person, sets the controls
 
     def choose(self, first: str, second: str, which: str = ALL) -> Explorer:
-        """Set the pair of networks and the subset of layers. Raises `SettingsError` for an unknown name, or for a
-        subset of which one of the networks has nothing.
+        """Set the pair of networks and the subset of layers. Raises SettingsError for an unknown name, and for a subset
+        that is empty in one of the networks.
         """
         for name in (first, second):
             if name not in self.maps.views:
                 raise unknown("view", name, self.maps.views)
-            allowed = f"one of which {name} has layers: {', '.join(self.subsets(name))}"
+            allowed = f"a subset that {name} has layers of: {', '.join(self.subsets(name))}"
             need(bool(subset(self.maps.layers[name], which)), "subset of layers", which, allowed)
         self.first, self.second, self.which = first, second, which
         if self.widgets:
@@ -114,7 +115,7 @@ class Explorer:
         return self
 
     def subsets(self, *views: str) -> list[str]:
-        """The subsets of layers that are not empty in any of these networks."""
+        """The subsets of which each of these networks has at least one layer."""
         return [which for which in SUBSETS if all(subset(self.maps.layers[view], which) for view in views)]
 
     def selected(self) -> tuple:
@@ -128,19 +129,19 @@ class Explorer:
         return values, rows, columns
 
     def numbers(self) -> dict[str, float]:
-        """The summary of the chosen map."""
+        """The summaries of the chosen map (`summary`)."""
         values, rows, columns = self.selected()
         return summary(values, rows, columns, self.first == self.second)
 
     def reasons(self) -> list[str]:
-        """Why rows and columns of the chosen map are undefined, a sentence each, as the maps give them."""
+        """Why rows and columns of the chosen map are undefined, one sentence for each."""
         _, rows, columns = self.selected()
         shown = {(view, layer.label) for view, side in ((self.first, rows), (self.second, columns)) for layer in side}
         return [f"{view}, {label}: {reason}" for (view, label), reason in getattr(self.maps, "undefined", {}).items()
                 if (view, label) in shown]
 
     def figure(self):
-        """The chosen map as a matplotlib figure, drawn as `lib.plots.similarity_maps` draws it."""
+        """The chosen map as a matplotlib figure (`lib.plots.maps.similarity_maps`)."""
         import matplotlib.pyplot as plt
 
         values, rows, columns = self.selected()
@@ -150,11 +151,11 @@ class Explorer:
         measure = getattr(self.maps, "measure", "similarity")
         figure = similarity_maps({title: values}, {title: (rows, columns)}, notes if notes[title] else None,
                                  {title: (self.first, self.second)}, MEASURES.get(measure, measure), label_layers=True)
-        plt.close(figure)  # shown where it is asked for, not once more at the end of the cell
+        plt.close(figure)  # or the cell would show it a second time at its end
         return figure
 
     def controls(self):
-        """The box of widgets, made at the first call: `first`, `second`, `layers`, the `picture` and the `numbers`."""
+        """The box of widgets (`first`, `second`, `layers`, `picture`, `numbers`), made at the first call."""
         if not self.widgets:
             self._make()
         return self.widgets["box"]
@@ -176,13 +177,13 @@ class Explorer:
         self._draw()
 
     def _changed(self, change) -> None:
-        """A person has moved a control."""
+        """Follow a control that a person has changed."""
         if not self._following:
             first, second, which = (self.widgets[name].value for name in ("first", "second", "layers"))
             self.choose(first, second, which if which in self.subsets(first, second) else ALL)
 
     def _draw(self) -> None:
-        """Controls, picture and numbers follow the choice."""
+        """Update controls, picture and numbers to the choice."""
         w, self._following = self.widgets, True
         w["first"].value, w["second"].value = self.first, self.second
         w["layers"].options = self.subsets(self.first, self.second)
@@ -221,11 +222,11 @@ def png(figure) -> bytes:
 
 
 def similarity_explorer(maps, notes: Mapping[str, str] | None = None, live: bool | None = None) -> Explorer:
-    """Choose two networks (views) and a subset of layers, see their map and its summary.
+    """Choose two networks (views) and a subset of layers, and see their map and its summaries.
 
-    maps: what lib.similarity.maps gives: `.views` (names), `.layers[view]` (with `.label`, `.kind`, `.stage`) and
+    maps: a `lib.similarity.maps.Maps`, with `.views` (names), `.layers[view]` (with `.label`, `.kind`, `.stage`) and
     `.between(a, b)`, an array [La, Lb]. notes: view -> a line about it, such as its accuracies, shown with the map.
-    live: whether to show widgets; None finds out (see `attended`). Let it stand last in a cell; the figure of what is
-    chosen can be saved with `study.figure(name, explorer.figure())`.
+    live: whether to show widgets; None decides by `attended`. Call it in the last line of a cell. The figure of the
+    choice can be saved with `study.figure(name, explorer.figure())`. Raises SettingsError for notes of unknown views.
     """
     return Explorer(maps, notes, live)

@@ -1,4 +1,4 @@
-"""Networks looking at images, by recipe: maps of them from the store, made if they are missing."""
+"""Similarity maps of networks given by recipe: from the store, or made if they are missing."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ VERSION = 1  # raised when a change of the code changes maps
 
 @dataclass(frozen=True)
 class Moved:
-    """Images as the attack on the network `source` has moved them (`Zoo.adversarial`) or, with `noise`, moved by as
-    much in every pixel, but with random signs: of equal norm in every l_p (until they are cut to [0, 1]), without aim.
+    """Images perturbed by an attack on the network `source` (`Zoo.adversarial`). With `noise`, each pixel moves as far
+    as under the attack but with a random sign: the same l_p norms (before clipping to [0, 1]), without an aim.
     """
 
     source: Recipe
@@ -37,8 +37,8 @@ class Moved:
 
 @dataclass(frozen=True)
 class Look:
-    """A network looking at the images of its data as they are (`moved` None) or as they were moved; `name` tells looks
-    apart.
+    """A network and the images it is shown: those of its data, clean (`moved` is None) or perturbed. Each look needs a
+    `name` of its own.
     """
 
     name: str
@@ -49,8 +49,9 @@ class Look:
 def look_at(zoo: Zoo, looks: Sequence[Look], *, split: str = "test", images: int | None = None, layers="all",
             measure: str = "cka", pooled: bool = False, batch: int = 256, faithful: bool = False,
             pairs: Sequence[tuple[str, str]] | None = None) -> Maps:
-    """The maps of all `looks` (lib.similarity.maps) on the first `images` of a split (None: all), which is in a fixed
-    class-balanced random order. From the store if they were made before. Raises SettingsError as `maps` does.
+    """The similarity maps of all `looks` on the first `images` of a split (None: all), which is in a fixed,
+    class-balanced random order. From the store if they were made before. layers: see `lib.models.taps.taps`; the other
+    options: see `lib.similarity.maps.maps`, whose errors are raised too.
     """
     from safetensors.torch import save_file
 
@@ -71,7 +72,7 @@ def look_at(zoo: Zoo, looks: Sequence[Look], *, split: str = "test", images: int
 
 
 def _named(look: Look) -> list:
-    """What decides a view: the network, its data, and what moved the images."""
+    """What a view depends on, for its key: the network, its data, and what perturbed the images."""
     moved = look.moved and [outcome_key(look.moved.source, look.moved.threat, look.moved.attack), look.moved.noise]
     return [look.name, look.recipe.key, plain(look.recipe.data), moved]
 

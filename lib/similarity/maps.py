@@ -1,8 +1,8 @@
-"""Maps of similarity between all layers of networks that look at the same images, streamed over minibatches.
+"""Maps of similarity between all layers of networks that see the same images, streamed over minibatches.
 
-Minibatch form of the similarity paper (Nguyen et al. 2021): all networks see the same minibatch, every layer gives one
-centred Gram matrix, one product of all of them gives the terms of every pair of layers, and the ratio is taken once,
-after averaging the terms over minibatches. No feature outlives the hook that reads it.
+This is minibatch CKA (Nguyen et al. 2021), as Cianfarani et al. (2022) use it. All networks see the same minibatch, and
+every layer gives one centred Gram matrix. One matrix product gives the terms of all pairs of layers. The ratio is taken
+once, after the terms are averaged over minibatches. Features are discarded in the hook that reads them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from lib.representations.measures import Measure, Scatter, check_features, named
 from lib.runtime import ProgressBar, keep_freed_memory
 
 LEAST = 4  # images in a minibatch: HSIC1 divides by n - 3
-_COLUMNS = 2**14  # of the rows of Grams that are turned into fp64 at a time
+_COLUMNS = 2**14  # how many columns of the flattened Gram matrices are converted to fp64 at a time
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A network looking at images.
+    """A network and the images it is shown.
 
-    name: of the view, in the map. images: float32 [N, C, H, W] in [0, 1], clean or attacked, or a set with `pixels`
-    and `indices` (lib.data.ImageSet). indices: int64 [N], which images they are; needed where `images` is a tensor.
-    taps: those to read, or what `lib.models.taps.taps` takes for its layers.
+    name: the view's name in the maps. images: float32 [N, C, H, W] in [0, 1], clean or attacked, or a set with `pixels`
+    and `indices` (lib.data.ImageSet). indices: int64 [N], which images they are; required if `images` is a tensor.
+    taps: the taps to read, or the layers in a form that `lib.models.taps.taps` takes.
     """
 
     name: str
@@ -45,13 +45,13 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """Similarity of every layer with every layer of some views.
+    """The similarity of every layer to every layer, within and between views.
 
-    measure: its name. views: their names. layers: view -> its taps; R of all views together, in that order. sizes: the
-    number of images of each minibatch; of all images where `exact`. terms: fp64 [B, R, R], for each minibatch the mean
-    products of centred Grams (CKA) or the values themselves (other measures, and everything `exact`), NaN for what was
-    not asked for. undefined: (view, label) -> why the layer has no value. pairs: the pairs of views that were asked
-    for, in either order. pooled, faithful, exact: see `maps`.
+    measure: the measure's name. views: the views' names. layers: view -> its taps, R of all views together, in that
+    order. sizes: the number of images of each minibatch; if `exact`, of all images. terms: fp64 [B, R, R], for each of
+    B minibatches the mean products of centred Gram matrices (CKA) or the values themselves (other measures, and all
+    measures if `exact`), NaN for pairs that were not requested. undefined: (view, label) -> why the layer has no value.
+    pairs: the requested pairs of views, in either order. pooled, faithful, exact: see `maps`.
     """
 
     measure: str
@@ -74,7 +74,7 @@ class Maps:
         """The map [layers of a, layers of b] of two views, fp64; NaN in rows and columns of `undefined` layers.
 
         without: the number of a minibatch to leave out, for the jackknife. Raises SettingsError for an unknown view, a
-        pair that was not asked for, or a minibatch that there is not or that is the only one.
+        pair that was not requested, a minibatch that does not exist, or leaving out the only one.
         """
         for name in (a, b):
             if name not in self.views:
@@ -98,7 +98,7 @@ class Maps:
         return slice(first, first + len(self.layers[view]))
 
     def to_plain(self) -> tuple[dict[str, Tensor], dict]:
-        """Tensors by name and the rest in JSON's types; `from_plain` makes the same maps of them."""
+        """({name: tensor}, the rest as JSON types); `from_plain` restores the maps."""
         meta = {name: getattr(self, name) for name in ("measure", "pooled", "faithful", "exact")}
         meta |= {"views": list(self.views), "sizes": list(self.sizes), "pairs": [list(pair) for pair in self.pairs],
                  "layers": {view: [[t.name, t.call, t.kind, t.stage] for t in self.layers[view]]
@@ -108,7 +108,7 @@ class Maps:
 
     @classmethod
     def from_plain(cls, tensors: dict[str, Tensor], meta: dict) -> Maps:
-        """The maps that `to_plain` gave these for."""
+        """Restore maps from what `to_plain` returned."""
         return cls(meta["measure"], tuple(meta["views"]),
                    {view: tuple(Tap(*tap) for tap in meta["layers"][view]) for view in meta["views"]},
                    tuple(meta["sizes"]), tensors["terms"],
@@ -118,29 +118,29 @@ class Maps:
 
 def maps(views: Sequence[View], measure: str = "cka", batch_size: int = 256, pooled: bool = False,
          faithful: bool = False, exact: bool | None = None, pairs: Sequence[tuple[str, str]] | None = None) -> Maps:
-    """The similarity maps between all views (or the `pairs` of names), each with itself included, in eval mode, where
-    the networks lie.
+    """The similarity maps between all views (or the `pairs` of names), including each view with itself. The networks
+    run in eval mode on the devices they are on, and are left as they were.
 
-    measure: see `compare`. batch_size: the most images in a minibatch, at least 4. The N images are split into
-    ceil(N / batch_size) minibatches whose sizes differ by at most 1, and which count equally, so that none is a small
-    rest: HSIC1 is unbiased at every size, but "cka_biased" and "procrustes" depend on it. Their values, and those of
-    "svcca", are comparable at equal sizes only. pooled: average every [n, C, H, W] over its positions and [n, T, C]
-    over dimension 1 first. exact: one value over all images together, from moments, in two passes; only with `pooled`,
-    where it is the default, and the only way for "cca" and "pwcca". Memory then grows with the square of the channels
-    of all layers together, for each pair of views. faithful: as the paper's code, whose ReLUs work in place on what its
-    hooks keep: an output that a ReLU takes counts as that ReLU's output; refused with `pooled`, where that code copies.
+    measure: see `lib.representations.compare`. batch_size: the largest number of images in a minibatch, at least 4. The
+    N images are split into ceil(N / batch_size) minibatches of equal weight whose sizes differ by at most 1, so that
+    none is a small remainder: HSIC1 is unbiased at every size, but "cka_biased" and "procrustes" depend on it. Compare
+    values of these two and of "svcca" only at equal sizes. pooled: first average [n, C, H, W] over positions and
+    [n, T, C] over dimension 1. exact: one value over all images together, from moments, in two passes. It is possible
+    only with `pooled`, where it is the default, and "cca" and "pwcca" need it. For each pair of views, its memory grows
+    with the square of the number of channels of all layers together. faithful: as in the paper's code, whose in-place
+    ReLUs overwrite what its hooks keep, an output that a ReLU takes counts as that ReLU's output. It is refused with
+    `pooled`, where that code makes a copy.
 
-    Raises SettingsError for impossible settings and for views whose images differ, before any work. Networks are left
-    as they were.
+    Raises SettingsError before any work for impossible settings and for views that show different images.
     """
     kind = named(measure)
     exact = pooled if exact is None else exact
     need(is_int(batch_size, LEAST), "batch_size", batch_size, f"a whole number of at least {LEAST}")
     need(pooled or kind.takes_grams, "pooled", pooled,
-         f"true for {measure}, which more features than images pass perfectly")
+         f"true for {measure}, which is 1 for any features if they outnumber the images")
     need(exact or kind.takes_grams, "exact", exact, f"true for {measure}, which needs more images than features")
-    need(pooled or not exact, "exact", exact, "false for features that are not pooled: they have too many moments")
-    need(not (pooled and faithful), "faithful", faithful, "false with pooled features, which the paper's code copies")
+    need(pooled or not exact, "exact", exact, "false for features that are not pooled: their moments are too large")
+    need(not (pooled and faithful), "faithful", faithful, "false for pooled features, which the paper's code copies")
     _check(views)
     keep_freed_memory()
     wanted = _pairs([view.name for view in views], pairs)
@@ -161,11 +161,11 @@ def maps(views: Sequence[View], measure: str = "cka", batch_size: int = 256, poo
                 terms[:, order][:, :, order].contiguous(), undefined, wanted, pooled, faithful, exact)
 
 
-# ------------------------------------------------------------------------------------------------- what is looked at
+# --------------------------------------------------------------------------------------------------------------- views
 
 
 class _Resolved:
-    """A view with its taps resolved. heard: the different taps that are read; where: which of them each tap is."""
+    """A view with its taps resolved. heard: the distinct taps that are read; where: each tap's position in `heard`."""
 
     def __init__(self, view: View, faithful: bool):
         self.name, self.net, self.images = view.name, view.net, view.images
@@ -177,13 +177,13 @@ class _Resolved:
         given = isinstance(named_by, (list, tuple)) and all(isinstance(tap, Tap) for tap in named_by)
         self.taps = tuple(named_by) if given else taps(view.net, shape, named_by)
         need(len(set(self.taps)) == len(self.taps) > 0, f"taps of view {view.name}", [tap.label for tap in self.taps],
-             "one tap or more, different ones")
+             "at least one tap, all different")
         sources = as_overwritten(view.net, shape, self.taps) if faithful else self.taps
         self.heard = tuple(dict.fromkeys(sources))
         self.where = [self.heard.index(tap) for tap in sources]
 
     def show(self, part: slice, visit: Callable[[int, Tensor], None]) -> None:
-        """A forward pass of these images; `visit(position in heard, output)` for every tap."""
+        """Run a forward pass of these images and call `visit(position in heard, output)` for every tap."""
         images = _pixels(self, part).to(self.device, self.dtype).contiguous(memory_format=self.format)
         seen = set()
 
@@ -203,7 +203,7 @@ def _pixels(view: View | _Resolved, part: slice) -> Tensor:
 
 def _indices(view: View) -> Tensor:
     found = view.indices if view.indices is not None else getattr(view.images, "indices", None)
-    found = found if isinstance(found, Tensor) else None  # a tensor has a method of that name
+    found = found if isinstance(found, Tensor) else None  # the `indices` of a tensor is a method
     need(found is not None, f"indices of view {view.name}", None, "given where the images are a tensor")
     need(found.shape == (len(view.images),), f"indices of view {view.name}", f"a tensor of shape {tuple(found.shape)}",
          f"of shape [{len(view.images)}], one for each image")
@@ -244,7 +244,7 @@ def _pairs(names: list[str], pairs: Sequence[tuple[str, str]] | None) -> tuple[t
 
 
 def _parts(count: int, batch_size: int) -> list[slice]:
-    """Minibatches of nearly equal size, of at least `LEAST` images each."""
+    """Slices of minibatches of nearly equal size, each of at least `LEAST` images."""
     number = min(-(-count // batch_size), count // LEAST)
     ends = [count * k // number for k in range(number + 1)]
     return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
@@ -255,8 +255,8 @@ def _offsets(looks: Sequence[_Resolved]) -> list[int]:
 
 
 def _reason(square: Tensor, spread: Tensor, level: Tensor) -> str:
-    """Why a layer is left out whose centred Gram has this squared norm, tr K = spread and n |mean|^2 = level; "" if it
-    is not.
+    """Why a layer is undefined, given the squared norm of its centred Gram matrix, the trace of that matrix (`spread`)
+    and n |mean|^2 (`level`); "" if it is defined.
     """
     strength, floor = float(square.sqrt()), float(rounding(spread, level, torch.finfo(torch.float32).eps))
     if not np.isfinite(strength):
@@ -273,7 +273,7 @@ def _reason(square: Tensor, spread: Tensor, level: Tensor) -> str:
 
 
 def _streamed(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted, rows, bar) -> tuple[Tensor, list[str]]:
-    """(terms fp64 [B, R, R], reasons [R]), R the number of heard taps."""
+    """(terms fp64 [B, R, R], reasons [R]) for the R heard taps of all views; a reason is "" for a defined layer."""
     offsets, total = _offsets(looks), sum(len(look.heard) for look in looks)
     home = looks[0].device
     gram_of = Centred(torch.float32 if kind.centre else torch.float64)
@@ -305,7 +305,7 @@ def _streamed(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted,
                 if held[i] is not None and held[j] is not None:
                     terms[number, i, j] = terms[number, j, i] = kind.of_factors(held[i], held[j].to(held[i].device))
         bar.step(1)
-    # one ratio over all minibatches needs a layer that differs between images in one, a value for each needs it in all
+    # A ratio over all minibatches needs a layer that differs between images in one of them, values by minibatch in all.
     cases = measured.mean(0, keepdim=True) if kind.centre else measured
     return terms, [next((why for case in cases.cpu() if (why := _reason(*case[:, row]))), "") for row in range(total)]
 
@@ -320,12 +320,12 @@ def _products(rows: Tensor) -> Tensor:
 
 
 def _degrees(kind: Measure, n: int) -> int:
-    """By what a product of centred Grams of n images is to be divided for the mean over pairs of images."""
+    """The divisor that turns an inner product of centred Gram matrices of n images into a mean over pairs of images."""
     return (n - 1) ** 2 if kind.centre is double_centred else n * (n - 3)
 
 
 def _layer_pairs(looks: list[_Resolved], wanted) -> list[tuple[int, int]]:
-    """Row numbers of all pairs of layers of the wanted pairs of views, each once."""
+    """(row, column) of all pairs of layers of the wanted pairs of views, each once."""
     rows = {look.name: range(first, first + len(look.heard))
             for look, first in zip(looks, _offsets(looks), strict=True)}
     return sorted({(min(i, j), max(i, j)) for a, b in wanted for i in rows[a] for j in rows[b]})
@@ -335,8 +335,8 @@ def _layer_pairs(looks: list[_Resolved], wanted) -> list[tuple[int, int]]:
 
 
 def _exact(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted, rows, bar) -> tuple[Tensor, list[str]]:
-    """(values fp64 [1, R, R], reasons [R]): means in a first pass, moments about them in a second one. What is held of
-    the features is one minibatch of pooled ones.
+    """(values fp64 [1, R, R], reasons [R]): a first pass finds the means, a second one the moments about them. Only one
+    minibatch of pooled features is held at a time.
     """
     offsets, total, count = _offsets(looks), sum(len(look.heard) for look in looks), parts[-1].stop
     means: list = [0.0] * total

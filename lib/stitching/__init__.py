@@ -1,1 +1,1 @@
-"""Model stitching: how much a joint, a front and an end have in common."""
+"""Model stitching: measures of a network stitched from the front of one network and the end of another."""

@@ -1,8 +1,8 @@
-"""What tells more of a stitched network than its accuracy: accuracy relative to its endpoints, agreement with them, and
-how like the end's own activations those are that the joint gives it.
+"""Measures of a stitched network that say more than its accuracy: accuracy relative to its endpoints, agreement of
+predictions with them, and how similar the joint's output is to the end's own activations.
 
-The code of Balogh & Jelasity (2023) logs all of them. A network can classify well on activations that its end never saw
-before, so good relative accuracy does not make two representations alike.
+The code of Balogh & Jelasity (2023) logs all of them. An end can classify well on activations that it has never seen,
+so a good relative accuracy does not show that two representations are similar.
 """
 
 from __future__ import annotations
@@ -27,21 +27,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VERSION = 1  # raised when the same settings give other numbers
-IMAGES = 256  # whose activations are compared: Gram matrices of them are taken at once
+IMAGES = 256  # number of images whose activations are compared: their Gram matrices are made at once
 BATCH = 128
 LIKENESS = ("cka", "cka before", "cka shuffled", "unexplained")
 
 
 def relative_accuracy(stitched: float, front: float, end: float) -> dict[str, float]:
-    """An accuracy of a stitched network as a share of the same accuracy of its endpoints: `of end` (the paper's code),
-    `of front`, and `of weaker`, the lower of the two (C1). NaN where that is 0 or NaN.
+    """The accuracy of a stitched network (in [0, 1], clean or robust) divided by the same accuracy of its endpoints:
+    `of end` (`rel_acc` of the paper's code), `of front`, and `of weaker`, the lower of the two (C1). NaN if that
+    accuracy is 0 or NaN.
     """
     whole = {"of end": end, "of front": front, "of weaker": np.minimum(front, end)}
     return {name: float(stitched / accuracy) if accuracy else np.nan for name, accuracy in whole.items()}
 
 
 def agreement(one, other) -> float:
-    """The share of images for which two networks give the same class; one, other: classes [m] of the same images."""
+    """The share, in [0, 1], of images for which two networks give the same class. one, other: classes [m] of the same
+    images. Raises SettingsError for other or different shapes, or no image.
+    """
     one, other = np.asarray(one), np.asarray(other)
     same = one.ndim == 1 and one.shape == other.shape and len(one) > 0
     need(same, "classes", f"of shape {one.shape} and {other.shape}", "of the same images, one or more")
@@ -49,7 +52,9 @@ def agreement(one, other) -> float:
 
 
 def predictions(zoo: Zoo, recipe: Recipe) -> pd.DataFrame:
-    """Rows index, label, predicted: the class that the network gives each test image of its data, from the store."""
+    """The class that a network predicts for each test image of its data, a DataFrame with columns index, label and
+    predicted. From the store if it was made before.
+    """
     import pandas as pd
 
     @torch.no_grad()
@@ -67,9 +72,9 @@ def predictions(zoo: Zoo, recipe: Recipe) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class AtJoint:
-    """Activations at a joint for the same n images, on the CPU. front: what the front gives, [n, C_front, H, W].
-    joined: what the joint (with its ReLU) makes of it and the end goes on with, [n, C_end, H, W]. end: what the end's
-    own first half gives instead, of the shape of joined.
+    """Activations at a joint for the same n images, on the CPU. front: the front's output, [n, C_front, H, W]. joined:
+    the output of the joint (with its ReLU), which the end receives, [n, C_end, H, W]. end: the output of the end's own
+    first half, [n, C_end, H, W].
     """
 
     front: Tensor
@@ -79,8 +84,8 @@ class AtJoint:
 
 @torch.no_grad()
 def at_joint(stitched: Stitched, end: Staged, joint: str, pixels: Tensor) -> AtJoint:
-    """What the halves of a stitched network and the first half of `end`, up to and with stage `joint`, make of pixels
-    [n, C, H, W] in [0, 1], in the mode the networks are in. Raises SettingsError for an unknown stage.
+    """The activations of a stitched network at its joint, and of `end` after its stage `joint`, for pixels [n, C, H, W]
+    in [0, 1]. The networks stay in the mode they are in. Raises SettingsError for an unknown stage.
     """
     own, rows = end.front(joint), []
     for part in pixels.split(BATCH):
@@ -91,13 +96,14 @@ def at_joint(stitched: Stitched, end: Staged, joint: str, pixels: Tensor) -> AtJ
 
 
 def likeness(at: AtJoint) -> dict[str, float]:
-    """How like the end's own activations the joined ones are, over images.
+    """How similar the joint's output is to the end's own activations, over images.
 
-    `cka`: their linear CKA (lib.representations.compare, unbiased; every channel at every position is a feature).
-    `cka before`: that of the front's, before the joint. `cka shuffled`: that of the joined ones of other images, near
-    0. `unexplained`: the squared difference as a share of the end's squared deviation from its channels' means, which
-    a least-squares joint makes small: 0 for a perfect match, 1 for what is no better than these means. NaN where
-    activations do not differ. Raises SettingsError for fewer than 4 images.
+    `cka`: linear CKA of the two (lib.representations.compare, unbiased; every channel at every position is a feature).
+    `cka before`: linear CKA of the front's output, before the joint, and the end's own activations. `cka shuffled`: as
+    `cka`, but with the joint's output for other images; it is near 0. `unexplained`: the squared difference of the two,
+    divided by the squared deviation of the end's activations from their channel means. It is 0 for a perfect match and
+    1 for a joint that is no better than these means; a least-squares joint makes it small. NaN if activations do not
+    differ between images. Raises SettingsError for fewer than 4 images.
     """
     front, joined, end = (found.flatten(1) for found in (at.front, at.joined, at.end))
     others = torch.randperm(len(joined), generator=generator("shuffled", len(joined)))
@@ -109,9 +115,10 @@ def likeness(at: AtJoint) -> dict[str, float]:
 
 
 def each_image(at: AtJoint) -> pd.DataFrame:
-    """Rows cosine, cka, one for each image. cosine: between the joined and the end's own activations, each less its
-    mean over the images (without that any two rectified maps are alike). cka: their linear CKA with the positions of
-    the image as samples and channels as features. NaN where one does not vary, cka also for fewer than 4 positions.
+    """A DataFrame with one row per image and columns cosine and cka, of the joint's output and the end's own
+    activations. cosine: in [-1, 1], after the mean over images is subtracted from both (without that, any two rectified
+    maps are similar). cka: linear CKA with the image's positions as samples and channels as features. NaN if one of the
+    two does not vary; cka also for fewer than 4 positions.
     """
     import pandas as pd
 
@@ -125,9 +132,9 @@ def each_image(at: AtJoint) -> pd.DataFrame:
 
 
 def joint_likeness(zoo: Zoo, recipe: Recipe, images: int = IMAGES) -> dict[str, float]:
-    """`likeness` of a stitched recipe on the first `images` of its test images, which are in a fixed class-balanced
-    random order; from the store. Raises SettingsError for other networks, and for an end that takes images of another
-    shape.
+    """`likeness` of a stitched recipe on the first `images` of its test images, which are in a fixed, class-balanced
+    random order. From the store if it was measured before. Raises SettingsError for a network that is not stitched and
+    for an end that takes images of another shape.
     """
     import pandas as pd
 
@@ -144,13 +151,13 @@ def joint_likeness(zoo: Zoo, recipe: Recipe, images: int = IMAGES) -> dict[str, 
 
 
 def endpoints(recipe: Recipe) -> tuple[Recipe, Recipe]:
-    """The front network and the end network of a stitched recipe, also of one whose joint is cut after its training."""
+    """The front network and the end network of a stitched recipe, also if its joint was truncated after training."""
     front, end = recipe.parents if len(recipe.parents) == 2 else recipe.parents[0].parents
     return front, end
 
 
 def comparable(recipe: Recipe) -> bool:
-    """Whether the end of a stitched recipe could look at the recipe's images itself."""
+    """Whether the end of a stitched recipe takes images of the same shape as the stitched network."""
     return endpoints(recipe)[1].data.shape == recipe.data.shape
 
 

@@ -151,7 +151,7 @@ def test_choosing_in_code_moves_the_controls(live):
     assert [live.widgets[name].value for name in ("first", "second", "layers")] == ["tokens", "N", ENDS]
     assert drawn(live)[1].shape == (6, 6)
     for wrong, message in ((("N", "Q"), "unknown view 'Q'"), (("N", "R", "ReLU"), "unknown subset.*did you mean"),
-                           (("smooth", "N", RECTIFIED), "one of which smooth has layers")):
+                           (("smooth", "N", RECTIFIED), "a subset that smooth has layers of")):
         with pytest.raises(SettingsError, match=message):
             live.choose(*wrong)
     with pytest.raises(SettingsError, match="unknown view 'X'"):
