@@ -1,4 +1,3 @@
-"""Perceptually aligned gradients (Ganz et al., ICML 2023): how far a classifier's gradients align with given targets
-(`measures`), images made by following them (`generation`), and the toy in the plane, where what an attack can do is
-known (`toy`).
+"""Perceptually aligned gradients (Ganz et al., ICML 2023): how well a classifier's gradients align with given targets
+(`measures`), images made by following the gradients (`generation`), and exact robustness in the plane (`plane`).
 """

@@ -1,9 +1,9 @@
-"""Images made by following a classifier's gradients far towards a class, and who else sees that class in them (Ganz et
-al. 2023, the display of perceptually aligned gradients; Santurkar et al. 2019).
+"""Images made by following a classifier's gradients far towards a class, and whether another classifier sees that class
+in them (the display of perceptually aligned gradients in Ganz et al. 2023; Santurkar et al. 2019).
 
-Distances are l2 norms in pixels of [0, 1]; an image of 3 x 32 x 32 can move by at most 55. Of networks that take pixels
-in [-1, 1], the same move has twice the length. The paper's own eps and steps are not known; a notebook that goes back
-to its code has 30 and steps of 0.5, without saying in which unit.
+Distances are l2 norms of pixels in [0, 1]; an image of 3 x 32 x 32 pixels can move by at most 55. For a network that
+takes pixels in [-1, 1], the same move is twice as long. The paper's eps and step size are not known to us; a student's
+notebook adapted from the authors' code has eps 30 and steps of 0.5, without saying in which unit.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from lib.values.threats import Threat
 
 def generate(net: nn.Module, images: Tensor, targets: Tensor, eps: float, steps: int, step_size: float,
              batch: int = 256) -> Tensor:
-    """Images [N, C, H, W] moved towards their target classes (int64 [N]): the last iterates of targeted PGD on
-    cross-entropy within the l2 ball of `eps` and the box [0, 1], without a random start, of the network in eval mode.
+    """Move images [N, C, H, W] in [0, 1] towards their target classes (int64 [N]): targeted l2 PGD on cross-entropy
+    against the network in eval mode, without a random start.
+
+    eps, step_size: l2 lengths in pixels. Returns the last iterates, [N, C, H, W], within the ball of `eps` and the box
+    [0, 1]. Raises SettingsError for another number of targets and impossible settings of the attack.
     """
-    need(len(targets) == len(images), "number of targets", len(targets), f"that of the images, {len(images)}")
+    need(len(targets) == len(images), "number of targets", len(targets), f"the number of images, {len(images)}")
     need(is_int(batch, 1), "batch", batch, "a whole number of at least 1")
     threat = Threat("l2", eps)
     attack = PGD(steps, step_size, random_start=False, targeted=True)
@@ -36,7 +39,9 @@ def generate(net: nn.Module, images: Tensor, targets: Tensor, eps: float, steps:
 
 def grid(net: nn.Module, images: Tensor, classes: Sequence[int], eps: float, steps: int, step_size: float,
          batch: int = 256) -> Tensor:
-    """Each image [n, C, H, W] moved towards each class: [n, classes, C, H, W], as `generate`; its own class too."""
+    """Move each image [n, C, H, W] towards each of `classes`, its own class included, by `generate`: [n, classes, C, H,
+    W] in [0, 1]. Raises SettingsError for no classes, and as `generate` does.
+    """
     need(len(classes) > 0, "number of classes", len(classes), "at least 1")
     targets = torch.tensor(list(classes), device=images.device).repeat(len(images))
     moved = generate(net, images.repeat_interleave(len(classes), 0), targets, eps, steps, step_size, batch)
@@ -45,11 +50,12 @@ def grid(net: nn.Module, images: Tensor, classes: Sequence[int], eps: float, ste
 
 @torch.no_grad()
 def target_rate(judge: nn.Module, images: Tensor, targets: Tensor, batch: int = 256) -> Tensor:
-    """Whether `judge`, a robust classifier that had no part in making the images [N, C, H, W], sees their target
-    classes (int64 [N]) in them: bool [N], whose mean is the rate.
+    """Whether `judge`, a robust classifier that was not used to make the images [N, C, H, W], assigns them to their
+    target classes (int64 [N]): bool [N], whose mean is the rate.
 
-    Count images whose own class is not the target: the others are seen correctly without any move.
+    Leave out images whose own class is the target, which need no move. Raises SettingsError for another number of
+    targets.
     """
-    need(len(targets) == len(images), "number of targets", len(targets), f"that of the images, {len(images)}")
+    need(len(targets) == len(images), "number of targets", len(targets), f"the number of images, {len(images)}")
     judge = folded(judge)
     return torch.cat([judge(x) for x in images.split(batch)]).argmax(1) == targets

@@ -1,10 +1,10 @@
-"""How far the gradients of a classifier's log-probabilities align with targets, and what could be reached.
+"""How well the gradients of a classifier's log-probabilities align with targets, and how well they could.
 
 Images [N, C, H, W] hold pixels in [0, 1]. Gradients and targets have one picture for each image and class, [N, K, C, H,
-W]; only directions count, so targets may be in any unit and precision, but gradients are per unit of pixels. The
-targets of Ganz et al. (2023) are vectors from the image to a representative of the class (one image, class mean,
-nearest neighbour) or `lib.gradients.scores.class_score`. Cosines are worked out in float64; a gradient or target that
-is zero or not finite has no direction, and its cosine counts as 0.
+W]. Gradients are per unit of pixels; only directions count, so targets may have any unit and precision. The targets of
+Ganz et al. (2023) are vectors from the image to a representative of the class (one image, class mean, nearest
+neighbour) or score-based, `lib.gradients.scores.class_score`. Cosines are computed in float64. A gradient or target
+that is zero or not finite has no direction, and its cosine counts as 0.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from lib.errors import is_int, need
 from lib.gradients.inputs import cosine
 from lib.models import folded
 
-_IMAGES = 64  # whose targets are looked at at once, in float64
-_STEPS = 200  # of Weiszfeld's iteration
+_IMAGES = 64  # how many images' targets are in float64 at a time
+_STEPS = 200  # steps of Weiszfeld's iteration
 
 
 def class_gradients(net: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
-    """The gradients of log p(class | x) by the image for all K classes, fp32 [N, K, C, H, W], in eval mode; `net` stays
-    as it is. One forward and K backward passes for each batch of images.
+    """The gradients of log p(class | x) with respect to the image x, for all K classes: fp32 [N, K, C, H, W]. The
+    network is measured in eval mode and left as it is. Each batch of images takes one forward and K backward passes.
 
-    What is passed back from the logits for class t, e_t - p, is formed in float64 and at unit size: in fp32 1 - p_t
-    rounds to 0 for a class that the network is sure of, and the gradient would point elsewhere. Its true size, which
-    fp32 can hold down to 1e-45, is put back in the end.
+    The vector that is passed back from the logits for class t, e_t - p, is formed in float64 and scaled to unit size,
+    because in fp32 1 - p_t rounds to 0 for a class that the network is sure of, and the gradient would point elsewhere.
+    Its true size, which fp32 holds down to 1e-45, is restored at the end. Raises SettingsError for no images and for a
+    batch below 1.
     """
     need(is_int(batch, 1), "batch", batch, "a whole number of at least 1")
     need(len(images) > 0, "number of images", len(images), "at least 1")
@@ -51,18 +52,20 @@ def class_gradients(net: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
 
 
 def cosines(gradients: Tensor, targets: Tensor) -> Tensor:
-    """The cosine of each pair, float64 [N, K] in [-1, 1], of gradients and targets [N, K, C, H, W]."""
+    """The cosines of gradients and targets, both [N, K, C, H, W], as in the loss of Ganz et al. (2023): float64 [N, K]
+    in [-1, 1]. Raises SettingsError for different shapes.
+    """
     need(gradients.shape == targets.shape, "shape of the gradients", tuple(gradients.shape),
-         f"that of the targets, {tuple(targets.shape)}")
+         f"the shape of the targets, {tuple(targets.shape)}")
     rows = [cosine(one.flatten(0, 1), other.flatten(0, 1)).nan_to_num(0.0).unflatten(0, one.shape[:2])
             for one, other in zip(gradients.split(_IMAGES), targets.split(_IMAGES), strict=True)]
     return torch.cat(rows)
 
 
 def own_and_others(gradients: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines of the class in `labels` (int64 [N]) and their mean over all other classes: two float64 [N]. They are
-    told apart because gradients of log-probabilities are tied: one class can pay for what the others gain (see
-    `attainable`).
+    """The cosines for the class in `labels` (int64 [N]) and the mean cosine over all other classes: two float64 [N] in
+    [-1, 1]. They are separate because gradients of log-probabilities are coupled: a bad cosine of one class can allow
+    good cosines of the others (see `attainable`). Raises SettingsError for one class and for different shapes.
     """
     classes = gradients.shape[1]
     need(classes > 1, "number of classes", classes, "at least 2")
@@ -72,8 +75,9 @@ def own_and_others(gradients: Tensor, targets: Tensor, labels: Tensor) -> tuple[
 
 
 def between_classes(targets: Tensor) -> float:
-    """The mean cosine between the targets of two different classes, over all pairs and images: how much of a target
-    says nothing of its class (-1 / (K - 1) where they are centred and equally long).
+    """The mean cosine, in [-1, 1], between the targets of two different classes of an image, over all pairs and images.
+    The higher it is, the less of a target is specific to its class; for centred targets of equal length it is
+    -1 / (K - 1). Raises SettingsError for one class.
     """
     classes = targets.shape[1]
     need(classes > 1, "number of classes", classes, "at least 2")
@@ -84,20 +88,23 @@ def between_classes(targets: Tensor) -> float:
 
 def attainable(targets: Tensor, chances: Tensor | None = None) -> float:
     """The largest mean cosine over classes and images that gradients h_t of log-probabilities can have with targets g_t
-    [N, K, C, H, W] if their lengths are in the targets' proportions.
+    [N, K, C, H, W], if the lengths of the gradients are in the targets' proportions.
 
-    They are tied by sum_t p_t h_t = 0, the gradient of sum_t p_t = 1, so what all targets share cannot be followed:
-    at uniform p and targets of equal length and mutual cosine c, the bound is sqrt((1 - c) (1 - 1/K)), and it is 1 for
-    class-centred targets. chances: the p_t, [K] or [N, K], uniform if left out. A target whose p_t |g_t| exceeds the
-    sum of the others' is taken as long as that sum, for no longer gradient can be cancelled by the others.
+    The gradients are coupled by sum_t p_t h_t = 0, the gradient of sum_t p_t = 1, so they cannot follow what all
+    targets share. At uniform p and for targets of equal length and mutual cosine c, the bound is sqrt((1 - c) (1 -
+    1/K)); for class-centred targets it is 1. chances: the p_t, [K] or [N, K], uniform if left out. A target whose p_t
+    |g_t| exceeds the sum over the other classes is shortened to that sum, because the others cannot cancel a longer
+    gradient.
 
-    With directions u_t and w_t = p_t |g_t| the mean of u_t . g_t / |g_t| is to be largest where sum_t w_t u_t = 0 and
-    |u_t| <= 1; by duality that is the least mean of |g_t / |g_t| - w_t v| over all v, which Weiszfeld's iteration
-    finds. Every v gives an upper bound; the least is reached unless one w_t is nearly as large as the others together.
+    With directions u_t and w_t = p_t |g_t|, this maximises the mean of u_t . g_t / |g_t| under sum_t w_t u_t = 0 and
+    |u_t| <= 1. By duality it equals the smallest mean of |g_t / |g_t| - w_t v| over all v, which Weiszfeld's iteration
+    finds. Every v gives an upper bound; the smallest is reached unless one w_t is nearly as large as the sum of the
+    others.
 
-    It is no bound for gradients of other lengths: if those of two classes are long and opposite and all others short,
-    the others are free, and the mean cosine comes near 1 - (2 - |g_1 / |g_1| - g_2 / |g_2||) / K. Look at the classes
-    apart (`own_and_others`) to see whether a network does so.
+    The bound does not hold for gradients of other lengths. If the gradients of two classes are long and opposite and
+    all others are short, the others are free, and the mean cosine comes near 1 - (2 - |g_1 / |g_1| - g_2 / |g_2||) / K.
+    Whether a network does so is seen from `own_and_others`. Raises SettingsError for one class and for chances of
+    another shape or that are not positive.
     """
     count, classes = targets.shape[:2]
     need(classes > 1, "number of classes", classes, "at least 2")
@@ -113,8 +120,8 @@ def attainable(targets: Tensor, chances: Tensor | None = None) -> float:
 
 
 def _directions(targets: Tensor):
-    """Unit vectors [B, K, D] (0 where a target has no direction) and lengths [B, K], float64, a part of the images at a
-    time.
+    """For one part of the images at a time: unit vectors [B, K, D] (0 for a target without a direction) and lengths
+    [B, K], float64.
     """
     for part in targets.split(_IMAGES):
         flat = part.flatten(2).double()
@@ -125,8 +132,8 @@ def _directions(targets: Tensor):
 
 
 def _least_mean_distance(gram: Tensor, weights: Tensor) -> Tensor:
-    """min over v of the mean over t of |u_t - w_t v|, [B], for vectors of `gram` [B, K, K] (its diagonal 1, or 0 for
-    those that are 0) and weights [B, K]; v = sum_s a_s u_s.
+    """min over v of the mean over t of |u_t - w_t v|, [B], for vectors u_t with Gram matrix `gram` [B, K, K] (1 on the
+    diagonal, 0 for a zero vector) and weights w_t [B, K]. The search is over v = sum_s a_s u_s.
     """
     weights = torch.minimum(weights, weights.sum(1, keepdim=True) - weights)
     weights = weights / weights.mean(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)

@@ -1,7 +1,8 @@
-"""What can be done to a classifier in the plane, not only what an attack finds, for the toy of Ganz et al. (2023).
+"""Robustness of a classifier in the plane, by exhaustive search instead of an attack: for the toy experiment of Ganz et
+al. (2023).
 
-Points [N, 1, 1, 2] are stored as pixels = 0.5 + unit * coordinates (lib/data/closed_forms.py); eps, distances and
-resolutions are in coordinates, and no box is respected.
+Points [N, 1, 1, 2] are stored as pixels = 0.5 + unit * coordinates (lib/data/closed_forms.py). Eps, distances and
+resolutions are l2 lengths in coordinates; points are not restricted to a box.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from lib.models import folded
 from lib.values.data import DATASETS
 
 UNIT = DATASETS["line_of_modes"].unit
-_ROWS = 1 << 18  # points that go through the network at once
-_PAIRS = 1 << 22  # distances that are worked out at once
-_MOST = 1 << 25  # points that a lattice may have
+_ROWS = 1 << 18  # points that pass the network at once
+_PAIRS = 1 << 22  # distances that are computed at once
+_MOST = 1 << 25  # the largest number of points of a lattice
 _HALVINGS = 16
-_ROUNDS, _RAYS, _TRIES = 16, 9, 5  # of the search around the nearest find
+_ROUNDS, _RAYS, _TRIES = 16, 9, 5  # of the search around the nearest point found
 
 OfPoints = Callable[[Tensor], Tensor]
 
 
 class Plane(NamedTuple):
-    """The probability of class 1 over the plane: at (x[i], y[j]) it is probability[j, i]."""
+    """The probability of class 1 over the plane: probability[j, i], in [0, 1], belongs to the point (x[i], y[j])."""
 
     x: np.ndarray
     y: np.ndarray
@@ -37,7 +38,9 @@ class Plane(NamedTuple):
 
 def decision_map(net: nn.Module, x: tuple[float, float], y: tuple[float, float], resolution: float = 0.5,
                  unit: float = UNIT) -> Plane:
-    """What a network of two classes says of the points between x[0] and x[1], y[0] and y[1], `resolution` apart."""
+    """The output of a network of two classes on a lattice from x[0] to x[1] and y[0] to y[1], points `resolution`
+    apart. Raises SettingsError for an empty range and a resolution that is not positive.
+    """
     xs, ys = _axis(*x, resolution), _axis(*y, resolution)
     logits = _network(net, unit)
     chances = torch.cat([logits(part).softmax(1)[:, 1] for part in _lattice(xs, ys).split(_ROWS)])
@@ -46,8 +49,10 @@ def decision_map(net: nn.Module, x: tuple[float, float], y: tuple[float, float],
 
 def exactly_robust(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Sequence[float],
                    resolution: float = 0.25, unit: float = UNIT) -> Tensor:
-    """Whether no point within `eps` of an image [N, 1, 1, 2] is misclassified: bool [N], or [E, N] for a sequence of E
-    eps. By `breaking_distance`: eps 0 asks for the image itself, and what breaks at an eps breaks at larger ones.
+    """Whether no point within l2 distance `eps` of an image [N, 1, 1, 2] is misclassified: bool [N], or [E, N] for a
+    sequence of E eps. At eps 0 this is whether the image itself is classified correctly. It rests on
+    `breaking_distance`, so an image that breaks at one eps breaks at all larger ones. Raises SettingsError for a
+    negative eps, and as `breaking_distance` does.
     """
     asked = torch.as_tensor(eps, dtype=torch.float64)
     need(bool((asked >= 0).all()) and asked.numel() > 0, "eps", eps, "numbers of at least 0")
@@ -58,14 +63,15 @@ def exactly_robust(net: nn.Module, images: Tensor, labels: Tensor, eps: float | 
 @torch.no_grad()
 def breaking_distance(net: nn.Module, images: Tensor, labels: Tensor, most: float, resolution: float = 0.25,
                       unit: float = UNIT) -> Tensor:
-    """The distance, float64 [N], of each image [N, 1, 1, 2] to the nearest misclassified point: 0 where it is
-    misclassified itself, inf where there is none within `most`.
+    """The l2 distance, float64 [N], from each image [N, 1, 1, 2] to the nearest misclassified point: 0 if the image
+    itself is misclassified, inf if there is no such point within `most`. labels: int64 [N].
 
-    All images share one search: the network is asked on a lattice of points `resolution` apart that covers their
-    surroundings, the decision boundary is found by bisection wherever two neighbours differ, and from each image rays
-    around its nearest find are bisected, ever closer to the nearest among them. A distance is always that of a point
-    seen to be misclassified; it can only be too large, where a region narrower than `resolution` slips through the
-    lattice (on trained toys, against a lattice of 0.04: by 1e-4 in the mean, by 0.06 at most).
+    All images share one search. The network is evaluated on a lattice of points `resolution` apart that covers their
+    surroundings, and bisection finds the decision boundary wherever two neighbours differ. Then rays from each image,
+    around the direction of its nearest boundary point, are bisected, ever closer to the best ray. A distance always
+    belongs to a point seen to be misclassified. It can only be too large, if a region narrower than `resolution` slips
+    through the lattice (on trained toys, compared with a lattice of 0.04: by 1e-4 on average, by 0.06 at most). Raises
+    SettingsError for other shapes, a negative `most`, and a resolution too fine for so large a lattice.
     """
     need(is_number(most, 0), "most", most, "a distance of at least 0")
     need(tuple(images.shape[1:]) == (1, 1, 2) and len(images) > 0, "shape of the images", tuple(images.shape),
@@ -92,7 +98,7 @@ def breaking_distance(net: nn.Module, images: Tensor, labels: Tensor, most: floa
 
 
 def _network(net: nn.Module, unit: float) -> OfPoints:
-    """A function from points [B, 2] to logits [B, K] of the network, in eval mode."""
+    """A function from points [B, 2], in coordinates, to logits [B, K] of the network in eval mode."""
     net = folded(net)
     own = next(net.parameters())
 
@@ -110,14 +116,14 @@ def _axis(low: float, high: float, resolution: float) -> Tensor:
 
 
 def _lattice(xs: Tensor, ys: Tensor) -> Tensor:
-    """All points [len(ys) * len(xs), 2], the x running fastest."""
+    """All points [len(ys) * len(xs), 2]; x runs fastest."""
     y, x = torch.meshgrid(ys, xs, indexing="ij")
     return torch.stack([x, y], 2).view(-1, 2)
 
 
 def _boundary(says: OfPoints, points: Tensor, most: float, resolution: float) -> tuple[Tensor, Tensor]:
-    """Points [M, 2] on both sides of the decision boundary, and their classes [M], wherever it passes between
-    neighbours of a lattice that reaches `most` beyond the points.
+    """Points [M, 2] next to the decision boundary, on both sides of it, and their classes [M]. They lie wherever the
+    boundary passes between neighbours of a lattice that reaches `most` beyond the points.
     """
     room = most + 2 * resolution
     low, high = (points.amin(0) - room).tolist(), (points.amax(0) + room).tolist()
@@ -143,9 +149,10 @@ def _boundary(says: OfPoints, points: Tensor, most: float, resolution: float) ->
 
 
 def _refined(says: OfPoints, points: Tensor, nearest: Tensor, label: int, resolution: float) -> Tensor:
-    """Distances [B] of points [B, 2] to the nearest point found that is not of the class `label`, from the one found
-    already, [B, 2]: rays close to its direction are tried as far away as that and somewhat closer, bisected where a
-    try is misclassified, and again around the best of them, ever closer unless it lies at the edge.
+    """Distances [B] from points [B, 2] to the nearest point found that is not of class `label`, starting from `nearest`
+    [B, 2], the nearest ones so far. Rays close to their directions are tried at the same distance and somewhat closer,
+    and bisected if a try is misclassified. This is repeated around the best ray, in a narrower fan unless that ray lies
+    at its edge.
     """
     ticks = torch.linspace(-1, 1, _RAYS, dtype=torch.float64, device=points.device)
     closer = torch.linspace(0, 1, _TRIES, dtype=torch.float64, device=points.device)

@@ -1,3 +1,3 @@
-"""Off-manifold robustness (Srinivas et al., NeurIPS 2023): tangent spaces (`spaces`), sensitivity along and off them
-(`sensitivity`), and the notebook's study on its `ground`, evidence and tables.
+"""Off-manifold robustness (Srinivas et al., NeurIPS 2023): tangent spaces (`spaces`) and the sensitivity of classifiers
+along them and off them (`sensitivity`).
 """

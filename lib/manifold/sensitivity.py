@@ -1,9 +1,9 @@
 """How sensitive classifiers are along tangent spaces and off them (Srinivas et al. 2023).
 
-Images [N, C, H, W] hold pixels in [0, 1], D = C * H * W of each. P is the orthogonal projector onto an image's tangent
-space, Q = I - P the one off it; f is the softmax vector of the classifier. Draws and steps are flat, [R, N, D]: R of
-them for each image, in units of pixels. Moved images are not cut to [0, 1]. A classifier is a module, measured in eval
-mode and without gradients for its weights, or any function from images to logits that treats each image for itself.
+Images [N, C, H, W] hold D = C * H * W pixels each, in [0, 1]. P is the orthogonal projector onto an image's tangent
+space, and Q = I - P; f is the softmax vector of the classifier. Draws and steps are flat, [R, N, D]: R for each image,
+in units of pixels. Perturbed images are not clipped to [0, 1]. A classifier is a module, which is measured in eval mode
+without gradients for its weights, or a function from images to logits that treats each image independently.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ DISTANCES = {
 
 
 def normal_draws(images: Tensor, indices: Tensor, draws: int, *parts) -> Tensor:
-    """Standard normal draws [R, N, D] for images [N, C, H, W], of their type and on their device.
+    """Standard normal draws [R, N, D] for images [N, C, H, W], in their precision and on their device.
 
-    Drawn for each image from its index (int64 [N], its place in the data set) and the seed parts: neither the company
-    of an image nor the number of draws nor the precision changes a draw.
+    Each image's draws are seeded by its index (int64 [N], its place in the data set) and `parts`, so that they depend
+    neither on the other images nor on the number of draws or the precision. Raises SettingsError for fewer than one
+    draw and for another number of indices.
     """
     _check_indices(images, indices)
     need(is_int(draws, 1), "draws", draws, "at least 1")
@@ -43,8 +44,8 @@ def normal_draws(images: Tensor, indices: Tensor, draws: int, *parts) -> Tensor:
 def orthogonal_draws(images: Tensor, indices: Tensor, *parts) -> Tensor:
     """D draws [D, N, D] for each image: random orthogonal vectors of length sqrt(D), uniform over rotations.
 
-    Their second moments are exactly those of the standard normal, so that means of |J n|^2 over them are exact and
-    `rho1` tends to `rho2` itself. For small D: memory grows with its square. Indices, parts: see `normal_draws`.
+    Their second moments equal those of the standard normal exactly, so that means of |J n|^2 over them are exact and
+    `rho1` tends to `rho2`. Use it for small D: memory grows with D squared. Indices, parts: see `normal_draws`.
     """
     _check_indices(images, indices)
     pixels = images[0].numel()
@@ -57,13 +58,13 @@ def orthogonal_draws(images: Tensor, indices: Tensor, *parts) -> Tensor:
 
 def _normal(images: Tensor, index: int, shape: tuple[int], parts) -> Tensor:
     own = generator("draws", *parts, "image", index)
-    # one draw at a time: a longer block of normals would begin with other ones
+    # one draw at a time: torch fills a longer block with other numbers from its start
     return torch.stack([torch.randn(images[0].numel(), generator=own, dtype=torch.float64) for _ in range(*shape)])
 
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Steps [R, N, D] of the same l2 length, along the tangent spaces and orthogonal to them."""
+    """Steps [R, N, D] of the same l2 length: `on` along the tangent spaces, `off` orthogonal to them."""
 
     on: Tensor
     off: Tensor
@@ -73,18 +74,19 @@ def steps(noise: Tensor, tangents: Tangents, size: float) -> Steps:
     """The on- and off-manifold steps of Srinivas et al. (2023): P n and Q n for normal draws n (`noise` [R, N, D]),
     each scaled to the l2 length `size`, in units of pixels (the paper's figure: 2.637 on CIFAR-10).
 
-    Raises SettingsError for a tangent space that is the whole space, for nothing is off it, and for draws that do not
-    fit the spaces.
+    Raises SettingsError for a tangent space that is the whole space (no direction is off it), a size that is not
+    positive, and draws that do not fit the spaces.
     """
     off = off_part(noise, tangents, size)
     return Steps(resized(along(noise, tangents), size), off)
 
 
 def off_part(moves: Tensor, tangents: Tangents, size: float) -> Tensor:
-    """The parts Q v of moves [R, N, D] off the tangent spaces, scaled to the l2 length `size`; errors as in `steps`.
+    """The parts Q v of moves v [R, N, D], scaled to the l2 length `size` in pixels. Raises SettingsError as `steps`
+    does.
 
-    For controls that are to be off an image's own space: steps along another image's, or phase-randomised ones, often
-    lie more than half within it.
+    Controls need this to be off an image's own tangent space: steps along another image's space, or with randomised
+    phases, often lie more than half within it.
     """
     check_fit("moves", moves, tangents)
     need(is_number(size, 0) and size > 0, "size", size, "above 0")
@@ -99,12 +101,13 @@ def resized(vectors: Tensor, size: float) -> Tensor:
 
 
 def phase_randomised(steps: Tensor, images: Tensor, indices: Tensor, *parts) -> Tensor:
-    """Steps [R, N, D] with the Fourier amplitudes of each channel kept and random phases added: the control for steps
-    that are only as smooth as those along the manifold. Real, and of the same l2 length.
+    """Steps [R, N, D] with random phases added and the Fourier amplitudes of each channel kept. They are real, of the
+    same l2 length and as smooth as `steps`: a control for smoothness as the reason of small or large changes.
 
-    The same phases are added to all channels of a step, so that its colours stay. They are those of white noise, drawn
-    as in `normal_draws`. Much of such a step can still be along the tangent space (`inside` says how much): a span of
-    smooth patterns holds most of their shifts too. `off_part` leaves the rest.
+    All channels of a step get the same phases, so that its colours stay. The phases come from white noise, drawn as in
+    `normal_draws`. Much of such a step can still lie along the tangent space, because a span of smooth patterns
+    contains most of their shifts; `inside` measures that part, `off_part` removes it. Raises SettingsError for steps
+    that do not fit the images.
     """
     _check_draws("steps", steps, images)
     height, width = images.shape[-2:]
@@ -118,10 +121,12 @@ def phase_randomised(steps: Tensor, images: Tensor, indices: Tensor, *parts) -> 
 
 
 def output_change(net: nn.Module | Net, images: Tensor, steps: Tensor, norm: str = "l1", batch: int = 256) -> Tensor:
-    """How far a step moves the softmax vector, for each image the mean over its steps [R, N, D]: fp64 [N].
+    """The distance by which a step moves the softmax vector, for each image the mean over its steps [R, N, D]: fp64
+    [N].
 
-    norm: "l1" (from 0 to 2), "l2" (0 to 1.41) or "squared l2"; the paper's figure names l2, its notebook l1. Raises
-    SettingsError for another norm, steps that do not fit the images, and weights of another type than the images.
+    norm: "l1" (from 0 to 2), "l2" (0 to 1.41) or "squared l2" (0 to 2). The paper's figure names l2, the authors'
+    notebook l1. Raises SettingsError for another norm, steps that do not fit the images, and images and weights of
+    different precision.
     """
     if norm not in DISTANCES:
         raise unknown("norm", norm, DISTANCES)
@@ -130,31 +135,34 @@ def output_change(net: nn.Module | Net, images: Tensor, steps: Tensor, norm: str
 
 @dataclass(frozen=True, eq=False)
 class Ratio:
-    """Squared changes of the softmax vector off the manifold and altogether, fp64 [N] each."""
+    """Squared changes of the softmax vector, off the manifold (`off`) and in all directions (`total`): fp64 [N] each.
+    """
 
     off: Tensor
     total: Tensor
 
     @property
     def per_image(self) -> Tensor:
-        """off / total for each image, [N]; NaN where the total is zero."""
+        """off / total for each image, [N]; NaN if the total is 0."""
         return self.off / self.total
 
     @property
     def pooled(self) -> float:
-        """The ratio of the sums over images: an image counts by its sensitivity."""
+        """The ratio of the sums over images, in which sensitive images count more."""
         return float(self.off.sum() / self.total.sum())
 
 
 def rho1(net: nn.Module | Net, images: Tensor, tangents: Tangents, sigma: float, noise: Tensor,
          batch: int = 256) -> Ratio:
-    """Relative off-manifold robustness, E|f(x + Q u) - f(x)|^2 / E|f(x + u) - f(x)|^2 with u = sigma * n, the mean over
-    draws n (`noise` [R, N, D], such as `normal_draws`), each used with both signs and in both expectations.
+    """Relative off-manifold robustness (the paper's theory), E|f(x + Q u) - f(x)|^2 / E|f(x + u) - f(x)|^2, u = sigma
+    n. The expectation is over draws n (`noise` [R, N, D], such as `normal_draws`), each used with both signs and in
+    both numerator and denominator. sigma: in pixels.
 
-    Odd terms in u cancel between n and -n, so that for a smooth f it lies O(sigma^2) from `rho1_limit` of the same
-    draws: half the sigma, a quarter of the distance. For a finite number of normal draws that limit is an estimate of
-    `rho2`; for `orthogonal_draws` it is `rho2`. Use fp64: differences of f of the size of sigma are squared. Raises
-    SettingsError for noise that does not fit, a sigma of 0, and weights of another type than the images.
+    Odd terms in u cancel between n and -n, so for a smooth f the value is O(sigma^2) from `rho1_limit` of the same
+    draws: half the sigma, a quarter of the distance. For finitely many normal draws that limit is an estimate of
+    `rho2`; for `orthogonal_draws` it equals `rho2`. Use fp64, because differences of f of the size of sigma are
+    squared. Raises SettingsError for noise that does not fit, a sigma that is not positive, and images and weights of
+    different precision.
     """
     check_fit("noise", noise, tangents)
     need(is_number(sigma, 0) and sigma > 0, "sigma", sigma, "above 0")
@@ -165,8 +173,8 @@ def rho1(net: nn.Module | Net, images: Tensor, tangents: Tangents, sigma: float,
 
 
 def rho1_limit(net: nn.Module | Net, images: Tensor, tangents: Tangents, noise: Tensor, batch: int = 64) -> Ratio:
-    """What `rho1` with these draws tends to as sigma goes to 0: means over draws of |J Q n|^2 and |J n|^2, J the
-    Jacobian of the softmax vector.
+    """The limit of `rho1` with these draws as sigma goes to 0: the means over draws of |J Q n|^2 and of |J n|^2, where
+    J is the Jacobian of the softmax vector. Raises SettingsError as `rho1` does.
     """
     _check_draws("noise", noise, images)
     check_fit("noise", noise, tangents)
@@ -177,8 +185,9 @@ def rho1_limit(net: nn.Module | Net, images: Tensor, tangents: Tangents, noise: 
 
 
 def rho2(net: nn.Module | Net, images: Tensor, tangents: Tangents, batch: int = 64) -> Ratio:
-    """Share of the squared Jacobian of the softmax vector that is off the manifold, |J Q|_F^2 / |J|_F^2: what `rho1`
-    tends to for every smooth f. A backward pass for each class.
+    """The share of the squared Jacobian J of the softmax vector that is off the manifold, |J Q|_F^2 / |J|_F^2, in
+    [0, 1]: on-manifold gradient alignment in the paper's theory, and the limit of `rho1` for every smooth f. It takes a
+    backward pass for each class. Raises SettingsError for images and weights of different precision.
     """
     check_fit("images", images.flatten(1)[None], tangents)
     found = []
@@ -190,21 +199,21 @@ def rho2(net: nn.Module | Net, images: Tensor, tangents: Tangents, batch: int = 
 
 
 def rho2_of(gradients: Tensor, tangents: Tangents) -> Ratio:
-    """The same for one gradient of each image, [N, C, H, W]: |Q g|^2 / |g|^2."""
+    """`rho2` of one given gradient g for each image, [N, C, H, W]: |Q g|^2 / |g|^2, in [0, 1]."""
     off = gradients - project(gradients, tangents)
     return Ratio(_square(off), _square(gradients))
 
 
 def inside(gradients: Tensor, tangents: Tangents) -> Tensor:
-    """Share of each squared gradient [N, C, H, W] that is along the manifold, |P g|^2 / |g|^2: fp64 [N] in [0, 1], NaN
-    for a gradient of zero.
+    """The share of each squared gradient g [N, C, H, W] that is along the manifold, |P g|^2 / |g|^2: fp64 [N] in [0,
+    1], NaN for a gradient of zero.
     """
     return _square(project(gradients, tangents)) / _square(gradients)
 
 
 def energy(gradients: Tensor, mask: Tensor) -> Tensor:
-    """Share of each squared gradient [N, C, H, W] that falls on the pixels of a mask, bool [N, 1, H, W]: fp64 [N], NaN
-    for a gradient of zero. Raises SettingsError for a mask of another shape.
+    """The share of each squared gradient [N, C, H, W] that falls on the pixels of a mask, bool [N, 1, H, W]: fp64 [N]
+    in [0, 1], NaN for a gradient of zero. Raises SettingsError for a mask of another shape or type.
     """
     _check_mask(mask, gradients)
     return _square(gradients * mask) / _square(gradients)
@@ -212,7 +221,8 @@ def energy(gradients: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class NoiseChanges:
-    """Mean change of the softmax vector by noise of each std [S] on the signal's pixels and on all others: fp64 [S, N].
+    """Mean change of the softmax vector by noise of each of S standard deviations, on the signal's pixels and on all
+    others: fp64 [S, N] each.
     """
 
     stds: tuple[float, ...]
@@ -222,12 +232,13 @@ class NoiseChanges:
 
 def noise_changes(net: nn.Module | Net, images: Tensor, signal: Tensor, stds: Sequence[float], noise: Tensor,
                   norm: str = "l1", batch: int = 256) -> NoiseChanges:
-    """The two sides of the signal-to-distractor ratio of Srinivas et al. (2023, their MNIST with a distractor): the
-    change of the softmax vector when noise falls on the signal only, and on everything else only.
+    """Numerator and denominator of the signal-to-distractor ratio of Srinivas et al. (2023, MNIST with a distractor):
+    the change of the softmax vector when noise is added to the signal only, and to everything else only.
 
     signal: bool [N, 1, H, W]. noise: standard normal draws [R, N, D], shared by all `stds` (in pixels) and both sides.
-    Ratios are formed of means over images; where both are tiny they mean nothing, so levels with both below 0.01 are
-    to be left out. Raises SettingsError for a mask or noise that does not fit, and for a norm as in `output_change`.
+    norm: see `output_change`. Take ratios of means over images, and leave out levels at which both means are below
+    0.01, where the ratio has no meaning. Raises SettingsError for a mask or noise that does not fit, negative `stds`,
+    and an unknown norm.
     """
     _check_mask(signal, images)
     _check_draws("noise", noise, images)
@@ -241,7 +252,7 @@ def noise_changes(net: nn.Module | Net, images: Tensor, signal: Tensor, stds: Se
 
 @torch.no_grad()
 def _moved(net: nn.Module | Net, images: Tensor, moves: Tensor, norm: str, batch: int) -> Tensor:
-    """Distances of the softmax vectors at images + moves [R, N, D] and at the images: fp64 [R, N]."""
+    """Distances between the softmax vectors at images + moves [R, N, D] and at the images: fp64 [R, N]."""
     _check_draws("steps", moves, images)
     need(is_int(batch, 1), "batch", batch, "at least 1")
     count, rows = len(images), torch.arange(moves.shape[0] * len(images), device=images.device)
@@ -256,7 +267,7 @@ def _moved(net: nn.Module | Net, images: Tensor, moves: Tensor, norm: str, batch
 
 
 def _jacobians(net: nn.Module | Net, images: Tensor, batch: int) -> Iterator[tuple[slice, Tensor]]:
-    """For each part of the images, its place and the Jacobian [B, classes, D] of the softmax vector."""
+    """For each part of the images: its slice, and the Jacobian [B, classes, D] of the softmax vector."""
     need(is_int(batch, 1), "batch", batch, "at least 1")
     with settled(net, images), torch.enable_grad():
         for first in range(0, len(images), batch):
@@ -267,7 +278,7 @@ def _jacobians(net: nn.Module | Net, images: Tensor, batch: int) -> Iterator[tup
 
 
 def _square(vectors: Tensor) -> Tensor:
-    """Squared l2 lengths, fp64 [N]: squares of small gradients vanish in fp32."""
+    """Squared l2 lengths, fp64 [N], because squares of small gradients vanish in fp32."""
     return vectors.flatten(1).double().square().sum(1)
 
 

@@ -1,7 +1,7 @@
 """Tangent spaces of the image manifold (Srinivas et al. 2023).
 
-Images [N, C, H, W] hold pixels in [0, 1], D = C * H * W of each. P is the orthogonal projector onto an image's tangent
-space, Q = I - P the one off it.
+Images [N, C, H, W] hold D = C * H * W pixels each, in [0, 1]. P is the orthogonal projector onto an image's tangent
+space, and Q = I - P.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from lib.errors import is_int, need
 from lib.modes import frozen_eval
 
-# Directions whose singular value is below this part of the largest are none: fp32 knows a Jacobian to some 1e-6, and
-# with one threshold for both precisions a tangent space has the same dimension in either.
+# Directions whose singular value is below this part of the largest do not count. An fp32 Jacobian is precise to about
+# 1e-6, and with one threshold for both precisions a tangent space has the same dimension in either.
 RANK = 1e-5
 _ORTHONORMAL = 1e-4
-_AT_ONCE = 4096  # images of a data set in fp64
+_AT_ONCE = 4096  # images that are in fp64 at a time
 
 Net = Callable[[Tensor], Tensor]
 
@@ -33,10 +33,10 @@ Net = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Tangents:
-    """Orthonormal bases [N, D, k] of the tangent spaces of N images, or [1, D, k] where one serves all images.
+    """Orthonormal bases [N, D, k] of the tangent spaces of N images, or [1, D, k] if one space serves all images.
 
-    A space of fewer than k dimensions has columns of zeros in place of those it lacks. Raises SettingsError for columns
-    that are neither orthonormal nor zero (`spanned_by` takes any vectors), and for a space without a direction.
+    A space of fewer than k dimensions has columns of zeros for the missing ones. Raises SettingsError for columns that
+    are neither orthonormal nor zero (`spanned_by` takes any vectors), and for a space of dimension 0.
     """
 
     bases: Tensor
@@ -55,12 +55,12 @@ class Tangents:
 
     @functools.cached_property
     def rank(self) -> Tensor:
-        """The dimension of each space: int64 [N], or [1] where one serves all."""
+        """The dimension of each space: int64 [N], or [1] if one serves all images."""
         return torch.linalg.vector_norm(self.bases, dim=1).round().sum(1).long()
 
     @property
     def warning(self) -> str:
-        """One sentence where spaces have fewer than k dimensions, else empty."""
+        """One sentence if some spaces have fewer than k dimensions, else ""."""
         images, _, k = self.bases.shape
         short = int((self.rank < k).sum())
         if not short:
@@ -68,19 +68,19 @@ class Tangents:
         return f"{short} of {images} tangent spaces have fewer than {k} dimensions, the smallest {int(self.rank.min())}"
 
     def at(self, indices: Tensor | slice) -> Tangents:
-        """The spaces of these images, in this order; with the indices of a derangement each image gets another's space,
-        the control for what any tangent space would show. Raises SettingsError where one space serves all images.
+        """The spaces of these images, in this order. The indices of a derangement give each image the space of another
+        one, a control for what any tangent space would show. Raises SettingsError if one space serves all images.
         """
-        need(len(self.bases) > 1, "bases", "one for all images", "one for each image where images are chosen")
+        need(len(self.bases) > 1, "bases", "one for all images", "one for each image, to choose images")
         return Tangents(self.bases[indices])
 
 
 def spanned_by(vectors: Tensor, k: int | None = None) -> Tangents:
-    """The spaces spanned by the columns of `vectors` [N, D, m], or by their k leading left singular vectors; the
-    columns of the bases are those singular vectors, strongest first.
+    """The spaces spanned by the columns of `vectors` [N, D, m], or by their k leading left singular vectors. The
+    columns of the bases are these singular vectors, the largest singular value first.
 
-    What has a singular value below `RANK` of the largest counts as linearly dependent and becomes a column of zeros.
-    Raises SettingsError for vectors that are not finite, a k above min(D, m), and vectors that are all zero.
+    A direction whose singular value is below `RANK` of the largest counts as linearly dependent and becomes a column of
+    zeros. Raises SettingsError for vectors that are not finite or all zero, and for a k above min(D, m).
     """
     most = min(vectors.shape[1:])
     need(k is None or is_int(k, 1) and k <= most, "k", k, f"from 1 to {most}")
@@ -97,15 +97,15 @@ def _orthonormal(vectors: Tensor, k: int | None = None) -> Tensor:
 
 def decoder_tangents(decode: Callable[[Tensor], Tensor], latents: Tensor, shape: Sequence[int],
                      batch: int | None = None) -> Tangents:
-    """The spaces spanned by the Jacobians of a decoder: those of the manifold at decode(latents), which stand for those
-    at the images that the latents were made of (Srinivas et al. 2023 on CIFAR-10: 128 latents of an auto-encoder).
+    """The spaces spanned by the Jacobians of a decoder. They are tangent to the manifold at decode(latents), and stand
+    for the tangent spaces at the encoded images (Srinivas et al. 2023 on CIFAR-10: an auto-encoder with 128 latents).
 
-    decode: latents [B, k] to images [B, *shape], each image of its own latent only; a module, or a method of one, is
-    used in eval mode. latents [N, k], fp32 or fp64, the decoder's type. batch: pairs of an image and a direction that
-    pass the decoder at once, which is what memory grows with; by default 64 on a processor and 2048 on a GPU.
+    decode: from latents [B, k] to images [B, *shape], each image from its own latent only; a module, or a method of
+    one, runs in eval mode. latents: [N, k], fp32 or fp64 as the decoder. batch: pairs of an image and a direction that
+    pass the decoder at once, to which memory is proportional; by default 64 on a CPU and 2048 on a GPU.
 
-    Raises SettingsError for images of another shape, latents as large as an image, a Jacobian that is not finite, and
-    one that is zero; see `warning` of the result for Jacobians of a rank below k.
+    Raises SettingsError for images of another shape, latents as large as an image, and a Jacobian that is not finite or
+    zero; the result's `warning` reports Jacobians of a rank below k.
     """
     need(latents.dim() == 2, "latents", f"of shape {tuple(latents.shape)}", "of shape [images, k]")
     shape, k, pixels = tuple(shape), latents.shape[1], math.prod(shape)
@@ -121,21 +121,21 @@ def decoder_tangents(decode: Callable[[Tensor], Tensor], latents: Tensor, shape:
 
 @torch.no_grad()
 def decoder_jacobian(decode: Callable[[Tensor], Tensor], latents: Tensor, directions: int | None = None) -> Tensor:
-    """The Jacobian [B, D, k] of each image to its latent, by forward mode: k directional derivatives, `directions` of
-    them at once, where reverse mode needs D backward passes.
+    """The Jacobian [B, D, k] of each image with respect to its latent, in forward mode: k directional derivatives,
+    `directions` of them at once, whereas reverse mode needs D backward passes.
     """
     count, k = latents.shape
     units = torch.eye(k, dtype=latents.dtype, device=latents.device)[:, None].expand(k, count, k)
     along = torch.func.vmap(lambda unit: torch.func.jvp(decode, (latents,), (unit,))[1], chunk_size=directions)
-    with warnings.catch_warnings():  # torch's first forward-mode derivative loads parts of its own that it deprecates
+    with warnings.catch_warnings():  # torch's first forward-mode derivative warns about its own modules
         warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)
         derivatives = along(units)
     return derivatives.flatten(2).permute(1, 2, 0)
 
 
 def global_pca(images: Tensor, k: int) -> Tangents:
-    """One space for all images: the k principal directions of `images` [N, C, H, W], largest variance first; in fp64
-    inside. Raises SettingsError for a k above the number of directions in which the images differ.
+    """One space for all images: the k principal directions of `images` [N, C, H, W], largest variance first, computed
+    in fp64. Raises SettingsError for a k above the number of directions in which the images differ.
     """
     flat = images.flatten(1)
     count, pixels = flat.shape
@@ -156,11 +156,11 @@ def global_pca(images: Tensor, k: int) -> Tangents:
 
 def local_pca(points: Tensor, images: Tensor, k: int, neighbours: int, batch: int = 16) -> Tangents:
     """A space for each of `points` [N, C, H, W]: the k principal directions of its nearest `neighbours` (l2) among
-    `images` [M, C, H, W], around their own mean; a point that is among the images is its own neighbour. `batch` points
-    at once.
+    `images` [M, C, H, W], around their mean. A point that is among the images is its own neighbour. `batch` points are
+    processed at once.
 
-    Raises SettingsError for more neighbours than images, and for a k above neighbours - 1 or the pixels of an image.
-    Where neighbours differ in fewer than k directions the space has fewer dimensions; see `warning` of the result.
+    Raises SettingsError for more neighbours than images, and for a k above neighbours - 1 or the pixels of an image. If
+    neighbours differ in fewer than k directions, the space has fewer dimensions; the result's `warning` reports it.
     """
     flat, known = points.flatten(1), images.flatten(1)
     pixels = known.shape[1]
@@ -177,16 +177,16 @@ def local_pca(points: Tensor, images: Tensor, k: int, neighbours: int, batch: in
 
 
 def _nearest(points: Tensor, images: Tensor, neighbours: int) -> Tensor:
-    """int64 [n, neighbours]; in fp64, so that the order does not hang on how points are batched."""
+    """Indices, int64 [n, neighbours], found in fp64 so that their order does not depend on how points are batched."""
     points = points.double()
     squares = [part.square().sum(1) - 2 * points @ part.mT for part in (p.double() for p in images.split(_AT_ONCE))]
     return torch.cat(squares, 1).topk(neighbours, largest=False).indices
 
 
 def project(vectors: Tensor, tangents: Tangents) -> Tensor:
-    """P v for a vector [N, ...] of each image (its D numbers in any shape), of the same shape.
+    """P v for one vector v of each image, [N, ...] with D numbers each in any shape; returns the same shape.
 
-    Raises SettingsError for another number of images or pixels than the tangent spaces have, or another type.
+    Raises SettingsError for another number of images or pixels, or another precision, than the tangent spaces have.
     """
     flat = vectors.flatten(1)[None]
     check_fit("vectors", flat, tangents)
@@ -194,19 +194,21 @@ def project(vectors: Tensor, tangents: Tangents) -> Tensor:
 
 
 def along(vectors: Tensor, tangents: Tangents) -> Tensor:
-    """P v for vectors [R, N, D]."""
+    """P v for vectors v [R, N, D]: [R, N, D]."""
     bases = tangents.bases if len(tangents.bases) > 1 else tangents.bases[0]
     return (vectors.transpose(0, 1) @ bases @ bases.mT).transpose(0, 1)
 
 
 @contextlib.contextmanager
 def settled(net: nn.Module | Net, inputs: Tensor) -> Iterator[None]:
-    """Modules in eval mode and without gradients for their weights; raises SettingsError for inputs of another type."""
+    """Keep a module in eval mode without gradients for its weights; a function is left alone. Raises SettingsError if
+    inputs and weights differ in precision.
+    """
     if not isinstance(net, nn.Module):
         yield
         return
     for weights in net.parameters():
-        need(weights.dtype == inputs.dtype, "type of the inputs", inputs.dtype, f"that of the weights, {weights.dtype}")
+        need(weights.dtype == inputs.dtype, "type of the inputs", inputs.dtype, f"the weights' type, {weights.dtype}")
     with frozen_eval(net):
         yield
 

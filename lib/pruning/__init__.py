@@ -1,6 +1,6 @@
-"""What pruning has left of a network, and the network that is left.
+"""What the masks of a pruned network keep, and the smaller network that they describe.
 
-Masks and how they are found stand in lib/models/masked.py, rules for the layers' shares in lib/models/rates.py, the
+Masks and ways to find them are in lib/models/masked.py, rules for the shares of layers in lib/models/rates.py, and
 searches in lib/training/losses/pruning.py.
 """
 

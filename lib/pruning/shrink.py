@@ -1,4 +1,4 @@
-"""A network whose channels are pruned, made truly smaller."""
+"""Turn a network with pruned channels into a truly smaller network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib.models.masked import bare, dense, masked_layers
 
 
 class Pick(nn.Module):
-    """The channels `picked` (int64, a buffer) of maps [B, C, H, W] or of features [B, C]."""
+    """Select the channels `picked` (int64, a buffer) of maps [B, C, H, W] or features [B, C]."""
 
     def __init__(self, picked: torch.Tensor):
         super().__init__()
@@ -23,16 +23,17 @@ class Pick(nn.Module):
 
 @torch.no_grad()
 def shrunk(net: nn.Module) -> nn.Module:
-    """A network without masks that gives what `net` gives (to rounding) with smaller convolutions and linear layers.
+    """A network without masks, with smaller convolutions and linear layers, that gives the same outputs as `net` (up to
+    rounding).
 
-    A layer loses the input channels that its mask removes. The layer in front of it, if nobody else reads its outputs,
-    does not compute them; BN between the two loses them too. Where others read them (the sums of residual networks),
-    the layer becomes a `Pick` of its channels and itself. Module names stay, but for a layer behind a `Pick`, which
-    has the name of both with `.1` after it. Raises SettingsError for a network whose channels are not pruned.
+    A layer loses the input channels that its mask removes. The layer in front of it no longer computes them, if no
+    other layer reads them, and BN between the two loses them as well. If other layers read them (the sums of residual
+    networks), a `Pick` in front of the layer selects its channels. Module names stay the same, except that a layer
+    behind a `Pick` has `.1` appended to its name. Raises SettingsError for a network whose channels are not pruned.
     """
     masked = masked_layers(net)
     by_channel = bool(masked) and all(layer.by_channel for layer in masked.values())
-    allowed = "one whose channels are pruned: single weights leave no smaller one"
+    allowed = "one whose channels are pruned, because pruning single weights makes no layer smaller"
     need(by_channel, "network", type(net).__name__, allowed)
     channels = {name: layer.kept_mask().nonzero().flatten() for name, layer in masked.items()}
     groups = {name: layer.group for name, layer in masked.items()}
@@ -51,13 +52,14 @@ def shrunk(net: nn.Module) -> nn.Module:
 
 
 def _reduced(link: dict[str, Link], name: str) -> bool:
-    """Whether what the layer reads comes with only the channels that it wants."""
+    """Whether the layer's input has only the channels that the layer keeps."""
     producer = link[name].producer
     return producer is not None and link[producer].reader == name
 
 
 def _features(channels: dict, groups: dict, name: str) -> torch.Tensor | None:
-    """The inputs that a layer keeps: a linear layer may have several of one channel. None: all."""
+    """The inputs that a layer keeps, int64, or None if it keeps all. A linear layer may have several inputs a channel.
+    """
     if name not in channels:
         return None
     within = torch.arange(groups[name], device=channels[name].device)

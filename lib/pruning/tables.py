@@ -9,11 +9,11 @@ from lib.models.masked import masked_layers
 
 
 def kept(net: nn.Module):
-    """What the masks of `net` keep, counted: a DataFrame with a row for each convolution and linear layer in order.
+    """Count what the masks of `net` keep: a DataFrame with one row for each convolution and linear layer, in order.
 
-    Columns: layer (its name), weights, kept (of them), share (kept / weights, in [0, 1]) and, where whole input
-    channels are pruned, channels and kept_channels. Layers without a mask (those that read images, where channels are
-    pruned) keep everything. Biases and BN, which are never pruned, are not counted.
+    Columns: layer (its name), weights (all of them), kept, share (kept / weights, in [0, 1]) and, if whole input
+    channels are pruned, channels and kept_channels. A layer without a mask keeps everything; if channels are pruned,
+    this is the layer that reads the image. Biases and BN are never pruned and not counted.
     """
     import pandas as pd
 

@@ -149,7 +149,7 @@ def test_decoders_that_give_no_tangent_space_are_refused_in_a_sentence():
         manifold.decoder_tangents(lambda z: decode(z / 0), latents, SHAPE)
     with pytest.raises(SettingsError, match="size of a latent = 128 .* below the 128 pixels"):
         manifold.decoder_tangents(decode, normal(3, D), SHAPE)
-    with pytest.raises(SettingsError, match="float32 .* that of the weights, torch.float64"):
+    with pytest.raises(SettingsError, match="float32 .* the weights' type, torch.float64"):
         manifold.decoder_tangents(decode, latents.float(), SHAPE)
     with pytest.raises(SettingsError, match="batch = 0"):
         manifold.decoder_tangents(decode, latents, SHAPE, batch=0)
@@ -254,7 +254,7 @@ def test_what_does_not_fit_the_spaces_is_refused():
         sensitivity.output_change(net, images(5), normal(2, 6, D))
     with pytest.raises(SettingsError, match="steps = torch.float32"):
         sensitivity.output_change(net, images(6), normal(2, 6, D).float())
-    with pytest.raises(SettingsError, match="float32 .* that of the weights, torch.float64"):
+    with pytest.raises(SettingsError, match="float32 .* the weights' type, torch.float64"):
         sensitivity.output_change(net, images(6).float(), normal(2, 6, D).float())
     with pytest.raises(SettingsError, match="'l3'.*known: l1, l2, squared l2"):
         sensitivity.output_change(net, images(6), normal(2, 6, D), norm="l3")
