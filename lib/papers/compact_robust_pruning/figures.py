@@ -1,5 +1,5 @@
-"""Figures of the notebook on compact and robust networks: what pruned networks retain, what the objectives of the two
-steps do, and the rules of pruning beside each other. Clean, robust and verified accuracy have a colour and a mark each.
+"""Figures of the notebook on compact and robust networks: retained shares, the objectives of pre-training and
+fine-tuning, and a comparison of pruning rules. Clean, robust and verified accuracy each have a colour and a marker.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _MARKS = {
 
 
 def _checked(table, names: tuple[str, ...], value: str, **known) -> None:
-    """Raise `SettingsError` unless the table has rows, the columns and only known names in some of them, and not two
-    values for the same network.
+    """Raise SettingsError unless the table has rows and all columns, only known names, and one value for each network.
 
-    value: the column that is measured; names: those that say of what. known: allowed values of columns, NaN aside.
+    value: the column of measured values; names: the columns that identify a network. known: {column: allowed values},
+    NaN aside.
     """
     check_columns(table, *names, value)
     for column, allowed in known.items():
@@ -38,14 +38,16 @@ def _checked(table, names: tuple[str, ...], value: str, **known) -> None:
 
 
 def retained(table, reference=None):
-    """Retained shares: the accuracy of the pruned network over that of the unpruned one. A group for each network, in
-    it a mark for each measure: the mean over repetitions, its interval as a line, every repetition a dot beside it;
-    filled where the share is of the pre-trained network, hollow where it is of the dense one with the same fine-tuning.
+    """Retained shares: the accuracy of the pruned network divided by the unpruned network's. Each network is a group
+    with a marker for each measure: the mean over repetitions, its interval as a line, and each repetition as a dot next
+    to it. Filled markers are shares of the pre-trained network, hollow ones of the dense network with the same
+    fine-tuning.
 
-    table: rows `net`, `measure` ('clean', 'robust' or 'verified'), `over` ('unpruned' or 'dense'), `seed`, `share` (1
-    where nothing is lost; NaN is not drawn), `low`, `high` (the interval of the mean share, repeated on every row; NaN
-    where there is none). reference: rows `measure`, `share`, `source`: faint lines with their numbers, the source named
-    below. The axis starts at one half where everything lies above it, otherwise at 0.
+    table: columns `net`, `measure` ('clean', 'robust' or 'verified'), `over` ('unpruned' or 'dense'), `seed`, `share`
+    (1 if nothing is lost; NaN is not drawn), `low` and `high` (the interval of the mean share, repeated on every row;
+    NaN if there is none). reference: columns `measure`, `share` and `source`, drawn as faint lines with their numbers,
+    the source in the legend. The axis starts at one half if all numbers are above it, otherwise at 0. Raises
+    SettingsError for missing columns, unknown names, two rows of one network, and infinite shares.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -54,9 +56,9 @@ def retained(table, reference=None):
 
     check_columns(table, "net", "measure", "over", "seed", "share", "low", "high")
     _checked(table, ("net", "measure", "over", "seed"), "share", measure=MEASURES, over=OVER)
-    need(not np.isinf(table.share).any(), "share", "inf", "a number, or NaN where the accuracy it is of is 0")
+    need(not np.isinf(table.share).any(), "share", "inf", "a number, or NaN if it would be divided by 0")
     table = table[table.share.notna()]
-    need(len(table) > 0, "table", "without a share", "one with a share or more")
+    need(len(table) > 0, "table", "without a share", "one with at least one share")
     if reference is not None:
         check_columns(reference, "measure", "share", "source", what="reference")
         for name in reference.measure[~reference.measure.isin([*MEASURES])]:
@@ -102,7 +104,7 @@ def retained(table, reference=None):
     for left, right in zip(groups, groups[1:], strict=False):
         axis.axvline((left + right) / 2, color="#dddddd", linewidth=0.9, zorder=0)
     axis.set_xticks(groups, ["\n".join(textwrap.wrap(str(net), 18)) for net in nets])
-    middle, half = (place - 1.6) / 2, max(place, 4.5) / 2  # a single group keeps together
+    middle, half = (place - 1.6) / 2, max(place, 4.5) / 2  # a single group stays narrow
     axis.set_xlim(middle - half, middle + half)
     axis.grid(False, axis="x")
     axis.tick_params(axis="x", length=0)
@@ -114,7 +116,7 @@ def retained(table, reference=None):
 
 
 def _published(axis, reference) -> None:
-    """Faint dashed lines, their numbers at the right end, where those of close lines move apart."""
+    """Draw faint dashed lines with their numbers at the right end; the numbers of close lines are moved apart."""
     bottom, top = axis.get_ylim()
     rows = list(reference.sort_values("share", kind="stable").itertuples())
     for one, height in zip(rows, _apart([one.share for one in rows], 0.055 * (top - bottom)), strict=True):
@@ -125,7 +127,7 @@ def _published(axis, reference) -> None:
 
 
 def _apart(values: list[float], gap: float) -> list[float]:
-    """Rising values, each moved as little as it takes for neighbours to be a gap apart."""
+    """Rising values, moved as little as possible so that neighbours are at least a gap apart."""
     clusters: list[list[float]] = []
     for value in values:
         clusters.append([value])
@@ -140,13 +142,14 @@ def _middle(values: list[float]) -> float:
 
 
 def objective_grid(table):
-    """Accuracies of the pruned network for each combination of objectives, a panel per network: bars of the means over
-    repetitions, every repetition a dot, and across a bar the same accuracy of the network it was pruned from.
+    """Accuracies of the pruned network for each combination of objectives, one panel per network. Bars are means over
+    repetitions and dots single repetitions; a line across a bar is the accuracy of the network before it was pruned.
 
-    table: rows `net`, `pre` ('benign' or 'robust', the objective of pre-training), `fine` (of the fine-tuning; NaN for
-    the unpruned network before it), `longer` (whether the fine-tuning is as long as both steps together), `measure`
-    ('clean', 'robust' or 'verified'), `seed`, `accuracy`. Combinations and measures that a network lacks have no place
-    in its panel; the longer fine-tuning comes last.
+    table: columns `net`, `pre` ('benign' or 'robust', the objective of pre-training), `fine` (the objective of
+    fine-tuning; NaN for the unpruned network before it), `longer` (whether the fine-tuning is as long as both steps
+    together), `measure` ('clean', 'robust' or 'verified'), `seed` and `accuracy`. A panel leaves out combinations and
+    measures that its network lacks; the longer fine-tuning comes last. Raises SettingsError for missing columns,
+    unknown names, two rows of one network, and no fine-tuned network.
     """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
@@ -216,12 +219,13 @@ def _of(table, **values):
 
 
 def pruning_rules(table, robust: str = "robust accuracy"):
-    """Accuracy against the share that is kept, clean on the left and robust on the right: a line per rule, the dense
-    network as a horizontal line with the range of its seeds shaded (`compression`).
+    """Accuracy against the share kept, clean on the left and robust on the right: a line for each rule, and the dense
+    network as a horizontal line with the range of its seeds shaded (`common.compression`).
 
-    table: rows `rule`, `keep` (the share of the weights that is kept, of the filters for the rule `filters`; 1 for
-    `dense`), `measure` ('clean' or 'robust'), `seed`, `accuracy`, all after the same fine-tuning. robust: what the
-    right panel's axis says, with the attack.
+    table: columns `rule`, `keep` (the share of weights kept, of filters for the rule `filters`; 1 for `dense`),
+    `measure` ('clean' or 'robust'), `seed` and `accuracy`, all after the same fine-tuning. robust: label of the right
+    panel's axis, with the attack. Raises SettingsError for missing columns, unknown names, and a `keep` that does not
+    fit its rule.
     """
     _checked(table, ("rule", "keep", "measure", "seed"), "accuracy", measure=("clean", "robust"))
     odd = table[(table.rule == "dense") != (table.keep == 1)]

@@ -1,5 +1,5 @@
-"""Figures of the HARP notebook. A method is a kind of network, with the same colour in all figures (lib.plots.KINDS);
-circles where its scores see the objective, squares where they do not.
+"""Figures of the HARP notebook. Each method has the same colour in all figures (lib.plots.KINDS), and circles as
+markers if its scores see the objective, squares if they do not.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ QUANTITIES = {"hardware_loss": "hardware loss", "gamma": "γ", "share": "share k
 
 
 def compression(table, reference=None, robust: str = "robust accuracy", what: str = "weights"):
-    """`common.compression` of the methods."""
+    """`common.compression` with the methods' markers."""
     return common.compression(table, MARKS, reference, robust, what)
 
 
 def _share_axis(axis) -> None:
-    """A logarithmic axis of shares, in per cent, with ticks at 1, 2 and 5 of every decade."""
+    """Make an axis of shares logarithmic, in per cent, with ticks at 1, 2 and 5 of every decade."""
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
     axis.set_yscale("log")
@@ -29,11 +29,11 @@ def _share_axis(axis) -> None:
 
 
 def keep_rates(table, rules=None):
-    """The share of every layer's weights that is kept, a panel per target: a line per method on a logarithmic scale,
-    the range over seeds shaded, the target as a dotted line.
+    """The share of each layer's weights that is kept, one panel per target: a line for each method on a logarithmic
+    scale, the range over seeds shaded, and the target as a dotted line.
 
-    table: rows `method`, `keep`, `seed`, `position` (of the layer, from 0), `layer` (its name), `share`. rules: the
-    same for rules that need no search, drawn dashed.
+    table: columns `method`, `keep`, `seed`, `position` (of the layer, from 0), `layer` (its name) and `share`. rules:
+    the same columns for rules that need no search, drawn dashed. Raises SettingsError for missing columns.
     """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
@@ -51,7 +51,7 @@ def keep_rates(table, rules=None):
     for axis, keep in zip(panels[:, 0], keeps, strict=True):
         for number, (method, colour) in enumerate(palette.items()):
             mine = table[(table.method == method) & (table.keep == keep)]
-            apart = 0.4 * ((number + 0.5) / len(palette) - 0.5)  # side by side: some methods have the same rates
+            apart = 0.4 * ((number + 0.5) / len(palette) - 0.5)  # moved apart: some methods have the same rates
             if len(mine):
                 curve(axis, mine.assign(position=mine.position + apart), "position", "share", colour,
                       marker=MARKS[method], xs=[place + apart for place in range(len(names))])
@@ -75,10 +75,11 @@ def keep_rates(table, rules=None):
 
 
 def pruning_search(table):
-    """The course of the searches in which rates are learned: the hardware loss, its weight γ and the share that is kept
-    (dotted: the target), epoch by epoch; a column per target, the range over seeds shaded.
+    """The course of the searches that learn rates, epoch by epoch: the hardware loss, its weight γ, and the share kept
+    (the target is dotted). One column per target; the range over seeds is shaded.
 
-    table: rows `method`, `keep`, `seed`, `epoch` (from 1), `hardware_loss`, `gamma`, `share`.
+    table: columns `method`, `keep`, `seed`, `epoch` (from 1), `hardware_loss`, `gamma` and `share`. Raises
+    SettingsError for missing columns.
     """
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
@@ -102,7 +103,7 @@ def pruning_search(table):
         column[2].set_xlabel("epoch of the search")
         column[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     most = max(table.hardware_loss.max(), 1e-3)
-    grid[0, 0].set_ylim(-0.05 * most, 1.05 * most)  # once all targets are drawn, for they share it
+    grid[0, 0].set_ylim(-0.05 * most, 1.05 * most)  # last, because all columns share this axis
     keys = {text: key for axis in grid.flat for key, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(keys.values(), keys, loc="outside lower center", ncols=min(len(keys), 4), frameon=False)
     return figure

@@ -1,8 +1,8 @@
-"""Figures of the notebook on off-manifold robustness: the theory in numbers, and the controls of sensitivity and
-alignment. The regimes are in lib/papers/off_manifold_robustness/regimes.py, its pictures in
-lib/papers/off_manifold_robustness/gradients.py.
+"""Figures of the notebook on off-manifold robustness: the theory in numbers, and controls of sensitivity and alignment.
+The figure of the regimes is in `regimes`, pictures of gradients and the distractor are in `gradients`, next to this
+file.
 
-Changes are those of the class probabilities in total variation, from 0 to 1.
+A change is the total variation between class probabilities, from 0 to 1.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from lib.papers.off_manifold_robustness.strength_axis import ALIGNED, OFF, ON, P
 from lib.plots.style import CLEAN, GREY, KINDS, WIDTH, check_columns, curve, style
 
 _OTHER = "#0072b2"
-_LEAST = 1e-34  # zeros are drawn here on logarithmic axes
+_LEAST = 1e-34  # where zeros are drawn on logarithmic axes
 
 
 def off_manifold_theory(table, bounds: Mapping[str, float] | None = None):
-    """Left, a panel for each set: |rho1 - rho2| against the standard deviation of the noise, every repetition a line,
-    and a dotted line of slope 2. Right: the share of the sensitivity that is off the manifold, rho1 at the smallest
-    noise and the worst point's rho2, of networks and of the Bayes classifier, every repetition a mark.
+    """The theory in numbers. On the left, one panel per data set: |rho1 - rho2| against the standard deviation of the
+    noise, a line for each repetition, and a dotted line of slope 2. On the right: the share of the sensitivity that is
+    off the manifold (rho1 at the smallest noise, and rho2 of the worst point) of networks and the Bayes classifier, a
+    marker for each repetition.
 
-    table: rows `where`, `kind` (`Bayes` for the Bayes classifier), `seed`, `sigma`, `rho1`, `rho2`, `worst rho2`.
-    bounds: {`rho1` or `worst rho2`: bound}, drawn on the right. Numbers below 1e-34 are drawn there.
+    table: columns `where`, `kind` (`Bayes` for the Bayes classifier), `seed`, `sigma`, `rho1`, `rho2` and `worst rho2`.
+    bounds: {`rho1` or `worst rho2`: bound}, drawn on the right. Numbers below 1e-34 are drawn at 1e-34. Raises
+    SettingsError for missing columns and unknown kinds or bounds.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -100,13 +102,14 @@ def off_manifold_theory(table, bounds: Mapping[str, float] | None = None):
 
 
 def step_controls(table, tangents: Sequence[str], sizes: Sequence[float], name: str = ""):
-    """What else could explain the two changes, for one sweep: a column for each regulariser, the mean over repetitions
-    and their range. First row: steps along the image's own tangent space and off it; off it too, but along another
-    image's, or of new Fourier phases. Further rows: other kinds of tangent space at the same length, then
-    other lengths.
+    """Other explanations of the two changes, for one sweep: a column for each regulariser, means over repetitions and
+    their range. First row: steps along the image's own tangent space and steps off it, as controls also steps off it
+    that lie along another image's space or have new Fourier phases. Further rows: other kinds of tangent space at the
+    same length, then other lengths.
 
-    table: rows `kind`, `strength`, `seed`, `on`, `off`, perhaps `other` and `phases`, and `on, <tangents>, <size>` and
-    `off, ...` of all `tangents` and `sizes`, the first of each for `on` and `off`. name: of the sweep, for the titles.
+    table: columns `kind`, `strength`, `seed`, `on`, `off`, optionally `other` and `phases`, and `on, <tangents>,
+    <size>` and `off, ...` for all `tangents` and `sizes`; `on` and `off` belong to the first of each. name: the sweep's
+    name, for the titles. Raises SettingsError for missing columns and for no strength above 0.
     """
     from matplotlib.lines import Line2D
 
@@ -115,7 +118,7 @@ def step_controls(table, tangents: Sequence[str], sizes: Sequence[float], name: 
     check_columns(table, "kind", "strength", "seed", "on", "off", *needed)
     style()
     names = kinds(table)
-    need(len(names) > 0, "strengths", "none above 0", "one or more above 0")
+    need(len(names) > 0, "strengths", "none above 0", "at least one above 0")
     rows = [(f"{tangents[0]},\nlength {sizes[0]:g}", "on", "off")]
     rows += [(f"{space},\nlength {size:g}", f"on, {space}, {size:g}", f"off, {space}, {size:g}")
              for space, size in extra]
@@ -148,7 +151,7 @@ def step_controls(table, tangents: Sequence[str], sizes: Sequence[float], name: 
 
 
 def _panels(rows: int, columns: int, high: float):
-    """A figure of rows (each `high` inches) of one measure and columns of one regulariser, narrow for few columns."""
+    """A figure with rows (each `high` inches) for measures and columns for regularisers; narrow if there are few."""
     import matplotlib.pyplot as plt
 
     wide = {1: 4.4, 2: 7.0}.get(columns, WIDTH)
@@ -172,13 +175,15 @@ _VARIANTS = (
 
 
 def alignment_variants(table, untrained=None, name: str = ""):
-    """Every measure of alignment of one sweep with what aligns as well without knowing anything; a column for each
-    regulariser, the mean over repetitions and their range. Rows: cosines of the log-probability's gradient; the paper's
-    pair, summed logits and score; the share of the gradient along the manifold. What the table lacks is left out.
+    """All measures of alignment of one sweep next to uninformed baselines (such as shuffled pairs): a column for each
+    regulariser, means over repetitions and their range. Rows: cosines of the log-probability's gradient; the paper's
+    pair, summed logits and score; the share of the gradient along the manifold. Measures that the table lacks are left
+    out.
 
-    table: rows `kind`, `strength`, `seed`, `alignment` and any of `shuffled pairs`, `white noise`, `high-pass`, `sum of
-    logits`, `1 - LPIPS`, `score, high-pass`, `inside`. untrained: rows of untrained networks, with the same columns:
-    faint horizontal lines. name: of the sweep, for the titles.
+    table: columns `kind`, `strength`, `seed`, `alignment` and any of `shuffled pairs`, `white noise`, `high-pass`, `sum
+    of logits`, `1 - LPIPS`, `score, high-pass` and `inside`. untrained: the same columns for untrained networks, drawn
+    as faint horizontal lines. name: the sweep's name, for the titles. Raises SettingsError for missing columns and for
+    no strength above 0.
     """
     from matplotlib.lines import Line2D
 
@@ -189,7 +194,7 @@ def alignment_variants(table, untrained=None, name: str = ""):
         rows += [(words, there)] if there else []
     style()
     names = kinds(table)
-    need(len(names) > 0, "strengths", "none above 0", "one or more above 0")
+    need(len(names) > 0, "strengths", "none above 0", "at least one above 0")
     figure, grid = _panels(len(rows), len(names), 2.5)
     for column, kind in enumerate(names):
         mine, places = placed(table, kind)

@@ -1,9 +1,9 @@
-"""Figures of the notebook on perceptually aligned gradients. A method, a way of training, has the same colour and mark
-in all of them; the colours of a group are akin: blue without alignment, violet and green for alignment with targets
-that mean something, grey and brown for controls, red and orange for adversarial training, pink for both together.
-Class-centred targets (`X, centred`) have the colour of X and a hollow mark.
+"""Figures of the notebook on perceptually aligned gradients. A method (a way of training) has the same colour and
+marker in all figures, and the methods of a group have similar colours: blue without alignment, violet and green for
+alignment with meaningful targets, grey and brown for controls, red and orange for adversarial training, pink for both
+together. Class-centred targets (`X, centred`) have the colour of X and a hollow marker.
 
-Robust accuracies are shares in [0, 1], of each seed; columns `method` and `group` say what was trained.
+Accuracies in tables are shares in [0, 1], one for each seed; the columns `method` and `group` say what was trained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lib.errors import need, unknown
 from lib.plots.common import as_picture, show_picture, signed
 from lib.plots.style import CLEAN, ROBUST, WIDTH, check_columns, curve, style
 
-COLUMNS = 3  # panels beside each other
+COLUMNS = 3  # panels in a row
 VANILLA, REALISATION, CONTROL, ADVERSARIAL, BOTH = (
     "vanilla", "realisation", "control", "adversarial training", "adversarial training with alignment")
 GROUPS = {VANILLA: "no alignment", REALISATION: "aligned gradients", CONTROL: "controls",
@@ -32,7 +32,7 @@ METHODS = {
     "gradient norm": ("#7a5230", "h"),
     "logit": ("#c7a17a", "<"),
 }
-_SPARE = {  # of methods not named above, by group and order of appearance
+_SPARE = {  # looks of methods that are not named above, by group and order of appearance
     VANILLA: ((CLEAN, "o"), ("#9ccbf2", "s")),
     REALISATION: (("#8e7cc3", "p"), ("#00664f", ">"), ("#b2df8a", "*")),
     CONTROL: (("#5d4037", "d"), ("#a6761d", "*"), ("#d0c0b0", "p")),
@@ -40,15 +40,15 @@ _SPARE = {  # of methods not named above, by group and order of appearance
     BOTH: (("#c2185b", "*"), ("#e377c2", "P"), ("#8e3b77", "X"), ("#f2a7cf", "d")),
 }
 _CENTRED = ", centred"
-_CLASSES = ("#2166ac", "#e08a00")  # of the toy
+_CLASSES = ("#2166ac", "#e08a00")  # the toy's classes
 _SOURCE = "#555555"
 
 
 def looks(table) -> dict[str, tuple[str, str, bool]]:
-    """{method: (colour, mark, whether the mark is filled)}, group by group, within it as the table has them.
+    """{method: (colour, marker, whether it is filled)}, group by group, within a group in the order of the table.
 
-    table: rows `method`, `group` (of GROUPS). Raises `SettingsError` for unknown groups, a method in two groups and
-    more methods than a group has looks.
+    table: columns `method` and `group` (one of GROUPS). Raises SettingsError for unknown groups, a method in two
+    groups, and more methods than a group has looks.
     """
     check_columns(table, "method", "group")
     for group in table.group.unique():
@@ -70,7 +70,7 @@ def looks(table) -> dict[str, tuple[str, str, bool]]:
 
 
 def _keys(table, line: bool = True) -> list:
-    """Legend entries of the methods: mark and, if `line`, the group's line."""
+    """Legend entries of the methods: the marker and, if `line`, the group's line style."""
     from matplotlib.lines import Line2D
 
     groups = dict(zip(table.method, table.group, strict=True))
@@ -88,7 +88,7 @@ def _share(axis, way: str = "y") -> None:
 
 
 def _panels(names: Sequence[str], high: float, width: float = WIDTH, share_y: bool = True):
-    """A figure of a panel for each name, and {name: axes}."""
+    """A figure with a panel for each name, and {name: axes}."""
     import matplotlib.pyplot as plt
 
     columns = min(len(names), COLUMNS)
@@ -102,11 +102,12 @@ def _panels(names: Sequence[str], high: float, width: float = WIDTH, share_y: bo
 
 def toy_maps(maps: Mapping[str, object], points, labels, eps: float, centre: Sequence[float],
              notes: Mapping[str, str] | None = None):
-    """What networks say of the plane, side by side: the probability of class 1 from blue to amber, the decision
-    boundary as a black line, the data on it, and the circle of radius `eps` around the point `centre`.
+    """Decision maps of networks in the plane, one panel each: the probability of class 1 from blue to amber, the
+    decision boundary as a black line, the data, and the circle of radius `eps` around the point `centre`.
 
-    maps: {network: its `x` [nx], `y` [ny] and `probability` [ny, nx]} (lib.alignment.plane.Plane). points [N, 2],
-    labels [N] (0 or 1): the data, in the maps' coordinates. notes: {network: a line below its name}.
+    maps: {network: a lib.alignment.plane.Plane}, with `x` [nx], `y` [ny] and `probability` [ny, nx]. points [N, 2] and
+    labels [N] (0 or 1): the data, in the maps' coordinates. notes: {network: a line below its name}. Raises
+    SettingsError for no map.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -114,13 +115,13 @@ def toy_maps(maps: Mapping[str, object], points, labels, eps: float, centre: Seq
     from matplotlib.lines import Line2D
     from matplotlib.patches import Circle
 
-    need(len(maps) > 0, "maps", "none", "one or more")
+    need(len(maps) > 0, "maps", "none", "at least one")
     points, labels, notes = np.asarray(points, float), np.asarray(labels), notes or {}
     style()
-    # light enough at both ends that the data can be seen on it
+    # light at both ends, so that the data can be seen on top
     ramp = LinearSegmentedColormap.from_list("classes", ["#9fc3e4", "#f7f7f7", "#f6c98a"])
     first = next(iter(maps.values()))
-    wide = (WIDTH - 1.8) / max(len(maps), 2)  # the rest is for the colour bar and the numbers of the left axis
+    wide = (WIDTH - 1.8) / max(len(maps), 2)  # minus room for the colour bar and the left axis
     high = wide * float(np.ptp(first.y) / np.ptp(first.x))
     figure, grid = plt.subplots(1, len(maps), figsize=(wide * len(maps) + 1.8, high + 1.4), sharex=True, sharey=True,
                                 squeeze=False, layout="constrained")
@@ -152,11 +153,12 @@ def toy_maps(maps: Mapping[str, object], points, labels, eps: float, centre: Seq
 
 
 def methods(table, label: str = "accuracy"):
-    """Accuracy by method, a panel for each threat: a row for each method with the mean over seeds as its mark, the
-    interval of the mean as a line, and every seed as a dot; groups apart, in the order of GROUPS.
+    """Accuracy by method, one panel per threat. Each method is a row, with a marker for the mean over seeds, a line for
+    its interval, and a dot for each seed. Groups are apart from each other, in the order of GROUPS.
 
-    table: rows `method`, `group`, `threat` (the panel's title; `clean` is one like others), `seed`, `accuracy`, `low`,
-    `high` (the interval of the method's mean, repeated on its rows; NaN where there is none). label: of the x axes.
+    table: columns `method`, `group`, `threat` (the panel's title; `clean` counts as one), `seed`, `accuracy`, and `low`
+    and `high` (the interval of the method's mean, repeated on its rows; NaN if there is none). label: of the x axes.
+    Raises SettingsError for missing columns, and as `looks` does.
     """
     check_columns(table, "method", "group", "threat", "seed", "accuracy", "low", "high")
     style()
@@ -193,12 +195,13 @@ def methods(table, label: str = "accuracy"):
 
 def strengths(table, robust: str = "robust accuracy", aligned: str = "cosine with the score, test images",
               reference=None):
-    """Robust accuracy (left) and measured alignment (right) against the weight of the alignment term, logarithmic: a
-    line for the mean of each method and a thin one for every seed; what was trained at weight 0 as a horizontal line
+    """Robust accuracy (left) and measured alignment (right) against the weight of the alignment term, on a logarithmic
+    axis: a line for the mean of each method and a thin line for each seed. A method at weight 0 is a horizontal line,
     with the range of its seeds shaded.
 
-    table: rows `method`, `group`, `weight`, `seed`, `accuracy`, `alignment` (NaN leaves a gap). reference: rows
-    `weight`, `accuracy`, `source`, drawn faintly on the left.
+    table: columns `method`, `group`, `weight`, `seed`, `accuracy` and `alignment` (NaN leaves a gap). reference:
+    columns `weight`, `accuracy` and `source`, drawn faint on the left. Raises SettingsError for missing columns and for
+    no weight above 0.
     """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
@@ -245,10 +248,11 @@ def strengths(table, robust: str = "robust accuracy", aligned: str = "cosine wit
 
 
 def eps_curves(table, unit: str = "ε", robust: str = "robust accuracy"):
-    """Robust accuracy against eps, a panel for each threat: a line for the mean of each method, the range of its seeds
-    shaded. eps 0, the clean accuracy, stands behind a dotted line at the left of a logarithmic axis.
+    """Robust accuracy against eps, one panel per threat: a line for the mean of each method, the range of its seeds
+    shaded. Clean accuracy (eps 0) is at the left end of the logarithmic axis, behind a dotted line.
 
-    table: rows `method`, `group`, `threat`, `eps` (a number), `seed`, `accuracy`. unit: what the x axes say.
+    table: columns `method`, `group`, `threat`, `eps` (a number), `seed` and `accuracy`. unit: label of the x axes.
+    Raises SettingsError for missing columns and for a threat without an eps above 0.
     """
     from matplotlib.ticker import NullLocator
 
@@ -287,19 +291,20 @@ def eps_curves(table, unit: str = "ε", robust: str = "robust accuracy"):
 
 def generated(sources, pictures: Mapping[str, object], classes: Sequence[str],
               hits: Mapping[str, object] | None = None, notes: Mapping[str, str] | None = None):
-    """Images moved towards classes: a block of rows for each network, in it a row for each image, and a column for the
-    image itself and for each class.
+    """Images moved towards classes: a block of rows for each network with one row per image, and a column for the image
+    itself and for each class.
 
-    sources [n, C, H, W] and pictures {network: [n, classes, C, H, W]} hold pixels in [0, 1] of 1 or 3 channels;
-    classes: the classes' names. hits {network: bool [n, classes]}: whether an independent classifier sees the class;
-    those have a green frame. notes: {network: a line below its name}.
+    sources [n, C, H, W] and pictures {network: [n, classes, C, H, W]} hold pixels in [0, 1] of 1 or 3 channels.
+    classes: the classes' names. hits {network: bool [n, classes]}: whether an independent classifier sees the class,
+    shown by a green frame. notes: {network: a line below its name}. Raises SettingsError for no pictures and other
+    shapes.
     """
     import matplotlib.pyplot as plt
     import numpy as np
     from matplotlib.lines import Line2D
 
     sources, notes = np.asarray(sources, float), notes or {}
-    need(len(pictures) > 0, "pictures", "none", "those of one network or more")
+    need(len(pictures) > 0, "pictures", "none", "pictures of at least one network")
     wanted = (len(sources), len(classes), *sources.shape[1:])
     for name, moved in pictures.items():
         need(np.shape(moved) == wanted, f"shape of the pictures of {name}", np.shape(moved), f"{wanted}")
@@ -335,13 +340,15 @@ def generated(sources, pictures: Mapping[str, object], classes: Sequence[str],
 
 
 def target_grid(image, targets: Mapping[str, object], classes, label: int):
-    """What gradients are to align with, at one image [C, H, W]: a row for each realisation, a column for each class,
-    the image in front of each row and the column of its own class in bold. targets: {realisation: [classes, C, H, W]};
-    signed (`signed`). classes: their names.
+    """The targets of gradients at one image [C, H, W]: a row for each realisation, a column for each class, the image
+    in front of each row. The title of the image's own class, `label`, is bold.
+
+    targets: {realisation: [classes, C, H, W]}, drawn by `common.signed`. classes: their names. Raises SettingsError for
+    no targets and for another number of them than classes.
     """
     import matplotlib.pyplot as plt
 
-    need(len(targets) > 0, "targets", "none", "those of one realisation or more")
+    need(len(targets) > 0, "targets", "none", "targets of at least one realisation")
     style()
     side = min((WIDTH - 1.4) / (len(classes) + 1), 1.0)
     figure, grid = plt.subplots(len(targets), len(classes) + 1, squeeze=False, layout="constrained",
@@ -360,7 +367,7 @@ def target_grid(image, targets: Mapping[str, object], classes, label: int):
 
 
 def _picture(axis, image, hit: bool) -> None:
-    """An image [C, H, W], in a frame if it is a hit."""
+    """Draw an image [C, H, W], with a frame if it is a hit."""
     import numpy as np
 
     image = np.clip(image, 0, 1)
@@ -377,10 +384,12 @@ def _picture(axis, image, hit: bool) -> None:
 
 def alignment_against_robustness(table, robust: str = "robust accuracy",
                                  aligned: str = "cosine with an independent score, test images"):
-    """Measured alignment against robust accuracy: a mark for the mean of each method, a faint small one for each seed.
+    """Measured alignment against robust accuracy: a marker for the mean of each method, a small faint one for each
+    seed.
 
-    table: rows `method`, `group`, `seed`, `alignment`, `accuracy`; several rows of a method and seed (weights of a
-    sweep, in a column `weight`) are networks of their own, and the means of those of one weight are joined by a line.
+    table: columns `method`, `group`, `seed`, `alignment` and `accuracy`, and `weight` if a method was trained at
+    several weights. The means at each weight of a method are then joined by a line. Raises SettingsError for missing
+    columns.
     """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D

@@ -1,7 +1,7 @@
-"""Figures of representation similarity: what is read off maps (lib/plots/maps.py draws the maps themselves).
+"""Figures of representation similarity: numbers taken from maps (lib/plots/maps.py draws the maps themselves).
 
-Tables are tidy DataFrames with a row per measurement; a `kind` is a kind of network, whose colour
-is the same in all figures (lib.plots.KINDS).
+Tables are tidy DataFrames with one row per measurement. A `kind` is a kind of network; it has the same colour in all
+figures (lib.plots.KINDS).
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ SUMMARIES = {
     "block index": "block index (within minus adjacent stages)",
     "block index, share of what is left": "block index / (1 − mean off-diagonal)",
 }
-EARLY = "#9a9a9a"  # the early layers, beside the deep ones in their kind's colour
+EARLY = "#9a9a9a"  # the early layers; deep layers have their kind's colour
 QUANTITIES = ("early", "deep", "accuracy")
 
 
 def against_distance(table, unit: str = "layers", reference=None, label: str = "CKA"):
-    """Mean similarity of two layers of one network against the distance between them: a curve for each kind of network,
-    the mean over seeds, with every seed as a thin line.
+    """Mean similarity of two layers of one network against the distance between them: for each kind of network a curve
+    of the means over seeds, and a thin line for each seed.
 
-    table: rows `kind`, `seed`, `distance`, `similarity`. unit: of the distance, 'layers' or 'depth' (shares of the
-    network's depth, 0 to 1). reference: rows `kind`, `distance`, `similarity`, `source`, drawn faint in the kind's
-    colour, the source named in the legend.
+    table: columns `kind`, `seed`, `distance` and `similarity`. unit: of the distance, 'layers' or 'depth' (shares of
+    the network's depth, 0 to 1). reference: columns `kind`, `distance`, `similarity` and `source`, drawn faint in the
+    kind's colour, with the source in the legend. label: the measure's name. Raises SettingsError for another unit and
+    missing columns.
     """
     import matplotlib.pyplot as plt
     from matplotlib.ticker import PercentFormatter
@@ -59,11 +60,12 @@ def against_distance(table, unit: str = "layers", reference=None, label: str = "
 
 
 def per_layer(table, layers: Sequence, label: str = "CKA"):
-    """Similarity of the representations of clean and of perturbed images, layer by layer: a line for each kind of
+    """Similarity between the representations of clean and of perturbed images, layer by layer: a line for each kind of
     network (colour) and perturbation (line style), the range over seeds shaded.
 
-    table: rows `kind`, `perturbation`, `seed`, `position` (of the layer, from 0), `similarity`. layers: those of the
-    networks; the axis names their stages. At most four perturbations.
+    table: columns `kind`, `perturbation` (at most four), `seed`, `position` (of the layer, from 0) and `similarity`.
+    layers: the networks' layers; the axis names their stages. Raises SettingsError for missing columns, a position
+    outside the layers, and more perturbations.
     """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
@@ -97,12 +99,13 @@ def _stages_below(axis, layers: Sequence) -> None:
 
 
 def dose_response(table, unit: str = "ε", reference=None, label: str = "CKA"):
-    """What the strength of adversarial training does to the representation, in two panels: mean same-layer similarity
-    to normal networks, and mean off-diagonal self-similarity; the mean over seeds, every seed a dot.
+    """The effect of the strength of adversarial training on the representation, in two panels: mean same-layer
+    similarity to normal networks, and mean off-diagonal self-similarity. Lines are means over seeds, dots single seeds.
 
-    table: a row per network: `eps` (a number, 0 for normal training), `seed`, `to_normal`, `self`, and `kind` where
-    there are several threats (a curve each). unit: what `eps` is counted in, such as 'ε in 1/255'. reference: rows
-    `eps`, `panel` ('to_normal' or 'self'), `similarity`, `source`, drawn faint.
+    table: one row per network with columns `eps` (a number, 0 for normal training), `seed`, `to_normal` and `self`, and
+    `kind` if there are several threats (one curve each). unit: the unit of `eps`, such as 'ε in 1/255'. reference:
+    columns `eps`, `panel` ('to_normal' or 'self'), `similarity` and `source`, drawn faint. Raises SettingsError for
+    missing columns and unknown panels.
     """
     import matplotlib.pyplot as plt
 
@@ -141,12 +144,13 @@ def dose_response(table, unit: str = "ε", reference=None, label: str = "CKA"):
 
 
 def summary_strip(table, intervals=None, reference=None):
-    """Summaries of self-maps, a panel each, a row for each kind of network: every seed a dot, the mean as a bar and its
-    95 % interval as a line.
+    """Summaries of self maps, one panel each, with a row for each kind of network: a dot for each seed, a bar for the
+    mean, and a line for its 95 % interval.
 
-    table: rows `kind`, `seed`, `summary` (a name of SUMMARIES or any other), `value`. intervals: rows `kind`,
-    `summary`, `low`, `high`, the judge's; without them Student's t over seeds, from three seeds on. reference: rows
-    `kind`, `summary`, `value`, `source`: faint ticks, the source named below.
+    table: columns `kind`, `seed`, `summary` (a name of SUMMARIES or any other) and `value`. intervals: columns `kind`,
+    `summary`, `low` and `high`, such as the judge's; without them Student's t intervals over at least three seeds.
+    reference: columns `kind`, `summary`, `value` and `source`, drawn as faint ticks, with the source below. Raises
+    SettingsError for missing columns.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -190,7 +194,7 @@ def summary_strip(table, intervals=None, reference=None):
 
 
 def _intervals(table):
-    """Student's t intervals over seeds, rows `kind`, `summary`, `low`, `high`; NaN below three seeds."""
+    """Student's t intervals over seeds, columns `kind`, `summary`, `low`, `high`; NaN for fewer than three seeds."""
     import pandas as pd
 
     from lib.statistics import seeds
@@ -205,11 +209,11 @@ def _intervals(table):
 
 
 def kind_matrix(table, label: str = "CKA"):
-    """Mean same-layer similarity of two networks, for every pair of kinds: a square matrix with its numbers; on the
-    diagonal networks of one kind and different seeds.
+    """Mean same-layer similarity of two networks, for every pair of kinds: a square matrix with its numbers. The
+    diagonal compares networks of one kind and different seeds. Pairs of kinds that were not measured are hatched.
 
-    table: rows `kind`, `other`, `similarity`, one for each pair of networks; the order of the two does not matter.
-    Pairs of kinds that were not measured are hatched.
+    table: columns `kind`, `other` and `similarity`, one row for each pair of networks, in either order. Raises
+    SettingsError for missing columns.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -244,13 +248,14 @@ def kind_matrix(table, label: str = "CKA"):
 
 
 def checkpoints(table, label: str = "CKA"):
-    """How far a network still moves, and whether it overfits: above, similarity between the checkpoint after each epoch
-    and the last one, of the early and of the deep layers; below, robust accuracy; a column for each kind of training.
-    On training images dashed, on test images solid; the range over seeds shaded. A dotted line marks the epoch of the
-    best test accuracy.
+    """How a network changes during training, and whether it overfits, with a column for each kind of training. Above:
+    the similarity of each epoch's checkpoint to the last one, for early and for deep layers. Below: robust accuracy.
+    Lines for training images are dashed, for test images solid; the range over seeds is shaded. A dotted line marks the
+    epoch of the best test accuracy.
 
-    table: rows `kind`, `seed`, `epoch`, `images` ('train' or 'test'), `quantity` ('early', 'deep': mean similarity of
-    these layers; 'accuracy': robust accuracy, 0 to 1), `value`.
+    table: columns `kind`, `seed`, `epoch`, `images` ('train' or 'test'), `quantity` ('early' or 'deep', the mean
+    similarity of these layers, or 'accuracy', robust accuracy from 0 to 1) and `value`. Raises SettingsError for
+    missing columns and unknown names.
     """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D

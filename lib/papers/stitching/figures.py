@@ -11,10 +11,11 @@ MEASURES = {"clean": CLEAN, "robust": ROBUST}
 
 
 def stitching_depth(cells, joints: list[str], pairs: list[str], alphas: list[float], robust: str = "search"):
-    """Clean and robust accuracy of stitched networks against the joint's depth: a column per ordered pair, a row per
-    alpha, the two endpoints as reference lines (front dashed, end dotted), the spread over seeds shaded.
+    """Clean and robust accuracy of stitched networks against the joint's depth: a column for each ordered pair, a row
+    for each alpha, the two endpoints as reference lines (front dashed, end dotted), the range over seeds shaded.
 
-    cells: Measured.table(); robust: the measure drawn as robust accuracy.
+    cells: `Measured.table()`. joints, pairs, alphas: those to draw, in order. robust: the measure drawn as robust
+    accuracy.
     """
     import matplotlib.pyplot as plt
 
@@ -55,9 +56,9 @@ def stitching_depth(cells, joints: list[str], pairs: list[str], alphas: list[flo
 
 
 def bars_beside_controls(table, title: str):
-    """Horizontal bars of accuracies with their intervals: claim, null and ceiling side by side.
+    """Horizontal bars of clean and robust accuracy with their intervals: stitched networks next to their controls.
 
-    table: rows `what`, `measure` (clean or robust), `value`, `low`, `high` (NaN where there is no interval).
+    table: columns `what`, `measure` (clean or robust), `value`, `low` and `high` (NaN if there is no interval).
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -85,11 +86,13 @@ def bars_beside_controls(table, title: str):
 
 
 def stitching_matrix(table, controls: Sequence[str] = ("U",), title: str = ""):
-    """Accuracy of every front (rows) with every end (columns), clean and robust side by side: the mean in each cell,
-    below it the range over repetitions if there are several. `controls`, the names of networks that are none of those
-    compared, stand apart, and so does what each network does alone. Pairs that were not measured are hatched.
+    """Accuracy of every front (rows) with every end (columns), clean on the left and robust on the right. Each cell has
+    the mean and, below it, the range over repetitions if there are several. A gap separates `controls`, the names of
+    networks that serve only as controls, and the accuracies of networks alone. Pairs that were not measured are
+    hatched.
 
-    table: rows `front`, `end`, `measure` (clean or robust), `accuracy` in [0, 1]; `end` is empty for a network alone.
+    table: columns `front`, `end`, `measure` (clean or robust) and `accuracy`, in [0, 1]; `end` is empty for a network
+    alone. Raises SettingsError for missing columns, an unknown measure, and a table without pairs.
     """
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
@@ -99,14 +102,14 @@ def stitching_matrix(table, controls: Sequence[str] = ("U",), title: str = ""):
         if measure not in MEASURES:
             raise unknown("measure", measure, MEASURES)
     pairs = table[table.end != ""]
-    need(len(pairs) > 0, "table", "one without pairs", "one with a front and an end in a row or more")
+    need(len(pairs) > 0, "table", "one without pairs", "one with a front and an end in at least one row")
     down, across = (_apart(list(dict.fromkeys(pairs[side])), controls) for side in ("front", "end"))
     alone = (table.end == "").any()
     edge = {"down": max(down.values()) + 1.35, "across": max(across.values()) + 1.35}
     shown = [measure for measure in MEASURES if (table.measure == measure).any()]
     style()
     slanted = max(map(len, across)) > 6
-    below = 0.05 * max(map(len, across)) if slanted else 0.2  # inches that the names of the ends take
+    below = 0.05 * max(map(len, across)) if slanted else 0.2  # inches for the names of the ends
     size = 0.62 * (edge["across"] + alone) * len(shown) + 1.6, 0.62 * (edge["down"] + alone) + 1.3 + below
     figure, axes = plt.subplots(1, len(shown), figsize=size, squeeze=False, layout="constrained")
     missing = False
@@ -149,7 +152,7 @@ HATCHED = {"facecolor": "#f2f2f2", "edgecolor": "#bdbdbd", "hatch": "////", "lin
 
 
 def _apart(names: list[str], controls: Sequence[str]) -> dict[str, float]:
-    """Where the rows or columns of these names stand: networks first, then, after a gap, controls."""
+    """Positions of the rows or columns of these names: networks first, then, after a gap, controls."""
     ordered = [name for name in names if name not in controls], [name for name in names if name in controls]
     gap = 0.35 if all(ordered) else 0.0
     return {**{name: float(k) for k, name in enumerate(ordered[0])},
@@ -157,7 +160,9 @@ def _apart(names: list[str], controls: Sequence[str]) -> dict[str, float]:
 
 
 def _cell(axis, x: float, y: float, values, colour: str) -> bool:
-    """A square at (x, y) in the shade and with the number of the mean of `values`; hatched, and True, without any."""
+    """Draw a square at (x, y), shaded by the mean of `values` and with its number; hatched if there are none, which the
+    result says.
+    """
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
     from matplotlib.patches import Rectangle
 
@@ -179,12 +184,13 @@ def _cell(axis, x: float, y: float, values, colour: str) -> bool:
 
 
 def joint_activations(images, joined, end, notes: Sequence[str] = (), channels: int = 6, title: str = ""):
-    """What a joint makes of a front's activations above what the end's own first half gives at the same place, for a
-    few images: the `channels` in which the end's own vary most. Signed: white is 0, blue negative, red positive, and
-    the darkest shade the largest absolute value of that channel in any of the maps, so that all of a column compare.
+    """For a few images, the output of a joint above the activations of the end's own first half at the same place, in
+    the `channels` channels in which the end's own activations vary most. White is 0, blue negative, red positive; the
+    darkest shade is the largest absolute value of that channel in any map, so that all maps of a column compare.
 
     images: [n, C, h, w] in [0, 1]. joined, end: [n, K, H, W] (lib.stitching.measures.AtJoint). notes: a text for each
-    image, such as their cosine and CKA.
+    image, such as cosine and CKA. Raises SettingsError for other shapes, fewer than one channel, and another number of
+    notes.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -192,7 +198,7 @@ def joint_activations(images, joined, end, notes: Sequence[str] = (), channels: 
     images, joined, end = (np.asarray(found, float) for found in (images, joined, end))
     same = joined.shape == end.shape and joined.ndim == 4 and len(joined) == len(images) > 0
     need(same, "shapes of images, joined and end", f"{images.shape}, {joined.shape}, {end.shape}",
-         "[n, C, h, w] and twice [n, K, H, W]")
+         "[n, C, h, w], [n, K, H, W] and [n, K, H, W]")
     need(is_int(channels, 1), "channels", channels, "a whole number of at least 1")
     need(len(notes) in (0, len(images)), "number of notes", len(notes), f"0 or {len(images)}, one for each image")
     spread = np.moveaxis(end, 1, 0).reshape(end.shape[1], -1).std(1)
