@@ -1,5 +1,5 @@
-"""Which networks the paper on compact and robust networks needs (Sehwag et al. 2019): pre-trained, pruned and
-fine-tuned with every combination of objectives, by every rule.
+"""The networks that the paper on compact and robust networks needs (Sehwag et al. 2019): pre-trained, pruned and
+fine-tuned with every combination of objectives and by every rule.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ DENSE = "dense"
 
 @dataclass(frozen=True)
 class Condition:
-    """What the networks of the repetitions have in common. net: the name of a network of the settings; pre: the
-    objective of its pre-training, `benign` or `robust`; rule: of RULES, or `dense` where nothing is pruned, and then
-    keep is 1; fine: the objective of the fine-tuning, None before any. longer: fine-tuned for as many epochs as
-    pre-training and fine-tuning have together. compared: whether it belongs to the comparison of rules only.
+    """What the networks of all repetitions have in common.
+
+    net: the name of a network in the settings. pre: the objective of pre-training, `benign` or `robust`. rule: one of
+    RULES, or `dense` if nothing is pruned; then keep is 1. fine: the objective of fine-tuning, None before it. longer:
+    whether fine-tuning has as many epochs as pre-training and fine-tuning together. compared: whether the condition
+    belongs only to the comparison of rules.
     """
 
     net: str
@@ -37,7 +39,7 @@ class Condition:
     compared: bool = field(default=False, compare=False)
 
     def job(self, repetition: int) -> str:
-        """The batch job: a repetition's networks of one pre-training, those of the comparison of rules apart."""
+        """The batch job: one repetition's networks with the same pre-training; the comparison of rules is separate."""
         what = "rules" if self.compared else self.pre
         return f"{self.net}-{what}-{repetition}".replace(" ", "-")
 
@@ -47,7 +49,7 @@ def setup_named(section: Section, name: str) -> NetworkSetup:
 
 
 def threat_of(networks: Networks, setup: NetworkSetup) -> Threat:
-    """The threat that a network is trained for and attacked in."""
+    """The threat under which a network is trained and attacked."""
     return setup.threat or networks.threat
 
 
@@ -57,8 +59,8 @@ class Repetition(profiles.Repetition):
     section: Section
 
     def objective(self, setup: NetworkSetup, which: str, ramp: bool = True) -> Objective:
-        """The benign or the robust objective of a network. ramp: in pre-training certified objectives raise eps from 0;
-        a fine-tuning of a network that has seen it has eps from the start on.
+        """The benign or robust objective of a network. ramp: whether a certified objective raises eps from 0, as in
+        pre-training; a network that has already been trained at eps is fine-tuned at eps from the start.
         """
         if which == BENIGN:
             return CrossEntropy()
@@ -75,7 +77,8 @@ class Repetition(profiles.Repetition):
         }[setup.training]()
 
     def pretrained(self, setup: NetworkSetup, pre: str) -> Recipe:
-        """The unpruned network; one of the pool's where the network has no training of its own."""
+        """Recipe of the unpruned network. Without training settings of its own, the network comes from the shared pool.
+        """
         recipe = varied(self.networks.member("R" if pre == ROBUST else "N", self.number, self.seed), setup)
         if setup.pretrain:
             recipe = trained_as(recipe, setup.pretrain)
@@ -85,13 +88,13 @@ class Repetition(profiles.Repetition):
 
     def finetuned(self, setup: NetworkSetup, parent: Recipe, arch: Architecture, fine: str,
                   ramp: bool = False) -> Recipe:
-        """The last step; its last epoch is the network, as in the code of the authors' next paper."""
+        """Recipe of the last step, fine-tuning. The last epoch is kept, as in the code of the authors' next paper."""
         objective = self.objective(setup, fine, ramp)
         return trained_as(replace(parent, arch=arch, parents=(parent,), objective=objective), setup.finetune)
 
     def searched(self, setup: NetworkSetup, base: Recipe, arch: Pruned, fine: str) -> Recipe:
-        """Scores that are found with frozen weights, on the objective of the fine-tuning: SNIP's by one pass over the
-        images, HYDRA's learned as long as the settings say.
+        """Recipe of scores found with frozen weights on the objective of fine-tuning: SNIP's in one pass over the
+        images, HYDRA's learned for as many epochs as the settings say.
         """
         loss = self.objective(setup, fine, ramp=False)
         if arch.scores == "gradient":
@@ -99,8 +102,8 @@ class Repetition(profiles.Repetition):
         return trained_as(replace(base, arch=arch, parents=(base,), objective=Prune(loss)), self.section.score)
 
     def in_rounds(self, setup: NetworkSetup, base: Recipe, condition: Condition) -> Recipe:
-        """Rounds of pruning a part and fine-tuning, of as many epochs in all as one fine-tuning has (one each at
-        least).
+        """Recipe of iterative pruning: rounds of pruning a part and fine-tuning, in total as many epochs as one
+        fine-tuning, but at least one each.
         """
         shares, epochs = [*self.section.rounds, condition.keep], setup.finetune.epochs
         recipe = base
@@ -111,7 +114,7 @@ class Repetition(profiles.Repetition):
         return recipe
 
     def recipe_of(self, condition: Condition) -> Recipe:
-        """The network of a condition."""
+        """The recipe of a condition's network."""
         setup = setup_named(self.section, condition.net)
         base = self.pretrained(setup, condition.pre)
         if condition.fine is None:
@@ -130,14 +133,16 @@ class Repetition(profiles.Repetition):
 
 
 def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
-    """Every network, repetition by repetition within a condition."""
+    """All networks, condition by condition."""
     every = [Repetition(networks, section, number, seed) for number in range(section.seeds)]
     return [Cell(condition, one.number, one.recipe_of(condition), _measures(one, condition))
             for condition in conditions(section) for one in every]
 
 
 def _measures(r: Repetition, condition: Condition) -> tuple:
-    """The strong attack and, where there is one, the certificate; of unpruned networks the checks' attack too."""
+    """The measures of a condition's networks: the strong attack, the certificate if there is one, and for unpruned
+    networks also the attack of the checks.
+    """
     s, setup = r.section, setup_named(r.section, condition.net)
     threat = threat_of(r.networks, setup)
     measures = [(threat, s.verify)]
@@ -151,13 +156,13 @@ def _measures(r: Repetition, condition: Condition) -> tuple:
 
 
 def conditions(s: Section) -> list[Condition]:
-    """Every condition: the objectives of each network, then what only the comparison of rules has."""
+    """All conditions: the objectives of each network, then those that only the comparison of rules has."""
     own = [condition for setup in s.nets for condition in _objectives(s, setup)]
     return own + [replace(condition, compared=True) for condition in _rules(s) if condition not in own]
 
 
 def _objectives(s: Section, setup: NetworkSetup) -> Iterator[Condition]:
-    """Unpruned, dense and fine-tuned, and pruned by LWM with every combination of objectives."""
+    """One network unpruned, dense and fine-tuned, and pruned by LWM with every combination of objectives."""
     yield Condition(setup.name, ROBUST)
     yield Condition(setup.name, BENIGN)
     yield Condition(setup.name, ROBUST, fine=ROBUST)

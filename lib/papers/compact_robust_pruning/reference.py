@@ -1,8 +1,8 @@
-"""Published numbers to be shown beside ours.
+"""Published numbers, to compare with ours.
 
-The tables of the paper (arXiv 1906.06110) could not be obtained; `ABSTRACT` is what its abstract says.
-`HYDRA`: the authors' next paper (arXiv 2002.10509, figure of results in its repository), whose LWM rows are the same
-three steps with robust objectives, one-shot; on CIFAR-10 trained with 500,000 images more. They are not this paper's.
+The tables of the paper (arXiv 1906.06110) could not be obtained; `ABSTRACT` has the numbers of its abstract. `HYDRA`
+has those of the authors' next paper (arXiv 2002.10509, the figure of results in its repository), not of this one. Its
+LWM rows are the same three steps with robust objectives, one-shot; on CIFAR-10 they use 500,000 additional images.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ HYDRA = {
 
 
 def published():
-    """Rows measure, share, source: the retained shares of the abstract, as lib.plots.retained draws them. That of
-    verified accuracy is left out: it depends on the certified objective, and which one it was is not known.
+    """Columns measure, share, source: the abstract's retained shares, which `figures.retained` draws. The share of
+    verified accuracy is left out, because it depends on the certified objective, which is not known.
     """
     import pandas as pd
 
@@ -38,8 +38,8 @@ def published():
 
 
 def table():
-    """All of it as one DataFrame: rows source, measure, data, network, rule, keep, accuracy, share (of the unpruned
-    network's accuracy).
+    """All numbers as one DataFrame: columns source, measure, data, network, rule, keep, accuracy, share (of the
+    unpruned network's accuracy).
     """
     import pandas as pd
 

@@ -1,5 +1,7 @@
-"""Tidy tables of the notebook on compact and robust networks, as lib.papers.compact_robust_pruning.figures draws
-them."""
+"""Tidy tables of the notebook on compact and robust networks; lib.papers.compact_robust_pruning.figures draws some.
+
+Accuracies and shares are in [0, 1]; seed counts repetitions from 0; intervals are 95 %.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ CONDITION = ("net", "pre", "rule", "keep", "fine", "longer")
 
 
 def networks(repetition: Repetition) -> pd.DataFrame:
-    """Rows net, data, training images, test images, architecture, robust objective, threat, certificate, and the epochs
-    of the benign and the robust pre-training and of the fine-tuning.
+    """A row per network of the settings: net, data, training images, test images, architecture, robust objective,
+    threat, certificate, and the epochs of benign pre-training, robust pre-training and fine-tuning.
     """
     rows = []
     for net in repetition.section.nets:
@@ -104,7 +106,7 @@ def retention(f: Results) -> pd.DataFrame:
 
 
 def _bounds(found: Interval) -> dict:
-    """NaN where there is no bound."""
+    """The bounds of an interval as columns; NaN for a missing one."""
     return {name: value if np.isfinite(value) else np.nan for name, value in (("low", found.low), ("high", found.high))}
 
 

@@ -1,5 +1,5 @@
-"""Which networks HARP needs (Zhao & Wressnegger, ICLR 2023): one dense network a repetition, pruned by every method,
-each fine-tuned in the same way.
+"""The networks that HARP needs (Zhao & Wressnegger, ICLR 2023): one dense network for each repetition, pruned by every
+method and always fine-tuned in the same way.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from lib.values.objectives import ADMM, MART, TRADES, FreeAdversarial, Objective
 from lib.values.recipe import Choice, Recipe
 
 DENSE = ("N", "pre-trained", "dense")
-CHOSEN = ("dense", "HARP", "HYDRA")  # whose fine-tuning shows what choosing its epoch on test images would add
-MOST_KEPT = 10  # epochs of such a fine-tuning
+CHOSEN = ("dense", "HARP", "HYDRA")  # methods that show what choosing the epoch on test images adds
+MOST_KEPT = 10  # the largest number of epochs whose weights they keep
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What the networks of the repetitions have in common. method: of METHODS; `dense`: the dense network with the same
-    fine-tuning; `pre-trained`: the one that all are made from; `N`: a normally trained one. keep: the target, 1 for
-    dense networks. epoch: of a fine-tuning's weights after so many epochs, else None.
+    """What the networks of all repetitions have in common.
+
+    method: one of METHODS, `dense` (the dense network with the same fine-tuning), `pre-trained` (the network that all
+    are made from) or `N` (a normally trained network). keep: the target share, 1 for dense networks. epoch: for weights
+    kept during a fine-tuning, the number of epochs; else None.
     """
 
     method: str
@@ -37,7 +39,7 @@ class Condition:
     epoch: int | None = None
 
     def job(self, repetition: int) -> str:
-        """The batch job: the dense networks of a repetition, else one network with its search."""
+        """The batch job: the dense networks of a repetition, or one pruned network with its search."""
         if self.method in DENSE:
             return f"dense-{self.loss}-{repetition}"
         words = self.method.replace(",", " ").replace("+", " ").split()
@@ -56,15 +58,15 @@ class Repetition(profiles.Repetition):
 
     @property
     def choice(self) -> Choice:
-        """The best epoch of a training that is measured: on held-out images, under the attack that it trains on."""
+        """Choose the best epoch of a training on held-out images, under its training attack."""
         return Choice(self.networks.threat, self.attack)
 
     def normal(self) -> Recipe:
-        """A normally trained dense network."""
+        """Recipe of a normally trained dense network."""
         return self._dense("N")
 
     def pretrained(self, loss: str) -> Recipe:
-        """The dense network that all are made from, adversarially trained with a robust loss."""
+        """Recipe of the dense network that all others are made from, trained with a robust loss."""
         recipe, how = self._dense("R"), self.section.pretrain
         recipe = trained_as(recipe, how) if how else recipe
         return warmed_up(replace(recipe, objective=self.robust(loss)), how)
@@ -74,7 +76,7 @@ class Repetition(profiles.Repetition):
         return replace(recipe, arch=s.arch or recipe.arch, data=s.data or recipe.data)
 
     def robust(self, loss: str) -> Objective:
-        """The robust loss of a name."""
+        """The objective of a robust loss by its name."""
         threat, attack = self.networks.threat, self.attack
         if loss == "PGD-AT":
             return self.networks.objective(attack)
@@ -83,37 +85,39 @@ class Repetition(profiles.Repetition):
         return (TRADES if loss == "TRADES" else MART)(threat, attack)
 
     def searched(self, base: Recipe, arch: Pruned, condition: Condition, pattern: Recipe | None = None) -> Recipe:
-        """The pruning stage: scores or rates learned on the robust loss, weights frozen. pattern: whose rates are
-        taken.
+        """Recipe of the pruning stage: scores or rates learned on the robust loss, with frozen weights. pattern: the
+        network from which rates are taken.
         """
         s, method, speedup = self.section, condition.method, search_speedup(self.section, base)
         constant = method == "HARP, constant gamma"
         penalty = {"gamma": speedup * (s.constant_gamma if constant else s.gamma), "growing": not constant}
-        penalty = penalty if arch.rates == "learned" else {}  # given rates have none
+        penalty = penalty if arch.rates == "learned" else {}  # fixed rates have no penalty
         optimiser = replace(s.prune.optimiser, weight_decay=speedup * s.prune.optimiser.weight_decay,
                             no_decay=("quota",) if method == "HARP, no decay on rates" else ())
         return replace(trained_as(base, s.prune), arch=arch, objective=Prune(self.robust(condition.loss), **penalty),
                        optimiser=optimiser, parents=(base, pattern) if pattern else (base,))
 
     def finetuned(self, parent: Recipe, arch: FromScratch | Pruned, condition: Condition) -> Recipe:
-        """The fine-tuning that every method and the dense network go through."""
+        """Recipe of the fine-tuning, the same for every method and the dense network."""
         return replace(trained_as(parent, self.section.finetune), arch=arch, objective=self.robust(condition.loss),
                        parents=(parent,), choice=self.choice, keep=kept_epochs(self.section, condition))
 
     def towards_sparse(self, base: Recipe, condition: Condition) -> Recipe:
-        """R-ADMM's first stage, for as many epochs as others search: dense, at the rate of the fine-tuning."""
+        """Recipe of R-ADMM's first stage: dense training with the learning rate of fine-tuning, for as many epochs as
+        other methods search.
+        """
         epochs = self.section.prune.epochs
         objective = ADMM(self.robust(condition.loss), condition.keep, every=max(1, round(0.3 * epochs)))
         return replace(trained_as(base, self.section.finetune), objective=objective, epochs=epochs, parents=(base,))
 
     def from_scratch(self, base: Recipe, arch: Pruned, condition: Condition) -> Recipe:
-        """BCS-P: one sparse training, as long as the others' three stages."""
+        """Recipe of BCS-P: one sparse training as long as the three stages of the other methods together."""
         epochs = base.epochs + self.section.prune.epochs + self.section.finetune.epochs
         return replace(base, arch=arch, objective=Rewire(self.robust(condition.loss)), parents=(), epochs=epochs,
                        choice=self.choice)
 
     def pruned(self, condition: Condition) -> Recipe:
-        """The fine-tuned network of a pruned condition."""
+        """The recipe of a pruned condition's fine-tuned network."""
         base = self.pretrained(condition.loss)
         arch = Pruned(base.arch, condition.keep, condition.granularity, **METHODS[condition.method])
         if condition.method == "R-ADMM":
@@ -130,23 +134,23 @@ class Repetition(profiles.Repetition):
 
 
 def training_attack(networks: Networks, section: Section) -> PGD:
-    """The attack that networks train on: the pre-training's own or the pool's."""
+    """The attack in all trainings: that of the section's own pre-training or else the pool's."""
     own = section.pretrain and section.pretrain.attack
     return own or networks.robust.attack
 
 
 def search_speedup(section: Section, base: Recipe) -> float:
-    """How many updates of the paper's search one update of ours stands for: what gamma and the weight decay of the
-    search are multiplied by. With both, rates that see no data come to the same values in far fewer updates; without,
-    the size penalty overshoots and the decay, which spares small layers, does nothing.
+    """The number of updates of the paper's search per update of ours, by which gamma and the weight decay of the search
+    are multiplied. With this, rates that see no data reach the same values in far fewer updates. Without it, the size
+    penalty overshoots, and the decay, which spares small layers, has no effect.
     """
     updates = base.data.n_train // base.batch_size * base.objective.replays
     return section.updates / (section.prune.epochs * updates)
 
 
 def kept_epochs(section: Section, condition: Condition) -> tuple[int, ...]:
-    """The epochs whose weights a fine-tuning keeps, its last among them; () for conditions whose choice is not looked
-    at.
+    """The epochs whose weights a fine-tuning keeps, including its last; () for conditions whose choice of an epoch is
+    not examined.
     """
     keep = Fraction(1) if condition.method in DENSE else section.keeps[-1]
     if condition.method not in CHOSEN or condition != Condition(condition.method, keep, loss=section.losses[0]):
@@ -156,25 +160,26 @@ def kept_epochs(section: Section, condition: Condition) -> tuple[int, ...]:
 
 
 def search_of(recipe: Recipe) -> Recipe | None:
-    """The pruning stage of a fine-tuned network, where its scores or rates were searched."""
+    """The recipe of a fine-tuned network's pruning stage; None if it had no search for scores or rates."""
     return next((parent for parent in recipe.parents if isinstance(parent.objective, Prune)), None)
 
 
 def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
-    """Every network: those that are compared, then the kept epochs of some."""
+    """All networks: those that are compared, then the kept epochs of some of them."""
     every = [Repetition(networks, section, number, seed) for number in range(section.seeds)]
     found = [*_unpruned(every), *_pruned(every)]
     return found + [cell for run in found for cell in _kept(run, ((networks.threat, section.search),))]
 
 
 def _measures(r: Repetition) -> tuple:
-    """What every network that is compared is measured under."""
+    """The measures of every network that is compared."""
     threat = r.networks.threat
     return tuple((threat, attack) for attack in (r.section.verify, *r.section.further(threat)))
 
 
 def _unpruned(every: list[Repetition]) -> Iterator[Cell]:
-    """The dense networks. One normal network shows that the task is learned and that normal training is not robust."""
+    """The dense networks. One normal network shows that the task can be learned and that normal training is not robust.
+    """
     first, s = every[0], every[0].section
     search, again = ((first.networks.threat, how) for how in (s.search, s.search.with_one_more_restart()))
     yield Cell(Condition("N"), 0, first.normal(), (search,))
@@ -194,7 +199,7 @@ def _pruned(every: list[Repetition]) -> Iterator[Cell]:
 
 
 def conditions(s: Section) -> Iterator[Condition]:
-    """The pruned conditions: by keep and method, then other robust losses, then channels."""
+    """The pruned conditions: first by keep and method, then with other robust losses, then with channels pruned."""
     first, harshest = s.losses[0], s.keeps[-1]
     for keep in s.keeps:
         for method in s.methods:
@@ -210,8 +215,8 @@ def conditions(s: Section) -> Iterator[Condition]:
 
 
 def _kept(run: Cell, measures: tuple) -> Iterator[Cell]:
-    """The kept epochs of a fine-tuning: the paper's code keeps the epoch that is best on test images, this notebook the
-    one that is best on held-out images.
+    """The kept epochs of a fine-tuning. The paper's code chooses the epoch that is best on test images, this notebook
+    the epoch that is best on held-out images.
     """
     for epoch in run.recipe.keep:
         weights = replace(run.recipe, parents=(run.recipe,), epochs=0, choice=None, keep=(), checkpoint=epoch)

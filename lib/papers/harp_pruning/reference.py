@@ -1,9 +1,9 @@
-"""Published numbers to be shown beside ours, none of them from HARP's paper, whose tables could not be obtained.
+"""Published numbers, to compare with ours. None is from HARP's paper, whose tables could not be obtained.
 
-linf 8/255, shares of the test images. `BENCHMARK`, `CHANNELS`: the README of AdversarialPruningBenchmark (arXiv
-2409.01249), checkpoints run by the benchmark's authors; HARP's come from another way of training than HYDRA's there, so
-differences between rows are not due to pruning alone. `UNIFORM`: raw sheets of 2022 by HARP's group
-(intellisec/heracles), uniform rates.
+All are shares of test images at linf 8/255. `BENCHMARK`, `CHANNELS`: the README of AdversarialPruningBenchmark (arXiv
+2409.01249), whose authors evaluated checkpoints. HARP's checkpoints were trained in another way than HYDRA's, so
+differences between rows are not due to pruning alone. `UNIFORM`: raw results of 2022 by HARP's group
+(intellisec/heracles), with uniform rates.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ RAW = "raw sheets of 2022, uniform rates"
 
 
 def published(methods: tuple[str, ...] = ("HARP", "HYDRA")):
-    """Rows method, keep, measure (clean or verify, there AutoAttack), accuracy, source: the benchmark's VGG-16."""
+    """Columns method, keep, measure (clean, or verify for AutoAttack), accuracy, source: the benchmark's VGG-16."""
     import pandas as pd
 
     return pd.DataFrame([{"method": method, "keep": keep, "measure": measure, "accuracy": value, "source": SOURCE}
@@ -58,7 +58,7 @@ def published(methods: tuple[str, ...] = ("HARP", "HYDRA")):
 
 
 def table(data: str = "CIFAR-10"):
-    """All of it of a data set as one DataFrame: rows network, method, pruned, keep, clean, PGD-10, PGD-20, CW,
+    """All numbers of a data set as one DataFrame: columns network, method, pruned, keep, clean, PGD-10, PGD-20, CW,
     AutoAttack, source.
     """
     import pandas as pd

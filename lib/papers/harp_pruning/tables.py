@@ -1,4 +1,7 @@
-"""Tidy tables of the HARP notebook, as lib.papers.harp_pruning.figures draws them."""
+"""Tidy tables of the HARP notebook; lib.papers.harp_pruning.figures draws some.
+
+Accuracies and shares are in [0, 1]; seed counts repetitions from 0.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Gradients as pictures beside images and scores, and what networks make of a digit beside a letter: further figures of
-the notebook on off-manifold robustness.
+"""Further figures of the notebook on off-manifold robustness: gradients as pictures next to images and scores, and
+networks on digits with a letter (the distractor).
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ LETTERS = {UNTRAINED: (GREY, "^"), STANDARD: (CLEAN, "o"), PER_IMAGE: (ROBUST, "
 
 
 def gradient_grid(pictures, shown: Mapping[tuple[str, float], str], wide: int = 9):
-    """Images, scores and gradients of one sweep, a row for each image: the image, the score of the density and of the
-    image's class, and the gradients of networks by kind and strength, their regime as the colour behind their title.
-    Gradients and scores are signed (`signed`); below each gradient stands its cosine with the class score.
+    """Images, scores and gradients of one sweep, one row per image: the image, the score of the density and of the
+    image's class, and gradients of networks by kind and strength, with the regime as the colour behind their title.
+    Gradients and scores are drawn by `common.signed`; below each gradient is its cosine with the class score.
 
-    pictures: `images`, `score` (or None), `class_score`, each [n, C, H, W], and `gradients` {(kind, strength): [n, C,
-    H, W]} (lib.papers.off_manifold_robustness.results.Pictures). shown: {(kind, strength): regime} in the order of the
-    columns
-    (`representatives`); those without a gradient are left out. wide: columns beside each other; further ones stand
-    below, beside the images again.
+    pictures: `images`, `score` (or None) and `class_score`, each [n, C, H, W], and `gradients` {(kind, strength): [n,
+    C, H, W]} (lib.papers.off_manifold_robustness.results.Pictures). shown: {(kind, strength): regime} in the order of
+    the columns (`representatives`); entries without a gradient are left out. wide: the number of columns; further ones
+    follow below, with the images repeated. Raises SettingsError if no gradient is left.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -36,7 +35,7 @@ def gradient_grid(pictures, shown: Mapping[tuple[str, float], str], wide: int = 
     drawn = {name: regime for name, regime in shown.items() if name in pictures.gradients}
     need(len(drawn) > 0, "shown", list(shown), f"of the gradients that are there: {list(pictures.gradients)}")
     room, parts = wide - len(ahead), [[]]
-    for kind in dict.fromkeys(kind for kind, _ in drawn):  # a kind is not torn apart if it need not be
+    for kind in dict.fromkeys(kind for kind, _ in drawn):  # keep the columns of a kind together if they fit
         mine = [name for name in drawn if name[0] == kind]
         if parts[-1] and len(parts[-1]) + len(mine) > room:
             parts.append([])
@@ -84,18 +83,18 @@ def _letter_kinds(table) -> dict[str, tuple[str, str]]:
 
 
 def _set_name(where: str) -> str:
-    """A data set with a letter, in words."""
+    """The name of a data set with a letter, in words."""
     return where.replace("_letters", ", random letters").replace("_letter_a", ", letter A")
 
 
 def distractor_ratio(table):
-    """Change by noise on the digit over change by noise on the letter, against the noise's standard deviation, both
-    logarithmic: a panel for each set (and a row for each `position` of the digit, if the table has them), the geometric
-    mean over repetitions and their range, a line at 1. Levels at which a repetition does not count are left out of the
-    lines and stand as faint points.
+    """The change by noise on the digit divided by the change by noise on the letter, against the noise's standard
+    deviation, both logarithmic: a panel for each data set (and a row for each `position` of the digit, if the table has
+    that column), geometric means over repetitions and their range, and a line at 1. Noise levels at which a repetition
+    does not count are left out of the lines and drawn as faint points.
 
-    table: rows `where`, `kind` (a kind of lib.papers.off_manifold_robustness.networks), `seed`, `noise`, `log ratio`,
-    `counts`.
+    table: columns `where`, `kind` (of lib.papers.off_manifold_robustness.networks), `seed`, `noise`, `log ratio` and
+    `counts`. Raises SettingsError for missing columns and unknown kinds.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -148,12 +147,13 @@ def distractor_ratio(table):
 
 
 def distractor_gradients(table, pictures: Mapping[str, tuple] | None = None):
-    """Where gradients lie: above, the share of the squared gradient in the digit's half, a panel for each set, a row
-    for each kind of network, every repetition a mark by the digit's position and the mean a bar, a line at one half.
-    Below, some inputs with their gradients (`signed`).
+    """Where gradients lie. Above: the share of the squared gradient in the digit's half, a panel for each data set and
+    a row for each kind of network, with a marker for each repetition and position of the digit, a bar for the mean, and
+    a line at one half. Below: some inputs with their gradients (`common.signed`).
 
-    table: rows `where`, `kind`, `seed`, `position`, `share`. pictures: {set: (images [n, 1, H, W], {kind: gradients [n,
-    1, H, W]})} (lib.papers.off_manifold_robustness.results.letter_pictures), as many inputs of each.
+    table: columns `where`, `kind`, `seed`, `position` and `share`. pictures: {set: (images [n, 1, H, W], {kind:
+    gradients [n, 1, H, W]})} (lib.papers.off_manifold_robustness.results.letter_pictures), with the same n for each
+    set. Raises SettingsError for missing columns and unknown kinds.
     """
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
@@ -200,7 +200,7 @@ def distractor_gradients(table, pictures: Mapping[str, tuple] | None = None):
 
 
 def _letters_below(part, pictures: Mapping[str, tuple], looks: Mapping[str, tuple[str, str]], count: int) -> None:
-    """Inputs and their gradients, the sets beside each other."""
+    """Draw inputs and their gradients, the data sets next to each other."""
     blocks = part.subfigures(1, len(pictures), squeeze=False)[0]
     for block, (where, (images, found)) in zip(blocks, pictures.items(), strict=True):
         kinds = [kind for kind in looks if kind in found]

@@ -1,6 +1,6 @@
-"""What the networks of a sweep are measured on: images with their tangent spaces and ideal gradients, and the steps.
+"""The material on which networks of a sweep are measured: images, their tangent spaces and ideal gradients, and steps.
 
-Everything is made when it is first asked for, and once: a run whose measurements are stored asks for little.
+Everything is made once, when it is first needed; a run whose measurements are stored needs little of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VERSION = 2  # raised when the same settings give other numbers
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """The test images of a sweep and what belongs to them."""
+    """The test images of a sweep and all that measurements on them need."""
 
     zoo: Zoo
     networks: SweepNetworks
@@ -39,32 +39,34 @@ class Ground:
 
     @functools.cached_property
     def test(self) -> ImageSet:
-        """Images, labels and indices that the networks are measured on."""
+        """The images, with labels and indices, on which the networks are measured."""
         return self.zoo.images(self.networks.data, "test").take(slice(0, self.sweep.images))
 
     @functools.cached_property
     def images(self) -> Tensor:
-        """[N, C, H, W]"""
+        """The pixels of these images, [N, C, H, W] in [0, 1]."""
         return self.test.pixels()
 
     @property
     def length(self) -> float:
-        """Pixels of one unit of the data's space."""
+        """The length, in pixels, of one unit of the data's own space."""
         return float(unit(self.networks.data))
 
     @functools.cached_property
     def tangents(self) -> dict[str, Tangents]:
-        """Tangent spaces by name, the first for the claims."""
+        """{name: tangent spaces}; claims rest on the first."""
         return {name: _tangents(self.zoo, self.networks, name, self.images) for name in self.sweep.tangents}
 
     @property
     def first(self) -> Tangents:
-        """The tangent spaces of the claims."""
+        """The tangent spaces on which claims rest."""
         return self.tangents[self.sweep.tangents[0]]
 
     @functools.cached_property
     def by_class(self) -> Tensor:
-        """The ideal gradients of each class, [N, classes, C, H, W]: those of the Bayes classifier, or class scores."""
+        """The ideal gradients for each class, [N, classes, C, H, W]: the Bayes classifier's for closed forms, else
+        class scores.
+        """
         data = self.networks.data
         if data.info.closed:
             return _bayes_gradients(closed_forms.of(data.name), self.images)
@@ -85,21 +87,22 @@ class Ground:
 
     @functools.cached_property
     def partners(self) -> Tensor:
-        """int64 [N]: another image for each."""
+        """The index of another image for each image, int64 [N]."""
         return derangement(len(self.images), "derangement", "pairs").to(self.images.device)
 
     @functools.cached_property
     def steps(self) -> dict[tuple[str, float], Steps]:
-        """Steps along and off each kind of tangent space, by its name and their length in units of the space."""
+        """{(name of tangent spaces, length in units of the data's own space): steps along and off them}."""
         noise = sensitivity.normal_draws(self.images, self.test.indices, self.sweep.draws, "steps")
         return {(name, size): sensitivity.steps(noise, tangents, size * self.length)
                 for name, tangents in self.tangents.items() for size in self.sweep.sizes}
 
     @functools.cached_property
     def controls(self) -> dict[str, Tensor]:
-        """Steps [R, N, D] off the manifold of the claims that are about as smooth as those along it: `other`, along the
-        tangent space of another image, and `phases`, of new Fourier phases, both without their part along it. None for
-        closed forms: pixels there have no neighbours, and points of a subspace share their tangent space.
+        """Steps [R, N, D] that are off the first tangent spaces but about as smooth as steps along them: `other`, along
+        the tangent space of another image, and `phases`, with new Fourier phases, both without their part along the
+        image's own. There are none for closed forms, whose pixels have no neighbours and whose points in a subspace
+        share a tangent space.
         """
         if self.sweep.closed_form:
             return {}
@@ -112,7 +115,7 @@ class Ground:
 
     @functools.cached_property
     def quality(self) -> list[tuple[str, bool, str]]:
-        """Whether tangent spaces and score deserve the name: (what, whether it does, the numbers)."""
+        """Checks of tangent spaces and score: (what is checked, whether it holds, the numbers)."""
         return _quality(self)
 
 
@@ -125,7 +128,7 @@ def _bayes_gradients(form, images: Tensor) -> Tensor:
 
 
 def _tangents(zoo: Zoo, networks: SweepNetworks, name: str, images: Tensor) -> Tangents:
-    """Tangent spaces of a kind at the images, from the store where they take a while."""
+    """Tangent spaces of a kind at the images; from the store if they take long to make."""
     sweep, data = networks.sweep, networks.data
     if name == "closed form":
         return Tangents(closed_forms.of(data.name).tangents(images))

@@ -1,6 +1,6 @@
-"""Which networks the paper on off-manifold robustness needs (Srinivas et al., NeurIPS 2023): of each data set one
-without a regulariser and one of every regulariser and strength, the denoiser that gives the score, the auto-encoder
-that gives tangent spaces; and the networks of the digits with a distractor.
+"""The networks that the paper on off-manifold robustness needs (Srinivas et al., NeurIPS 2023): for each data set one
+without a regulariser, one for every regulariser and strength, a denoiser for the score, and an auto-encoder for tangent
+spaces; and the networks for digits with a distractor.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from lib.values.threats import Threat
 NONE, SCORE, MANIFOLD = "none", "score", "manifold"
 POOL = {"N": "pool, normal", "R": "pool, robust"}
 STANDARD, PER_IMAGE, PER_BATCH, UNTRAINED = "standard", "robust, eps per image", "robust, eps per batch", "untrained"
-DISTRACTED = STANDARD, PER_IMAGE, PER_BATCH  # the trained networks of digits beside a letter
+DISTRACTED = STANDARD, PER_IMAGE, PER_BATCH  # trained networks for digits with a letter
 SHAKE = 0.1  # standard deviation of the smoothness penalty's noise, as in the paper's experiments
 LR_FALLS_FROM = 0.061  # weight of the gradient norm above which the paper cuts the learning rate, in proportion
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What the networks of the repetitions have in common. where: the name of its sweep or, of the distractor's, of its
-    data set. kind: a regulariser, `none`, a control, a kind of the pool (POOL), `score`, `manifold`, or what a network
-    of the distractor is. strength: in units of the data's own space. small: whether it is of data in closed form or of
-    the distractor, made in seconds.
+    """What the networks of all repetitions have in common.
+
+    where: the name of the sweep, or for the distractor of the data set. kind: a regulariser, `none`, a control, a kind
+    of the pool (POOL), `score`, `manifold`, or a kind of network for the distractor. strength: in units of the data's
+    own space. small: whether it takes only seconds to train, on closed forms or for the distractor.
     """
 
     where: str
@@ -40,19 +41,20 @@ class Condition:
     small: bool = field(default=False, compare=False)
 
     def job(self, repetition: int) -> str:
-        """The batch job: the networks of a repetition of one regulariser; small ones are a repetition's together."""
+        """The batch job: a repetition's networks with one regulariser; all its small networks are one job."""
         what = "generative" if self.kind in (SCORE, MANIFOLD) else f"{self.kind}-{repetition}"
         return f"{self.where}-{repetition if self.small else what}".replace(", ", "-").replace(" ", "-")
 
 
 def unit(data: Data) -> Fraction:
-    """The length in pixels of one unit of the data's own space: 1 for images."""
+    """The length, in pixels, of one unit of the data's own space: 1 for images."""
     return Fraction(data.info.unit) if data.info.closed else Fraction(1)
 
 
 def l2_training(eps, steps: int, per: str = "image", batchnorm: str = "eval", **options) -> Adversarial:
-    """l2 PGD as in the paper: steps of 2 eps / steps, a random start, images that may leave [0, 1]. With `per` batch
-    eps is the budget of the whole batch. In the paper's code BatchNorm is in train mode during the attack.
+    """Training on l2 PGD as in the paper's code: steps of length 2 eps / steps, a random start, and no clipping to [0,
+    1]. With `per` batch, eps is the budget of the whole batch. The paper's code has BatchNorm in train mode in the
+    attack.
     """
     eps = Fraction(eps).limit_denominator(10**9)
     return Adversarial(Threat("l2", eps, per, box=False), PGD(steps, 2 * eps / steps), batchnorm=batchnorm, **options)
@@ -64,7 +66,7 @@ class SweepNetworks:
 
     networks: Networks
     sweep: Sweep
-    seed: Callable[[int], int]  # of the recipes of a repetition
+    seed: Callable[[int], int]  # repetition -> seed of its recipes
 
     @property
     def data(self) -> Data:
@@ -77,9 +79,10 @@ class SweepNetworks:
         return replace(recipe, precision="fp32") if self.data.info.closed else recipe
 
     def regularised(self, kind: str, strength: float, repetition: int) -> Recipe:
-        """The network of a regulariser at a strength in units of the data's own space; second derivatives in fp32."""
+        """The network with a regulariser at a strength, in units of the data's own space. Second derivatives are fp32.
+        """
         recipe, pixels = self.base(repetition), unit(self.data)
-        if kind == "gradient norm":  # a gradient by pixels is 1/unit times one by units
+        if kind == "gradient norm":  # a gradient per pixel is 1/unit times one per unit
             return replace(recipe, objective=GradientNorm(float(strength * pixels**2)), precision="fp32")
         if kind == "smoothness":
             return replace(recipe, objective=Smoothness(strength, float(SHAKE * pixels)))
@@ -88,8 +91,8 @@ class SweepNetworks:
         return replace(recipe, objective=l2_training(strength * pixels, self.sweep.attack_steps))
 
     def controls(self, repetition: int) -> dict[str, tuple[float, Recipe]]:
-        """{control: (strength, recipe)}: per batch, with the budget that gives each of the images the middle eps if
-        they share it evenly; accumulated, at the middle eps; reduced lr, at the strongest gradient norm.
+        """{control: (strength, recipe)}. per batch: a budget for the batch that gives each image the middle eps if they
+        share it evenly. accumulated: at the middle eps. reduced lr: at the strongest gradient norm.
         """
         recipe, strengths, found = self.base(repetition), self.sweep.strengths, {}
         pixels, steps = unit(self.data), self.sweep.attack_steps
@@ -106,24 +109,24 @@ class SweepNetworks:
         return {name: found[name] for name in self.sweep.controls}
 
     def autoencoder(self) -> Recipe | None:
-        """The auto-encoder of the sweep, where tangent spaces are its decoder's."""
+        """The sweep's auto-encoder; None unless tangent spaces come from a decoder."""
         how = self.sweep.autoencoder
         return how and replace(trained_as(self.base(0), how), arch=how.arch, objective=Reconstruction(),
                                batch_size=how.batch_size, augment="none")
 
     @property
     def denoising(self) -> Denoiser | None:
-        """How the denoiser is trained, the sweep's own or the pool's; None where the score is known in closed form."""
+        """Settings of the denoiser, the sweep's own or the pool's; None if the score is known in closed form."""
         return None if self.data.info.closed else self.sweep.denoiser or self.networks.denoiser
 
     def denoiser(self) -> Recipe | None:
-        """The denoiser that gives the score."""
+        """Recipe of the denoiser that gives the score; None if the score is known in closed form."""
         how = self.denoising
         return how and how.recipe(self.data, self.networks.precision, self.seed(0))
 
 
 def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
-    """Every network, those that others are measured with first."""
+    """All networks, first those with which others are measured."""
     sweeps = [SweepNetworks(networks, sweep, seed) for sweep in section.sweeps]
     found = [cell for of in sweeps for cell in _generative(of)]
     for repetition in range(section.seeds):
@@ -144,8 +147,8 @@ def _generative(of: SweepNetworks) -> Iterator[Cell]:
 
 
 def _swept(of: SweepNetworks, repetition: int) -> Iterator[tuple[str, float, Recipe]]:
-    """(kind, strength, recipe) of one repetition of a sweep: untrained, none, every strength, controls and, on the
-    pool's data, its networks.
+    """(kind, strength, recipe) of one repetition of a sweep: untrained, without regulariser, all strengths, controls
+    and, on the pool's data, the pool's networks.
     """
     base = of.base(repetition)
     yield UNTRAINED, 0, replace(base, epochs=0)
@@ -161,7 +164,7 @@ def _swept(of: SweepNetworks, repetition: int) -> Iterator[tuple[str, float, Rec
 
 
 def _distracted(networks: Networks, how: Distractor, repetition: int, seed: Callable[[int], int]) -> Iterator[Cell]:
-    """One repetition of the networks of digits beside a letter."""
+    """One repetition of the networks for digits with a letter."""
     steps = how.attack_steps
     trained = {STANDARD: (0, CrossEntropy()), PER_IMAGE: (how.per_image, l2_training(how.per_image, steps)),
                PER_BATCH: (how.per_batch, l2_training(how.per_batch, steps, "batch", "train"))}

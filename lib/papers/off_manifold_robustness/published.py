@@ -1,9 +1,9 @@
 """Published l2-robust ImageNet networks (C8): the gradient of the predicted class's logit at 224 pixels, resized to 64,
-against the score at 64 pixels of the same crop (Srinivas et al. 2023, the ImageNet panel of their fourth figure). The
-networks are those of Salman et al. 2020, one for each eps, in files that the user has.
+compared with the score of the same crop at 64 pixels (Srinivas et al. 2023, the ImageNet panel of their fourth figure).
+The networks are from Salman et al. 2020, one for each eps, in files that the user provides.
 
-Unlike the paper, the short side is resized to 255 pixels, not 256, before the centre is cut out (lib/data/folders.py),
-and the images are balanced by class.
+Two things differ from the paper: the short side is resized to 255 pixels, not 256, before the centre is cut out
+(lib/data/folders.py), and the images are balanced by class.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from lib.runtime import derangement
 from lib.training.zoo import Zoo
 from lib.values.keys import digest, plain
 
-SIDE = 64  # pixels a side of the images that scores are of
+SIDE = 64  # side, in pixels, of the images whose scores are taken
 BATCH = 64  # images of 224 pixels at a time: a few GB
-# How gradients are resized: from the four nearest pixels as in the paper's code, which leaves two of three out, or with
-# antialiasing, where all count, as the code does it with images.
+# How gradients are resized: from the four nearest pixels as in the paper's code, which ignores two of three pixels, or
+# with antialiasing, where all count, as the paper's code resizes images.
 BILINEAR, ANTIALIASED = "bilinear", "antialiased"
-# Accuracy of the published ResNet-18 of each eps, from their model card.
+# Accuracy of the published ResNet-18 for each eps, from the model card.
 CARD = {0.0: 0.6979, 0.01: 0.6990, 0.03: 0.6924, 0.05: 0.6915, 0.1: 0.6877, 0.25: 0.6743, 0.5: 0.6549, 1.0: 0.6232,
         3.0: 0.5312, 5.0: 0.4559}
 VERSION = 1  # raised when the same files and settings give other numbers
@@ -49,13 +49,13 @@ VERSION = 1  # raised when the same files and settings give other numbers
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of published networks.
+    """The measurements of published networks.
 
     rows: for each eps, image (index, label; right: whether it is classified correctly) and way of resizing the gradient
-    (resize: BILINEAR or ANTIALIASED) four rows, of what `lib.gradients.inputs.alignment` names in `what`: the cosine
-    with the score of that image, its absolute value and, where AlexNet's weights are there, lpips (1 - LPIPS). errors:
-    mean squared errors of pixels at the noise of the score, the `denoiser`'s and that of a linear `filter`; `told`:
-    whether the denoiser was told the class.
+    (resize: BILINEAR or ANTIALIASED) four rows, one for each `what` of `lib.gradients.inputs.alignment`, with the
+    cosine with the image's score, its absolute value and, with AlexNet's weights, lpips (1 - LPIPS). errors: mean
+    squared errors of pixels at the score's noise level, of the `denoiser` and of a linear `filter`; `told`: whether the
+    denoiser was given the class.
     """
 
     how: Published
@@ -63,13 +63,13 @@ class Measured:
     errors: dict
 
     def means(self, column: str, what: str = "gradient", resize: str = BILINEAR) -> pd.Series:
-        """The mean of a column over images, by eps."""
+        """The mean of a column over images, a Series by eps."""
         rows = self.rows[(self.rows["what"] == what) & (self.rows["resize"] == resize)]
         return rows.groupby("eps")[column].mean()
 
     def trends(self) -> dict[str, np.ndarray]:
-        """Kendall's tau with eps of the mean cosine and of the accuracy, as parts of C8: one number each, [1], so that
-        the judge decides nothing. A constant has tau 0.
+        """Kendall's tau, in [-1, 1], of the mean cosine and of the accuracy with eps, as parts of C8. Each is one
+        number, [1], from which the judge cannot decide. A constant has tau 0.
         """
         from scipy.stats import kendalltau
 
@@ -89,12 +89,12 @@ class Measured:
 
 
 def measure(zoo: Zoo, networks: Networks, section: Section, seed: Callable[[int], int]) -> Measured | None:
-    """Measure the published networks that the settings name, image by image, each from the store where it has been
-    measured; None where none are named.
+    """Measure the published networks that the settings name, image by image, or load them from the store if they were
+    measured before. None if the settings name none.
 
-    What is needed is read before anything is measured: networks, images and denoiser. Raises SettingsError for files of
-    other networks, or that hold more than tensors, and for a denoiser of another size or of other classes; DataError
-    where ImageNet is missing.
+    Networks, images and denoiser are read before anything is measured. Raises SettingsError for files of other networks
+    or with more than tensors, and for a denoiser of another size or number of classes; DataError if ImageNet is
+    missing.
     """
     if section.published is None:
         return None
@@ -118,10 +118,11 @@ def measure(zoo: Zoo, networks: Networks, section: Section, seed: Callable[[int]
 
 
 class Material:
-    """What published networks are measured on and with; read when it is first asked for.
+    """The material with which published networks are measured; read when it is first needed.
 
-    test: the images. small: the same at 64 pixels [N, 3, 64, 64]; score: theirs. partners: for each image another
-    [N]; noise: white [1, N, 12288]. told: whether the denoiser is told the class.
+    test: the images. small: the same images at 64 pixels, [N, 3, 64, 64]. score: their scores, of the same shape.
+    partners: the index of another image for each, [N]. noise: white noise [1, N, 12288]. told: whether the denoiser is
+    given the class.
     """
 
     def __init__(self, zoo: Zoo, networks: Networks, section: Section, seed: Callable[[int], int]):
@@ -132,7 +133,7 @@ class Material:
 
     @functools.cached_property
     def source(self) -> list:
-        """Images and score as they enter keys; a denoiser by its recipe or the digests of its files."""
+        """Images and score as they enter keys; the denoiser is given by its recipe or the digests of its files."""
         of_images = [VERSION, plain(self.how.data), self.how.images, self.how.sigma]
         if self.recipe is not None:
             return [*of_images, self.recipe.key]
@@ -162,7 +163,7 @@ class Material:
         need(channels == 3, "published.denoiser", path, f"one for images of 3 channels; this one has {channels}")
         need(side in (None, SIDE), "published.denoiser", path,
              f"one for images of {SIDE} pixels; this one is for {side}")
-        # one class more than there are may stand for none
+        # a denoiser may embed one more class, for no class
         need(classes in (0, known, known + 1), "published.denoiser", path,
              f"one of no class or of the {known} classes of the images; this one knows {classes}")
         return net.to(self.zoo.device)
@@ -173,7 +174,7 @@ class Material:
 
     @property
     def labels(self) -> Tensor | None:
-        """What the denoiser is told: the true classes, or nothing."""
+        """The labels that the denoiser is given: the true classes, or None."""
         return self.test.labels if self.told else None
 
     @functools.cached_property
@@ -202,7 +203,8 @@ class Material:
 
 
 def _made_for(net: Denoiser) -> tuple[int, int | None]:
-    """How many classes a denoiser from a file embeds, and the side of its images in pixels (None: it does not say)."""
+    """The number of classes that a denoiser from a file embeds, and the side of its images in pixels (None: unknown).
+    """
     config = getattr(net.network, "config", None)
     if config is None:  # EDM's, whose first layer is named as 64x64_conv is
         return net.classes, int(next(iter(net.network.enc)).partition("x")[0])
@@ -211,8 +213,9 @@ def _made_for(net: Denoiser) -> tuple[int, int | None]:
 
 
 def resized(images: Tensor, antialias: bool) -> Tensor:
-    """Images or gradients [N, C, H, W] at 64 pixels a side, bilinearly: from the four nearest pixels of each, or from
-    all under a triangle as wide as the reduction (`antialias`). What has 64 pixels stays as it is.
+    """Images or gradients [N, C, H, W] resized bilinearly to 64 pixels a side: from the four nearest pixels of each,
+    or, with `antialias`, from all pixels under a triangle as wide as the reduction. Sides of 64 pixels stay as they
+    are.
     """
     return F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=antialias)
 
@@ -248,8 +251,9 @@ def _errors(on: Material) -> dict:
 
 
 def filtering_error(images: Tensor, sigma: float) -> float:
-    """The mean squared error of pixels that Wiener's filter for these images [N, C, H, W] leaves of noise of `sigma`:
-    the best that is linear, the same at every place (borders wrap around) and takes each channel for itself.
+    """The mean squared error, per pixel, of the Wiener filter for these images [N, C, H, W] at noise of standard
+    deviation `sigma`. It is the best filter that is linear, the same at every place (borders wrap around) and separate
+    for each channel.
     """
     power = torch.fft.fft2(images - images.mean(0), norm="ortho").abs().square().mean(0)
     return (power * sigma**2 / (power + sigma**2)).mean().item()

@@ -1,5 +1,5 @@
-"""Curves of Srinivas et al. (2023) on CIFAR-10 (ResNet-18), read off the summary figure of their repository; no table
-of them exists. Reading error about 0.02 for changes, 0.005 for accuracies and 1 - LPIPS.
+"""Curves of Srinivas et al. (2023) on CIFAR-10 (ResNet-18), read off the summary figure of their repository, which has
+no tables. The reading error is about 0.02 for changes and 0.005 for accuracies and 1 - LPIPS.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import pandas as pd
 
 SOURCE = "read off the summary figure (images/landing.png of the authors' repository)"
 BATCH = 128
-PER_IMAGE = {"gradient norm": 1e5 / BATCH**2, "PGD": BATCH**-0.5, "noise": 1.0}  # the code's strengths in ours
+PER_IMAGE = {"gradient norm": 1e5 / BATCH**2, "PGD": BATCH**-0.5, "noise": 1.0}  # code's strengths to ours
 COLUMNS = ("strength", "on", "off", "accuracy", "1 - LPIPS")
 CURVES = {
     "gradient norm": (
@@ -32,8 +32,9 @@ CURVES = {
 
 
 def published() -> pd.DataFrame:
-    """Rows kind, strength (the code's), per image (in the units of this notebook, if a batch's budget is shared
-    evenly), on, off (as the figure has them, in a norm that it and the text name differently), accuracy, 1 - LPIPS.
+    """Columns kind, strength (the code's), per image (the strength in this notebook's units, if images share a batch's
+    budget evenly), on, off (as in the figure; the figure and the notebook of the authors name different norms),
+    accuracy, 1 - LPIPS.
     """
     rows = [{"kind": kind, **dict(zip(COLUMNS, row, strict=True))} for kind, curve in CURVES.items() for row in curve]
     frame = pd.DataFrame(rows)

@@ -1,7 +1,7 @@
-"""The three regimes of regularisation (off-manifold robustness): which strength belongs to which, one network to show
-of each, and sensitivity, accuracy and alignment over the strengths with the regimes as ground.
+"""The three regimes of regularisation (off-manifold robustness): which strength belongs to which regime, a network to
+show of each, and the figure of sensitivity, accuracy and alignment against strength, with the regimes as background.
 
-Changes are those of the class probabilities in total variation, from 0 to 1.
+A change is the total variation between class probabilities, from 0 to 1.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from lib.papers.off_manifold_robustness.networks import NONE
 from lib.papers.off_manifold_robustness.strength_axis import ALIGNED, OFF, ON, PHASES, kinds, placed, strength_axis
 from lib.plots.style import CLEAN, GREY, WIDTH, check_columns, curve, style
 
-COLUMNS = 4  # panels beside each other
+COLUMNS = 4  # panels in a row
 WEAK, BAYES_ALIGNED, EXCESSIVE = "weak", "Bayes-aligned", "excessive"
 REGIMES = {WEAK: "#eaeef3", BAYES_ALIGNED: "#fdf0c4", EXCESSIVE: "#f5ddd8"}
-FALL = 0.02  # of the accuracy, from the peak of alignment on: the excessive regime begins
-FEWEST = 4  # strengths, 0 among them, that regimes are told apart in
+FALL = 0.02  # the excessive regime begins when accuracy is this much below its value at the peak of alignment
+FEWEST = 4  # the smallest number of strengths, including 0, for which regimes are determined
 
 
 def regimes(on: Sequence[float], off: Sequence[float], accuracy: Sequence[float], alignment: Sequence[float],
             dead: float = 0.01) -> list[str]:
-    """The regime of each strength, 0 first, from the means over repetitions: `weak` before the off-manifold change is
-    first below the other, `excessive` from the first strength past the peak of alignment whose accuracy is FALL below
-    that of the peak, `Bayes-aligned` between them. The peak itself is always Bayes-aligned; it is looked for among the
-    networks whose on-manifold change is `dead` or more, for the gradient of a constant says nothing.
+    """The regime of each strength, 0 first, from means over repetitions.
+
+    `weak`: before the off-manifold change first falls below the on-manifold change. `excessive`: from the first
+    strength past the peak of alignment at which accuracy is FALL below its value at the peak. `Bayes-aligned`: between
+    the two, and always at the peak. The peak is sought among networks whose on-manifold change is at least `dead`,
+    because the gradient of a constant has no meaning.
     """
     count = len(alignment)
     alive = [k for k in range(count) if on[k] >= dead] or range(count)
@@ -36,7 +38,7 @@ def regimes(on: Sequence[float], off: Sequence[float], accuracy: Sequence[float]
 
 
 def _regimes(table, dead: float) -> dict[float, str]:
-    """{strength: regime} of one regulariser's rows; empty where they have fewer than FEWEST strengths."""
+    """{strength: regime} of one regulariser's rows; empty if they have fewer than FEWEST strengths."""
     means = table.groupby("strength")[["on", "off", "accuracy", "alignment"]].mean().sort_index()
     if len(means) < FEWEST:
         return {}
@@ -45,12 +47,12 @@ def _regimes(table, dead: float) -> dict[float, str]:
 
 
 def representatives(table, dead: float = 0.01) -> dict[tuple[str, float], str]:
-    """What to show of every regime: {(kind, strength): regime}, the weakest strength above 0 of the weak regime, the
-    one of highest alignment of the Bayes-aligned regime, and the strongest of the excessive regime, both of them among
-    those whose on-manifold change is `dead` or more as far as there are any. First of all stands (`none`, 0).
+    """The networks that show each regime: {(kind, strength): regime}, with (`none`, 0) first. The weak regime is shown
+    by its weakest strength above 0, the Bayes-aligned regime by its best aligned strength, the excessive regime by its
+    strongest. The last two are chosen among strengths whose on-manifold change is at least `dead`, if there are any.
 
-    table: rows `kind`, `strength`, `seed`, `on`, `off`, `accuracy`, `alignment`; kinds of fewer than FEWEST strengths
-    are left out.
+    table: columns `kind`, `strength`, `seed`, `on`, `off`, `accuracy` and `alignment`; kinds with fewer than FEWEST
+    strengths are left out.
     """
     check_columns(table, "kind", "strength", "seed", "on", "off", "accuracy", "alignment")
     found = {(NONE, 0.0): ""}
@@ -67,7 +69,7 @@ def representatives(table, dead: float = 0.01) -> dict[tuple[str, float], str]:
 
 
 def _shade(axis, places: dict[float, float], found: dict[float, str]) -> None:
-    """The regimes as ground, with edges half-way between strengths."""
+    """Shade the background by regime, with edges halfway between strengths."""
     at = [places[float(s)] for s in found]
     edges = [-1e3, *((a + b) / 2 for a, b in zip(at, at[1:], strict=False)), 1e3]
     for k, regime in enumerate(found.values()):
@@ -75,7 +77,7 @@ def _shade(axis, places: dict[float, float], found: dict[float, str]) -> None:
 
 
 def _rows(sweeps: Mapping[str, object]) -> list[list[tuple[str, str]]]:
-    """(sweep, kind) of every panel: rows of at most COLUMNS, a sweep begins a new one where it does not fit."""
+    """(sweep, kind) of every panel, in rows of at most COLUMNS; a sweep that does not fit begins a new row."""
     rows: list[list[tuple[str, str]]] = []
     for name, table in sweeps.items():
         panels = [(name, kind) for kind in kinds(table)]
@@ -88,22 +90,23 @@ def _rows(sweeps: Mapping[str, object]) -> list[list[tuple[str, str]]]:
 
 def regime_curves(sweeps: Mapping[str, object], guessing: Mapping[str, float] | None = None,
                   published: Mapping[str, object] | None = None, dead: float = 0.01):
-    """Sensitivity, accuracy and alignment over the strength of each regulariser, a column for each, with the three
-    regimes as ground (see `regimes`). Above: the change by steps along the manifold and off it, and by steps off it of
-    new Fourier phases (where the table has `phases`). Below: accuracy, and on an axis of its own at the right alignment
-    with that of shuffled pairs. Lines are means over repetitions, bands their range; alignment is hollow where a
-    network hardly changes along the manifold.
+    """Sensitivity, accuracy and alignment against the strength of each regulariser, a column for each, with the three
+    regimes as background (see `regimes`). Above: the change by steps along the manifold and off it, and by steps off it
+    with new Fourier phases (if the table has `phases`). Below: accuracy, and on a separate axis at the right alignment
+    and the alignment of shuffled pairs. Lines are means over repetitions, bands their range. Markers of alignment are
+    hollow if a network hardly changes along the manifold.
 
-    sweeps: {name: rows `kind` (a regulariser), `strength` (0 without any), `seed`, `on`, `off`, `accuracy`,
-    `alignment`, `shuffled pairs`, perhaps `phases`}. guessing: {name: accuracy of guessing}. published: {name: rows
-    `kind`, `per image` (a strength), `on`, `off`, `accuracy`}: the accuracy faint and dashed, and a line where the two
-    changes cross; their size is not drawn, for they are in another norm. dead: the on-manifold change below which
-    gradients mean little.
+    sweeps: {name: columns `kind` (a regulariser), `strength` (0 for none), `seed`, `on`, `off`, `accuracy`,
+    `alignment`, `shuffled pairs`, optionally `phases`}. guessing: {name: accuracy of guessing}. published: {name:
+    columns `kind`, `per image` (a strength), `on`, `off`, `accuracy`}, drawn as faint dashed accuracy and a line at the
+    strength where the two changes cross; the changes themselves are not drawn, because they are in another norm. dead:
+    the on-manifold change below which gradients mean little. Raises SettingsError for missing columns and for no
+    strength above 0.
     """
     import matplotlib.pyplot as plt
     import numpy as np
 
-    need(len(sweeps) > 0, "sweeps", "empty", "a table or more, by name")
+    need(len(sweeps) > 0, "sweeps", "empty", "at least one table, by name")
     names = ("kind", "strength", "seed", "on", "off", "accuracy", "alignment", "shuffled pairs")
     for name, table in sweeps.items():
         check_columns(table, *names, what=f"table of {name}")
@@ -111,7 +114,7 @@ def regime_curves(sweeps: Mapping[str, object], guessing: Mapping[str, float] | 
         check_columns(table, "kind", "per image", "on", "off", "accuracy", what=f"published curves of {name}")
     style()
     rows = _rows(sweeps)
-    need(any(rows), "sweeps", list(sweeps), "of one strength above 0 or more")
+    need(any(rows), "sweeps", list(sweeps), "tables with at least one strength above 0")
     most = max(len(row) for row in rows)
     figure, grid = plt.subplots(2 * len(rows), most, squeeze=False, height_ratios=[1, 1.1] * len(rows),
                                 figsize=(WIDTH if most > 2 else 3.6 * most + 1, 5.0 * len(rows) + 0.8),
@@ -173,7 +176,7 @@ def regime_curves(sweeps: Mapping[str, object], guessing: Mapping[str, float] | 
 
 
 def _published(above, below, theirs, places: dict[float, float]) -> set[str]:
-    """The paper's accuracy, and where its curves cross, as far as the axis goes; what was drawn, for the legend."""
+    """Draw the paper's accuracy, and where its two changes cross, within the axis; returns what was drawn."""
     import numpy as np
 
     drawn, left = set(), min(p for s, p in places.items() if s > 0)

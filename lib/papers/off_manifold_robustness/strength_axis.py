@@ -1,6 +1,6 @@
-"""What the figures over strengths of regularisers share: their colours, and the axis of strengths.
+"""What the figures against the strength of regularisers share: colours, and the axis of strengths.
 
-Strengths are drawn on a logarithmic axis whose left edge is strength 0, behind a dotted line.
+The axis is logarithmic; strength 0 is at its left end, behind a dotted line.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ STRENGTHS = {"gradient norm": "weight", "smoothness": "weight", "noise": "standa
 
 
 def _places(strengths: Sequence[float]) -> dict[float, float]:
-    """Where strengths lie on the axis: their decimal logarithms, and 0 a step before the first."""
+    """{strength: position on the axis}: the decimal logarithm, and for strength 0 one step before the first."""
     import numpy as np
 
     strengths = sorted({float(s) for s in strengths})
@@ -25,19 +25,19 @@ def _places(strengths: Sequence[float]) -> dict[float, float]:
 
 
 def placed(table, kind: str):
-    """The rows of a regulariser with their `place` on the axis, and where strengths lie on it."""
+    """The rows of a regulariser with their position on the axis in the column `place`, and {strength: position}."""
     mine = table[table.kind == kind]
     places = _places(mine.strength)
     return mine.assign(place=mine.strength.astype(float).map(places)), places
 
 
 def kinds(table) -> list[str]:
-    """The regularisers that have a strength above 0 (others have diverged at all of them)."""
+    """The regularisers with at least one strength above 0; others diverged at all of them."""
     return list(dict.fromkeys(table.kind[table.strength > 0]))
 
 
 def strength_axis(axis, places: dict[float, float], kind: str, label: bool = True) -> None:
-    """Ticks at the strengths as far as their names fit, else at decades, and the break behind 0."""
+    """Put ticks at strengths as far as their labels fit, decades first, and a dotted line behind strength 0."""
     import numpy as np
 
     low, high = min(places.values()), max(places.values())

@@ -1,4 +1,6 @@
-"""Tidy tables of the notebook on off-manifold robustness."""
+"""Tidy tables of the notebook on off-manifold robustness. Accuracies and shares are in [0, 1]; seed counts repetitions
+from 0.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ MEASURES = ("accuracy", "training loss", "training accuracy")
 
 
 def networks(f: Found) -> pd.DataFrame:
-    """A row per network: where, kind, strength (units of the data's space), seed, the MEASURES, the means over images
-    of what is in COLUMNS and of every tangent space and length, why it diverged if it did, and its key. The training
-    loss is that of the last epoch, with the penalty.
+    """A row per network: where, kind, strength (in units of the data's space), seed, the MEASURES, means over images of
+    the COLUMNS and of changes for every tangent space and length, why it diverged if it did, and its key. The training
+    loss is the last epoch's, including the penalty.
     """
     rows = []
     for cell in f.cells:
@@ -37,7 +39,7 @@ def networks(f: Found) -> pd.DataFrame:
 
 
 def summary(f: Found, where: str) -> pd.DataFrame:
-    """Means over repetitions of one sweep: kind, strength, and what is measured of it."""
+    """Means over repetitions for one sweep: kind, strength, and the measures."""
     table = networks(f)
     table = table[(table["where"] == where) & (table.diverged == "")]
     kept = [name for name in (*MEASURES, *COLUMNS) if name in table and table[name].notna().any()]
@@ -48,7 +50,7 @@ def summary(f: Found, where: str) -> pd.DataFrame:
 
 
 def by_strength(f: Found, where: str) -> pd.DataFrame:
-    """The networks of a sweep as curves: kind is a regulariser, those without any stand at strength 0 of each."""
+    """The networks of a sweep as curves: kind is a regulariser; unregularised networks are strength 0 of every one."""
     table = networks(f)
     table = table[(table["where"] == where) & (table.diverged == "")]
     none = table[table.kind == NONE]
@@ -58,8 +60,9 @@ def by_strength(f: Found, where: str) -> pd.DataFrame:
 
 
 def distractor(f: Found) -> pd.DataFrame:
-    """Rows where, kind, position (of the digit), seed, noise, log ratio (of the changes by noise on the digit and on
-    the letter), counts (whether one of the changes is large enough), accuracy.
+    """Columns where, kind, position (of the digit), seed, noise (standard deviation in pixels), log ratio (the change
+    by noise on the digit over the change by noise on the letter), counts (whether one of the changes is large enough
+    for the ratio to mean something), accuracy.
     """
     rows = []
     how = f.section.distractor
@@ -75,7 +78,9 @@ def distractor(f: Found) -> pd.DataFrame:
 
 
 def energies(f: Found) -> pd.DataFrame:
-    """Rows where, kind, seed, position (of the digit), share of the squared gradient in the digit's half, accuracy."""
+    """Columns where, kind, seed, position (of the digit), share (of the squared gradient in the digit's half),
+    accuracy.
+    """
     rows = []
     for cell, table in f.distractor.items():
         for above, part in table.groupby("above"):
@@ -86,17 +91,17 @@ def energies(f: Found) -> pd.DataFrame:
 
 
 def quality(f: Found) -> pd.DataFrame:
-    """Rows where, check, holds, detail of tangent spaces and scores."""
+    """Columns where, check, holds, detail: checks of tangent spaces and scores."""
     rows = [{"where": where, "check": what, "holds": "yes" if good else "NO", "detail": detail}
             for where, checks in f.quality.items() for what, good, detail in checks]
     return pd.DataFrame(rows)
 
 
 def published(f: Found) -> pd.DataFrame:
-    """Published networks on ImageNet (C8), a row for each eps: accuracy and that of the model card, and means over
-    images of the cosine with the score: alignment (of the gradient, resized as in the paper's code), antialiased (with
-    antialiasing), shuffled pairs, white noise, negative high-pass; where AlexNet's weights are there, 1 - LPIPS of the
-    gradient, of shuffled pairs and of the negative high-pass. Empty where there are none.
+    """Published networks on ImageNet (C8), a row for each eps; empty if there are none. Columns: the accuracy here and
+    on the model card, and means over images of the cosine with the score: alignment (of the gradient, resized as in the
+    paper's code), antialiased (resized with antialiasing), shuffled pairs, white noise, negative high-pass. With
+    AlexNet's weights also 1 - LPIPS of the gradient, of shuffled pairs and of the negative high-pass.
     """
     found = f.published
     if found is None:

@@ -1,6 +1,6 @@
-"""Which networks the paper on perceptually aligned gradients needs (Ganz et al., ICML 2023): of each study one without
-aligned gradients, one for each realisation of the ground truth, controls, adversarially trained ones alone and with the
-term added, and the two denoisers, one to learn from and one to judge by; and the toy in the plane.
+"""The networks that the paper on perceptually aligned gradients needs (Ganz et al., ICML 2023): for each study one
+without aligned gradients, one for each realisation of the ground truth, controls, adversarially trained ones with and
+without the alignment term, and two denoisers, one to learn from and one to judge by; and the toy in the plane.
 """
 
 from __future__ import annotations
@@ -18,37 +18,38 @@ from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, Gr
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat
 
-TOY = "toy"  # where the toy's networks are
+TOY = "toy"  # `where` of the toy's networks
 VANILLA, SCORE, NORM = "vanilla", "score", "gradient norm"
 HEURISTICS = "one image", "class mean", "nearest neighbour"
 CENTRED = "class mean, centred", "nearest neighbour, centred"
 RANDOM, CLASSES, IMAGES, LOGIT = "random direction", "permuted classes", "permuted images", "logit"
-TEACHER, JUDGE = "denoiser", "denoiser that judges"  # the one that targets come from, and another one
+TEACHER, JUDGE = "denoiser", "denoiser that judges"  # the source of targets, and an independent one
 TRADES_ALONE, TRADES_SCORE = "TRADES", "TRADES + score"
 FAMILIES = {**dict.fromkeys((*HEURISTICS, *CENTRED), "heuristics"), SCORE: SCORE, LOGIT: SCORE,
             **dict.fromkeys((RANDOM, CLASSES, IMAGES), "controls"), TEACHER: "generative", JUDGE: "generative"}
 
 
 def adversarial(norm: str) -> str:
-    """The kind of adversarially trained networks in a norm."""
+    """The name of the kind: adversarial training in a norm."""
     return f"AT {norm}"
 
 
 def combined(norm: str) -> str:
-    """Adversarial training with the score's term added."""
+    """The name of the kind: adversarial training with the score's term added."""
     return f"AT {norm} + score"
 
 
 def longer(norm: str) -> str:
-    """Adversarial training that goes on longer."""
+    """The name of the kind: adversarial training for more epochs."""
     return f"AT {norm}, longer"
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What the networks of the repetitions have in common. where: the name of their study, or `toy`. kind: how they are
-    trained, as tables name it. weight: of the term, or of the penalty on the gradient's norm; 0 without. small: whether
-    their data are not read from files.
+    """What the networks of all repetitions have in common.
+
+    where: the name of the study, or `toy`. kind: how they are trained, as tables name it. weight: of the alignment term
+    or of the penalty on the gradient norm; 0 without either. small: whether their data are not read from files.
     """
 
     where: str
@@ -57,7 +58,7 @@ class Condition:
     small: bool = field(default=False, compare=False)
 
     def job(self, repetition: int) -> str:
-        """The batch job: a repetition of kinds that belong together; small networks are a repetition's together."""
+        """The batch job: a repetition of kinds that belong together; all its small networks are one job."""
         family = FAMILIES.get(self.kind, "others")
         if family == "generative":
             return f"{self.where}-{family}".replace(" ", "-")
@@ -72,29 +73,29 @@ class StudyNetworks:
 
     networks: Networks
     study: Study
-    seed: Callable[[int], int]  # of the recipes of a repetition
+    seed: Callable[[int], int]  # repetition -> seed of its recipes
 
     @property
     def data(self) -> Data:
         return self.study.data or self.networks.data
 
     def vanilla(self, repetition: int) -> Recipe:
-        """The network that is trained on cross-entropy alone."""
+        """The network trained on cross-entropy alone."""
         recipe = trained_as(self.networks.member("N", repetition, self.seed), self.study.training)
         return replace(varied(recipe, self.study), seed=self.seed(repetition))
 
     @property
     def denoising(self) -> Denoiser:
-        """How the denoisers are trained: the study's own way or the pool's."""
+        """Settings of the denoisers, the study's own or the pool's."""
         return self.study.denoiser or self.networks.denoiser
 
     def teacher(self) -> Recipe:
-        """The denoiser whose class scores are the ground truth of kind `score`."""
+        """The denoiser whose class scores are the targets of the kind `score`."""
         data = self.data if self.study.denoiser else self.networks.data
         return self.denoising.recipe(data, self.networks.precision, self.seed(0))
 
     def judge(self) -> Recipe:
-        """The denoiser that alignment is measured by: of another seed, so that nobody learned from it."""
+        """The denoiser that measures alignment. It has another seed, and no network learned from it."""
         return replace(self.teacher(), seed=self.seed(1))
 
     def targets(self, kind: str) -> Targets:
@@ -106,7 +107,8 @@ class StudyNetworks:
         return Targets(name, centred=centred, sample=self.study.sample if name == "nearest neighbour" else None)
 
     def aligned(self, recipe: Recipe, kind: str, weight: float) -> Recipe:
-        """The recipe with the term for a kind of targets added to its objective; second derivatives in fp32."""
+        """The recipe with the alignment term for a kind of targets added to its objective. Second derivatives are fp32.
+        """
         targets = self.targets(kind)
         scored = targets.kind == SCORE
         objective = Aligned(recipe.objective, targets, weight, classes=self.study.classes,
@@ -115,7 +117,7 @@ class StudyNetworks:
         return replace(recipe, objective=objective, sources=(self.teacher(),) if scored else (), precision="fp32")
 
     def attacked(self, recipe: Recipe, number: int, trades: bool = False) -> Recipe:
-        """The recipe with adversarial training in the study's threat of this number, at the training eps."""
+        """The recipe with adversarial training under the study's threat number `number`, at the training eps."""
         how, norm = self.study.adversarial, self.study.threats[number].norm
         threat = Threat(norm, how.eps[number])
         attack = PGD(how.steps, threat.eps * Fraction(5, 2) / how.steps)
@@ -142,7 +144,7 @@ def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> l
 
 
 def _toy(toy: Toy, seed: int) -> Iterator[tuple[str, float, Recipe]]:
-    """(kind, weight, recipe) of one repetition of the toy: all start from the same weights and see the same batches."""
+    """(kind, weight, recipe) of one repetition of the toy. All start from the same weights and see the same batches."""
     plain = trained_as(Recipe(toy.data, toy.arch, batch_size=toy.batch_size, seed=seed), toy.training)
     near = "nearest neighbour"
     of_control = {RANDOM: Targets(RANDOM), CLASSES: Targets(near, permuted="classes")}
@@ -170,8 +172,8 @@ def _trained(of: StudyNetworks, repetition: int) -> Iterator[tuple[str, float, R
 
 
 def _adversarial(of: StudyNetworks, vanilla: Recipe) -> Iterator[tuple[str, float, Recipe]]:
-    """(kind, weight, recipe) of adversarial training in every norm and, in the first, longer and with the score's term
-    added.
+    """(kind, weight, recipe) of adversarial training in every norm and, in the first norm, also for more epochs and
+    with the score's term added.
     """
     how, norms = of.study.adversarial, [threat.norm for threat in of.study.threats]
     for number, norm in enumerate(norms):

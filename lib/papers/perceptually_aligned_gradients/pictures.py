@@ -1,5 +1,5 @@
-"""What the notebook on perceptually aligned gradients shows: decision maps of the toy, ground truths of an image, and
-images made by following gradients.
+"""Material for pictures in the notebook on perceptually aligned gradients: decision maps of the toy, targets at an
+image, and images made by following gradients.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from lib.training.zoo import Zoo
 
 
 def toy_maps(zoo: Zoo, f: Found, span: float = 75.0, resolution: float = 0.5) -> dict[str, toy.Plane]:
-    """What the toy's networks of the first repetition say of the plane around its points, by kind."""
+    """{kind: decision map of the plane around the toy's points}, for the toy's networks of the first repetition. span,
+    resolution: in the toy's own units.
+    """
     cells, window = [c for c in f.toy if c.repetition == 0], ((-span, span), (-1.6 * span, 1.6 * span))
     return {c.condition.kind: toy.decision_map(zoo.obtain(c.recipe).net, *window, resolution) for c in cells}
 
@@ -32,9 +34,9 @@ def toy_points(zoo: Zoo, f: Found) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Test images of different classes [n, C, H, W]; by kind what the first repetition's network makes of them on the
-    way to each class [n, classes, C, H, W], and whether an independent robust network sees that class there (empty
-    where there is none).
+    """Test images of different classes, [n, C, H, W]. By kind of network, first repetition: the images moved towards
+    each class by its gradients, [n, classes, C, H, W], and whether an independent robust network sees that class in
+    them (empty if there is no such network).
     """
 
     images: np.ndarray
@@ -43,7 +45,7 @@ class Pictures:
 
 
 def pictures(zoo: Zoo, f: Found, where: str, count: int = 2) -> Pictures:
-    """Of the first test images of `count` classes."""
+    """The `Pictures` of a study, for the first test images of `count` classes."""
     study = f.study(where)
     ground = Ground(zoo, f.networks_of(study))
     test, classes = ground.test, ground.data.info.classes
@@ -63,15 +65,15 @@ def pictures(zoo: Zoo, f: Found, where: str, count: int = 2) -> Pictures:
 
 
 def targets(zoo: Zoo, f: Found, where: str) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
-    """The first test image [C, H, W], its ground-truth gradients by realisation, [classes, C, H, W], and its class."""
+    """The first test image [C, H, W], the targets at it by realisation, [classes, C, H, W] each, and its class."""
     ground = Ground(zoo, f.networks_of(f.study(where)))
     truths = {name: truth[0].cpu().numpy() for name, truth in ground.truths().items() if name != SHUFFLED}
     return ground.test.pixels()[0].cpu().numpy(), truths, int(ground.test.labels[0])
 
 
 def bounds(zoo: Zoo, f: Found, where: str) -> pd.DataFrame:
-    """Rows truth, between classes (mean cosine of two classes' targets), attainable (the largest mean cosine that
-    gradients of log-probabilities can have with them at even odds).
+    """Columns truth, between classes (mean cosine between the targets of two classes), attainable (the largest mean
+    cosine that gradients of log-probabilities can have with the targets, at equal class probabilities).
     """
     truths = Ground(zoo, f.networks_of(f.study(where))).truths()
     rows = [{"truth": name, "between classes": measures.between_classes(truth),

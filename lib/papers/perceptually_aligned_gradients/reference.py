@@ -1,6 +1,6 @@
-"""Numbers of Ganz et al. (2023) that could be found: read off figures of the authors' repository and of a course blog
-post; the tables of the paper could not be obtained. Robust accuracies in percent under AutoAttack on CIFAR-10,
-ResNet-18; l2 at 0.5, linf at an eps that is not stated (8/255 is customary).
+"""Those numbers of Ganz et al. (2023) that could be found, in figures of the authors' repository and of a course blog
+post; the paper's tables could not be obtained. They are robust accuracies in percent under AutoAttack, on CIFAR-10 with
+ResNet-18, at l2 0.5 and at a linf eps that is not stated (8/255 is customary).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NUMBERS = (  # training, weight, l2, linf, source
 
 
 def published() -> pd.DataFrame:
-    """Rows kind, weight (the paper's lambda; none where it could not be found), l2 and linf (robust accuracies in
+    """Columns kind, weight (the paper's lambda, missing if it could not be found), l2 and linf (robust accuracies in
     [0, 1]), source.
     """
     frame = pd.DataFrame(NUMBERS, columns=["kind", "weight", "l2", "linf", "source"])
@@ -29,7 +29,7 @@ def published() -> pd.DataFrame:
 
 
 def weights() -> pd.DataFrame:
-    """Rows weight, accuracy (robust, l2 0.5), source: the figure of weights."""
+    """Columns weight, accuracy (robust, l2 0.5), source: the figure of weights."""
     frame = published()
     frame = frame[(frame.kind == "score") & frame.weight.notna()].sort_values("weight")
     return frame.rename(columns={"l2": "accuracy"})[["weight", "accuracy"]].assign(source="paper, ResNet-18")

@@ -1,4 +1,6 @@
-"""Tidy tables of the notebook on perceptually aligned gradients."""
+"""Tidy tables of the notebook on perceptually aligned gradients. Accuracies, shares and rates are in [0, 1], cosines in
+[-1, 1]; seed counts repetitions from 0.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ CONTROLS = RANDOM, CLASSES, IMAGES, NORM, LOGIT
 
 
 def group(kind: str) -> str:
-    """What a kind of training belongs to, as figures name it."""
+    """The group that a kind of training belongs to, as figures name it."""
     if kind == VANILLA:
         return "vanilla"
     if kind in CONTROLS:
@@ -44,22 +46,22 @@ def group(kind: str) -> str:
 
 
 def class_names(data: Data) -> list[str]:
-    """What classes are called in figures: CIFAR-10's and STL-10's names, numbers elsewhere."""
+    """The classes' names in figures: words for CIFAR-10 and STL-10, numbers for other data."""
     return list(NAMES.get(data.name, map(str, range(data.info.classes))))
 
 
 def threat_name(threat: Threat) -> str:
-    """Norm and eps, for tables and figures: l2 0.75, linf 4/255; as a decimal what is a short one."""
+    """Norm and eps for tables and figures, such as 'l2 0.75' and 'linf 4/255': a decimal if it is short."""
     short = Fraction(f"{float(threat.eps):g}") == threat.eps
     grey = threat.eps * 255
     return f"{threat.norm} {float(threat.eps):g}" if short or grey.denominator > 1 else f"{threat.norm} {grey}/255"
 
 
 def networks(f: Found) -> pd.DataFrame:
-    """A row per network of the studies: where, kind, weight, seed, clean, robust (a column a norm, at the study's eps),
-    held-out clean and robust where it was measured, rate (of generated images that an independent network takes for
-    their class), the mean cosine with each truth, own class and others, the training's loss and clamped pairs, why it
-    diverged if it did, its key, and warnings about the attacks.
+    """A row per network of the studies: where, kind, weight, seed, clean, robust (a column for each norm, at the
+    study's eps), held-out clean and robust if measured, rate (of generated images that an independent network assigns
+    to the intended class), the mean cosine with each truth for the own class and for the others, the training's loss
+    and share of clamped pairs, why it diverged if it did, its key, and warnings about the attacks.
     """
     rows = []
     for cell in f.cells:
@@ -81,8 +83,8 @@ def networks(f: Found) -> pd.DataFrame:
 
 
 def summary(f: Found, where: str) -> pd.DataFrame:
-    """Means over repetitions of one study: kind, weight, what is measured, and `spread`, the standard deviation over
-    repetitions of the robust accuracy in the first threat.
+    """Means over repetitions for one study: kind, weight, the measures, and `spread`, the standard deviation over
+    repetitions of robust accuracy under the first threat.
     """
     table = networks(f)
     table = table[(table["where"] == where) & (table.diverged == "")]
@@ -95,8 +97,8 @@ def summary(f: Found, where: str) -> pd.DataFrame:
 
 
 def by_strength(f: Found, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE, CLASSES)) -> pd.DataFrame:
-    """Rows method, group, weight, seed, threat, accuracy (robust), alignment (with the independent score, over all
-    classes) of a study's networks of these kinds, all their weights.
+    """Columns method, group, weight, seed, threat, accuracy (robust) and alignment (mean cosine with the independent
+    score over all classes), for a study's networks of these kinds at all their weights.
     """
     rows = []
     for kind in kinds:
@@ -109,25 +111,28 @@ def by_strength(f: Found, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE, 
 
 
 def everything(f: Found, where: str) -> pd.DataFrame:
-    """As `by_strength`, of all kinds that the study has."""
+    """As `by_strength`, for all kinds of the study."""
     return by_strength(f, where, tuple(_kinds(f, where, f.right)))
 
 
 def _kinds(f: Found, where: str, measured) -> list[str]:
-    """The kinds of a study's networks that were measured, in the order of the plan."""
+    """The kinds of a study's networks that are in `measured`, in the order of the plan."""
     of_study = [c for c in f.cells if c.condition.where == where]
     return list(dict.fromkeys(c.condition.kind for c in of_study if c in measured))
 
 
 def curves(f: Found, where: str) -> pd.DataFrame:
-    """Rows method, group, threat (its norm), eps, seed, accuracy, of robust accuracy over eps."""
+    """Columns method, group, threat (its norm), eps, seed, accuracy: robust accuracy against eps."""
     names = {"kind": "method", "norm": "threat", "robust": "accuracy"}
     table = f.curves[f.curves["where"] == where].rename(columns=names)
     return table.assign(group=[group(kind) for kind in table.method])
 
 
 def toy(f: Found) -> pd.DataFrame:
-    """Rows kind, seed, clean, PGD, exact, far, network (its key) of the toy's networks."""
+    """Columns kind, seed, clean, PGD, exact, far, network (key): the toy's networks. clean, PGD: clean and PGD
+    accuracy; exact: the share of points with no misclassified point within eps, by PGD and by exhaustive search; far:
+    the same at the larger eps.
+    """
     rows = []
     for cell, table in f.toy.items():
         row = table[["right", "PGD", "exact", "far"]].mean().to_dict()
@@ -137,8 +142,8 @@ def toy(f: Found) -> pd.DataFrame:
 
 
 def masking(f: Found) -> pd.DataFrame:
-    """Rows where, weight, seed, norm, attack, robust, network (its key): what different attacks leave of the query
-    images.
+    """Columns where, weight, seed, norm, attack, robust, network (key): robust accuracy under different attacks, on the
+    images of the query attack.
     """
     rows = [{"where": c.condition.where, "weight": c.condition.weight, "seed": c.repetition, "norm": norm,
              "attack": name, "robust": v.mean(), "network": c.recipe.key}
@@ -147,8 +152,8 @@ def masking(f: Found) -> pd.DataFrame:
 
 
 def truths(f: Found, where: str) -> pd.DataFrame:
-    """A study's mean cosines over repetitions, a row a kind at its own weight, a column a truth: of the own class and
-    of the others.
+    """A study's cosines, means over repetitions: a row for each kind at its own weight, and for each truth a column for
+    the own class and one for the others.
     """
     rows = []
     for kind in _kinds(f, where, f.alignment):
@@ -160,12 +165,12 @@ def truths(f: Found, where: str) -> pd.DataFrame:
 
 
 def methods(f: Found, where: str) -> pd.DataFrame:
-    """Rows method, group, weight, threat, seed, accuracy, and low and high of the method's mean (95 % over repetitions
-    and images): clean and robust accuracy, each kind at its own weight, controls with several weights at the matched
-    one, adversarial training with the term at the best.
+    """Columns method, group, weight, threat, seed, accuracy, low, high: clean and robust accuracy, with the 95 %
+    interval of the method's mean over repetitions and images. Each kind is at its own weight; controls with several
+    weights are at the matched one, adversarial training with the term at the best one.
     """
     study, rows = f.study(where), []
-    for kind in _kinds(f, where, f.right):  # no denoisers
+    for kind in _kinds(f, where, f.right):  # which leaves out denoisers
         cells = _compared(f, where, kind)
         values = {"clean": np.stack([f.right[c] for c in cells]).astype(float)} if cells else {}
         values |= {threat_name(t): robust(f, cells, t.norm) for t in study.threats if cells}
@@ -178,15 +183,15 @@ def methods(f: Found, where: str) -> pd.DataFrame:
 
 
 def _compared(f: Found, where: str, kind: str) -> list[Cell]:
-    """The networks of a kind that verdicts compare."""
+    """The networks of a kind at the weight that verdicts compare."""
     if kind in (CLASSES, NORM) and f.main(where, SCORE):
         return f.matched(where, kind)
     return f.best(where, kind) if kind.endswith(f"+ {SCORE}") else f.main(where, kind)
 
 
 def controls(f: Found) -> pd.DataFrame:
-    """Rows where, norm, control, weight, clean and robust accuracy of the control and of the score's networks (test
-    images, means over repetitions).
+    """Columns where, norm, control, weight, and clean and robust accuracy of the control and of the score's networks,
+    on test images, means over repetitions.
     """
     rows = []
     for study in f.studies:
@@ -205,8 +210,8 @@ def controls(f: Found) -> pd.DataFrame:
 
 
 def added(f: Found) -> pd.DataFrame:
-    """Rows where, kind, weight, clean, robust of each norm, held-out robust, chosen (whether the verdict takes this
-    weight): adversarial training with the score's term and without, means over repetitions.
+    """Columns where, kind, weight, clean, robust (one for each norm), held-out robust, chosen (whether the verdict
+    takes this weight): adversarial training with and without the score's term, means over repetitions.
     """
     rows = []
     for study in f.studies:

@@ -1,5 +1,5 @@
-"""What gradients are compared with: the ground truths of a study at its test images, and whether the denoisers they
-come from deserve their name.
+"""The ground truths that gradients are compared with, at a study's test images, and checks of the denoisers that they
+come from.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from lib.values.keys import plain
 from lib.values.objectives import Targets
 from lib.values.recipe import Recipe
 
-VERSION = 1  # of the denoisers' errors: raised when the same settings give other numbers
-INDEPENDENT = "independent score"  # the class scores of the denoiser that judges
+VERSION = 1  # raised when the same settings give other errors of denoisers
+INDEPENDENT = "independent score"  # class scores of the judging denoiser
 SHUFFLED = "another image's score"
 
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """The test images of a study that alignment is measured on, and what gradients there are compared with."""
+    """The test images of a study on which alignment is measured, and the ground truths at them."""
 
     zoo: Zoo
     networks: StudyNetworks
@@ -54,13 +54,13 @@ class Ground:
 
     @property
     def key(self) -> list:
-        """What decides the truths besides the test images."""
+        """What the truths depend on besides the test images, for their key."""
         scored = [*(r.key for r in self.sources), self.networks.denoising.sigma]
         return [scored if self.study.scored else [], self.study.sample, plain(self.data)]
 
     def truths(self) -> dict[str, Tensor]:
-        """{name: [N, classes, C, H, W]}: the heuristics at the test images and, where there are denoisers, the class
-        scores of the one that judges, and those of another image.
+        """{name: [N, classes, C, H, W]}: the heuristics at the test images and, if there are denoisers, the class
+        scores of the judging one, for the image itself and for another image.
         """
         if not self.made:
             test, classes = self.test, self.data.info.classes
@@ -77,7 +77,7 @@ class Ground:
         return self.made
 
     def aligned(self, net) -> pd.DataFrame:
-        """A row per test image, see `Found.alignment`."""
+        """Cosines of a network's gradients with the truths, a row per test image; columns as in `Found.alignment`."""
         test = self.test
         gradients = measures.class_gradients(net, test.pixels())
         row = {"index": test.indices.cpu(), "label": test.labels.cpu()}
@@ -87,7 +87,7 @@ class Ground:
         return pd.DataFrame(row)
 
     def quality(self) -> list[tuple[str, bool, str]]:
-        """Whether the denoisers deserve their name: (what, whether they do, the numbers)."""
+        """Checks of the denoisers: (what is checked, whether it holds, the numbers)."""
         sigma, test = self.networks.denoising.sigma, self.test
         found = []
         for name, recipe in zip((TEACHER, JUDGE), self.sources, strict=True):

@@ -1,9 +1,9 @@
-"""Which networks the paper on representation similarity needs (Cianfarani et al., NeurIPS 2022): the pool's, variants
-of them, and runs that overfit.
+"""The networks that the paper on representation similarity needs (Cianfarani et al., NeurIPS 2022): the pool's,
+variants of them, and runs that overfit.
 
-Kinds: N normal, R robust, U untrained, M normal but trained so briefly that its clean accuracy is the robust ones';
-the name of a variant (`l2`, `TRADES`, ...), or `N <variant>` and `R <variant>` where it varies the architecture or the
-data; `overfits` and `control`, the two runs of the overfitting claim, and their checkpoints.
+Kinds: N normal, R robust, U untrained, and M, normal but trained so briefly that its clean accuracy matches the robust
+networks'; the name of a variant (`l2`, `TRADES`, ...), or `N <variant>` and `R <variant>` if it varies the architecture
+or the data; `overfits` and `control`, the two runs of the overfitting claim, and their checkpoints.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lib.values.recipe import Recipe
 
 @dataclass(frozen=True)
 class Condition:
-    """What the networks of the repetitions have in common: their kind, the variant it belongs to and, for a checkpoint
-    of a run, after how many epochs (the run's own end: its number of epochs).
+    """What the networks of all repetitions have in common: their kind, the variant that it belongs to and, for a
+    checkpoint of a run, the number of epochs before it (at the run's end, all its epochs).
     """
 
     kind: str
@@ -31,7 +31,7 @@ class Condition:
     epoch: int | None = None
 
     def job(self, repetition: int) -> str:
-        """The batch job: a few networks of one repetition, so that a job is worth its start."""
+        """The batch job: several networks of one repetition, because starting a job takes time."""
         if self.variant is not None:
             return f"arm-{self.variant.name}-{repetition}".replace(" ", "-").replace("/", "-of-")
         return f"{'controls' if self.kind in ('U', 'M') else self.kind}-{repetition}"
@@ -43,16 +43,16 @@ class Repetition(profiles.Repetition):
     section: Section
 
     def of_pool(self, kind: str) -> Recipe:
-        """The pool's network of a kind, in this paper's own architecture if it has one."""
+        """The pool's network of a kind, with this paper's own architecture if the settings have one."""
         recipe, arch = self.networks.member(kind, self.number, self.seed), self.section.arch
         return replace(recipe, arch=arch) if arch else recipe
 
     def matched(self) -> Recipe:
-        """A normal network whose training is so short that its clean accuracy is that of the robust ones."""
+        """A normal network trained so briefly that its clean accuracy matches the robust networks'."""
         return trained_as(self.of_pool("N"), self.section.matched)
 
     def varied(self, variant: Variant, kind: str) -> Recipe:
-        """The network of a variant; kind N or R."""
+        """The network of a variant; kind is N or R."""
         recipe, n = varied(self.of_pool(kind), variant), self.networks
         epochs = variant.epochs if kind == "R" else variant.normal_epochs
         recipe = replace(recipe, epochs=epochs or recipe.epochs)
@@ -69,8 +69,8 @@ class Repetition(profiles.Repetition):
         return replace(recipe, objective=objectives[variant.training]())
 
     def overfitting_runs(self) -> dict[str, Recipe]:
-        """`overfits`: a robust run on few images; `control`: one of as many updates on all of them. Both keep the
-        weights of the same shares of training.
+        """`overfits`: a robust run on few images; `control`: a run with as many updates on all images. Both keep
+        weights after the same shares of their training.
         """
         o, robust = self.section.overfitting, self.of_pool("R")
         objective = self.networks.objective(o.training.attack or self.networks.robust.attack)
@@ -82,7 +82,7 @@ class Repetition(profiles.Repetition):
 
 
 def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
-    """Every network, the pool first."""
+    """All networks, the pool's first."""
     every = [Repetition(networks, section, number, seed) for number in range(section.seeds)]
     found = [cell for one in every for cell in _pool(one)]
     for variant in section.arms:
@@ -102,7 +102,7 @@ def _pool(r: Repetition) -> Iterator[Cell]:
 
 
 def _variant(r: Repetition, variant: Variant) -> Iterator[Cell]:
-    """The networks of a variant; one with a threat of its own is measured within that too."""
+    """The networks of a variant; a variant with its own threat is also measured under that threat."""
     threat, search = r.networks.threat, r.section.search
     measures = ((threat, search),)
     if variant.threat and variant.threat != threat and len(variant.kinds) == 1:
@@ -114,7 +114,7 @@ def _variant(r: Repetition, variant: Variant) -> Iterator[Cell]:
 
 
 def _runs(r: Repetition) -> Iterator[Cell]:
-    """The overfitting runs with the weights that they keep, the end last."""
+    """The overfitting runs with the weights that they keep, the last ones at the end."""
     measures = ((r.networks.threat, r.section.search),)
     for kind, run in r.overfitting_runs().items():
         for epoch in run.keep:

@@ -1,7 +1,7 @@
-"""What is known of the paper's own numbers, to be shown beside ours: digitised from the figure in the authors' code
-repository (WRN-28-4, CIFAR-10, linf 0.031, 80 layers, benign test images; good to about 0.01), and the exploratory
-tables of their development code. Single cells of the published normal map may be off by 0.1: its self map is not
-symmetric, for its Gram matrices were not centred before they were multiplied in single precision.
+"""The paper's numbers as far as they are known, to compare with ours: digitised from the figure in the authors'
+repository (WRN-28-4, CIFAR-10, linf 0.031, 80 layers, benign test images; precise to about 0.01), and the exploratory
+tables of their development code. Single cells of the published normal self map may be off by 0.1: it is not symmetric,
+probably because its Gram matrices were multiplied in single precision without being centred first.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 SOURCE = "authors' figure, WRN-28-4"
 SUMMARIES = {"mean off-diagonal": {"normal": 0.506, "robust": 0.696}, "block index": {"normal": 0.23, "robust": 0.09}}
 SAME_LAYER = {("normal", "robust"): 0.58}
-# pairs of layers this far apart: middle of the range, mean similarity
+# by distance between layers: middle of the range, mean similarity
 DISTANCES = (2.5, 7, 14.5, 24.5, 34.5, 44.5, 54.5, 69.5)
 BY_DISTANCE = {"normal": (0.88, 0.77, 0.62, 0.48, 0.37, 0.30, 0.23, 0.18),
                "robust": (0.92, 0.85, 0.79, 0.74, 0.64, 0.55, 0.48, 0.33)}
-DEPTH = 79  # layers between the first and the last of 80
+DEPTH = 79  # the distance from the first to the last of 80 layers
 
 # ResNet-18, CIFAR-10, the last convolution, biased CKA on 3,000 test images, l2 budgets
 BUDGETS = ("normal", "0.25", "0.5", "1.0", "1.5", "2.0")
@@ -25,7 +25,7 @@ CLEAN_AGAINST_ATTACKED = ((1.00, .73, .12, .03, .02, .02), (.99, 1.00, .99, .90,
 
 
 def by_distance():
-    """Rows kind, distance (share of the depth), similarity, source, for `plots.against_distance`."""
+    """Columns kind, distance (share of the depth), similarity, source, for `figures.against_distance`."""
     import pandas as pd
 
     return pd.DataFrame([{"kind": kind, "distance": far / DEPTH, "similarity": value, "source": SOURCE}
@@ -34,7 +34,7 @@ def by_distance():
 
 
 def summaries():
-    """Rows kind, summary, value, source, for `plots.summary_strip`."""
+    """Columns kind, summary, value, source, for `figures.summary_strip`."""
     import pandas as pd
 
     return pd.DataFrame([{"kind": kind, "summary": summary, "value": value, "source": SOURCE}
@@ -42,7 +42,7 @@ def summaries():
 
 
 def exploratory(which: tuple[tuple[float, ...], ...]):
-    """One of the two exploratory tables as a DataFrame, rows and columns by the budget of training."""
+    """One of the two exploratory tables as a DataFrame; rows and columns are training budgets."""
     import pandas as pd
 
     return pd.DataFrame(which, index=pd.Index(BUDGETS, name="trained at"), columns=BUDGETS)

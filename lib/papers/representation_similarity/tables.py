@@ -1,4 +1,7 @@
-"""Tidy tables of the representation similarity notebook, as lib.papers.representation_similarity.figures draws them."""
+"""Tidy tables of the representation similarity notebook; lib.papers.representation_similarity.figures draws some.
+
+Similarities are CKA unless said otherwise; accuracies are in [0, 1]; seed counts repetitions from 0.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ from lib.similarity.summaries import block_index, block_share, by_distance, mean
 
 
 def title(kind: str) -> str:
-    """A kind of network as figures name it."""
+    """The name of a kind of network in figures."""
     return POOL.get(kind, kind)
 
 
 def kinds_of(f: Found) -> list[str]:
-    """Every kind of network with self maps: the pool's, then the arms (normal and robust where they have both)."""
+    """All kinds of network with self maps: the pool's, then the variants (normal and robust if they have both)."""
     return [*POOL, *(kind for arm in f.section.arms for kind in arm.kinds)]
 
 
 def self_maps(f: Found):
-    """(kind, seed, map, layers) of every network's self map on clean test images."""
+    """(kind, seed, map [L, L], layers) for every network's self map on clean test images."""
     for kind in kinds_of(f):
         maps = f.maps(kind)
         for seed in range(f.seeds(kind)):
@@ -30,7 +33,9 @@ def self_maps(f: Found):
 
 
 def mean_map(f: Found, a: str, b: str) -> np.ndarray:
-    """The mean map of two kinds of the pool: self maps where they are one kind, else over pairs of repetitions."""
+    """The mean map [L, L] of two kinds of the pool: of self maps if the kinds are the same, else over pairs of
+    repetitions.
+    """
     if a == b:
         return np.mean([f.pool.between(f"{a}{i}", f"{a}{i}") for i in range(f.section.seeds)], axis=0)
     pairs = list(pairs_of(a, b, f.section.seeds, None))
@@ -38,14 +43,14 @@ def mean_map(f: Found, a: str, b: str) -> np.ndarray:
 
 
 def distances(f: Found) -> pd.DataFrame:
-    """Mean similarity by the distance between layers (a share of the depth): rows kind, seed, distance, similarity."""
+    """Columns kind, seed, distance (between layers, a share of the depth), similarity (mean at that distance)."""
     rows = [{"kind": title(kind), "seed": seed, "distance": (d + 1) / (len(values) - 1), "similarity": value}
             for kind, seed, values, _ in self_maps(f) if kind in POOL for d, value in enumerate(by_distance(values))]
     return pd.DataFrame(rows)
 
 
 def summaries(f: Found) -> pd.DataFrame:
-    """Rows kind, seed, summary, value of every self map."""
+    """Columns kind, seed, summary, value: the summaries of every self map."""
     rows = []
     for kind, seed, values, layers in self_maps(f):
         found = {"mean off-diagonal": mean_off_diagonal(values), "block index": block_index(values, layers),
@@ -55,7 +60,7 @@ def summaries(f: Found) -> pd.DataFrame:
 
 
 def second(f: Found) -> pd.DataFrame:
-    """Rows kind, seed, summary (mean off-diagonal, by measure), value, of the further measures."""
+    """Columns kind, seed, summary, value: the mean off-diagonal of self maps by each further measure."""
     return pd.DataFrame([
         {"kind": title(name[0]), "seed": int(name[1:]), "summary": f"mean off-diagonal, {measure}",
          "value": mean_off_diagonal(maps.between(name, name))} for measure, maps in f.second.items()
@@ -63,7 +68,7 @@ def second(f: Found) -> pd.DataFrame:
 
 
 def perturbed(f: Found) -> pd.DataFrame:
-    """Rows kind, perturbation, seed, position, similarity of every layer on clean and on moved images."""
+    """Columns kind, perturbation, seed, position, similarity: for each layer, between clean and perturbed images."""
     return pd.DataFrame([
         {"kind": title(kind), "perturbation": words, "seed": seed, "position": position, "similarity": value}
         for (kind, seed), maps in f.moved.items() for name, words in MOVED.items()
@@ -71,7 +76,7 @@ def perturbed(f: Found) -> pd.DataFrame:
 
 
 def kinds(f: Found, which: tuple[str, ...]) -> pd.DataFrame:
-    """Rows kind, other, seed, other_seed, similarity: the mean same-layer similarity of networks of different
+    """Columns kind, other, seed, other_seed, similarity: the mean same-layer similarity of two networks of different
     repetitions.
     """
     rows = []
@@ -88,8 +93,8 @@ def kinds(f: Found, which: tuple[str, ...]) -> pd.DataFrame:
 
 
 def strengths(f: Found) -> pd.DataFrame:
-    """Rows eps, seed, to_normal, self, for normal networks and those trained at growing eps of the pool's norm.
-    Of a seed: the mean over the normal networks of other repetitions.
+    """Columns eps, seed, to_normal, self, for normal networks (eps 0) and networks trained at growing eps of the pool's
+    norm. to_normal: mean same-layer similarity to the normal networks of other repetitions; self: mean off-diagonal.
     """
     maps, seeds, threat = f.arms or f.pool, f.section.arm_seeds, f.networks.threat
     eps = {arm.name: arm.threat.eps for arm in f.section.arms if arm.group == "strength"}
@@ -105,7 +110,7 @@ def strengths(f: Found) -> pd.DataFrame:
 
 
 def runs(f: Found) -> pd.DataFrame:
-    """Rows kind, seed, epoch, images, quantity, value of the overfitting runs and their controls."""
+    """Columns kind, seed, epoch, images, quantity, value: the overfitting runs and their controls."""
     rows = []
     for (kind, seed, split), maps in f.runs.items():
         last = maps.views[-1]
@@ -122,14 +127,15 @@ def runs(f: Found) -> pd.DataFrame:
 
 
 def falls(f: Found) -> pd.DataFrame:
-    """Rows seed, best epoch (on held-out images), fall of robust accuracy on test images from there to the end."""
+    """Columns seed, best epoch (on held-out images), and the fall of robust test accuracy from that epoch to the end.
+    """
     return pd.DataFrame([{"seed": seed, "best epoch": best, "fall": fall}
                          for seed, (best, fall) in overfitted(f).items()])
 
 
 def accuracies(f: Found) -> pd.DataFrame:
-    """Mean accuracies by kind: clean on test and training images, robust under the search and the stronger attack, and
-    within the arm's own threat.
+    """Mean accuracies by kind: clean on test and on training images, robust under the weaker and the stronger attack,
+    and robust within the variant's own threat.
     """
     table = f.table()
     table = table[table.epoch.isna()]

@@ -1,9 +1,9 @@
-"""Which networks the stitching paper needs (Balogh & Jelasity, ICML 2023): fronts and ends of the pool, joined at a
-stage, the joint trained.
+"""The networks that the stitching paper needs (Balogh & Jelasity, ICML 2023): fronts and ends from the pool, connected
+after a stage by a trained joint (the stitching layer).
 
-Names of pairs: N normal, R robust, U untrained; `N->R` is the front of a normal network stitched into a robust one,
-`R->R2` and `N->N2` join two networks of one type: those of this repetition and of the next, so that neighbouring
-repetitions of these pairs share a network.
+Names of pairs: N normal, R robust, U untrained. `N->R` is the front of a normal network with the end of a robust one.
+`R->R2` and `N->N2` connect two networks of one type, of this repetition and of the next; neighbouring repetitions of
+these pairs therefore share a network.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ NOTHING = ("(nothing)",)  # a prefix that no parameter has: only BatchNorm's sta
 
 @dataclass(frozen=True)
 class Condition:
-    """What the stitched networks of the repetitions have in common.
+    """What the stitched networks of all repetitions have in common.
 
-    role: `pair`, `endpoint` (a network of the pool itself), or the control it is: `untrained front`, `untrained end`,
-    `new end` (the end trained anew and adversarially on the frozen front: the ceiling), `linear probe`, `BN only`
-    (identity joint), `frozen BN`, `twice the epochs` (has the joint converged?). Beyond the core: `other task` (the
-    end has learned another task, `R->mnist_rgb32`), `external` (a network that others trained, by its name) and their
-    endpoints, `TRADES`, `trained on images against <whom>`, `rank <r>` (a trained joint that was cut), `direct
-    matching`, `least-squares start`. alpha: the share of adversarial images in the joint's training. where: the name of
+    role: `pair`, `endpoint` (a network by itself), or a control: `untrained front`, `untrained end`, `new end` (the end
+    trained anew and adversarially on the frozen front: the ceiling), `linear probe`, `BN only` (identity joint),
+    `frozen BN`, `twice the epochs` (has the joint converged?). Beyond the core: `other task` (the end was trained on
+    another task, `R->mnist_rgb32`), `external` (a network that others trained, by its name) and their endpoints,
+    `TRADES`, `trained on images against <whom>`, `rank <r>` (a trained joint truncated to rank r), `direct matching`,
+    `least-squares start`. alpha: the share of adversarial images in the joint's training, in [0, 1]. where: the name of
     another setting (C7), else empty.
     """
 
@@ -48,20 +48,20 @@ class Condition:
     where: str = ""
 
     def job(self, repetition: int) -> str:
-        """The batch job that makes it."""
+        """The batch job that makes the condition's network of a repetition."""
         of_core = self.pair.replace("->", "-") if self.pair in PAIRS else "controls"
         what = of_core if self.role in CORE else "beyond"
         return f"{self.where} {what}-{repetition}".strip().replace(" ", "-")
 
 
 class Repetition(profiles.Repetition):
-    """The networks of one repetition by name, and how a network that is stitched from them is trained."""
+    """The networks of one repetition by name, and how networks stitched from them are trained."""
 
     section: Section
 
     def network(self, name: str) -> Recipe:
-        """N, R, U; N2, R2: of the next repetition; `new`: untrained; else another task's, by its data, or an external
-        one.
+        """The network named N, R or U; N2 or R2 of the next repetition; `new`, an untrained one; else a network trained
+        on another task, by the name of its data, or an external one.
         """
         for other in self.section.others:
             if other.data.name == name:
@@ -73,13 +73,15 @@ class Repetition(profiles.Repetition):
         return self.networks.member(kind, self.number + name.endswith("2"), self.seed)
 
     def endpoint(self, name: str, *attacks: Attack) -> Cell:
-        """A network by itself."""
+        """The cell of a network by itself."""
         return Cell(Condition("endpoint", name), self.number, self.network(name), self._under(attacks))
 
     def stitched(self, role: str, pair: str, joint: str, alpha: float, **changes) -> Cell:
-        """A front joined to an end after `joint`, or a probe of the front alone. changes: of the recipe."""
+        """The cell of a front connected to an end after stage `joint`, or of a probe of the front alone. changes:
+        fields of the recipe.
+        """
         s, n = self.section, self.networks
-        blend = changes.get("batchnorm") != "frozen"  # running statistics see clean images too
+        blend = changes.get("batchnorm") != "frozen"  # running statistics also see clean images
         given = {"arch": Stitch(joint), "parents": tuple(self.network(name) for name in pair.split("->")),
                  "objective": n.objective(s.attack, alpha, clean_statistics=blend), "trainable": ("joint",),
                  "epochs": s.epochs, "optimiser": s.optimiser, "schedule": s.schedule, **changes}
@@ -93,7 +95,7 @@ class Repetition(profiles.Repetition):
 
 
 def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
-    """Every network of every repetition, then the core once more in other settings."""
+    """All networks of all repetitions, then the core again in other settings."""
     repetitions = (Repetition(networks, section, number, seed) for number in range(section.seeds))
     found = [cell for one in repetitions for part in (_core, _beyond) for cell in part(one)]
     for place in section.elsewhere:
@@ -134,7 +136,7 @@ def _core(r: Repetition) -> Iterator[Cell]:
 
 
 def _beyond(r: Repetition) -> Iterator[Cell]:
-    """Other tasks, networks that others trained, and other ways to make a joint."""
+    """Networks of other tasks, networks that others trained, and other ways to make a joint."""
     s, middle, last = r.section, r.section.middle, r.section.joints[-1]
     for name in (other.data.name for other in s.others):
         yield r.endpoint(name, s.search)

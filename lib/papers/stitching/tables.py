@@ -1,4 +1,5 @@
-"""Tidy tables of the stitching notebook, as lib.papers.stitching.figures draws them."""
+"""Tidy tables of the stitching notebook; lib.papers.stitching.figures draws some. Accuracies and shares are in [0, 1].
+"""
 
 from __future__ import annotations
 
@@ -34,14 +35,15 @@ if TYPE_CHECKING:
 
 
 def _here(m: Measured) -> list[Cell]:
-    """The cells of the setting that `m` is about, without the endpoints of other tasks, which saw other images."""
+    """The cells of the setting of `m`, without the endpoints of other tasks, which are measured on other images."""
     data, here = m.networks.data.name, [c for c in m.cells if c.condition.where == m.where]
     return [c for c in here if c.condition.role != "endpoint" or c.recipe.data.name == data]
 
 
 def beside_controls(m: Measured, joint: str):
-    """Clean and robust accuracy with intervals of every alpha 1 cell at one joint and of the endpoints, as a DataFrame
-    with rows `what`, `measure`, `value`, `low`, `high`."""
+    """Clean and robust accuracy with 95 % intervals, of every cell with alpha 1 at one joint and of the endpoints: a
+    DataFrame with columns `what`, `measure`, `value`, `low`, `high`.
+    """
     import pandas as pd
 
     rows = []
@@ -67,13 +69,13 @@ def beside_controls(m: Measured, joint: str):
 
 
 def beside_accuracy(zoo: Zoo, m: Measured, cells: Sequence[Cell] | None = None, images: int = IMAGES) -> pd.DataFrame:
-    """A row per stitched cell (None: all that were measured): role, pair, joint, alpha, seed; clean and robust accuracy
-    with their shares `clean of end`, `clean of front`, `clean of weaker`, and `robust of` the same; `agrees with end`,
-    `agrees with front`, shares of the test images; `cka`, `cka before`, `cka shuffled`, `unexplained` of `images` of
-    them (lib.stitching.measures); network (key).
+    """A row per stitched cell of `cells` (None: all that were measured). Columns: role, pair, joint, alpha, seed; clean
+    and robust accuracy and their ratios to the endpoints', `clean of end`, `clean of front`, `clean of weaker`, `robust
+    of end` and so on; `agrees with end` and `agrees with front`, shares of the test images; `cka`, `cka before`, `cka
+    shuffled` and `unexplained` on the first `images` of them (lib.stitching.measures); network (key).
 
-    Robust is under the search, which all networks were measured under. NaN where there is nothing to compare: with a
-    network of another data set, or of another shape of images, or one that is no measured endpoint.
+    Robust accuracy is under the search attack, under which all networks were measured. A value is NaN if it would
+    compare with a network of another data set, of another image shape, or that is not a measured endpoint.
     """
     import pandas as pd
 
@@ -121,10 +123,10 @@ def _agreements(zoo: Zoo, recipe: Recipe) -> dict[str, float]:
 
 
 def transfers(zoo: Zoo, cells: Sequence[Cell], threat: Threat, attack: Attack) -> pd.DataFrame:
-    """Attacks on the endpoints carried over to the stitched network: rows role, pair, joint, alpha, seed; source (front
-    or end); robust, the share of test images that the stitched network classifies correctly both as they are and as the
-    attack on the source has moved them; robust of source, the same of the source itself; network, source network
-    (keys), warnings, and the protocol. Networks of another data set are no sources.
+    """Attacks transferred from the endpoints to the stitched network. Columns: role, pair, joint, alpha, seed; source
+    (front or end); robust, the share of test images that the stitched network classifies correctly both clean and as
+    perturbed by the attack on the source; robust of source, the same share for the source itself; network, source
+    network (keys), warnings, and the protocol. Networks of another data set are not used as sources.
     """
     import pandas as pd
 
@@ -147,12 +149,12 @@ ENDS = ("pair", "untrained front", "untrained end", OTHER, EXTERNAL)
 
 
 def matrix(m: Measured, joint: str, roles: Sequence[str] = ENDS):
-    """Every front with every end at one joint: rows front, end, measure, accuracy, seed, as
-    lib.papers.stitching.figures.stitching_matrix draws them; `end` is empty for a network by itself.
+    """Every front with every end at one joint: columns front, end, measure, accuracy, seed, under, which
+    lib.papers.stitching.figures.stitching_matrix draws; `end` is empty for a network by itself.
 
-    Clean accuracy is that of joints trained on clean images, robust accuracy that of joints trained on adversarial ones
-    under the stronger attack where it was measured, which the column `under` names. R2 and N2 of a pair stand as R and
-    N: networks of another repetition. Networks of another task stand as ends only.
+    Clean accuracy belongs to joints trained on clean images. Robust accuracy belongs to joints trained on adversarial
+    images, under the stronger attack if it was measured; the column `under` names the attack. R2 and N2, networks of
+    another repetition, appear as R and N. Networks of another task appear only as ends.
     """
     import pandas as pd
 
