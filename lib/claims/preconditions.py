@@ -38,6 +38,7 @@ class Checks(list):
     """Mappings of name, ok and detail, as `claims.judge` takes its preconditions."""
 
     def add(self, name: str, ok: bool, detail: str) -> None:
+        """Add a check: what must hold, whether it does, and the numbers."""
         self.append({"name": name, "ok": bool(ok), "detail": detail})
 
     def pool(self, gates: Gates, verify: Attack, normal_clean, normal_robust, robust_clean, robust_robust,

@@ -214,10 +214,12 @@ def settled(net: nn.Module | Net, inputs: Tensor) -> Iterator[None]:
 
 
 def check_precision(name: str, tensor: Tensor) -> None:
+    """Raise SettingsError unless the tensor is fp32 or fp64."""
     need(tensor.dtype in (torch.float32, torch.float64), name, tensor.dtype, "torch.float32 or torch.float64")
 
 
 def check_fit(name: str, vectors: Tensor, tangents: Tangents) -> None:
+    """Raise SettingsError unless the vectors are [R, N, D] with N, D and the precision of the tangent spaces."""
     images, pixels, _ = tangents.bases.shape
     fits = vectors.dim() == 3 and vectors.shape[2] == pixels and images in (1, vectors.shape[1])
     need(fits, name, f"of shape {tuple(vectors.shape)}", f"of shape [draws, {images if images > 1 else 'images'}, "

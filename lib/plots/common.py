@@ -92,6 +92,7 @@ def signed(gradient):
 
 
 def show_picture(axis, picture) -> None:
+    """Draw a picture [H, W] or [H, W, 3] in [0, 1], pixel by pixel, without ticks or frame."""
     axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axis.set_xticks([])
     axis.set_yticks([])

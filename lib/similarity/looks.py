@@ -87,8 +87,8 @@ def _view(zoo: Zoo, look: Look, split: str, images: int | None, layers) -> View:
 def _moved(zoo: Zoo, moved: Moved, shown: ImageSet, split: str) -> Tensor:
     theirs = zoo.images(moved.source.data, split)
     same = theirs.name == shown.name and torch.equal(theirs.indices, shown.indices)
-    need(same, "data of the attacked network", moved.source.data, f"those that are looked at: {split} images of "
-         f"{shown.name}, the same {len(shown)} of them")
+    need(same, "data of the attacked network", moved.source.data,
+         f"the data of the look, the same {len(shown)} {split} images of {shown.name}")
     attacked = zoo.adversarial(moved.source, moved.threat, moved.attack, split)
     if not moved.noise:
         return attacked

@@ -32,6 +32,7 @@ def _in_unit(part: dict, name: str) -> str:
 
 
 def unit(part: dict) -> str:
+    """The unit of a claim's part, with a space before it; "" if it has none."""
     return {"difference": " points", "accuracy": " %"}.get(part.get("statistic"), "")
 
 
@@ -56,6 +57,7 @@ def needed(part: dict) -> str:
 
 
 def duration(seconds) -> str:
+    """Seconds as text: '42 s', '13 min', '2 h 05 min'; '–' for None."""
     if seconds is None:
         return "–"
     if seconds < 60:
@@ -79,6 +81,7 @@ def command(card: dict) -> str:
 
 
 def size(path: Path) -> str:
+    """The size of a file as text: '12 kB' or '3.4 MB'."""
     kilobytes = path.stat().st_size / 1000
     return f"{math.ceil(kilobytes)} kB" if kilobytes < 1000 else f"{kilobytes / 1000:.1f} MB"
 

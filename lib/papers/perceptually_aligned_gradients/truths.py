@@ -50,6 +50,7 @@ class Ground:
 
     @property
     def sources(self) -> list[Recipe]:
+        """The denoisers: the source of targets and the judging one."""
         return [self.networks.teacher(), self.networks.judge()]
 
     @property
