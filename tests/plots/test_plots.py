@@ -329,10 +329,10 @@ def test_stitching_depth_draws_means_ranges_and_endpoints():
     assert "front network alone" in legend_texts(figure)
 
 
-def test_bars_beside_controls():
+def test_bars_against_controls():
     rows = [(what, measure, 0.5, 0.4, 0.6) for what in ("claim", "null") for measure in ("clean", "robust")]
     table = pd.DataFrame(rows, columns=["what", "measure", "value", "low", "high"])
-    axis, = stitching.bars_beside_controls(table, "after layer1.0").axes
+    axis, = stitching.bars_against_controls(table, "after layer1.0").axes
     assert [text.get_text() for text in axis.get_yticklabels()] == ["claim", "null"]
     assert [bar.get_width() for bar in axis.patches] == [0.5] * 4
 

@@ -14,7 +14,7 @@ def stitching_depth(cells, joints: list[str], pairs: list[str], alphas: list[flo
     """Clean and robust accuracy of stitched networks against the joint's depth: a column for each ordered pair, a row
     for each alpha, the two endpoints as reference lines (front dashed, end dotted), the range over seeds shaded.
 
-    cells: `Measured.table()`. joints, pairs, alphas: those to draw, in order. robust: the measure drawn as robust
+    cells: `Results.table()`. joints, pairs, alphas: those to draw, in order. robust: the measure drawn as robust
     accuracy.
     """
     import matplotlib.pyplot as plt
@@ -55,7 +55,7 @@ def stitching_depth(cells, joints: list[str], pairs: list[str], alphas: list[flo
     return figure
 
 
-def bars_beside_controls(table, title: str):
+def bars_against_controls(table, title: str):
     """Horizontal bars of clean and robust accuracy with their intervals: stitched networks next to their controls.
 
     table: columns `what`, `measure` (clean or robust), `value`, `low` and `high` (NaN if there is no interval).

@@ -12,98 +12,68 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from lib import results
 from lib.models import build
 from lib.papers.stitching.networks import Condition
 from lib.papers.stitching.settings import OtherSetting, Section
 from lib.profiles.networks import Networks
-from lib.runtime import ProgressBar
-from lib.training.evaluation import columns
+from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
 from lib.values.architectures import Stitch
+from lib.values.attacks import Attack
 from lib.values.cell import Cell
 from lib.values.recipe import Recipe
+from lib.values.threats import Threat
 
 
 @dataclass
-class Measured:
-    """Per-image outcomes of every cell; `outcomes[cell][which]` is bool [m], which in `clean`, `search`, `verify`.
-    `warnings[cell][which]`: reasons to mistrust them.
+class Results(results.Results):
+    """All that was measured: outcomes `clean`, `search` and, where a claim rests on it, `verify`.
+
+    converged[cell]: see `last_change`. where: the other setting that `condition` is about, or empty: here.
     """
 
-    networks: Networks
-    section: Section
-    seed: Callable[[int], int]
-    cells: list[Cell]
-    outcomes: dict[Cell, dict[str, np.ndarray]]
-    protocols: dict[Cell, dict[str, dict]]
     converged: dict[Cell, float] = field(default_factory=dict)
-    warnings: dict[Cell, dict[str, list[str]]] = field(default_factory=dict)
-    where: str = ""  # what `correct` and `has` are about: the name of another setting, or here
+    where: str = ""
 
-    def at(self, place: OtherSetting) -> Measured:
+    def at(self, place: OtherSetting) -> Results:
         """What was measured in another setting."""
         return replace(self, networks=place.networks, section=self.section.core_at(place), where=place.name)
 
-    def correct(self, which: str, role: str, pair: str, joint: str = "", alpha: float = 0.0) -> np.ndarray:
-        """Outcomes [S, m] over repetitions of one kind of cell; images are the same for every repetition."""
-        condition = Condition(role, pair, joint, alpha, self.where)
-        rows = [self.outcomes[c][which] for c in self.cells if c.condition == condition]
-        if not rows:
-            raise KeyError(f"no cell {role} {pair} at {joint!r}, alpha {alpha}, was measured")
-        return np.stack(rows).astype(float)
+    def condition(self, role: str, pair: str, joint: str = "", alpha: float = 0.0) -> Condition:
+        return Condition(role, pair, joint, alpha, self.where)
 
-    def has(self, role: str, pair: str, joint: str = "", alpha: float = 0.0, which: str = "clean") -> bool:
-        condition = Condition(role, pair, joint, alpha, self.where)
-        return any(c.condition == condition and which in self.outcomes[c] for c in self.cells)
+    def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack], str | None]) -> None:
+        """`clean` is read from the last search; of the thousands of tables only what is read is kept."""
+        super().take(zoo, cell, name)
+        found = {which: replace(one, table=one.table[["index", "clean", "robust"]])
+                 for which, one in self.outcomes[cell].items()}
+        *_, last = found.values()
+        protocol = {k: v for k, v in last.protocol.items() if not k.startswith(("attack", "threat", "eps", "norm"))}
+        self.outcomes[cell] = {"clean": replace(last, protocol=protocol, warnings=[]), **found}
+        self.converged[cell] = last_change(zoo, cell.recipe)
 
-    def table(self):
-        """A tidy DataFrame: a row per cell and measurement, with its protocol."""
-        import pandas as pd
+    def named(self, cell: Cell) -> dict:
+        """where: in runs with other settings."""
+        found = super().named(cell)
+        where = found.pop("where")
+        return {"where": where, **found} if self.section.elsewhere else found
 
-        rows, elsewhere = [], any(cell.condition.where for cell in self.cells)
-        for cell in self.cells:
-            condition = cell.condition
-            for which, right in self.outcomes[cell].items():
-                rows.append(
-                    {
-                        **({"where": condition.where} if elsewhere else {}),
-                        "role": condition.role,
-                        "pair": condition.pair,
-                        "joint": condition.joint,
-                        "alpha": condition.alpha,
-                        "seed": cell.repetition,
-                        "measure": which,
-                        "accuracy": right.mean(),
-                        "images": len(right),
-                        "network": cell.recipe.key,
-                        "last_change_of_loss": self.converged.get(cell),
-                        "joint_batchnorm": cell.recipe.batchnorm,
-                        "warnings": "; ".join(self.warnings.get(cell, {}).get(which, [])),
-                        **columns(self.protocols[cell][which]),
-                    }
-                )
-        return pd.DataFrame(rows)
+    def counted(self, cell: Cell, outcomes: Outcomes, column: str) -> dict:
+        return {"images": len(outcomes.table)}
+
+    def noted(self, cell: Cell) -> dict:
+        return {"last_change_of_loss": self.converged.get(cell), "joint_batchnorm": cell.recipe.batchnorm}
 
 
-def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Measured:
-    """Train (or load) every cell and measure it: clean, under the search attack, and under the stronger one where a
-    claim rests on it. Everything comes from the store when it is there."""
-    found = Measured(networks, section, seed, cells, {}, {})
+def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
+    """Train (or load) every network and measure it: clean, under the search attack, and under the stronger one where a
+    claim rests on it. Everything comes from the store when it is there.
+    """
+    found = Results(networks, section, seed, cells)
     names = {section.verify: "verify", **{one.search: "search" for one in (section, *section.elsewhere)}}
-    with ProgressBar(len(cells), "stitching cells", "cell") as bar:
-        for cell in cells:
-            found.outcomes[cell], found.protocols[cell], found.warnings[cell] = {}, {}, {}
-            for threat, attack in (m for m in cell.measures if m[1] in names):
-                outcome = zoo.outcomes(cell.recipe, threat, attack)
-                which = names[attack]
-                found.outcomes[cell]["clean"] = outcome.table["clean"].to_numpy(bool)
-                found.outcomes[cell][which] = outcome.table["robust"].to_numpy(bool)
-                found.protocols[cell][which], found.warnings[cell][which] = outcome.protocol, outcome.warnings
-                found.protocols[cell]["clean"] = {
-                    k: v for k, v in outcome.protocol.items() if not k.startswith(("attack", "threat", "eps", "norm"))
-                }
-            found.converged[cell] = last_change(zoo, cell.recipe)
-            bar.step(1, cell=f"{cell.condition.role} {cell.condition.pair} {cell.condition.joint}")
+    for cell in found.each(cells, "stitched networks"):
+        found.take(zoo, cell, lambda _, attack: names.get(attack))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lib.papers.stitching.networks import EXTERNAL, OTHER
-from lib.papers.stitching.results import Measured
+from lib.papers.stitching.results import Results
 from lib.runtime import ProgressBar
 from lib.statistics import accuracy
 from lib.stitching.measures import (
@@ -34,27 +34,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def _here(m: Measured) -> list[Cell]:
+def _here(m: Results) -> list[Cell]:
     """The cells of the setting of `m`, without the endpoints of other tasks, which are measured on other images."""
     data, here = m.networks.data.name, [c for c in m.cells if c.condition.where == m.where]
     return [c for c in here if c.condition.role != "endpoint" or c.recipe.data.name == data]
 
 
-def beside_controls(m: Measured, joint: str):
+def against_controls(m: Results, joint: str):
     """Clean and robust accuracy with 95 % intervals, of every cell with alpha 1 at one joint and of the endpoints: a
     DataFrame with columns `what`, `measure`, `value`, `low`, `high`.
     """
     import pandas as pd
 
     rows = []
-    wanted = dict.fromkeys(c.condition for c in _here(m))
-    for role, pair, at, alpha in ((c.role, c.pair, c.joint, c.alpha) for c in wanted):
-        if (role, pair) == ("endpoint", "U") or role != "endpoint" and (at, alpha) != (joint, 1):
+    for condition in dict.fromkeys(c.condition for c in _here(m)):
+        role, pair = condition.role, condition.pair
+        if (role, pair) == ("endpoint", "U") or role != "endpoint" and (condition.joint, condition.alpha) != (joint, 1):
             continue
         name = f"{pair.replace('->', ' → ')} alone" if role == "endpoint" else pair.replace("->", " → ")
-        strong = "verify" if m.has(role, pair, at, alpha, "verify") else "search"
+        strong = "verify" if all("verify" in m.outcomes[cell] for cell in m.of(condition)) else "search"
         for measure, which in (("clean", "clean"), ("robust", strong)):
-            got = accuracy(m.correct(which, role, pair, at, alpha))
+            got = accuracy(m.correct(condition, which))
             rows.append(
                 {
                     "what": name if role in ("endpoint", "pair") else f"{name}  ({role})",
@@ -68,7 +68,7 @@ def beside_controls(m: Measured, joint: str):
     return pd.DataFrame(rows)
 
 
-def beside_accuracy(zoo: Zoo, m: Measured, cells: Sequence[Cell] | None = None, images: int = IMAGES) -> pd.DataFrame:
+def accuracy_and_similarity(zoo: Zoo, m: Results, cells: Sequence[Cell] | None = None, images: int = IMAGES) -> pd.DataFrame:
     """A row per stitched cell of `cells` (None: all that were measured). Columns: role, pair, joint, alpha, seed; clean
     and robust accuracy and their ratios to the endpoints', `clean of end`, `clean of front`, `clean of weaker`, `robust
     of end` and so on; `agrees with end` and `agrees with front`, shares of the test images; `cka`, `cka before`, `cka
@@ -96,20 +96,20 @@ def _names(cell: Cell) -> dict:
             "alpha": c.alpha, "seed": cell.repetition}
 
 
-def _relative(zoo: Zoo, m: Measured, cell: Cell) -> dict[str, float]:
+def _relative(zoo: Zoo, m: Results, cell: Cell) -> dict[str, float]:
     both = endpoints(cell.recipe)
-    ends = [_right(zoo, one) if one.data.name == cell.recipe.data.name else np.nan for one in both]
-    clean = float(m.outcomes[cell]["clean"].mean())
+    ends = [_accuracy(zoo, one) if one.data.name == cell.recipe.data.name else np.nan for one in both]
+    clean = m.outcomes[cell]["clean"].accuracy()
     found = {"clean": clean, **{f"clean {name}": share for name, share in relative_accuracy(clean, *ends).items()}}
     data = cell.recipe.data.name
-    measured = {c.recipe.key: m.outcomes[c]["search"].mean() for c in m.cells
+    measured = {c.recipe.key: m.outcomes[c]["search"].accuracy("robust") for c in m.cells
                 if c.condition.role == "endpoint" and c.recipe.data.name == data}
-    robust = float(m.outcomes[cell]["search"].mean())
+    robust = m.outcomes[cell]["search"].accuracy("robust")
     shares = relative_accuracy(robust, *(measured.get(one.key, np.nan) for one in both))
     return {**found, "robust": robust, **{f"robust {name}": share for name, share in shares.items()}}
 
 
-def _right(zoo: Zoo, recipe: Recipe) -> float:
+def _accuracy(zoo: Zoo, recipe: Recipe) -> float:
     table = predictions(zoo, recipe)
     return float((table["predicted"] == table["label"]).mean())
 
@@ -148,7 +148,7 @@ def transfers(zoo: Zoo, cells: Sequence[Cell], threat: Threat, attack: Attack) -
 ENDS = ("pair", "untrained front", "untrained end", OTHER, EXTERNAL)
 
 
-def matrix(m: Measured, joint: str, roles: Sequence[str] = ENDS):
+def matrix(m: Results, joint: str, roles: Sequence[str] = ENDS):
     """Every front with every end at one joint: columns front, end, measure, accuracy, seed, under, which
     lib.papers.stitching.figures.stitching_matrix draws; `end` is empty for a network by itself.
 
@@ -168,6 +168,6 @@ def matrix(m: Measured, joint: str, roles: Sequence[str] = ENDS):
         strong = "verify" if "verify" in found else "search"
         for measure, which, alpha in (("clean", "clean", 0.0), ("robust", strong, 1.0)):
             if alone or c.alpha == alpha:
-                rows.append({"front": front, "end": end, "measure": measure, "accuracy": found[which].mean(),
+                rows.append({"front": front, "end": end, "measure": measure, "accuracy": found[which].accuracy(measure),
                              "seed": cell.repetition, "under": which})
     return pd.DataFrame(rows, columns=["front", "end", "measure", "accuracy", "seed", "under"])

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -19,6 +20,7 @@ from lib.stitching import measures
 from lib.stitching.measures import AtJoint
 from lib.store import Store
 from lib.training import loop
+from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
 from lib.values.architectures import Probe, ResNet, Stitch
 from lib.values.attacks import PGD
@@ -37,19 +39,20 @@ def cells(s=S):
     return networks.cells(s.networks, s.sections["stitching"], s.seed)
 
 
-def made_up(accuracy, s=S) -> results.Measured:
+def made_up(accuracy, s=S) -> results.Results:
     """Outcomes drawn so that a cell of condition c has accuracy(c, which) in expectation; robust implies clean."""
-    rng, all_cells = np.random.default_rng(0), cells(s)
-    outcomes = {}
+    m = results.Results(s.networks, s.sections["stitching"], s.seed, cells(s))
+    rng = np.random.default_rng(0)
     difficulty = rng.random(IMAGES)
-    for c in all_cells:
-        found = {}
-        for which in ("clean", "search", *(["verify"] if len(c.measures) > 1 else [])):
-            found[which] = difficulty * 0.9 + 0.1 * rng.random(IMAGES) < accuracy(c.condition, which)
-        outcomes[c] = {k: v & found["clean"] for k, v in found.items()}
-    protocols = {c: {k: {"seed": "evaluation", "batchnorm": "eval"} for k in o} for c, o in outcomes.items()}
-    return results.Measured(s.networks, s.sections["stitching"], s.seed, all_cells, outcomes, protocols,
-                            {c: 0.01 for c in all_cells})
+    for c in m.cells:
+        right = {which: difficulty * 0.9 + 0.1 * rng.random(IMAGES) < accuracy(c.condition, which)
+                 for which in ("clean", "search", *(["verify"] if len(c.measures) > 1 else []))}
+        for which, one in right.items():
+            table = {"index": np.arange(IMAGES), "clean": right["clean"], "robust": one & right["clean"]}
+            protocol = {"seed": "evaluation", "batchnorm": "eval"}
+            m.outcomes.setdefault(c, {})[which] = Outcomes(pd.DataFrame(table), protocol)
+        m.converged[c] = 0.01
+    return m
 
 
 def as_the_paper_says(c, which):
@@ -166,7 +169,7 @@ def test_another_setting_has_the_core_once_more_with_networks_of_its_own():
     found = evidence.evidence(m)["C7"]
     assert {*found} == {part.id for part in claims.load("stitching")["C7"].parts}
     assert all(name.startswith("few digits: ") for instances in found.values() for name in instances)
-    assert all(check["ok"] for check in evidence.further(m)["C7"])
+    assert all(check["ok"] for check in evidence.claim_preconditions(m)["C7"])
 
 
 def test_self_stitch_is_exact_and_the_table_is_tidy(tmp_path):
@@ -404,16 +407,17 @@ def measured(zoo):
 
 
 def test_what_stands_beside_accuracy(zoo, measured):
-    found = tables.beside_accuracy(zoo, measured, images=40).set_index("pair")
+    found = tables.accuracy_and_similarity(zoo, measured, images=40).set_index("pair")
     assert list(found.index) == ["N->R", "N->N", "N->other", "N->R"], "endpoints are not stitched"
-    n, r, pair = (measured.outcomes[c] for c in measured.cells[:3])
+    n, r, pair = ({which: float(measured.accuracy(c.condition, which)[0]) for which in ("clean", "search")}
+                  for c in measured.cells[:3])
     row, cut = (found[found["role"] == role].loc["N->R"] for role in ("pair", "rank 2"))
-    assert cut["clean of front"] == cut["clean"] / n["clean"].mean() and 0 < cut["cka"] != row["cka"]
-    assert row["clean"] == pair["clean"].mean() and row["robust"] == pair["search"].mean()
-    assert row["clean of front"] == pytest.approx(pair["clean"].mean() / n["clean"].mean())
-    assert row["clean of end"] == pytest.approx(pair["clean"].mean() / r["clean"].mean())
+    assert cut["clean of front"] == cut["clean"] / n["clean"] and 0 < cut["cka"] != row["cka"]
+    assert row["clean"] == pair["clean"] and row["robust"] == pair["search"]
+    assert row["clean of front"] == pytest.approx(pair["clean"] / n["clean"])
+    assert row["clean of end"] == pytest.approx(pair["clean"] / r["clean"])
     assert row["clean of weaker"] == max(row["clean of front"], row["clean of end"])
-    assert row["robust of end"] == pytest.approx(pair["search"].mean() / r["search"].mean())
+    assert row["robust of end"] == pytest.approx(pair["search"] / r["search"])
     own, front, end = (measures.predictions(zoo, recipe)["predicted"] for recipe in (JOINT, N, R))
     assert row["agrees with front"] == (own == front).mean() and row["agrees with end"] == (own == end).mean()
     assert (front != end).any()
@@ -423,7 +427,7 @@ def test_what_stands_beside_accuracy(zoo, measured):
     other = found.loc["N->other"]
     assert other[["clean of end", "clean of weaker", "robust of end", "agrees with end"]].isna().all()
     assert other[["clean of front", "agrees with front", "cka", "unexplained"]].notna().all()
-    assert len(tables.beside_accuracy(zoo, measured, measured.cells[2:3], images=40)) == 1
+    assert len(tables.accuracy_and_similarity(zoo, measured, measured.cells[2:3], images=40)) == 1
 
 
 def test_attacks_on_the_endpoints_carry_over(zoo, measured):
@@ -438,7 +442,7 @@ def test_attacks_on_the_endpoints_carry_over(zoo, measured):
         assert pair.loc[name, "source network"] == source.key and pair.loc[name, "attack"].startswith("PGD-2")
         assert pair.loc[name, "robust"] == zoo.transfer(source, JOINT, THREAT, ATTACK).accuracy("robust")
     assert (found["seed"] == 0).all(), "a column of the protocol must not hide one of the cell's"
-    white = measured.outcomes[measured.cells[2]]["search"].mean()
+    white = measured.outcomes[measured.cells[2]]["search"].accuracy("robust")
     assert (pair["robust"] > white).all(), "what was made for another network fools less than what was made for it"
 
 
@@ -449,10 +453,10 @@ def test_the_matrix_has_clean_joints_clean_and_adversarial_ones_robust():
     assert sorted(found.groupby(["front", "end", "measure"]).size().unique()) == [4], "a row a repetition"
     assert set(found["front"]) == {"N", "R", "U"} and set(found["end"]) == {"", "N", "R", "U"}
     mean = found.groupby(["front", "end", "measure"]).accuracy.mean()
-    assert mean["R", "N", "robust"] == pytest.approx(m.correct("verify", "pair", "R->N", last, 1.0).mean())
-    assert mean["R", "N", "clean"] == pytest.approx(m.correct("clean", "pair", "R->N", last, 0.0).mean())
-    assert mean["R", "R", "robust"] == pytest.approx(m.correct("verify", "pair", "R->R2", last, 1.0).mean())
-    assert mean["R", "", "robust"] == m.correct("verify", "endpoint", "R").mean()
+    assert mean["R", "N", "robust"] == pytest.approx(m.correct(Condition("pair", "R->N", last, 1.0), "verify").mean())
+    assert mean["R", "N", "clean"] == pytest.approx(m.correct(Condition("pair", "R->N", last, 0.0), "clean").mean())
+    assert mean["R", "R", "robust"] == pytest.approx(m.correct(Condition("pair", "R->R2", last, 1.0), "verify").mean())
+    assert mean["R", "", "robust"] == m.correct(Condition("endpoint", "R"), "verify").mean()
     assert set(found[(found.front == "N") & (found.end == "") & (found.measure == "robust")].under) == {"search"}
     assert ("R", "U", "robust") in mean
     others = tables.matrix(made_up(as_the_paper_says, settings.load("smoke")), last)
