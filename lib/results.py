@@ -95,6 +95,13 @@ class Results:
         every = [self.measured(cell, measure) for cell in cells]
         return np.stack([one.table[outcome_column(measure, one)].to_numpy(bool) for one in every]).astype(float)
 
+    def of_pool(self, normal, robust, strong: str = "verify") -> tuple[np.ndarray, ...]:
+        """Outcomes of normal and of robust networks as `Checks.pool` takes them: both clean, the normal ones under the
+        search attack, the robust ones under the stronger one.
+        """
+        pairs = (normal, "clean"), (normal, "search"), (robust, "clean"), (robust, strong)
+        return tuple(self.correct(*pair) for pair in pairs)
+
     def accuracy(self, condition, measure: str = "clean") -> np.ndarray:
         """Accuracies [S] of a condition's networks."""
         return self.correct(condition, measure).mean(1)

@@ -120,8 +120,7 @@ def preconditions(f: Results, warnings: list[str]) -> Checks:
     s, checks = f.section, Checks()
     for net in s.nets:
         normal, robust = (Condition(net.name, pre) for pre in (BENIGN, ROBUST))
-        checks.pool(net.gates, s.verify, f.correct(normal), f.correct(normal, "search"),
-                    f.correct(robust), f.correct(robust, "robust"), where=net.name)
+        checks.pool(net.gates, s.verify, *f.of_pool(normal, robust, "robust"), where=net.name)
     checks.attack(warnings)
     off = [sentence for cell in f.layers for sentence in off_target(f, cell)]
     checks.add("pruned networks meet their targets", not off, "; ".join(off) or "counted mask by mask")

@@ -94,8 +94,7 @@ def preconditions(f: Results, warnings: list[str]) -> Checks:
     """
     s, checks = f.section, Checks()
     normal, base = Condition("N"), Condition("pre-trained", loss=s.losses[0])
-    checks.pool(s.gates, s.verify, f.correct(normal), f.correct(normal, "search"), f.correct(base),
-                f.correct(base, "verify"))
+    checks.pool(s.gates, s.verify, *f.of_pool(normal, base))
     checks.attack(warnings)
     over = [f"{f.label(cell.condition)} keeps {left} of {every} weights"
             for cell in f.layers if cell.condition.granularity == "weights" for left, every in [f.weights(cell)]

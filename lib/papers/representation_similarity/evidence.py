@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
+from lib.claims.evidence import Evidence
 from lib.claims.preconditions import Checks
-from lib.papers.representation_similarity.results import Found
+from lib.papers.representation_similarity.networks import Condition
+from lib.papers.representation_similarity.results import Results
 from lib.similarity.maps import Maps
 from lib.similarity.summaries import block_index, block_share, mean_off_diagonal, same_layer, thirds
 from lib.statistics import jackknife
@@ -37,15 +39,19 @@ def inside(maps: Maps, kind: str, seeds: int, summary: Callable = mean_off_diago
     return float(np.mean([summary(maps.between(name, name, without=batch)) for name in names]))
 
 
-def evidence(f: Found) -> dict:
+def evidence(f: Results) -> Evidence:
     """{claim: {part: {instance: array}}} for the judge: jackknifed pseudo-values [S, B] of differences between kinds of
     networks, in units of CKA.
     """
-    second = {"C9a": {"gap": {name: _per_seed(f, maps) for name, maps in f.second.items()}}}
-    return _within(f) | _between(f) | _perturbed(f) | _overfitting(f) | _arms(f) | second
+    found = Evidence()
+    for part in (_within, _between, _perturbed, _overfitting, _arms):
+        part(f, found)
+    for name, maps in f.second.items():
+        found.add("C9a", "gap", name, _per_seed(f, maps))
+    return found
 
 
-def _within(f: Found) -> dict:
+def _within(f: Results, found: Evidence) -> None:
     """C1 and C2: self maps."""
     pool, seeds = f.pool, f.section.seeds
     layers = pool.layers["N0"]
@@ -55,16 +61,14 @@ def _within(f: Found) -> dict:
                          - inside(pool, b, seeds, summary, seed, batch), seeds, pool.batches)
 
     blocks, share = (partial(summary, layers=layers) for summary in (block_index, block_share))
-    return {
-        "C1a": {"gap": {"R minus N": gap("R", "N")}},
-        "C1b": {"beyond_underfitting": {"R minus M": gap("R", "M")}},
-        "C2a": {"fades": {"N minus R": gap("N", "R", blocks)}},
-        "C2b": {"fades_beyond_brightness": {"N minus R": gap("N", "R", share)},
-                "is_learned": {"N minus U": gap("N", "U", share)}},
-    }
+    found.add("C1a", "gap", "R minus N", gap("R", "N"))
+    found.add("C1b", "beyond_underfitting", "R minus M", gap("R", "M"))
+    found.add("C2a", "fades", "N minus R", gap("N", "R", blocks))
+    found.add("C2b", "fades_beyond_brightness", "N minus R", gap("N", "R", share))
+    found.add("C2b", "is_learned", "N minus U", gap("N", "U", share))
 
 
-def _between(f: Found) -> dict:
+def _between(f: Results, found: Evidence) -> None:
     """C3: maps between networks."""
     pool, seeds = f.pool, f.section.seeds
 
@@ -72,14 +76,13 @@ def _between(f: Found) -> dict:
         return jackknife(lambda *w: across(pool, *a, seeds, *w) - across(pool, *b, seeds, *w), seeds, pool.batches)
 
     if seeds < 3:
-        return {}  # leaving one out leaves no pair
-    return {
-        "C3a": {"below_same_type": {f"{a}-{a}' minus N-R": gap((a, a), ("N", "R")) for a in "NR"}},
-        "C3b": {"below_matched": {"N-M minus N-R": gap(("N", "M"), ("N", "R"))}},
-    }
+        return  # leaving one out leaves no pair
+    for a in "NR":
+        found.add("C3a", "below_same_type", f"{a}-{a}' minus N-R", gap((a, a), ("N", "R")))
+    found.add("C3b", "below_matched", "N-M minus N-R", gap(("N", "M"), ("N", "R")))
 
 
-def _perturbed(f: Found) -> dict:
+def _perturbed(f: Results, found: Evidence) -> None:
     """C4: clean against perturbed, by depth. Early and deep: the first and the last third of the layers."""
     seeds = f.section.seeds
 
@@ -96,33 +99,33 @@ def _perturbed(f: Found) -> dict:
     def fall(first, last):
         return first - last
 
-    unchanged = values(lambda *w: mean("R", "own", early, *w))
-    less = {name: values(lambda *w, n=name: mean("N", n, fall, *w) - mean("R", n, fall, *w))
-            for name in ("own", "of N", "of R")}
+    found.add("C4a", "early_unchanged", "R", values(lambda *w: mean("R", "own", early, *w)))
+    for name in ("own", "of N", "of R"):
+        less = values(lambda *w, n=name: mean("N", n, fall, *w) - mean("R", n, fall, *w))
+        found.add("C4a", "deep_changes_less", name, less)
     apart = values(lambda *w: mean("R", "own", early, *w) - mean("N", "own", early, *w))
+    found.add("C4b", "early_above_normal", "R minus N", apart)
     aimed = values(lambda *w: mean("N", "own", fall, *w) - mean("N", "noise", fall, *w))
-    return {"C4a": {"early_unchanged": {"R": unchanged}, "deep_changes_less": less},
-            "C4b": {"early_above_normal": {"R minus N": apart}, "more_than_noise": {"N": aimed}}}
+    found.add("C4b", "more_than_noise", "N", aimed)
 
 
-def overfitted(f: Found) -> dict[int, tuple[int, float]]:
+def overfitted(f: Results) -> dict[int, tuple[int, float]]:
     """{seed: (best epoch, fall)} of the overfitting runs: the kept epoch of the highest robust accuracy on held-out
     images, and by how much the robust accuracy on test images fell from there to the end.
     """
     found = {}
     for seed in range(f.section.overfitting.seeds):
-        members = {c.condition.epoch: f.outcomes[c] for c in f.cells
-                   if (c.condition.kind, c.repetition) == ("overfits", seed)}
+        members = {c.condition.epoch: f.outcomes[c] for c in f.of(kind="overfits") if c.repetition == seed}
         best = max(members, key=lambda epoch: members[epoch]["holdout"].accuracy("robust"))
         tests = {epoch: got["search"].accuracy("robust") for epoch, got in members.items()}
         found[seed] = best, tests[best] - tests[max(tests)]
     return found
 
 
-def _overfitting(f: Found) -> dict:
+def _overfitting(f: Results, found: Evidence) -> None:
     """C5: how much deep layers have moved away from the best epoch more than early ones, against the control run."""
     if not f.runs:
-        return {}
+        return
     o, best = f.section.overfitting, overfitted(f)
 
     def moved(kind: str, seed: int, batch) -> float:
@@ -137,20 +140,18 @@ def _overfitting(f: Found) -> dict:
         return float(np.mean([moved(kind, i, batch) for i in range(o.seeds) if i != seed]))
 
     batches = f.runs["overfits", 0, "test"].batches
-    return {"C5": {
-        "deep_moves": {"deep minus early": jackknife(lambda *w: mean("overfits", *w), o.seeds, batches)},
-        "beyond_control": {"overfitting run minus control": jackknife(
-            lambda *w: mean("overfits", *w) - mean("control", *w), o.seeds, batches)},
-    }}
+    moves = jackknife(lambda *w: mean("overfits", *w), o.seeds, batches)
+    found.add("C5", "deep_moves", "deep minus early", moves)
+    beyond = jackknife(lambda *w: mean("overfits", *w) - mean("control", *w), o.seeds, batches)
+    found.add("C5", "beyond_control", "overfitting run minus control", beyond)
 
 
-def _arms(f: Found) -> dict:
+def _arms(f: Results, found: Evidence) -> None:
     """C6 to C9b: the arms, each against the normal and robust networks of the first repetitions."""
     s, maps = f.section, f.arms
     arms = {arm.name: arm for arm in s.arms}
-    found: dict[str, dict] = {}
     if s.arm_seeds < 3:
-        return found
+        return
 
     def values(summary: Callable, where: Maps = maps) -> np.ndarray:
         return jackknife(summary, s.arm_seeds, where.batches)
@@ -161,23 +162,22 @@ def _arms(f: Found) -> dict:
     threats = ["R", *(name for name, arm in arms.items() if arm.group == "threat")]
     pairs = list(combinations(threats, 2))
     noise = next((name for name, arm in arms.items() if arm.training == "noise"), None)
-    if pairs:
-        found["C6a"] = {"alike": {f"{a}-{b}": values(lambda *w, a=a, b=b: near(a, b, w) - (
-            near(a, "N", w) + near(b, "N", w)) / 2) for a, b in pairs}}
-    if pairs and noise:
-        found["C6b"] = {"beyond_noise": {f"{a}-{b}": values(lambda *w, a=a, b=b: near(a, b, w) - (
-            near(a, noise, w) + near(b, noise, w)) / 2) for a, b in pairs}}
+    for a, b in pairs:
+        alike = values(lambda *w, a=a, b=b: near(a, b, w) - (near(a, "N", w) + near(b, "N", w)) / 2)
+        found.add("C6a", "alike", f"{a}-{b}", alike)
+        if noise:
+            beyond = values(lambda *w, a=a, b=b: near(a, b, w) - (near(a, noise, w) + near(b, noise, w)) / 2)
+            found.add("C6b", "beyond_noise", f"{a}-{b}", beyond)
     budgets = by_strength(f)
     if len(budgets) >= 2:
-        ladder = list(zip(budgets, budgets[1:], strict=False))
-        found["C7"] = {
-            "falls_at_once": {budgets[0]: values(lambda *w: near("N", "N", w) - near("N", budgets[0], w))},
-            "neighbours_alike": {f"{a}-{b}": values(lambda *w, a=a, b=b: near(a, b, w) - near("N", b, w))
-                                 for a, b in ladder},
-            "grows": {f"{budgets[-1]} minus {budgets[0]}": values(
-                lambda *w: inside(maps, budgets[-1], s.arm_seeds, mean_off_diagonal, *w)
-                - inside(maps, budgets[0], s.arm_seeds, mean_off_diagonal, *w))},
-        }
+        first, last = budgets[0], budgets[-1]
+        found.add("C7", "falls_at_once", first, values(lambda *w: near("N", "N", w) - near("N", first, w)))
+        for a, b in pairwise(budgets):
+            found.add("C7", "neighbours_alike", f"{a}-{b}",
+                      values(lambda *w, a=a, b=b: near(a, b, w) - near("N", b, w)))
+        found.add("C7", "grows", f"{last} minus {first}", values(
+            lambda *w: inside(maps, last, s.arm_seeds, mean_off_diagonal, *w)
+            - inside(maps, first, s.arm_seeds, mean_off_diagonal, *w)))
 
     def gap(kind: str, normal: str) -> np.ndarray:
         where = f.maps(kind)
@@ -185,32 +185,29 @@ def _arms(f: Found) -> dict:
                       - inside(where, normal, s.arm_seeds, mean_off_diagonal, *w), where)
 
     for claim, group in (("C8a", "procedure"), ("C8b", "architecture"), ("C9b", "data")):
-        chosen = [name for name, arm in arms.items() if arm.group == group and arm.training != "noise"]
-        names = {name: (name, "N") if group == "procedure" else (f"R {name}", f"N {name}") for name in chosen}
-        if names:
-            found[claim] = {"gap": {name: gap(*kinds) for name, kinds in names.items()}}
-    return found
+        for name in [name for name, arm in arms.items() if arm.group == group and arm.training != "noise"]:
+            kinds = (name, "N") if group == "procedure" else (f"R {name}", f"N {name}")
+            found.add(claim, "gap", name, gap(*kinds))
 
 
-def by_strength(f: Found) -> list[str]:
+def by_strength(f: Results) -> list[str]:
     """The kinds trained at growing eps of the pool's norm, the pool's robust networks among them."""
     eps = {arm.name: arm.threat.eps for arm in f.section.arms if arm.group == "strength"}
     return sorted({**eps, "R": 0}, key={**eps, "R": f.networks.threat.eps}.get) if eps else []
 
 
-def _per_seed(f: Found, maps: Maps) -> np.ndarray:
+def _per_seed(f: Results, maps: Maps) -> np.ndarray:
     """Robust minus normal, repetition by repetition [S]: exact measures have no minibatches."""
     own = {name: mean_off_diagonal(maps.between(name, name)) for name in maps.views}
     return np.array([own[f"R{i}"] - own[f"N{i}"] for i in range(f.section.seeds)])
 
 
-def preconditions(f: Found, warnings: list[str]) -> Checks:
+def preconditions(f: Results, warnings: list[str]) -> Checks:
     """What must hold before any claim is judged: trained networks of the pool, normal ones matched in clean accuracy, a
     working attack (`warnings` of `attack_warnings`), no layer without a number.
     """
     s, checks = f.section, Checks()
-    checks.pool(s.gates, s.verify, f.right("N"), f.right("N", "search", "robust"), f.right("R"),
-                f.right("R", "verify", "robust"))
+    checks.pool(s.gates, s.verify, *f.of_pool(Condition("N"), Condition("R")))
     checks.attack(warnings)
     every = [f.pool, f.arms, *f.elsewhere.values(), *f.moved.values(), *f.second.values(), *f.runs.values()]
     undefined = [f"{label} of {view}: {why}" for maps in every if maps for (view, label), why in maps.undefined.items()]
@@ -219,14 +216,14 @@ def preconditions(f: Found, warnings: list[str]) -> Checks:
     return checks
 
 
-def own_preconditions(f: Found) -> dict[str, list[dict]]:
+def claim_preconditions(f: Results) -> dict[str, Checks]:
     """What must hold for single claims: matched accuracies (C1b, C3b), a run that overfits (C5)."""
     s, matching = f.section, Checks()
     for which, where in (("clean", "test"), ("train", "training")):
-        gap = f.accuracy("M", which) - f.accuracy("R", which)
-        matching.add(f"matched on {where} images", abs(gap) <= s.matched_within,
-                     f"the briefly trained normal networks' clean accuracy is {f.accuracy('M', which):.1%}, the robust "
-                     f"ones' {f.accuracy('R', which):.1%}, at most {s.matched_within:.0%} apart allowed")
+        brief, robust = (f.correct(Condition(kind), which).mean() for kind in "MR")
+        matching.add(f"matched on {where} images", abs(brief - robust) <= s.matched_within,
+                     f"the briefly trained normal networks' clean accuracy is {brief:.1%}, the robust ones' "
+                     f"{robust:.1%}, at most {s.matched_within:.0%} apart allowed")
     found = {"C1b": matching, "C3b": matching}
     if f.runs:
         fall, check = np.mean([fall for _, fall in overfitted(f).values()]), Checks()

@@ -7,16 +7,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from lib import results
+from lib.papers.representation_similarity.networks import Condition
 from lib.papers.representation_similarity.settings import Section
 from lib.profiles.networks import Networks
 from lib.runtime import ProgressBar
 from lib.similarity.looks import Look, Moved, look_at
 from lib.similarity.maps import Maps
-from lib.training.evaluation import Outcomes, columns
 from lib.training.zoo import Zoo
+from lib.values.attacks import Attack
 from lib.values.cell import Cell
+from lib.values.threats import Threat
 
 POOL = {"U": "untrained", "M": "matched normal", "N": "normal", "R": "robust"}  # kinds, as figures name them
 MOVED = {"own": "own adversarial", "of N": "adversarial for a normal network",
@@ -24,20 +25,15 @@ MOVED = {"own": "own adversarial", "of N": "adversarial for a normal network",
 
 
 @dataclass
-class Found:
-    """All that was measured.
+class Results(results.Results):
+    """All that was measured: outcomes `clean`, `train` (on training images), `search`, `verify`, `restart`, `own` (of
+    variants, within their own threat) and `holdout` (of runs).
 
-    outcomes[cell]: verdicts per image by the measure's name (clean, train, search, verify, own, holdout). pool: views
-    N0, R0, M0, U0, N1, ... on clean images. arms: N, R and the arms; elsewhere[arm]: those on other data.
+    pool: views N0, R0, M0, U0, N1, ... on clean images. arms: N, R and the arms; elsewhere[arm]: those on other data.
     moved[kind, seed]: the views `clean` and those of MOVED of one network. second[measure]: self maps by a further
     measure. runs[kind, seed, split]: the checkpoints of a run, views named by their epochs.
     """
 
-    networks: Networks
-    section: Section
-    seed: Callable[[int], int]
-    cells: list[Cell]
-    outcomes: dict[Cell, dict[str, Outcomes]] = field(default_factory=dict)
     pool: Maps | None = None
     arms: Maps | None = None
     elsewhere: dict[str, Maps] = field(default_factory=dict)
@@ -45,19 +41,10 @@ class Found:
     second: dict[str, Maps] = field(default_factory=dict)
     runs: dict[tuple[str, int, str], Maps] = field(default_factory=dict)
 
-    def right(self, kind: str, which: str = "clean", verdict: str = "clean") -> np.ndarray:
-        """Outcomes [S, m] of the networks of a kind: `verdict` of the measure `which` (clean, search, verify)."""
-        rows = [self.outcomes[c][which].table[verdict] for c in self.cells
-                if c.condition.kind == kind and which in self.outcomes[c] and c.condition.epoch is None]
-        return np.stack([row.to_numpy(bool) for row in rows]).astype(float)
-
-    def accuracy(self, kind: str, which: str = "clean", verdict: str = "clean") -> float:
-        return float(self.right(kind, which, verdict).mean())
-
     def note(self, kind: str) -> str:
         """Clean accuracy and robust accuracy under the search attack, for the title of a map."""
-        return f"clean {self.accuracy(kind):.0%}, PGD-{self.section.search.steps} " \
-               f"{self.accuracy(kind, 'search', 'robust'):.0%}"
+        clean, robust = (self.correct(Condition(kind), measure).mean() for measure in ("clean", "search"))
+        return f"clean {clean:.0%}, PGD-{self.section.search.steps} {robust:.0%}"
 
     def maps(self, kind: str) -> Maps:
         """The clean maps that hold the networks of a kind."""
@@ -68,27 +55,33 @@ class Found:
     def seeds(self, kind: str) -> int:
         return self.section.seeds if kind in POOL else self.section.arm_seeds
 
-    def table(self):
-        """A tidy DataFrame: a row per network and measure, with its protocol."""
-        import pandas as pd
+    def label(self, condition: Condition) -> str:
+        return condition.kind
 
-        rows = []
-        for cell, found in self.outcomes.items():
-            for which, outcome in found.items():
-                verdict = "clean" if which in ("clean", "train") else "robust"
-                rows.append({"kind": cell.condition.kind, "seed": cell.repetition, "epoch": cell.condition.epoch,
-                             "measure": which, "accuracy": outcome.accuracy(verdict), "network": cell.recipe.key,
-                             "warnings": "; ".join(outcome.warnings), **columns(outcome.protocol)})
-        return pd.DataFrame(rows)
+    def named(self, cell: Cell) -> dict:
+        return {"kind": cell.condition.kind, "seed": cell.repetition, "epoch": cell.condition.epoch}
+
+    def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack], str | None]) -> None:
+        """Also measured: on test images without an attack, on training images (pool) and on held-out ones (runs)."""
+        super().take(zoo, cell, name)
+        found = {"clean": zoo.outcomes(cell.recipe), **self.outcomes[cell]}
+        if cell.condition.kind in ("N", "R", "M"):
+            found["train"] = zoo.outcomes(cell.recipe, split="train")
+        if cell.condition.epoch is not None:
+            found["holdout"] = zoo.outcomes(cell.recipe, *cell.measures[0], split="holdout")
+        self.outcomes[cell] = found
 
 
-def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Found:
+def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
     """Train (or load) every network, measure its accuracies and make all maps; all from the store if it is there."""
-    s, found = section, Found(networks, section, seed, cells)
-    with ProgressBar(len(cells), "networks", "network") as bar:
-        for cell in cells:
-            found.outcomes[cell] = _accuracies(zoo, cell, s)
-            bar.step(1, network=f"{cell.condition.kind} {cell.repetition}")
+    s, found = section, Results(networks, section, seed, cells)
+
+    def name(threat: Threat, attack: Attack) -> str:
+        within = {s.search: "search", s.verify: "verify"}.get(attack, "restart")
+        return within if threat == networks.threat else "own"
+
+    for cell in found.each(cells, "networks"):
+        found.take(zoo, cell, name)
     options = {"images": s.images, "layers": s.layers, "batch": s.batch}
     clean = [c for c in cells if c.condition.epoch is None]
     of_pool = [_look(c) for c in clean if c.condition.kind in POOL]
@@ -110,24 +103,11 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     return found
 
 
-def _accuracies(zoo: Zoo, cell: Cell, s) -> dict[str, Outcomes]:
-    """Clean on test images, on training images (pool and runs), under each attack of the cell."""
-    found, names = {"clean": zoo.outcomes(cell.recipe)}, {s.search: "search", s.verify: "verify"}
-    for n, (threat, attack) in enumerate(cell.measures):
-        which = "own" if cell.condition.variant and n else names.get(attack, "restart")
-        found[which] = zoo.outcomes(cell.recipe, threat, attack)
-    if cell.condition.kind in ("N", "R", "M"):
-        found["train"] = zoo.outcomes(cell.recipe, split="train")
-    if cell.condition.epoch is not None:
-        found["holdout"] = zoo.outcomes(cell.recipe, *cell.measures[0], split="holdout")
-    return found
-
-
 def _look(cell: Cell) -> Look:
     return Look(f"{cell.condition.kind}{cell.repetition}", cell.recipe)
 
 
-def _look_at_moved_images(zoo: Zoo, found: Found, options: dict) -> None:
+def _look_at_moved_images(zoo: Zoo, found: Results, options: dict) -> None:
     """Every normal and robust network on clean images, on its own adversarial images, on those of a normal and of a
     robust network of another repetition, and on noise of the size of its own ones.
     """
@@ -146,7 +126,7 @@ def _look_at_moved_images(zoo: Zoo, found: Found, options: dict) -> None:
             bar.step(1, network=f"{kind}{seed}")
 
 
-def _look_at_checkpoints(zoo: Zoo, found: Found, options: dict) -> None:
+def _look_at_checkpoints(zoo: Zoo, found: Results, options: dict) -> None:
     """The checkpoints of every overfitting run and its control, on test and on training images."""
     runs: dict[tuple[str, int], list[Cell]] = {}
     data = found.networks.data

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lib.papers.representation_similarity.evidence import by_strength, overfitted, pairs_of
-from lib.papers.representation_similarity.results import MOVED, POOL, Found
+from lib.papers.representation_similarity.results import MOVED, POOL, Results
 from lib.similarity.summaries import block_index, block_share, by_distance, mean_off_diagonal, same_layer, thirds
 
 
@@ -18,12 +18,12 @@ def title(kind: str) -> str:
     return POOL.get(kind, kind)
 
 
-def kinds_of(f: Found) -> list[str]:
+def kinds_of(f: Results) -> list[str]:
     """All kinds of network with self maps: the pool's, then the variants (normal and robust if they have both)."""
     return [*POOL, *(kind for arm in f.section.arms for kind in arm.kinds)]
 
 
-def self_maps(f: Found):
+def self_maps(f: Results):
     """(kind, seed, map [L, L], layers) for every network's self map on clean test images."""
     for kind in kinds_of(f):
         maps = f.maps(kind)
@@ -32,7 +32,7 @@ def self_maps(f: Found):
             yield kind, seed, maps.between(name, name), maps.layers[name]
 
 
-def mean_map(f: Found, a: str, b: str) -> np.ndarray:
+def mean_map(f: Results, a: str, b: str) -> np.ndarray:
     """The mean map [L, L] of two kinds of the pool: of self maps if the kinds are the same, else over pairs of
     repetitions.
     """
@@ -42,14 +42,14 @@ def mean_map(f: Found, a: str, b: str) -> np.ndarray:
     return np.mean([f.pool.between(f"{a}{i}", f"{b}{j}") for i, j in pairs], axis=0)
 
 
-def distances(f: Found) -> pd.DataFrame:
+def distances(f: Results) -> pd.DataFrame:
     """Columns kind, seed, distance (between layers, a share of the depth), similarity (mean at that distance)."""
     rows = [{"kind": title(kind), "seed": seed, "distance": (d + 1) / (len(values) - 1), "similarity": value}
             for kind, seed, values, _ in self_maps(f) if kind in POOL for d, value in enumerate(by_distance(values))]
     return pd.DataFrame(rows)
 
 
-def summaries(f: Found) -> pd.DataFrame:
+def summaries(f: Results) -> pd.DataFrame:
     """Columns kind, seed, summary, value: the summaries of every self map."""
     rows = []
     for kind, seed, values, layers in self_maps(f):
@@ -59,7 +59,7 @@ def summaries(f: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def second(f: Found) -> pd.DataFrame:
+def second(f: Results) -> pd.DataFrame:
     """Columns kind, seed, summary, value: the mean off-diagonal of self maps by each further measure."""
     return pd.DataFrame([
         {"kind": title(name[0]), "seed": int(name[1:]), "summary": f"mean off-diagonal, {measure}",
@@ -67,7 +67,7 @@ def second(f: Found) -> pd.DataFrame:
         for name in maps.views])
 
 
-def perturbed(f: Found) -> pd.DataFrame:
+def perturbed(f: Results) -> pd.DataFrame:
     """Columns kind, perturbation, seed, position, similarity: for each layer, between clean and perturbed images."""
     return pd.DataFrame([
         {"kind": title(kind), "perturbation": words, "seed": seed, "position": position, "similarity": value}
@@ -75,7 +75,7 @@ def perturbed(f: Found) -> pd.DataFrame:
         for position, value in enumerate(maps.between("clean", name).diagonal())])
 
 
-def kinds(f: Found, which: tuple[str, ...]) -> pd.DataFrame:
+def kinds(f: Results, which: tuple[str, ...]) -> pd.DataFrame:
     """Columns kind, other, seed, other_seed, similarity: the mean same-layer similarity of two networks of different
     repetitions.
     """
@@ -92,7 +92,7 @@ def kinds(f: Found, which: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def strengths(f: Found) -> pd.DataFrame:
+def strengths(f: Results) -> pd.DataFrame:
     """Columns eps, seed, to_normal, self, for normal networks (eps 0) and networks trained at growing eps of the pool's
     norm. to_normal: mean same-layer similarity to the normal networks of other repetitions; self: mean off-diagonal.
     """
@@ -109,7 +109,7 @@ def strengths(f: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def runs(f: Found) -> pd.DataFrame:
+def runs(f: Results) -> pd.DataFrame:
     """Columns kind, seed, epoch, images, quantity, value: the overfitting runs and their controls."""
     rows = []
     for (kind, seed, split), maps in f.runs.items():
@@ -126,14 +126,14 @@ def runs(f: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def falls(f: Found) -> pd.DataFrame:
+def falls(f: Results) -> pd.DataFrame:
     """Columns seed, best epoch (on held-out images), and the fall of robust test accuracy from that epoch to the end.
     """
     return pd.DataFrame([{"seed": seed, "best epoch": best, "fall": fall}
                          for seed, (best, fall) in overfitted(f).items()])
 
 
-def accuracies(f: Found) -> pd.DataFrame:
+def accuracies(f: Results) -> pd.DataFrame:
     """Mean accuracies by kind: clean on test and on training images, robust under the weaker and the stronger attack,
     and robust within the variant's own threat.
     """

@@ -4,7 +4,6 @@ before any of them is judged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
@@ -106,7 +105,7 @@ def preconditions(m: Results, self_gap: float, warnings: list[str]) -> Checks:
     """What must hold before any claim is judged: trained networks, converged joints, an exact self-stitch, a working
     attack (`warnings` of `attack_warnings`)."""
     s, checks = m.section, Checks()
-    checks.pool(s.gates, s.verify, *_endpoints(m))
+    checks.pool(s.gates, s.verify, *m.of_pool(*(m.condition("endpoint", kind) for kind in "NR")))
     changes: dict[Condition, list[float]] = {}  # of one joint the noise of the batches is as large as what is allowed
     for cell, change in m.converged.items():
         if cell.recipe.trainable in (("joint",), ("head",)) and np.isfinite(change):  # no number: too short to say
@@ -138,12 +137,6 @@ def preconditions(m: Results, self_gap: float, warnings: list[str]) -> Checks:
     return checks
 
 
-def _endpoints(m: Results) -> Iterator[np.ndarray]:
-    """Outcomes of normal networks, clean and robust, then of robust ones."""
-    for kind, measure in (("N", "clean"), ("N", "search"), ("R", "clean"), ("R", "verify")):
-        yield m.correct(m.condition("endpoint", kind), measure)
-
-
 def claim_preconditions(m: Results) -> dict[str, Checks]:
     """{claim: what must hold besides before it is judged}: ends of other tasks that have learned them; elsewhere,
     networks as the notebook's own must be.
@@ -154,5 +147,6 @@ def claim_preconditions(m: Results) -> dict[str, Checks]:
         others.add(f"networks of the other task {other.data.name} are trained", low >= other.clean,
                    f"lower bound of their accuracy {low:.1%}, at least {other.clean:.0%} needed")
     for place in s.elsewhere:
-        places.pool(place.gates, s.verify, *_endpoints(m.at(place)), where=place.name)
+        ends = (m.at(place).condition("endpoint", kind) for kind in "NR")
+        places.pool(place.gates, s.verify, *m.of_pool(*ends), where=place.name)
     return {"C5a": others, "C5b": others, "C6": others, "C7": places}

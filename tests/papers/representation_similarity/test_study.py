@@ -22,14 +22,14 @@ from lib.papers import papers, settings
 from lib.papers.representation_similarity import figures, networks, reference, tables
 from lib.papers.representation_similarity.evidence import (
     across,
+    claim_preconditions,
     evidence,
     inside,
     overfitted,
-    own_preconditions,
     pairs_of,
     preconditions,
 )
-from lib.papers.representation_similarity.results import MOVED, Found, measure
+from lib.papers.representation_similarity.results import MOVED, Results, measure
 from lib.runtime import seed_of
 from lib.similarity import View, looks, maps
 from lib.similarity.looks import Look, Moved, look_at
@@ -152,7 +152,7 @@ def outcomes(name, accuracies):
     return Outcomes(pd.DataFrame(table), {"attack": name})
 
 
-def found(settings_=None, **changes) -> Found:
+def found(settings_=None, **changes) -> Results:
     """A study in a world that differs from WORLD by `changes`: {name of a table: entries} or a number."""
     s = settings_ or sized()
     world = {name: {**value, **changes.get(name, {})} if isinstance(value, dict) else changes.get(name, value)
@@ -169,7 +169,7 @@ def found(settings_=None, **changes) -> Found:
         np.fill_diagonal(values, .99 if a[len(one):] == b[len(other):] or pair is None else pair)  # nor one repetition
         return values
 
-    f = Found(s.networks, section, s.seed, cells(s))
+    f = Results(s.networks, section, s.seed, cells(s))
     for c in f.cells:
         kind, epoch = c.condition.kind, c.condition.epoch
         if epoch is None:
@@ -182,7 +182,8 @@ def found(settings_=None, **changes) -> Found:
         else:
             best = world["best"].get(c.repetition) if kind == "overfits" else None
             robust = .5 - world["fall"] * (epoch == c.recipe.epochs) + .01 * (epoch % 3 == 0)
-            f.outcomes[c] = {"search": outcomes("run", {"clean": .9, "robust": .5 if epoch == best else robust}),
+            f.outcomes[c] = {"clean": outcomes("run", {"clean": .9}),
+                             "search": outcomes("run", {"clean": .9, "robust": .5 if epoch == best else robust}),
                              "holdout": outcomes("run", {"clean": .9, "robust": .56 if epoch == best else .5})}
     pool = [f"{kind}{seed}" for seed in range(section.seeds) for kind in "NRUM"]
     f.pool = Known(pool, value, noise)
@@ -219,7 +220,7 @@ def found(settings_=None, **changes) -> Found:
 
 def judged(f, evidence_=None):
     """Claim id -> judged, at the profile that tests all, as Study.judge does it."""
-    ready, own = evidence(f) if evidence_ is None else evidence_, own_preconditions(f)
+    ready, own = evidence(f) if evidence_ is None else evidence_, claim_preconditions(f)
     return {c.id: claims.judge(c, ready.get(c.id, {}), "paper", [*preconditions(f, []), *own.get(c.id, [])])
             for c in PAPER}
 
@@ -383,7 +384,7 @@ def test_only_the_arms_that_were_trained_are_judged():
 
 def test_a_made_up_study_meets_every_precondition(made):
     assert all(check["ok"] for check in preconditions(made, []))
-    own = own_preconditions(made)
+    own = claim_preconditions(made)
     assert set(own) == {"C1b", "C3b", "C5"} and all(check["ok"] for checks in own.values() for check in checks)
 
 
@@ -425,7 +426,7 @@ def test_the_best_epoch_is_the_one_of_held_out_images(made):
                                                   "fall": pytest.approx([.06] * 3)}
 
 
-def test_own_preconditions_reach_the_judge_for_their_claim_only(made, monkeypatch):
+def test_claim_preconditions_reach_the_judge_for_their_claim_only(made, monkeypatch):
     study = object.__new__(Study)
     study.paper, study.settings = papers()[SECTION], sized()
     monkeypatch.setattr(study, "table", lambda name, frame: frame, raising=False)
