@@ -11,7 +11,7 @@ import numpy as np
 from lib.profiles.networks import Networks
 from lib.runtime import ProgressBar
 from lib.training.evaluation import Outcomes, columns
-from lib.training.zoo import Zoo
+from lib.training.zoo import Trained, Zoo
 from lib.values.attacks import Attack
 from lib.values.cell import Cell
 from lib.values.certificates import Certificate
@@ -32,9 +32,9 @@ class Results:
 
     seed: gives the seed of the recipes of a repetition. cells: the networks of the plan. outcomes[cell]: outcomes per
     image by the name of the measure; `clean` are those of the first measure where there are none of their own.
-    diverged[cell]: why a training diverged, in a sentence. last_epoch[cell]: what the training of a network that may
-    diverge noted of its last epoch, loss and accuracy among it. quality: by name, checks (what, whether it holds, the
-    numbers) of what networks are measured with.
+    diverged[cell]: why a training diverged, in a sentence. last_epoch[cell]: what `train` noted of the last epoch, loss
+    and accuracy among it. quality: by name, checks (what, whether it holds, the numbers) of what networks are measured
+    with.
     """
 
     networks: Networks
@@ -55,11 +55,18 @@ class Results:
                 yield cell
                 bar.step(1, network=f"{self.label(cell.condition)}, {cell.repetition}")
 
+    def train(self, zoo: Zoo, cell: Cell) -> Trained | None:
+        """Train (or load) a network; None where its training diverged and may do so."""
+        trained = zoo.attempt(cell.recipe) if cell.may_diverge else zoo.obtain(cell.recipe)
+        if isinstance(trained, str):
+            self.diverged[cell] = trained
+            return None
+        if trained.log:
+            self.last_epoch[cell] = trained.log[-1]
+        return trained
+
     def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack | Certificate], str | None]) -> None:
-        """Train (or load) a network and measure it under what has a name; note why its training diverged if it did."""
-        if cell.may_diverge and isinstance(why := zoo.attempt(cell.recipe), str):
-            self.diverged[cell] = why
-            return
+        """Measure a network, trained if it has to be, under what has a name."""
         self.outcomes[cell] = {name(*how): zoo.outcomes(cell.recipe, *how) for how in cell.measures if name(*how)}
 
     # --------------------------------------------------------------------------------------------------- to read

@@ -44,6 +44,11 @@ class Evidence(dict):
         if values is not None:
             self.setdefault(claim, {}).setdefault(part, {})[instance] = np.asarray(values, float)
 
+    def add_parts(self, claim: str, instance: str, parts: Mapping[str, np.ndarray | None]) -> None:
+        """Add the same instance of several parts of a claim."""
+        for part, values in parts.items():
+            self.add(claim, part, instance, values)
+
     def add_contrasts(self, results: Results, contrasts: Contrasts, broken: Mapping[Any, float],
                       measure: Callable[[str], str]) -> None:
         """Add every contrast that has no broken condition. measure: which outcomes a part is about."""

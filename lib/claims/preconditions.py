@@ -41,6 +41,12 @@ class Checks(list):
         """Add a check: what must hold, whether it does, and the numbers."""
         self.append({"name": name, "ok": bool(ok), "detail": detail})
 
+    def trained(self, networks: str, correct, least: float) -> None:
+        """Networks have learned: outcomes [S, m] have an accuracy whose lower bound is at least `least`."""
+        low = at_least(correct)
+        self.add(f"{networks} are trained", low >= least,
+                 f"lower bound of the accuracy {low:.1%}, at least {least:.0%} needed")
+
     def pool(self, gates: Gates, verify: Attack, normal_clean, normal_robust, robust_clean, robust_robust,
              where: str = "") -> None:
         """Check that the pool's networks are trained, and that exactly the robust ones are robust.

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.claims.preconditions import Checks, Evidence, at_least
-from lib.papers.off_manifold_robustness.networks import NONE, PER_BATCH, PER_IMAGE, STANDARD, UNTRAINED
-from lib.papers.off_manifold_robustness.results import BAYES, Found
+from lib.claims.evidence import Evidence
+from lib.claims.preconditions import Checks
+from lib.papers.off_manifold_robustness.networks import NONE, PER_BATCH, PER_IMAGE, STANDARD, UNTRAINED, Condition
+from lib.papers.off_manifold_robustness.results import BAYES, Results
 from lib.papers.off_manifold_robustness.settings import Sweep
 from lib.statistics import correlation
 
@@ -25,10 +26,10 @@ BELOW = 0.5  # logarithms of changes smaller than this share of 1 / images mean 
 class Curve:
     """A regulariser of a sweep over its strengths, 0 first, without those at which a repetition diverged.
 
-    values[column]: [K, S, m], strength, repetition and image (see lib.papers.off_manifold_robustness.results.COLUMNS);
-    right: [K, S, M],
-    whether test images are classified correctly. classes: for the accuracy of guessing. chance, on: a network is alive
-    whose accuracy is further than `chance` above guessing and whose on-manifold change is above `on`.
+    values[column]: [K, S, m], strength, repetition and image (see lib.papers.off_manifold_robustness.results.COLUMNS).
+    right: [K, S, M], 1 for a test image that is classified correctly. classes: for the accuracy of guessing. chance,
+    on: a network is alive whose accuracy is further than `chance` above guessing and whose on-manifold change is above
+    `on`.
     """
 
     sweep: Sweep
@@ -90,75 +91,71 @@ class Curve:
         return np.stack([values[k, s] for s, k in enumerate(picked)])
 
 
-def curves(f: Found) -> dict[str, dict[str, Curve]]:
+def curves(f: Results) -> dict[str, dict[str, Curve]]:
     """{sweep: {regulariser: curve}}"""
     found: dict[str, dict[str, Curve]] = {}
     for sweep in f.section.sweeps:
-        for kind in sweep.strengths.of:
-            cells = {(0.0, c.repetition): c for c in f.of(sweep.name, NONE)}
-            cells |= {(c.condition.strength, c.repetition): c for c in f.of(sweep.name, kind)}
-            wanted = range(f.section.seeds)
-            every = (0.0, *sweep.strengths.of[kind])
-            kept = [s for s in every if all(cells.get((s, n)) in f.sensitivity for n in wanted)]
-            if not kept or kept[0] != 0.0:
+        for kind, strengths in sweep.strengths.of.items():
+            every = {0.0: f.of(Condition(sweep.name, NONE))}
+            every |= {strength: f.of(Condition(sweep.name, kind, strength)) for strength in strengths}
+            kept = {strength: cells for strength, cells in every.items() if len(cells) == f.section.seeds}
+            if 0.0 not in kept:
                 continue
-            rows = [[cells[s, n] for n in wanted] for s in kept]
-            columns = [c for c in f.sensitivity[rows[0][0]] if c not in ("index", "label")]
-            values = {c: np.array([[f.sensitivity[cell][c].to_numpy(float) for cell in row] for row in rows])
-                      for c in columns}
-            right = np.array([[f.right[cell] for cell in row] for row in rows])
-            classes = rows[0][0].recipe.data.info.classes
-            found.setdefault(sweep.name, {})[kind] = Curve(sweep, kind, tuple(kept), values, right, classes,
-                                                             f.section.chance, f.section.on)
+            first, *_ = kept[0.0]
+            columns = [c for c in f.sensitivity[first] if c not in ("index", "label")]
+            values = {c: np.array([[f.sensitivity[cell][c].to_numpy(float) for cell in cells]
+                                   for cells in kept.values()]) for c in columns}
+            right = np.array([f.stacked(cells) for cells in kept.values()])
+            found.setdefault(sweep.name, {})[kind] = Curve(sweep, kind, tuple(kept), values, right,
+                                                           first.recipe.data.info.classes, f.section.chance,
+                                                           f.section.on)
     return found
 
 
-def evidence(f: Found) -> dict:
+def evidence(f: Results) -> Evidence:
     """{claim: {part: {instance: array}}} for the judge; an instance that could not be measured is left out."""
     found = Evidence()
-    put = found.put
-
-    _theory(f, put)
+    _theory(f, found)
     for name, every in curves(f).items():
         sweep, plain = f.sweep(name), next(iter(every.values()))
         letter = "a" if sweep.closed_form else "b"
         none = {column: values[0] for column, values in plain.values.items()}
-        put(f"C3{letter}", name, {"off_over_on": none["off"] - none["on"]})
+        found.add(f"C3{letter}", "off_over_on", name, none["off"] - none["on"])
         if not sweep.closed_form:
-            put("C3c", name, {"phases": none["phases"] - none["on"]})
-        long = {kind for kind, curve in every.items() if len(curve.strengths) >= FEWEST}
-        for kind, curve in every.items():
-            if kind not in long:
-                continue
+            found.add("C3c", "phases", name, none["phases"] - none["on"])
+        long = {kind: curve for kind, curve in every.items() if len(curve.strengths) >= FEWEST}
+        for kind, curve in long.items():
             instance, flips, rises, falls = f"{name}, {kind}", _flips(curve), _rises(curve), _falls(curve)
             if kind in FIGURE:
-                put(f"C4{letter}", instance, {part: flips.get(part) for part in ("flips", "first")})
-                put(f"C5{letter}", instance, rises)
-                put(f"C6{letter}", instance, falls)
-                put(f"C12{letter}", instance, _accurate(curve))
+                found.add_parts(f"C4{letter}", instance, {part: flips.get(part) for part in ("flips", "first")})
+                found.add_parts(f"C5{letter}", instance, rises)
+                found.add_parts(f"C6{letter}", instance, falls)
+                found.add_parts(f"C12{letter}", instance, _accurate(curve))
                 if not sweep.closed_form:
-                    put("C4c", instance, {"phases": flips.get("phases")})
-            if not sweep.closed_form and long >= {*ALL}:
-                put("C7", instance, {"flips": flips.get("flips"), "rises": rises.get("rises")})
+                    found.add("C4c", "phases", instance, flips.get("phases"))
+            if not sweep.closed_form and long.keys() >= {*ALL}:
+                found.add_parts("C7", instance, {"flips": flips.get("flips"), "rises": rises.get("rises")})
             if kind == "PGD" and sweep.data and sweep.data.name == "imagenet":
-                put("C9", instance, {"rises": rises.get("rises"), "falls": falls.get("alignment")})
+                found.add_parts("C9", instance, {"rises": rises.get("rises"), "falls": falls.get("alignment")})
     if f.published is not None:
-        put("C8", "ImageNet", f.published.trends())  # one number: there is one network for each eps
+        found.add_parts("C8", "ImageNet", f.published.trends())  # one number: there is one network for each eps
     if f.section.distractor:
-        _distractor(f, put)
+        _distractor(f, found)
     return found
 
 
-def _theory(f: Found, put) -> None:
+def _theory(f: Results, found: Evidence) -> None:
     for (where, kind), rows in f.theory.groupby(["where", "kind"]):
         by_seed = [r.sort_values("sigma") for _, r in rows.groupby("seed")]
         first = [r.iloc[0] for r in by_seed]
         if kind == BAYES:
-            put("C2", where, {"aligned": [r["worst rho2"] for r in first], "robust": [r.rho1 for r in first]})
+            found.add("C2", "aligned", where, [r["worst rho2"] for r in first])
+            found.add("C2", "robust", where, [r.rho1 for r in first])
             continue
         gaps = [(r.rho1 - r.rho2).abs().clip(lower=1e-300) for r in by_seed]
         slopes = [np.polyfit(np.log(r.sigma), np.log(gap), 1)[0] for r, gap in zip(by_seed, gaps, strict=True)]
-        put("C1", f"{where}, {kind}", {"order": slopes, "limit": [r.rho1 - r.rho2 for r in first]})
+        found.add("C1", "order", f"{where}, {kind}", slopes)
+        found.add("C1", "limit", f"{where}, {kind}", [r.rho1 - r.rho2 for r in first])
 
 
 def _logs(changes: np.ndarray, images: int) -> np.ndarray:
@@ -197,7 +194,7 @@ def _falls(curve: Curve) -> dict[str, np.ndarray]:
     picked, end = curve.peaks(), curve.strongest()
     if picked is None or end <= max(picked):
         return {}
-    alignment, right = curve.mean("alignment"), curve.right.astype(float)
+    alignment, right = curve.mean("alignment"), curve.right
     return {"alignment": curve.at(alignment, picked) - alignment[end], "accuracy": curve.at(right, picked) - right[end]}
 
 
@@ -205,7 +202,7 @@ def _accurate(curve: Curve) -> dict[str, np.ndarray]:
     peak, best = curve.peaks(), curve.most_accurate()
     if peak is None or best is None:
         return {}
-    right, alignment = curve.right.astype(float), curve.mean("alignment")
+    right, alignment = curve.right, curve.mean("alignment")
     return {"accuracy": curve.at(right, best) - curve.at(right, peak),
             "alignment": curve.at(alignment, peak) - curve.at(alignment, best)}
 
@@ -213,13 +210,13 @@ def _accurate(curve: Curve) -> dict[str, np.ndarray]:
 # ------------------------------------------------------------------------------------------------- the distractor
 
 
-def log_ratios(f: Found, where: str, kind: str, above: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
+def log_ratios(f: Results, where: str, kind: str, above: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
     """[S, L] of the networks of a kind: the logarithm of the ratio of the mean changes by noise on the digit's half and
     on the letter's, and whether it counts (one of the changes reaches `least`). above: only images whose digit is above
     (True), below (False), or all.
     """
     how, logs, counts = f.section.distractor, [], []
-    for cell in f.of(where, kind):
+    for cell in f.of(where=where, kind=kind):
         table = f.distractor[cell]
         rows = table if above is None else table[table.above == above]
         signal, letter = (np.array([rows[f"{half} {sigma:g}"].mean() for sigma in how.noise])
@@ -229,22 +226,20 @@ def log_ratios(f: Found, where: str, kind: str, above: bool | None = None) -> tu
     return np.array(logs), np.array(counts)
 
 
-def _distractor(f: Found, put) -> None:
+def _distractor(f: Results, found: Evidence) -> None:
     for data in f.section.distractor.data:
         for kind in (PER_IMAGE, PER_BATCH):
-            mine, *others = (np.stack([f.distractor[c]["energy"].to_numpy(float) for c in f.of(data.name, k)])
-                             for k in (kind, STANDARD, UNTRAINED))
-            shares = {name: mine - theirs for name, theirs in zip((STANDARD, UNTRAINED), others, strict=True)}
-            put("C11", f"{data.name}, {kind}", shares)
+            energies = {k: np.stack([f.distractor[c]["energy"] for c in f.of(where=data.name, kind=k)])
+                        for k in (kind, STANDARD, UNTRAINED)}
+            for other in (STANDARD, UNTRAINED):
+                found.add("C11", other, f"{data.name}, {kind}", energies[kind] - energies[other])
             for above, words in ((True, "digit above"), (False, "digit below")):
                 instance = f"{data.name}, {kind}, {words}"
                 robust, counted = log_ratios(f, data.name, kind, above)
-                areas = {"one": _area(robust, counted)}
-                for other in (STANDARD, UNTRAINED):
+                found.add("C10a", "one", instance, _area(robust, counted))
+                for claim, other in (("C10a", STANDARD), ("C10b", UNTRAINED)):
                     theirs, too = log_ratios(f, data.name, other, above)
-                    areas[other] = _area(robust - theirs, counted & too)
-                put("C10b", instance, {UNTRAINED: areas.pop(UNTRAINED)})
-                put("C10a", instance, areas)
+                    found.add(claim, other, instance, _area(robust - theirs, counted & too))
 
 
 def _area(logs: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
@@ -257,28 +252,24 @@ def _area(logs: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
 # --------------------------------------------------------------------------------------------------- preconditions
 
 
-def preconditions(f: Found) -> dict[str, Checks]:
+def claim_preconditions(f: Results) -> dict[str, Checks]:
     """{claim: what must hold before it is judged}: networks that have learned, tangent spaces and scores that deserve
     the name.
     """
     exact, images, letters = Checks(), Checks(), Checks()
     for sweep in f.section.sweeps:
         checks = exact if sweep.closed_form else images
-        right = np.stack([f.right[c] for c in f.of(sweep.name, NONE)])
-        low = at_least(right)
-        checks.add(f"{sweep.name}: networks without a regulariser are trained", low >= sweep.clean,
-                   f"lower bound of the accuracy {low:.1%}, at least {sweep.clean:.0%} needed")
-        lost = f.diverged(sweep.name)
-        checks.add(f"{sweep.name}: trainings did not diverge", True,
-                   "; ".join(lost) or "none did")
+        plain = f.correct(Condition(sweep.name, NONE))
+        checks.trained(f"{sweep.name}: networks without a regulariser", plain, sweep.clean)
+        lost = f.sentences_of_divergence(where=sweep.name)
+        checks.add(f"{sweep.name}: trainings did not diverge", True, "; ".join(lost) or "none did")
         for what, better, detail in f.quality.get(sweep.name, ()):
             checks.add(f"{sweep.name}: {what}", better, detail)
     if how := f.section.distractor:
         for data in how.data:
             for kind in (STANDARD, PER_IMAGE, PER_BATCH):
-                low = at_least(np.stack([f.right[c] for c in f.of(data.name, kind)]))
-                letters.add(f"{data.name}: {kind} networks are trained", low >= how.clean,
-                            f"lower bound of the accuracy {low:.1%}, at least {how.clean:.0%} needed")
+                right = f.stacked(f.of(where=data.name, kind=kind))
+                letters.trained(f"{data.name}: {kind} networks", right, how.clean)
     by = {**dict.fromkeys(("C1", "C2", "C3a", "C4a", "C5a", "C6a", "C12a"), exact),
           **dict.fromkeys(("C3b", "C3c", "C4b", "C4c", "C5b", "C6b", "C7", "C8", "C9", "C12b"), images),
           **dict.fromkeys(("C10a", "C10b", "C11"), letters)}

@@ -48,8 +48,8 @@ VERSION = 1  # raised when the same files and settings give other numbers
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The measurements of published networks.
+class PublishedResults:
+    """What was measured of published networks.
 
     rows: for each eps, image (index, label; right: whether it is classified correctly) and way of resizing the gradient
     (resize: BILINEAR or ANTIALIASED) four rows, one for each `what` of `lib.gradients.inputs.alignment`, with the
@@ -88,9 +88,9 @@ class Measured:
         return checks
 
 
-def measure(zoo: Zoo, networks: Networks, section: Section, seed: Callable[[int], int]) -> Measured | None:
-    """Measure the published networks that the settings name, image by image, or load them from the store if they were
-    measured before. None if the settings name none.
+def measure(zoo: Zoo, networks: Networks, section: Section, seed: Callable[[int], int]) -> PublishedResults | None:
+    """Measure the published networks that the settings name, image by image, each from the store where it has been
+    measured; None where none are named.
 
     Networks, images and denoiser are read before anything is measured. Raises SettingsError for files of other networks
     or with more than tensors, and for a denoiser of another size or number of classes; DataError if ImageNet is
@@ -114,7 +114,7 @@ def measure(zoo: Zoo, networks: Networks, section: Section, seed: Callable[[int]
         table = zoo.store.obtain("sensitivity", key, made).table()
         table.insert(0, "eps", eps)
         tables.append(table)
-    return Measured(how, pd.concat(tables, ignore_index=True), errors)
+    return PublishedResults(how, pd.concat(tables, ignore_index=True), errors)
 
 
 class Material:
@@ -221,7 +221,7 @@ def resized(images: Tensor, antialias: bool) -> Tensor:
 
 
 def _rows(on: Material, net: nn.Module) -> pd.DataFrame:
-    """The rows of one network (see Measured) without their eps."""
+    """The rows of one network (see PublishedResults) without their eps."""
     net = copy.deepcopy(net).to(device=on.zoo.device, memory_format=memory_format(net))
     right, gradients = [], {BILINEAR: [], ANTIALIASED: []}
     for part in on.parts:
@@ -243,7 +243,7 @@ def _rows(on: Material, net: nn.Module) -> pd.DataFrame:
 
 
 def _errors(on: Material) -> dict:
-    """`Measured.errors`, for the store."""
+    """`PublishedResults.errors`, for the store."""
     noise = sensitivity.normal_draws(on.small, on.test.indices, 1, "quality")
     mine = scores.denoising_error(on.denoiser, on.small, on.how.sigma, noise, on.labels, BATCH).mean().item()
     return {"denoiser": mine, "filter": filtering_error(on.small, on.how.sigma), "told": on.told, "networks": [],

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lib import results
 from lib.data import closed_forms
 from lib.data.distractor import layout, signal_mask
 from lib.files import write_atomic
@@ -28,13 +29,12 @@ from lib.papers.off_manifold_robustness.material import VERSION, Ground
 from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, SCORE, Condition, SweepNetworks, unit
 from lib.papers.off_manifold_robustness.settings import Distractor, Section, Sweep
 from lib.profiles.networks import Networks
-from lib.runtime import ProgressBar
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
 from lib.values.keys import digest, plain
 
 BAYES = "Bayes"
-# Of `Found.sensitivity`; changes are total variations (0 to 1), gradients those of the predicted log-probability.
+# Of `Results.sensitivity`; changes are total variations (0 to 1), gradients those of the predicted log-probability.
 COLUMNS = {
     "on": "change by steps along the manifold, first tangent spaces and length",
     "off": "change by steps orthogonal to it",
@@ -54,29 +54,20 @@ COLUMNS = {
 
 
 @dataclass
-class Found:
-    """All that was measured.
+class Results(results.Results):
+    """All that was measured: outcomes `clean`.
 
-    right[cell]: whether test images are classified correctly, [M]. sensitivity[cell]: a row per image of a sweep's
-    network (COLUMNS). fit[cell]: loss and accuracy of the last epoch of training. gone[cell]: why a training diverged.
-    theory: rows where, kind, seed, sigma (in units of the space), rho1, rho2, worst rho2. distractor[cell]: a row per
-    image: above (the digit is), energy (share of the squared gradient in the digit's half), and `signal <sigma>` and
-    `distractor <sigma>`, the changes by noise on either half. quality[sweep]: checks (what, whether it holds, the
-    numbers) of its tangent spaces and scores. published: of networks in files that the user has, where there are any.
+    sensitivity[cell]: a row per image of a sweep's network (COLUMNS). theory: rows where, kind, seed, sigma (in units
+    of the space), rho1, rho2, worst rho2. distractor[cell]: a row per image: above (the digit is), energy (share of the
+    squared gradient in the digit's half), and `signal <sigma>` and `distractor <sigma>`, the changes by noise on either
+    half. quality: by sweep, of its tangent spaces and scores. published: of networks in files that the user has, where
+    there are any.
     """
 
-    networks: Networks
-    section: Section
-    seed: Callable[[int], int]
-    cells: list[Cell]
-    right: dict[Cell, np.ndarray] = field(default_factory=dict)
     sensitivity: dict[Cell, pd.DataFrame] = field(default_factory=dict)
-    fit: dict[Cell, dict[str, float]] = field(default_factory=dict)
-    gone: dict[Cell, str] = field(default_factory=dict)
     theory: pd.DataFrame = field(default_factory=pd.DataFrame)
     distractor: dict[Cell, pd.DataFrame] = field(default_factory=dict)
-    quality: dict[str, list[tuple[str, bool, str]]] = field(default_factory=dict)
-    published: published.Measured | None = None
+    published: published.PublishedResults | None = None
 
     def sweep(self, name: str) -> Sweep:
         return next(sweep for sweep in self.section.sweeps if sweep.name == name)
@@ -84,41 +75,24 @@ class Found:
     def networks_of(self, sweep: Sweep) -> SweepNetworks:
         return SweepNetworks(self.networks, sweep, self.seed)
 
-    def of(self, where: str, kind: str) -> list[Cell]:
-        """The networks of a kind, by strength and repetition."""
-        found = [c for c in self.cells if (c.condition.where, c.condition.kind) == (where, kind)]
-        return sorted(found, key=lambda c: (c.condition.strength, c.repetition))
-
-    def diverged(self, where: str) -> list[str]:
-        """What the sweep goes on without, in words."""
-        gone = {c: why for c, why in self.gone.items() if c.condition.where == where}
-        return [f"{c.condition.kind} {c.condition.strength:g}, repetition {c.repetition}: {why}"
-                for c, why in gone.items()]
+    def label(self, condition: Condition) -> str:
+        return f"{condition.kind} {condition.strength:g}" if condition.strength else condition.kind
 
 
-def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Found:
+def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
     """Train (or load) every network and measure it; everything from the store if it is there."""
     given = networks, section, seed
-    found = Found(*given, cells, published=published.measure(zoo, *given))  # first: its files may not fit
+    found = Results(*given, cells, published=published.measure(zoo, *given))  # first: its files may not fit
     grounds: dict[str, Ground] = {}
-    with ProgressBar(len(cells), "networks", "network") as bar:
-        for cell in cells:
-            c = cell.condition
-            if c.kind not in (MANIFOLD, SCORE):
-                _measure(zoo, cell, found, grounds)
-            bar.step(1, network=f"{c.where}: {c.kind} {c.strength:g}, {cell.repetition}")
+    for cell in found.each(cells, "networks"):
+        if cell.condition.kind not in (MANIFOLD, SCORE) and found.train(zoo, cell):
+            _measure(zoo, cell, found, grounds)
     found.theory = _theory(zoo, found)
     return found
 
 
-def _measure(zoo: Zoo, cell: Cell, found: Found, grounds: dict[str, Ground]) -> None:
-    trained = zoo.attempt(cell.recipe) if cell.may_diverge else zoo.obtain(cell.recipe)
-    if isinstance(trained, str):
-        found.gone[cell] = trained
-        return
-    found.right[cell] = zoo.outcomes(cell.recipe).table["clean"].to_numpy(bool)
-    if trained.log:
-        found.fit[cell] = {name: trained.log[-1][name] for name in ("loss", "accuracy")}
+def _measure(zoo: Zoo, cell: Cell, found: Results, grounds: dict[str, Ground]) -> None:
+    found.outcomes[cell] = {"clean": zoo.outcomes(cell.recipe)}
     how = found.section.distractor
     if how and cell.condition.where in [data.name for data in how.data]:
         found.distractor[cell] = _stored(zoo, cell, ["distractor", plain(how)], lambda: _halves(zoo, cell, how))
@@ -211,7 +185,7 @@ class Pictures:
     gradients: dict[tuple[str, float], np.ndarray]
 
 
-def pictures(zoo: Zoo, f: Found, where: str, shown: Sequence[tuple[str, float]], count: int = 6) -> Pictures:
+def pictures(zoo: Zoo, f: Results, where: str, shown: Sequence[tuple[str, float]], count: int = 6) -> Pictures:
     """The first `count` test images of a sweep, of different classes where there are as many, with the gradients of the
     first repetition's networks of each (kind, strength).
     """
@@ -221,15 +195,14 @@ def pictures(zoo: Zoo, f: Found, where: str, shown: Sequence[tuple[str, float]],
     x, y = on.images[first], labels[first]
     found = {}
     for kind, strength in shown:
-        cell = next(c for c in f.of(where, kind) if (c.condition.strength, c.repetition) == (strength, 0))
-        if cell not in f.gone:
+        for cell in [c for c in f.of(Condition(where, kind, strength)) if c.repetition == 0]:
             found[kind, strength] = inputs.input_gradient(zoo.obtain(cell.recipe).net, x, "label log-probability", y)
     density = None if on.of_density is None else on.of_density[first].cpu().numpy()
     of_class = on.by_class[first, y].cpu().numpy()
     return Pictures(x.cpu().numpy(), density, of_class, {name: g.cpu().numpy() for name, g in found.items()})
 
 
-def letter_pictures(zoo: Zoo, f: Found, where: str, count: int = 4) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def letter_pictures(zoo: Zoo, f: Results, where: str, count: int = 4) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The first test images of digits beside a letter [count, 1, 2 H, W], and by kind of network (first repetition) the
     gradients of the predicted class's logit.
     """
@@ -242,7 +215,7 @@ def letter_pictures(zoo: Zoo, f: Found, where: str, count: int = 4) -> tuple[np.
 # ------------------------------------------------------------------------------------------------------- the theory
 
 
-def _theory(zoo: Zoo, f: Found) -> pd.DataFrame:
+def _theory(zoo: Zoo, f: Results) -> pd.DataFrame:
     """rho1 at growing noise and rho2, of networks without a regulariser, with the middle strength of noise, and of the
     Bayes classifier, on closed forms in float64.
     """
@@ -252,20 +225,16 @@ def _theory(zoo: Zoo, f: Found) -> pd.DataFrame:
             continue
         middle = sweep.strengths.noise[len(sweep.strengths.noise) // 2:][:1]
         for seed in range(f.section.seeds):
-            wanted = f.of(sweep.name, NONE)
-            wanted += [c for c in f.of(sweep.name, "noise") if c.condition.strength in middle]
-            for cell in [c for c in wanted if c.repetition == seed and c not in f.gone] + [None]:
-                kind = _named(cell.condition) if cell else BAYES
+            wanted = [c for kind, strength in ((NONE, 0), *(("noise", strength) for strength in middle))
+                      for c in f.of(Condition(sweep.name, kind, strength)) if c.repetition == seed]
+            for cell in [*wanted, None]:
+                kind = f.label(cell.condition) if cell else BAYES
                 for row in _rhos(zoo, f, sweep, seed, cell).to_dict("records"):
                     rows.append({"where": sweep.name, "kind": kind, "seed": seed, **row})
     return pd.DataFrame(rows, columns=["where", "kind", "seed", "sigma", "rho1", "rho2", "worst rho2"])
 
 
-def _named(c: Condition) -> str:
-    return f"{c.kind} {c.strength:g}" if c.strength else c.kind
-
-
-def _rhos(zoo: Zoo, f: Found, sweep: Sweep, seed: int, cell: Cell | None) -> pd.DataFrame:
+def _rhos(zoo: Zoo, f: Results, sweep: Sweep, seed: int, cell: Cell | None) -> pd.DataFrame:
     how, data = f.section.theory, f.networks_of(sweep).data
 
     def made(work: Path) -> dict:

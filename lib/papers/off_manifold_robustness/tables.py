@@ -12,13 +12,13 @@ import pandas as pd
 from lib.papers.off_manifold_robustness.evidence import log_ratios
 from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, PER_BATCH, PER_IMAGE, SCORE, STANDARD, UNTRAINED
 from lib.papers.off_manifold_robustness.published import ANTIALIASED, CARD
-from lib.papers.off_manifold_robustness.results import COLUMNS, Found
+from lib.papers.off_manifold_robustness.results import COLUMNS, Results
 from lib.values.architectures import ImageNetResNet
 
 MEASURES = ("accuracy", "training loss", "training accuracy")
 
 
-def networks(f: Found) -> pd.DataFrame:
+def networks(f: Results) -> pd.DataFrame:
     """A row per network: where, kind, strength (in units of the data's space), seed, the MEASURES, means over images of
     the COLUMNS and of changes for every tangent space and length, why it diverged if it did, and its key. The training
     loss is the last epoch's, including the penalty.
@@ -29,16 +29,16 @@ def networks(f: Found) -> pd.DataFrame:
         if c.kind in (MANIFOLD, SCORE) or cell in f.distractor:
             continue
         row = {"where": c.where, "kind": c.kind, "strength": c.strength, "seed": cell.repetition}
-        if cell in f.right:
-            fit = f.fit.get(cell, {})
-            row |= {"accuracy": f.right[cell].mean(), "training loss": fit.get("loss", np.nan),
-                    "training accuracy": fit.get("accuracy", np.nan)}
+        if cell in f.outcomes:
+            last = f.last_epoch.get(cell, {})
+            row |= {"accuracy": f.measured(cell).accuracy(), "training loss": last.get("loss", np.nan),
+                    "training accuracy": last.get("accuracy", np.nan)}
             row |= f.sensitivity[cell].drop(columns=["index", "label"]).mean().to_dict()
-        rows.append({**row, "diverged": f.gone.get(cell, ""), "network": cell.recipe.key})
+        rows.append({**row, "diverged": f.diverged.get(cell, ""), "network": cell.recipe.key})
     return pd.DataFrame(rows)
 
 
-def summary(f: Found, where: str) -> pd.DataFrame:
+def summary(f: Results, where: str) -> pd.DataFrame:
     """Means over repetitions for one sweep: kind, strength, and the measures."""
     table = networks(f)
     table = table[(table["where"] == where) & (table.diverged == "")]
@@ -49,7 +49,7 @@ def summary(f: Found, where: str) -> pd.DataFrame:
                              kind="stable").reset_index(drop=True)
 
 
-def by_strength(f: Found, where: str) -> pd.DataFrame:
+def by_strength(f: Results, where: str) -> pd.DataFrame:
     """The networks of a sweep as curves: kind is a regulariser; unregularised networks are strength 0 of every one."""
     table = networks(f)
     table = table[(table["where"] == where) & (table.diverged == "")]
@@ -59,7 +59,7 @@ def by_strength(f: Found, where: str) -> pd.DataFrame:
                      ignore_index=True)
 
 
-def distractor(f: Found) -> pd.DataFrame:
+def distractor(f: Results) -> pd.DataFrame:
     """Columns where, kind, position (of the digit), seed, noise (standard deviation in pixels), log ratio (the change
     by noise on the digit over the change by noise on the letter), counts (whether one of the changes is large enough
     for the ratio to mean something), accuracy.
@@ -69,15 +69,15 @@ def distractor(f: Found) -> pd.DataFrame:
     for data in how.data if how else ():
         for kind, above in itertools.product((UNTRAINED, STANDARD, PER_IMAGE, PER_BATCH), (True, False)):
             logs, counts = log_ratios(f, data.name, kind, above)
-            for cell, values, keep in zip(f.of(data.name, kind), logs, counts, strict=True):
+            for cell, values, keep in zip(f.of(where=data.name, kind=kind), logs, counts, strict=True):
                 rows += [{"where": data.name, "kind": kind, "position": "digit above" if above else "digit below",
                           "seed": cell.repetition, "noise": sigma, "log ratio": value, "counts": bool(k),
-                          "accuracy": f.right[cell].mean()}
+                          "accuracy": f.measured(cell).accuracy()}
                          for sigma, value, k in zip(how.noise, values, keep, strict=True)]
     return pd.DataFrame(rows)
 
 
-def energies(f: Found) -> pd.DataFrame:
+def energies(f: Results) -> pd.DataFrame:
     """Columns where, kind, seed, position (of the digit), share (of the squared gradient in the digit's half),
     accuracy.
     """
@@ -86,18 +86,18 @@ def energies(f: Found) -> pd.DataFrame:
         for above, part in table.groupby("above"):
             rows.append({"where": cell.condition.where, "kind": cell.condition.kind, "seed": cell.repetition,
                          "position": "digit above" if above else "digit below", "share": part["energy"].mean(),
-                         "accuracy": f.right[cell].mean(), "network": cell.recipe.key})
+                         "accuracy": f.measured(cell).accuracy(), "network": cell.recipe.key})
     return pd.DataFrame(rows)
 
 
-def quality(f: Found) -> pd.DataFrame:
+def quality(f: Results) -> pd.DataFrame:
     """Columns where, check, holds, detail: checks of tangent spaces and scores."""
     rows = [{"where": where, "check": what, "holds": "yes" if good else "NO", "detail": detail}
             for where, checks in f.quality.items() for what, good, detail in checks]
     return pd.DataFrame(rows)
 
 
-def published(f: Found) -> pd.DataFrame:
+def published(f: Results) -> pd.DataFrame:
     """Published networks on ImageNet (C8), a row for each eps; empty if there are none. Columns: the accuracy here and
     on the model card, and means over images of the cosine with the score: alignment (of the gradient, resized as in the
     paper's code), antialiased (resized with antialiasing), shuffled pairs, white noise, negative high-pass. With

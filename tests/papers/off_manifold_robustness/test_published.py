@@ -30,12 +30,19 @@ from lib.models.external import load_resnet
 from lib.papers import settings
 from lib.papers.off_manifold_robustness import networks, published, tables
 from lib.papers.off_manifold_robustness import results as study
-from lib.papers.off_manifold_robustness.evidence import evidence, preconditions
+from lib.papers.off_manifold_robustness.evidence import claim_preconditions, evidence
 from lib.papers.off_manifold_robustness.networks import NONE
-from lib.papers.off_manifold_robustness.published import ANTIALIASED, BILINEAR, Measured, filtering_error, resized
-from lib.papers.off_manifold_robustness.results import Found
+from lib.papers.off_manifold_robustness.published import (
+    ANTIALIASED,
+    BILINEAR,
+    PublishedResults,
+    filtering_error,
+    resized,
+)
+from lib.papers.off_manifold_robustness.results import COLUMNS, Results
 from lib.runtime import ROOT, generator, initialise_with
 from lib.store import Store
+from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
 from lib.values.architectures import ImageNetResNet
 from lib.values.data import DATASETS
@@ -469,7 +476,7 @@ def test_without_imagenet_nothing_is_measured(zoo, given, tmp_path, monkeypatch)
 
 def test_without_published_networks_nothing_is_asked_for(zoo):
     assert published.measure(zoo, *parts(settings.load("smoke"))) is None
-    assert tables.published(Found(*parts(settings.load("smoke")), [])).empty
+    assert tables.published(Results(*parts(settings.load("smoke")), [])).empty
 
 
 def test_the_papers_profile_has_them_commented_out(monkeypatch, given):
@@ -507,7 +514,7 @@ def measured(s, cosines=(0.1, 0.3, 0.2), right=(0.8, 0.6, 0.4), denoiser=0.01, l
                     rows.append({"eps": eps, "index": i, "label": 0, "right": i < 10 * share, "resize": resize,
                                  "what": what, "cosine": value, "absolute": abs(value)}
                                 | ({} if lpips is None else {"lpips": lpips + more - 0.1 * k}))
-    return Measured(s.sections[S].published, pd.DataFrame(rows),
+    return PublishedResults(s.sections[S].published, pd.DataFrame(rows),
                     {"denoiser": denoiser, "filter": 0.02, "told": True})
 
 
@@ -516,7 +523,10 @@ def found(**world):
     s = made(**world.pop("settings", {}))
     cells = [c for c in networks.cells(*parts(s)) if c.condition.kind == NONE]
     none = pd.DataFrame(columns=["where", "kind", "seed"])
-    return Found(*parts(s), cells, {c: np.ones(50, bool) for c in cells}, theory=none, published=measured(s, **world))
+    right = {"clean": Outcomes(pd.DataFrame({"clean": np.ones(50, bool)}))}
+    nothing = pd.DataFrame(0.0, index=range(50), columns=[*COLUMNS])
+    return Results(*parts(s), cells, dict.fromkeys(cells, right), theory=none,
+                   sensitivity=dict.fromkeys(cells, nothing), published=measured(s, **world))
 
 
 def test_the_judge_gets_one_number_of_each_and_decides_nothing():
@@ -525,10 +535,10 @@ def test_the_judge_gets_one_number_of_each_and_decides_nothing():
     ready = evidence(f)["C8"]
     assert {part: list(by) for part, by in ready.items()} == {"rises": ["ImageNet"], "falls": ["ImageNet"]}
     assert ready["rises"]["ImageNet"] == pytest.approx([1 / 3]) and ready["falls"]["ImageNet"] == pytest.approx([-1])
-    judged = claims.judge(claim, ready, "paper", preconditions(f)["C8"])
+    judged = claims.judge(claim, ready, "paper", claim_preconditions(f)["C8"])
     assert judged.verdict == "undecided" and {row.seeds for row in judged.rows} == {1}
     assert [row.value for row in judged.rows] == pytest.approx([1 / 3, -1])
-    assert claims.judge(claim, ready, "gpu", preconditions(f)["C8"]).verdict == "not tested"
+    assert claims.judge(claim, ready, "gpu", claim_preconditions(f)["C8"]).verdict == "not tested"
     flat = evidence(found(right=(0.5, 0.5, 0.5), cosines=(0.3, 0.2, 0.1)))["C8"]
     assert flat["falls"]["ImageNet"] == [0] and flat["rises"]["ImageNet"] == pytest.approx([-1])
 
@@ -539,7 +549,7 @@ def test_the_judge_gets_one_number_of_each_and_decides_nothing():
 ])
 def test_networks_or_a_score_that_know_nothing_stop_the_judge(world, name):
     f = found(**world)
-    judged = claims.judge(claims.load(S)["C8"], evidence(f)["C8"], "paper", preconditions(f)["C8"])
+    judged = claims.judge(claims.load(S)["C8"], evidence(f)["C8"], "paper", claim_preconditions(f)["C8"])
     assert judged.verdict == "not tested" and name in judged.reason
 
 

@@ -27,9 +27,9 @@ from lib.papers.off_manifold_robustness.evidence import (
     FIGURE,
     ON_AT_FLIP,
     Curve,
+    claim_preconditions,
     curves,
     evidence,
-    preconditions,
 )
 from lib.papers.off_manifold_robustness.networks import (
     MANIFOLD,
@@ -42,12 +42,13 @@ from lib.papers.off_manifold_robustness.networks import (
     UNTRAINED,
     Condition,
 )
-from lib.papers.off_manifold_robustness.results import BAYES, COLUMNS, Found, measure
+from lib.papers.off_manifold_robustness.results import BAYES, COLUMNS, Results, measure
 from lib.papers.off_manifold_robustness.settings import CONTROLS
 from lib.papers.plan import plan
 from lib.runtime import generator, seed_of
 from lib.store import Store
 from lib.training import zoo as zoos
+from lib.training.evaluation import Outcomes
 from lib.training.losses import Progress, TrainingBatch, loss_for
 from lib.training.zoo import Zoo
 from lib.values.attacks import PGD
@@ -521,14 +522,14 @@ def found(s=None, world=(), halves=(), theory=(), gone=(), clean=(), odd=True):
     repetition) of trainings that diverged; odd: whether the first repetition differs in how off-changes fall.
     """
     s, planned_ = (s, networks.cells(*given(s))) if s else usual()
-    f, world, theory, clean = Found(*given(s), planned_), dict(world), THEORY | dict(theory), dict(clean)
+    f, world, theory, clean = Results(*given(s), planned_), dict(world), THEORY | dict(theory), dict(clean)
     halves = HALVES | dict(halves)
     for c in f.cells:
         where, kind, strength, seed = named = named_by(c)
         if kind in (MANIFOLD, SCORE):
             continue
         if named in gone:
-            f.gone[c] = "the loss is nan"
+            f.diverged[c] = "the loss is nan"
             continue
         own = shift(*named)
         if where in ("digits_letter_a", "digits_letters"):
@@ -540,10 +541,11 @@ def found(s=None, world=(), halves=(), theory=(), gone=(), clean=(), odd=True):
             table = np.stack([np.arange(IMAGES), np.arange(IMAGES) % 4, *columns], 1)
             f.sensitivity[c] = pd.DataFrame(table, columns=frame("index", "label", *names))
             share = value(world, named, "accuracy", f, odd)
-        f.right[c] = ranks(seed) < round(TESTED * clean.get((where, kind), share))
-        f.fit[c] = {"loss": .3 * own, "accuracy": .97}
+        right = ranks(seed) < round(TESTED * clean.get((where, kind), share))
+        f.outcomes[c] = {"clean": Outcomes(pd.DataFrame({"clean": right}))}
+        f.last_epoch[c] = {"loss": .3 * own, "accuracy": .97}
         if kind == UNTRAINED:
-            del f.fit[c]
+            del f.last_epoch[c]
     f.theory = proof(f, theory)
     f.quality = {sweep.name: [("tangent spaces", True, "all of 4 dimensions")] for sweep in f.section.sweeps}
     return f
@@ -603,7 +605,7 @@ def proof(f, theory):
 
 def judged(f):
     """Claim id -> judged, at the profile that tests all."""
-    ready, checks = evidence(f), preconditions(f)
+    ready, checks = evidence(f), claim_preconditions(f)
     return {c.id: claims.judge(c, ready.get(c.id, {}), "paper", checks.get(c.id, [])) for c in PAPER}
 
 
@@ -685,7 +687,7 @@ def test_the_evidence_of_a_claim_has_its_instances_and_their_numbers(measured, c
 
 def test_every_claim_has_its_evidence(made, measured):
     assert set(measured) == set(WANTED) == {c.id for c in PAPER} - {"C8"}  # of published networks: test_published
-    assert set(preconditions(made)) == {c.id for c in PAPER}
+    assert set(claim_preconditions(made)) == {c.id for c in PAPER}
 
 
 def test_in_a_world_as_the_paper_says_its_claims_are_supported(verdicts):
@@ -831,10 +833,10 @@ def test_a_strength_at_which_one_repetition_diverged_is_left_out_for_all(made):
     assert before.strengths == (0., *SIX) and after.strengths == (0., .01, .1, .5, 1., 4.)
     assert after.right.shape == (6, 4, TESTED) and after.mean("on")[-1] == pytest.approx(.02, rel=.02)
     assert curves(f)["digits"]["PGD"].strengths == (0., *SIX)
-    told = f.diverged("digits")
+    told = f.sentences_of_divergence(where="digits")
     assert sorted(told) == ["noise 2, repetition 3: the loss is nan", "per batch 1, repetition 0: the loss is nan"]
-    assert f.diverged("subspace") == []
-    noted = next(c for c in preconditions(f)["C4b"] if "the loss is nan" in c["detail"])
+    assert f.sentences_of_divergence(where="subspace") == []
+    noted = next(c for c in claim_preconditions(f)["C4b"] if "the loss is nan" in c["detail"])
     assert noted["ok"] and all(words in noted["detail"] for words in told)
     # the peak was there: the next best is picked
     assert evidence(f)["C5b"]["rises"]["digits, noise"].mean() == pytest.approx(.50 - .10, abs=.01)
@@ -898,11 +900,11 @@ def test_levels_of_noise_that_change_nothing_do_not_count():
     assert set(ready["C10a"]["standard"]) == set(ready["C10a"]["one"]) == set(areas(STANDARD))
 
 
-# ------------------------------------------------------------------------------------------------- preconditions
+# ------------------------------------------------------------------------------------------------- claim_preconditions
 
 
 def failed(f):
-    return {claim: names for claim, checks in preconditions(f).items()
+    return {claim: names for claim, checks in claim_preconditions(f).items()
             if (names := [check["name"] for check in checks if not check["ok"]])}
 
 
@@ -957,7 +959,8 @@ def test_networks_stand_in_the_table_with_their_means(made):
     row = by.loc["digits", "noise", 2., 3]
     cell = next(c for c in f.cells if named_by(c) == ("digits", "noise", 2., 3))
     assert row["on"] == pytest.approx(.2, rel=.011) and row["alignment"] == pytest.approx(.6, rel=.011)
-    assert row["accuracy"] == f.right[cell].mean() and row["network"] == cell.recipe.key and row["diverged"] == ""
+    assert row["accuracy"] == f.measured(cell).accuracy() and row["network"] == cell.recipe.key
+    assert row["diverged"] == ""
     lost = by.loc["digits", "noise", 4., 1]
     assert lost["diverged"] == "the loss is nan" and lost[["accuracy", "on", "training loss"]].isna().all()
     known = table[table.diverged == ""]
@@ -1092,12 +1095,12 @@ def cell_of(f, where, kind, strength=0.):
 def test_all_that_is_planned_is_trained_and_measured(real):
     zoo, s, f = real
     lost = cell_of(f, "digits", "gradient norm", 1e12), cell_of(f, "digits", "reduced lr", 1e12)
-    assert set(f.gone) == set(lost) and all("loss of step" in why for why in f.gone.values())
+    assert set(f.diverged) == set(lost) and all("loss of step" in why for why in f.diverged.values())
     generative = {c for c in f.cells if c.condition.kind in (MANIFOLD, SCORE)}
     letters_ = {c for c in f.cells if c.condition.where == "digits_letters"}
-    assert set(f.right) == set(f.cells) - generative - set(lost) and set(f.distractor) == letters_
-    assert set(f.sensitivity) == set(f.right) - letters_
-    assert set(f.fit) == {c for c in f.right if c.recipe.epochs}
+    assert set(f.outcomes) == set(f.cells) - generative - set(lost) and set(f.distractor) == letters_
+    assert set(f.sensitivity) == set(f.outcomes) - letters_
+    assert set(f.last_epoch) == {c for c in f.outcomes if c.recipe.epochs}
     trained = {c.recipe.key for c in f.cells if c.recipe.epochs} - {c.recipe.key for c in lost}
     assert set(zoo.trained_here) == trained and len(zoo.trained_here) == len(trained)
     for c, table in f.sensitivity.items():
@@ -1135,13 +1138,15 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
         monkeypatch.setattr(zoos, name, refuse)
     again = Zoo(first.store, allowed=first.allowed)
     g = measure(again, networks.cells(*given(s)), *given(s))
-    assert not again.trained_here and g.gone == f.gone and g.quality == f.quality and g.fit == f.fit
+    assert not again.trained_here and g.diverged == f.diverged and g.quality == f.quality
+    assert g.last_epoch == f.last_epoch
     pd.testing.assert_frame_equal(g.theory, f.theory)
     for one, other in ((g.sensitivity, f.sensitivity), (g.distractor, f.distractor)):
         assert set(one) == set(other)
         for c in one:
             pd.testing.assert_frame_equal(one[c], other[c])
-    assert all((g.right[c] == f.right[c]).all() for c in f.right) and len(g.right) == len(f.right)
+    assert all(g.measured(c).table.equals(f.measured(c).table) for c in f.outcomes)
+    assert len(g.outcomes) == len(f.outcomes)
     for table in (tables.networks, tables.distractor, tables.energies, tables.quality):
         pd.testing.assert_frame_equal(table(g), table(f))
     assert set(evidence(g)) == set(evidence(f)) == {"C1", "C2", "C3a", "C3b", "C3c", "C10a", "C10b", "C11"}
