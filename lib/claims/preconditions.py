@@ -22,18 +22,6 @@ def at_least(correct) -> float:
     return found.low if np.isfinite(found.low) else found.value
 
 
-class Evidence(dict):
-    """{claim: {part: {instance: float array}}}, as `claims.judge` takes its evidence."""
-
-    def put(self, claim: str, instance: str, parts: dict[str, np.ndarray | None]) -> None:
-        """Add one instance to parts of a claim. parts: {part: array}; a part that could not be measured (None) is left
-        out.
-        """
-        for part, values in parts.items():
-            if values is not None:
-                self.setdefault(claim, {}).setdefault(part, {})[instance] = np.asarray(values, float)
-
-
 class Checks(list):
     """Mappings of name, ok and detail, as `claims.judge` takes its preconditions."""
 
@@ -69,9 +57,11 @@ class Checks(list):
                  f"lower bound of robust accuracy under {verify.title} {low:.1%}, "
                  f"at least {gates.robust_robust:.0%} needed")
 
-    def attack(self, warnings: list[str]) -> None:
-        """Check that `attack_warnings` found none: `warnings` is what it returned."""
-        self.add("the attack can be trusted", not warnings, "; ".join(warnings) or "no sanity check raised a doubt")
+    def attack(self, warnings: list[str], where: str = "") -> None:
+        """The attack works: `warnings` of `attack_warnings`. where: on whose networks."""
+        of = f"{where}: " if where else ""
+        said = "; ".join(warnings) or "no sanity check raised a doubt"
+        self.add(f"{of}the attack can be trusted", not warnings, said)
 
     def table(self):
         """A DataFrame with one row per check: check, holds ('yes' or 'NO'), detail (the numbers)."""

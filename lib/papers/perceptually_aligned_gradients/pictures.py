@@ -12,12 +12,12 @@ import torch
 
 from lib.alignment import generation, measures
 from lib.alignment import plane as toy
-from lib.papers.perceptually_aligned_gradients.results import STEPS, Found, independent, shown
+from lib.papers.perceptually_aligned_gradients.results import STEPS, Results, independent, shown
 from lib.papers.perceptually_aligned_gradients.truths import SHUFFLED, Ground
 from lib.training.zoo import Zoo
 
 
-def toy_maps(zoo: Zoo, f: Found, span: float = 75.0, resolution: float = 0.5) -> dict[str, toy.Plane]:
+def toy_maps(zoo: Zoo, f: Results, span: float = 75.0, resolution: float = 0.5) -> dict[str, toy.Plane]:
     """{kind: decision map of the plane around the toy's points}, for the toy's networks of the first repetition. span,
     resolution: in the toy's own units.
     """
@@ -25,7 +25,7 @@ def toy_maps(zoo: Zoo, f: Found, span: float = 75.0, resolution: float = 0.5) ->
     return {c.condition.kind: toy.decision_map(zoo.obtain(c.recipe).net, *window, resolution) for c in cells}
 
 
-def toy_points(zoo: Zoo, f: Found) -> tuple[np.ndarray, np.ndarray]:
+def toy_points(zoo: Zoo, f: Results) -> tuple[np.ndarray, np.ndarray]:
     """The toy's test points [N, 2] in its own units, and their classes [N]."""
     how = f.section.toy
     test = zoo.images(how.data, "test")
@@ -44,7 +44,7 @@ class Pictures:
     hits: dict[str, np.ndarray]
 
 
-def pictures(zoo: Zoo, f: Found, where: str, count: int = 2) -> Pictures:
+def pictures(zoo: Zoo, f: Results, where: str, count: int = 2) -> Pictures:
     """The `Pictures` of a study, for the first test images of `count` classes."""
     study = f.study(where)
     ground = Ground(zoo, f.networks_of(study))
@@ -53,7 +53,7 @@ def pictures(zoo: Zoo, f: Found, where: str, count: int = 2) -> Pictures:
     images, made, hits = test.pixels()[first], {}, {}
     judge = independent(f, study, 0)
     for kind in shown(study):
-        for cell in f.main(where, kind)[:1]:
+        for cell in f.at_own_weight(where, kind)[:1]:
             grid = generation.grid(zoo.obtain(cell.recipe).net, images, range(classes), study.far, STEPS,
                                    2.5 * study.far / STEPS)
             made[kind] = grid.cpu().numpy()
@@ -64,14 +64,14 @@ def pictures(zoo: Zoo, f: Found, where: str, count: int = 2) -> Pictures:
     return Pictures(images.cpu().numpy(), made, hits)
 
 
-def targets(zoo: Zoo, f: Found, where: str) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
+def targets(zoo: Zoo, f: Results, where: str) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
     """The first test image [C, H, W], the targets at it by realisation, [classes, C, H, W] each, and its class."""
     ground = Ground(zoo, f.networks_of(f.study(where)))
     truths = {name: truth[0].cpu().numpy() for name, truth in ground.truths().items() if name != SHUFFLED}
     return ground.test.pixels()[0].cpu().numpy(), truths, int(ground.test.labels[0])
 
 
-def bounds(zoo: Zoo, f: Found, where: str) -> pd.DataFrame:
+def bounds(zoo: Zoo, f: Results, where: str) -> pd.DataFrame:
     """Columns truth, between classes (mean cosine between the targets of two classes), attainable (the largest mean
     cosine that gradients of log-probabilities can have with the targets, at equal class probabilities).
     """

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lib import results
 from lib.alignment import generation
 from lib.alignment import plane as toy
 from lib.data import ImageSet
@@ -31,15 +32,15 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     TOY,
     TRADES_SCORE,
     VANILLA,
+    Condition,
     StudyNetworks,
 )
 from lib.papers.perceptually_aligned_gradients.settings import Section, Study
 from lib.papers.perceptually_aligned_gradients.truths import Ground
 from lib.profiles.networks import Networks
-from lib.runtime import ProgressBar
 from lib.training.evaluation import adversarial, evaluate, sweep, transferred
-from lib.training.zoo import SEED, Zoo
-from lib.values.attacks import PGD, fgsm
+from lib.training.zoo import SEED, Trained, Zoo
+from lib.values.attacks import PGD, Attack, fgsm
 from lib.values.cell import Cell
 from lib.values.keys import plain
 from lib.values.threats import Threat
@@ -50,38 +51,25 @@ SLACK = 0.01  # of clean accuracy that a matched control may lack
 
 
 @dataclass
-class Found:
-    """All that was measured, by network.
+class Results(results.Results):
+    """All that was measured: outcomes of the studies' networks, one by the norm of each of the study's threats.
 
-    right: whether each test image is classified correctly, [M]. robust: the same under attack, by norm of the study's
-    threats. warnings: reasons to mistrust these attacks. held: outcomes on held-out images, `clean` and `robust` (PGD
-    in the first threat), [H], of what is chosen by them. alignment: a row per image, columns `own, <truth>` and
-    `others, <truth>`, the cosines of the log-probabilities' gradients with the truth of the image's own class and,
-    mean, of the others. rate: whether an independent robust network takes what was generated for the class it was
-    generated for, [images x other classes]. curves: rows where, kind, weight, seed, norm, eps, robust. masking: by
-    norm, outcomes on the query images: `verify`, `square`, `FGSM`, `PGD`, `largest ball` (PGD) and `from <kind>`,
-    images that were moved to fool another network. fit: loss, accuracy, and what else the last epoch's row has. gone:
-    why a training diverged.
-    toy: a row per test point: right, PGD, exact, far (exact, at the far eps). quality: by study, checks of the
+    on_holdout[cell]: outcomes on held-out images, `clean` and `robust` (PGD in the first threat), [H], of what is
+    chosen by them. alignment[cell]: a row per image, columns `own, <truth>` and `others, <truth>`, the cosines of the
+    log-probabilities' gradients with the truth of the image's own class and, mean, of the others. rate[cell]: whether
+    an independent robust network takes what was generated for the class it was generated for, [images x other classes].
+    curves: rows where, kind, weight, seed, norm, eps, robust. masking[cell]: by norm, outcomes on the query images:
+    `verify`, `square`, `FGSM`, `PGD`, `largest ball` (PGD) and `from <kind>`, images that were moved to fool another
+    network. toy[cell]: a row per test point: right, PGD, exact, far (exact, at the far eps). quality: by study, of the
     denoisers.
     """
 
-    networks: Networks
-    section: Section
-    seed: Callable[[int], int]
-    cells: list[Cell]
-    right: dict[Cell, np.ndarray] = field(default_factory=dict)
-    robust: dict[Cell, dict[str, np.ndarray]] = field(default_factory=dict)
-    warnings: dict[Cell, list[str]] = field(default_factory=dict)
-    held: dict[Cell, dict[str, np.ndarray]] = field(default_factory=dict)
+    on_holdout: dict[Cell, dict[str, np.ndarray]] = field(default_factory=dict)
     alignment: dict[Cell, pd.DataFrame] = field(default_factory=dict)
     rate: dict[Cell, np.ndarray] = field(default_factory=dict)
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     masking: dict[Cell, dict[str, dict[str, np.ndarray]]] = field(default_factory=dict)
-    fit: dict[Cell, dict[str, float]] = field(default_factory=dict)
-    gone: dict[Cell, str] = field(default_factory=dict)
     toy: dict[Cell, pd.DataFrame] = field(default_factory=dict)
-    quality: dict[str, list[tuple[str, bool, str]]] = field(default_factory=dict)
 
     @property
     def studies(self) -> tuple[Study, ...]:
@@ -93,71 +81,69 @@ class Found:
     def networks_of(self, study: Study) -> StudyNetworks:
         return StudyNetworks(self.networks, study, self.seed)
 
-    def of(self, where: str, kind: str, weight: float | None = None) -> list[Cell]:
-        """The networks of a kind that did not diverge, by weight and repetition: of all weights, or of one."""
-        found = [c for c in self._every(where, kind) if c not in self.gone and weight in (None, c.condition.weight)]
-        return sorted(found, key=lambda c: (c.condition.weight, c.repetition))
+    def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack], str | None]) -> None:
+        """`clean` is read from the last threat."""
+        super().take(zoo, cell, name)
+        *_, self.outcomes[cell]["clean"] = self.outcomes[cell].values()
 
-    def _every(self, where: str, kind: str) -> list[Cell]:
-        return [c for c in self.cells if (c.condition.where, c.condition.kind) == (where, kind)]
+    def warnings(self, cell: Cell) -> list[str]:
+        """Reasons to mistrust the attacks on a network."""
+        norms = [threat.norm for threat in self.study(cell.condition.where).threats]
+        return [sentence for norm in norms for sentence in self.outcomes[cell][norm].warnings]
 
     def weights(self, where: str, kind: str) -> list[float]:
         """The weights of a kind of which no repetition diverged."""
-        of = {w: len(self.of(where, kind, w)) for w in sorted({c.condition.weight for c in self.of(where, kind)})}
-        return [w for w, count in of.items() if count == self.section.seeds]
+        weights = sorted({c.condition.weight for c in self.of(where=where, kind=kind)})
+        return [w for w in weights if len(self.of(Condition(where, kind, w))) == self.section.seeds]
 
-    def main(self, where: str, kind: str) -> list[Cell]:
+    def at_own_weight(self, where: str, kind: str) -> list[Cell]:
         """The networks of a kind at its own weight (of controls: the score's, or their least where they are not trained
         at it); none where a repetition diverged.
         """
         weights, every = self.study(where).weights.of, self.weights(where, kind)
         weight = weights.get(kind, weights.get(SCORE))
-        if weight not in {c.condition.weight for c in self._every(where, kind)}:
+        if weight not in {c.condition.weight for c in self.of(diverged=True, where=where, kind=kind)}:
             weight = every[0] if every else None
-        return self.of(where, kind, weight) if weight in every else []
+        return self.of(Condition(where, kind, weight)) if weight in every else []
 
-    def matched(self, where: str, control: str) -> list[Cell]:
+    def matched_control(self, where: str, control: str) -> list[Cell]:
         """The networks of the strongest fair control: of those weights whose clean accuracy on held-out images is at
         most SLACK below that of the score's networks the most robust one, also on held-out images; where there is none,
         the one that comes nearest in clean accuracy.
         """
-        aim = self._held(self.main(where, SCORE), "clean")
-        every = {w: self.of(where, control, w) for w in self.weights(where, control)}
+        aim = self._mean_on_holdout(self.at_own_weight(where, SCORE), "clean")
+        every = [self.of(Condition(where, control, w)) for w in self.weights(where, control)]
         if not every or not np.isfinite(aim):
             return []
-        fair = {w: cells for w, cells in every.items() if self._held(cells, "clean") >= aim - SLACK}
+        fair = [cells for cells in every if self._mean_on_holdout(cells, "clean") >= aim - SLACK]
         if fair:
-            return max(fair.values(), key=lambda cells: self._held(cells, "robust"))
-        return min(every.values(), key=lambda cells: abs(self._held(cells, "clean") - aim))
+            return max(fair, key=lambda cells: self._mean_on_holdout(cells, "robust"))
+        return min(every, key=lambda cells: abs(self._mean_on_holdout(cells, "clean") - aim))
 
-    def best(self, where: str, kind: str) -> list[Cell]:
+    def best_on_holdout(self, where: str, kind: str) -> list[Cell]:
         """The networks of a kind at the weight that is most robust on held-out images."""
-        every = [self.of(where, kind, w) for w in self.weights(where, kind)]
-        held = [cells for cells in every if all(c in self.held for c in cells)]
-        return max(held, key=lambda cells: self._held(cells, "robust"), default=[])
+        every = [self.of(Condition(where, kind, w)) for w in self.weights(where, kind)]
+        known = [cells for cells in every if all(c in self.on_holdout for c in cells)]
+        return max(known, key=lambda cells: self._mean_on_holdout(cells, "robust"), default=[])
 
-    def _held(self, cells: list[Cell], which: str) -> float:
-        return float(np.mean([self.held[c][which].mean() for c in cells])) if cells else np.nan
+    def _mean_on_holdout(self, cells: list[Cell], which: str) -> float:
+        return float(np.mean([self.on_holdout[c][which].mean() for c in cells])) if cells else np.nan
 
-    def diverged(self, where: str) -> list[str]:
-        """What the study goes on without, in words."""
-        gone = {c: why for c, why in self.gone.items() if c.condition.where == where}
-        return [f"{c.condition.kind} {c.condition.weight:g}, repetition {c.repetition}: {why}"
-                for c, why in gone.items()]
+    def label(self, condition: Condition) -> str:
+        return f"{condition.kind} {condition.weight:g}"
 
 
-def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Found:
+def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
     """Train (or load) every network and measure it; everything from the store if it is there."""
-    found = Found(networks, section, seed, cells)
+    found = Results(networks, section, seed, cells)
     grounds = {study.name: Ground(zoo, found.networks_of(study)) for study in found.studies}
-    with ProgressBar(len(cells), "networks", "network") as bar:
-        for cell in cells:
-            c = cell.condition
-            if c.where == TOY:
-                _toy(zoo, cell, found)
-            elif c.kind not in (TEACHER, JUDGE):
-                _measure(zoo, cell, found, grounds[c.where])
-            bar.step(1, network=f"{c.where}: {c.kind} {c.weight:g}, {cell.repetition}")
+    for cell in found.each(cells, "networks"):
+        where = cell.condition.where
+        trained = None if cell.condition.kind in (TEACHER, JUDGE) else found.train(zoo, cell)
+        if trained and where == TOY:
+            _toy(zoo, trained, cell, found)
+        elif trained:
+            _measure(zoo, trained, cell, found, grounds[where])
     curves = []
     for study in found.studies:
         if study.scored:
@@ -170,19 +156,9 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     return found
 
 
-def _measure(zoo: Zoo, cell: Cell, found: Found, ground: Ground) -> None:
-    trained = zoo.attempt(cell.recipe) if cell.may_diverge else zoo.obtain(cell.recipe)
-    if isinstance(trained, str):
-        found.gone[cell] = trained
-        return
+def _measure(zoo: Zoo, trained: Trained, cell: Cell, found: Results, ground: Ground) -> None:
     study, recipe = ground.study, cell.recipe
-    found.fit[cell] = {k: v for k, v in trained.log[-1].items() if isinstance(v, float)}
-    found.robust[cell], found.warnings[cell] = {}, []
-    for threat, attack in cell.measures:
-        outcomes = zoo.outcomes(recipe, threat, attack)
-        found.right[cell] = outcomes.table["clean"].to_numpy(bool)
-        found.robust[cell][threat.norm] = outcomes.table["robust"].to_numpy(bool)
-        found.warnings[cell] += outcomes.warnings
+    found.take(zoo, cell, lambda threat, _: threat.norm)
     if cell.condition.kind in (SCORE, NORM, CLASSES, *_combined(study)):
         threat = study.threats[0]
         attack = search(threat, 10)
@@ -192,7 +168,7 @@ def _measure(zoo: Zoo, cell: Cell, found: Found, ground: Ground) -> None:
             return evaluate(trained.net, images, threat, attack, seed_parts=SEED).table[["clean", "robust"]]
 
         table = zoo.table("held-out", recipe, [VERSION, threat, attack], held_out)
-        found.held[cell] = {name: table[name].to_numpy(bool) for name in ("clean", "robust")}
+        found.on_holdout[cell] = {name: table[name].to_numpy(bool) for name in ("clean", "robust")}
     key = [VERSION, study.images, ground.key]
     found.alignment[cell] = zoo.table("alignment", recipe, key, lambda: ground.aligned(trained.net))
 
@@ -216,12 +192,12 @@ def shown(study: Study) -> list[str]:
     return kinds + [plan.adversarial(t.norm) for t in study.threats] * bool(study.adversarial)
 
 
-def _curves(zoo: Zoo, f: Found, study: Study) -> list[tuple]:
+def _curves(zoo: Zoo, f: Results, study: Study) -> list[tuple]:
     """Robust accuracy at growing eps, on the query images, in every threat."""
     rows = []
     for threat in study.threats:
         threats = balls(f, threat)
-        for cell in (c for kind in shown(study) for c in f.main(study.name, kind)):
+        for cell in (c for kind in shown(study) for c in f.at_own_weight(study.name, kind)):
 
             def make(cell=cell, threats=threats) -> pd.DataFrame:
                 found = sweep(zoo.obtain(cell.recipe).net, _few(zoo, cell, f), threats, [search(t) for t in threats],
@@ -236,37 +212,37 @@ def _curves(zoo: Zoo, f: Found, study: Study) -> list[tuple]:
     return rows
 
 
-def balls(f: Found, threat: Threat) -> list[Threat]:
+def balls(f: Results, threat: Threat) -> list[Threat]:
     """The threat at the multiples of its eps that curves are measured at; in linf the ball of 1 holds every image."""
     most = 1 if threat.norm == "linf" else np.inf
     eps = dict.fromkeys(min(threat.eps * Fraction(m).limit_denominator(1000), most) for m in f.section.curve)
     return [replace(threat, eps=e) for e in eps]
 
 
-def _few(zoo: Zoo, cell: Cell, f: Found) -> ImageSet:
+def _few(zoo: Zoo, cell: Cell, f: Results) -> ImageSet:
     """The query images: the first of the test images, which are in random order and of all classes."""
     return zoo.images(cell.recipe.data, "test").take(slice(0, f.section.query_images))
 
 
-def _asked(cell: Cell, f: Found) -> list:
+def _asked(cell: Cell, f: Results) -> list:
     """What decides the query images."""
     return [plain(cell.recipe.data), f.section.query_images]
 
 
-def independent(f: Found, study: Study, seed: int) -> Cell | None:
+def independent(f: Results, study: Study, seed: int) -> Cell | None:
     """The robust network that judges what a repetition generates: adversarially trained in the last of the threats by
     another repetition.
     """
     if not study.adversarial:
         return None
-    cells = f.of(study.name, plan.adversarial(study.threats[-1].norm))
+    cells = f.of(where=study.name, kind=plan.adversarial(study.threats[-1].norm))
     others = [c for c in cells if c.repetition != seed] or cells
     return next((c for c in others if c.repetition > seed), others[0]) if others else None
 
 
-def _generated(zoo: Zoo, f: Found, study: Study) -> None:
+def _generated(zoo: Zoo, f: Results, study: Study) -> None:
     for kind in shown(study):
-        for cell in f.main(study.name, kind):
+        for cell in f.at_own_weight(study.name, kind):
             judge = independent(f, study, cell.repetition)
             if judge is None:
                 continue
@@ -294,11 +270,11 @@ def generated(zoo: Zoo, cell: Cell, images: Tensor, targets: Tensor, far: float)
     return generation.generate(zoo.obtain(cell.recipe).net, images, targets, far, STEPS, 2.5 * far / STEPS)
 
 
-def _masking(zoo: Zoo, f: Found, study: Study) -> None:
+def _masking(zoo: Zoo, f: Results, study: Study) -> None:
     """What would show that gradients are masked, of the networks trained on scores (C9)."""
-    sources = [k for k in (VANILLA, plan.adversarial(study.threats[0].norm)) if f.main(study.name, k)]
-    for cell in f.main(study.name, SCORE):
-        others = {kind: next(c for c in f.main(study.name, kind) if c.repetition == cell.repetition)
+    sources = [k for k in (VANILLA, plan.adversarial(study.threats[0].norm)) if f.at_own_weight(study.name, k)]
+    for cell in f.at_own_weight(study.name, SCORE):
+        others = {kind: next(c for c in f.at_own_weight(study.name, kind) if c.repetition == cell.repetition)
                   for kind in sources}
         f.masking[cell] = {}
         for threat in study.threats:
@@ -325,9 +301,8 @@ def _masking(zoo: Zoo, f: Found, study: Study) -> None:
 # --------------------------------------------------------------------------------------------------------- the toy
 
 
-def _toy(zoo: Zoo, cell: Cell, f: Found) -> None:
+def _toy(zoo: Zoo, trained: Trained, cell: Cell, f: Results) -> None:
     how, recipe = f.section.toy, cell.recipe
-    trained = zoo.obtain(recipe)
     threat = toy_threat(f)
     attack = PGD(how.attack_steps, threat.eps * 2 / 15, random_start=False)  # steps of 2 at eps 15
 
@@ -341,10 +316,9 @@ def _toy(zoo: Zoo, cell: Cell, f: Found) -> None:
 
     key = [VERSION, how.eps, how.far, attack, plain(recipe.data)]
     f.toy[cell] = zoo.table("exact", recipe, key, make)
-    f.right[cell], f.fit[cell] = f.toy[cell]["right"].to_numpy(bool), {"loss": trained.log[-1]["loss"]}
 
 
-def toy_threat(f: Found) -> Threat:
+def toy_threat(f: Results) -> Threat:
     """The toy's l2 ball in pixels, not cut to the box."""
     how = f.section.toy
     return Threat("l2", Fraction(how.eps) * Fraction(how.data.info.unit), box=False)

@@ -22,8 +22,9 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     TRADES_ALONE,
     TRADES_SCORE,
     VANILLA,
+    Condition,
 )
-from lib.papers.perceptually_aligned_gradients.results import Found
+from lib.papers.perceptually_aligned_gradients.results import Results
 from lib.statistics import accuracy
 from lib.values.cell import Cell
 from lib.values.data import Data
@@ -57,7 +58,7 @@ def threat_name(threat: Threat) -> str:
     return f"{threat.norm} {float(threat.eps):g}" if short or grey.denominator > 1 else f"{threat.norm} {grey}/255"
 
 
-def networks(f: Found) -> pd.DataFrame:
+def networks(f: Results) -> pd.DataFrame:
     """A row per network of the studies: where, kind, weight, seed, clean, robust (a column for each norm, at the
     study's eps), held-out clean and robust if measured, rate (of generated images that an independent network assigns
     to the intended class), the mean cosine with each truth for the own class and for the others, the training's loss
@@ -66,23 +67,25 @@ def networks(f: Found) -> pd.DataFrame:
     rows = []
     for cell in f.cells:
         c = cell.condition
-        if c.where == TOY or cell not in f.right and cell not in f.gone:
+        if c.where == TOY or cell not in f.outcomes and cell not in f.diverged:
             continue
         row = {"where": c.where, "kind": c.kind, "weight": c.weight, "seed": cell.repetition}
-        if cell in f.right:
-            row["clean"] = f.right[cell].mean()
-            row |= {f"robust {norm}": values.mean() for norm, values in f.robust[cell].items()}
-            if cell in f.held:
-                row |= {f"held-out {which}": values.mean() for which, values in f.held[cell].items()}
+        if cell in f.outcomes:
+            row["clean"] = f.measured(cell).accuracy()
+            row |= {f"robust {threat.norm}": f.measured(cell, threat.norm).accuracy("robust")
+                    for threat in f.study(c.where).threats}
+            if cell in f.on_holdout:
+                row |= {f"held-out {which}": values.mean() for which, values in f.on_holdout[cell].items()}
             row["rate"] = f.rate[cell].mean() if cell in f.rate else np.nan
             row |= f.alignment[cell].drop(columns=["index", "label"]).mean().to_dict()
-            row |= {name: f.fit[cell].get(name, np.nan) for name in ("loss", "cosine", "clamped")}
-        rows.append({**row, "diverged": f.gone.get(cell, ""), "network": cell.recipe.key,
-                     "warnings": "; ".join(f.warnings.get(cell, []))})
+            row |= {name: f.last_epoch[cell].get(name, np.nan) for name in ("loss", "cosine", "clamped")}
+        warnings = f.warnings(cell) if cell in f.outcomes else []
+        rows.append({**row, "diverged": f.diverged.get(cell, ""), "network": cell.recipe.key,
+                     "warnings": "; ".join(warnings)})
     return pd.DataFrame(rows)
 
 
-def summary(f: Found, where: str) -> pd.DataFrame:
+def summary(f: Results, where: str) -> pd.DataFrame:
     """Means over repetitions for one study: kind, weight, the measures, and `spread`, the standard deviation over
     repetitions of robust accuracy under the first threat.
     """
@@ -96,39 +99,39 @@ def summary(f: Found, where: str) -> pd.DataFrame:
     return means.reset_index()
 
 
-def by_strength(f: Found, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE, CLASSES)) -> pd.DataFrame:
+def by_strength(f: Results, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE, CLASSES)) -> pd.DataFrame:
     """Columns method, group, weight, seed, threat, accuracy (robust) and alignment (mean cosine with the independent
     score over all classes), for a study's networks of these kinds at all their weights.
     """
     rows = []
     for kind in kinds:
-        for cell in f.of(where, kind):
+        for cell in sorted(f.of(where=where, kind=kind), key=lambda c: c.condition.weight):
             close = aligned(f, [cell])
             rows += [{"method": kind, "group": group(kind), "weight": cell.condition.weight, "seed": cell.repetition,
-                      "threat": threat_name(threat), "accuracy": f.robust[cell][threat.norm].mean(),
+                      "threat": threat_name(threat), "accuracy": f.measured(cell, threat.norm).accuracy("robust"),
                       "alignment": np.nan if close is None else float(close[0])} for threat in f.study(where).threats]
     return pd.DataFrame(rows)
 
 
-def everything(f: Found, where: str) -> pd.DataFrame:
-    """As `by_strength`, for all kinds of the study."""
-    return by_strength(f, where, tuple(_kinds(f, where, f.right)))
+def everything(f: Results, where: str) -> pd.DataFrame:
+    """As `by_strength`, of all kinds that the study has."""
+    return by_strength(f, where, tuple(_kinds(f, where, f.outcomes)))
 
 
-def _kinds(f: Found, where: str, measured) -> list[str]:
-    """The kinds of a study's networks that are in `measured`, in the order of the plan."""
+def _kinds(f: Results, where: str, measured) -> list[str]:
+    """The kinds of a study's networks that were measured, in the order of the plan."""
     of_study = [c for c in f.cells if c.condition.where == where]
     return list(dict.fromkeys(c.condition.kind for c in of_study if c in measured))
 
 
-def curves(f: Found, where: str) -> pd.DataFrame:
+def curves(f: Results, where: str) -> pd.DataFrame:
     """Columns method, group, threat (its norm), eps, seed, accuracy: robust accuracy against eps."""
     names = {"kind": "method", "norm": "threat", "robust": "accuracy"}
     table = f.curves[f.curves["where"] == where].rename(columns=names)
     return table.assign(group=[group(kind) for kind in table.method])
 
 
-def toy(f: Found) -> pd.DataFrame:
+def toy(f: Results) -> pd.DataFrame:
     """Columns kind, seed, clean, PGD, exact, far, network (key): the toy's networks. clean, PGD: clean and PGD
     accuracy; exact: the share of points with no misclassified point within eps, by PGD and by exhaustive search; far:
     the same at the larger eps.
@@ -141,7 +144,7 @@ def toy(f: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def masking(f: Found) -> pd.DataFrame:
+def masking(f: Results) -> pd.DataFrame:
     """Columns where, weight, seed, norm, attack, robust, network (key): robust accuracy under different attacks, on the
     images of the query attack.
     """
@@ -151,28 +154,28 @@ def masking(f: Found) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["where", "weight", "seed", "norm", "attack", "robust", "network"])
 
 
-def truths(f: Found, where: str) -> pd.DataFrame:
+def truths(f: Results, where: str) -> pd.DataFrame:
     """A study's cosines, means over repetitions: a row for each kind at its own weight, and for each truth a column for
     the own class and one for the others.
     """
     rows = []
     for kind in _kinds(f, where, f.alignment):
-        cells = f.main(where, kind)
+        cells = f.at_own_weight(where, kind)
         if cells:
             means = pd.concat([f.alignment[c] for c in cells]).drop(columns=["index", "label"]).mean()
             rows.append({"kind": kind, "weight": cells[0].condition.weight, **means.to_dict()})
     return pd.DataFrame(rows)
 
 
-def methods(f: Found, where: str) -> pd.DataFrame:
-    """Columns method, group, weight, threat, seed, accuracy, low, high: clean and robust accuracy, with the 95 %
-    interval of the method's mean over repetitions and images. Each kind is at its own weight; controls with several
-    weights are at the matched one, adversarial training with the term at the best one.
+def methods(f: Results, where: str) -> pd.DataFrame:
+    """Rows method, group, weight, threat, seed, accuracy, and low and high of the method's mean (95 % over repetitions
+    and images): clean and robust accuracy, each kind at its own weight, controls with several weights at the matched
+    one, adversarial training with the term at the best.
     """
     study, rows = f.study(where), []
-    for kind in _kinds(f, where, f.right):  # which leaves out denoisers
+    for kind in _kinds(f, where, f.outcomes):  # no denoisers
         cells = _compared(f, where, kind)
-        values = {"clean": np.stack([f.right[c] for c in cells]).astype(float)} if cells else {}
+        values = {"clean": f.stacked(cells)} if cells else {}
         values |= {threat_name(t): robust(f, cells, t.norm) for t in study.threats if cells}
         for threat, right in values.items():
             whole = accuracy(right)
@@ -182,34 +185,34 @@ def methods(f: Found, where: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _compared(f: Found, where: str, kind: str) -> list[Cell]:
-    """The networks of a kind at the weight that verdicts compare."""
-    if kind in (CLASSES, NORM) and f.main(where, SCORE):
-        return f.matched(where, kind)
-    return f.best(where, kind) if kind.endswith(f"+ {SCORE}") else f.main(where, kind)
+def _compared(f: Results, where: str, kind: str) -> list[Cell]:
+    """The networks of a kind that verdicts compare."""
+    if kind in (CLASSES, NORM) and f.at_own_weight(where, SCORE):
+        return f.matched_control(where, kind)
+    return f.best_on_holdout(where, kind) if kind.endswith(f"+ {SCORE}") else f.at_own_weight(where, kind)
 
 
-def controls(f: Found) -> pd.DataFrame:
-    """Columns where, norm, control, weight, and clean and robust accuracy of the control and of the score's networks,
-    on test images, means over repetitions.
+def controls(f: Results) -> pd.DataFrame:
+    """Rows where, norm, control, weight, clean and robust accuracy of the control and of the score's networks (test
+    images, means over repetitions).
     """
     rows = []
     for study in f.studies:
-        score = f.main(study.name, SCORE)
+        score = f.at_own_weight(study.name, SCORE)
         for kind in (CLASSES, NORM, IMAGES, RANDOM) if score else ():
             cells = _compared(f, study.name, kind)
             for threat in study.threats if cells else ():
                 weight = cells[0].condition.weight
                 row = {"where": study.name, "norm": threat.norm, "control": kind, "weight": weight}
                 for name, some in (("", cells), (", score", score)):
-                    row |= {f"clean{name}": np.mean([f.right[c].mean() for c in some]),
+                    row |= {f"clean{name}": np.mean([f.measured(c).accuracy() for c in some]),
                             f"robust{name}": robust(f, some, threat.norm).mean()}
                 rows.append(row)
     return pd.DataFrame(rows, columns=["where", "norm", "control", "weight", "clean", "clean, score", "robust",
                                        "robust, score"])
 
 
-def added(f: Found) -> pd.DataFrame:
+def added(f: Results) -> pd.DataFrame:
     """Columns where, kind, weight, clean, robust (one for each norm), held-out robust, chosen (whether the verdict
     takes this weight): adversarial training with and without the score's term, means over repetitions.
     """
@@ -221,10 +224,11 @@ def added(f: Found) -> pd.DataFrame:
         kinds = plan.adversarial(first), plan.longer(first), plan.combined(first), TRADES_ALONE, TRADES_SCORE
         for kind in kinds:
             for weight in f.weights(study.name, kind):
-                cells = f.of(study.name, kind, weight)
+                cells = f.of(Condition(study.name, kind, weight))
                 row = {"where": study.name, "kind": kind, "weight": weight,
-                       "clean": np.mean([f.right[c].mean() for c in cells])}
+                       "clean": np.mean([f.measured(c).accuracy() for c in cells])}
                 row |= {f"robust {t.norm}": robust(f, cells, t.norm).mean() for t in study.threats}
-                row["held-out robust"] = np.mean([f.held[c]["robust"].mean() if c in f.held else np.nan for c in cells])
-                rows.append({**row, "chosen": "yes" if cells == f.best(study.name, kind) else ""})
+                row["held-out robust"] = np.mean([f.on_holdout[c]["robust"].mean() if c in f.on_holdout else np.nan
+                                                  for c in cells])
+                rows.append({**row, "chosen": "yes" if cells == f.best_on_holdout(study.name, kind) else ""})
     return pd.DataFrame(rows)

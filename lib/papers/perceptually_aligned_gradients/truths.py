@@ -78,7 +78,7 @@ class Ground:
         return self.made
 
     def aligned(self, net) -> pd.DataFrame:
-        """Cosines of a network's gradients with the truths, a row per test image; columns as in `Found.alignment`."""
+        """Cosines of a network's gradients with the truths, a row per test image; columns as in `Results.alignment`."""
         test = self.test
         gradients = measures.class_gradients(net, test.pixels())
         row = {"index": test.indices.cpu(), "label": test.labels.cpu()}

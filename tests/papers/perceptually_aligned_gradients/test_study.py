@@ -25,9 +25,9 @@ from lib.papers.perceptually_aligned_gradients.evidence import (
     FEWEST,
     REALISATIONS,
     aligned,
+    claim_preconditions,
     evidence,
     other_architecture,
-    preconditions,
 )
 from lib.papers.perceptually_aligned_gradients.networks import (
     CENTRED,
@@ -46,7 +46,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     VANILLA,
     Condition,
 )
-from lib.papers.perceptually_aligned_gradients.results import Found, measure
+from lib.papers.perceptually_aligned_gradients.results import Results, measure
 from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT, SHUFFLED, Ground
 from lib.papers.plan import plan
 from lib.runtime import seed_of
@@ -54,6 +54,7 @@ from lib.statistics import clopper_pearson
 from lib.store import Store
 from lib.training import evaluation
 from lib.training import zoo as zoos
+from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
 from lib.values.attacks import APGD, PGD, Square
 from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, GradientNorm, Targets
@@ -552,7 +553,7 @@ def found(s=None, world=(), masking=(), points=(), gone=()):
     gone: (study, kind, weight, repetition) of trainings that diverged.
     """
     s, every = (s, cells_of(s)) if s else usual()
-    f, world, masking = Found(*given(s), every), dict(world), MASKING | dict(masking)
+    f, world, masking = Results(*given(s), every), dict(world), MASKING | dict(masking)
     points, rows = POINTWISE | dict(points), []
     for c in f.cells:
         where, kind, weight, seed = named_by(c)
@@ -561,31 +562,37 @@ def found(s=None, world=(), masking=(), points=(), gone=()):
         if where == TOY:
             columns = (outcomes(seed, POINTS, share) for share in points[kind])
             f.toy[c] = pd.DataFrame(dict(zip(("right", "PGD", "exact", "far"), columns, strict=True)))
-            f.right[c] = f.toy[c].right.to_numpy()
             continue
         if named_by(c) in gone:
-            f.gone[c] = "the loss is nan"
+            f.diverged[c] = "the loss is nan"
             continue
         one = f.study(where)
         norms = [threat.norm for threat in one.threats]
-        f.right[c] = outcomes(seed, TESTED, known(world, c, "clean"))
+        f.outcomes[c] = {"clean": of("clean", outcomes(seed, TESTED, known(world, c, "clean")))}
         own = (seed_of("robust", where, kind, weight, seed) % 3 - 1) / TESTED  # one image more or less
-        f.robust[c] = {norm: outcomes(seed, TESTED, known(world, c, f"robust {norm}") + own) for norm in norms}
-        f.warnings[c], f.fit[c] = [], {"loss": .3, "cosine": .2, "clamped": .01}
+        f.outcomes[c] |= {norm: of("robust", outcomes(seed, TESTED, known(world, c, f"robust {norm}") + own))
+                          for norm in norms}
+        f.last_epoch[c] = {"loss": .3, "cosine": .2, "clamped": .01}
         if kind in (SCORE, NORM, CLASSES, COMBINED, TRADES_SCORE):
-            f.held[c] = {name: outcomes(seed, HELD, known(world, c, f"held {name}")) for name in ("clean", "robust")}
+            f.on_holdout[c] = {name: outcomes(seed, HELD, known(world, c, f"held {name}"))
+                               for name in ("clean", "robust")}
         f.alignment[c] = cosines(world, c)
-        if kind in study.shown(one) and one.adversarial and c in f.main(where, kind):
+        if kind in study.shown(one) and one.adversarial and c in f.at_own_weight(where, kind):
             f.rate[c] = outcomes(seed, GENERATED * 9, known(world, c, "rate"))
-        for norm in norms if kind in (SCORE, VANILLA) and c in f.main(where, kind) else ():
+        for norm in norms if kind in (SCORE, VANILLA) and c in f.at_own_weight(where, kind) else ():
             rows += [(where, kind, weight, seed, norm, float(eps), share)
                      for eps, share in ((0, .97), (1, .4), (8, 0.))]
-        if kind == SCORE and c in f.main(where, SCORE):
+        if kind == SCORE and c in f.at_own_weight(where, SCORE):
             ways = [k for k in masking if k != "from AT l2" or one.adversarial]
             f.masking[c] = {norm: {k: outcomes(seed, QUERIES, masking[k]) for k in ways} for norm in norms}
     f.curves = pd.DataFrame(rows, columns=["where", "kind", "weight", "seed", "norm", "eps", "robust"])
     f.quality = {one.name: [("the denoiser beats the best linear filter", True, "1e-3")] for one in f.studies}
     return f
+
+
+def of(verdict, values):
+    """Outcomes that hold one verdict: in some worlds more images withstand an attack than are right without."""
+    return Outcomes(pd.DataFrame({verdict: values}))
 
 
 def cosines(world, c):
@@ -600,7 +607,7 @@ def cosines(world, c):
 
 def judged(f):
     """Claim id -> judged, at the profile that tests all."""
-    ready, checks = evidence(f), preconditions(f)
+    ready, checks = evidence(f), claim_preconditions(f)
     return {c.id: claims.judge(c, ready.get(c.id, {}), "paper", checks.get(c.id, [])) for c in PAPER}
 
 
@@ -678,7 +685,7 @@ def test_the_evidence_of_a_claim_has_its_instances_and_their_numbers(measured, c
 
 def test_every_claim_has_its_evidence(made, measured):
     assert set(measured) == set(WANTED) == {c.id for c in PAPER}
-    assert set(preconditions(made)) == {c.id for c in PAPER}
+    assert set(claim_preconditions(made)) == {c.id for c in PAPER}
 
 
 def test_in_a_world_as_the_paper_says_its_claims_are_supported(verdicts):
@@ -690,7 +697,7 @@ def test_images_are_paired_with_themselves_and_repetitions_with_each_other(made,
     for seed in range(3):
         one, plain, score = (only(made.cells, "digits", *kind, seed=seed) for kind in (
             ("one image",), (VANILLA,), (SCORE, .3)))
-        assert (gain[seed] == made.robust[one]["l2"].astype(float) - made.robust[plain]["l2"]).all()
+        assert (gain[seed] == made.stacked([one], "l2")[0] - made.stacked([plain], "l2")[0]).all()
         rows = [made.rate[c].reshape(GENERATED, 9).mean(1) for c in (score, plain)]
         assert rate[seed] == pytest.approx(rows[0] - rows[1]), "what one image is moved to is no sample of its own"
 
@@ -794,7 +801,7 @@ def test_query_images_are_enough_to_decide_that_nothing_is_left(profile):
 
 
 def main(f, kind, where="digits"):
-    cells_ = f.main(where, kind)
+    cells_ = f.at_own_weight(where, kind)
     assert len({c.condition for c in cells_}) <= 1 and [c.repetition for c in cells_] == [0, 1, 2][:len(cells_)]
     return cells_[0].condition.weight if cells_ else None
 
@@ -803,7 +810,7 @@ def test_a_kind_is_judged_at_its_own_weight_and_controls_at_the_scores_or_their_
     own = {VANILLA: 0, "one image": .1, "class mean": .2, "nearest neighbour": .3, SCORE: .3, CENTRED[1]: .5,
            RANDOM: .1, CLASSES: .3, IMAGES: .3, LOGIT: .3, NORM: .5, "AT l2": 0, COMBINED: .03}
     assert {kind: main(made, kind) for kind in own} == own
-    assert main(made, RANDOM, "CIFAR-10") == .5 and made.main("digits ViT", RANDOM) == []
+    assert main(made, RANDOM, "CIFAR-10") == .5 and made.at_own_weight("digits ViT", RANDOM) == []
 
 
 def test_a_weight_at_which_one_repetition_diverged_is_left_out_for_all(made):
@@ -811,11 +818,11 @@ def test_a_weight_at_which_one_repetition_diverged_is_left_out_for_all(made):
             ("digits", NORM, 1, 0), ("digits", COMBINED, .1, 0)}
     f = found(gone=lost)
     assert f.weights("digits", SCORE) == [.03, 3] and f.weights("digits", NORM) == [.5, 4]
-    assert f.main("digits", SCORE) == f.main("digits", CLASSES) == f.main("digits", "one image") == []
-    assert len(f.of("digits", SCORE)) == 8 and main(f, NORM) == .5
-    assert sorted(f.diverged("digits"))[:2] == ["AT l2 + score 0.1, repetition 0: the loss is nan",
+    assert all(f.at_own_weight("digits", kind) == [] for kind in (SCORE, CLASSES, "one image"))
+    assert len(f.of(where="digits", kind=SCORE)) == 8 and main(f, NORM) == .5
+    assert sorted(f.sentences_of_divergence(where="digits"))[:2] == ["AT l2 + score 0.1, repetition 0: the loss is nan",
                                                 "gradient norm 1, repetition 0: the loss is nan"]
-    assert len(f.diverged("digits")) == 5 and f.diverged("CIFAR-10") == []
+    assert len(f.sentences_of_divergence(where="digits")) == 5 and f.sentences_of_divergence(where="CIFAR-10") == []
     ready = evidence(f)
     assert {name for name in ready["C3a"]["gain"] if name.startswith("digits,")} == {
         f"digits, {kind}, {norm}" for kind in ("class mean", "nearest neighbour") for norm in ("l2", "linf")}
@@ -831,7 +838,8 @@ def test_a_weight_at_which_one_repetition_diverged_is_left_out_for_all(made):
 
 def test_a_control_that_diverged_at_the_scores_weight_is_matched_at_another():
     f = found(gone={("digits", CLASSES, .3, 0)})
-    assert f.main("digits", CLASSES) == [] and {c.condition.weight for c in f.matched("digits", CLASSES)} == {.03}
+    assert f.at_own_weight("digits", CLASSES) == []
+    assert {c.condition.weight for c in f.matched_control("digits", CLASSES)} == {.03}
     ready = evidence(f)
     assert ready["C3b"]["permuted"]["digits, l2"].mean() == pytest.approx(.45 - .03, abs=.006)
     assert set(ready["C5"]) == {"rises", "aligns", "tracks"}, "net needs both at the same weights"
@@ -855,7 +863,7 @@ def norms(*values):
 def test_the_strongest_fair_control_is_chosen_on_held_out_images_or_else_the_nearest(values, weight):
     """At most a point below the score's 0.95 is fair."""
     f = norms(*values)
-    chosen = f.matched("digits", NORM)
+    chosen = f.matched_control("digits", NORM)
     assert [(c.condition.weight, c.repetition) for c in chosen] == [(weight, seed) for seed in range(3)]
     share = (1 - dict(zip((.5, 1, 4), values, strict=True))[weight][1]) / 2
     assert evidence(f)["C3b"]["norm"]["digits, l2"].mean() == pytest.approx(.45 - share, abs=.006)
@@ -863,17 +871,18 @@ def test_the_strongest_fair_control_is_chosen_on_held_out_images_or_else_the_nea
 
 
 def test_without_a_score_nothing_is_matched(made):
-    assert found(gone={("digits", SCORE, .3, 0)}).matched("digits", NORM) == []
-    assert made.matched("digits ViT", NORM) == made.matched("CIFAR-10", CLASSES) == []
+    assert found(gone={("digits", SCORE, .3, 0)}).matched_control("digits", NORM) == []
+    assert made.matched_control("digits ViT", NORM) == made.matched_control("CIFAR-10", CLASSES) == []
 
 
 def test_the_best_weight_is_chosen_on_held_out_images():
     held = {(COMBINED, .03, "held robust"): .6, (COMBINED, .1, "held robust"): .5}
     f = found(world=held)
-    assert [named_by(c)[2:] for c in f.best("digits", COMBINED)] == [(.03, seed) for seed in range(3)]
+    assert [named_by(c)[2:] for c in f.best_on_holdout("digits", COMBINED)] == [(.03, seed) for seed in range(3)]
     assert evidence(f)["C8"]["gain"]["digits, AT, l2"].mean() == pytest.approx(.36 - .30, abs=.006)
     assert evidence(f)["C8"]["cost"]["digits, AT, linf"].mean() == pytest.approx(.36 - .32, abs=.006)
-    assert f.best("digits", "AT l2") == f.best("digits ViT", COMBINED) == [], "not measured on held-out images"
+    unknown = f.best_on_holdout("digits", "AT l2"), f.best_on_holdout("digits ViT", COMBINED)
+    assert unknown == ([], []), "not measured on held-out images"
 
 
 def test_slopes_are_over_the_logarithm_of_the_weight_and_within_repetitions(made, measured):
@@ -881,7 +890,7 @@ def test_slopes_are_over_the_logarithm_of_the_weight_and_within_repetitions(made
         for seed in range(3):
             row = [only(made.cells, "digits", SCORE, w, seed) for w in SWEEP]
             other = [only(made.cells, "digits", CLASSES, w, seed) for w in SWEEP]
-            level, chance = ([made.robust[c][norm].mean() for c in some] for some in (row, other))
+            level, chance = ([made.measured(c, norm).accuracy("robust") for c in some] for some in (row, other))
             near, far = ([(made.alignment[c][f"own, {INDEPENDENT}"] * .1
                            + made.alignment[c][f"others, {INDEPENDENT}"] * .9).mean() for c in some]
                          for some in (row, other))
@@ -928,7 +937,7 @@ def test_what_was_not_trained_is_left_out():
 
 
 def failed(f):
-    return {claim: names for claim, checks in preconditions(f).items()
+    return {claim: names for claim, checks in claim_preconditions(f).items()
             if (names := [check["name"] for check in checks if not check["ok"]])}
 
 
@@ -963,11 +972,11 @@ def test_a_denoiser_or_an_attack_that_cannot_be_trusted_stops_the_judge():
     f.quality["CIFAR-10"] = [("the denoiser beats the best linear filter", False, "squared error 2.00e-02")]
     assert failed(f) == dict.fromkeys(ON_IMAGES, ["CIFAR-10: the denoiser beats the best linear filter"])
     f = found()
-    f.warnings[only(f.cells, "digits", SCORE, .3, 1)] = ["logits are random"]
+    f.outcomes[only(f.cells, "digits", SCORE, .3, 1)]["l2"].warnings.append("logits are random")
     assert failed(f) == dict.fromkeys(ON_IMAGES, ["digits: the attack can be trusted"])
     assert "logits are random" in judged(f)["C4"].reason
     f = found()
-    f.warnings[only(f.cells, "digits", SCORE, 3., 1)] = ["logits are random"]
+    f.outcomes[only(f.cells, "digits", SCORE, 3., 1)]["l2"].warnings.append("logits are random")
     assert failed(f) == {}, "it is no part of a comparison of realisations"
 
 
@@ -981,7 +990,8 @@ def test_networks_stand_in_the_table_with_their_means():
     assert list(table)[:7] == ["where", "kind", "weight", "seed", "clean", "robust l2", "robust linf"]
     by = table.set_index(["where", "kind", "weight", "seed"])
     row, cell = by.loc["digits", SCORE, .3, 2], only(f.cells, "digits", SCORE, .3, 2)
-    assert row["robust linf"] == f.robust[cell]["linf"].mean() != row["clean"] == f.right[cell].mean() == .97
+    assert row["robust linf"] == f.measured(cell, "linf").accuracy("robust") != row["clean"]
+    assert row["clean"] == f.measured(cell).accuracy() == .97
     assert row["rate"] == .6 and row["network"] == cell.recipe.key and row["diverged"] == row["warnings"] == ""
     assert [row["held-out clean"], row["held-out robust"]] == [.97, .45] and row["clamped"] == .01
     assert row[f"own, {INDEPENDENT}"] == pytest.approx(.53, abs=.002)
@@ -999,8 +1009,8 @@ def test_a_summary_has_a_row_for_each_kind_and_weight(made):
     assert list(zip(shown.kind, shown.weight, strict=True)) == [
         (kind, weight) for kind, weights in ordered(made).items() for weight in weights]
     row = shown[(shown.kind == SCORE) & (shown.weight == .3)].iloc[0]
-    cells_ = made.of("digits", SCORE, .3)
-    levels = [made.robust[c]["l2"].mean() for c in cells_]
+    cells_ = made.of(Condition("digits", SCORE, .3))
+    levels = [made.measured(c, "l2").accuracy("robust") for c in cells_]
     assert [row["robust l2"], row["spread"]] == pytest.approx([np.mean(levels), np.std(levels, ddof=1)])
     assert list(shown).index("spread") == list(shown).index("robust l2") + 1 and "seed" not in shown
     assert "robust linf" not in tables.summary(made, "digits ViT")
@@ -1025,7 +1035,7 @@ def test_strengths_and_everything_have_a_row_a_network_and_threat(made):
     row = table[(table.method == SCORE) & (table.weight == 3) & (table.threat == "l2 1")]
     assert row.accuracy.mean() == pytest.approx(.60, abs=.003) and row.alignment.mean() == pytest.approx(.50, abs=.002)
     every = tables.everything(made, "digits")
-    assert len(every) == 2 * sum(c.condition.where == "digits" for c in made.right)
+    assert len(every) == 2 * sum(c.condition.where == "digits" for c in made.outcomes)
     of = dict(zip(every.method, every.group, strict=True))
     assert of == {VANILLA: "vanilla", **dict.fromkeys((*HEURISTICS, *CENTRED, SCORE), "realisation"),
                   **dict.fromkeys((RANDOM, CLASSES, IMAGES, NORM, LOGIT), "control"),
@@ -1050,7 +1060,7 @@ def test_methods_are_those_that_verdicts_compare(made):
     chosen = table.groupby("method").weight.unique().map(list)
     assert chosen[[CLASSES, NORM, COMBINED, TRADES_SCORE, SCORE]].tolist() == [[.3], [1], [.1], [.1], [.3]]
     rows = table[(table.method == SCORE) & (table.threat == "linf 0.2")].sort_values("seed")
-    levels = [made.robust[c]["linf"].mean() for c in made.main("digits", SCORE)]
+    levels = [made.measured(c, "linf").accuracy("robust") for c in made.at_own_weight("digits", SCORE)]
     assert rows.accuracy.tolist() == levels and (rows.low < .45).all() and (rows.high > .45).all()
     assert table[table.method == "AT linf"].notna().all(axis=None)
     assert SCORE not in set(tables.methods(found(gone={("digits", SCORE, .3, 0)}), "digits").method)
@@ -1123,28 +1133,33 @@ def real(tmp_path_factory):
     return zoo, s, measure(zoo, cells_of(s), *given(s))
 
 
+def right(f, c):
+    """Whether each test image is classified correctly, bool [m]."""
+    return f.measured(c).table["clean"].to_numpy()
+
+
 def test_all_that_is_planned_is_trained_and_measured(real):
     zoo, s, f = real
     lost = {c for c in f.cells if c.condition.kind == NORM}
-    assert set(f.gone) == lost and len(lost) == 2 and all("loss of step" in why for why in f.gone.values())
+    assert set(f.diverged) == lost and len(lost) == 2 and all("loss of step" in why for why in f.diverged.values())
     classifiers = {c for c in f.cells if c.condition.kind not in (TEACHER, JUDGE)} - lost
     toy = {c for c in classifiers if c.condition.where == TOY}
-    assert set(f.right) == set(f.fit) == classifiers and set(f.toy) == toy and len(toy) == 2
-    assert set(f.alignment) == set(f.robust) == set(f.warnings) == classifiers - toy
+    assert set(f.last_epoch) == classifiers and set(f.toy) == toy and len(toy) == 2
+    assert set(f.alignment) == set(f.outcomes) == classifiers - toy
     assert set(zoo.trained_here) == {c.recipe.key for c in f.cells} - {c.recipe.key for c in lost}
-    assert set(f.held) == {c for c in classifiers if c.condition.kind in (SCORE, CLASSES, COMBINED)}
-    assert {len(v) for c in f.held for v in f.held[c].values()} == {200}
-    assert {len(f.right[c]) for c in f.robust} == {100}
-    for c in f.robust:
-        assert set(f.robust[c]) == {"l2", "linf"} and not any((v & ~f.right[c]).any() for v in f.robust[c].values())
+    assert set(f.on_holdout) == {c for c in classifiers if c.condition.kind in (SCORE, CLASSES, COMBINED)}
+    assert {len(v) for c in f.on_holdout for v in f.on_holdout[c].values()} == {200}
+    for c in f.outcomes:
+        assert set(f.outcomes[c]) == {"clean", "l2", "linf"} and f.outcomes[c]["clean"] is f.outcomes[c]["linf"]
+        assert len(f.measured(c).table) == 100
         truths = [*HEURISTICS, INDEPENDENT, SHUFFLED]
         assert list(f.alignment[c]) == ["index", "label", *(f"{w}, {t}" for t in truths for w in ("own", "others"))]
         assert len(f.alignment[c]) == 20 and f.alignment[c].iloc[:, 2:].abs().max(axis=None) <= 1
         what = {"loss", "cosine", "clamped"} if isinstance(c.recipe.objective, Aligned) else {"loss"}
-        assert what <= set(f.fit[c])
+        assert what <= set(f.last_epoch[c])
     for c in toy:
         assert len(f.toy[c]) == 60 and (f.toy[c].exact <= f.toy[c].PGD).all() and (f.toy[c].far <= f.toy[c].exact).all()
-        assert (f.toy[c].PGD <= f.toy[c].right).all() and (f.toy[c].right == f.right[c]).all()
+        assert (f.toy[c].PGD <= f.toy[c].right).all()
     assert len(f.quality["digits"]) == 2 and {TEACHER, JUDGE} == {
         what.removeprefix("the ").removesuffix(" beats the best linear filter") for what, _, _ in f.quality["digits"]}
 
@@ -1155,7 +1170,7 @@ def test_curves_fall_to_the_largest_eps(real):
     for (_, kind, _, seed, norm), rows in f.curves.groupby(["where", "kind", "weight", "seed", "norm"]):
         rows, most = rows.sort_values("eps"), [0, 1, 8] if norm == "l2" else [0, .2, 1]  # a pixel moves by 1 at most
         assert rows.eps.tolist() == pytest.approx(most) and rows.robust.is_monotonic_decreasing
-        assert rows.robust.iloc[0] == f.right[only(f.cells, "digits", kind, seed=seed)][:20].mean()
+        assert rows.robust.iloc[0] == right(f, only(f.cells, "digits", kind, seed=seed))[:20].mean()
     at_largest = f.curves[f.curves.eps == f.curves.groupby("norm").eps.transform("max")]
     assert len(at_largest) == 28 and (at_largest.robust == 0).all() and (f.curves[f.curves.eps == 0].robust > 0).all()
 
@@ -1169,8 +1184,8 @@ def test_attacks_that_may_show_masked_gradients_are_tried_on_the_scores_networks
             ways = by_norm[threat.norm]
             assert set(ways) == {"verify", "square", "FGSM", "PGD", "largest ball", f"from {VANILLA}", "from AT l2"}
             assert {v.shape for v in ways.values()} == {(20,)} and not ways["largest ball"].any()
-            assert not any((v & ~f.right[c][:20]).any() for v in ways.values())
-            assert (ways["verify"] == f.robust[c][threat.norm][:20]).all()
+            assert not any((v & ~right(f, c)[:20]).any() for v in ways.values())
+            assert (ways["verify"] == f.outcomes[c][threat.norm].table.robust[:20]).all()
             of_network = (f.curves.kind == SCORE) & (f.curves.seed == c.repetition) & (f.curves.norm == threat.norm)
             at_eps = f.curves[of_network & np.isclose(f.curves.eps, float(threat.eps))]
             assert at_eps.robust.item() == ways["PGD"].mean()
@@ -1179,7 +1194,7 @@ def test_attacks_that_may_show_masked_gradients_are_tried_on_the_scores_networks
                 other = zoo.obtain(only(f.cells, "digits", kind, seed=c.repetition).recipe).net
                 moved = evaluation.adversarial(other, images, threat, study.search(threat), seed_parts=zoos.SEED)
                 fooled = net(moved).argmax(1) != images.labels
-                assert (ways[f"from {kind}"] == (f.right[c][:20] & ~fooled.numpy())).all()
+                assert (ways[f"from {kind}"] == (right(f, c)[:20] & ~fooled.numpy())).all()
 
 
 def test_the_judge_of_generated_images_is_another_repetitions_robust_network(real):
@@ -1275,15 +1290,13 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
         monkeypatch.setattr(of, name, refuse)
     again = Zoo(first.store, allowed=first.allowed)
     g = measure(again, cells_of(s), *given(s))
-    assert not again.trained_here and g.gone == f.gone and g.quality == f.quality and g.fit == f.fit
+    assert not again.trained_here and g.diverged == f.diverged and g.quality == f.quality
     for name in ("alignment", "toy"):
         one, other = getattr(g, name), getattr(f, name)
         assert set(one) == set(other)
         for c in one:
             pd.testing.assert_frame_equal(one[c], other[c])
-    for name in ("right", "rate"):
-        one, other = getattr(g, name), getattr(f, name)
-        assert set(one) == set(other) and all((one[c] == other[c]).all() for c in one)
+    assert set(g.rate) == set(f.rate) and all((g.rate[c] == f.rate[c]).all() for c in f.rate)
     for table in (tables.networks, tables.toy, tables.masking, tables.added, tables.controls):
         pd.testing.assert_frame_equal(table(g), table(f))
     pd.testing.assert_frame_equal(g.curves, f.curves)
