@@ -103,8 +103,8 @@ class Results:
         return np.stack([one.table[outcome_column(measure, one)].to_numpy(bool) for one in every]).astype(float)
 
     def of_pool(self, normal, robust, strong: str = "verify") -> tuple[np.ndarray, ...]:
-        """Outcomes of normal and of robust networks as `Checks.pool` takes them: both clean, the normal ones under the
-        search attack, the robust ones under the stronger one.
+        """Outcomes of normal and of robust networks as `Preconditions.pool` takes them: normal ones clean and under the
+        search attack, robust ones clean and under the stronger one.
         """
         pairs = (normal, "clean"), (normal, "search"), (robust, "clean"), (robust, strong)
         return tuple(self.correct(*pair) for pair in pairs)

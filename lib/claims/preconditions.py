@@ -14,7 +14,7 @@ from lib.values.recipe import Recipe
 from lib.values.threats import Threat
 
 
-def at_least(correct) -> float:
+def lower_bound(correct) -> float:
     """The lower bound of the accuracy, in [0, 1], of outcomes [S, m] (seeds, images; 1 for correct). One seed gives no
     bound; then it is the accuracy itself.
     """
@@ -22,7 +22,7 @@ def at_least(correct) -> float:
     return found.low if np.isfinite(found.low) else found.value
 
 
-class Checks(list):
+class Preconditions(list):
     """Mappings of name, ok and detail, as `claims.judge` takes its preconditions."""
 
     def add(self, name: str, ok: bool, detail: str) -> None:
@@ -31,7 +31,7 @@ class Checks(list):
 
     def trained(self, networks: str, correct, least: float) -> None:
         """Networks have learned: outcomes [S, m] have an accuracy whose lower bound is at least `least`."""
-        low = at_least(correct)
+        low = lower_bound(correct)
         self.add(f"{networks} are trained", low >= least,
                  f"lower bound of the accuracy {low:.1%}, at least {least:.0%} needed")
 
@@ -52,7 +52,7 @@ class Checks(list):
         good = accuracy(robust_clean)
         self.add(f"{of}robust networks are trained", good.value >= gates.robust_clean,
                  f"clean accuracy {good.value:.1%}, at least {gates.robust_clean:.0%} needed")
-        low = at_least(robust_robust)
+        low = lower_bound(robust_robust)
         self.add(f"{of}robust networks are robust", low >= gates.robust_robust,
                  f"lower bound of robust accuracy under {verify.title} {low:.1%}, "
                  f"at least {gates.robust_robust:.0%} needed")
@@ -82,7 +82,7 @@ def attack_warnings(zoo: Zoo, recipe: Recipe, threat: Threat, attack: PGD) -> li
     return found
 
 
-def preconditions_by_claim(own: Mapping[str, Checks]):
+def preconditions_by_claim(own: Mapping[str, Preconditions]):
     """A DataFrame with rows claim, check, holds, detail of the preconditions of single claims."""
     import pandas as pd
 

@@ -16,6 +16,7 @@ from lib.profiles.networks import Networks
 from lib.values.cell import Cell
 
 if TYPE_CHECKING:
+    from lib.results import Results
     from lib.training.zoo import Zoo
 
 
@@ -47,7 +48,8 @@ class Paper:
         """Every network that the paper needs. seed: of the recipes of a repetition (from 0)."""
         return self.module("networks").cells(networks, section, seed)
 
-    def measure(self, zoo: Zoo, cells: list[Cell], networks: Networks, section: Any, seed: Callable[[int], int]) -> Any:
+    def measure(self, zoo: Zoo, cells: list[Cell], networks: Networks, section: Any,
+                seed: Callable[[int], int]) -> Results:
         """What was measured of the cells, every network trained (or loaded) by the zoo."""
         return self.module("results").measure(zoo, cells, networks, section, seed)
 

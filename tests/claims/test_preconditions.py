@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib import claims
-from lib.claims.preconditions import Checks, at_least, attack_warnings
+from lib.claims.preconditions import Preconditions, attack_warnings, lower_bound
 from lib.profiles.networks import Gates
 from lib.values.attacks import APGD, PGD
 from lib.values.threats import Threat
@@ -27,7 +27,7 @@ def outcomes(share, seeds=3, images=400):
 
 
 def of_pool(seeds=3, **changes):
-    checks, rates = Checks(), GOOD | changes
+    checks, rates = Preconditions(), GOOD | changes
     checks.pool(GATES, VERIFY, *(outcomes(rates[name], seeds) for name in GOOD))
     return checks
 
@@ -64,9 +64,9 @@ def test_robustness_needs_its_lower_bound_and_names_the_attack():
 
 
 def test_at_least_is_the_lower_bound_and_of_one_seed_the_accuracy():
-    low = at_least(outcomes(.42))
+    low = lower_bound(outcomes(.42))
     assert .35 < low < .4 and f"{low:.1%}" in of_pool(robust_robust=.42)[-1]["detail"]
-    assert at_least(outcomes(.42, seeds=1)) == pytest.approx(.42)
+    assert lower_bound(outcomes(.42, seeds=1)) == pytest.approx(.42)
 
 
 def test_checks_of_several_pools_are_told_apart():
@@ -77,7 +77,7 @@ def test_checks_of_several_pools_are_told_apart():
 
 
 def test_an_attack_that_raised_a_doubt_closes_a_gate():
-    fine, doubtful = Checks(), Checks()
+    fine, doubtful = Preconditions(), Preconditions()
     fine.attack([])
     doubtful.attack(["the first doubt", "the second"])
     assert closed(fine) == [] and closed(doubtful) == ["the attack can be trusted"]

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from lib.claims.evidence import Contrast, Evidence, check_above_chance
-from lib.claims.preconditions import Checks, at_least, attack_warnings
+from lib.claims.preconditions import Preconditions, attack_warnings, lower_bound
 from lib.papers.compact_robust_pruning.networks import DENSE, Condition, setup_named, threat_of
 from lib.papers.compact_robust_pruning.results import Results, reference_condition
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, RULES, NetworkSetup
@@ -112,12 +112,12 @@ def warnings(zoo: Zoo, f: Results) -> list[str]:
             for sentence in attack_warnings(zoo, recipe, threat_of(f.networks, net), f.section.search)]
 
 
-def preconditions(f: Results, warnings: list[str]) -> Checks:
+def preconditions(f: Results, warnings: list[str]) -> Preconditions:
     """What must hold before any claim is judged: for every network, benign pre-training that learns the task and is not
     robust, robust pre-training that is; a working attack (`warnings`); pruned networks that keep what they
     may keep.
     """
-    s, checks = f.section, Checks()
+    s, checks = f.section, Preconditions()
     for net in s.nets:
         normal, robust = (Condition(net.name, pre) for pre in (BENIGN, ROBUST))
         checks.pool(net.gates, s.verify, *f.of_pool(normal, robust, "robust"), where=net.name)
@@ -142,7 +142,7 @@ def off_target(f: Results, cell: Cell) -> list[str]:
     return [] if meets else [f"{f.label(cell.condition)} keeps {left} of {every} weights"]
 
 
-def claim_preconditions(f: Results) -> dict[str, Checks]:
+def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """What must hold for single claims.
 
     Every claim: pruned networks that are not at chance. Of differences, instances with one that is are left out, and
@@ -151,16 +151,16 @@ def claim_preconditions(f: Results) -> dict[str, Checks]:
     """
     broken, found = f.at_chance(ABOVE_CHANCE), {}
     for claim, parts in contrasts(f).items():
-        found[claim] = Checks()
+        found[claim] = Preconditions()
         found[claim].add("compared networks are above chance", *check_above_chance(f, broken, parts))
     for claim in (*RETAINED, "C6"):
         pruned = [f.pruned(net) for net in retaining(f, claim)]
         said = [f.says_at_chance(one, broken[one]) for one in pruned if one in broken]
-        found[claim] = Checks()
+        found[claim] = Preconditions()
         found[claim].add("pruned networks are above chance", not said, "; ".join(said) or "no arm is near guessing")
     for claim in ("C3", "C4a", "C6"):
         for net in f.verifiable:
-            low = at_least(f.correct(reference_condition(net, "unpruned"), "verified"))
+            low = lower_bound(f.correct(reference_condition(net, "unpruned"), "verified"))
             found[claim].add(f"{net.name}: unpruned networks are verified", low >= net.verified,
                              f"lower bound of verified accuracy {low:.1%}, at least {net.verified:.0%} needed")
     share = f.benign_kept

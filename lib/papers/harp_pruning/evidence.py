@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from lib.claims.evidence import Contrast, Evidence, check_above_chance
-from lib.claims.preconditions import Checks
+from lib.claims.preconditions import Preconditions
 from lib.papers.harp_pruning.networks import Condition
 from lib.papers.harp_pruning.results import Results
 from lib.papers.harp_pruning.settings import METHODS
@@ -88,11 +88,11 @@ def _ends(f: Results, condition: Condition) -> np.ndarray:
     return np.array(values)
 
 
-def preconditions(f: Results, warnings: list[str]) -> Checks:
+def preconditions(f: Results, warnings: list[str]) -> Preconditions:
     """What must hold before any claim is judged: trained dense networks that are robust, a normal one that is not, a
     working attack (`warnings` of `attack_warnings`), pruned networks that keep what they may keep.
     """
-    s, checks = f.section, Checks()
+    s, checks = f.section, Preconditions()
     normal, base = Condition("N"), Condition("pre-trained", loss=s.losses[0])
     checks.pool(s.gates, s.verify, *f.of_pool(normal, base))
     checks.attack(warnings)
@@ -103,12 +103,12 @@ def preconditions(f: Results, warnings: list[str]) -> Checks:
     return checks
 
 
-def claim_preconditions(f: Results) -> dict[str, Checks]:
+def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """What must hold for single claims: conditions that are not at chance. It fails where no instance of a part is
     left, and otherwise says which were left out.
     """
     broken, found = f.at_chance(f.section.above_chance), {}
     for claim, parts in contrasts(f).items():
-        found[claim] = Checks()
+        found[claim] = Preconditions()
         found[claim].add("compared arms are above chance", *check_above_chance(f, broken, parts))
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.claims.evidence import Evidence
-from lib.claims.preconditions import Checks
+from lib.claims.preconditions import Preconditions
 from lib.papers.off_manifold_robustness.networks import NONE, PER_BATCH, PER_IMAGE, STANDARD, UNTRAINED, Condition
 from lib.papers.off_manifold_robustness.results import BAYES, Results
 from lib.papers.off_manifold_robustness.settings import Sweep
@@ -252,11 +252,11 @@ def _area(logs: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
 # --------------------------------------------------------------------------------------------------- preconditions
 
 
-def claim_preconditions(f: Results) -> dict[str, Checks]:
+def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """{claim: what must hold before it is judged}: networks that have learned, tangent spaces and scores that deserve
     the name.
     """
-    exact, images, letters = Checks(), Checks(), Checks()
+    exact, images, letters = Preconditions(), Preconditions(), Preconditions()
     for sweep in f.section.sweeps:
         checks = exact if sweep.closed_form else images
         plain = f.correct(Condition(sweep.name, NONE))

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.claims.preconditions import Checks
+from lib.claims.preconditions import Preconditions
 from lib.data.images import ImageSet
 from lib.errors import need
 from lib.files import resolve_path, sha256, write_atomic
@@ -76,9 +76,9 @@ class PublishedResults:
         found = {"rises": self.means("cosine"), "falls": self.means("right")}
         return {part: np.nan_to_num([kendalltau(by_eps.index, by_eps).statistic]) for part, by_eps in found.items()}
 
-    def checks(self) -> Checks:
+    def checks(self) -> Preconditions:
         """What must hold before C8 is judged."""
-        right, errors, checks = self.means("right"), self.errors, Checks()
+        right, errors, checks = self.means("right"), self.errors, Preconditions()
         told = "told the class" if errors["told"] else "not told the class"
         checks.add("ImageNet: published networks know the images", right.max() >= self.how.clean,
                    f"accuracy {right.max():.1%} at eps {right.idxmax():g}, the best; {self.how.clean:.0%} needed")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from lib.claims.evidence import Evidence
-from lib.claims.preconditions import Checks, at_least
+from lib.claims.preconditions import Preconditions, lower_bound
 from lib.papers.perceptually_aligned_gradients import networks as plan
 from lib.papers.perceptually_aligned_gradients.networks import (
     CENTRED,
@@ -177,12 +177,12 @@ def _masking(f: Results, study: Study, norm: str, found: Evidence) -> None:
             found.add("C9", "transfer", f"{study.name}, {norm}, {name}", values - by_way["verify"])
 
 
-def claim_preconditions(f: Results) -> dict[str, Checks]:
+def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """{claim: what must hold before it is judged}: networks that have learned, a radius that breaks the one without
     aligned gradients, an attack that can be trusted, denoisers that deserve their name, and what single claims need
     besides: every realisation, a robust network that judges images, adversarial training that makes robust.
     """
-    plain, toy, main, whole, judged, added = (Checks() for _ in range(6))
+    plain, toy, main, whole, judged, added = (Preconditions() for _ in range(6))
     for kind, checks in ((VANILLA, (plain, toy)), ("nearest neighbour", (toy,))):
         right = np.stack([f.toy[c]["right"] for c in f.of(where=TOY, kind=kind)])
         for some in checks:
@@ -205,14 +205,14 @@ def claim_preconditions(f: Results) -> dict[str, Checks]:
             for norm, checks, wanted in zip(norms, (added, judged), (how.weights, True), strict=True):
                 if wanted:
                     _robust(f, study, norm, checks)
-    of = {"C1a": plain, "C1b": toy, "C2a": Checks([*main, *judged]), "C8": added}
-    of |= dict.fromkeys(("C3a", "C3c", "C4"), Checks([*main, *whole]))
+    of = {"C1a": plain, "C1b": toy, "C2a": Preconditions([*main, *judged]), "C8": added}
+    of |= dict.fromkeys(("C3a", "C3c", "C4"), Preconditions([*main, *whole]))
     return of | dict.fromkeys(("C2b", "C3b", "C3d", "C5", "C6", "C7", "C9"), main)
 
 
-def _robust(f: Results, study: Study, norm: str, checks: Checks) -> None:
+def _robust(f: Results, study: Study, norm: str, checks: Preconditions) -> None:
     """Adversarial training in a norm saves more there than vanilla networks may keep."""
     alone, plain = (robust(f, f.at_own_weight(study.name, k), norm) for k in (plan.adversarial(norm), VANILLA))
-    gain = at_least(np.maximum(alone - plain, 0).astype(bool))
+    gain = lower_bound(np.maximum(alone - plain, 0).astype(bool))
     checks.add(f"{study.name}: adversarial training makes robust, {norm}", gain >= study.vanilla,
                f"it saves at least {gain:.1%} of the images in {norm} ({study.vanilla:.0%} needed)")

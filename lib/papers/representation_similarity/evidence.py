@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 import numpy as np
 
 from lib.claims.evidence import Evidence
-from lib.claims.preconditions import Checks
+from lib.claims.preconditions import Preconditions
 from lib.papers.representation_similarity.networks import Condition
 from lib.papers.representation_similarity.results import Results
 from lib.similarity.maps import Maps
@@ -202,11 +202,11 @@ def _per_seed(f: Results, maps: Maps) -> np.ndarray:
     return np.array([own[f"R{i}"] - own[f"N{i}"] for i in range(f.section.seeds)])
 
 
-def preconditions(f: Results, warnings: list[str]) -> Checks:
+def preconditions(f: Results, warnings: list[str]) -> Preconditions:
     """What must hold before any claim is judged: trained networks of the pool, normal ones matched in clean accuracy, a
     working attack (`warnings` of `attack_warnings`), no layer without a number.
     """
-    s, checks = f.section, Checks()
+    s, checks = f.section, Preconditions()
     checks.pool(s.gates, s.verify, *f.of_pool(Condition("N"), Condition("R")))
     checks.attack(warnings)
     every = [f.pool, f.arms, *f.elsewhere.values(), *f.moved.values(), *f.second.values(), *f.runs.values()]
@@ -216,9 +216,9 @@ def preconditions(f: Results, warnings: list[str]) -> Checks:
     return checks
 
 
-def claim_preconditions(f: Results) -> dict[str, Checks]:
+def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """What must hold for single claims: matched accuracies (C1b, C3b), a run that overfits (C5)."""
-    s, matching = f.section, Checks()
+    s, matching = f.section, Preconditions()
     for which, where in (("clean", "test"), ("train", "training")):
         brief, robust = (f.correct(Condition(kind), which).mean() for kind in "MR")
         matching.add(f"matched on {where} images", abs(brief - robust) <= s.matched_within,
@@ -226,7 +226,7 @@ def claim_preconditions(f: Results) -> dict[str, Checks]:
                      f"{robust:.1%}, at most {s.matched_within:.0%} apart allowed")
     found = {"C1b": matching, "C3b": matching}
     if f.runs:
-        fall, check = np.mean([fall for _, fall in overfitted(f).values()]), Checks()
+        fall, check = np.mean([fall for _, fall in overfitted(f).values()]), Preconditions()
         check.add("the run overfits", fall >= s.overfitting.fall,
                   f"robust accuracy on test images fell by {fall:.1%} from its best epoch, at least "
                   f"{s.overfitting.fall:.0%} needed")

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from lib.claims.evidence import Evidence
-from lib.claims.preconditions import Checks, at_least
+from lib.claims.preconditions import Preconditions, lower_bound
 from lib.papers.stitching.networks import MIXED, OTHER, Condition
 from lib.papers.stitching.results import Results
 
@@ -101,10 +101,10 @@ def _other_tasks(m: Results, found: Evidence) -> None:
             found.add("C5a", "keeps_clean", f"N->{name} minus N", there - normal)
 
 
-def preconditions(m: Results, self_gap: float, warnings: list[str]) -> Checks:
+def preconditions(m: Results, self_gap: float, warnings: list[str]) -> Preconditions:
     """What must hold before any claim is judged: trained networks, converged joints, an exact self-stitch, a working
     attack (`warnings` of `attack_warnings`)."""
-    s, checks = m.section, Checks()
+    s, checks = m.section, Preconditions()
     checks.pool(s.gates, s.verify, *m.of_pool(*(m.condition("endpoint", kind) for kind in "NR")))
     changes: dict[Condition, list[float]] = {}  # of one joint the noise of the batches is as large as what is allowed
     for cell, change in m.converged.items():
@@ -137,13 +137,13 @@ def preconditions(m: Results, self_gap: float, warnings: list[str]) -> Checks:
     return checks
 
 
-def claim_preconditions(m: Results) -> dict[str, Checks]:
+def claim_preconditions(m: Results) -> dict[str, Preconditions]:
     """{claim: what must hold besides before it is judged}: ends of other tasks that have learned them; elsewhere,
     networks as the notebook's own must be.
     """
-    s, others, places = m.section, Checks(), Checks()
+    s, others, places = m.section, Preconditions(), Preconditions()
     for other in s.others:
-        low = at_least(m.correct(m.condition("endpoint", other.data.name)))
+        low = lower_bound(m.correct(m.condition("endpoint", other.data.name)))
         others.add(f"networks of the other task {other.data.name} are trained", low >= other.clean,
                    f"lower bound of their accuracy {low:.1%}, at least {other.clean:.0%} needed")
     for place in s.elsewhere:
