@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lib.claims.preconditions import Preconditions
 from lib.results import Results
 
 
@@ -59,17 +60,21 @@ class Evidence(dict):
 
 
 def without_broken(broken: Mapping[Any, float], instances: Mapping[str, Contrast]) -> Mapping[str, Contrast]:
-    """The instances without a broken condition; all if none is left, and then `check_above_chance` says why."""
+    """The instances without a broken condition; all if none is left, and then `above_chance` says why."""
     return {name: one for name, one in instances.items() if not broken.keys() & {*one.conditions}} or instances
 
 
-def check_above_chance(results: Results, broken: Mapping[Any, float],
-                       parts: Mapping[str, Mapping[str, Contrast]]) -> tuple[bool, str]:
-    """Whether every part of a claim that has instances has one without a broken condition, and which conditions were
-    left out. broken: {condition: its clean accuracy}.
+def above_chance(results: Results, contrasts: Contrasts, broken: Mapping[Any, float],
+                 what: str) -> dict[str, Preconditions]:
+    """{claim: a check named `what`}: every part that has instances has one without a broken condition; the check says
+    which conditions were left out. broken: {condition: its clean accuracy}.
     """
-    used = {c for instances in parts.values() for one in instances.values() for c in one.conditions}
-    said = [results.says_at_chance(c, value) for c, value in broken.items() if c in used]
-    judged = all(not instances or any(not broken.keys() & {*one.conditions} for one in instances.values())
-                 for instances in parts.values())
-    return judged, f"{'; '.join(said)}: left out" if said else "no arm is near guessing"
+    found = {}
+    for claim, parts in contrasts.items():
+        used = {c for instances in parts.values() for one in instances.values() for c in one.conditions}
+        said = [results.says_at_chance(c, value) for c, value in broken.items() if c in used]
+        judged = all(not instances or any(not broken.keys() & {*one.conditions} for one in instances.values())
+                     for instances in parts.values())
+        found[claim] = Preconditions()
+        found[claim].add(what, judged, f"{'; '.join(said)}: left out" if said else "no arm is near guessing")
+    return found

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from lib.claims.evidence import Contrast, Evidence, check_above_chance
+from lib.claims.evidence import Contrast, Evidence, above_chance
 from lib.claims.preconditions import Preconditions, attack_warnings, lower_bound
 from lib.papers.compact_robust_pruning.networks import DENSE, Condition, setup_named, threat_of
 from lib.papers.compact_robust_pruning.results import Results, reference_condition
@@ -149,10 +149,8 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     the check fails where a part has no other; retained shares are about all networks, so that one is enough. C1: three
     rules that keep the clean accuracy. C3, C4a and C6: unpruned networks that are verified on the least share.
     """
-    broken, found = f.at_chance(ABOVE_CHANCE), {}
-    for claim, parts in contrasts(f).items():
-        found[claim] = Preconditions()
-        found[claim].add("compared networks are above chance", *check_above_chance(f, broken, parts))
+    broken = f.at_chance(ABOVE_CHANCE)
+    found = above_chance(f, contrasts(f), broken, "compared networks are above chance")
     for claim in (*RETAINED, "C6"):
         pruned = [f.pruned(net) for net in retaining(f, claim)]
         said = [f.says_at_chance(one, broken[one]) for one in pruned if one in broken]

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from lib.claims.evidence import Contrast, Evidence, check_above_chance
+from lib.claims.evidence import Contrast, Evidence, above_chance
 from lib.claims.preconditions import Preconditions
 from lib.papers.harp_pruning.networks import Condition
 from lib.papers.harp_pruning.results import Results
@@ -107,8 +107,4 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """What must hold for single claims: conditions that are not at chance. It fails where no instance of a part is
     left, and otherwise says which were left out.
     """
-    broken, found = f.at_chance(f.section.above_chance), {}
-    for claim, parts in contrasts(f).items():
-        found[claim] = Preconditions()
-        found[claim].add("compared arms are above chance", *check_above_chance(f, broken, parts))
-    return found
+    return above_chance(f, contrasts(f), f.at_chance(f.section.above_chance), "compared arms are above chance")

@@ -113,21 +113,15 @@ def preconditions(m: Results, self_gap: float, warnings: list[str]) -> Precondit
     slowest = max(changes, key=lambda joint: np.mean(changes[joint]), default=None)
     worst = float(np.mean(changes[slowest])) if slowest else 0.0
     which = f"{slowest.pair} at {slowest.joint}, alpha {slowest.alpha:g}" if slowest else "none"
-    checks.add(
-        "joints converged",
-        worst <= s.converged,
-        f"in the last part of training the slowest joint ({which}) lowered its loss by {worst:.3f} nats, mean over "
-        f"repetitions, at most {s.converged:g} allowed",
-    )
+    checks.add("joints converged", worst <= s.converged,
+               f"in the last part of training the slowest joint ({which}) lowered its loss by {worst:.3f} nats, mean "
+               f"over repetitions, at most {s.converged:g} allowed")
     once, twice = (m.condition(role, "N->R", s.middle, 1.0) for role in ("pair", "twice the epochs"))
     if m.of(twice):
         once, twice = (m.correct(one, "verify").mean() for one in (once, twice))
-        checks.add(
-            "twice the epochs change little",
-            abs(twice - once) <= s.budget,
-            f"robust accuracy of N->R at {s.middle} {once:.1%}, after twice the epochs {twice:.1%}, "
-            f"at most {s.budget:.0%} apart allowed",
-        )
+        checks.add("twice the epochs change little", abs(twice - once) <= s.budget,
+                   f"robust accuracy of N->R at {s.middle} {once:.1%}, after twice the epochs {twice:.1%}, at most "
+                   f"{s.budget:.0%} apart allowed")
     for one in s.external:
         found = float(m.correct(m.condition("endpoint", one.name)).mean())
         checks.add(f"{one.name} is the network that it should be", abs(found - one.known.clean) <= 0.02,

@@ -55,16 +55,8 @@ def against_controls(m: Results, joint: str):
         strong = "verify" if all("verify" in m.outcomes[cell] for cell in m.of(condition)) else "search"
         for measure, which in (("clean", "clean"), ("robust", strong)):
             got = accuracy(m.correct(condition, which))
-            rows.append(
-                {
-                    "what": name if role in ("endpoint", "pair") else f"{name}  ({role})",
-                    "measure": measure,
-                    "value": got.value,
-                    "low": got.low,
-                    "high": got.high,
-                    "under": which,
-                }
-            )
+            rows.append({"what": name if role in ("endpoint", "pair") else f"{name}  ({role})", "measure": measure,
+                         "value": got.value, "low": got.low, "high": got.high, "under": which})
     return pd.DataFrame(rows)
 
 
