@@ -10,44 +10,45 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
-from lib.errors import is_int, need, unknown
+from lib.errors import need, unknown
 from lib.papers import papers
 from lib.profiles.loader import make
 from lib.profiles.networks import Networks
 from lib.runtime import ROOT
+from lib.values.declared import Bound, Declared, OneOf, whole
 from lib.values.keys import digest
 
+DEVICES = ("auto", "cpu", "cuda")
+DEVICE = Bound(lambda name: str(name).split(":")[0] in DEVICES,
+               f"one of {', '.join(DEVICES)}, or one of several GPUs such as cuda:1")
 JOBS = ("none", "seeds", "networks")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Declared):
     """All that a run needs to know. sections: by paper, what the profile sets for it; a paper without a section is not
-    part of the profile. `jobs` says what is trained and measured as a batch job of its own, before the notebooks:
-    `networks` (one each, or a few that belong together), `seeds` (much of a repetition: small networks are done before
-    a job has started), or `none` (everything inside the notebooks). `first_seed`: the seed of the first repetition,
-    further ones count up from it, so that a run can be repeated on seeds nobody has seen. `run` is the name of the
-    results folder.
+    part of the profile.
     """
 
     networks: Networks
     sections: Mapping[str, Any] = dataclasses.field(hash=False)
     profile: str = "smoke"
-    device: str = "auto"
-    jobs: str = "none"
-    first_seed: int = 0
+    # where networks are trained and measured: cpu, cuda, one of several (cuda:1), or auto, a GPU where there is one
+    device: Annotated[str, DEVICE] = "auto"
+    # what is trained and measured as a batch job of its own, before the notebooks: networks (one each, or a few that
+    # belong together), seeds (much of a repetition: small networks are done before a job has started), or none
+    # (everything inside the notebooks)
+    jobs: Annotated[str, OneOf(JOBS)] = "none"
+    # the seed of the first repetition; further ones count up from it, so that a run can be repeated on seeds nobody has
+    # seen
+    first_seed: Annotated[int, whole(0)] = 0
     overrides: tuple[tuple[str, str], ...] = ()
 
-    def __post_init__(self):
-        if self.device.split(":")[0] not in ("auto", "cpu", "cuda"):
-            raise unknown("device", self.device, ("auto", "cpu", "cuda"))
-        if self.jobs not in JOBS:
-            raise unknown("jobs", self.jobs, JOBS)
-        need(is_int(self.first_seed, 0), "first_seed", self.first_seed, "a whole number of at least 0")
+    def check_together(self):
         for section in self.sections.values():
             section.check(self.networks)
         self._size_pools()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import types
-import typing
-from fractions import Fraction
 from pathlib import Path
 
 import yaml
 
 from lib.errors import SettingsError, fraction, need, unknown
 from lib.values.architectures import ResNet
+from lib.values.declared import Hint, hints_of
 from lib.values.keys import kinds_of
 
 # Words of profiles for values with options of their own; all other values go by the name of their class.
@@ -46,57 +44,51 @@ def make(cls, tree, where: str):
     alone). Fields may be given as values that are made already. Raises SettingsError for names that the class does not
     have, fields that are missing, and values that are not as the class annotates them or as it checks them.
     """
-    if not isinstance(tree, dict):
-        raise SettingsError(f"{where} = {tree!r} is not possible: it must be a section with named settings")
-    hints = typing.get_type_hints(cls)
-    known = {f.name: f for f in dataclasses.fields(cls)}
+    need(type(tree) is dict, where, repr(tree), "a section with named settings")
+    hints = hints_of(cls)
     values = {}
     for name, value in tree.items():
-        if name not in known:
-            raise unknown("setting", f"{where}.{name}".strip("."), [f"{where}.{k}".strip(".") for k in known])
+        if name not in hints:
+            raise unknown("setting", f"{where}.{name}".strip("."), [f"{where}.{k}".strip(".") for k in hints])
         values[name] = _value(hints[name], value, f"{where}.{name}".strip("."))
-    for name, f in known.items():
-        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise SettingsError(f"{f'{where}.{name}'.strip('.')} is missing: it must be given")
+    for f in dataclasses.fields(cls):
+        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise SettingsError(f"{f'{where}.{f.name}'.strip('.')} is missing: it must be given")
     return cls(**values)
 
 
-def _value(hint, value, where: str):
-    """One value as its annotation wants it."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+def _value(hint: Hint, value, where: str):
+    """One value as its annotation wants it, within its bounds."""
     if value is None:
-        need(type(None) in options, where, "null", "given")
+        need(hint.optional, where, "null", "given")
         return None
-    options = [o for o in options if o is not type(None)]
-    options = [kind for o in options for kind in (kinds_of(o) if inspect.isabstract(o) else [o])]
-    if all(dataclasses.is_dataclass(o) for o in options):
-        return _typed(options, value, where)
-    if len(options) > 1:  # of plain types: the value stays as it is written
-        need(type(value) in options, where, repr(value), " or ".join(PLAIN[o] for o in options))
-        return value
-    hint = options[0]
-    if hint is Fraction:
-        return fraction(value, where)
-    if typing.get_origin(hint) is tuple:
-        need(isinstance(value, (list, tuple)), where, value, "a list")
-        inner = typing.get_args(hint)
-        return tuple(_value(inner[0], v, where) for v in value) if inner[-1] is Ellipsis else tuple(value)
-    if hint is float:
-        return float(fraction(value, where))
-    if hint in PLAIN:
-        need(type(value) is hint, where, repr(value), PLAIN[hint])
+    if hint.each:
+        need(type(value) in (list, tuple), where, value, "a list")
+        value = tuple(_value(hint.each, entry, _entry(where, number, entry)) for number, entry in enumerate(value))
+    elif hint.declared:
+        value = _typed(hint.types, value, where)
+    elif hint.types == (float,):
+        value = float(fraction(value, where))
+    value = hint.fit(value, where)
+    if all(kind in PLAIN for kind in hint.types):
+        need(type(value) in hint.types, where, repr(value), " or ".join(PLAIN[kind] for kind in hint.types))
     return value
 
 
-def _typed(options: list, value, where: str):
-    """A dataclass value; where several types are possible, a word or the entry `type` says which."""
+def _entry(where: str, number: int, entry) -> str:
+    """The name of an entry of a list: a section goes by its own name or its number, counted from 0."""
+    return f"{where}[{entry.get('name', number)}]" if type(entry) is dict else where
+
+
+def _typed(bases: tuple, value, where: str):
+    """A declared value; where several types are possible, a word or the entry `type` says which."""
+    options = [kind for base in bases for kind in (kinds_of(base) if inspect.isabstract(base) else [base])]
     if type(value) in options:
         return value
-    if not isinstance(value, (dict, str)):
-        raise SettingsError(f"{where} = {value!r} is not possible: it must be a section with named settings")
+    need(type(value) in (dict, str), where, repr(value), "a section with named settings")
     names = {o.__name__: o for o in options}
     short = {name: ready for name, ready in SHORT.items() if type(ready) in options}
-    value = {"type": value} if isinstance(value, str) else dict(value)
+    value = {"type": value} if type(value) is str else dict(value)
     kind = value.pop("type", options[0].__name__ if len(options) == 1 else None)
     if kind in short and not value:
         return short[kind]

@@ -5,59 +5,70 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lib.errors import fraction, is_int, is_number, need, unknown
+from lib.errors import need
 from lib.values.architectures import Denoisers, FromScratch
-from lib.values.attacks import APGD, PGD, Attack
+from lib.values.attacks import PGD, Attack
 from lib.values.data import Data
+from lib.values.declared import Bound, Declared, OneOf, Positive, Repetitions, Share, between, whole
 from lib.values.objectives import Adversarial, CrossEntropy, Denoising
-from lib.values.recipe import Optimiser, Recipe, Schedule
+from lib.values.recipe import AUGMENTATIONS, PRECISIONS, Optimiser, Recipe, Schedule
 from lib.values.threats import Threat
+
+Augmentation = Annotated[str, OneOf(AUGMENTATIONS)]
+BatchSize = Annotated[int, whole(2)]
+FileName = Annotated[str, Bound(lambda name: bool(name) and all(c.isalnum() or c in " -._" for c in str(name)),
+                                "of letters, digits, spaces, '-', '.' and '_': files are named by it")]
+UNTARGETED = Bound(lambda targeted: not targeted, "false: evaluation is untargeted", of="targeted")
+NO_ATTACK = Bound(lambda attack: attack is None, "left out", of="attack")
 
 
 @dataclass(frozen=True)
-class Training:
-    """How a kind of network is trained. `attack` None: on clean images."""
+class Training(Declared):
+    """How a kind of network is trained."""
 
-    epochs: int
+    epochs: Annotated[int, whole(0)]
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
-    attack: PGD | None = None
+    attack: PGD | None = None  # that training images are moved by; null: none, they are clean
+
+    where = "training"
+
+
+# What is trained on clean images, or on images moved by another setting's attack.
+Unattacked = Annotated[Training, NO_ATTACK]
 
 
 @dataclass(frozen=True)
 class Pretraining(Training):
-    """How a robust network is trained whose weights others are made from; first on clean images for `warm_up` epochs
-    (deep narrow networks hardly begin to learn on adversarial ones).
-    """
+    """How a robust network is trained whose weights others are made from."""
 
-    warm_up: int = 0
+    # on clean images first: deep narrow networks hardly begin to learn on adversarial ones
+    warm_up: Annotated[int, whole(0)] = 0
 
-    def __post_init__(self):
-        need(is_int(self.warm_up, 0), "pretrain.warm_up", self.warm_up, "a whole number of epochs of at least 0")
+    where = "pretrain"
 
 
 @dataclass(frozen=True)
 class Denoiser(Training):
-    """How a class-conditional denoiser is trained that gives scores: on noise of standard deviations from `low` to
-    `high` (pixels in [0, 1]; 0.25 is 0.5 where they lie in [-1, 1]), without its label with probability
-    `label_dropout`. `sigma`: the noise at which scores are taken. data: images to learn from, where there are more than
-    the classifiers have.
+    """How a class-conditional denoiser is trained that gives scores. Noise is in pixels in [0, 1]: 0.25 is 0.5 where
+    they lie in [-1, 1].
     """
 
-    arch: Denoisers | None = None
-    data: Data | None = None
-    low: float = 0.1
-    high: float = 0.5
-    sigma: float = 0.25
-    label_dropout: float = 0.2
-    batch_size: int = 128
-    ema: float = 0.999
+    arch: Denoisers = field(kw_only=True)
+    data: Data | None = None  # images to learn from, where there are more than the classifiers have
+    low: Positive = 0.1  # the smallest standard deviation of the noise
+    high: Positive = 0.5  # the largest
+    sigma: Positive = 0.25  # the one at which scores are taken
+    label_dropout: Share = 0.2  # the probability with which an image comes without its label
+    batch_size: BatchSize = 128
+    ema: Annotated[float, between(0, 1)] = 0.999  # the decay per step of the moving average of its weights
 
-    def __post_init__(self):
-        need(self.arch is not None, "denoiser.arch", None, "a UNet or a DenoisingMLP")
-        need(self.attack is None, "denoiser.attack", self.attack, "left out")
+    where = "denoiser"
+
+    def check_together(self):
+        NO_ATTACK.hold(self, "denoiser")
         need(self.low <= self.sigma <= self.high, "denoiser.sigma", self.sigma, "between low and high")
 
     def recipe(self, data: Data, precision: str, seed: int) -> Recipe:
@@ -70,35 +81,29 @@ class Denoiser(Training):
 
 @dataclass(frozen=True)
 class Pool(Training):
-    """How one type of network of the common pool is trained, and how many of them."""
+    """How one type of network of the common pool is trained."""
 
-    count: int = 1
+    count: Repetitions = 1  # networks of the type; grows to what the papers need
 
-    def __post_init__(self):
-        repetitions("count", self.count)
+    where = "pool"
 
 
 @dataclass(frozen=True)
-class Networks:
-    """The common pool that all notebooks choose from. denoiser: of the pool's data, where a notebook needs scores."""
+class Networks(Declared):
+    """The common pool that all notebooks choose from."""
 
     data: Data
     arch: FromScratch
-    threat: Threat
-    normal: Pool
-    robust: Pool
-    batch_size: int = 128
-    augment: str = "crop-flip"
-    precision: str = "auto"
-    denoiser: Denoiser | None = None
+    threat: Threat  # that robust networks are trained against, and robustness is judged under
+    normal: Annotated[Pool, NO_ATTACK]
+    robust: Annotated[Pool, Bound(lambda attack: attack is not None, "an attack: robust networks train on one",
+                                  of="attack")]
+    batch_size: BatchSize = 128
+    augment: Augmentation = "crop-flip"
+    precision: Annotated[str, OneOf(("auto", *PRECISIONS))] = "auto"  # auto: bf16 where the hardware multiplies in it
+    denoiser: Denoiser | None = None  # of the pool's data, where a notebook needs scores
 
-    def __post_init__(self):
-        need(
-            self.robust.attack is not None, "networks.robust.attack", "null", "an attack: robust networks train on one"
-        )
-        need(self.normal.attack is None, "networks.normal.attack", self.normal.attack, "null")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise unknown("precision", self.precision, ("auto", "fp32", "bf16"))
+    where = "networks"
 
     def objective(self, attack: PGD | None, alpha: float = 1.0, **options) -> CrossEntropy | Adversarial:
         """Cross-entropy, or adversarial training against the pool's threat with a share alpha of adversarial images."""
@@ -133,40 +138,20 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Gates:
-    """What a pool must show before a claim about it is judged (accuracies in [0, 1]; see the notebook's checks)."""
+class Gates(Declared):
+    """What a pool must show before a claim about it is judged, as accuracies (see the notebook's checks)."""
 
-    normal_clean: float
-    normal_robust: float
-    robust_clean: float
-    robust_robust: float
+    normal_clean: Share  # normal networks have at least this clean accuracy
+    normal_robust: Share  # and at most this robust accuracy
+    robust_clean: Share  # robust networks have at least this clean accuracy
+    robust_robust: Share  # and at least this robust accuracy
 
-
-def repetitions(where: str, value) -> None:
-    """Check a number of repetitions."""
-    need(is_int(value, 1) and value <= 100, where, value, "a whole number from 1 to 100")
-
-
-def growing(where: str, values: tuple, least: int = 0) -> None:
-    """Check that strengths are growing positive numbers, `least` of them or more."""
-    good = all(is_number(v, 0) and v > 0 for v in values) and list(values) == sorted({*values})
-    need(good and len(values) >= least, where, list(values), f"{least or 'any'} or more growing numbers above 0")
-
-
-def falling_shares(section, prefix: str, *names: str) -> None:
-    """Make fields of a frozen section tuples of fractions, and check that they fall and lie between 0 and 1."""
-    for name in names:
-        where = f"{prefix}.{name}"
-        shares = tuple(fraction(k, where) for k in getattr(section, name))
-        object.__setattr__(section, name, shares)
-        falling = all(0 < k < 1 for k in shares) and list(shares) == sorted({*shares}, reverse=True)
-        need(falling, where, [float(k) for k in shares], "falling shares between 0 and 1")
+    where = "gates"
 
 
 def fewer_targets(where: str, attack: Attack, data: Data) -> None:
     """Check that an attack has fewer targets than the data have classes."""
-    targets = attack.targets if isinstance(attack, APGD) else 0
-    need(targets < data.info.classes, where, targets, f"less than the {data.info.classes} classes")
+    need(attack.targets < data.info.classes, where, attack.targets, f"less than the {data.info.classes} classes")
 
 
 def trained_as(recipe: Recipe, training: Training) -> Recipe:

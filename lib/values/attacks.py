@@ -8,23 +8,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from lib.errors import fraction, is_int, is_number, need, unknown
+from lib.errors import need, unknown
+from lib.values.declared import Count, Declared, NotNegative, OneOf, above, whole
 from lib.values.keys import later
 from lib.values.threats import PIXEL_NORMS, Threat
 
 LOSSES = ("ce", "dlr", "cw", "kl")
 
 
-class Attack(ABC):
+class Attack(Declared, ABC):
     """A search for images that a threat allows and a network misclassifies.
 
     `targeted`: whether it goes towards given classes. `needs_clean_logits`: whether it starts from the network's logits
-    of the images as they are; those that are misclassified already are then left out.
+    of the images as they are; those that are misclassified already are then left out. `targets`: how many other classes
+    than an image's own there must be, each of which it goes towards.
     """
 
+    where = "attack"
     targeted = False
+    targets = 0
     needs_clean_logits = True
 
     @property
@@ -68,24 +72,17 @@ class PGD(Attack):
     evaluation counts any misclassified iterate, so there it changes no verdict; it changes the last iterate.
     """
 
-    steps: int
-    step_size: Fraction
-    restarts: int = 1
+    steps: Annotated[int, whole(0)]
+    step_size: Annotated[Fraction, above(0)]
+    restarts: Count = 1
     random_start: bool = True
-    loss: str = "ce"
+    loss: Annotated[str, OneOf(LOSSES)] = "ce"
     targeted: bool = False
-    confidence: float | None = later(None)
+    confidence: NotNegative | None = later(None)
 
-    def __post_init__(self):
-        need(is_int(self.steps, 0), "attack.steps", self.steps, "a whole number of at least 0")
-        object.__setattr__(self, "step_size", fraction(self.step_size, "attack.step_size"))
-        need(self.step_size > 0, "attack.step_size", self.step_size, "greater than 0")
-        need(is_int(self.restarts, 1), "attack.restarts", self.restarts, "a whole number of at least 1")
-        if self.loss not in LOSSES:
-            raise unknown("attack loss", self.loss, LOSSES)
-        if self.confidence is not None:
-            need(self.loss == "cw", "attack.confidence", self.confidence, f"null for the loss {self.loss}: cw has one")
-            need(is_number(self.confidence, 0), "attack.confidence", self.confidence, "a number of at least 0, or null")
+    def check_together(self):
+        margin = self.loss == "cw" or self.confidence is None
+        need(margin, "attack.confidence", self.confidence, f"null for the loss {self.loss}: cw has one")
 
     @property
     def title(self) -> str:
@@ -127,14 +124,9 @@ class PixelAttack(Attack):
 class APGD(PixelAttack):
     """Auto-PGD (Croce & Hein 2020) on cross-entropy, then targeted on DLR for `targets` classes (0: CE only)."""
 
-    steps: int = 100
-    restarts: int = 1
-    targets: int = 9
-
-    def __post_init__(self):
-        need(is_int(self.steps, 1), "attack.steps", self.steps, "a whole number of at least 1")
-        need(is_int(self.restarts, 1), "attack.restarts", self.restarts, "a whole number of at least 1")
-        need(is_int(self.targets, 0), "attack.targets", self.targets, "a whole number of at least 0")
+    steps: Count = 100
+    restarts: Count = 1
+    targets: Annotated[int, whole(0)] = 9
 
     @property
     def title(self) -> str:
@@ -151,10 +143,7 @@ class APGD(PixelAttack):
 class Square(PixelAttack):
     """Random search without gradients (Andriushchenko et al. 2020), at most `queries` forward passes an image."""
 
-    queries: int = 5000
-
-    def __post_init__(self):
-        need(is_int(self.queries, 1), "attack.queries", self.queries, "a whole number of at least 1")
+    queries: Count = 5000
 
     @property
     def title(self) -> str:
@@ -176,11 +165,7 @@ class AutoAttack(PixelAttack):
     fab_steps: ClassVar[int] = 100  # towards each target
     square: ClassVar[Square] = Square(5000)
 
-    version: str = "standard"
-
-    def __post_init__(self):
-        if self.version not in ("standard",):
-            raise unknown("AutoAttack version", self.version, ("standard",))
+    version: Annotated[str, OneOf(("standard",))] = "standard"
 
     @property
     def title(self) -> str:

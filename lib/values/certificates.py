@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
-from lib.errors import is_int, is_number, need, unknown
+from lib.errors import need
+from lib.values.declared import Count, Declared, OneOf, Positive, between
 from lib.values.threats import Threat
 
 BOUNDS = ("interval", "CROWN-IBP", "CROWN")
 UNSTABLE = 500  # ReLUs of an image that CROWN bounds one by one: a guess until it was done once on this machine
 
 
-class Certificate(ABC):
+class Certificate(Declared, ABC):
     """A proof, image by image, that no image within a threat changes the answer."""
+
+    where = "certificate"
 
     @property
     @abstractmethod
@@ -42,11 +46,7 @@ class Bounds(Certificate):
     (Zhang et al. 2020); CROWN, linear bounds of every layer (Zhang et al. 2018). Of linf balls within [0, 1].
     """
 
-    method: str = "interval"
-
-    def __post_init__(self):
-        if self.method not in BOUNDS:
-            raise unknown("method of bounds", self.method, BOUNDS)
+    method: Annotated[str, OneOf(BOUNDS)] = "interval"
 
     @property
     def title(self) -> str:
@@ -71,17 +71,12 @@ class Smoothing(Certificate):
     sigma * Phi^-1(alpha^(1/many)).
     """
 
-    sigma: float
-    few: int = 100
-    many: int = 1000
-    alpha: float = 0.001
+    sigma: Positive
+    few: Count = 100
+    many: Count = 1000
+    alpha: Annotated[float, between(0, 0.5)] = 0.001
 
-    def __post_init__(self):
-        need(is_number(self.sigma, 0) and self.sigma > 0, "certificate.sigma", self.sigma, "greater than 0")
-        need(is_number(self.alpha, 0) and 0 < self.alpha < 0.5, "certificate.alpha", self.alpha, "between 0 and 0.5")
-        for name in ("few", "many"):
-            copies = getattr(self, name)
-            need(is_int(copies, 1), f"certificate.{name}", copies, "a whole number of at least 1")
+    def check_together(self):
         provable = self.alpha > 0.5**self.many
         need(provable, "certificate.many", self.many,
              f"more than log2(1 / alpha): at alpha {self.alpha:g} fewer copies prove nothing even where all agree")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from lib.errors import is_int, need, unknown
+from lib.errors import need
+from lib.values.declared import Count, Declared, OneOf, whole
 from lib.values.keys import later
 
 
@@ -72,7 +74,7 @@ DATASETS = {
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Declared):
     """A data set and how much of it is used; every subset is random, class-balanced and fixed.
 
     `holdout` images of the training split are set aside for choosing (epochs, strengths), `train` of the rest are
@@ -80,36 +82,23 @@ class Data:
     images of any size are brought to; None, and nothing else for sets of one size, is the data set's own.
     """
 
-    name: str
-    train: int | None = None
-    holdout: int = 0
-    test: int | None = None
-    size: int | None = later(None)
+    name: Annotated[str, OneOf(DATASETS)]
+    train: Count | None = None
+    holdout: Annotated[int, whole(0)] = 0
+    test: Count | None = None
+    size: Count | None = later(None)
 
-    def __post_init__(self):
-        if self.name not in DATASETS:
-            raise unknown("data set", self.name, DATASETS)
+    where = "data"
+
+    def check_together(self):
         info = self.info
         self._check_size()
-        need(
-            is_int(self.holdout, 0) and self.holdout <= info.train // 2,
-            "data.holdout",
-            self.holdout,
-            f"a whole number from 0 to {info.train // 2} for {self.name}",
-        )
-        most = info.train - self.holdout
-        need(
-            self.train is None or (is_int(self.train, info.classes) and self.train <= most),
-            "data.train",
-            self.train,
-            f"a whole number from {info.classes} to {most} for {self.name} with {self.holdout} held out, or null",
-        )
-        need(
-            self.test is None or (is_int(self.test, info.classes) and self.test <= info.test),
-            "data.test",
-            self.test,
-            f"a whole number from {info.classes} to {info.test} for {self.name}, or null for all",
-        )
+        half, most = info.train // 2, info.train - self.holdout
+        need(self.holdout <= half, "data.holdout", self.holdout, f"a whole number from 0 to {half} for {self.name}")
+        need(self.train is None or info.classes <= self.train <= most, "data.train", self.train,
+             f"a whole number from {info.classes} to {most} for {self.name} with {self.holdout} held out, or null")
+        need(self.test is None or info.classes <= self.test <= info.test, "data.test", self.test,
+             f"a whole number from {info.classes} to {info.test} for {self.name}, or null for all")
 
     def _check_size(self):
         info = self.info
@@ -119,7 +108,7 @@ class Data:
             need(self.size is None, "data.size", self.size, fixed)
             return
         low, high = info.sizes
-        fits = self.size is None or (is_int(self.size, low) and self.size <= high)
+        fits = self.size is None or low <= self.size <= high
         allowed = f"a whole number of pixels from {low} to {high} for {self.name}, or null for {info.size}"
         need(fits, "data.size", self.size, allowed)
         if self.size == info.size:

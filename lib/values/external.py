@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from lib import files
-from lib.errors import need, unknown
+from lib.errors import need
 from lib.values.architectures import FromScratch, ResNet
 from lib.values.data import Data
-from lib.values.recipe import Recipe, Weights
+from lib.values.declared import Declared, OneOf
+from lib.values.recipe import Digest, Recipe, Weights
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,18 @@ KNOWN = {
 
 
 @dataclass(frozen=True)
-class External:
+class External(Declared):
     """A network that others trained, as a profile names it.
 
     name: one of `KNOWN`. file: its file, where that lies elsewhere than `KNOWN` says (see `files.resolve_path`).
     sha256: the digest that the file must have, in hexadecimal, where none is known or another is wanted.
     """
 
-    name: str
+    name: Annotated[str, OneOf(KNOWN)]
     file: str | None = None
-    sha256: str | None = None
+    sha256: Digest | None = None
 
-    def __post_init__(self):
-        if self.name not in KNOWN:
-            raise unknown("external network", self.name, KNOWN)
-        good = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
-        need(bool(good), f"sha256 of {self.name}", self.sha256, "64 hexadecimal digits in lower case, or null")
+    where = "external"
 
     @property
     def known(self) -> Known:

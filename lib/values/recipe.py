@@ -12,12 +12,26 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import PurePath
+from typing import Annotated
 
-from lib.errors import fraction, is_int, is_number, need, unknown
+from lib.errors import is_int, need
 from lib.values.architectures import Architecture
 from lib.values.attacks import PGD, Attack
 from lib.values.certificates import Certificate
 from lib.values.data import Data
+from lib.values.declared import (
+    Bound,
+    Count,
+    Declared,
+    NotNegative,
+    OneOf,
+    Positive,
+    ProperShare,
+    Share,
+    below,
+    between,
+    whole,
+)
 from lib.values.keys import digest, later, plain, plain_fields
 from lib.values.objectives import CrossEntropy, Objective
 from lib.values.threats import Threat
@@ -28,90 +42,85 @@ NUMERICS = 1
 
 
 @dataclass(frozen=True)
-class Optimiser:
+class Optimiser(Declared):
     """`sgd` (momentum, Nesterov or not) or `adam`; weight decay is the L2 kind in both, as in the papers, on all that
     learns but the parameters whose own name (`quota`, the last of `conv1.quota`) is in `no_decay`.
     """
 
-    name: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.9
+    name: Annotated[str, OneOf(("sgd", "adam"))] = "sgd"
+    lr: Positive = 0.1
+    momentum: Annotated[float, below(0, 1)] = 0.9
     nesterov: bool = True
-    weight_decay: float = 1e-4
+    weight_decay: NotNegative = 1e-4
     no_decay: tuple[str, ...] = later(())
 
-    def __post_init__(self):
-        if self.name not in ("sgd", "adam"):
-            raise unknown("optimiser", self.name, ("sgd", "adam"))
-        need(is_number(self.lr, 0) and self.lr > 0, "optimiser.lr", self.lr, "greater than 0")
-        need(is_number(self.momentum, 0, 1) and self.momentum < 1, "optimiser.momentum", self.momentum, "in [0, 1)")
-        need(is_number(self.weight_decay, 0), "optimiser.weight_decay", self.weight_decay, "0 or more")
+    where = "optimiser"
 
 
 SCHEDULES = ("constant", "piecewise", "cosine", "linear", "onecycle")
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Declared):
     """Learning rate over training, step by step: `constant`, `piecewise` (times 1/10 at 1/3 and 2/3 unless `drops`
     says otherwise), `cosine` or `linear` down to the share `final` of the peak, or `onecycle` (linear up over the
     first `warmup` share, linear down to 0).
     """
 
-    name: str = "piecewise"
-    drops: tuple[Fraction, ...] = (Fraction(1, 3), Fraction(2, 3))
-    warmup: float = 0.25
-    final: float = later(0.0)
+    name: Annotated[str, OneOf(SCHEDULES)] = "piecewise"
+    drops: tuple[ProperShare, ...] = (Fraction(1, 3), Fraction(2, 3))
+    warmup: Share = 0.25
+    final: Share = later(0.0)
 
-    def __post_init__(self):
-        if self.name not in SCHEDULES:
-            raise unknown("schedule", self.name, SCHEDULES)
-        object.__setattr__(self, "drops", tuple(fraction(d, "schedule.drops") for d in self.drops))
-        need(all(0 < d < 1 for d in self.drops), "schedule.drops", self.drops, "shares of training between 0 and 1")
-        need(is_number(self.warmup, 0, 1), "schedule.warmup", self.warmup, "a share of training from 0 to 1")
-        need(is_number(self.final, 0, 1), "schedule.final", self.final, "a share of the peak rate from 0 to 1")
+    where = "schedule"
+
+    def check_together(self):
         ends = self.final == 0 or self.name in ("cosine", "linear")
         need(ends, "schedule.final", self.final, f"0 for {self.name}: only cosine and linear come down to a share")
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Declared):
     """Early choice: after every `every` epochs the network is measured on the held-out images of its data (never on
     test images), under `attack` within `threat` or, without them, clean; the best epoch's weights are kept.
     """
 
     threat: Threat | None = None
     attack: PGD | None = None
-    every: int = 1
+    every: Count = 1
 
-    def __post_init__(self):
+    where = "choice"
+
+    def check_together(self):
         paired = (self.threat is None) == (self.attack is None)
         need(paired, "choice.attack", self.attack, "given exactly when a threat is")
-        need(is_int(self.every, 1), "choice.every", self.every, "a whole number of epochs of at least 1")
+
+
+Digest = Annotated[str, Bound(lambda text: bool(re.fullmatch("[0-9a-f]{64}", str(text))),
+                              "64 hexadecimal digits in lower case")]
 
 
 @dataclass(frozen=True)
-class Weights:
+class Weights(Declared):
     """Weights that others trained, in a file: its path, and the SHA-256 that it must have, in hexadecimal. Only what is
     in it decides, not where it lies: the path enters no key and no comparison.
     """
 
     file: str = field(compare=False)
-    sha256: str
+    sha256: Digest
 
-    def __post_init__(self):
-        good = isinstance(self.sha256, str) and re.fullmatch("[0-9a-f]{64}", self.sha256)
-        need(bool(good), "weights.sha256", self.sha256, "64 hexadecimal digits in lower case")
+    where = "weights"
 
     def as_plain(self) -> dict:
         return {"type": "Weights", "sha256": self.sha256}
 
 
 AUGMENTATIONS = ("none", "crop", "crop-flip", "affine", "resized-crop-flip")
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Declared):
     """All that decides a network's weights.
 
     data, arch, objective: what is learned, by what, how. epochs 0: an untrained network (or, with parents, one put
@@ -131,41 +140,26 @@ class Recipe:
     data: Data
     arch: Architecture
     objective: Objective = field(default_factory=CrossEntropy)
-    epochs: int = 1
+    epochs: Annotated[int, whole(0)] = 1
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
-    batch_size: int = 128
-    augment: str = "none"
+    batch_size: Annotated[int, whole(2)] = 128
+    augment: Annotated[str, OneOf(AUGMENTATIONS)] = "none"
     parents: tuple[Recipe, ...] = ()
     trainable: tuple[str, ...] = ()
-    batchnorm: str = "train"
-    precision: str = "fp32"
-    seed: int = 0
-    ema: float | None = later(None)
+    batchnorm: Annotated[str, OneOf(("train", "frozen"))] = "train"
+    precision: Annotated[str, OneOf(PRECISIONS)] = "fp32"
+    seed: Annotated[int, whole(0)] = 0
+    ema: Annotated[float, between(0, 1)] | None = later(None)
     choice: Choice | None = later(None)
     keep: tuple[int, ...] = later(())
     checkpoint: int | None = later(None)
     sources: tuple[Recipe, ...] = later(())
     weights: Weights | None = later(None)
 
-    def __post_init__(self):
-        need(is_int(self.epochs, 0), "epochs", self.epochs, "a whole number of at least 0")
-        need(is_int(self.batch_size, 2), "batch_size", self.batch_size, "a whole number of at least 2")
-        need(is_int(self.seed, 0), "seed", self.seed, "a whole number of at least 0")
-        need(
-            self.batch_size <= self.data.n_train,
-            "batch_size",
-            self.batch_size,
-            f"at most the {self.data.n_train} training images",
-        )
-        if self.augment not in AUGMENTATIONS:
-            raise unknown("augmentation", self.augment, AUGMENTATIONS)
-        if self.batchnorm not in ("train", "frozen"):
-            raise unknown("batchnorm regime", self.batchnorm, ("train", "frozen"))
-        if self.precision not in ("fp32", "bf16"):
-            raise unknown("precision", self.precision, ("fp32", "bf16"))
-        decays = self.ema is None or (is_number(self.ema, 0, 1) and 0 < self.ema < 1)
-        need(decays, "ema", self.ema, "a decay between 0 and 1 (0.999, say), or null")
+    def check_together(self):
+        most = self.data.n_train
+        need(self.batch_size <= most, "batch_size", self.batch_size, f"at most the {most} training images")
         held = self.choice is None or self.data.holdout > 0
         need(held, "data.holdout", self.data.holdout, "at least 1 where the best epoch is chosen on held-out images")
         in_order = all(is_int(n, 1) for n in self.keep) and list(self.keep) == sorted({*self.keep})

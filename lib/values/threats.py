@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Annotated
 
-from lib.errors import fraction, need, unknown
+from lib.errors import need
+from lib.values.declared import Declared, OneOf, number
 from lib.values.keys import later
 
 PIXEL_NORMS = ("linf", "l2", "l1")
@@ -19,7 +21,7 @@ PER = ("image", "batch")
 
 
 @dataclass(frozen=True)
-class Threat:
+class Threat(Declared):
     """What an adversary may do: move an image in [0, 1] by at most `eps` in `norm`, each image for itself.
 
     Norms of pixels: linf, l2, l1, eps in units of pixels in [0, 1]. Perceptual threats (Kang et al. 2019), eps in the
@@ -30,20 +32,16 @@ class Threat:
     2023, for training in l2 only; see lib/attacks/geometry.py). `box` false: perturbed images may leave [0, 1].
     """
 
-    norm: str
-    eps: Fraction
-    per: str = later("image")
+    norm: Annotated[str, OneOf(NORMS)]
+    eps: Annotated[Fraction, number(0)]
+    per: Annotated[str, OneOf(PER)] = later("image")
     box: bool = later(True)
 
-    def __post_init__(self):
-        if self.norm not in NORMS:
-            raise unknown("threat norm", self.norm, NORMS)
-        object.__setattr__(self, "eps", fraction(self.eps, "threat.eps"))
-        need(self.eps >= 0, "threat.eps", self.eps, "0 or more")
+    where = "threat"
+
+    def check_together(self):
         inside = self.norm != "linf" or self.eps <= 1 or not self.box
         need(inside, "threat.eps", self.eps, "at most 1 for linf (pixels lie in [0, 1])")
-        if self.per not in PER:
-            raise unknown("threat.per", self.per, PER)
         need(self.per == "image" or self.norm == "l2", "threat.per", self.per, f"image for the norm {self.norm}")
         need(self.box or not self.perceptual, "threat.box", self.box, f"true for the norm {self.norm}")
 

@@ -278,8 +278,8 @@ def test_stored_scores_are_mapped_not_copied(tmp_path):
 
 
 @pytest.mark.parametrize("wrong, words", [
-    ({"kind": "class man"}, "unknown kind of targets 'class man'; did you mean 'class mean'"),
-    ({"kind": "one image", "permuted": "class"}, "unknown permutation of targets 'class'"),
+    ({"kind": "class man"}, "unknown targets.kind 'class man'; did you mean 'class mean'"),
+    ({"kind": "one image", "permuted": "class"}, "unknown targets.permuted 'class'"),
     ({"kind": "random direction", "centred": True}, "targets.centred = True is not possible.*one image"),
     ({"kind": "score", "sigma": 0.2, "centred": True}, "targets.centred = True"),
     ({"kind": "random direction", "permuted": "classes"}, "targets.permuted = classes.*a control already"),
@@ -298,9 +298,10 @@ def test_impossible_targets_are_one_sentence(wrong, words):
 
 
 @pytest.mark.parametrize("wrong, words", [
-    ({"objective": Noise(0.1)}, "objective of Aligned = Noise"), ({"weight": -1}, "weight = -1"),
-    ({"classes": 0}, "classes = 0"), ({"gradient": "logits"}, "unknown gradient to align 'logits'; did you mean"),
-    ({"batchnorm": "frozen"}, "unknown batchnorm"), ({"first_weight": -0.1}, "first_weight = -0.1"),
+    ({"objective": Noise(0.1)}, "objective = Noise.* CrossEntropy or Adversarial or TRADES"),
+    ({"weight": -1}, "weight = -1"),
+    ({"classes": 0}, "classes = 0"), ({"gradient": "logits"}, "objective.gradient 'logits'; did you mean"),
+    ({"batchnorm": "frozen"}, "unknown objective.batchnorm 'frozen'"), ({"first_weight": -0.1}, "first_weight = -0.1"),
     ({"first_share": 1}, "first_share = 1"), ({"targets": "score"}, "targets = score"),
 ])
 def test_an_impossible_aligned_objective_is_one_sentence(wrong, words):

@@ -316,8 +316,8 @@ GREY, PHOTOGRAPHS = (Recipe(Data(name), ResNet(16, (1, 1, 1, 1))) for name in ("
 
 
 @pytest.mark.parametrize("make, words", [
-    (lambda: Stitch("stem", "lstsq"), ["unknown joint init 'lstsq'", "least squares"]),
-    (lambda: Stitch("stem", fit=100), ["arch.fit = 100", "for least squares"]),
+    (lambda: Stitch("stem", "lstsq"), ["unknown arch.init 'lstsq'", "least squares"]),
+    (lambda: Stitch("stem", fit=100), ["arch.fit = 100", "least squares has it"]),
     (lambda: Stitch("stem", LEAST_SQUARES, fit=0), ["arch.fit = 0", "at least 1"]),
     (lambda: Stitch("stem", rank=0), ["arch.rank = 0", "at least 1"]),
     (lambda: replace(MATCHED, arch=replace(MATCHED.arch, fit=600)), ["arch.fit = 600", "at most the 512"]),

@@ -1,5 +1,5 @@
 import copy
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from lib.models import (
 from lib.models.building import builders, derivations
 from lib.models.resnet import PreActBlock
 from lib.models.staged import dry_run
-from lib.profiles.loader import _value
+from lib.profiles.loader import make
 from lib.pruning.shrink import shrunk
 from lib.runtime import initialise_with
 from lib.training import price
@@ -49,6 +49,7 @@ from lib.values.architectures import (
 )
 from lib.values.architectures import Probe as ProbeArch
 from lib.values.data import Data
+from lib.values.declared import Declared
 from lib.values.keys import digest, kinds_of
 from lib.values.recipe import Recipe
 
@@ -202,11 +203,16 @@ def test_resnet18_keys():
     assert names <= set(plain(ResNet()).state_dict())
 
 
+@dataclass(frozen=True)
+class Section(Declared):
+    arch: FromScratch
+
+
 @pytest.mark.parametrize("arch", ARCHS, ids=str)
 def test_profiles_can_name_every_network(arch):
     options = {f.name: getattr(arch, f.name) for f in fields(arch)}
     section = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
-    assert _value(FromScratch, {"type": type(arch).__name__, **section}, "networks.arch") == arch
+    assert make(Section, {"arch": {"type": type(arch).__name__, **section}}, "networks").arch == arch
 
 
 @pytest.mark.parametrize("widen, layers", [(1, 79), (2, 80)])
@@ -389,7 +395,7 @@ def test_channels_of_softplus_networks_shrink_rightly():
 
 
 @pytest.mark.parametrize("make, words", [
-    (lambda: MLP((8,), "gelu"), ["unknown activation 'gelu'", "relu, softplus"]),
+    (lambda: MLP((8,), "gelu"), ["unknown arch.activation 'gelu'", "relu, softplus"]),
     (lambda: plain(VGG16(8), Data("digits")), ["arch = VGG16", "8 pixels", "16"]),
     (lambda: plain(ViT(patch=5)), ["arch.patch = 5", "32x32"]),
     (lambda: network(Mixer(), (1, 56, 30), 10), ["arch.patch = 4", "56x30"]),
@@ -399,7 +405,7 @@ def test_channels_of_softplus_networks_shrink_rightly():
     (lambda: WideResNet(27), ["arch.depth = 27", "28"]),
     (lambda: WideResNet(28, 0.5), ["arch.widen = 0.5"]),
     (lambda: ImageNetResNet(34), ["arch.depth = 34", "18 or 50"]),
-    (lambda: MLP(()), ["arch.widths = ()"]),
+    (lambda: MLP(()), ["arch.widths = []", "1 to 10"]),
     (lambda: PreActResNet(blocks=3), ["arch.blocks = 3"]),
 ])
 def test_impossible_architectures_are_one_sentence(make, words):

@@ -446,7 +446,7 @@ def test_the_attack_sees_the_masks_as_they_are_after_rewiring():
     (lambda: Prune(ADMM(CrossEntropy(), "0.1")), "objective of Prune = ADMM "),
     (lambda: Rewire(Rewire(CrossEntropy())), "objective of Rewire = Rewire "),
     (lambda: Rewire(CrossEntropy(), noise=-1), "noise = -1 "),
-    (lambda: Rewire(CrossEntropy(), scope="net"), "unknown scope 'net'; did you mean 'network'"),
+    (lambda: Rewire(CrossEntropy(), scope="net"), "unknown objective.scope 'net'; did you mean 'network'"),
     (lambda: replace(BASE, arch=SPARSE, objective=ADMM(CrossEntropy(), "0.1")), "the dense network.* for ADMM"),
     (lambda: replace(FROM_SCRATCH, parents=(BASE,)), "parents = 1 .*from scratch"),
     (lambda: replace(FROM_SCRATCH, arch=Pruned(ARCH, "0.1")), "random scores for Rewire"),

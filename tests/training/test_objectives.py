@@ -362,9 +362,9 @@ PARENT = Recipe(Data("digits"), ResNet(16, (1, 1)))
 
 
 @pytest.mark.parametrize("make, words", [
-    (lambda: Transferred(*STEP, ()), "against = .* must be one or more different ones of front, end, itself"),
+    (lambda: Transferred(*STEP, ()), r"against = \[\] .* must be one or more different ones"),
     (lambda: Transferred(*STEP, ("end", "end")), "against = .* must be one or more different ones"),
-    (lambda: Transferred(*STEP, ("fronts",)), "unknown network to attack 'fronts'; did you mean 'front'"),
+    (lambda: Transferred(*STEP, ("fronts",)), "unknown objective.against 'fronts'; did you mean 'front'"),
     (lambda: Transferred(STEP[0], PGD(1, "0.2", restarts=2)), "attack.restarts = 2"),
     (lambda: ADMM(Transferred(*STEP), keep="0.5"), "objective of ADMM = Transferred .* attacks the network it trains"),
     (lambda: replace(BASE, objective=Transferred(*STEP)), "objective = Transferred .* no front and end for MLP"),
@@ -594,14 +594,14 @@ def test_certified_training_of_pruned_networks_revives_nothing(name):
 @pytest.mark.parametrize("make, words", [
     (lambda: CrownIBP("1.5"), ["objective.eps = 3/2", "from 0 to 1"]),
     (lambda: CrownIBP("0.1", kappa=2), ["kappa = 2"]),
-    (lambda: CrownIBP("0.1", start=0.6, end=0.5), ["start = (0.6, 0.5)", "not after end"]),
+    (lambda: CrownIBP("0.1", start=0.6, end=0.5), ["start = 0.6", "at most end (0.5)"]),
     (lambda: MixTrain("0.1", share=1.5), ["share = 1.5", "from 0 to 1"]),
     (lambda: MixTrain("0.1", images=0), ["images = 0", "at least 1"]),
     (lambda: MixTrain("0.1", weight=-1), ["weight = -1"]),
     (lambda: MixTrain("0.1", growth=0.5), ["growth = 0.5", "at least 1"]),
-    (lambda: MixTrain("0.1", every=0), ["every = 0", "epochs"]),
+    (lambda: MixTrain("0.1", every=0), ["every = 0", "at least 1"]),
     (lambda: MixTrain("0.1", weight=2.0, most=1.0), ["most = 1.0", "weight (2.0)"]),
-    (lambda: MixTrain("0.1", end=1.2), ["start = (0.0, 1.2)"]),
+    (lambda: MixTrain("0.1", end=1.2), ["end = 1.2", "from 0 to 1"]),
 ])
 def test_an_impossible_certified_objective_is_one_sentence(make, words):
     with pytest.raises(SettingsError) as error:

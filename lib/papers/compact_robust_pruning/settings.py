@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Annotated
 
-from lib.errors import is_number, need, unknown
-from lib.profiles.networks import Gates, Networks, Pretraining, Training, falling_shares, fewer_targets, repetitions
+from lib.errors import need
+from lib.profiles.networks import (
+    UNTARGETED,
+    Augmentation,
+    BatchSize,
+    Gates,
+    Networks,
+    Pretraining,
+    Unattacked,
+    fewer_targets,
+)
 from lib.values.architectures import FromScratch
 from lib.values.attacks import PGD, Attack
 from lib.values.certificates import Bounds, Certificate, Smoothing
 from lib.values.data import Data
+from lib.values.declared import Declared, OneOf, Positive, ProperShare, Repetitions, Share, different, falling
 from lib.values.threats import Threat
 
 IN_ROUNDS = "iterative LWM"  # pruned in several rounds, each with a part of the fine-tuning
@@ -31,56 +42,54 @@ EMPIRICAL = ("PGD-AT", "TRADES")
 VERIFIABLE = ("IBP", "CROWN-IBP", "MixTrain", "smoothing")
 
 
+WEIGHTS = tuple(rule for rule, how in RULES.items() if "granularity" not in how)  # rules that keep single weights
+AT_ONCE = tuple(rule for rule in WEIGHTS if rule != IN_ROUNDS)
+
+
 @dataclass(frozen=True)
-class NetworkSetup:
+class NetworkSetup(Declared):
     """One of the networks that are made compact: an architecture on a data set, and the robust objective of its first
     and last step.
-
-    training: PGD-AT or TRADES (empirical robustness, `attack` of `pretrain` or the pool's), IBP, CROWN-IBP, MixTrain
-    (eps of `threat`) or smoothing (stability training with noise of `sigma`). pretrain, finetune: the two steps; the
-    benign objective goes through the same epochs, without a start on clean images. data, arch, threat, pretrain,
-    batch_size, augment: of the pool where they are left out. certificate: what verifies it, of linf within `threat` for
-    bounds, of l2 within `certified` for smoothing; given for the verifiable objectives. gates: what the unpruned
-    networks must show; verified: and how much of the test images must be verified. longer: the arm of benign pre-
-    training gets, beside the usual fine-tuning, one with as many adversarial epochs as both steps have.
     """
 
     name: str
-    training: str
-    finetune: Training
-    gates: Gates
-    data: Data | None = None
-    arch: FromScratch | None = None
-    threat: Threat | None = None
+    # the robust objective: PGD-AT or TRADES (empirical robustness, under the attack of pretrain or the pool's), IBP,
+    # CROWN-IBP, MixTrain (eps of the threat) or smoothing (stability training with noise of sigma)
+    training: Annotated[str, OneOf(EMPIRICAL + VERIFIABLE)]
+    finetune: Unattacked  # the last step; the benign objective goes through the same epochs
+    gates: Gates  # what the unpruned networks must show
+    data: Data | None = None  # null: the pool's
+    arch: FromScratch | None = None  # null: the pool's
+    threat: Threat | None = None  # null: the pool's
+    # the first step, null: the pool's; the benign objective goes through the same epochs, without a start on clean
+    # images
     pretrain: Pretraining | None = None
-    batch_size: int | None = None
-    augment: str | None = None
-    sigma: float = 0.25
+    batch_size: BatchSize | None = None  # null: the pool's
+    augment: Augmentation | None = None  # null: the pool's
+    sigma: Positive = 0.25  # the standard deviation of the noise of smoothing
+    # what verifies it, of linf within the threat for bounds, of l2 within certified for smoothing; given for the
+    # verifiable objectives
     certificate: Certificate | None = None
-    certified: Threat | None = None
-    verified: float = 0.25
+    certified: Threat | None = None  # the l2 ball that counts for smoothing
+    verified: Share = 0.25  # the share of the test images that must be verified of unpruned networks
+    # the arm of benign pre-training gets, beside the usual fine-tuning, one with as many adversarial epochs as both
+    # steps have
     longer: bool = False
 
-    def __post_init__(self):
-        if self.training not in EMPIRICAL + VERIFIABLE:
-            raise unknown(f"training of the network {self.name}", self.training, EMPIRICAL + VERIFIABLE)
-        smoothed = self.training == "smoothing"
+    where = "nets"
+
+    def check_together(self):
+        where, smoothed = f"nets[{self.name}]", self.training == "smoothing"
         kind, words = (Smoothing, "Smoothing") if smoothed else (Bounds, "Bounds")
         if self.training in EMPIRICAL:
             kind, words = type(None), "left out"
-        need(isinstance(self.certificate, kind), f"certificate of the network {self.name}", self.certificate,
-             f"{words} for {self.training}")
-        need(smoothed == (self.certified is not None), f"certified of the network {self.name}", self.certified,
+        need(type(self.certificate) is kind, f"{where}.certificate", self.certificate, f"{words} for {self.training}")
+        need(smoothed == (self.certified is not None), f"{where}.certified", self.certified,
              "the l2 ball that counts, for smoothing, and left out otherwise")
         if smoothed:
             self.certificate.check(self.certified)
-        for what in ("sigma", "verified"):
-            value = getattr(self, what)
-            need(is_number(value, 0), f"{what} of the network {self.name}", value, "a number of at least 0")
-        need(self.finetune.attack is None, f"finetune.attack of the network {self.name}", self.finetune.attack,
-             "left out: it is that of pretrain")
         own = self.threat is None or self.pretrain is not None
-        need(own, f"pretrain of the network {self.name}", None, "given where the threat is not the pool's")
+        need(own, f"{where}.pretrain", None, "given where the threat is not the pool's")
 
     @property
     def verifiable(self) -> bool:
@@ -88,58 +97,43 @@ class NetworkSetup:
 
 
 @dataclass(frozen=True)
-class Section:
-    """The notebook on compact and robust networks. `seeds`: repetitions, each with networks of its own.
+class Section(Declared):
+    """The notebook on compact and robust networks."""
 
-    nets: the networks. keeps: shares of the weights that are kept, growing harsher; objectives are compared at the
-    first, `keep` (1/10: ten times as compact). Pruning rules are compared after the robust fine-tuning of the network
-    `rules_on` (its name): `rules` at `keep`, `harsher_rules` at the others, all of them where nothing is given.
-    benign_rules: those that are followed by the benign fine-tuning too, at `keep`. rounds: what the iterative rule
-    keeps before the last round. filters: shares of filters that are kept where whole ones are removed. score: the
-    search of learned scores. search: the attack of the checks; verify: the stronger one that every network is measured
-    under.
-    """
-
-    seeds: int
-    nets: tuple[NetworkSetup, ...]
-    score: Training
-    search: PGD
-    verify: Attack
-    keeps: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 100))
+    seeds: Repetitions  # repetitions, each with networks of its own
+    nets: Annotated[tuple[NetworkSetup, ...], different(1, of="name")]  # the networks that are made compact
+    score: Unattacked  # the search of learned scores, under the networks' attack
+    search: Annotated[PGD, UNTARGETED]  # the attack of the checks
+    verify: Attack  # the stronger one that every network is measured under
+    # shares of the weights that are kept, growing harsher; objectives are compared at the first
+    keeps: Annotated[tuple[ProperShare, ...], falling(1)] = (Fraction(1, 10), Fraction(1, 100))
+    # the network, by its name, after whose robust fine-tuning pruning rules are compared; "": the first
     rules_on: str = ""
-    rules: tuple[str, ...] = ("LWM", "random", "SNIP", "HYDRA", "iterative LWM")
-    harsher_rules: tuple[str, ...] | None = None
-    benign_rules: tuple[str, ...] = ("LWM", "global magnitude", "SNIP", "HYDRA")
-    rounds: tuple[Fraction, ...] = (Fraction(1, 2), Fraction(1, 4))
-    filters: tuple[Fraction, ...] = (Fraction(1, 2),)
+    # pruning rules that are compared at the first share
+    rules: Annotated[tuple[Annotated[str, OneOf(WEIGHTS)], ...], different()] = (
+        "LWM", "random", "SNIP", "HYDRA", "iterative LWM")
+    harsher_rules: tuple[str, ...] | None = None  # those of them that are compared at the other shares; null: all
+    # rules that are followed by the benign fine-tuning too, at the first share
+    benign_rules: Annotated[tuple[Annotated[str, OneOf(AT_ONCE)], ...], different()] = (
+        "LWM", "global magnitude", "SNIP", "HYDRA")
+    # what the iterative rule keeps before the last round
+    rounds: Annotated[tuple[ProperShare, ...], falling()] = (Fraction(1, 2), Fraction(1, 4))
+    # shares of filters that are kept where whole ones are removed
+    filters: Annotated[tuple[ProperShare, ...], falling()] = (Fraction(1, 2),)
 
-    def __post_init__(self):
-        where = "compact_robust_pruning"
-        repetitions(f"{where}.seeds", self.seeds)
+    where = "compact_robust_pruning"
+
+    def check_together(self):
         names = [net.name for net in self.nets]
-        need(0 < len(names) == len({*names}), f"{where}.nets", names, "one or more, of different names")
         object.__setattr__(self, "rules_on", self.rules_on or names[0])
-        if self.rules_on not in names:
-            raise unknown(f"{where}.rules_on", self.rules_on, names)
-        falling_shares(self, where, "keeps", "rounds", "filters")
-        need(len(self.keeps) > 0, f"{where}.keeps", [], "one share or more")
-        weights = [rule for rule, how in RULES.items() if "granularity" not in how]
-        for name, known in (("rules", weights), ("benign_rules", [rule for rule in weights if rule != IN_ROUNDS])):
-            rules = getattr(self, name)
-            need(len(rules) == len({*rules}), f"{where}.{name}", list(rules), "different names")
-            for rule in rules:
-                if rule not in known:
-                    raise unknown(f"{where}.{name}", rule, known)
+        OneOf(names).hold(self.rules_on, f"{self.where}.rules_on")
         if self.harsher_rules is None:
             object.__setattr__(self, "harsher_rules", self.rules)
         for rule in self.harsher_rules:
-            if rule not in self.rules:
-                raise unknown(f"{where}.harsher_rules", rule, self.rules)
+            OneOf(self.rules).hold(rule, f"{self.where}.harsher_rules")
         above = not self.rounds or self.rounds[-1] > self.keep
-        need(above, f"{where}.rounds", [float(k) for k in self.rounds], f"shares above keeps[0] = {self.keep}")
-        need(self.score.attack is None, f"{where}.score.attack", self.score.attack, "left out: it is the networks'")
-        need(not self.search.targeted, f"{where}.search.targeted", True, "false")
-        need(self.search != self.verify, f"{where}.verify", self.verify, "another attack than search")
+        need(above, f"{self.where}.rounds", [float(k) for k in self.rounds], f"shares above keeps[0] = {self.keep}")
+        need(self.search != self.verify, f"{self.where}.verify", self.verify, "another attack than search")
 
     @property
     def keep(self) -> Fraction:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
+from typing import Annotated
 
-from lib.errors import is_int, is_number, need, unknown
-from lib.profiles.networks import Gates, Networks, Pretraining, Training, falling_shares, fewer_targets, repetitions
+from lib.errors import need
+from lib.profiles.networks import UNTARGETED, Gates, Networks, Pretraining, Unattacked, fewer_targets
 from lib.values.architectures import FromScratch
 from lib.values.attacks import PGD, TIER_LISTS, Attack, tiers
 from lib.values.data import Data
+from lib.values.declared import (
+    Count,
+    Declared,
+    NotNegative,
+    OneOf,
+    ProperShare,
+    Repetitions,
+    Share,
+    different,
+    falling,
+    whole,
+)
 from lib.values.threats import Threat
 
 # What decides how much of each layer is kept (rates) and which of its weights (scores); see
@@ -38,79 +50,51 @@ LOSSES = ("PGD-AT", "TRADES", "MART", "Free-AT")
 UPDATES = 20 * 391  # of the paper's search on CIFAR-10: 20 epochs of batches of 128
 
 
+Step = Annotated[Unattacked, replace(whole(1), of="epochs")]
+
+
 @dataclass(frozen=True)
-class Section:
-    """The HARP notebook. `seeds`: repetitions, each with a dense network of its own that all methods prune.
+class Section(Declared):
+    """The HARP notebook."""
 
-    keeps: shares of the prunable weights that are kept, growing harsher. methods: of METHODS, at the harshest keep;
-    milder_methods: those of them at the others too, all where nothing is given. The dense network with the same
-    fine-tuning is always beside them. data, arch, pretrain: of the dense networks, where they are
-    not those of the common pool; pretrain is of the adversarially trained ones. prune: the search for scores and rates
-    (frozen weights); finetune: the training of what is left. losses: of all three stages, the first for every method,
-    the others for HARP and HYDRA at the harshest keep. gamma: the first weight of the hardware loss, which grows by as
-    much every epoch; constant_gamma: where it does not grow. Both, and the weight decay of `prune`, are those of a
-    search of `updates`, as long as the paper's; the plan raises them for a shorter one
-    (lib.papers.harp_pruning.networks.search_speedup).
-    channels: shares of input channels that are kept where channels are pruned, by those of `methods` in BY_CHANNEL.
-    search: the attack of the checks; verify: the stronger one that every network is measured under; attacks: any more;
-    tier: the name of a list of more (lib.values.attacks.TIER_LISTS). above_chance: arms whose clean accuracy is not
-    this far above chance are not compared.
-    """
-
-    seeds: int
-    keeps: tuple[Fraction, ...]
-    prune: Training
-    finetune: Training
-    search: PGD
-    verify: Attack
+    seeds: Repetitions  # repetitions, each with a dense network of its own that all methods prune
+    keeps: Annotated[tuple[ProperShare, ...], falling(1)]  # shares of the prunable weights kept, growing harsher
+    prune: Step  # the search for scores and rates with frozen weights, under the attack of the dense networks
+    finetune: Step  # the training of what is left, under the attack of the dense networks
+    search: Annotated[PGD, UNTARGETED]  # the attack of the checks
+    verify: Attack  # the stronger one that every network is measured under
     gates: Gates
-    methods: tuple[str, ...] = ("HARP", "HYDRA", "LWM", "HYDRA + data-free")
-    milder_methods: tuple[str, ...] | None = None
-    losses: tuple[str, ...] = ("PGD-AT",)
-    gamma: float = 0.01
-    constant_gamma: float = 0.1
-    updates: int = UPDATES
-    channels: tuple[Fraction, ...] = ()
-    attacks: tuple[Attack, ...] = ()
-    tier: str | None = None
-    data: Data | None = None
-    arch: FromScratch | None = None
-    pretrain: Pretraining | None = None
-    above_chance: float = 0.05
+    # at the harshest share; the dense network with the same fine-tuning is always beside them
+    methods: Annotated[tuple[Annotated[str, OneOf(METHODS)], ...], different(1)] = (
+        "HARP", "HYDRA", "LWM", "HYDRA + data-free")
+    milder_methods: tuple[str, ...] | None = None  # those of the methods at the other shares too; null: all
+    # of all three stages, the first for every method, the others for HARP and HYDRA at the harshest share
+    losses: Annotated[tuple[Annotated[str, OneOf(LOSSES)], ...], different(1)] = ("PGD-AT",)
+    # the first weight of the hardware loss, which grows by as much every epoch, in a search of `updates`; raised for a
+    # shorter one (lib.papers.harp_pruning.networks.search_speedup)
+    gamma: NotNegative = 0.01
+    constant_gamma: NotNegative = 0.1  # the weight where it does not grow, raised likewise
+    # of the search that gamma, constant_gamma and the weight decay of prune are meant for: as long as the paper's
+    updates: Count = UPDATES
+    # shares of input channels that are kept where channels are pruned, by the methods that can
+    channels: Annotated[tuple[ProperShare, ...], falling()] = ()
+    attacks: tuple[Attack, ...] = ()  # further ones that every network is measured under
+    tier: Annotated[str, OneOf(TIER_LISTS)] | None = None  # a list of further attacks by its name
+    data: Data | None = None  # of the dense networks; null: the pool's
+    arch: FromScratch | None = None  # of the dense networks; null: the pool's
+    pretrain: Pretraining | None = None  # of the dense networks that are trained adversarially; null: the pool's
+    above_chance: Share = 0.05  # arms whose clean accuracy is not this far above chance are not compared
 
-    def __post_init__(self):
-        repetitions("harp_pruning.seeds", self.seeds)
-        falling_shares(self, "harp_pruning", "keeps", "channels")
-        need(len(self.keeps) > 0, "harp_pruning.keeps", [], "one share or more")
-        for name, known in (("methods", METHODS), ("losses", LOSSES)):
-            values = getattr(self, name)
-            for value in values:
-                if value not in known:
-                    raise unknown(f"harp_pruning.{name}", value, known)
-            distinct = 0 < len(values) == len({*values})
-            need(distinct, f"harp_pruning.{name}", list(values), "different names, at least one")
+    where = "harp_pruning"
+
+    def check_together(self):
         if self.milder_methods is None:
             object.__setattr__(self, "milder_methods", self.methods)
-        for value in self.milder_methods:
-            if value not in self.methods:
-                raise unknown("harp_pruning.milder_methods", value, self.methods)
-        for name in ("gamma", "constant_gamma"):
-            value = getattr(self, name)
-            need(is_number(value, 0), f"harp_pruning.{name}", value, "a number of at least 0")
-        for name in ("prune", "finetune"):
-            epochs = getattr(self, name).epochs
-            need(is_int(epochs, 1), f"harp_pruning.{name}.epochs", epochs, "a whole number of at least 1")
-            attack = getattr(self, name).attack
-            need(attack is None, f"harp_pruning.{name}.attack", attack, "left out: it is that of the dense networks")
-        need(is_int(self.updates, 1), "harp_pruning.updates", self.updates, "a whole number of at least 1")
-        if self.tier is not None and self.tier not in TIER_LISTS:
-            raise unknown("harp_pruning.tier", self.tier, TIER_LISTS)
-        share = is_number(self.above_chance, 0, 1)
-        need(share, "harp_pruning.above_chance", self.above_chance, "a share of the images from 0 to 1")
-        need(not self.search.targeted, "harp_pruning.search.targeted", True, "false")
+        for method in self.milder_methods:
+            OneOf(self.methods).hold(method, "harp_pruning.milder_methods")
         every = [self.search, self.verify, *self.attacks]
-        need(len({*every}) == len(every), "harp_pruning.attacks", self.attacks, "other than search, verify and each "
-             "other")
+        need(len({*every}) == len(every), "harp_pruning.attacks", self.attacks,
+             "other than search, verify and each other")
 
     def further(self, threat: Threat) -> tuple[Attack, ...]:
         """What networks are measured under beside `verify`: `attacks` and those of the list `tier`."""

@@ -4,32 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
-from lib.errors import is_int, is_number, need, unknown
-from lib.profiles.networks import Gates, Networks, Training, fewer_targets, repetitions, trained_as
+from lib.errors import need, unknown
+from lib.profiles.networks import (
+    UNTARGETED,
+    Augmentation,
+    FileName,
+    Gates,
+    Networks,
+    Unattacked,
+    fewer_targets,
+    trained_as,
+)
 from lib.values.attacks import PGD, Attack
 from lib.values.data import Data
+from lib.values.declared import (
+    Count,
+    Declared,
+    NotNegative,
+    Positive,
+    Repetitions,
+    Share,
+    different,
+    length,
+    whole,
+)
 from lib.values.external import External
-from lib.values.objectives import ATTACKED
+from lib.values.objectives import Attacked
 from lib.values.recipe import Optimiser, Recipe, Schedule
+
+Joints = Annotated[tuple[str, ...], length(3)]
 
 
 @dataclass(frozen=True)
-class OtherTask:
+class OtherTask(Declared):
     """Another task of as many classes, which ends of C5 and C6 have learned: networks of the pool's architecture,
-    trained on clean images. training, augment: those of the pool's normal networks where they are left out. clean: the
-    accuracy that they must have on their own task.
+    trained on clean images.
     """
 
     data: Data
-    clean: float
-    training: Training | None = None
-    augment: str | None = None
+    clean: Share  # the accuracy that they must have on their own task
+    training: Unattacked | None = None  # null: as the pool's normal networks
+    augment: Augmentation | None = None  # null: the pool's
 
-    def __post_init__(self):
-        need(is_number(self.clean, 0, 1), "stitching.others.clean", self.clean, "an accuracy in [0, 1]")
-        attack = self.training and self.training.attack
-        need(attack is None, "stitching.others.training.attack", attack, "left out: ends of other tasks are normal")
+    where = "others"
 
     def recipe(self, networks: Networks, repetition: int, seed: Callable[[int], int]) -> Recipe:
         """The network that has learned the task, normally. seed: of the recipes of a repetition."""
@@ -39,94 +58,65 @@ class OtherTask:
 
 
 @dataclass(frozen=True)
-class OtherSetting:
+class OtherSetting(Declared):
     """The core of the notebook once more, with networks of their own, on another data set or with another architecture
-    (C7). Joints, middle and gates as in `Section`.
+    (C7).
     """
 
-    name: str
+    name: FileName
     networks: Networks
-    joints: tuple[str, ...]
+    joints: Joints  # this and what follows: as in the section
     middle: str
     gates: Gates
     attack: PGD
-    search: PGD
-    augment: str | None = None
+    search: Annotated[PGD, UNTARGETED]
+    augment: Augmentation | None = None
 
-    def __post_init__(self):
-        good = bool(self.name) and all(c.isalnum() or c in " -._" for c in self.name)
-        need(good, "stitching.elsewhere.name", self.name, "of letters, digits, spaces, '-', '.' and '_'")
+    where = "elsewhere"
 
 
 @dataclass(frozen=True)
-class Section:
-    """The stitching notebook. `seeds`: repetitions, each with networks and a joint of its own. `joints`: stages after
-    which networks are cut; the first block and the last block are read from them, `middle` is where C2 and C3 look.
-    `alphas`: shares of adversarial images in the joint's training. `search` is the attack of every cell, `verify` the
-    stronger one of the cells that a claim rests on. `end_epochs`: training of the newly trained ends. `converged`: by
-    how many nats a joint's loss, mean over repetitions, may still fall in the last part of training (0.1: the true
-    class gains 10 %).
-    `budget`: by how much the robust accuracy of a middle joint may change when it is trained for twice the epochs.
+class Section(Declared):
+    """The stitching notebook."""
 
-    What goes beyond the core. `others`: other tasks that ends have learned. `external`: networks that others trained,
-    in files that the user has, joined with the pool's of the other kind. `frozen`: the whole cross once more with
-    BatchNorm's statistics as they were. At the middle joint of N->R and R->N: `trades`, the beta of joints trained by
-    TRADES; `against`, whom the images are made to fool that joints are trained on (by the authors' code: `front`,
-    `end`, `itself`, one training each, and all of the first two together); `ranks`, to which a trained joint is cut.
-    `direct`: joints that match activations by least squares and are not trained (`fit` images), and joints that start
-    there. `elsewhere`: other data sets and architectures.
-    """
-
-    seeds: int
-    joints: tuple[str, ...]
-    middle: str
-    epochs: int
-    end_epochs: int
-    attack: PGD
-    search: PGD
-    verify: Attack
+    seeds: Repetitions  # repetitions, each with networks and a joint of its own
+    joints: Joints  # stages after which networks are cut, in order of depth; the first and the last block are read off
+    middle: str  # the joint that C2 and C3 are about
+    epochs: Count  # of a joint's training
+    end_epochs: Count  # of the training of a new end
+    attack: PGD  # in the joint's training
+    search: Annotated[PGD, UNTARGETED]  # the attack that every network is measured under
+    verify: Attack  # the stronger one, where a claim rests on it
     gates: Gates
-    alphas: tuple[float, ...] = (0.0, 1.0)
+    alphas: Annotated[tuple[Share, ...], different(1)] = (0.0, 1.0)  # adversarial images in the joint's training
     optimiser: Optimiser = field(default_factory=lambda: Optimiser("adam", lr=3e-2, weight_decay=1e-4))
     schedule: Schedule = field(default_factory=lambda: Schedule("cosine"))
-    augment: str | None = None
-    converged: float = 0.1
-    budget: float = 0.03
-    others: tuple[OtherTask, ...] = ()
-    external: tuple[External, ...] = ()
-    frozen: bool = False
-    trades: float | None = None
-    against: tuple[str, ...] = ()
-    ranks: tuple[int, ...] = ()
-    direct: bool = False
-    fit: int | None = None
-    elsewhere: tuple[OtherSetting, ...] = ()
+    augment: Augmentation | None = None  # null: the pool's
+    # nats by which a joint's loss, mean over repetitions, may still fall in the last part of training (0.1: the true
+    # class gains 10 %)
+    converged: Positive = 0.1
+    # by how much the robust accuracy of a middle joint may change when it is trained for twice the epochs
+    budget: Share = 0.03
+    # What goes beyond the core.
+    others: Annotated[tuple[OtherTask, ...], different(of="data.name")] = ()  # other tasks that ends have learned
+    # networks that others trained, in files that the user has, joined with the pool's of the other kind
+    external: Annotated[tuple[External, ...], different(of="name")] = ()
+    frozen: bool = False  # the whole cross once more with BatchNorm's statistics as they were
+    trades: NotNegative | None = None  # the beta of middle joints of N->R and R->N trained by TRADES; null: none
+    # whom the images are made to fool that middle joints of N->R and R->N are trained on (by the authors' code): front,
+    # end, itself, one training each, and all of the first two together
+    against: Annotated[tuple[Attacked, ...], different()] = ()
+    ranks: Annotated[tuple[Count, ...], different()] = ()  # to which trained middle joints of N->R and R->N are cut
+    direct: bool = False  # joints that match activations by least squares and are not trained, and such as start there
+    fit: Annotated[int, whole(2)] | None = None  # images of that match; null: all
+    elsewhere: Annotated[tuple[OtherSetting, ...], different(of="name")] = ()  # other data sets and architectures
 
-    def __post_init__(self):
-        repetitions("stitching.seeds", self.seeds)
-        need(len(self.joints) >= 3, "stitching.joints", list(self.joints), "at least three stages")
-        need(
-            len(set(self.alphas)) == len(self.alphas) > 0 and all(0 <= a <= 1 for a in self.alphas),
-            "stitching.alphas",
-            self.alphas,
-            "different numbers from 0 to 1",
-        )
+    where = "stitching"
+
+    def check_together(self):
         inner = [j for j in self.joints[:-1] if j not in self.first]
         if self.middle not in inner:
             raise unknown("stitching.middle joint (between the first joints and the last)", self.middle, inner)
-        for name in ("epochs", "end_epochs"):
-            need(getattr(self, name) >= 1, f"stitching.{name}", getattr(self, name), "1 or more")
-        need(not self.search.targeted, "stitching.search.targeted", True, "false: evaluation is untargeted")
-        for name in self.against:
-            if name not in ATTACKED:
-                raise unknown("stitching.against", name, ATTACKED)
-        named = {"others": [o.data.name for o in self.others], "external": [e.name for e in self.external],
-                 "ranks": list(self.ranks), "against": list(self.against),
-                 "elsewhere": [e.name for e in self.elsewhere]}
-        for name, given in named.items():
-            need(len({*given}) == len(given), f"stitching.{name}", given, "different ones")
-        need(self.trades is None or is_number(self.trades, 0), "stitching.trades", self.trades, "a beta of at least 0")
-        need(all(is_int(r, 1) for r in self.ranks), "stitching.ranks", list(self.ranks), "whole numbers from 1 on")
 
     def core_at(self, place: OtherSetting) -> Section:
         """The core of the section in another setting."""
@@ -151,13 +141,11 @@ class Section:
             if joint not in stages:
                 raise unknown("joint", joint, stages)
         in_order = [j for j in stages if j in self.joints]
-        need(
-            list(self.joints) == in_order, "stitching.joints", list(self.joints), "different stages in order of depth"
-        )
+        need([*self.joints] == in_order, "stitching.joints", [*self.joints], "different stages in order of depth")
         fewer_targets("stitching.verify.targets", self.verify, networks.data)
         classes = networks.data.info.classes
-        need(self.fit is None or is_int(self.fit, 2) and self.fit <= networks.data.n_train, "stitching.fit", self.fit,
-             f"a whole number from 2 to the {networks.data.n_train} training images, or null")
+        most = networks.data.n_train
+        need(self.fit is None or self.fit <= most, "stitching.fit", self.fit, f"at most the {most} training images")
         for other in self.others:
             data = other.data
             need(data.name != networks.data.name, "stitching.others.data", data.name, "another than the pool's")

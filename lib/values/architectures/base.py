@@ -6,14 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from lib.errors import SettingsError, is_int, need
+from lib.errors import SettingsError, need
+from lib.values.declared import Declared
 
 
-class Architecture(ABC):
+class Architecture(Declared, ABC):
     """What a network looks like. Concrete architectures are frozen dataclasses; their bases have no fields, so that
     keys are made of an architecture's own alone.
     """
 
+    where = "arch"
     gives = "classes"  # what the network makes of images: these, `images` or `denoised images`
     rectified = True  # whether what leaves a stage comes out of a ReLU
     any_size = True  # whether one network takes images of different sizes
@@ -111,19 +113,3 @@ def forwards(to: str, *names: str) -> Callable[[type], type]:
         return cls
 
     return decorate
-
-
-def positive(arch: Architecture, *names: str) -> None:
-    """Check fields that are whole numbers of at least 1."""
-    for name in names:
-        value = getattr(arch, name)
-        need(is_int(value, 1), f"arch.{name}", value, "a whole number of at least 1")
-
-
-def numbers(arch: Architecture, name: str, most: int) -> None:
-    """Check a field of 1 to `most` positive whole numbers; a list becomes a tuple."""
-    values = getattr(arch, name)
-    values = tuple(values) if isinstance(values, list) else values
-    good = isinstance(values, tuple) and 1 <= len(values) <= most and all(is_int(v, 1) for v in values)
-    need(good, f"arch.{name}", values, f"1 to {most} whole numbers of at least 1")
-    object.__setattr__(arch, name, values)

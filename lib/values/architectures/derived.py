@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
 
-from lib.errors import fraction, is_int, need, unknown
+from lib.errors import need, unknown
 from lib.values.architectures.base import Architecture, check_classes, check_images, forwards
 from lib.values.architectures.plain import FromScratch
+from lib.values.declared import Count, OneOf, ProperShare
 from lib.values.keys import later
 
 GRANULARITIES = ("weights", "channels")
@@ -57,18 +58,15 @@ class Stitch(_Cut):
     """
 
     joint: str
-    init: str = "random"
-    fit: int | None = later(None)
-    rank: int | None = later(None)
+    init: Annotated[str, OneOf(INITS)] = "random"
+    fit: Count | None = later(None)
+    rank: Count | None = later(None)
 
     stages = ("front", "joint", "back")
 
-    def __post_init__(self):
-        if self.init not in INITS:
-            raise unknown("joint init", self.init, INITS)
-        counts = self.fit is None or (is_int(self.fit, 1) and self.init == LEAST_SQUARES)
-        need(counts, "arch.fit", self.fit, f"a number of images of at least 1 for {LEAST_SQUARES}, or null")
-        need(self.rank is None or is_int(self.rank, 1), "arch.rank", self.rank, "a whole number of at least 1, or null")
+    def check_together(self):
+        fits = self.fit is None or self.init == LEAST_SQUARES
+        need(fits, "arch.fit", self.fit, f"null for the init {self.init}: {LEAST_SQUARES} has it")
 
     @property
     def name(self) -> str:
@@ -165,26 +163,17 @@ class Pruned(Architecture):
     """
 
     of: FromScratch
-    keep: Fraction
-    granularity: str = "weights"
-    rates: str = "uniform"
-    scores: str = "magnitude"
-    start: str = "uniform"
+    keep: ProperShare
+    granularity: Annotated[str, OneOf(GRANULARITIES)] = "weights"
+    rates: Annotated[str, OneOf(RATES)] = "uniform"
+    scores: Annotated[str, OneOf(SCORES)] = "magnitude"
+    start: Annotated[str, OneOf(STARTS)] = "uniform"
     start_keep: Fraction | None = None
-    least: Fraction = Fraction(1, 10)
+    least: ProperShare = Fraction(1, 10)
 
     derived = True
 
-    def __post_init__(self):
-        for name in ("keep", "start_keep", "least"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, fraction(value, f"arch.{name}"))
-        need(0 < self.keep < 1, "arch.keep", self.keep, "a share between 0 and 1, both excluded")
-        need(0 < self.least < 1, "arch.least", self.least, "a share between 0 and 1, both excluded")
-        for name, known in (("granularity", GRANULARITIES), ("rates", RATES), ("scores", SCORES), ("start", STARTS)):
-            if getattr(self, name) not in known:
-                raise unknown(f"arch.{name}", getattr(self, name), known)
+    def check_together(self):
         if self.granularity == "channels":
             by_channel = f"one of {', '.join(CHANNEL_RATES)} for channels"
             need(self.rates in CHANNEL_RATES, "arch.rates", self.rates, by_channel)

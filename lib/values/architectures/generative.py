@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from lib.errors import is_int, need
-from lib.values.architectures.base import Architecture, numbers, positive
+from lib.values.architectures.base import Architecture
+from lib.values.declared import Bound, Count, length
+
+
+def multiple(of: int, why: str) -> Bound:
+    """A whole number of at least `of` that is a multiple of it."""
+    return Bound(lambda v: is_int(v, of) and v % of == 0, f"a multiple of {of} ({why})")
 
 
 class Generative(Architecture):
@@ -32,15 +39,9 @@ class UNet(Denoisers):
     of images must be multiples of 2**(levels - 1).
     """
 
-    width: int = 32
-    multipliers: tuple[int, ...] = (1, 2, 2)
-    blocks: int = 1
-
-    def __post_init__(self):
-        good = is_int(self.width, 8) and self.width % 8 == 0
-        need(good, "arch.width", self.width, "a multiple of 8 (groups of 4 channels share a norm, 8 an attention head)")
-        numbers(self, "multipliers", 6)
-        positive(self, "blocks")
+    width: Annotated[int, multiple(8, "groups of 4 channels share a norm, 8 an attention head")] = 32
+    multipliers: Annotated[tuple[Count, ...], length(1, 6)] = (1, 2, 2)
+    blocks: Count = 1
 
     @property
     def name(self) -> str:
@@ -61,11 +62,8 @@ class DenoisingMLP(Denoisers):
     units, each of which is told the noise and the class.
     """
 
-    width: int = 256
-    depth: int = 4
-
-    def __post_init__(self):
-        positive(self, "width", "depth")
+    width: Count = 256
+    depth: Count = 4
 
     @property
     def name(self) -> str:
@@ -79,15 +77,10 @@ class AutoEncoder(Generative):
     double from `width` to at most 4 `width`, a linear layer gives the code; the decoder is its mirror image.
     """
 
-    width: int = 32
-    latent: int = 128
+    width: Annotated[int, multiple(4, "groups of 4 channels share a norm")] = 32
+    latent: Count = 128
 
     stages = ("encoder", "decoder")
-
-    def __post_init__(self):
-        good = is_int(self.width, 4) and self.width % 4 == 0
-        need(good, "arch.width", self.width, "a multiple of 4 (groups of 4 channels share a norm)")
-        positive(self, "latent")
 
     @property
     def name(self) -> str:

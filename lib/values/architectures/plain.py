@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from lib.errors import is_int, need, unknown
-from lib.values.architectures.base import Architecture, numbers, positive
+from lib.errors import is_int, need
+from lib.values.architectures.base import Architecture
+from lib.values.declared import Bound, Count, OneOf, length, whole
 from lib.values.keys import later
 
 
@@ -46,14 +48,10 @@ class ResNet(_Residual):
     2**(stages - 1) pixels a side.
     """
 
-    width: int = 64
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    width: Count = 64
+    blocks: Annotated[tuple[Count, ...], length(1, 6)] = (2, 2, 2, 2)
 
     reads_files = True
-
-    def __post_init__(self):
-        positive(self, "width")
-        numbers(self, "blocks", 6)
 
     @property
     def name(self) -> str:
@@ -78,22 +76,21 @@ class PreActResNet(ResNet):
         return "PreAct" + super().name
 
 
+WIDE = Bound(lambda depth: is_int(depth, 10) and depth % 6 == 4,
+             "6 n + 4 for a whole number n of at least 1 (10, 16, 28, 34, ...)")
+
+
 @dataclass(frozen=True)
 class WideResNet(_Residual):
     """WRN-depth-widen (Zagoruyko & Komodakis 2016) without dropout: a stem of 16 channels, three stages of
     (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times `widen` channels.
     """
 
-    depth: int = 28
-    widen: int = 10
+    depth: Annotated[int, WIDE] = 28
+    widen: Count = 10
 
     rectified = False
     min_size = 4
-
-    def __post_init__(self):
-        good = is_int(self.depth, 10) and self.depth % 6 == 4
-        need(good, "arch.depth", self.depth, "6 n + 4 for a whole number n of at least 1 (10, 16, 28, 34, ...)")
-        positive(self, "widen")
 
     @property
     def name(self) -> str:
@@ -110,15 +107,11 @@ class ImageNetResNet(_Residual):
     twice; ResNet-50 of bottlenecks that stride in their 3x3 convolution.
     """
 
-    depth: int = 18
-    width: int = 64
+    depth: Annotated[int, Bound(lambda depth: depth in (18, 50), "18 or 50")] = 18
+    width: Count = 64
 
     min_size = 32
     reads_files = True
-
-    def __post_init__(self):
-        need(self.depth in (18, 50), "arch.depth", self.depth, "18 or 50")
-        positive(self, "width")
 
     @property
     def name(self) -> str:
@@ -136,12 +129,8 @@ class CNN(FromScratch):
     With width 64 and depth 4 the SimpleCNN of the stitching paper's code (64-128-256-512).
     """
 
-    width: int = 16
-    depth: int = 3
-
-    def __post_init__(self):
-        positive(self, "width")
-        need(is_int(self.depth, 1) and self.depth <= 6, "arch.depth", self.depth, "a whole number from 1 to 6")
+    width: Count = 16
+    depth: Annotated[int, whole(1, 6)] = 3
 
     @property
     def name(self) -> str:
@@ -160,12 +149,9 @@ class CNN(FromScratch):
 class VGG11(FromScratch):
     """VGG-11 of the stitching paper's code for 32 pixels and up: BN, ReLU, head 512-256-128-classes with dropout."""
 
-    width: int = 64
+    width: Count = 64
 
     min_size = 32
-
-    def __post_init__(self):
-        positive(self, "width")
 
     @property
     def name(self) -> str:
@@ -182,12 +168,9 @@ class VGG16(FromScratch):
     at width 64; all but the head's output scale with `width`.
     """
 
-    width: int = 64
+    width: Count = 64
 
     min_size = 16
-
-    def __post_init__(self):
-        positive(self, "width")
 
     @property
     def name(self) -> str:
@@ -226,16 +209,11 @@ class MLP(FromScratch):
     with beta 5, which is smooth.
     """
 
-    widths: tuple[int, ...] = (256, 256)
-    activation: str = later("relu")
+    widths: Annotated[tuple[Count, ...], length(1, 10)] = (256, 256)
+    activation: Annotated[str, OneOf(("relu", "softplus"))] = later("relu")
 
     any_size = False
     joints = ()
-
-    def __post_init__(self):
-        numbers(self, "widths", 10)
-        if self.activation not in ("relu", "softplus"):
-            raise unknown("activation", self.activation, ("relu", "softplus"))
 
     @property
     def name(self) -> str:
@@ -256,14 +234,13 @@ class ViT(_Tokens):
     token, learned positions, `depth` blocks of `heads` heads and an MLP of `mlp` units, no dropout.
     """
 
-    width: int = 384
-    depth: int = 7
-    heads: int = 12
-    mlp: int = 384
-    patch: int = 4
+    width: Count = 384
+    depth: Count = 7
+    heads: Count = 12
+    mlp: Count = 384
+    patch: Count = 4
 
-    def __post_init__(self):
-        positive(self, "width", "depth", "heads", "mlp", "patch")
+    def check_together(self):
         need(self.width % self.heads == 0, "arch.heads", self.heads, f"a divisor of the width {self.width}")
 
     @property
@@ -277,14 +254,11 @@ class Mixer(_Tokens):
     of `channel_mlp` units over the channels. The defaults are the options of Mixer-nano for CIFAR-10.
     """
 
-    width: int = 128
-    depth: int = 8
-    token_mlp: int = 64
-    channel_mlp: int = 512
-    patch: int = 4
-
-    def __post_init__(self):
-        positive(self, "width", "depth", "token_mlp", "channel_mlp", "patch")
+    width: Count = 128
+    depth: Count = 8
+    token_mlp: Count = 64
+    channel_mlp: Count = 512
+    patch: Count = 4
 
     @property
     def name(self) -> str:

@@ -5,7 +5,16 @@ How they are computed stands in lib/training/losses.
 
 from __future__ import annotations
 
-from lib.values.objectives.adversarial import ATTACKED, MART, TRADES, Adversarial, FreeAdversarial, Transferred, fgsm_rs
+from lib.values.objectives.adversarial import (
+    ATTACKED,
+    MART,
+    TRADES,
+    Adversarial,
+    Attacked,
+    FreeAdversarial,
+    Transferred,
+    fgsm_rs,
+)
 from lib.values.objectives.aligned import REPRESENTED, TARGETS, Aligned, Targets
 from lib.values.objectives.base import Objective, Passes
 from lib.values.objectives.certified import IBP, CrownIBP, MixTrain
@@ -18,6 +27,7 @@ __all__ = [
     "ATTACKED",
     "Adversarial",
     "Aligned",
+    "Attacked",
     "CrossEntropy",
     "CrownIBP",
     "Denoising",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Annotated
 
-from lib.errors import is_int, is_number, need, unknown
+from lib.errors import need
 from lib.values.architectures import Stitch
 from lib.values.attacks import PGD
+from lib.values.declared import Count, NotNegative, OneOf, Share, below, different
 from lib.values.keys import later
 from lib.values.objectives.base import Objective, Passes
 from lib.values.threats import PIXEL_NORMS, Threat
@@ -15,13 +17,10 @@ from lib.values.threats import PIXEL_NORMS, Threat
 BATCHNORM = ("eval", "train")  # of an attack inside training
 
 
-def _training_attack(threat: Threat, attack: PGD, batchnorm: str) -> None:
-    need(isinstance(attack, PGD), "training attack", attack, "a PGD attack")
+def _training_attack(threat: Threat, attack: PGD) -> None:
     attack.check(threat)
     need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 in training: one adversarial image an image")
     need(not attack.targeted, "attack.targeted", True, "false in training")
-    if batchnorm not in BATCHNORM:
-        raise unknown("batchnorm of the training attack", batchnorm, BATCHNORM)
 
 
 def _pixels(threat: Threat, objective) -> None:
@@ -44,21 +43,18 @@ class Adversarial(Objective):
 
     threat: Threat
     attack: PGD
-    alpha: float = 1.0
+    alpha: Share = 1.0
     clean_statistics: bool = False
-    batchnorm: str = later("eval")
-    clean_loss: float = later(0.0)
+    batchnorm: Annotated[str, OneOf(BATCHNORM)] = later("eval")
+    clean_loss: Annotated[float, below(0, 1)] = later(0.0)
     accumulated: bool = later(False)
 
-    def __post_init__(self):
-        need(is_number(self.alpha, 0, 1), "alpha", self.alpha, "a number from 0 to 1")
-        share = is_number(self.clean_loss, 0, 1) and self.clean_loss < 1
-        need(share, "clean_loss", self.clean_loss, "a share of the loss from 0 to below 1")
-        need(self.alpha == 1 or not self.clean_loss, "alpha", self.alpha, "1 where clean_loss is given")
+    def check_together(self):
+        need(self.alpha == 1 or not self.clean_loss, "objective.alpha", self.alpha, "1 where clean_loss is given")
         whole = self.alpha == 1 and not self.clean_loss and not self.threat.perceptual
         allowed = "false unless alpha is 1, clean_loss 0, and pixels move"
-        need(whole or not self.accumulated, "accumulated", True, allowed)
-        _training_attack(self.threat, self.attack, self.batchnorm)
+        need(whole or not self.accumulated, "objective.accumulated", True, allowed)
+        _training_attack(self.threat, self.attack)
 
     def passes(self, classes: int, batch_size: int) -> Passes:
         updates = 1 + bool(self.clean_loss) + self.accumulated * self.attack.steps
@@ -83,12 +79,11 @@ class TRADES(Objective):
 
     threat: Threat
     attack: PGD
-    beta: float = 6.0
-    batchnorm: str = later("eval")
+    beta: NotNegative = 6.0
+    batchnorm: Annotated[str, OneOf(BATCHNORM)] = later("eval")
 
-    def __post_init__(self):
-        need(is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
-        _training_attack(self.threat, self.attack, self.batchnorm)
+    def check_together(self):
+        _training_attack(self.threat, self.attack)
         _pixels(self.threat, self)
 
     def passes(self, classes: int, batch_size: int) -> Passes:
@@ -105,12 +100,11 @@ class MART(Objective):
 
     threat: Threat
     attack: PGD
-    weight: float = 5.0
-    batchnorm: str = "eval"
+    weight: NotNegative = 5.0
+    batchnorm: Annotated[str, OneOf(BATCHNORM)] = "eval"
 
-    def __post_init__(self):
-        need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
-        _training_attack(self.threat, self.attack, self.batchnorm)
+    def check_together(self):
+        _training_attack(self.threat, self.attack)
         _pixels(self.threat, self)
 
     def passes(self, classes: int, batch_size: int) -> Passes:
@@ -125,10 +119,9 @@ class FreeAdversarial(Objective):
     """
 
     threat: Threat
-    replays: int = 4
+    replays: Count = 4
 
-    def __post_init__(self):
-        need(is_int(self.replays, 1), "replays", self.replays, "a whole number of at least 1")
+    def check_together(self):
         _pixels(self.threat, self)
 
     def passes(self, classes: int, batch_size: int) -> Passes:
@@ -136,6 +129,7 @@ class FreeAdversarial(Objective):
 
 
 ATTACKED = ("front", "end", "itself")
+Attacked = Annotated[str, OneOf(ATTACKED)]
 
 
 @dataclass(frozen=True)
@@ -153,21 +147,16 @@ class Transferred(Objective):
 
     threat: Threat
     attack: PGD
-    against: tuple[str, ...] = ("front", "end")
+    against: Annotated[tuple[Attacked, ...], different(1)] = ("front", "end")
     clean: bool = False
     clean_statistics: bool = False
 
     attacks_parents = True
 
-    def __post_init__(self):
-        for name in self.against:
-            if name not in ATTACKED:
-                raise unknown("network to attack", name, ATTACKED)
-        some = 0 < len(self.against) == len({*self.against})
-        need(some, "against", list(self.against), f"one or more different ones of {', '.join(ATTACKED)}")
+    def check_together(self):
         # what means the same is the same value
         object.__setattr__(self, "against", tuple(name for name in ATTACKED if name in self.against))
-        _training_attack(self.threat, self.attack, "eval")
+        _training_attack(self.threat, self.attack)
 
     def passes(self, classes: int, batch_size: int) -> Passes:
         count = len(self.against)  # these networks cost about what is stitched from them

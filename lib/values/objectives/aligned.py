@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Annotated
 
-from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.values.architectures import Denoisers
+from lib.errors import need
+from lib.values.declared import Count, Declared, NotNegative, OneOf, Positive, ProperShare, whole
 from lib.values.objectives.adversarial import BATCHNORM, TRADES, Adversarial
 from lib.values.objectives.base import Passes, Wrapping
 from lib.values.objectives.plain import CrossEntropy
@@ -17,7 +18,7 @@ PERMUTED = ("classes", "images")
 
 
 @dataclass(frozen=True)
-class Targets:
+class Targets(Declared):
     """What the input gradients of a classifier are to align with: a direction g(x, t) for each image x and class t
     (the ground-truth gradients of Ganz et al. 2023).
 
@@ -31,33 +32,29 @@ class Targets:
     one's.
     """
 
-    kind: str
+    kind: Annotated[str, OneOf(TARGETS)]
     centred: bool = False
-    permuted: str | None = None
-    sample: int | None = None
-    sigma: float | None = None
-    draws: int = 0
+    permuted: Annotated[str, OneOf(PERMUTED)] | None = None
+    sample: Annotated[int, whole(2)] | None = None
+    sigma: Positive | None = None
+    draws: Annotated[int, whole(0)] = 0
 
-    def __post_init__(self):
-        if self.kind not in TARGETS:
-            raise unknown("kind of targets", self.kind, TARGETS)
-        if self.permuted is not None and self.permuted not in PERMUTED:
-            raise unknown("permutation of targets", self.permuted, PERMUTED)
+    where = "targets"
+
+    def check_together(self):
         kind, heuristics = self.kind, ", ".join(REPRESENTED)
-        need(isinstance(self.centred, bool) and (kind in REPRESENTED or not self.centred), "targets.centred",
-             self.centred, f"false for {kind}, true or false for {heuristics}")
+        need(kind in REPRESENTED or not self.centred, "targets.centred", self.centred,
+             f"false for {kind}, true or false for {heuristics}")
         need(kind != "random direction" or self.permuted is None, "targets.permuted", self.permuted,
              "null for random direction, which is a control already")
         fixed = self.centred and kind in ("one image", "class mean")
         need(not fixed or self.permuted != "images", "targets.permuted", self.permuted,
              f"classes or null for centred {kind}, which is the same for all images")
-        sampled = self.sample is None or (kind == "nearest neighbour" and is_int(self.sample, 2))
+        sampled = self.sample is None or kind == "nearest neighbour"
         need(sampled, "targets.sample", self.sample,
              "a number of images of each class of at least 2 for nearest neighbour, null for other kinds")
         if kind == "score":
-            given = is_number(self.sigma, 0) and self.sigma > 0
-            need(given, "targets.sigma", self.sigma, "a noise level greater than 0 for score")
-            need(is_int(self.draws, 0), "targets.draws", self.draws, "a whole number of at least 0")
+            need(self.sigma is not None, "targets.sigma", None, "a noise level greater than 0 for score")
         else:
             need(self.sigma is None, "targets.sigma", self.sigma, f"null for {kind}: it belongs to score")
             need(self.draws == 0, "targets.draws", self.draws, f"0 for {kind}: they belong to score")
@@ -82,28 +79,12 @@ class Aligned(Wrapping):
 
     objective: CrossEntropy | Adversarial | TRADES
     targets: Targets
-    weight: float
-    classes: int | None = None
-    gradient: str = "log-probability"
-    batchnorm: str = "train"
-    first_weight: float | None = None
-    first_share: Fraction = Fraction(1, 2)
-
-    def __post_init__(self):
-        beside = isinstance(self.objective, (CrossEntropy, Adversarial, TRADES))
-        need(beside, "objective of Aligned", type(self.objective).__name__, "CrossEntropy, Adversarial or TRADES")
-        need(isinstance(self.targets, Targets), "targets", self.targets, "Targets")
-        need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
-        need(self.classes is None or is_int(self.classes, 1), "classes", self.classes,
-             "a whole number of at least 1, or null for all")
-        if self.gradient not in GRADIENTS:
-            raise unknown("gradient to align", self.gradient, GRADIENTS)
-        if self.batchnorm not in BATCHNORM:
-            raise unknown("batchnorm of the aligned gradients", self.batchnorm, BATCHNORM)
-        first = self.first_weight is None or is_number(self.first_weight, 0)
-        need(first, "first_weight", self.first_weight, "a number of at least 0, or null")
-        object.__setattr__(self, "first_share", fraction(self.first_share, "first_share"))
-        need(0 < self.first_share < 1, "first_share", self.first_share, "a share of training between 0 and 1")
+    weight: NotNegative
+    classes: Count | None = None
+    gradient: Annotated[str, OneOf(GRADIENTS)] = "log-probability"
+    batchnorm: Annotated[str, OneOf(BATCHNORM)] = "train"
+    first_weight: NotNegative | None = None
+    first_share: ProperShare = Fraction(1, 2)
 
     @property
     def active(self) -> bool:
@@ -136,7 +117,7 @@ class Aligned(Wrapping):
         need(self.classes is None or self.classes <= most, "classes", self.classes,
              f"at most the {most} classes of {recipe.data.name}")
         for source in recipe.sources:
-            denoises = isinstance(source.arch, Denoisers) and source.epochs > 0
+            denoises = source.arch.gives == "denoised images" and source.epochs > 0
             need(denoises, "sources", source.arch.name, "a denoiser that was trained")
             ours, theirs = ((data.shape, data.info.classes) for data in (recipe.data, source.data))
             need(ours == theirs, "data of the source", source.data.name,

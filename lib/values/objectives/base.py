@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
 from lib.errors import need
+from lib.values.declared import Declared
 from lib.values.keys import kinds_of
 
 
@@ -19,12 +20,13 @@ class Passes(NamedTuple):
     attacks: float = 0
 
 
-class Objective(ABC):
+class Objective(Declared, ABC):
     """What a training minimises. Each objective is a frozen dataclass that derives from this class and says `passes`;
     its loss registers itself for the type (lib/training/losses). There are no fields here, so that keys are made of the
     objective's own alone.
     """
 
+    where = "objective"
     inner: ClassVar[Objective | None] = None  # the objective that this one is around
     needs_scores: ClassVar[bool] = False  # whether the recipe has one source, a denoiser, that class scores are of
     replays: ClassVar[int] = 1  # updates that a batch serves for

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.errors import is_number, need
+from lib.errors import need
 from lib.values.architectures import AutoEncoder, Denoisers
+from lib.values.declared import NotNegative, Positive, Share
 from lib.values.objectives.base import Objective, Passes
 
 
@@ -23,7 +24,7 @@ class _OfImages(Objective):
 
     def check(self, recipe) -> None:
         super().check(recipe)
-        need(isinstance(recipe.arch, self.architectures), "objective", type(self).__name__,
+        need(bool(self.alone_trains(recipe)), "objective", type(self).__name__,
              f"one that trains a classifier for {recipe.arch.name}")
 
 
@@ -36,16 +37,14 @@ class Denoising(_OfImages):
     class-conditional scores and the unconditional one.
     """
 
-    low: float
-    high: float
-    label_dropout: float = 0.1
+    low: Positive
+    high: Positive
+    label_dropout: Share = 0.1
 
     architectures = Denoisers
 
-    def __post_init__(self):
-        need(is_number(self.low, 0) and self.low > 0, "low", self.low, "a noise level greater than 0")
-        need(is_number(self.high, self.low), "high", self.high, f"a number of at least low ({self.low})")
-        need(is_number(self.label_dropout, 0, 1), "label_dropout", self.label_dropout, "a probability from 0 to 1")
+    def check_together(self):
+        need(self.high >= self.low, "objective.high", self.high, f"a number of at least low ({self.low})")
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,6 @@ class Reconstruction(_OfImages):
     (pixels in [0, 1], not cut): 0 is a plain auto-encoder.
     """
 
-    noise: float = 0.0
+    noise: NotNegative = 0.0
 
     architectures = AutoEncoder
-
-    def __post_init__(self):
-        need(is_number(self.noise, 0), "noise", self.noise, "a number of at least 0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lib.errors import is_number, need
+from lib.values.declared import NotNegative
 from lib.values.objectives.base import Objective, Passes
 
 
@@ -22,10 +22,7 @@ class Noise(Objective):
     randomised smoothing trains on (Cohen et al. 2019).
     """
 
-    sigma: float
-
-    def __post_init__(self):
-        need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
+    sigma: NotNegative
 
     def passes(self, classes: int, batch_size: int) -> Passes:
         return Passes(1)
@@ -37,12 +34,8 @@ class Stability(Objective):
     training; the smoothing objective of Sehwag et al.).
     """
 
-    sigma: float
-    beta: float = 6.0
-
-    def __post_init__(self):
-        need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
-        need(is_number(self.beta, 0), "beta", self.beta, "a number of at least 0")
+    sigma: NotNegative
+    beta: NotNegative = 6.0
 
     def passes(self, classes: int, batch_size: int) -> Passes:
         return Passes(2)  # clean and noisy images
@@ -54,10 +47,7 @@ class GradientNorm(Objective):
     off-manifold paper's code with coefficient lambda and batches of B has weight = lambda * 1e5 / B^2.
     """
 
-    weight: float
-
-    def __post_init__(self):
-        need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
+    weight: NotNegative
 
     def passes(self, classes: int, batch_size: int) -> Passes:
         return Passes(2)  # the gradient is differentiated once more
@@ -69,12 +59,8 @@ class Smoothness(Objective):
     noise of standard deviation `sigma`.
     """
 
-    weight: float
-    sigma: float = 0.1
-
-    def __post_init__(self):
-        need(is_number(self.weight, 0), "weight", self.weight, "a number of at least 0")
-        need(is_number(self.sigma, 0), "sigma", self.sigma, "a number of at least 0")
+    weight: NotNegative
+    sigma: NotNegative = 0.1
 
     def passes(self, classes: int, batch_size: int) -> Passes:
         return Passes(2)  # clean and noisy images

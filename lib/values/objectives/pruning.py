@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
+from typing import Annotated
 
-from lib.errors import fraction, is_int, is_number, need, unknown
-from lib.values.architectures import Pruned
-from lib.values.objectives.aligned import Aligned
+from lib.errors import need
+from lib.values.declared import Count, NotNegative, OneOf, ProperShare, number
 from lib.values.objectives.base import Objective, Wrapping
 
 
 class _Pruning(Wrapping):
     """Around an objective that trains all weights of the network itself, whose gradients it needs."""
 
-    def __post_init__(self):
+    def check_together(self):
         name, kind = f"objective of {type(self).__name__}", type(self.objective).__name__
-        need(not isinstance(self.objective, _Pruning), name, kind, "one that trains weights and prunes none")
-        need(not isinstance(self.objective, Aligned), name, kind, "one without aligned gradients")
+        need(self.objective.inner is None, name, kind, "one that trains weights, prunes none and aligns no gradients")
         need(not self.objective.attacks_parents, name, kind, "one that attacks the network it trains")
 
 
@@ -28,13 +26,13 @@ class _Search(_Pruning):
 
     def check(self, recipe) -> None:
         super().check(recipe)
-        found = isinstance(recipe.arch, Pruned) and not self.alone_trains(recipe)
+        found = recipe.arch.pruned and not self.alone_trains(recipe)
         need(not found, "objective", type(self).__name__, f"one that trains weights for {recipe.arch.name}")
 
     @classmethod
     def alone_trains(cls, recipe) -> str:
         arch = recipe.arch
-        if not (isinstance(arch, Pruned) and arch.searched and (arch.scores == "gradient") == cls.by_gradient):
+        if not (arch.pruned and arch.searched and (arch.scores == "gradient") == cls.by_gradient):
             return ""
         fine_tuned = recipe.parents and recipe.parents[0].arch == arch
         return "" if fine_tuned else f"{cls.__name__} for {arch.name}, whose mask is searched"
@@ -51,12 +49,8 @@ class Prune(_Search):
     """
 
     objective: Objective
-    gamma: float = 0.01
+    gamma: NotNegative = 0.01
     growing: bool = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        need(is_number(self.gamma, 0), "gamma", self.gamma, "a number of at least 0")
 
 
 @dataclass(frozen=True)
@@ -87,23 +81,15 @@ class ADMM(_Pruning):
     """
 
     objective: Objective
-    keep: Fraction
-    rho: float = 0.001
-    growth: float = 1.3
-    every: int = 30
-
-    def __post_init__(self):
-        super().__post_init__()
-        object.__setattr__(self, "keep", fraction(self.keep, "objective.keep"))
-        need(0 < self.keep < 1, "objective.keep", self.keep, "a share between 0 and 1, both excluded")
-        need(is_number(self.rho, 0), "rho", self.rho, "a number of at least 0")
-        need(is_number(self.growth, 1), "growth", self.growth, "a number of at least 1")
-        need(is_int(self.every, 1), "every", self.every, "a whole number of epochs of at least 1")
+    keep: ProperShare
+    rho: NotNegative = 0.001
+    growth: Annotated[float, number(1)] = 1.3
+    every: Count = 30
 
     def check(self, recipe) -> None:
         super().check(recipe)
         dense = "the dense network, which is trained before a recipe of its own prunes it, for ADMM"
-        need(not isinstance(recipe.arch, Pruned), "arch", recipe.arch.name, dense)
+        need(not recipe.arch.pruned, "arch", recipe.arch.name, dense)
 
 
 SCOPES = ("network", "layer")
@@ -129,19 +115,13 @@ class Rewire(_Pruning):
     """
 
     objective: Objective
-    noise: float = 1e-6
-    scope: str = "network"
-
-    def __post_init__(self):
-        super().__post_init__()
-        need(is_number(self.noise, 0), "noise", self.noise, "a number of at least 0")
-        if self.scope not in SCOPES:
-            raise unknown("scope", self.scope, SCOPES)
+    noise: NotNegative = 1e-6
+    scope: Annotated[str, OneOf(SCOPES)] = "network"
 
     def check(self, recipe) -> None:
         super().check(recipe)
         arch = recipe.arch
-        if isinstance(arch, Pruned):
+        if arch.pruned:
             need(arch.granularity == "weights" and arch.scores == "random", "arch", arch.name,
                  "pruned by weights with random scores for Rewire")
             need(not recipe.parents, "parents", len(recipe.parents), "0 for Rewire, which trains from scratch")

@@ -212,14 +212,14 @@ def test_batch_jobs_are_a_repetitions_networks(planned):
 
 @pytest.mark.parametrize("change, words", [
     ({"rules": ["LWM", "HYDRAS"]}, "did you mean 'HYDRA'"),
-    ({"rules": ["LWM", "LWM"]}, "different names"),
+    ({"rules": ["LWM", "LWM"]}, r"rules = \[LWM, LWM\] .* different ones"),
     ({"harsher_rules": ["LAMP"]}, "unknown compact_robust_pruning.harsher_rules 'LAMP'"),
     ({"benign_rules": ["iterative LWM"]}, "unknown compact_robust_pruning.benign_rules"),
-    ({"keeps": [.02, .1]}, "falling shares"),
+    ({"keeps": [.02, .1]}, r"keeps = \[1/50, 1/10\] .* falling"),
     ({"keeps": [1, .1]}, "between 0 and 1"),
     ({"rounds": [.5, .05]}, "shares above keeps"),
     ({"rules_on": "polled"}, "did you mean 'pooled'"),
-    ({"nets": [POOLED, POOLED]}, "different names"),
+    ({"nets": [POOLED, POOLED]}, r"nets.name = \[pooled, pooled\] .* different ones"),
     ({"nets": []}, "one or more"),
     ({"nets": [{**TRADED, "training": "TRADE"}]}, "did you mean 'TRADES'"),
     ({"nets": [{**TRADED, "certificate": {"type": "Bounds"}}]}, "left out for TRADES"),
