@@ -19,16 +19,17 @@ from lib.values.threats import Threat
 Augmentation = Annotated[str, OneOf(AUGMENTATIONS)]
 BatchSize = Annotated[int, whole(2)]
 FileName = Annotated[str, Bound(lambda name: bool(name) and all(c.isalnum() or c in " -._" for c in str(name)),
-                                "of letters, digits, spaces, '-', '.' and '_': files are named by it")]
-UNTARGETED = Bound(lambda targeted: not targeted, "false: evaluation is untargeted", of="targeted")
+                                "a name of letters, digits, spaces, '-', '.' and '_', for files are named by it")]
+UNTARGETED = Bound(lambda targeted: not targeted, "false, for evaluation is untargeted", of="targeted")
 NO_ATTACK = Bound(lambda attack: attack is None, "left out", of="attack")
+ATTACK = Bound(lambda attack: attack is not None, "given, for robust networks train on one", of="attack")
 
 
 @dataclass(frozen=True)
 class Training(Declared):
     """How a kind of network is trained."""
 
-    epochs: Annotated[int, whole(0)]
+    epochs: Annotated[int, whole(0)]  # passes over the training images
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     attack: PGD | None = None  # that training images are moved by; null: none, they are clean
@@ -62,7 +63,7 @@ class Denoiser(Training):
     high: Positive = 0.5  # the largest
     sigma: Positive = 0.25  # the one at which scores are taken
     label_dropout: Share = 0.2  # the probability with which an image comes without its label
-    batch_size: BatchSize = 128
+    batch_size: BatchSize = 128  # images an update
     ema: Annotated[float, between(0, 1)] = 0.999  # the decay per step of the moving average of its weights
 
     where = "denoiser"
@@ -92,15 +93,14 @@ class Pool(Training):
 class Networks(Declared):
     """The common pool that all notebooks choose from."""
 
-    data: Data
-    arch: FromScratch
+    data: Data  # what networks learn
+    arch: FromScratch  # what networks look like
     threat: Threat  # that robust networks are trained against, and robustness is judged under
     normal: Annotated[Pool, NO_ATTACK]
-    robust: Annotated[Pool, Bound(lambda attack: attack is not None, "an attack: robust networks train on one",
-                                  of="attack")]
-    batch_size: BatchSize = 128
-    augment: Augmentation = "crop-flip"
-    precision: Annotated[str, OneOf(("auto", *PRECISIONS))] = "auto"  # auto: bf16 where the hardware multiplies in it
+    robust: Annotated[Pool, ATTACK]
+    batch_size: BatchSize = 128  # images an update
+    augment: Augmentation = "crop-flip"  # how training images are varied
+    precision: Annotated[str, OneOf(("auto", *PRECISIONS))] = "auto"  # of training; auto: bf16 where hardware has it
     denoiser: Denoiser | None = None  # of the pool's data, where a notebook needs scores
 
     where = "networks"

@@ -9,6 +9,18 @@ from lib.site.compare import compare
 from lib.site.files import about
 from lib.site.page import mathml, render
 from lib.site.scoreboard import claims_table_markdown, index, readme
+from lib.site.settings import write as write_settings
 from lib.site.shrink import few_colours, shrink
 
-__all__ = ["about", "claims_table_markdown", "compare", "few_colours", "index", "mathml", "readme", "render", "shrink"]
+__all__ = [
+    "about",
+    "claims_table_markdown",
+    "compare",
+    "few_colours",
+    "index",
+    "mathml",
+    "readme",
+    "render",
+    "shrink",
+    "write_settings",
+]

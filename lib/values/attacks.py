@@ -65,19 +65,16 @@ def _title(name: str, details: list[str], restarts: int) -> str:
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """Projected gradient steps (Madry et al. 2018). FGSM is one step of eps without a random start.
+    """Projected gradient steps (Madry et al. 2018). FGSM is one step of eps without a random start."""
 
-    `loss`: ce, dlr, cw or kl (against the clean prediction, as TRADES). `targeted`: towards given classes.
-    `confidence`: for cw, where the margin stops to grow (Carlini & Wagner 2017, kappa; in logits); None: nowhere. An
-    evaluation counts any misclassified iterate, so there it changes no verdict; it changes the last iterate.
-    """
-
-    steps: Annotated[int, whole(0)]
-    step_size: Annotated[Fraction, above(0)]
-    restarts: Count = 1
-    random_start: bool = True
-    loss: Annotated[str, OneOf(LOSSES)] = "ce"
-    targeted: bool = False
+    steps: Annotated[int, whole(0)]  # gradient steps from each start
+    step_size: Annotated[Fraction, above(0)]  # the length of a step in the threat's norm
+    restarts: Count = 1  # starts
+    random_start: bool = True  # whether it starts at a random point of the ball, or else at the image
+    loss: Annotated[str, OneOf(LOSSES)] = "ce"  # what it climbs; kl: against the clean prediction, as TRADES
+    targeted: bool = False  # whether it goes towards given classes
+    # for cw, where the margin stops to grow (Carlini & Wagner 2017, kappa; in logits); null: nowhere. An evaluation
+    # counts any misclassified iterate, so there it changes no verdict; it changes the last iterate.
     confidence: NotNegative | None = later(None)
 
     def check_together(self):
@@ -122,11 +119,11 @@ class PixelAttack(Attack):
 
 @dataclass(frozen=True)
 class APGD(PixelAttack):
-    """Auto-PGD (Croce & Hein 2020) on cross-entropy, then targeted on DLR for `targets` classes (0: CE only)."""
+    """Auto-PGD (Croce & Hein 2020) on cross-entropy, then targeted on DLR."""
 
-    steps: Count = 100
-    restarts: Count = 1
-    targets: Annotated[int, whole(0)] = 9
+    steps: Count = 100  # gradient steps of each run
+    restarts: Count = 1  # starts of each run
+    targets: Annotated[int, whole(0)] = 9  # other classes that it goes towards on DLR; 0: cross-entropy only
 
     @property
     def title(self) -> str:
@@ -141,9 +138,9 @@ class APGD(PixelAttack):
 
 @dataclass(frozen=True)
 class Square(PixelAttack):
-    """Random search without gradients (Andriushchenko et al. 2020), at most `queries` forward passes an image."""
+    """Random search without gradients (Andriushchenko et al. 2020)."""
 
-    queries: Count = 5000
+    queries: Count = 5000  # forward passes an image at most
 
     @property
     def title(self) -> str:
@@ -165,7 +162,7 @@ class AutoAttack(PixelAttack):
     fab_steps: ClassVar[int] = 100  # towards each target
     square: ClassVar[Square] = Square(5000)
 
-    version: Annotated[str, OneOf(("standard",))] = "standard"
+    version: Annotated[str, OneOf(("standard",))] = "standard"  # the authors' name for this list of attacks
 
     @property
     def title(self) -> str:

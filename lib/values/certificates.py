@@ -40,12 +40,12 @@ class Certificate(Declared, ABC):
 
 @dataclass(frozen=True)
 class Bounds(Certificate):
-    """A proof, image by image, that no image of the ball is misclassified: bounds of the network's outputs.
-
-    `method`: interval (Gowal et al. 2019); CROWN-IBP, linear bounds of the margins around interval bounds of the layers
-    (Zhang et al. 2020); CROWN, linear bounds of every layer (Zhang et al. 2018). Of linf balls within [0, 1].
+    """A proof, image by image, that no image of the ball is misclassified: bounds of the network's outputs. Of linf
+    balls within [0, 1].
     """
 
+    # interval (Gowal et al. 2019); CROWN-IBP, linear bounds of the margins around interval bounds of the layers (Zhang
+    # et al. 2020); CROWN, linear bounds of every layer (Zhang et al. 2018)
     method: Annotated[str, OneOf(BOUNDS)] = "interval"
 
     @property
@@ -64,17 +64,14 @@ class Bounds(Certificate):
 @dataclass(frozen=True)
 class Smoothing(Certificate):
     """Randomised smoothing (Cohen et al. 2019), a proof about the smoothed classifier: the class that the network gives
-    most often to copies of the image with Gaussian noise of standard deviation `sigma` (pixels in [0, 1], not cut).
-
-    The class is guessed from `few` copies (n0) and its probability bounded from `many` others (n); a verdict is wrong
-    with a probability of at most `alpha`. Of l2 balls; the largest radius that can be proven is
+    most often to copies of the image with Gaussian noise. Of l2 balls; the largest radius that can be proven is
     sigma * Phi^-1(alpha^(1/many)).
     """
 
-    sigma: Positive
-    few: Count = 100
-    many: Count = 1000
-    alpha: Annotated[float, between(0, 0.5)] = 0.001
+    sigma: Positive  # the standard deviation of the noise (pixels in [0, 1], not cut)
+    few: Count = 100  # copies that the class is guessed from (n0)
+    many: Count = 1000  # other copies that its probability is bounded from (n)
+    alpha: Annotated[float, between(0, 0.5)] = 0.001  # the largest probability with which a verdict is wrong
 
     def check_together(self):
         provable = self.alpha > 0.5**self.many

@@ -75,17 +75,13 @@ DATASETS = {
 
 @dataclass(frozen=True)
 class Data(Declared):
-    """A data set and how much of it is used; every subset is random, class-balanced and fixed.
+    """A data set and how much of it is used; every subset is random, class-balanced and fixed."""
 
-    `holdout` images of the training split are set aside for choosing (epochs, strengths), `train` of the rest are
-    trained on, `test` images of the test split are measured on. None means all. `size` is the side in pixels that
-    images of any size are brought to; None, and nothing else for sets of one size, is the data set's own.
-    """
-
-    name: Annotated[str, OneOf(DATASETS)]
-    train: Count | None = None
-    holdout: Annotated[int, whole(0)] = 0
-    test: Count | None = None
+    name: Annotated[str, OneOf(DATASETS)]  # the data set
+    train: Count | None = None  # images of the training split that are trained on; null: all that are not held out
+    holdout: Annotated[int, whole(0)] = 0  # images of the training split set aside for choosing (epochs, strengths)
+    test: Count | None = None  # images of the test split that are measured on; null: all
+    # the side in pixels that images of any size are brought to; null, and nothing else for sets of one size: their own
     size: Count | None = later(None)
 
     where = "data"

@@ -40,6 +40,11 @@ class Bound:
     allowed: str
     of: str = ""
 
+    @property
+    def words(self) -> str:
+        """What is allowed, in a few words."""
+        return f"{self.of}: {self.allowed}".removeprefix(": ")
+
     def hold(self, value: Any, name: str, optional: bool = False) -> None:
         """Raise SettingsError, which calls the value `name`, unless it fits. optional: null would be possible."""
         if self.of:
@@ -53,11 +58,12 @@ class Bound:
 class OneOf:
     """A value must be one of the known names; an error suggests the nearest."""
 
-    known: Iterable
+    known: Iterable[str]
 
     @property
-    def allowed(self) -> str:
-        return f"one of {', '.join(map(str, self.known))}"
+    def words(self) -> str:
+        """What is allowed, in a few words."""
+        return f"one of {', '.join(self.known)}"
 
     def hold(self, value: Any, name: str, optional: bool = False) -> None:
         """Raise SettingsError, which calls the value `name`, unless it is known. optional: null would be possible."""
@@ -94,9 +100,9 @@ def between(low: float, high: float) -> Bound:
 
 
 def length(low: int, high: float = math.inf) -> Bound:
-    """A list of `low` to `high` entries."""
+    """From `low` to `high` entries."""
     count = f"{low} to {high}" if high < math.inf else f"{low} or more"
-    return Bound(lambda v: low <= len(v) <= high, f"a list of {count}")
+    return Bound(lambda v: low <= len(v) <= high, f"{count} in number")
 
 
 def different(least: int = 0, of: str = "") -> Bound:

@@ -50,15 +50,11 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class External(Declared):
-    """A network that others trained, as a profile names it.
+    """A network that others trained, as a profile names it."""
 
-    name: one of `KNOWN`. file: its file, where that lies elsewhere than `KNOWN` says (see `files.resolve_path`).
-    sha256: the digest that the file must have, in hexadecimal, where none is known or another is wanted.
-    """
-
-    name: Annotated[str, OneOf(KNOWN)]
-    file: str | None = None
-    sha256: Digest | None = None
+    name: Annotated[str, OneOf(KNOWN)]  # which network
+    file: str | None = None  # its file, where that lies elsewhere than usual (see `files.resolve_path`)
+    sha256: Digest | None = None  # the digest that the file must have, where none is known or another is wanted
 
     where = "external"
 

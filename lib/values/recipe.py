@@ -43,15 +43,14 @@ NUMERICS = 1
 
 @dataclass(frozen=True)
 class Optimiser(Declared):
-    """`sgd` (momentum, Nesterov or not) or `adam`; weight decay is the L2 kind in both, as in the papers, on all that
-    learns but the parameters whose own name (`quota`, the last of `conv1.quota`) is in `no_decay`.
-    """
+    """How weights follow gradients."""
 
-    name: Annotated[str, OneOf(("sgd", "adam"))] = "sgd"
-    lr: Positive = 0.1
-    momentum: Annotated[float, below(0, 1)] = 0.9
-    nesterov: bool = True
-    weight_decay: NotNegative = 1e-4
+    name: Annotated[str, OneOf(("sgd", "adam"))] = "sgd"  # the rule
+    lr: Positive = 0.1  # the learning rate at its peak
+    momentum: Annotated[float, below(0, 1)] = 0.9  # of sgd
+    nesterov: bool = True  # whether the momentum of sgd is Nesterov's
+    weight_decay: NotNegative = 1e-4  # the L2 kind with both rules, as in the papers
+    # parameters without weight decay, by their own name (quota, the last of conv1.quota)
     no_decay: tuple[str, ...] = later(())
 
     where = "optimiser"
@@ -62,15 +61,14 @@ SCHEDULES = ("constant", "piecewise", "cosine", "linear", "onecycle")
 
 @dataclass(frozen=True)
 class Schedule(Declared):
-    """Learning rate over training, step by step: `constant`, `piecewise` (times 1/10 at 1/3 and 2/3 unless `drops`
-    says otherwise), `cosine` or `linear` down to the share `final` of the peak, or `onecycle` (linear up over the
-    first `warmup` share, linear down to 0).
-    """
+    """The learning rate over training, step by step."""
 
+    # constant; piecewise, times 1/10 at each drop; cosine or linear, down to the final share; onecycle, linear up, then
+    # linear down to 0
     name: Annotated[str, OneOf(SCHEDULES)] = "piecewise"
-    drops: tuple[ProperShare, ...] = (Fraction(1, 3), Fraction(2, 3))
-    warmup: Share = 0.25
-    final: Share = later(0.0)
+    drops: tuple[ProperShare, ...] = (Fraction(1, 3), Fraction(2, 3))  # shares of training after which piecewise drops
+    warmup: Share = 0.25  # the share of training in which onecycle rises
+    final: Share = later(0.0)  # the share of the peak rate that cosine and linear come down to
 
     where = "schedule"
 

@@ -22,20 +22,19 @@ PER = ("image", "batch")
 
 @dataclass(frozen=True)
 class Threat(Declared):
-    """What an adversary may do: move an image in [0, 1] by at most `eps` in `norm`, each image for itself.
+    """What an adversary may do: move an image in [0, 1] by at most `eps` in `norm`.
 
     Norms of pixels: linf, l2, l1, eps in units of pixels in [0, 1]. Perceptual threats (Kang et al. 2019), eps in the
     authors' own units: jpeg and jpeg_linf, the l2 or linf norm of quantised JPEG coefficients; gabor, the height of the
     noise in grey levels of 255; snow, the brightness of a full flake (see lib/attacks/perceptual.py).
-
-    `per` batch: starts, steps and budget are those of the whole batch tensor, so images share one eps (Srinivas et al.
-    2023, for training in l2 only; see lib/attacks/geometry.py). `box` false: perturbed images may leave [0, 1].
     """
 
-    norm: Annotated[str, OneOf(NORMS)]
-    eps: Annotated[Fraction, number(0)]
+    norm: Annotated[str, OneOf(NORMS)]  # what the length of a perturbation is measured in
+    eps: Annotated[Fraction, number(0)]  # the largest length; at most 1 in linf
+    # image: each image for itself; batch: starts, steps and budget are those of the whole batch tensor, so images share
+    # one eps (Srinivas et al. 2023, for training in l2 only; see lib/attacks/geometry.py)
     per: Annotated[str, OneOf(PER)] = later("image")
-    box: bool = later(True)
+    box: bool = later(True)  # whether perturbed images stay in [0, 1]
 
     where = "threat"
 

@@ -71,7 +71,7 @@ class Whole(Declared):
     ({"sizes": (2, 1)}, "whole.sizes = [2, 1] is not possible: it must be 2 or more growing numbers"),
     ({"sizes": (1,)}, "whole.sizes = [1]"), ({"sizes": (0, 1)}, "whole.sizes = 0"), ({"sizes": 3}, "sizes = 3"),
     ({"keeps": ("1/10", "1/2")}, "whole.keeps = [1/10, 1/2] is not possible: it must be falling numbers"),
-    ({"stages": ()}, "whole.stages = [] is not possible: it must be a list of 1 to 3"),
+    ({"stages": ()}, "whole.stages = [] is not possible: it must be 1 to 3 in number"),
     ({"parts": (Part("a"), Part("a", 1))}, "whole.parts.name = [a, a] is not possible: it must be different ones"),
     ({"part": Part("a", 0)}, "whole.part.share = 0 is not possible: it must be more than none"),
     ({"part": "a"}, "whole.part = a is not possible: it must be Part"), ({"seeds": 99}, "together"),

@@ -52,20 +52,20 @@ class NetworkSetup(Declared):
     and last step.
     """
 
-    name: str
+    name: str  # for tables
     # the robust objective: PGD-AT or TRADES (empirical robustness, under the attack of pretrain or the pool's), IBP,
     # CROWN-IBP, MixTrain (eps of the threat) or smoothing (stability training with noise of sigma)
     training: Annotated[str, OneOf(EMPIRICAL + VERIFIABLE)]
     finetune: Unattacked  # the last step; the benign objective goes through the same epochs
     gates: Gates  # what the unpruned networks must show
-    data: Data | None = None  # null: the pool's
-    arch: FromScratch | None = None  # null: the pool's
-    threat: Threat | None = None  # null: the pool's
+    data: Data | None = None  # what networks learn; null: as the pool's
+    arch: FromScratch | None = None  # what networks look like; null: as the pool's
+    threat: Threat | None = None  # in training, and that counts for bounds; null: the pool's
     # the first step, null: the pool's; the benign objective goes through the same epochs, without a start on clean
     # images
     pretrain: Pretraining | None = None
-    batch_size: BatchSize | None = None  # null: the pool's
-    augment: Augmentation | None = None  # null: the pool's
+    batch_size: BatchSize | None = None  # images an update; null: as the pool's
+    augment: Augmentation | None = None  # how training images are varied; null: as the pool's
     sigma: Positive = 0.25  # the standard deviation of the noise of smoothing
     # what verifies it, of linf within the threat for bounds, of l2 within certified for smoothing; given for the
     # verifiable objectives

@@ -75,7 +75,7 @@ class AutoEncoding(Training):
     """The auto-encoder whose decoder gives tangent spaces; its latent size is their dimension."""
 
     arch: AutoEncoder = field(kw_only=True)
-    batch_size: BatchSize = 64
+    batch_size: BatchSize = 64  # images an update
 
     where = "autoencoder"
 
@@ -84,7 +84,7 @@ class AutoEncoding(Training):
 class Sweep(Declared):
     """Networks of one data set under each regulariser at growing strengths, and what is measured of them."""
 
-    name: FileName
+    name: FileName  # for tables and files
     training: Unattacked  # adversarial images: see pgd
     strengths: Annotated[Strengths, SOME]
     # the manifolds that perturbations are split by, the first for the claims: closed form for data that have one,
@@ -93,10 +93,10 @@ class Sweep(Declared):
     # l2 lengths of the perturbations in units of the data's space, the first for the claims
     sizes: Annotated[tuple[Positive, ...], different(1)]
     clean: Share  # the accuracy that networks without a regulariser must have
-    data: Data | None = None  # null: the pool's
-    arch: FromScratch | None = None  # null: the pool's
-    batch_size: BatchSize | None = None  # null: the pool's
-    augment: Augmentation | None = None  # null: the pool's
+    data: Data | None = None  # what networks learn; null: as the pool's
+    arch: FromScratch | None = None  # what networks look like; null: as the pool's
+    batch_size: BatchSize | None = None  # images an update; null: as the pool's
+    augment: Augmentation | None = None  # how training images are varied; null: as the pool's
     attack_steps: Count = 5  # of PGD in training, in steps of 2 eps / steps
     autoencoder: Annotated[AutoEncoding, NO_ATTACK] | None = None  # given where its tangents are wanted
     pca: Count | None = None  # directions of PCA and local PCA, given where these are wanted
@@ -137,17 +137,17 @@ LETTERS = Bound(lambda names: all(name.endswith(LETTERED) for name in names),
 class Distractor(Declared):
     """Digits beside a letter that says nothing: what robust networks and standard ones look at."""
 
-    data: Annotated[tuple[Data, ...], different(1, of="name"), LETTERS]  # the sets
-    arch: FromScratch
+    data: Annotated[tuple[Data, ...], different(1, of="name"), LETTERS]  # what networks learn, one set at a time
+    arch: FromScratch  # what networks look like
     training: Unattacked  # adversarial images: see per_image, per_batch
     per_image: Positive  # eps in l2 of adversarial training, each image for itself
     per_batch: Positive  # eps in l2 of adversarial training that a batch shares
     clean: Share  # the accuracy that trained networks must have
-    batch_size: BatchSize = 128
-    attack_steps: Count = 5
+    batch_size: BatchSize = 128  # images an update
+    attack_steps: Count = 5  # of PGD in training, in steps of 2 eps / steps
     # standard deviations of the noise on one half of the image
     noise: Annotated[tuple[Positive, ...], growing(2)] = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 3.0)
-    draws: Count = 2  # of the noise, each
+    draws: Count = 2  # of noise of each standard deviation
     images: Count = 1000  # how many of the test images
     least: Share = 0.01  # levels at which both changes are smaller are left out
 

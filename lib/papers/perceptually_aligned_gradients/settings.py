@@ -47,16 +47,14 @@ Growing = Annotated[tuple[Positive, ...], growing()]
 
 @dataclass(frozen=True)
 class Weights(Declared):
-    """The weight (the paper's lambda) of each realisation of the ground-truth gradients; null: not trained. `centred`
-    ones are without the mean over classes.
-    """
+    """The weight (the paper's lambda) of each realisation of the ground-truth gradients; null: not trained."""
 
-    one_image: Positive | None = None
-    class_mean: Positive | None = None
-    nearest_neighbour: Positive | None = None
-    score: Positive | None = None
-    centred_class_mean: Positive | None = None
-    centred_nearest_neighbour: Positive | None = None
+    one_image: Positive | None = None  # towards one training image of the class
+    class_mean: Positive | None = None  # towards the mean of the class
+    nearest_neighbour: Positive | None = None  # towards the nearest training image of the class
+    score: Positive | None = None  # along a denoiser's score of the class
+    centred_class_mean: Positive | None = None  # class_mean without the mean over classes
+    centred_nearest_neighbour: Positive | None = None  # nearest_neighbour without the mean over classes
 
     where = "weights"
 
@@ -102,18 +100,18 @@ class Study(Declared):
     compared with.
     """
 
-    name: Annotated[FileName, NOT_THE_TOY]
+    name: Annotated[FileName, NOT_THE_TOY]  # for tables and files
     training: Unattacked  # adversarial images: see adversarial
     threats: tuple[Threat, ...]  # what robustness is judged under, an l2 one first
     weights: Annotated[Weights, SOME]
     clean: Share  # the accuracy that networks trained without alignment must have
     far: Positive  # by how much in l2 images are moved at most towards a class where the target rate is measured
     vanilla: Share = 0.05  # the largest robust accuracy, in each threat, that networks without alignment may have
-    data: Data | None = None  # null: the pool's
-    arch: FromScratch | None = None  # null: the pool's
-    batch_size: BatchSize | None = None  # null: the pool's
-    augment: Augmentation | None = None  # null: the pool's
-    denoiser: Denoiser | None = None  # null: the pool's
+    data: Data | None = None  # what networks learn; null: as the pool's
+    arch: FromScratch | None = None  # what networks look like; null: as the pool's
+    batch_size: BatchSize | None = None  # images an update; null: as the pool's
+    augment: Augmentation | None = None  # how training images are varied; null: as the pool's
+    denoiser: Denoiser | None = None  # that scores are taken from; null: the pool's, if its data are these
     classes: Count | None = None  # targets an image and update; null: all of them
     # images of each class that nearest neighbours are looked for among; null: all
     sample: Annotated[int, whole(2)] | None = None
@@ -170,14 +168,14 @@ class Toy(Declared):
     """
 
     seeds: Repetitions = 5  # networks of every kind
-    arch: MLP = MLP((32,))
+    arch: MLP = MLP((32,))  # what networks look like
     training: Unattacked = Training(100, Optimiser("adam", lr=0.01, weight_decay=0), Schedule("constant"))
     data: Annotated[Data, OF_THE_TOY] = Data("line_of_modes")
-    batch_size: BatchSize = 128
+    batch_size: BatchSize = 128  # points an update
     weight: Positive = 1.0  # of the alignment with nearest neighbours (the paper's is not known)
     eps: Positive = 15.0  # a distance at which a perfect network loses nothing
     far: Positive = 30.0  # a distance at which it loses everything
-    attack_steps: Count = 10
+    attack_steps: Count = 10  # of PGD, next to the exact attack
     # with a random direction for each class, and with the classes' targets exchanged
     controls: Annotated[tuple[Annotated[str, OneOf(CONTROLS[:2])], ...], different()] = CONTROLS[:2]
 

@@ -26,21 +26,21 @@ class Variant(Declared):
     it.
     """
 
-    name: Annotated[str, NO_KIND]
+    name: Annotated[str, NO_KIND]  # for tables
     # what it varies: strength (eps), threat, procedure (and the control noise), architecture or data; the last two
     # train both normal and robust networks
     group: Annotated[str, OneOf(GROUPS)]
     # half: clean and adversarial cross-entropy, half each; TRADES: with beta 6; noise: Gaussian, of `sigma`
     training: Annotated[str, OneOf(PROCEDURES)] = "PGD-AT"
-    threat: Threat | None = None
+    threat: Threat | None = None  # in training
     attack: PGD | None = None  # in training
     sigma: Positive | None = None  # the standard deviation of the noise
-    arch: FromScratch | None = None
-    data: Data | None = None
-    epochs: Count | None = None
-    normal_epochs: Count | None = None  # of the group's normal networks
-    batch_size: BatchSize | None = None
-    augment: Augmentation | None = None
+    arch: FromScratch | None = None  # given in the group architecture
+    data: Data | None = None  # given in the group data
+    epochs: Count | None = None  # passes over the training images
+    normal_epochs: Count | None = None  # of normal networks of the groups that have them
+    batch_size: BatchSize | None = None  # images an update
+    augment: Augmentation | None = None  # how training images are varied
 
     where = "arms"
 

@@ -43,10 +43,10 @@ class OtherTask(Declared):
     trained on clean images.
     """
 
-    data: Data
+    data: Data  # what they have learned
     clean: Share  # the accuracy that they must have on their own task
-    training: Unattacked | None = None  # null: as the pool's normal networks
-    augment: Augmentation | None = None  # null: the pool's
+    training: Unattacked | None = None  # how they have learned it; null: as the pool's normal networks
+    augment: Augmentation | None = None  # how images are varied; null: as the pool's
 
     where = "others"
 
@@ -63,14 +63,14 @@ class OtherSetting(Declared):
     (C7).
     """
 
-    name: FileName
+    name: FileName  # for tables
     networks: Networks
-    joints: Joints  # this and what follows: as in the section
-    middle: str
+    joints: Joints  # as in the section
+    middle: str  # as in the section
     gates: Gates
-    attack: PGD
-    search: Annotated[PGD, UNTARGETED]
-    augment: Augmentation | None = None
+    attack: PGD  # in the joint's training
+    search: Annotated[PGD, UNTARGETED]  # the attack that every network is measured under
+    augment: Augmentation | None = None  # how the joint's images are varied; null: as the networks'
 
     where = "elsewhere"
 
@@ -88,10 +88,10 @@ class Section(Declared):
     search: Annotated[PGD, UNTARGETED]  # the attack that every network is measured under
     verify: Attack  # the stronger one, where a claim rests on it
     gates: Gates
-    alphas: Annotated[tuple[Share, ...], different(1)] = (0.0, 1.0)  # adversarial images in the joint's training
+    alphas: Annotated[tuple[Share, ...], different(1)] = (0.0, 1.0)  # shares of adversarial images
     optimiser: Optimiser = field(default_factory=lambda: Optimiser("adam", lr=3e-2, weight_decay=1e-4))
     schedule: Schedule = field(default_factory=lambda: Schedule("cosine"))
-    augment: Augmentation | None = None  # null: the pool's
+    augment: Augmentation | None = None  # how images are varied; null: as the pool's
     # nats by which a joint's loss, mean over repetitions, may still fall in the last part of training (0.1: the true
     # class gains 10 %)
     converged: Positive = 0.1

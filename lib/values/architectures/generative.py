@@ -34,14 +34,14 @@ class Denoisers(Generative):
 
 @dataclass(frozen=True)
 class UNet(Denoisers):
-    """A class-conditional denoising U-Net: levels of `width * multipliers[k]` channels, each half the size of the one
-    before, of `blocks` residual blocks (one more on the way up), and self-attention at the smallest level. Both sides
-    of images must be multiples of 2**(levels - 1).
+    """A class-conditional denoising U-Net: levels each half the size of the one before, and self-attention at the
+    smallest level. Both sides of images must be multiples of 2**(levels - 1).
     """
 
+    # channels that are multiplied
     width: Annotated[int, multiple(8, "groups of 4 channels share a norm, 8 an attention head")] = 32
-    multipliers: Annotated[tuple[Count, ...], length(1, 6)] = (1, 2, 2)
-    blocks: Count = 1
+    multipliers: Annotated[tuple[Count, ...], length(1, 6)] = (1, 2, 2)  # how many times the width each level has
+    blocks: Count = 1  # residual blocks of each level, one more on the way up
 
     @property
     def name(self) -> str:
@@ -58,12 +58,12 @@ class UNet(Denoisers):
 
 @dataclass(frozen=True)
 class DenoisingMLP(Denoisers):
-    """A class-conditional denoiser for small images and vectors: all pixels at once, `depth` hidden layers of `width`
-    units, each of which is told the noise and the class.
+    """A class-conditional denoiser for small images and vectors: all pixels at once, hidden layers each of which is
+    told the noise and the class.
     """
 
-    width: Count = 256
-    depth: Count = 4
+    width: Count = 256  # units of a hidden layer
+    depth: Count = 4  # hidden layers
 
     @property
     def name(self) -> str:
@@ -72,13 +72,13 @@ class DenoisingMLP(Denoisers):
 
 @dataclass(frozen=True)
 class AutoEncoder(Generative):
-    """A smooth convolutional auto-encoder (SiLU, GroupNorm, no BatchNorm) of `latent` numbers an image: the image is
-    halved while both sides are even and more than 4 pixels (32 and 8 end at 4, 28 at 7, 8 x 16 at 4 x 8), the channels
-    double from `width` to at most 4 `width`, a linear layer gives the code; the decoder is its mirror image.
+    """A smooth convolutional auto-encoder (SiLU, GroupNorm, no BatchNorm): the image is halved while both sides are
+    even and more than 4 pixels (32 and 8 end at 4, 28 at 7, 8 x 16 at 4 x 8), the channels double from `width` to at
+    most 4 `width`, a linear layer gives the code; the decoder is its mirror image.
     """
 
-    width: Annotated[int, multiple(4, "groups of 4 channels share a norm")] = 32
-    latent: Count = 128
+    width: Annotated[int, multiple(4, "groups of 4 channels share a norm")] = 32  # channels at first
+    latent: Count = 128  # numbers that stand for an image
 
     stages = ("encoder", "decoder")
 

@@ -42,14 +42,14 @@ class _Tokens(FromScratch):
 
 @dataclass(frozen=True)
 class ResNet(_Residual):
-    """CIFAR-style ResNet of basic blocks: 3x3 stem, stage k has `blocks[k]` blocks of `width * 2**k` channels.
+    """CIFAR-style ResNet of basic blocks behind a 3x3 stem.
 
     ResNet-18 is `ResNet(64, (2, 2, 2, 2))`. Stages after the first halve the image, so images need at least
     2**(stages - 1) pixels a side.
     """
 
-    width: Count = 64
-    blocks: Annotated[tuple[Count, ...], length(1, 6)] = (2, 2, 2, 2)
+    width: Count = 64  # channels of the first stage; each further one has twice as many
+    blocks: Annotated[tuple[Count, ...], length(1, 6)] = (2, 2, 2, 2)  # of each stage
 
     reads_files = True
 
@@ -86,8 +86,8 @@ class WideResNet(_Residual):
     (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times `widen` channels.
     """
 
-    depth: Annotated[int, WIDE] = 28
-    widen: Count = 10
+    depth: Annotated[int, WIDE] = 28  # layers
+    widen: Count = 10  # how many times as wide the three stages are as 16, 32 and 64 channels
 
     rectified = False
     min_size = 4
@@ -107,8 +107,8 @@ class ImageNetResNet(_Residual):
     twice; ResNet-50 of bottlenecks that stride in their 3x3 convolution.
     """
 
-    depth: Annotated[int, Bound(lambda depth: depth in (18, 50), "18 or 50")] = 18
-    width: Count = 64
+    depth: Annotated[int, Bound(lambda depth: depth in (18, 50), "18 or 50")] = 18  # layers
+    width: Count = 64  # channels of the first stage
 
     min_size = 32
     reads_files = True
@@ -124,13 +124,13 @@ class ImageNetResNet(_Residual):
 
 @dataclass(frozen=True)
 class CNN(FromScratch):
-    """A small plain network: 3x3 convolutions with BN and ReLU of `width * 2**k` channels, 2x2 max-pooling between.
+    """A small plain network: 3x3 convolutions with BN and ReLU, 2x2 max-pooling between.
 
     With width 64 and depth 4 the SimpleCNN of the stitching paper's code (64-128-256-512).
     """
 
-    width: Count = 16
-    depth: Annotated[int, whole(1, 6)] = 3
+    width: Count = 16  # channels of the first convolution; each further one has twice as many
+    depth: Annotated[int, whole(1, 6)] = 3  # convolutions
 
     @property
     def name(self) -> str:
@@ -149,7 +149,7 @@ class CNN(FromScratch):
 class VGG11(FromScratch):
     """VGG-11 of the stitching paper's code for 32 pixels and up: BN, ReLU, head 512-256-128-classes with dropout."""
 
-    width: Count = 64
+    width: Count = 64  # channels of the first convolution
 
     min_size = 32
 
@@ -168,7 +168,7 @@ class VGG16(FromScratch):
     at width 64; all but the head's output scale with `width`.
     """
 
-    width: Count = 64
+    width: Count = 64  # channels of the first convolution
 
     min_size = 16
 
@@ -205,12 +205,10 @@ class CNNLarge(FromScratch):
 
 @dataclass(frozen=True)
 class MLP(FromScratch):
-    """All pixels at once: hidden layers of the `widths` given, then a linear head. activation: `relu`, or `softplus`
-    with beta 5, which is smooth.
-    """
+    """All pixels at once: hidden layers, then a linear head."""
 
-    widths: Annotated[tuple[Count, ...], length(1, 10)] = (256, 256)
-    activation: Annotated[str, OneOf(("relu", "softplus"))] = later("relu")
+    widths: Annotated[tuple[Count, ...], length(1, 10)] = (256, 256)  # units of each hidden layer
+    activation: Annotated[str, OneOf(("relu", "softplus"))] = later("relu")  # softplus, with beta 5, is smooth
 
     any_size = False
     joints = ()
@@ -230,15 +228,15 @@ class MLP(FromScratch):
 
 @dataclass(frozen=True)
 class ViT(_Tokens):
-    """The vision transformer of the perceptually aligned gradients paper: `patch` x `patch` pixels a token, a class
-    token, learned positions, `depth` blocks of `heads` heads and an MLP of `mlp` units, no dropout.
+    """The vision transformer of the perceptually aligned gradients paper: a class token, learned positions, no
+    dropout.
     """
 
-    width: Count = 384
-    depth: Count = 7
-    heads: Count = 12
-    mlp: Count = 384
-    patch: Count = 4
+    width: Count = 384  # units of a token
+    depth: Count = 7  # blocks
+    heads: Count = 12  # heads of attention of a block, a divisor of the width
+    mlp: Count = 384  # hidden units of a block's MLP
+    patch: Count = 4  # pixels on each side of a token
 
     def check_together(self):
         need(self.width % self.heads == 0, "arch.heads", self.heads, f"a divisor of the width {self.width}")
@@ -250,15 +248,15 @@ class ViT(_Tokens):
 
 @dataclass(frozen=True)
 class Mixer(_Tokens):
-    """MLP-Mixer (Tolstikhin et al. 2021) without dropout: in turn an MLP of `token_mlp` units over the patches and one
-    of `channel_mlp` units over the channels. The defaults are the options of Mixer-nano for CIFAR-10.
+    """MLP-Mixer (Tolstikhin et al. 2021) without dropout: in turn an MLP over the patches and one over the channels.
+    The defaults are the options of Mixer-nano for CIFAR-10.
     """
 
-    width: Count = 128
-    depth: Count = 8
-    token_mlp: Count = 64
-    channel_mlp: Count = 512
-    patch: Count = 4
+    width: Count = 128  # channels of a patch
+    depth: Count = 8  # blocks
+    token_mlp: Count = 64  # hidden units of the MLP over the patches
+    channel_mlp: Count = 512  # hidden units of the MLP over the channels
+    patch: Count = 4  # pixels on each side of a patch
 
     @property
     def name(self) -> str:
