@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     p = command("new-paper", new_paper, "write the skeleton of a further paper, which runs as written")
     p.add_argument("name", metavar="NAME", help="its name in lower case, such as feature_purification")
     command("readme", readme, "write the claims table of README.md from results/reference")
-    command("settings", settings_page, "write docs/settings.md, the table of every setting, from the code and the profiles")
+    command("settings", settings_page, "write docs/settings.md, the table of settings, from code and profiles")
     p = command("store", store, "show, prune, export or import the store of networks and outcomes")
     p.add_argument("action", choices=["show", "prune", "export", "import"])
     p.add_argument("archive", nargs="?", type=Path, help="the .tar file of export and import")
