@@ -40,7 +40,7 @@ def fraction(value, name: str = "value") -> Fraction:
 
 def is_int(value, low: int) -> bool:
     """Whether `value` is a whole number of at least `low`; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+    return type(value) is int and value >= low
 
 
 def is_number(value, low: float, high: float = float("inf")) -> bool:

@@ -107,6 +107,6 @@ def _set(tree: dict, name: str, value) -> None:
     *folders, last = name.split(".")
     for folder in folders:
         child = tree.setdefault(folder, {})
-        need(isinstance(child, dict), name, value, f"a setting below '{folder}', which is a single value")
+        need(type(child) is dict, name, value, f"a setting below '{folder}', which is a single value")
         tree = child
     tree[last] = value

@@ -32,7 +32,7 @@ class Training(Declared):
     epochs: Annotated[int, whole(0)]  # passes over the training images
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
-    attack: PGD | None = None  # that training images are moved by; null: none, they are clean
+    attack: PGD | None = None  # that training images are moved by; null: training is on clean images
 
     where = "training"
 
@@ -45,7 +45,7 @@ Unattacked = Annotated[Training, NO_ATTACK]
 class Pretraining(Training):
     """How a robust network is trained whose weights others are made from."""
 
-    # on clean images first: deep narrow networks hardly begin to learn on adversarial ones
+    # epochs on clean images before those: deep narrow networks hardly begin to learn on adversarial ones
     warm_up: Annotated[int, whole(0)] = 0
 
     where = "pretrain"
@@ -60,8 +60,8 @@ class Denoiser(Training):
     arch: Denoisers = field(kw_only=True)
     data: Data | None = None  # images to learn from, where there are more than the classifiers have
     low: Positive = 0.1  # the smallest standard deviation of the noise
-    high: Positive = 0.5  # the largest
-    sigma: Positive = 0.25  # the one at which scores are taken
+    high: Positive = 0.5  # the largest standard deviation of the noise
+    sigma: Positive = 0.25  # the standard deviation of the noise at which scores are taken
     label_dropout: Share = 0.2  # the probability with which an image comes without its label
     batch_size: BatchSize = 128  # images an update
     ema: Annotated[float, between(0, 1)] = 0.999  # the decay per step of the moving average of its weights
@@ -96,8 +96,8 @@ class Networks(Declared):
     data: Data  # what networks learn
     arch: FromScratch  # what networks look like
     threat: Threat  # that robust networks are trained against, and robustness is judged under
-    normal: Annotated[Pool, NO_ATTACK]
-    robust: Annotated[Pool, ATTACK]
+    normal: Annotated[Pool, NO_ATTACK]  # how normal networks are trained
+    robust: Annotated[Pool, ATTACK]  # how robust networks are trained
     batch_size: BatchSize = 128  # images an update
     augment: Augmentation = "crop-flip"  # how training images are varied
     precision: Annotated[str, OneOf(("auto", *PRECISIONS))] = "auto"  # of training; auto: bf16 where hardware has it
@@ -141,10 +141,10 @@ class Networks(Declared):
 class Gates(Declared):
     """What a pool must show before a claim about it is judged, as accuracies (see the notebook's checks)."""
 
-    normal_clean: Share  # normal networks have at least this clean accuracy
-    normal_robust: Share  # and at most this robust accuracy
-    robust_clean: Share  # robust networks have at least this clean accuracy
-    robust_robust: Share  # and at least this robust accuracy
+    normal_clean: Share  # the least clean accuracy of normal networks
+    normal_robust: Share  # the largest robust accuracy of normal networks
+    robust_clean: Share  # the least clean accuracy of robust networks
+    robust_robust: Share  # the least robust accuracy of robust networks
 
     where = "gates"
 

@@ -66,12 +66,12 @@ def page() -> str:
         text += [f"## {title}", "", *_table(found, profiles), ""]
     hints = [setting.hint.each or setting.hint for found in tables.values() for setting in found]
     bases = dict.fromkeys(kind for hint in hints if hint.declared and not _section(hint) for kind in hint.types)
-    families = {base: kinds_of(base) for base in bases if inspect.isabstract(base)}
-    known = {kind for kinds in families.values() for kind in kinds}
-    for base in bases:
-        if base not in known:
-            text += [f"## {base.__name__}", "", _paragraph(base), ""]
-        for kind in families.get(base, [base] * (base not in known)):
+    families = {base: [kind for kind in kinds_of(base) if kind.__module__.startswith("lib.")] for base in bases}
+    for base, kinds in families.items():
+        if any(base in others for family, others in families.items() if family is not base):
+            continue
+        text += [f"## {base.__name__}", "", _paragraph(base), ""]
+        for kind in kinds:
             text += [f"### {kind.__name__}", "", _paragraph(kind), ""] * (kind is not base)
             text += [*_table([*settings(kind, "")], {}), ""] * bool(dataclasses.fields(kind))
     return "\n".join(text)
@@ -89,9 +89,8 @@ def settings(cls: type, before: str, names: tuple[str, ...] = ()) -> Iterator[Se
         inner, name = hint.each or hint, f"{before}{f.name}"
         if hint.each and inner.declared:
             name += "[]"
-        default = "set by the profile" if "." in name or cls is Settings else "must be given"
-        if f.default_factory is not dataclasses.MISSING or f.default is not dataclasses.MISSING:
-            default = f"`{written(f.default if f.default is not dataclasses.MISSING else f.default_factory())}`"
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        default = "set by the profile" if default is dataclasses.MISSING else f"`{written(default)}`"
         yield Setting(name, hint, default, said[f.name] or (_paragraph(inner.types[0]) if inner.declared else ""))
         if _section(inner) and not (before and inner.types == (Networks,)):  # those of a paper are as the pool's
             yield from settings(inner.types[0], f"{name}.")

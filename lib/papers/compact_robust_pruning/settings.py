@@ -149,5 +149,5 @@ class Section(Declared):
         """Raise SettingsError unless the section fits the networks."""
         for net in self.nets:
             fewer_targets("compact_robust_pruning.verify.targets", self.verify, net.data or networks.data)
-            if isinstance(net.certificate, Bounds):
+            if net.verifiable and net.certified is None:
                 net.certificate.check(net.threat or networks.threat)

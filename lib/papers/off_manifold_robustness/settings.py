@@ -100,9 +100,9 @@ class Sweep(Declared):
     attack_steps: Count = 5  # of PGD in training, in steps of 2 eps / steps
     autoencoder: Annotated[AutoEncoding, NO_ATTACK] | None = None  # given where its tangents are wanted
     pca: Count | None = None  # directions of PCA and local PCA, given where these are wanted
-    neighbours: Annotated[int, whole(2)] = 200  # training images that local PCA is of
+    neighbours: Annotated[int, whole(2)] = 200  # nearest training images that local PCA is taken of
     images: Annotated[int, whole(2)] = 200  # how many of the test images sensitivity and alignment are measured on
-    draws: Count = 4  # directions an image
+    draws: Count = 4  # directions of perturbation an image
     denoiser: Denoiser | None = None  # the network that gives the score, where the data are not the pool's
     # further networks: per batch, PGD whose eps is shared by the batch, and accumulated, where gradients of the
     # attack's steps add to the update (both as in the paper's code, at the middle strength); reduced lr, the strongest
@@ -164,7 +164,7 @@ class Theory(Declared):
 
     # standard deviations of the noise in units of the space
     sigmas: Annotated[tuple[Positive, ...], growing(2)] = (0.0005, 0.001, 0.002, 0.004)
-    points: Annotated[int, whole(2)] = 50  # of each repetition that it is done at
+    points: Annotated[int, whole(2)] = 50  # points of each repetition at which it is done
 
     where = "theory"
 
@@ -183,12 +183,12 @@ class Published(Declared):
     # a file with EDM's tensors or a folder of diffusers, for 64 pixels; null: the one that is trained here for the
     # sweep on ImageNet at 64 pixels
     denoiser: str | None = None
-    # in l2 of an image with pixels in [0, 1]
+    # of the networks, in l2 of an image with pixels in [0, 1]
     eps: Annotated[tuple[NotNegative, ...], growing(3)] = (0.0, 0.01, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 5.0)
     # the noise at which the score is taken, for pixels in [0, 1] (the paper's 1.2 is for [-1, 1])
     sigma: Positive = 0.6
     images: Annotated[int, whole(2)] = 1000  # how many of the test images
-    size: Count | None = None  # their side in pixels; null: 224
+    size: Count | None = None  # the side of the images in pixels; null: 224
     arch: ImageNetResNet = ImageNetResNet(18)  # of the networks
     clean: Share = 0.6  # the accuracy that the most accurate of them must have
 

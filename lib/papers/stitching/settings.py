@@ -88,7 +88,7 @@ class Section(Declared):
     search: Annotated[PGD, UNTARGETED]  # the attack that every network is measured under
     verify: Attack  # the stronger one, where a claim rests on it
     gates: Gates
-    alphas: Annotated[tuple[Share, ...], different(1)] = (0.0, 1.0)  # shares of adversarial images
+    alphas: Annotated[tuple[Share, ...], different(1)] = (0.0, 1.0)  # shares of attacked images in training
     optimiser: Optimiser = field(default_factory=lambda: Optimiser("adam", lr=3e-2, weight_decay=1e-4))
     schedule: Schedule = field(default_factory=lambda: Schedule("cosine"))
     augment: Augmentation | None = None  # how images are varied; null: as the pool's
@@ -108,7 +108,7 @@ class Section(Declared):
     against: Annotated[tuple[Attacked, ...], different()] = ()
     ranks: Annotated[tuple[Count, ...], different()] = ()  # to which trained middle joints of N->R and R->N are cut
     direct: bool = False  # joints that match activations by least squares and are not trained, and such as start there
-    fit: Annotated[int, whole(2)] | None = None  # images of that match; null: all
+    fit: Annotated[int, whole(2)] | None = None  # training images that activations are matched on; null: all
     elsewhere: Annotated[tuple[OtherSetting, ...], different(of="name")] = ()  # other data sets and architectures
 
     where = "stitching"
