@@ -60,7 +60,8 @@ def against_controls(m: Results, joint: str):
     return pd.DataFrame(rows)
 
 
-def accuracy_and_similarity(zoo: Zoo, m: Results, cells: Sequence[Cell] | None = None, images: int = IMAGES) -> pd.DataFrame:
+def accuracy_and_similarity(zoo: Zoo, m: Results, cells: Sequence[Cell] | None = None,
+                            images: int = IMAGES) -> pd.DataFrame:
     """A row per stitched cell of `cells` (None: all that were measured). Columns: role, pair, joint, alpha, seed; clean
     and robust accuracy and their ratios to the endpoints', `clean of end`, `clean of front`, `clean of weaker`, `robust
     of end` and so on; `agrees with end` and `agrees with front`, shares of the test images; `cka`, `cka before`, `cka
