@@ -6,7 +6,7 @@ it. The first floor, profiles and plans import no torch: a run is planned, check
 """
 
 FLOORS = (
-    ("values", "errors runtime files modes store statistics values profiles".split()),
+    ("values", "errors runtime files modes door store statistics values profiles".split()),
     ("material", "data attacks models representations".split()),
     ("training", "certify gradients training".split()),
     ("measures", "results claims plots stitching similarity alignment manifold pruning".split()),

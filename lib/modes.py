@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -40,3 +41,20 @@ def frozen_eval(net: nn.Module) -> Iterator[nn.Module]:
     """Both `frozen` and `evaluating`."""
     with evaluating(net), frozen(net):
         yield net
+
+
+def copied(net: nn.Module, replaced: dict[int, nn.Module] | None = None) -> nn.Module:
+    """A copy of the network; replaced: {id of a module: what stands in its place}.
+
+    Weights that hooks compute (torch's weight_norm, spectral_norm, prune) are plain attributes with a history, which
+    deepcopy refuses; they are copied without it, and the hooks of the copy compute them anew.
+    """
+    computed = [(vars(module), name, value) for module in net.modules() for name, value in vars(module).items()
+                if getattr(value, "grad_fn", None) is not None]
+    for attributes, name, value in computed:
+        attributes[name] = value.detach()
+    try:
+        return copy.deepcopy(net, dict(replaced or {}))
+    finally:
+        for attributes, name, value in computed:
+            attributes[name] = value

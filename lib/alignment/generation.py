@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from lib.attacks.pgd import pgd
+from lib.door import check_images, correct, in_own_state
 from lib.errors import is_int, need
-from lib.models import folded
+from lib.models.fold import prepared
 from lib.values.attacks import PGD
 from lib.values.threats import Threat
 
 
+@in_own_state
 def generate(net: nn.Module, images: Tensor, targets: Tensor, eps: float, steps: int, step_size: float,
              batch: int = 256) -> Tensor:
     """Move images [N, C, H, W] in [0, 1] towards their target classes (int64 [N]): targeted l2 PGD on cross-entropy
@@ -32,7 +34,8 @@ def generate(net: nn.Module, images: Tensor, targets: Tensor, eps: float, steps:
     need(is_int(batch, 1), "batch", batch, "a whole number of at least 1")
     threat = Threat("l2", eps)
     attack = PGD(steps, step_size, random_start=False, targeted=True)
-    net = folded(net)
+    check_images(images)
+    net = prepared(net, images, targets)
     parts = zip(images.split(batch), targets.split(batch), strict=True)
     return torch.cat([pgd(net, x, t, threat, attack, targets=t) for x, t in parts])
 
@@ -48,6 +51,7 @@ def grid(net: nn.Module, images: Tensor, classes: Sequence[int], eps: float, ste
     return moved.unflatten(0, (len(images), len(classes)))
 
 
+@in_own_state
 @torch.no_grad()
 def target_rate(judge: nn.Module, images: Tensor, targets: Tensor, batch: int = 256) -> Tensor:
     """Whether `judge`, a robust classifier that was not used to make the images [N, C, H, W], assigns them to their
@@ -56,6 +60,7 @@ def target_rate(judge: nn.Module, images: Tensor, targets: Tensor, batch: int = 
     Leave out images whose own class is the target, which need no move. Raises SettingsError for another number of
     targets.
     """
-    need(len(targets) == len(images), "number of targets", len(targets), f"the number of images, {len(images)}")
-    judge = folded(judge)
-    return torch.cat([judge(x) for x in images.split(batch)]).argmax(1) == targets
+    need(len(targets) == len(images), "number of targets", len(targets), f"that of the images, {len(images)}")
+    check_images(images)
+    judge = prepared(judge, images, targets)
+    return torch.cat([correct(judge(x), t) for x, t in zip(images.split(batch), targets.split(batch), strict=True)])

@@ -12,14 +12,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lib.door import check_images, in_own_state
 from lib.errors import is_int, need
 from lib.gradients.inputs import cosine
-from lib.models import folded
+from lib.models.fold import prepared
 
 _IMAGES = 64  # how many images' targets are in float64 at a time
 _STEPS = 200  # steps of Weiszfeld's iteration
 
 
+@in_own_state
 def class_gradients(net: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
     """The gradients of log p(class | x) with respect to the image x, for all K classes: fp32 [N, K, C, H, W]. The
     network is measured in eval mode and left as it is. Each batch of images takes one forward and K backward passes.
@@ -31,7 +33,8 @@ def class_gradients(net: nn.Module, images: Tensor, batch: int = 256) -> Tensor:
     """
     need(is_int(batch, 1), "batch", batch, "a whole number of at least 1")
     need(len(images) > 0, "number of images", len(images), "at least 1")
-    net, rows = folded(net), []
+    check_images(images, box=False)
+    net, rows = prepared(net, images.float()), []
     for part in images.split(batch):
         x = part.detach().float().requires_grad_()
         with torch.enable_grad():

@@ -11,6 +11,7 @@ from torch import Tensor
 from lib.attacks.geometry import norm_of, project
 from lib.attacks.pgd import input_gradient
 from lib.attacks.pool import AllBroken, Pool
+from lib.door import correct
 
 OVERSHOOT, BACKWARD, MOST = 1.05, 0.9, 0.1  # eta, beta and alpha_max of the paper
 
@@ -55,7 +56,7 @@ def fab(pool: Pool, rank: int, steps: int) -> None:
     distance = torch.full_like(x[:, 0, 0, 0], torch.inf)
     for _ in range(steps):
         x_adv = _step(x_adv, x, *_gaps(pool, x_adv, y, targets), norm)
-        wrong, away = pool.logits(x_adv).argmax(1) != y, norm_of(x_adv - x, norm)
+        wrong, away = ~correct(pool.logits(x_adv), y), norm_of(x_adv - x, norm)
         pool.record(x_adv, rows, wrong & (away <= eps))
         closer = wrong & (away < distance)
         nearest = torch.where(closer[:, None, None, None], x_adv, nearest)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lib.attacks.core import Pixels
 from lib.attacks.pgd import adversarial_loss, input_gradient
+from lib.door import correct
 from lib.runtime import autocast, generator
 from lib.values.by_type import ByType
 from lib.values.threats import Threat
@@ -92,7 +93,7 @@ class Pool:
     def confirm(self, x_adv: Tensor, rows: Tensor) -> None:
         """Mark as broken the rows whose image in `x_adv` [len(rows), C, H, W] is misclassified in fp32."""
         if len(rows):
-            self.record(x_adv, rows, self.logits(x_adv).argmax(1) != self.labels[rows])
+            self.record(x_adv, rows, ~correct(self.logits(x_adv), self.labels[rows]))
 
     def record(self, x_adv: Tensor, rows: Tensor, hit: Tensor) -> None:
         """Mark as broken the rows whose entry of `hit` (bool [len(rows)]) is true, and keep their images of `x_adv`."""
@@ -100,8 +101,8 @@ class Pool:
         self.adversarial[rows[hit]] = x_adv[hit]
 
     def judge(self, x_adv: Tensor, rows: Tensor, logits: Tensor) -> None:
-        """`record` the rows [n] that a search's `logits` [n, K] misclassify; with bf16, after `confirm` only."""
-        hit = logits.argmax(1) != self.labels[rows]
+        """`record` the rows that these logits of a search misclassify, those of a bf16 search only when confirmed."""
+        hit = ~correct(logits, self.labels[rows])
         if self.precision == "fp32":
             self.record(x_adv, rows, hit)
         else:

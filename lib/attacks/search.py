@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lib.attacks.core import ascend, perturbed
 from lib.attacks.notes import CLEAN, STANDING, Notes
 from lib.attacks.pool import AllBroken, Pool, Stage, logits, stages
+from lib.door import check_images, check_labels, correct, in_own_state
 from lib.errors import need, unknown
 from lib.modes import frozen_eval
 from lib.values.attacks import PGD, Attack
@@ -66,6 +67,7 @@ def _pgd(pool: Pool, attack: PGD, restart: int) -> None:
     pool.confirm(x_adv, rows)
 
 
+@in_own_state
 def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: Attack, indices: Tensor,
                  seed_parts: tuple = (), *, batch_size: int = 128, precision: str = "fp32",
                  targets: Tensor | None = None, work: Path | None = None, keep_images: bool = True) -> SearchResult:
@@ -93,6 +95,8 @@ def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat,
     need(attack.targeted == given, "attack.targeted", attack.targeted, "true exactly when targets are given")
     need(threat.per == "image", "threat.per", threat.per, "image for verdicts about single images")
     attack.check(threat)
+    check_images(images, box=threat.box)
+    check_labels(labels, len(images))
     images, adversarial = images.detach().contiguous(), images.detach().clone() if keep_images else None
     usual = BATCHES[images.device.type]
     notes = Notes(torch.full_like(labels, STANDING), adversarial)
@@ -103,7 +107,7 @@ def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat,
         clean = None
         if threat.eps and attack.needs_clean_logits:
             clean = logits(net, images, batch_size)
-            notes.by[clean.argmax(1) != labels] = CLEAN
+            notes.by[~correct(clean, labels)] = CLEAN
         if threat.eps:
             parts = stages[attack](attack, threat, 0 if clean is None else clean.shape[1])
         else:

@@ -11,6 +11,7 @@ from torch import nn
 
 from lib.certify import intervals, linear
 from lib.certify.proof import Proof, proofs
+from lib.door import correct
 from lib.values.certificates import Bounds
 from lib.values.threats import Threat
 
@@ -31,6 +32,6 @@ def prove(net: nn.Module, images: ImageSet, threat: Threat, bounds: Bounds, seed
     clean, verified = [], []
     for part in torch.arange(len(images), device=images.labels.device).split(batch_size):
         pixels, labels = images.pixels(part), images.labels[part]
-        clean.append(net(pixels.contiguous(memory_format=torch.channels_last)).argmax(1) == labels)
+        clean.append(correct(net(pixels.contiguous(memory_format=torch.channels_last)), labels))
         verified.append(VERIFIED[bounds.method](net, pixels, labels, threat.eps))
     return Proof(torch.cat(clean), torch.cat(verified))

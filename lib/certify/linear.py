@@ -34,6 +34,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lib.certify import intervals
 from lib.certify.intervals import Interval, Rules, ball, centred, interval, standardisation
+from lib.door import correct
 from lib.errors import need, unknown
 from lib.models.staged import Normalise
 
@@ -90,7 +91,7 @@ def verified(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fracti
     """
     _known(slope, inner)
     proven = intervals.verified(net, images, labels, eps)
-    still = (~proven & (net(images).argmax(1) == labels)).nonzero().squeeze(1)
+    still = (~proven & correct(net(images), labels)).nonzero().squeeze(1)
     if len(still):
         proven[still] = worst_margins(net, images[still], labels[still], eps, slope, inner) > 0
     return proven

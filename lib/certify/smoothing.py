@@ -104,7 +104,8 @@ def votes(net: nn.Module, image: Tensor, sigma: float, copies: int, own: torch.G
         noise = torch.randn(shape, generator=own, device=image.device, dtype=image.dtype)
         for part in noise.split(batch_size):
             logits = net((image + sigma * part).contiguous(memory_format=torch.channels_last))
-            counts = counts + torch.bincount(logits.argmax(1), minlength=logits.shape[1])
+            answers = logits.argmax(1)[logits.isfinite().all(1)]  # a copy without a finite answer has no vote
+            counts = counts + torch.bincount(answers, minlength=logits.shape[1])
     return counts
 
 

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.door import check_images, in_own_state
 from lib.errors import is_number, need, unknown
 from lib.gradients import lpips
 from lib.gradients.scores import slices
-from lib.models import folded
+from lib.models.fold import prepared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +27,7 @@ log = logging.getLogger("lib.gradients.inputs")
 KINDS = ("sum of logits", "predicted logit", "predicted log-probability", "label logit", "label log-probability")
 
 
+@in_own_state
 def input_gradient(net: nn.Module, images: Tensor, kind: str, labels: Tensor | None = None,
                    batch: int = 256) -> Tensor:
     """Gradients [N, C, H, W] of a classifier with respect to its input, in eval mode; `net` does not change.
@@ -41,7 +43,8 @@ def input_gradient(net: nn.Module, images: Tensor, kind: str, labels: Tensor | N
     wanted = kind.startswith("label")
     need((labels is not None) == wanted, "labels", "left out" if labels is None else "given",
          f"{'given' if wanted else 'left out'} for the gradient of the {kind}")
-    net, rows = folded(net), []
+    check_images(images, box=False)
+    net, rows = prepared(net, images, labels), []
     for part in slices(images, batch):
         x = images[part].detach().clone().requires_grad_()
         with torch.enable_grad():

@@ -5,10 +5,77 @@ from __future__ import annotations
 import itertools
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lib.door import check_labels
+from lib.errors import SettingsError, need
 from lib.models.masked import MaskedConv2d, dense, masked_layers
 from lib.models.staged import memory_format
+from lib.modes import evaluating
+
+SAMPLE = 4  # images that a network from outside is tried on
+ROUNDING = 1e-3  # of the spread of logits: by more a folded network does not differ, a wrongly folded one does
+
+
+def prepared(net: nn.Module, images: Tensor, labels: Tensor | None = None) -> nn.Module:
+    """A copy of a network that anybody made, ready to be attacked and measured: in eval mode, with frozen parameters,
+    BatchNorm folded where that changes nothing. `net` is tried on the first of `images` [N, C, H, W] (floats) and stays
+    as it was, and so do images that it writes into. One that computes in another precision than float32 gets its
+    images in that precision and gives its logits as float32.
+
+    Raises SettingsError unless `net` is a module that maps the images to logits [N, K] of 2 classes or more, and
+    `labels` [N], if given, are among them.
+    """
+    need(isinstance(net, nn.Module), "net", type(net).__name__, "a torch.nn.Module")
+    dtype, sample = precision_of(net), images[:SAMPLE].detach()
+    with evaluating(net), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        given = sample.to(dtype, copy=True)
+        before = given.clone()
+        try:
+            logits = net(given)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise SettingsError(f"net = {type(net).__name__} is not possible: it must take images "
+                                f"{list(images.shape[1:])} of {str(dtype).removeprefix('torch.')} ({reason})") from None
+        writes = not torch.equal(given, before)
+    shape = list(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
+    good = torch.is_tensor(logits) and logits.dim() == 2 and len(logits) == len(sample) and logits.shape[1] > 1
+    need(good, "output of the network", shape, f"logits [{len(sample)}, K] of K classes, 2 or more")
+    if labels is not None:
+        check_labels(labels, classes=logits.shape[1])
+    made = folded(net) if dtype == torch.float32 else _copy(net)
+    made = _Apart(made, dtype) if writes or dtype != torch.float32 else made
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        logits = logits.float()
+        finite = logits.isfinite()
+        again, size = made(sample), float(logits[finite].abs().max()) if finite.any() else 0.0
+        same = torch.equal(again.isfinite(), finite) and torch.allclose(again[finite], logits[finite], rtol=0,
+                                                                        atol=ROUNDING * size)
+    if same or dtype != torch.float32:
+        return made
+    return _Apart(_copy(net), dtype) if writes else _copy(net)
+
+
+def precision_of(net: nn.Module) -> torch.dtype:
+    """The floating dtype of a network's tensors (float32 without any)."""
+    every = itertools.chain(net.parameters(), net.buffers())
+    return next((t.dtype for t in every if t.is_floating_point()), torch.float32)
+
+
+class _Apart(nn.Module):
+    """A network that is shown a copy of its images, in its own precision."""
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.net, self.dtype = net, dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images.to(self.dtype, copy=True)).to(images.dtype)
+
+
+def _copy(net: nn.Module) -> nn.Module:
+    """A copy of `net` in eval mode with frozen parameters, without masks."""
+    return dense(net).eval().requires_grad_(False)
 
 
 def folded(net: nn.Module) -> nn.Module:
@@ -19,7 +86,7 @@ def folded(net: nn.Module) -> nn.Module:
     replaces it, so module names stay. Masked layers become torch's own layers with the masked weights. Everything else
     is copied unchanged. `net` does not change.
     """
-    net = dense(net).eval().requires_grad_(False)
+    net = _copy(net)
     for module in list(net.modules()):
         for conv_name, bn_name in _foldable(module):
             conv = module._modules[conv_name]
@@ -74,9 +141,14 @@ def _foldable(module: nn.Module) -> list[tuple[str, str]]:
         conv, bn = module._modules[conv_name], module._modules[bn_name]
         # Exact types: a subclass or a parametrised layer may compute something else.
         known = type(conv) in (nn.Conv2d, MaskedConv2d) and type(bn) is nn.BatchNorm2d
-        if known and bn.affine and bn.track_running_stats:
+        if known and bn.affine and bn.track_running_stats and not _hooked(conv) and not _hooked(bn):
             found.append((conv_name, bn_name))
     return found
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether hooks may compute its weights, or change or read what goes in or out."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ from lib.errors import SettingsError, need
 from lib.models import rates
 from lib.models.building import derivations, network
 from lib.models.links import layers, links, positions
+from lib.modes import copied
 from lib.values.architectures import Pruned
 from lib.values.recipe import Recipe
 
@@ -166,8 +167,8 @@ def bare(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
 
 
 def dense(net: nn.Module) -> nn.Module:
-    """A copy of `net` with torch's own layers that computes the same: removed weights are zeros."""
-    return copy.deepcopy(net, {id(layer): layer.plain() for layer in masked_layers(net).values()})
+    """A copy of `net` without masks that computes the same: removed weights are zeros of torch's own layers."""
+    return copied(net, {id(layer): layer.plain() for layer in masked_layers(net).values()})
 
 
 def largest(values: torch.Tensor, count: int) -> torch.Tensor:
@@ -240,9 +241,8 @@ def prune(parent: nn.Module, arch: Pruned, image_shape: tuple[int, int, int],
 
 @torch.no_grad()
 def fixed(net: nn.Module) -> nn.Module:
-    """A copy of a pruned network for fine-tuning: masks are fixed as they are, weights and biases are parameters again.
-    """
-    net = copy.deepcopy(net)
+    """A copy of a pruned network for fine-tuning: masks as they are, weights and biases parameters again."""
+    net = copied(net)
     for layer in masked_layers(net).values():
         if layer.searched:
             _fix(layer)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from lib.errors import unknown
+from lib.modes import copied
 
 
 class Normalise(nn.Module):
@@ -99,9 +100,9 @@ def dry_run(net: nn.Module, image_shape: tuple[int, int, int]) -> torch.Tensor:
 
     A real image is cheaper than the meta device, whose first convolution spends six seconds on importing compilers.
     """
-    like = next(net.parameters())
+    like = next(itertools.chain(net.parameters(), net.buffers()), torch.empty(0))
     with torch.no_grad():
-        return copy.deepcopy(net).eval()(torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype))
+        return copied(net).eval()(torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype))
 
 
 def memory_format(net: nn.Module) -> torch.memory_format:

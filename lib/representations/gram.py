@@ -82,7 +82,7 @@ def u_centred(gram: Tensor) -> Tensor:
     return (hollow - less[:, None] - less[None, :]).fill_diagonal_(0)
 
 
-def rounding(spread: Tensor, level: Tensor, eps: float) -> Tensor:
+def rounding(size: Tensor, spread: Tensor, level: Tensor, eps: float | Tensor) -> Tensor:
     """The largest Frobenius norm of a centred Gram that may be rounding alone, times a factor of safety.
 
     spread: tr K of the centred features. level: n |mean|^2. Features have a relative error of `eps`: with errors E,
@@ -90,4 +90,4 @@ def rounding(spread: Tensor, level: Tensor, eps: float) -> Tensor:
     between images consist of E alone. The bound also covers K = c I, whose U-centred Gram is exactly zero.
     """
     energy = spread + level
-    return NOISE * (2 * eps * (spread * energy).sqrt() + eps**2 * energy)
+    return NOISE * (2 * eps * (size * energy).sqrt() + eps**2 * energy)

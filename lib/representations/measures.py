@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lib.door import in_own_state
 from lib.errors import need, unknown
 from lib.representations.gram import double_centred, rounding, u_centred
 
@@ -82,6 +83,7 @@ def named(name: str) -> Measure:
     return MEASURES[name]
 
 
+@in_own_state
 def compare(x, y, measure: str = "cka") -> float:
     """The similarity of features x [n, p] and y [n, q] (arrays or tensors) of the same n >= 4 images, in fp64.
 
@@ -104,10 +106,13 @@ def compare(x, y, measure: str = "cka") -> float:
     means, centred = zip(*((z.mean(0), z - z.mean(0)) for z in (x, y)), strict=True)
     level = [n * mean.square().sum() for mean in means]
     spread = [z.square().sum() for z in centred]
-    floor = [rounding(*known, eps) for *known, eps in zip(spread, level, (eps_x, eps_y), strict=True)]
-    if most >= n and kind.takes_grams:
-        return float(_by_grams(kind, [z @ z.T for z in centred], floor))
-    sides = [Scatter(z.T @ z, z.square().sum(1)) for z in centred]
+    by_grams = most >= n and kind.takes_grams
+    products = [z @ z.T if by_grams else z.T @ z for z in centred]
+    sizes = [product.norm() for product in products]  # of Grams and of scatters they are equal
+    floor = [rounding(*known) for known in zip(sizes, spread, level, (eps_x, eps_y), strict=True)]
+    if by_grams:
+        return float(_by_grams(kind, products, floor))
+    sides = [Scatter(product, z.square().sum(1)) for product, z in zip(products, centred, strict=True)]
     if any(kind.strength(side) <= least for side, least in zip(sides, floor, strict=True)):
         return float("nan")
     return float(kind.of_scatter(*sides, centred[0].T @ centred[1]))
@@ -139,7 +144,8 @@ def _features(x, name: str) -> tuple[Tensor, float]:
     need(x.dim() == 2, name, f"an array of shape {tuple(x.shape)}", "of shape [images, features]")
     need(len(x) >= 4, name, f"features of {len(x)} images", "of at least 4 images")
     need(bool(x.isfinite().all()), name, "features with NaN or infinite values", "finite")
-    return x.double(), eps
+    x, largest = x.double(), float(x.abs().max())
+    return (x / largest if not 1e-100 < largest < 1e100 and largest else x), eps  # whose squares fp64 cannot hold
 
 
 # ------------------------------------------------------------------------------------------------- on scatter matrices

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.door import check_images, in_own_state
 from lib.errors import is_int, need, unknown
+from lib.models.fold import precision_of
 from lib.models.staged import memory_format
 from lib.models.taps import Tap, as_overwritten, tapped, taps
 from lib.modes import evaluating
@@ -116,6 +118,7 @@ class Maps:
                    tuple((a, b) for a, b in meta["pairs"]), meta["pooled"], meta["faithful"], meta["exact"])
 
 
+@in_own_state
 def maps(views: Sequence[View], measure: str = "cka", batch_size: int = 256, pooled: bool = False,
          faithful: bool = False, exact: bool | None = None, pairs: Sequence[tuple[str, str]] | None = None) -> Maps:
     """The similarity maps between all views (or the `pairs` of names), including each view with itself. The networks
@@ -171,8 +174,8 @@ class _Resolved:
         self.name, self.net, self.images = view.name, view.net, view.images
         first = _pixels(view, slice(0, 1))
         self.count, shape = len(view.images), tuple(first.shape[1:])
-        like = next(view.net.parameters(), first)
-        self.device, self.dtype, self.format = like.device, like.dtype, memory_format(view.net)
+        self.device, self.dtype = next(view.net.parameters(), first).device, precision_of(view.net)
+        self.format, self.eps = memory_format(view.net), torch.finfo(precision_of(view.net)).eps
         named_by = view.taps
         given = isinstance(named_by, (list, tuple)) and all(isinstance(tap, Tap) for tap in named_by)
         self.taps = tuple(named_by) if given else taps(view.net, shape, named_by)
@@ -181,6 +184,10 @@ class _Resolved:
         sources = as_overwritten(view.net, shape, self.taps) if faithful else self.taps
         self.heard = tuple(dict.fromkeys(sources))
         self.where = [self.heard.index(tap) for tap in sources]
+
+    def rounding(self, output: Tensor) -> float:
+        """The relative error of an output: that of its own type or of the network's, whichever is coarser."""
+        return max(self.eps, torch.finfo(output.dtype).eps)
 
     def show(self, part: slice, visit: Callable[[int, Tensor], None]) -> None:
         """Run a forward pass of these images and call `visit(position in heard, output)` for every tap."""
@@ -226,11 +233,7 @@ def _check(views: Sequence[View]) -> None:
              + (f"; number {int(differ[0])} is {int(own[differ[0]])}, not {int(first[differ[0]])}"
                 if len(differ) else ""))
         if isinstance(view.images, Tensor):
-            need(view.images.dim() == 4, f"images of view {view.name}", f"of shape {tuple(view.images.shape)}",
-                 "of shape [N, C, H, W]")
-            low, high = float(view.images.min()), float(view.images.max())
-            need(low >= -1e-4 and high <= 1 + 1e-4, f"images of view {view.name}", f"pixels from {low:g} to {high:g}",
-                 "in [0, 1]: the network owns its normaliser")
+            check_images(view.images, f"images of view {view.name}")
 
 
 def _pairs(names: list[str], pairs: Sequence[tuple[str, str]] | None) -> tuple[tuple[str, str], ...]:
@@ -254,11 +257,11 @@ def _offsets(looks: Sequence[_Resolved]) -> list[int]:
     return [sum(len(other.heard) for other in looks[:k]) for k in range(len(looks))]
 
 
-def _reason(square: Tensor, spread: Tensor, level: Tensor) -> str:
-    """Why a layer is undefined, given the squared norm of its centred Gram matrix, the trace of that matrix (`spread`)
-    and n |mean|^2 (`level`); "" if it is defined.
+def _reason(square: Tensor, size: Tensor, spread: Tensor, level: Tensor, eps: Tensor) -> str:
+    """Why a layer is left out whose centred Gram has this squared norm (by the measure's centring), |K|_F = size,
+    tr K = spread and n |mean|^2 = level, and whose activations have a relative error of eps; "" if it is not.
     """
-    strength, floor = float(square.sqrt()), float(rounding(spread, level, torch.finfo(torch.float32).eps))
+    strength, floor = float(square.sqrt()), float(rounding(size, spread, level, eps))
     if not np.isfinite(strength):
         return "its output is not finite"
     if float(spread + level) == 0:
@@ -276,22 +279,25 @@ def _streamed(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted,
     """(terms fp64 [B, R, R], reasons [R]) for the R heard taps of all views; a reason is "" for a defined layer."""
     offsets, total = _offsets(looks), sum(len(look.heard) for look in looks)
     home = looks[0].device
-    gram_of = Centred(torch.float32 if kind.centre else torch.float64)
+    fine = not kind.centre or any(look.dtype == torch.float64 for look in looks)
+    gram_of = Centred(torch.float64 if fine else torch.float32)
     most = max(part.stop - part.start for part in parts)
     store = torch.empty(total * most**2 if kind.centre else 0, device=home)
     terms = torch.full((len(parts), total, total), float("nan"), dtype=torch.float64)
-    measured = torch.zeros(len(parts), 3, total, dtype=torch.float64, device=home)
+    measured = torch.zeros(len(parts), 5, total, dtype=torch.float64, device=home)
     for number, part in enumerate(parts):
         n = part.stop - part.start
         held = store[:total * n**2].view(total, n, n) if kind.centre else [None] * total
         for look, first in zip(looks, offsets, strict=True):
 
-            def visit(position: int, output: Tensor, first=first, held=held, number=number):
+            def visit(position: int, output: Tensor, look=look, first=first, held=held, number=number):
                 row = first + position
                 gram, level = gram_of(rows(output))
                 spread = gram.diagonal().sum(dtype=torch.float64)
                 centred = (kind.centre or double_centred)(gram)
-                measured[number, :, row] = torch.stack([centred.double().square().sum(), spread, level]).to(home)
+                eps = spread.new_tensor(look.rounding(output))
+                measured[number, :, row] = torch.stack(
+                    [centred.double().square().sum(), gram.norm().double(), spread, level, eps]).to(home)
                 if kind.centre:
                     held[row] = centred
                 elif not _reason(*measured[number, :, row]):
@@ -339,7 +345,7 @@ def _exact(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted, ro
     minibatch of pooled features is held at a time.
     """
     offsets, total, count = _offsets(looks), sum(len(look.heard) for look in looks), parts[-1].stop
-    means: list = [0.0] * total
+    means, errors = [0.0] * total, [0.0] * total
     for part in parts:
         for look, first in zip(looks, offsets, strict=True):
 
@@ -347,6 +353,7 @@ def _exact(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted, ro
                 x = rows(output)
                 check_features(kind, x.shape[1], count, f" of {look.heard[position].label} in view {look.name}")
                 means[first + position] = means[first + position] + x.sum(0, dtype=torch.float64) / count
+                errors[first + position] = look.rounding(output)
 
             look.show(part, add)
         bar.step(1)
@@ -368,8 +375,9 @@ def _exact(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted, ro
             crossed[a, b] = crossed[a, b] + both[a].T @ both[b].to(both[a].device)
         bar.step(1)
     sides = [Scatter(scatter.cpu(), torch.cat(own).cpu()) for scatter, own in zip(scatters, norms, strict=True)]
-    reasons = [_reason(kind.strength(side) ** 2, side.norms.sum(), count * mean.cpu().square().sum())
-               for side, mean in zip(sides, means, strict=True)]
+    reasons = [_reason(kind.strength(side) ** 2, side.scatter.norm(), side.norms.sum(),
+                       count * mean.cpu().square().sum(), error)
+               for side, mean, error in zip(sides, means, errors, strict=True)]
     values = torch.full((1, total, total), float("nan"), dtype=torch.float64)
     starts = dict(zip((look.name for look in looks), offsets, strict=True))
     for (a, b), products in crossed.items():

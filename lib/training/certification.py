@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from lib.certify.proof import proofs
+from lib.door import in_own_state
 from lib.errors import need
-from lib.training.evaluation import Outcomes, ready, verdicts
+from lib.training.evaluation import Outcomes, verdicts
+from lib.training.ready import ready
 from lib.values.certificates import Certificate
 from lib.values.keys import plain
 from lib.values.threats import Threat
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from lib.data.images import ImageSet
 
 
+@in_own_state
 def certified(net: nn.Module, images: ImageSet, threat: Threat, certificate: Certificate, *, seed_parts: tuple = (),
               batch_size: int | None = None, work: Path | None = None) -> Outcomes:
     """Verdicts clean, and verified by `certificate` for the ball of `threat`, in eval mode and fp32.

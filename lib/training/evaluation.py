@@ -5,8 +5,7 @@ lib/training/sanity.py checks whether a robust accuracy can be trusted.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +17,11 @@ from lib.attacks import sweep as budgets
 from lib.attacks.core import perturbed
 from lib.attacks.pgd import pgd
 from lib.attacks.search import break_images
+from lib.door import check_images, in_own_state
 from lib.errors import need, unknown
-from lib.models.fold import folded
 from lib.runtime import generator
+from lib.training.ready import answers, ready
+from lib.training.sanity import of_attack, sanity_within, unanswered
 from lib.values.attacks import PGD, Attack
 from lib.values.keys import plain
 from lib.values.threats import Threat
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from lib.data.images import ImageSet
 
 VERDICTS = ("clean", "robust", "verified")
-SMALL = 256  # below this many pixels times channels, calls cost more than arithmetic even on a CPU
 PROTOCOL = ("data", "split", "images", "threat", "eps", "attack", "steps", "restarts", "precision", "search_precision",
             "batchnorm", "attack_seed")
 
@@ -109,34 +109,6 @@ class Outcomes:
         return replace(self, table=table, protocol=within | self.protocol)
 
 
-def _device(net: nn.Module) -> torch.device:
-    return next((t.device for t in itertools.chain(net.parameters(), net.buffers())), torch.device("cpu"))
-
-
-def _logits(net: nn.Module, pixels: Tensor) -> Tensor:
-    return net(pixels.contiguous(memory_format=torch.channels_last))
-
-
-def ready(net: nn.Module, images: ImageSet, batch_size: int | None) -> tuple[nn.Module, ImageSet, int]:
-    """The folded network, the images on its device, and the batch size there (None: the device's usual one). Raises
-    SettingsError for an empty set or a batch size below 1.
-    """
-    need(batch_size is None or batch_size >= 1, "batch_size", batch_size, "a whole number of at least 1, or none")
-    need(len(images) > 0, "number of images", len(images), "at least 1")
-    device = _device(net)
-    large = device.type == "cuda" or images.images[0].numel() < SMALL
-    return folded(net), images.to(device), batch_size or (512 if large else 128)
-
-
-@torch.no_grad()
-def classified_right(net: nn.Module, pixels: Callable[[Tensor], Tensor], labels: Tensor, batch_size: int) -> Tensor:
-    """Whether each image is classified as its label [N]: bool [N]. `pixels` maps positions [n] to images
-    [n, C, H, W] in [0, 1].
-    """
-    positions = torch.arange(len(labels), device=labels.device)
-    return torch.cat([_logits(net, pixels(part)).argmax(1) == labels[part] for part in positions.split(batch_size)])
-
-
 def attacked(threat: Threat, attack: Attack, seed_parts: tuple, search_precision: str) -> dict:
     """The entries of a protocol that describe an attack."""
     numbers = {name: value for name, value in plain(attack).items() if name != "type"}
@@ -144,20 +116,21 @@ def attacked(threat: Threat, attack: Attack, seed_parts: tuple, search_precision
             "search_precision": search_precision, "seed": " ".join(str(part) for part in seed_parts)}
 
 
-def verdicts(images: ImageSet, more: dict, **columns) -> Outcomes:
-    """Outcomes of a network in eval mode and fp32: `columns`, each [N], and `more` entries of the protocol."""
+def verdicts(images: ImageSet, more: dict, warnings: Sequence[str] = (), **columns) -> Outcomes:
+    """Outcomes of a network in eval mode and fp32: `columns` [N] per image, and `more` that the protocol says."""
     import pandas as pd
 
     protocol = {"data": images.name, "split": images.split, "images": len(images), "precision": "fp32",
                 "batchnorm": "eval", **more}
     table = {"index": images.indices, "label": images.labels, **columns}
     table = {name: values.cpu().numpy() if isinstance(values, Tensor) else values for name, values in table.items()}
-    return Outcomes(pd.DataFrame(table), protocol)
+    return Outcomes(pd.DataFrame(table), protocol, list(warnings))
 
 
+@in_own_state
 def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, attack: Attack | None = None, *,
              seed_parts: tuple = (), batch_size: int | None = None, search_precision: str = "fp32",
-             work: Path | None = None) -> Outcomes:
+             work: Path | None = None, checked: bool = True) -> Outcomes:
     """Clean and, with `threat` and `attack`, robust verdicts of `net` (in eval mode, fp32) for every image of the set.
 
     An image is robust if it is classified correctly and the attack finds no misclassified image within the threat; only
@@ -170,10 +143,10 @@ def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, att
     """
     paired = (threat is None) == (attack is None)
     need(paired, "attack", attack and attack.title, "given exactly when a threat is")
-    net, images, batch_size = ready(net, images, batch_size)
-    clean = classified_right(net, images.pixels, images.labels, batch_size)
+    net, images, batch_size = ready(net, images, batch_size, threat is None or threat.box)
+    clean, finite = answers(net, images.pixels, images.labels, batch_size)
     if attack is None:
-        return verdicts(images, {}, clean=clean)
+        return verdicts(images, {}, unanswered(finite), clean=clean)
     right = clean.nonzero().squeeze(1)
     found = break_images(net, images.pixels(right), images.labels[right], threat, attack, images.indices[right],
                          seed_parts, batch_size=batch_size, precision=search_precision, work=work, keep_images=False)
@@ -181,33 +154,37 @@ def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, att
     robust[right] = ~found.broken
     for position, part in zip(right.tolist(), found.broken_by, strict=True):
         broken_by[position] = part
+    warnings = unanswered(finite) + (of_attack(net, images, robust, threat) if checked else [])
     protocol = attacked(threat, attack, seed_parts, search_precision)
-    return verdicts(images, protocol, clean=clean, robust=robust, broken_by=broken_by)
+    return verdicts(images, protocol, warnings, clean=clean, robust=robust, broken_by=broken_by)
 
 
+@in_own_state
 def sweep(net: nn.Module, images: ImageSet, threats: Sequence[Threat], attacks: Sequence[Attack], *,
-          seed_parts: tuple = (), batch_size: int | None = None, search_precision: str = "fp32") -> list[Outcomes]:
-    """Outcomes for each of the threats, which have one norm and growing eps; each has its own attack in `attacks`.
+          seed_parts: tuple = (), batch_size: int | None = None, search_precision: str = "fp32",
+          checked: bool = True) -> list[Outcomes]:
+    """Outcomes for each of the threats, which have one norm and growing eps; `attacks` are paired with them.
 
-    An example found at a small eps counts at every larger one, and its image is not attacked again, so robust accuracy
-    never rises with eps. The protocol lists in `swept` all eps tried up to the row's own. Raises SettingsError as
-    lib.attacks.sweep and `evaluate` do.
+    An example found at a small eps counts at every larger one and its image is not attacked again, so robust accuracy
+    never rises with eps. The protocol names in `swept` all eps tried up to the row's own. `checked`: as in `evaluate`,
+    but for the queries. Raises SettingsError as lib.attacks.sweep and `evaluate` do.
     """
-    net, images, batch_size = ready(net, images, batch_size)
-    clean = classified_right(net, images.pixels, images.labels, batch_size)
+    net, images, batch_size = ready(net, images, batch_size, all(threat.box for threat in threats))
+    clean, finite = answers(net, images.pixels, images.labels, batch_size)
     right = clean.nonzero().squeeze(1)
     broken = budgets.sweep(net, images.pixels(right), images.labels[right], threats, attacks, images.indices[right],
                            seed_parts, batch_size=batch_size, precision=search_precision)
-    out = []
+    out, warnings = [], unanswered(finite) + (sanity_within(net, images, threats[0]) if checked else [])
     for threat, attack, hit in zip(threats, attacks, broken, strict=True):
         robust = clean.clone()
         robust[right] = ~hit
         swept = " ".join(str(t.eps) for t in threats[:len(out) + 1])
         protocol = attacked(threat, attack, seed_parts, search_precision)
-        out.append(verdicts(images, {**protocol, "swept": swept}, clean=clean, robust=robust))
+        out.append(verdicts(images, {**protocol, "swept": swept}, warnings, clean=clean, robust=robust))
     return out
 
 
+@in_own_state
 def adversarial(net: nn.Module, images: ImageSet, threat: Threat, attack: Attack, *, seed_parts: tuple = (),
                 batch_size: int | None = None, search_precision: str = "fp32") -> Tensor:
     """Every image of the set after `attack` on `net`: float32 [N, C, H, W] in [0, 1], within `threat`. They are meant
@@ -220,14 +197,14 @@ def adversarial(net: nn.Module, images: ImageSet, threat: Threat, attack: Attack
 
     Raises SettingsError for a targeted attack, an empty set, and as `break_images` does.
     """
-    net, images, batch_size = ready(net, images, batch_size)
+    net, images, batch_size = ready(net, images, batch_size, threat.box)
     need(not attack.targeted, "attack.targeted", True, "false: images have no classes to aim at")
     run = attack.single_run(threat)
     positions = torch.arange(len(images), device=images.labels.device)
     made = torch.cat([_last_iterates(net, images.take(part), threat, run, seed_parts, search_precision)
                       for part in positions.split(batch_size)])
-    withstood = (classified_right(net, images.pixels, images.labels, batch_size)
-                 & classified_right(net, made.__getitem__, images.labels, batch_size)).nonzero().squeeze(1)
+    withstood = (answers(net, images.pixels, images.labels, batch_size)[0]
+                 & answers(net, made.__getitem__, images.labels, batch_size)[0]).nonzero().squeeze(1)
     found = break_images(net, images.pixels(withstood), images.labels[withstood], threat, attack,
                          images.indices[withstood], seed_parts, batch_size=batch_size, precision=search_precision)
     made[withstood[found.broken]] = found.adversarial[found.broken]
@@ -243,12 +220,15 @@ def _last_iterates(net: nn.Module, images: ImageSet, threat: Threat, run: PGD, s
     return pgd(net, x.contiguous(memory_format=torch.channels_last), y, threat, run, noise=noise, precision=precision)
 
 
+@in_own_state
 def transferred(net: nn.Module, images: ImageSet, moved: Tensor, *, batch_size: int | None = None) -> Outcomes:
     """Verdicts of `net` on images that were attacked on another network: robust means that both the clean image and its
     version in `moved` [N, C, H, W], in [0, 1], are classified correctly.
     """
+    check_images(moved, "moved", box=False)
+    need(len(moved) == len(images), "number of moved images", len(moved), f"{len(images)}, one for each image")
     net, images, batch_size = ready(net, images, batch_size)
-    clean = classified_right(net, images.pixels, images.labels, batch_size)
+    clean, finite = answers(net, images.pixels, images.labels, batch_size)
     moved = moved.to(images.labels.device)
-    withstands = classified_right(net, moved.__getitem__, images.labels, batch_size)
-    return verdicts(images, {}, clean=clean, robust=clean & withstands)
+    withstands, also = answers(net, moved.__getitem__, images.labels, batch_size)
+    return verdicts(images, {}, unanswered(finite & also), clean=clean, robust=clean & withstands)

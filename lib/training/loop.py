@@ -206,7 +206,7 @@ class _Training:
         if not self.loss.acceptable(self.net):
             return
         found = evaluate(self.candidate, self.holdout, choice.threat, choice.attack, seed_parts=("choice",),
-                         search_precision=self.recipe.precision)
+                         search_precision=self.recipe.precision, checked=False)
         row["holdout"] = found.accuracy("robust" if choice.attack else "clean")
         if row["holdout"] > max((r["holdout"] for r in self.rows[:-1] if "holdout" in r), default=-1):
             self.best = copy.deepcopy(self.candidate.state_dict())

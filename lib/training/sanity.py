@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.attacks.search import break_images
+from lib.door import correct, in_own_state
 from lib.errors import unknown
-from lib.training.evaluation import ready
+from lib.training.ready import ready
 from lib.values.attacks import PGD, Square
 from lib.values.threats import PIXEL_NORMS, Threat
 
@@ -23,6 +24,7 @@ COUNT = 128  # images to check
 SURVIVORS, QUERIES = 32, 200  # images on which Square is tried, and queries per image
 
 
+@in_own_state
 def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: int | None = None) -> list[str]:
     """Reasons to mistrust gradient attacks on `net`, found on the first 128 images; an empty list is a pass.
 
@@ -34,7 +36,7 @@ def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: 
     """
     if norm not in PIXEL_NORMS:
         raise unknown("norm of pixels", norm, PIXEL_NORMS)
-    net, images, batch_size = ready(net, images, batch_size)
+    net, images, batch_size = ready(net, images, batch_size, box=False)
     images = images.take(slice(0, COUNT))
     x, y = images.pixels().contiguous(memory_format=torch.channels_last), images.labels
     found = []
@@ -54,7 +56,7 @@ def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: 
         found.append(f"{zero} of {len(x)} images have a zero gradient: gradient attacks may fail without robustness")
     numbers = x[0].numel()
     huge = Threat(norm, Fraction(1, 2) * {"linf": 1, "l2": math.isqrt(numbers) + 1, "l1": numbers}[norm])
-    right = first.argmax(1) == y
+    right = correct(first, y)
     hit = break_images(net, x[right], y[right], huge, PGD(40, huge.eps / 10), images.indices[right], ("sanity",),
                        batch_size=batch_size, keep_images=False).broken
     survive = int((~hit).sum())
@@ -62,6 +64,24 @@ def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: 
         found.append(f"{survive} of {len(x)} images survive PGD at {norm} eps {float(huge.eps):g}, "
                      "where every image can become grey")
     return found
+
+
+def sanity_within(net: nn.Module, images: ImageSet, threat: Threat) -> list[str]:
+    """`sanity` in the threat's norm, or in linf for a threat that is not in pixels: the gradients are the network's."""
+    return sanity(net, images, threat.norm if threat.norm in PIXEL_NORMS else "linf")
+
+
+def of_attack(net: nn.Module, images: ImageSet, robust: Tensor, threat: Threat) -> list[str]:
+    """Why the verdicts `robust` (bool [N]) of an attack within `threat` may be too good: `sanity_within` and
+    `beaten_by_square`.
+    """
+    return sanity_within(net, images, threat) + beaten_by_square(net, images, robust, threat)
+
+
+def unanswered(finite: Tensor) -> list[str]:
+    """A sentence if there are images for which a network gives no finite answer (`finite` [N], bool)."""
+    count = int((~finite).sum())
+    return [f"{count} of {len(finite)} images have logits that are not finite: they count as wrong"] if count else []
 
 
 def _of_logits(first: Tensor, second: Tensor) -> list[str]:
@@ -79,6 +99,7 @@ def _of_logits(first: Tensor, second: Tensor) -> list[str]:
     return found
 
 
+@in_own_state
 def beaten_by_square(net: nn.Module, images: ImageSet, robust: Tensor, threat: Threat, *,
                      batch_size: int | None = None) -> list[str]:
     """One sentence if 200 queries of Square, which needs no gradient, break images that an attack left standing

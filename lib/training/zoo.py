@@ -22,12 +22,12 @@ from lib.training import evaluation, price
 from lib.training.certification import certified
 from lib.training.evaluation import Outcomes, evaluate
 from lib.training.loop import EPOCH, TrainingDiverged, fit
-from lib.training.sanity import beaten_by_square, sanity
+from lib.training.sanity import beaten_by_square, sanity_within
 from lib.values.attacks import Attack
 from lib.values.certificates import Certificate
 from lib.values.keys import digest, plain
 from lib.values.recipe import Recipe, outcome_key
-from lib.values.threats import PIXEL_NORMS, Threat
+from lib.values.threats import Threat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,7 +195,8 @@ class Zoo:
             net, images = self.obtain(recipe).net, self.images(recipe.data, split)
             if proof:
                 return certified(net, images, threat, attack, seed_parts=SEED, work=work)
-            return evaluate(net, images, threat, attack, seed_parts=SEED, search_precision=recipe.precision, work=work)
+            return evaluate(net, images, threat, attack, seed_parts=SEED, search_precision=recipe.precision, work=work,
+                            checked=False)
 
         def look(work: Path) -> dict:
             robust = torch.tensor(found.table["robust"].to_numpy())
@@ -243,11 +244,10 @@ class Zoo:
         return self.store.obtain(kind, digest([recipe.key, key]), made).table()
 
     def doubts(self, recipe: Recipe, threat: Threat) -> list[str]:
-        """Reasons to mistrust gradient attacks on the network (`sanity`), checked once per process and norm."""
-        norm = threat.norm if threat.norm in PIXEL_NORMS else "linf"  # the network's gradients, not the threat's
-        key = recipe.key, recipe.data, norm
+        """What speaks against gradient attacks on the network, looked for once per process and norm."""
+        key = recipe.key, recipe.data, threat.norm
         if key not in self._doubts:
-            self._doubts[key] = sanity(self.obtain(recipe).net, self.images(recipe.data, "test"), norm)
+            self._doubts[key] = sanity_within(self.obtain(recipe).net, self.images(recipe.data, "test"), threat)
         return list(self._doubts[key])
 
     def sweep(self, recipe: Recipe, threats: Sequence[Threat], attacks: Sequence[Attack]) -> list[Outcomes]:
@@ -258,7 +258,7 @@ class Zoo:
 
         def make(work: Path) -> dict:
             rows = evaluation.sweep(self.obtain(recipe).net, self.images(recipe.data, "test"), threats, attacks,
-                                    seed_parts=SEED, search_precision=recipe.precision)
+                                    seed_parts=SEED, search_precision=recipe.precision, checked=False)
             tables = pd.concat([row.table for row in rows], keys=range(len(rows)), names=["step", None])
             write_atomic(work / "table.csv", tables.reset_index("step").to_csv(index=False))
             return {"protocols": [row.protocol for row in rows], "warnings": self.doubts(recipe, threats[0]),
