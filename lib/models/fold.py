@@ -48,7 +48,7 @@ def prepared(net: nn.Module, images: Tensor, labels: Tensor | None = None) -> nn
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         logits = logits.float()
         finite = logits.isfinite()
-        again, size = made(sample), float(logits[finite].abs().max()) if finite.any() else 0.0
+        again, size = made(sample).float(), float(logits[finite].abs().max()) if finite.any() else 0.0
         same = torch.equal(again.isfinite(), finite) and torch.allclose(again[finite], logits[finite], rtol=0,
                                                                         atol=ROUNDING * size)
     if same or dtype != torch.float32:

@@ -39,9 +39,9 @@ def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: 
     net, images, batch_size = ready(net, images, batch_size, box=False)
     images = images.take(slice(0, COUNT))
     x, y = images.pixels().contiguous(memory_format=torch.channels_last), images.labels
-    found = []
     if x.min() < 0 or x.max() > 1:
-        found.append(f"pixels range from {x.min():.3g} to {x.max():.3g}, outside [0, 1]")
+        return [f"pixels range from {x.min():.3g} to {x.max():.3g}, outside [0, 1]"]
+    found = []
     with torch.no_grad():
         first, second = net(x), net(x)
     if not first.isfinite().all():

@@ -59,7 +59,7 @@ def test_outcomes_are_those_of_an_evaluation_and_come_back_from_the_store(box, r
     direct = evaluate(box.obtain(ROBUST).net, box.images(ROBUST.data, "test"), THREAT, ATTACK, seed_parts=SEED)
     assert 0.2 < made.accuracy("robust") < made.accuracy() and made.protocol == direct.protocol
     monkeypatch.setattr(zoo, "evaluate", None)
-    monkeypatch.setattr(zoo, "sanity", None)
+    monkeypatch.setattr(zoo, "sanity_within", None)
     monkeypatch.setattr(zoo, "beaten_by_square", None)
     again = Zoo(Store(root)).outcomes(ROBUST, THREAT, ATTACK)
     pd.testing.assert_frame_equal(again.table, direct.table)
@@ -95,7 +95,7 @@ def test_square_tells_when_an_attack_is_too_weak_for_a_network(box):
 
 def test_warnings_stand_with_the_outcomes_and_are_looked_for_once(root, tmp_path, monkeypatch):
     looked = []
-    monkeypatch.setattr(zoo, "sanity", lambda *args: looked.append("sanity") or ["the network is odd"])
+    monkeypatch.setattr(zoo, "sanity_within", lambda *args: looked.append("sanity") or ["the network is odd"])
     monkeypatch.setattr(zoo, "beaten_by_square", lambda *args: looked.append("square") or ["Square wins"])
     fresh = Zoo(Store(tmp_path))
     untrained = replace(NORMAL, epochs=0)
@@ -146,7 +146,7 @@ def test_a_killed_search_goes_on_with_the_verdicts_of_an_uninterrupted_one(root,
         child.communicate()
     key, searched, add = outcome_key(ROBUST, THREAT, FOUR_STAGES), [], Notes.add
     assert list(box.store.workdir("outcomes", key).glob("checkpoint*"))
-    monkeypatch.setattr(zoo, "sanity", lambda *args: [])
+    monkeypatch.setattr(zoo, "sanity_within", lambda *args: [])
     monkeypatch.setattr(zoo, "beaten_by_square", lambda *args: [])
     with monkeypatch.context() as counting:
         counting.setattr(Notes, "add", lambda self, rows, *args: searched.append(rows) or add(self, rows, *args))
@@ -263,7 +263,7 @@ MEASURES = [(NEAR, Bounds()), (NEAR, Bounds("CROWN-IBP")), (NEAR, Bounds("CROWN"
 @pytest.mark.parametrize("threat, certificate", MEASURES, ids=[measure.title for _, measure in MEASURES])
 def test_certificates_are_measures_like_attacks_and_come_back_from_the_store(box, root, monkeypatch, threat,
                                                                              certificate):
-    monkeypatch.setattr(zoo, "sanity", None)
+    monkeypatch.setattr(zoo, "sanity_within", None)
     monkeypatch.setattr(zoo, "beaten_by_square", None)
     made = box.outcomes(PLAIN, threat, certificate)
     direct = certified(box.obtain(PLAIN).net, box.images(PLAIN.data, "test"), threat, certificate, seed_parts=SEED)
