@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.door import check_images, check_labels, in_own_state
 from lib.errors import need, unknown
 from lib.models.resnet import BasicBlock, Bottleneck, EverySecond, PreActBlock
 from lib.models.staged import Normalise
@@ -62,7 +63,10 @@ def interval(net: nn.Module, lower: Tensor, upper: Tensor) -> Interval:
 
 
 def ball(images: Tensor, eps: float | Fraction) -> Interval:
-    """The images in [0, 1] within linf `eps` of `images` [B, C, H, W], as bounds of every pixel."""
+    """The images in [0, 1] within linf `eps` of `images`, as bounds of every pixel. Raises SettingsError for images
+    that leave [0, 1]: their lower bounds would exceed their upper ones, and any proof would succeed.
+    """
+    check_images(images)
     return (images - float(eps)).clamp_min(0), (images + float(eps)).clamp_max(1)
 
 
@@ -114,12 +118,14 @@ def worst(found: Tensor, labels: Tensor) -> Tensor:
     return found.scatter(1, labels[:, None], float("inf")).amin(1)
 
 
+@in_own_state
 @torch.no_grad()
 def verified(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction) -> Tensor:
     """Whether each of the images [B, C, H, W] in [0, 1] is provably classified correctly, as are all images in [0, 1]
     within linf `eps`: bool [B]. Raises SettingsError for a network in train mode, and what `margins` raises.
     """
     need(not net.training, "net.training", True, "false: bounds in train mode prove nothing about the network")
+    check_labels(labels, len(images))
     return worst_margins(net, images, labels, eps) > 0
 
 

@@ -34,7 +34,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lib.certify import intervals
 from lib.certify.intervals import Interval, Rules, ball, centred, interval, standardisation
-from lib.door import correct
+from lib.door import correct, in_own_state
 from lib.errors import need, unknown
 from lib.models.staged import Normalise
 
@@ -82,6 +82,7 @@ def worst_margins(net: nn.Module, images: Tensor, labels: Tensor, eps: float | F
     return intervals.worst(margins(net, images, labels, eps, slope, inner), labels)
 
 
+@in_own_state
 @torch.no_grad()
 def verified(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Fraction, slope: str = "adaptive",
              inner: str = "linear") -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lib.attacks.notes import fingerprint
 from lib.certify.proof import Proof, proofs
+from lib.door import check_images, in_own_state
 from lib.errors import need
 from lib.files import write_atomic
 from lib.runtime import ProgressBar, generator
@@ -67,6 +68,7 @@ def _answers(net: nn.Module, images: ImageSet, smoothing: Smoothing, seed_parts:
     return answers.long(), radii
 
 
+@in_own_state
 def certify(net: nn.Module, images: Tensor, smoothing: Smoothing, generators: Sequence[torch.Generator], *,
             batch_size: int = 128) -> tuple[Tensor, Tensor]:
     """The smoothed classifier's answers [B], int64, ABSTAINED (-1) where nothing is proven, and radii [B], float64:
@@ -82,6 +84,7 @@ def certify(net: nn.Module, images: Tensor, smoothing: Smoothing, generators: Se
     train mode or another number of generators.
     """
     need(not net.training, "net.training", True, "false: the votes of a network in train mode depend on the batch")
+    check_images(images)
     need(len(generators) == len(images), "number of generators", len(generators), f"{len(images)}, one for each image")
     answers = torch.full((len(images),), ABSTAINED, device=images.device)
     radii = torch.zeros(len(images), dtype=torch.float64, device=images.device)

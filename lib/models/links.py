@@ -8,7 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from lib.errors import SettingsError
+from lib.models.resnet import EverySecond
+from lib.models.staged import Normalise
 from lib.modes import evaluating
+
+# What gives every channel from the same channel of its input, and nothing else.
+CHANNEL_BY_CHANNEL = (
+    nn.Identity, nn.BatchNorm2d, nn.InstanceNorm2d, Normalise, EverySecond, nn.Flatten, nn.Dropout, nn.Dropout2d,
+    nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ZeroPad2d,
+    nn.ReflectionPad2d, nn.ReplicationPad2d, nn.Upsample, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU,
+    nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Hardswish, nn.Hardtanh, nn.Hardsigmoid, nn.Tanh, nn.Sigmoid)
 
 
 @dataclass(frozen=True)
@@ -41,34 +51,46 @@ def links(net: nn.Module) -> dict[str, Link]:
     """The links of every convolution and linear layer, by name. An operation that is not a module (such as a sum) ends
     a link, so a network with unknown parts has fewer links, not wrong ones.
     """
-    prunable, nodes = layers(net), list(_Tracer().trace(net).nodes)
-    named = {node.target: node for node in nodes if node.op == "call_module"}
-    found = {}
+    try:
+        nodes = list(_Tracer().trace(net).nodes)
+    except Exception as error:  # whatever the network does with a stand-in for its images
+        reason = str(error).strip().split("\n")[0]
+        raise SettingsError(f"network = {type(net).__name__} is not possible: it must run the same operations for all "
+                            f"images, for torch.fx to trace them ({reason})") from None
+    named: dict[str, list[fx.Node]] = {}
+    for node in nodes:
+        if node.op == "call_module":
+            named.setdefault(node.target, []).append(node)
+    once = {name for name, calls in named.items() if len(calls) == 1}
+    passing = {name for name in once if type(net.get_submodule(name)) in CHANNEL_BY_CHANNEL}
+    prunable, found = layers(net), {}
     for name in prunable:
-        source = _origin(named[name].args[0], prunable)
-        readers = list(_readers(named[name], prunable, ()))
+        if name not in named:
+            found[name] = Link(name, None, False, None, ())  # it never runs
+            continue
+        node = named[name][0]
+        source = node.args[0] if name in once else node
+        while source.op == "call_module" and source.target in passing:
+            source = source.args[0]
+        readers = list(_readers(node, prunable, once, passing, ())) if name in once else []
         reader, between = readers[0] if len(readers) == 1 else (None, ())
-        found[name] = Link(source.name, source.target if source.target in prunable else None,
-                           source.op == "placeholder", reader, between if reader else ())
+        producer = source.target if source.target in once & prunable.keys() and source is not node else None
+        found[name] = Link(source.name, producer, source.op == "placeholder", reader, between if reader else ())
     return found
 
 
-def _origin(node: fx.Node, prunable) -> fx.Node:
-    """The node that produced the channels of `node`."""
-    while node.op == "call_module" and node.target not in prunable:
-        node = node.args[0]
-    return node
-
-
-def _readers(node: fx.Node, prunable, between: tuple[str, ...]) -> Iterator[tuple[str | None, tuple[str, ...]]]:
-    """(layer, modules in between) for everything that reads the channels of `node`; None for what is not a layer."""
+def _readers(node: fx.Node, prunable, once: set[str], passing: set[str],
+             between: tuple[str, ...]) -> Iterator[tuple[str | None, tuple[str, ...]]]:
+    """(layer, modules in between) for all that reads the channels of `node`; None where it is no layer, or one that
+    reads others too.
+    """
     for user in node.users:
-        if user.op != "call_module":
-            yield None, ()
-        elif user.target in prunable:
-            yield user.target, between
+        if user.op == "call_module" and user.target in prunable:
+            yield (user.target, between) if user.target in once else (None, ())
+        elif user.op == "call_module" and user.target in passing:
+            yield from _readers(user, prunable, once, passing, (*between, user.target))
         else:
-            yield from _readers(user, prunable, (*between, user.target))
+            yield None, ()
 
 
 def positions(net: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
