@@ -49,6 +49,11 @@ def check_images(images: Tensor, name: str = "images", box: bool = True) -> None
     tensor = torch.is_tensor(images)
     need(tensor and images.dim() == 4, name, f"of shape {list(images.shape)}" if tensor else type(images).__name__,
          "a tensor of shape [N, C, H, W]")
+    check_pixels(images, name, box)
+
+
+def check_pixels(images: Tensor, name: str = "images", box: bool = True) -> None:
+    """As `check_images`, of a tensor of any shape."""
     if images.dtype == torch.uint8 or not images.numel():
         return
     need(images.is_floating_point(), name, f"of {str(images.dtype).removeprefix('torch.')}",

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.door import check_images, check_labels, in_own_state
+from lib.door import check_labels, check_pixels, in_own_state
 from lib.errors import need, unknown
 from lib.models.resnet import BasicBlock, Bottleneck, EverySecond, PreActBlock
 from lib.models.staged import Normalise
@@ -66,7 +66,7 @@ def ball(images: Tensor, eps: float | Fraction) -> Interval:
     """The images in [0, 1] within linf `eps` of `images`, as bounds of every pixel. Raises SettingsError for images
     that leave [0, 1]: their lower bounds would exceed their upper ones, and any proof would succeed.
     """
-    check_images(images)
+    check_pixels(images)
     return (images - float(eps)).clamp_min(0), (images + float(eps)).clamp_max(1)
 
 
