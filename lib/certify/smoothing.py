@@ -84,7 +84,7 @@ def certify(net: nn.Module, images: Tensor, smoothing: Smoothing, generators: Se
     train mode or another number of generators.
     """
     need(not net.training, "net.training", True, "false: the votes of a network in train mode depend on the batch")
-    check_images(images)
+    check_images(images, box=False)
     need(len(generators) == len(images), "number of generators", len(generators), f"{len(images)}, one for each image")
     answers = torch.full((len(images),), ABSTAINED, device=images.device)
     radii = torch.zeros(len(images), dtype=torch.float64, device=images.device)
