@@ -44,8 +44,8 @@ def attacks(subject: Subject, images: ImageSet, run: Run) -> Contenders:
 
     def ours(precision):
         def attack():
-            found = evaluate(subject.net, images, subject.threat, AutoAttack(), seed_parts=("benchmark",), checked=False,
-                             batch_size=batch_size(run), search_precision=precision)
+            found = evaluate(subject.net, images, subject.threat, AutoAttack(), seed_parts=("benchmark",),
+                             checked=False, batch_size=batch_size(run), search_precision=precision)
             return torch.tensor(found.table["robust"].tolist())
 
         return attack

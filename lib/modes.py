@@ -1,4 +1,6 @@
-"""The modes of a network while it is measured or attacked: these blocks change them and restore them at the end."""
+"""The modes of a network while it is measured or attacked: these blocks change them and restore them at the end.
+Also copies of networks.
+"""
 
 from __future__ import annotations
 

@@ -48,8 +48,9 @@ def layers(net: nn.Module) -> dict[str, nn.Module]:
 
 
 def links(net: nn.Module) -> dict[str, Link]:
-    """The links of every convolution and linear layer, by name. An operation that is not a module (such as a sum) ends
-    a link, so a network with unknown parts has fewer links, not wrong ones.
+    """The links of every convolution and linear layer, by name. An operation that is not a module (such as a sum), a
+    module that mixes channels and a module that is called more than once end a link, so a network with unknown parts
+    has fewer links, not wrong ones. Raises SettingsError for a network that torch.fx cannot trace.
     """
     try:
         nodes = list(_Tracer().trace(net).nodes)

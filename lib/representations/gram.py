@@ -85,9 +85,10 @@ def u_centred(gram: Tensor) -> Tensor:
 def rounding(size: Tensor, spread: Tensor, level: Tensor, eps: float | Tensor) -> Tensor:
     """The largest Frobenius norm of a centred Gram that may be rounding alone, times a factor of safety.
 
-    spread: tr K of the centred features. level: n |mean|^2. Features have a relative error of `eps`: with errors E,
-    |E|_F <= eps sqrt(spread + level), the Gram is off by at most 2 |Xc|_F |E|_F + |E|_F^2. Features that do not differ
-    between images consist of E alone. The bound also covers K = c I, whose U-centred Gram is exactly zero.
+    size: |K|_F, spread: tr K, of the centred features Xc. level: n |mean|^2. Features have a relative error of `eps`,
+    which belongs to the type that they were computed in: with errors E, |E|_F <= eps sqrt(spread + level), the Gram is
+    off by at most 2 |Xc|_2 |E|_F + |E|_F^2, where |Xc|_2^2 <= |K|_F. Features that do not differ between images consist
+    of E alone. The bound also covers K = c I, whose U-centred Gram is exactly zero.
     """
     energy = spread + level
     return NOISE * (2 * eps * (size * energy).sqrt() + eps**2 * energy)

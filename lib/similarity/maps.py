@@ -124,15 +124,15 @@ def maps(views: Sequence[View], measure: str = "cka", batch_size: int = 256, poo
     """The similarity maps between all views (or the `pairs` of names), including each view with itself. The networks
     run in eval mode on the devices they are on, and are left as they were.
 
-    measure: see `lib.representations.compare`. batch_size: the largest number of images in a minibatch, at least 4. The
-    N images are split into ceil(N / batch_size) minibatches of equal weight whose sizes differ by at most 1, so that
-    none is a small remainder: HSIC1 is unbiased at every size, but "cka_biased" and "procrustes" depend on it. Compare
-    values of these two and of "svcca" only at equal sizes. pooled: first average [n, C, H, W] over positions and
-    [n, T, C] over dimension 1. exact: one value over all images together, from moments, in two passes. It is possible
-    only with `pooled`, where it is the default, and "cca" and "pwcca" need it. For each pair of views, its memory grows
-    with the square of the number of channels of all layers together. faithful: as in the paper's code, whose in-place
-    ReLUs overwrite what its hooks keep, an output that a ReLU takes counts as that ReLU's output. It is refused with
-    `pooled`, where that code makes a copy.
+    measure: see `lib.representations.compare`. batch_size: the largest number of images in a minibatch, at least 4 (up
+    to three more where the rest would be fewer than 4). The N images are split into ceil(N / batch_size) minibatches of
+    equal weight whose sizes differ by at most 1, so that none is a small remainder: HSIC1 is unbiased at every size,
+    but "cka_biased" and "procrustes" depend on it. Compare values of these two and of "svcca" only at equal sizes.
+    pooled: first average [n, C, H, W] over positions and [n, T, C] over dimension 1. exact: one value over all images
+    together, from moments, in two passes. It is possible only with `pooled`, where it is the default, and "cca" and
+    "pwcca" need it. For each pair of views, its memory grows with the square of the number of channels of all layers
+    together. faithful: as in the paper's code, whose in-place ReLUs overwrite what its hooks keep, an output that a
+    ReLU takes counts as that ReLU's output. It is refused with `pooled`, where that code makes a copy.
 
     Raises SettingsError before any work for impossible settings and for views that show different images.
     """

@@ -14,7 +14,7 @@ from lib.papers import papers
 from lib.runtime import ROOT
 
 NAME = "weight_averaging"
-COPIED = ("lib", "claims", "configs", "notebooks", "tests", "pyproject.toml", "Snakefile", "README.md")
+COPIED = ("lib", "docs", "claims", "configs", "notebooks", "tests", "pyproject.toml", "Snakefile", "README.md")
 
 
 def copy_of_the_project(folder):
