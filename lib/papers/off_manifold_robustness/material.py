@@ -27,7 +27,7 @@ VERSION = 2  # raised when the same settings give other numbers
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
+class Material:
     """The test images of a sweep and all that measurements on them need."""
 
     zoo: Zoo
@@ -154,7 +154,7 @@ def _tangents(zoo: Zoo, networks: SweepNetworks, name: str, images: Tensor) -> T
     return Tangents(zoo.store.obtain("tangents", key, made).tensors()["bases"].to(images.device))
 
 
-def _quality(on: Ground) -> list[tuple[str, bool, str]]:
+def _quality(on: Material) -> list[tuple[str, bool, str]]:
     zoo, sweep = on.zoo, on.sweep
     found = [(f"tangent spaces, {name}", True, tangents.warning or f"all of {tangents.bases.shape[2]} dimensions")
              for name, tangents in on.tangents.items()]

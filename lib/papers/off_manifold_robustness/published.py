@@ -98,7 +98,7 @@ def measure(zoo: Zoo, networks: Networks, section: Section, seed: Callable[[int]
     """
     if section.published is None:
         return None
-    on = Material(zoo, networks, section, seed)
+    on = PublishedMaterial(zoo, networks, section, seed)
     how, keys = on.how, on.keys()
     for eps, key in keys.items():
         if not zoo.store.has("sensitivity", key):
@@ -117,8 +117,8 @@ def measure(zoo: Zoo, networks: Networks, section: Section, seed: Callable[[int]
     return PublishedResults(how, pd.concat(tables, ignore_index=True), errors)
 
 
-class Material:
-    """The material with which published networks are measured; read when it is first needed.
+class PublishedMaterial:
+    """What published networks are measured on and with; read when it is first asked for.
 
     test: the images. small: the same images at 64 pixels, [N, 3, 64, 64]. score: their scores, of the same shape.
     partners: the index of another image for each, [N]. noise: white noise [1, N, 12288]. told: whether the denoiser is
@@ -220,7 +220,7 @@ def resized(images: Tensor, antialias: bool) -> Tensor:
     return F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=antialias)
 
 
-def _rows(on: Material, net: nn.Module) -> pd.DataFrame:
+def _rows(on: PublishedMaterial, net: nn.Module) -> pd.DataFrame:
     """The rows of one network (see PublishedResults) without their eps."""
     net = copy.deepcopy(net).to(device=on.zoo.device, memory_format=memory_format(net))
     right, gradients = [], {BILINEAR: [], ANTIALIASED: []}
@@ -242,7 +242,7 @@ def _rows(on: Material, net: nn.Module) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _errors(on: Material) -> dict:
+def _errors(on: PublishedMaterial) -> dict:
     """`PublishedResults.errors`, for the store."""
     noise = sensitivity.normal_draws(on.small, on.test.indices, 1, "quality")
     mine = scores.denoising_error(on.denoiser, on.small, on.how.sigma, noise, on.labels, BATCH).mean().item()

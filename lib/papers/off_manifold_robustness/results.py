@@ -25,7 +25,7 @@ from lib.gradients import inputs, lpips
 from lib.manifold import sensitivity
 from lib.manifold.spaces import Tangents
 from lib.papers.off_manifold_robustness import published
-from lib.papers.off_manifold_robustness.material import VERSION, Ground
+from lib.papers.off_manifold_robustness.material import VERSION, Material
 from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, SCORE, Condition, SweepNetworks, unit
 from lib.papers.off_manifold_robustness.settings import Distractor, Section, Sweep
 from lib.profiles.networks import Networks
@@ -83,15 +83,15 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     """Train (or load) every network and measure it; everything from the store if it is there."""
     given = networks, section, seed
     found = Results(*given, cells, published=published.measure(zoo, *given))  # first: its files may not fit
-    grounds: dict[str, Ground] = {}
+    materials: dict[str, Material] = {}
     for cell in found.each(cells, "networks"):
         if cell.condition.kind not in (MANIFOLD, SCORE) and found.train(zoo, cell):
-            _measure(zoo, cell, found, grounds)
+            _measure(zoo, cell, found, materials)
     found.theory = _theory(zoo, found)
     return found
 
 
-def _measure(zoo: Zoo, cell: Cell, found: Results, grounds: dict[str, Ground]) -> None:
+def _measure(zoo: Zoo, cell: Cell, found: Results, materials: dict[str, Material]) -> None:
     found.outcomes[cell] = {"clean": zoo.outcomes(cell.recipe)}
     how = found.section.distractor
     if how and cell.condition.where in [data.name for data in how.data]:
@@ -99,14 +99,14 @@ def _measure(zoo: Zoo, cell: Cell, found: Results, grounds: dict[str, Ground]) -
         return
     sweep = found.sweep(cell.condition.where)
     of = found.networks_of(sweep)
-    if sweep.name not in grounds:
-        grounds[sweep.name] = Ground(zoo, of)
-        found.quality[sweep.name] = grounds[sweep.name].quality
+    if sweep.name not in materials:
+        materials[sweep.name] = Material(zoo, of)
+        found.quality[sweep.name] = materials[sweep.name].quality
     denoises, made_with, how = of.denoising, (of.denoiser(), of.autoencoder()), plain(sweep)
     key = [{name: how[name] for name in ("tangents", "pca", "neighbours", "images", "draws", "sizes")},
            [recipe and recipe.key for recipe in made_with], denoises and denoises.sigma]
     key += [] if lpips.why_no_lpips() else ["LPIPS"]
-    found.sensitivity[cell] = _stored(zoo, cell, key, lambda: _sensitivity(zoo, cell, sweep, grounds[sweep.name]))
+    found.sensitivity[cell] = _stored(zoo, cell, key, lambda: _sensitivity(zoo, cell, sweep, materials[sweep.name]))
 
 
 def _stored(zoo: Zoo, cell: Cell, key: list, make) -> pd.DataFrame:
@@ -117,7 +117,7 @@ def _stored(zoo: Zoo, cell: Cell, key: list, make) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------- one network
 
 
-def _sensitivity(zoo: Zoo, cell: Cell, sweep: Sweep, on: Ground) -> pd.DataFrame:
+def _sensitivity(zoo: Zoo, cell: Cell, sweep: Sweep, on: Material) -> pd.DataFrame:
     """A row per image; what the columns are: COLUMNS, and `on` and `off` of all tangent spaces and lengths."""
     net, images = zoo.obtain(cell.recipe).net, on.images
     row: dict[str, Tensor] = {"index": on.test.indices, "label": on.test.labels}
@@ -132,7 +132,7 @@ def _sensitivity(zoo: Zoo, cell: Cell, sweep: Sweep, on: Ground) -> pd.DataFrame
     return pd.DataFrame({k: v.cpu().numpy() for k, v in {**row, **_alignment(net, on)}.items()})
 
 
-def _alignment(net, on: Ground) -> dict[str, Tensor]:
+def _alignment(net, on: Material) -> dict[str, Tensor]:
     """The columns about gradients. A gradient of zero has no direction, so its cosine is 0."""
     with torch.no_grad():
         predicted = net(on.images).argmax(1)
@@ -189,7 +189,7 @@ def pictures(zoo: Zoo, f: Results, where: str, shown: Sequence[tuple[str, float]
     """The first `count` test images of a sweep, of different classes where there are as many, with the gradients of the
     first repetition's networks of each (kind, strength).
     """
-    on = Ground(zoo, f.networks_of(f.sweep(where)))
+    on = Material(zoo, f.networks_of(f.sweep(where)))
     labels = on.test.labels
     first = [int((labels == c).nonzero()[0]) for c in labels.unique()[:count]]
     x, y = on.images[first], labels[first]

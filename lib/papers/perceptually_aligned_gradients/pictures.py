@@ -13,7 +13,7 @@ import torch
 from lib.alignment import generation, measures
 from lib.alignment import plane as toy
 from lib.papers.perceptually_aligned_gradients.results import STEPS, Results, independent, shown
-from lib.papers.perceptually_aligned_gradients.truths import SHUFFLED, Ground
+from lib.papers.perceptually_aligned_gradients.truths import SHUFFLED, Truths
 from lib.training.zoo import Zoo
 
 
@@ -47,8 +47,8 @@ class Pictures:
 def pictures(zoo: Zoo, f: Results, where: str, count: int = 2) -> Pictures:
     """The `Pictures` of a study, for the first test images of `count` classes."""
     study = f.study(where)
-    ground = Ground(zoo, f.networks_of(study))
-    test, classes = ground.test, ground.data.info.classes
+    truths = Truths(zoo, f.networks_of(study))
+    test, classes = truths.test, truths.data.info.classes
     first = [int((test.labels == c).nonzero()[0]) for c in test.labels.unique()[:count]]
     images, made, hits = test.pixels()[first], {}, {}
     judge = independent(f, study, 0)
@@ -65,17 +65,17 @@ def pictures(zoo: Zoo, f: Results, where: str, count: int = 2) -> Pictures:
 
 
 def targets(zoo: Zoo, f: Results, where: str) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
-    """The first test image [C, H, W], the targets at it by realisation, [classes, C, H, W] each, and its class."""
-    ground = Ground(zoo, f.networks_of(f.study(where)))
-    truths = {name: truth[0].cpu().numpy() for name, truth in ground.truths().items() if name != SHUFFLED}
-    return ground.test.pixels()[0].cpu().numpy(), truths, int(ground.test.labels[0])
+    """The first test image [C, H, W], its ground-truth gradients by realisation, [classes, C, H, W], and its class."""
+    truths = Truths(zoo, f.networks_of(f.study(where)))
+    first = {name: truth[0].cpu().numpy() for name, truth in truths.by_name().items() if name != SHUFFLED}
+    return truths.test.pixels()[0].cpu().numpy(), first, int(truths.test.labels[0])
 
 
 def bounds(zoo: Zoo, f: Results, where: str) -> pd.DataFrame:
     """Columns truth, between classes (mean cosine between the targets of two classes), attainable (the largest mean
     cosine that gradients of log-probabilities can have with the targets, at equal class probabilities).
     """
-    truths = Ground(zoo, f.networks_of(f.study(where))).truths()
+    truths = Truths(zoo, f.networks_of(f.study(where))).by_name()
     rows = [{"truth": name, "between classes": measures.between_classes(truth),
              "attainable": measures.attainable(truth)} for name, truth in truths.items() if name != SHUFFLED]
     return pd.DataFrame(rows)

@@ -36,7 +36,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     StudyNetworks,
 )
 from lib.papers.perceptually_aligned_gradients.settings import Section, Study
-from lib.papers.perceptually_aligned_gradients.truths import Ground
+from lib.papers.perceptually_aligned_gradients.truths import Truths
 from lib.profiles.networks import Networks
 from lib.training.evaluation import adversarial, evaluate, sweep, transferred
 from lib.training.zoo import SEED, Trained, Zoo
@@ -136,18 +136,18 @@ class Results(results.Results):
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
     """Train (or load) every network and measure it; everything from the store if it is there."""
     found = Results(networks, section, seed, cells)
-    grounds = {study.name: Ground(zoo, found.networks_of(study)) for study in found.studies}
+    truths = {study.name: Truths(zoo, found.networks_of(study)) for study in found.studies}
     for cell in found.each(cells, "networks"):
         where = cell.condition.where
         trained = None if cell.condition.kind in (TEACHER, JUDGE) else found.train(zoo, cell)
         if trained and where == TOY:
             _toy(zoo, trained, cell, found)
         elif trained:
-            _measure(zoo, trained, cell, found, grounds[where])
+            _measure(zoo, trained, cell, found, truths[where])
     curves = []
     for study in found.studies:
         if study.scored:
-            found.quality[study.name] = grounds[study.name].quality()
+            found.quality[study.name] = truths[study.name].quality()
         curves += _curves(zoo, found, study)
         _generated(zoo, found, study)
         _masking(zoo, found, study)
@@ -156,8 +156,8 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     return found
 
 
-def _measure(zoo: Zoo, trained: Trained, cell: Cell, found: Results, ground: Ground) -> None:
-    study, recipe = ground.study, cell.recipe
+def _measure(zoo: Zoo, trained: Trained, cell: Cell, found: Results, truths: Truths) -> None:
+    study, recipe = truths.study, cell.recipe
     found.take(zoo, cell, lambda threat, _: threat.norm)
     if cell.condition.kind in (SCORE, NORM, CLASSES, *_combined(study)):
         threat = study.threats[0]
@@ -170,8 +170,8 @@ def _measure(zoo: Zoo, trained: Trained, cell: Cell, found: Results, ground: Gro
 
         table = zoo.table("held-out", recipe, [VERSION, threat, attack], held_out)
         found.on_holdout[cell] = {name: table[name].to_numpy(bool) for name in ("clean", "robust")}
-    key = [VERSION, study.images, ground.key]
-    found.alignment[cell] = zoo.table("alignment", recipe, key, lambda: ground.aligned(trained.net))
+    key = [VERSION, study.images, truths.key]
+    found.alignment[cell] = zoo.table("alignment", recipe, key, lambda: truths.aligned(trained.net))
 
 
 def _combined(study: Study) -> tuple[str, ...]:

@@ -29,8 +29,8 @@ SHUFFLED = "another image's score"
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
-    """The test images of a study on which alignment is measured, and the ground truths at them."""
+class Truths:
+    """The test images of a study that alignment is measured on, and what gradients there are compared with."""
 
     zoo: Zoo
     networks: StudyNetworks
@@ -59,9 +59,9 @@ class Ground:
         scored = [*(r.key for r in self.sources), self.networks.denoising.sigma]
         return [scored if self.study.scored else [], self.study.sample, plain(self.data)]
 
-    def truths(self) -> dict[str, Tensor]:
-        """{name: [N, classes, C, H, W]}: the heuristics at the test images and, if there are denoisers, the class
-        scores of the judging one, for the image itself and for another image.
+    def by_name(self) -> dict[str, Tensor]:
+        """{name: [N, classes, C, H, W]}: the heuristics at the test images and, where there are denoisers, the class
+        scores of the one that judges, and those of another image.
         """
         if not self.made:
             test, classes = self.test, self.data.info.classes
@@ -82,7 +82,7 @@ class Ground:
         test = self.test
         gradients = measures.class_gradients(net, test.pixels())
         row = {"index": test.indices.cpu(), "label": test.labels.cpu()}
-        for name, truth in self.truths().items():
+        for name, truth in self.by_name().items():
             own, others = measures.own_and_others(gradients, truth, test.labels)
             row |= {f"own, {name}": own.cpu(), f"others, {name}": others.cpu()}
         return pd.DataFrame(row)

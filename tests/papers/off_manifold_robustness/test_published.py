@@ -173,7 +173,7 @@ class Norm(nn.Module):
 def constructed(zoo, monkeypatch, denoiser, sign=-1, **changes):
     """What is measured with this denoiser, of networks whose gradient is `sign` times the image."""
     monkeypatch.setattr(published, "load_resnet", lambda *a: Norm(sign))
-    monkeypatch.setattr(published.Material, "denoiser", denoiser)
+    monkeypatch.setattr(published.PublishedMaterial, "denoiser", denoiser)
     return published.measure(zoo, *parts(made(**changes)))
 
 
@@ -443,7 +443,7 @@ def test_a_folder_of_diffusers_is_asked_for_its_size_and_classes(zoo, given, mon
     net = Denoiser(nn.Module(), 3, max((config["num_class_embeds"] or 0) - 1, 0))
     net.network.config = types.SimpleNamespace(**config)
     monkeypatch.setattr(published, "load_diffusers", {folder: net}.__getitem__)
-    on = published.Material(zoo, *parts(made(denoiser="diffusers")))
+    on = published.PublishedMaterial(zoo, *parts(made(denoiser="diffusers")))
     if words:
         with pytest.raises(SettingsError, match=re.escape(words)):
             on.denoiser  # noqa: B018
@@ -451,7 +451,7 @@ def test_a_folder_of_diffusers_is_asked_for_its_size_and_classes(zoo, given, mon
         assert on.denoiser is net and on.told == (config["num_class_embeds"] is not None)
         before = on.source
         (folder / "unet" / "model.safetensors").write_bytes(str(config).encode())
-        assert published.Material(zoo, *parts(made(denoiser="diffusers"))).source != before
+        assert published.PublishedMaterial(zoo, *parts(made(denoiser="diffusers"))).source != before
 
 
 def test_files_are_read_before_anything_is_measured(zoo, given, monkeypatch):

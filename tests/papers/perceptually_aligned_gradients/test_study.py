@@ -47,7 +47,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     Condition,
 )
 from lib.papers.perceptually_aligned_gradients.results import Results, measure
-from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT, SHUFFLED, Ground
+from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT, SHUFFLED, Truths
 from lib.papers.plan import plan
 from lib.runtime import seed_of
 from lib.statistics import clopper_pearson
@@ -1237,15 +1237,15 @@ class Scripted(nn.Module):
 
 def test_alignment_is_the_cosine_with_targets_at_test_images(real):
     zoo, s, f = real
-    ground = Ground(zoo, networks_of(s, "digits"))
+    truths = Truths(zoo, networks_of(s, "digits"))
     judge = only(f.cells, "digits", JUDGE).recipe
-    test, train = ground.test, zoo.images(judge.data, "train")
+    test, train = truths.test, zoo.images(judge.data, "train")
     images, labels = test.pixels(), test.labels
     truth = scores.class_score(zoo.obtain(judge).net, images, .25)
     means = torch.stack([train.pixels()[train.labels == c].mean(0) for c in range(10)])
     ways = truth.mean(0) - truth.mean((0, 1))
     net = Scripted(ways)
-    table, gradients = ground.aligned(net), (ways - ways.mean(0)).expand(20, -1, -1, -1, -1)
+    table, gradients = truths.aligned(net), (ways - ways.mean(0)).expand(20, -1, -1, -1, -1)
     wanted = {INDEPENDENT: truth, SHUFFLED: torch.cat([truth[-1:], truth[:-1]]),
               "class mean": means - images[:, None]}
     for name, g in wanted.items():
@@ -1258,14 +1258,14 @@ def test_alignment_is_the_cosine_with_targets_at_test_images(real):
 
 def test_a_network_whose_gradients_are_scores_is_more_aligned_than_others(real):
     zoo, s, f = real
-    ground = Ground(zoo, networks_of(s, "digits"))
-    truth = ground.truths()[INDEPENDENT]
+    truths = Truths(zoo, networks_of(s, "digits"))
+    truth = truths.by_name()[INDEPENDENT]
     planted = replace(only(f.cells, "digits", SCORE), condition=Condition("digits", SCORE, 9.))
     f = replace(f, alignment=dict(f.alignment))
-    f.alignment[planted] = ground.aligned(Scripted(truth.mean(0) - truth.mean((0, 1))))
+    f.alignment[planted] = truths.aligned(Scripted(truth.mean(0) - truth.mean((0, 1))))
     mine, plain = (aligned(f, [c]).item() for c in (planted, only(f.cells, "digits", VANILLA)))
     assert mine > plain + .2 and mine > .3
-    mirrored = ground.aligned(Scripted(truth.mean((0, 1)) - truth.mean(0)))
+    mirrored = truths.aligned(Scripted(truth.mean((0, 1)) - truth.mean(0)))
     assert mirrored[f"others, {INDEPENDENT}"].mean() < -.2
 
 
@@ -1273,7 +1273,7 @@ def test_what_the_table_of_bounds_says_holds_of_the_targets(real):
     zoo, s, f = real
     table = pictures.bounds(zoo, f, "digits").set_index("truth")
     assert list(table.index) == [*HEURISTICS, INDEPENDENT]
-    truths = Ground(zoo, networks_of(s, "digits")).truths()
+    truths = Truths(zoo, networks_of(s, "digits")).by_name()
     assert table.loc["class mean", "attainable"] == measures.attainable(truths["class mean"])
     assert table.loc["class mean", "between classes"] > .5 > table.loc[INDEPENDENT, "between classes"]
 
@@ -1284,7 +1284,7 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("this was measured before")
 
-    for of, name in ((Ground, "aligned"), (study, "generated"), (study.toy, "exactly_robust"),
+    for of, name in ((Truths, "aligned"), (study, "generated"), (study.toy, "exactly_robust"),
                      (scores, "denoising_error"), (zoos, "fit"), (zoos, "evaluate"), (zoos, "sanity"),
                      (study, "evaluate"), (study, "sweep"), (study, "adversarial"), (study, "transferred")):
         monkeypatch.setattr(of, name, refuse)
@@ -1308,8 +1308,8 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
 def test_what_a_measurement_depends_on_is_in_its_key(real, monkeypatch):
     first, s, f = real
     measured = []
-    own, making = Ground.aligned, study.generated
-    monkeypatch.setattr(Ground, "aligned", lambda self, net: measured.append("aligned") or own(self, net))
+    own, making = Truths.aligned, study.generated
+    monkeypatch.setattr(Truths, "aligned", lambda self, net: measured.append("aligned") or own(self, net))
     monkeypatch.setattr(study, "generated", lambda *args: measured.append("generated") or making(*args))
     monkeypatch.setattr(zoos, "fit", None)
     for changes, wanted in (({"images": 10, "far": 2}, {"aligned", "generated"}), ({"generated": 3}, {"generated"}),
