@@ -225,9 +225,9 @@ def transferred(net: nn.Module, images: ImageSet, moved: Tensor, *, batch_size: 
     """Verdicts of `net` on images that were attacked on another network: robust means that both the clean image and its
     version in `moved` [N, C, H, W], in [0, 1], are classified correctly.
     """
+    net, images, batch_size = ready(net, images, batch_size)
     check_images(moved, "moved", box=False)
     need(len(moved) == len(images), "number of moved images", len(moved), f"{len(images)}, one for each image")
-    net, images, batch_size = ready(net, images, batch_size)
     clean, finite = answers(net, images.pixels, images.labels, batch_size)
     moved = moved.to(images.labels.device)
     withstands, also = answers(net, moved.__getitem__, images.labels, batch_size)

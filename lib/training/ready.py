@@ -32,6 +32,7 @@ def ready(net: nn.Module, images: ImageSet, batch_size: int | None = None,
     need(len(images) > 0, "number of images", len(images), "at least 1")
     closed = images.name in DATASETS and DATASETS[images.name].closed
     check_images(images.images, box=box and not closed)
+    need(isinstance(net, nn.Module), "net", type(net).__name__, "a torch.nn.Module")
     device = _device(net)
     images = images.to(device)
     made = prepared(net, images.take(slice(0, SAMPLE)).pixels(), images.labels)
