@@ -82,13 +82,14 @@ def u_centred(gram: Tensor) -> Tensor:
     return (hollow - less[:, None] - less[None, :]).fill_diagonal_(0)
 
 
-def rounding(size: Tensor, spread: Tensor, level: Tensor, eps: float | Tensor) -> Tensor:
-    """The largest Frobenius norm of a centred Gram that may be rounding alone, times a factor of safety.
+def rounding(spread: Tensor, level: Tensor, features: int, eps: float | Tensor) -> Tensor:
+    """What rounding may contribute to the Frobenius norm of a centred Gram, times a factor of safety.
 
-    size: |K|_F, spread: tr K, of the centred features Xc. level: n |mean|^2. Features have a relative error of `eps`,
-    which belongs to the type that they were computed in: with errors E, |E|_F <= eps sqrt(spread + level), the Gram is
-    off by at most 2 |Xc|_2 |E|_F + |E|_F^2, where |Xc|_2^2 <= |K|_F. Features that do not differ between images consist
-    of E alone. The bound also covers K = c I, whose U-centred Gram is exactly zero.
+    spread: tr K of the centred features Xc [n, p]. level: n |mean|^2. features: p. eps: the relative error of a
+    feature, which belongs to the type that it was computed in. The errors E, |E|_F <= eps sqrt(spread + level), are
+    independent of each other, so the Gram is off by Xc E' + E Xc' + E E', of norm (sqrt(2) |Xc|_F |E|_F + |E|_F^2) /
+    sqrt(p). Features that do not differ between images consist of E alone; so does what U-centring, which turns K = c I
+    into zero, leaves of features that are orthogonal.
     """
-    energy = spread + level
-    return NOISE * (2 * eps * (size * energy).sqrt() + eps**2 * energy)
+    errors = eps**2 * (spread + level)
+    return NOISE * ((2 * spread * errors).sqrt() + errors) / features**0.5

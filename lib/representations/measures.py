@@ -106,13 +106,11 @@ def compare(x, y, measure: str = "cka") -> float:
     means, centred = zip(*((z.mean(0), z - z.mean(0)) for z in (x, y)), strict=True)
     level = [n * mean.square().sum() for mean in means]
     spread = [z.square().sum() for z in centred]
-    by_grams = most >= n and kind.takes_grams
-    products = [z @ z.T if by_grams else z.T @ z for z in centred]
-    sizes = [product.norm() for product in products]  # of Grams and of scatters they are equal
-    floor = [rounding(*known) for known in zip(sizes, spread, level, (eps_x, eps_y), strict=True)]
-    if by_grams:
-        return float(_by_grams(kind, products, floor))
-    sides = [Scatter(product, z.square().sum(1)) for product, z in zip(products, centred, strict=True)]
+    widths = [z.shape[1] for z in centred]
+    floor = [rounding(*known) for known in zip(spread, level, widths, (eps_x, eps_y), strict=True)]
+    if most >= n and kind.takes_grams:
+        return float(_by_grams(kind, [z @ z.T for z in centred], floor))
+    sides = [Scatter(z.T @ z, z.square().sum(1)) for z in centred]
     if any(kind.strength(side) <= least for side, least in zip(sides, floor, strict=True)):
         return float("nan")
     return float(kind.of_scatter(*sides, centred[0].T @ centred[1]))

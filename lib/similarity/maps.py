@@ -185,7 +185,7 @@ class _Resolved:
         self.heard = tuple(dict.fromkeys(sources))
         self.where = [self.heard.index(tap) for tap in sources]
 
-    def rounding(self, output: Tensor) -> float:
+    def error_of(self, output: Tensor) -> float:
         """The relative error of an output: that of its own type or of the network's, whichever is coarser."""
         return max(self.eps, torch.finfo(output.dtype).eps)
 
@@ -257,11 +257,11 @@ def _offsets(looks: Sequence[_Resolved]) -> list[int]:
     return [sum(len(other.heard) for other in looks[:k]) for k in range(len(looks))]
 
 
-def _reason(square: Tensor, size: Tensor, spread: Tensor, level: Tensor, eps: Tensor) -> str:
-    """Why a layer is left out whose centred Gram has this squared norm (by the measure's centring), |K|_F = size,
-    tr K = spread and n |mean|^2 = level, and whose activations have a relative error of eps; "" if it is not.
+def _reason(square: Tensor, spread: Tensor, level: Tensor, floor: Tensor) -> str:
+    """Why a layer is left out whose centred Gram has this squared norm, tr K = spread and n |mean|^2 = level, where
+    rounding alone may give a norm of `floor`; "" if it is not.
     """
-    strength, floor = float(square.sqrt()), float(rounding(size, spread, level, eps))
+    strength, floor = float(square.sqrt()), float(floor)
     if not np.isfinite(strength):
         return "its output is not finite"
     if float(spread + level) == 0:
@@ -284,7 +284,7 @@ def _streamed(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted,
     most = max(part.stop - part.start for part in parts)
     store = torch.empty(total * most**2 if kind.centre else 0, device=home)
     terms = torch.full((len(parts), total, total), float("nan"), dtype=torch.float64)
-    measured = torch.zeros(len(parts), 5, total, dtype=torch.float64, device=home)
+    measured = torch.zeros(len(parts), 4, total, dtype=torch.float64, device=home)
     for number, part in enumerate(parts):
         n = part.stop - part.start
         held = store[:total * n**2].view(total, n, n) if kind.centre else [None] * total
@@ -292,12 +292,13 @@ def _streamed(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted,
 
             def visit(position: int, output: Tensor, look=look, first=first, held=held, number=number):
                 row = first + position
-                gram, level = gram_of(rows(output))
+                x = rows(output)
+                gram, level = gram_of(x)
                 spread = gram.diagonal().sum(dtype=torch.float64)
                 centred = (kind.centre or double_centred)(gram)
-                eps = spread.new_tensor(look.rounding(output))
+                floor = rounding(spread, level, x.shape[1], look.error_of(output))
                 measured[number, :, row] = torch.stack(
-                    [centred.double().square().sum(), gram.norm().double(), spread, level, eps]).to(home)
+                    [centred.double().square().sum(), spread, level, floor]).to(home)
                 if kind.centre:
                     held[row] = centred
                 elif not _reason(*measured[number, :, row]):
@@ -353,7 +354,7 @@ def _exact(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted, ro
                 x = rows(output)
                 check_features(kind, x.shape[1], count, f" of {look.heard[position].label} in view {look.name}")
                 means[first + position] = means[first + position] + x.sum(0, dtype=torch.float64) / count
-                errors[first + position] = look.rounding(output)
+                errors[first + position] = look.error_of(output)
 
             look.show(part, add)
         bar.step(1)
@@ -375,9 +376,11 @@ def _exact(kind: Measure, looks: list[_Resolved], parts: list[slice], wanted, ro
             crossed[a, b] = crossed[a, b] + both[a].T @ both[b].to(both[a].device)
         bar.step(1)
     sides = [Scatter(scatter.cpu(), torch.cat(own).cpu()) for scatter, own in zip(scatters, norms, strict=True)]
-    reasons = [_reason(kind.strength(side) ** 2, side.scatter.norm(), side.norms.sum(),
-                       count * mean.cpu().square().sum(), error)
-               for side, mean, error in zip(sides, means, errors, strict=True)]
+    reasons = []
+    for side, mean, error in zip(sides, means, errors, strict=True):
+        spread, level = side.norms.sum(), count * mean.cpu().square().sum()
+        floor = rounding(spread, level, len(mean), error)
+        reasons.append(_reason(kind.strength(side) ** 2, spread, level, floor))
     values = torch.full((1, total, total), float("nan"), dtype=torch.float64)
     starts = dict(zip((look.name for look in looks), offsets, strict=True))
     for (a, b), products in crossed.items():

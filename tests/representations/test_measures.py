@@ -203,3 +203,21 @@ def test_grams_are_those_of_centred_features(n, p):
     assert float(level) == pytest.approx(float(n * x.double().mean(0).square().sum()), rel=1e-5)
     shifted = double_centred(x.double() @ x.double().T)
     assert torch.allclose(shifted, centred @ centred.T, atol=1e-8 * p)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("features", [8, 32, 64, 500])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_features_of_half_precision_have_the_similarity_of_their_own_values(measure, features, dtype):
+    x = torch.randn(256, features, generator=generator("half", features)).to(dtype)
+    if features >= 256 and not MEASURES[measure].takes_grams:
+        pytest.skip("more features than images")
+    assert compare(x, x, measure) == pytest.approx(compare(x.double(), x.double(), measure), abs=1e-6)
+    constant = torch.full_like(x, 0.3) * (1 + 1e-3 * torch.randn(256, 1, generator=generator("noise")).to(dtype))
+    assert np.isnan(compare(constant, constant, measure)), "they differ by their rounding alone"
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30, 1e200])
+def test_features_of_any_size_have_a_similarity(size):
+    x, y = (torch.randn(40, 6, dtype=torch.float64, generator=generator("size", k)) for k in "xy")
+    assert compare(size * x, y) == pytest.approx(compare(x, y), rel=1e-9)

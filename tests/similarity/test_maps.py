@@ -383,3 +383,39 @@ def test_impossible_maps_are_named(two):
         maps([view("a", a, x[:3])])
     with pytest.raises(SettingsError, match="views = none"):
         maps([])
+
+
+# ------------------------------------------------------------------------- the rounding of the activations' own type
+
+
+class Shifted(nn.Module):
+    """A convolution, then one whose output is its input, `scale` times, far from zero."""
+
+    def __init__(self, shift, scale=0.1):
+        super().__init__()
+        with initialise_with("shifted"):
+            self.conv, self.shift = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.shift.weight.data = scale * torch.eye(8)[:, :, None, None]
+        self.shift.bias.data.fill_(shift)
+
+    def forward(self, x):
+        return self.shift(self.conv(x))
+
+
+def between_layers(dtype, shift):
+    """CKA of the two layers, 1 but for rounding."""
+    return maps([view("a", Shifted(shift).to(dtype), images(64))], batch_size=64).between("a", "a")[0, 1]
+
+
+@pytest.mark.parametrize("dtype, defined, lost", [
+    (torch.float64, 1e6, 1e16), (torch.float32, 10, 1e8), (torch.float16, 0.1, 1e4), (torch.bfloat16, 0.0, 1e3)])
+def test_what_differs_between_images_beyond_rounding_depends_on_the_networks_own_precision(dtype, defined, lost):
+    assert between_layers(dtype, defined) == pytest.approx(1, abs=0.02)
+    assert np.isnan(between_layers(dtype, lost))
+
+
+def test_no_precision_gives_a_wrong_similarity_instead_of_none():
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        for shift in (0, 0.1, 1, 10, 100, 1000, 3e4):
+            found = between_layers(dtype, shift)
+            assert np.isnan(found) or found == pytest.approx(1, abs=0.1), (dtype, shift, found)

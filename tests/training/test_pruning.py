@@ -623,3 +623,43 @@ def test_values_of_different_prunings_have_different_keys():
     assert len(keys) == 2 * len(searched)
 
 
+
+
+class Between(nn.Module):
+    """Two convolutions with a module between them, from elsewhere; `twice`: the first runs twice."""
+
+    def __init__(self, between, twice=False):
+        super().__init__()
+        self.a, self.b, self.between = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), between
+        self.c, self.head, self.twice = nn.Conv2d(8, 16, 1), nn.Linear(16, 10), twice
+
+    def forward(self, x):
+        x = self.b(self.a(x).relu())
+        x = self.b(x) if self.twice else x
+        return self.head(self.c(self.between(x)).mean((2, 3)))
+
+
+MIXING = [nn.ChannelShuffle(2), nn.Softmax2d(), nn.LocalResponseNorm(3), nn.GroupNorm(2, 8),
+          nn.ConvTranspose2d(8, 8, 1),
+          nn.LayerNorm([8, 16, 16]), nn.PReLU(8)]
+
+
+@pytest.mark.parametrize("between", [*MIXING, nn.Identity(), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.Sigmoid()],
+                         ids=lambda module: type(module).__name__)
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_network_from_elsewhere_is_shrunk_to_one_that_gives_the_same(between, twice):
+    with initialise_with("between"):
+        net = Between(copy.deepcopy(between), twice).eval()
+    net = prune(net, Pruned(ResNet(16, (1,)), "1/2", granularity="channels"), (3, 16, 16)).eval()
+    x = torch.rand(4, 3, 16, 16, generator=generator("between"))
+    with torch.no_grad():
+        torch.testing.assert_close(shrunk(net).eval()(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_cannot_be_traced_is_refused_in_a_sentence():
+    class Choosing(Between):
+        def forward(self, x):
+            return super().forward(x if x.mean() > 0 else -x)
+
+    with pytest.raises(SettingsError, match="network = Choosing .* the same operations for all images"):
+        prune(Choosing(nn.Identity()).eval(), Pruned(ResNet(16, (1,)), "1/2", granularity="channels"), (3, 16, 16))
