@@ -146,6 +146,7 @@ class Hint:
 
     @classmethod
     def of(cls, annotation: Any) -> Hint:
+        """The annotation of a field, of a union's member or of a tuple's entries, resolved from its text."""
         origin, args = typing.get_origin(annotation), typing.get_args(annotation)
         if origin is Annotated:
             hint = cls.of(args[0])
