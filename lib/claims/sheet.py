@@ -8,88 +8,88 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated
 
 from lib import statistics
 from lib.errors import SettingsError, need, unknown
 from lib.profiles import LADDER, PROFILES
 from lib.profiles.loader import make, read
 from lib.runtime import ROOT
+from lib.values.declared import Bound, Declared, OneOf, Text
 
 FOLDER = ROOT / "claims"
 
 
+def _said(value) -> bool:
+    return bool(value.strip()) if type(value) is str else type(value) in (int, float) and math.isfinite(value)
+
+
+# Whole or not: numbers are shown as they stand in the file.
+Finite = Annotated[int | float, Bound(lambda v: type(v) in (int, float) and math.isfinite(v), "a finite number")]
+Identifier = Annotated[str, Bound(lambda v: bool(re.fullmatch(r"C\d+[a-z]?", v)),
+                                  "C, a number and perhaps a letter, such as C1a")]
+
+
 @dataclass(frozen=True)
-class Part:
+class Part(Declared):
     """One comparison. `statistic` is one of `statistics.estimate`. `margin` is in the statistic's unit: shares for
     accuracies and differences (0.02 is two points), the unit of the summary for maps (such as CKA). `paper_value` is
     the paper's number in that unit, where it gives one. Raises SettingsError for impossible values.
     """
 
-    id: str
-    what: str
-    statistic: str
-    side: str
-    margin: int | float  # either, so that numbers are shown as they stand in the file
-    combine: str = "all"
-    paper_value: int | float | None = None
+    id: Text
+    what: Text
+    statistic: Annotated[str, OneOf(statistics.STATISTICS)]
+    side: Annotated[str, OneOf(("above", "below", "within"))]
+    margin: Finite
+    combine: Annotated[str, OneOf(("all", "any"))] = "all"
+    paper_value: Finite | None = None
 
-    def __post_init__(self):
-        _need_text(self, "id", "what")
-        for name, allowed in (("statistic", tuple(statistics.STATISTICS)), ("side", ("above", "below", "within")),
-                              ("combine", ("all", "any"))):
-            if getattr(self, name) not in allowed:
-                raise unknown(name, getattr(self, name), allowed)
+    def check_together(self):
         low, high = {"difference": (-1, 1), "accuracy": (0, 1), "ratio": (0, math.inf)}.get(
             self.statistic, (-math.inf, math.inf))
-        need(math.isfinite(self.margin) and low <= self.margin <= high, "margin", self.margin,
+        need(low <= self.margin <= high, "margin", self.margin,
              f"a number from {low:g} to {high:g} for statistic {self.statistic} (shares: 0.02 is two points)")
         need(self.side != "within" or (self.margin > 0 and self.statistic in ("difference", "seeds", "map")),
              "margin", self.margin,
              f"greater than 0 and belong to a difference, seeds or a map for side within (here: {self.statistic})")
-        need(self.paper_value is None or math.isfinite(self.paper_value), "paper_value", self.paper_value, "a number")
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(Declared):
     """A statement of the paper, or a control of ours, and how it is judged.
 
     `scope`: the profiles that may test it; files give it as `from` and `skips` (see `tested_from`). `needs`: what is
     missing if the scope is empty. Raises SettingsError for impossible values.
     """
 
-    id: str
-    statement: str
-    paper_value: str | int | float
-    paper_source: str
-    protocol: str
+    id: Identifier
+    statement: Text
+    paper_value: Annotated[str | int | float, Bound(_said, "a number or text (such as: number not found)")]
+    paper_source: Text
+    protocol: Text
     scope: tuple[str, ...]
     parts: tuple[Part, ...] = ()
     figure: str = ""
     needs: str = ""
 
-    def __post_init__(self):
-        _need_text(self, "id", "statement", "paper_source", "protocol")
-        need(bool(re.fullmatch(r"C\d+[a-z]?", self.id)), "id", self.id, "C, a number and perhaps a letter, such as C1a")
-        value = self.paper_value
-        need(bool(value.strip()) if isinstance(value, str) else math.isfinite(value), "paper_value", value,
-             "a number or text (such as: number not found)")
+    def check_together(self):
         need(bool(self.parts or not self.scope), "parts", "none", "given, because the scope is not empty")
         need(bool(self.scope or self.needs), "needs", "empty", "given, because the scope is empty")
         _need_distinct("part ids", [p.id for p in self.parts])
 
 
 @dataclass(frozen=True)
-class Paper:
+class Paper(Declared):
     """A paper and its claims: iterate over them, or take one as `paper["C1a"]`."""
 
-    title: str
-    authors: str
-    venue: str
-    key: str
+    title: Text
+    authors: Text
+    venue: Text
+    key: Text
     claims: tuple[Claim, ...]
 
-    def __post_init__(self):
-        _need_text(self, "title", "authors", "venue", "key")
+    def check_together(self):
         _need_distinct("claim ids", [c.id for c in self.claims])
 
     def __iter__(self) -> Iterator[Claim]:
@@ -106,22 +106,22 @@ def load(paper: str | Path) -> Paper:
     """Read the claims of a paper by its name ('stitching' reads claims/stitching.yaml) or of a YAML file by its path.
     Raises SettingsError for an unknown name and for the first fault in the file, saying where it stands.
     """
-    path = paper if isinstance(paper, Path) else FOLDER / f"{paper}.yaml"
+    path = FOLDER / f"{paper}.yaml" if type(paper) is str else paper
     if not path.is_file():
         raise unknown("claims file", path.stem, [p.stem for p in path.parent.glob("*.yaml")])
     raw = read(path)
     with _named(f"{path.parent.name}/{path.name}"):
-        keys = ", ".join(map(str, raw)) if isinstance(raw, dict) else ""
-        need(isinstance(raw, dict) and set(raw) == {"paper", "claims"}, "the file", f"one with {keys or 'no keys'}",
+        keys = ", ".join(map(str, raw)) if type(raw) is dict else ""
+        need(type(raw) is dict and set(raw) == {"paper", "claims"}, "the file", f"one with {keys or 'no keys'}",
              "a mapping of exactly paper and claims")
         claims = tuple(_claim(c) for c in _list(raw["claims"], "claims"))
-        need(isinstance(raw["paper"], dict), "paper", raw["paper"], "a mapping")
+        _mapping(raw["paper"], "paper")
         with _named("paper"):
             return make(Paper, {**raw["paper"], "claims": claims}, "")
 
 
 def _claim(raw) -> Claim:
-    need(isinstance(raw, dict), "a claim", raw, "a mapping")
+    _mapping(raw, "a claim")
     with _named(f"claim {raw.get('id', '(no id)')}"):
         names = {f.name for f in fields(Claim)} - {"scope"} | {"from", "skips"}
         for key in raw:
@@ -133,7 +133,7 @@ def _claim(raw) -> Claim:
 
 
 def _part(raw) -> Part:
-    need(isinstance(raw, dict), "a part", raw, "a mapping")
+    _mapping(raw, "a part")
     with _named(f"part {raw.get('id', '(no id)')}"):
         return make(Part, raw, "")
 
@@ -164,14 +164,12 @@ def _named(where: str):
 
 
 def _list(value, where: str) -> list:
-    need(isinstance(value, list), where, value, "a list")
+    need(type(value) is list, where, value, "a list")
     return value
 
 
-def _need_text(value, *names: str) -> None:
-    for name in names:
-        text = getattr(value, name)
-        need(bool(text.strip()), name, repr(text), "text")
+def _mapping(value, where: str) -> None:
+    need(type(value) is dict, where, value, "a mapping")
 
 
 def _need_distinct(what: str, names: Sequence[str]) -> None:

@@ -104,7 +104,7 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
     absent = [p.what for p in claim.parts if not evidence.get(p.id)]
     if absent:
         return Judged(claim, NOT_TESTED, f"No measurement of {'; '.join(absent)}.")
-    checks = [c if isinstance(c, Precondition) else Precondition(**c) for c in preconditions]
+    checks = [Precondition(**c) if type(c) is dict else c for c in preconditions]
     failed = [f"{c.name} ({c.detail})" if c.detail else c.name for c in checks if not c.ok]
     if failed:
         return Judged(claim, NOT_TESTED, f"Precondition not met: {'; '.join(failed)}.")

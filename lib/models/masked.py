@@ -113,18 +113,12 @@ class _Masked:
 
     def spread(self, gate: torch.Tensor) -> torch.Tensor:
         """Values of the scores' shape in a shape that broadcasts with the weight."""
-        if not self.by_channel:
-            return gate
-        return gate.view(1, -1, 1, 1) if isinstance(self, nn.Conv2d) else gate.repeat_interleave(self.group).view(1, -1)
+        return self._spread(gate) if self.by_channel else gate
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
         """Values of the weight's shape summed over the weights that one entry of the mask removes: the scores' shape.
         """
-        if not self.by_channel:
-            return values
-        if isinstance(self, nn.Conv2d):
-            return values.flatten(2).sum((0, 2))
-        return values.sum(0).view(-1, self.group).sum(1)
+        return self._gather(values) if self.by_channel else values
 
     @torch.no_grad()
     def plain(self) -> nn.Module:
@@ -140,9 +134,21 @@ class _Masked:
 class MaskedConv2d(_Masked, nn.Conv2d):
     """A convolution with a mask; see the module's docstring."""
 
+    def _spread(self, gate: torch.Tensor) -> torch.Tensor:
+        return gate.view(1, -1, 1, 1)
+
+    def _gather(self, values: torch.Tensor) -> torch.Tensor:
+        return values.flatten(2).sum((0, 2))
+
 
 class MaskedLinear(_Masked, nn.Linear):
     """A linear layer with a mask; see the module's docstring."""
+
+    def _spread(self, gate: torch.Tensor) -> torch.Tensor:
+        return gate.repeat_interleave(self.group).view(1, -1)
+
+    def _gather(self, values: torch.Tensor) -> torch.Tensor:
+        return values.sum(0).view(-1, self.group).sum(1)
 
 
 def masked_layers(net: nn.Module) -> dict[str, MaskedConv2d | MaskedLinear]:

@@ -19,7 +19,6 @@ from lib.models import Staged, Stitched
 from lib.representations import compare
 from lib.runtime import generator
 from lib.training.zoo import Zoo
-from lib.values.architectures import Stitch
 from lib.values.keys import plain
 from lib.values.recipe import Recipe
 
@@ -138,7 +137,7 @@ def joint_likeness(zoo: Zoo, recipe: Recipe, images: int = IMAGES) -> dict[str, 
     """
     import pandas as pd
 
-    need(isinstance(recipe.arch, Stitch), "arch", recipe.arch.name, "a stitched network")
+    need(recipe.arch.stitched, "arch", recipe.arch.name, "a stitched network")
     _, end = endpoints(recipe)
     need(comparable(recipe), "data of the end", end.data.name, f"one with images of shape {recipe.data.shape}")
 

@@ -21,6 +21,7 @@ class Certificate(Declared, ABC):
     """A proof, image by image, that no image within a threat changes the answer."""
 
     where = "certificate"
+    of_network = True  # whether it is about the network itself, not about another classifier made of it
 
     @property
     @abstractmethod
@@ -72,6 +73,8 @@ class Smoothing(Certificate):
     few: Count = 100  # copies that the class is guessed from (n0)
     many: Count = 1000  # other copies that its probability is bounded from (n)
     alpha: Annotated[float, between(0, 0.5)] = 0.001  # the largest probability with which a verdict is wrong
+
+    of_network = False
 
     def check_together(self):
         provable = self.alpha > 0.5**self.many

@@ -50,7 +50,7 @@ class Bound:
         if self.of:
             part, name = attrgetter(self.of), f"{name}.{self.of}"
             value = tuple(map(part, value)) if type(value) is tuple else part(value)
-        shown = f"[{', '.join(map(str, value))}]" if type(value) is tuple else value
+        shown = f"[{', '.join(map(str, value))}]" if type(value) is tuple else "''" if value == "" else value
         need(self.fits(value), name, shown, self.allowed + ", or null" * optional)
 
 
@@ -131,6 +131,7 @@ Share = Annotated[float, number(0, 1)]
 ProperShare = Annotated[Fraction, between(0, 1)]  # exact
 Positive = Annotated[float, above(0)]
 NotNegative = Annotated[float, number(0)]
+Text = Annotated[str, Bound(lambda v: type(v) is str and bool(v.strip()), "text that is not empty")]
 
 
 @dataclass(frozen=True)

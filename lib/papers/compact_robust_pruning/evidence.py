@@ -16,7 +16,6 @@ from lib.papers.compact_robust_pruning.results import Results, reference_conditi
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, RULES, NetworkSetup
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
-from lib.values.certificates import Bounds
 
 ABOVE_CHANCE = 0.05  # conditions whose clean accuracy is not this far above guessing are broken, and not compared
 KEPT = 0.9  # of the clean accuracy: what a way of pruning must keep for C1 to ask what it does to robustness
@@ -77,7 +76,7 @@ def _bounded(f: Results) -> list[NetworkSetup]:
     """The networks with both retained shares of C6: the proof is about the network that is attacked (smoothing's is
     about another classifier), and neither accuracy is 0 before pruning.
     """
-    return [net for net in f.verifiable if isinstance(net.certificate, Bounds)
+    return [net for net in f.verifiable if net.certificate.of_network
             and all(f.accuracy(reference_condition(net, "unpruned"), which).all() for which in ("verified", "robust"))]
 
 

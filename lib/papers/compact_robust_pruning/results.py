@@ -16,7 +16,6 @@ from lib.profiles.networks import Networks
 from lib.pruning import results
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
-from lib.values.certificates import Bounds
 
 
 class Results(results.Results):
@@ -84,6 +83,6 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     names |= {net.certificate: "verified" for net in found.verifiable}
     for cell in found.each(cells, "compact networks"):
         found.take(zoo, cell, lambda _, how: names.get(how))
-        if isinstance(setup_named(section, cell.condition.net).certificate, Bounds):
+        if (proof := setup_named(section, cell.condition.net).certificate) and proof.of_network:
             found.outcomes[cell]["robust"].beside(found.outcomes[cell]["verified"])  # an error if proof is broken
     return found

@@ -24,7 +24,6 @@ from lib.stitching.measures import (
 )
 from lib.training.evaluation import columns
 from lib.training.zoo import Zoo
-from lib.values.architectures import Stitch
 from lib.values.attacks import Attack
 from lib.values.cell import Cell
 from lib.values.recipe import Recipe
@@ -72,7 +71,7 @@ def accuracy_and_similarity(zoo: Zoo, m: Results, cells: Sequence[Cell] | None =
     """
     import pandas as pd
 
-    rows, wanted = [], [c for c in (m.cells if cells is None else cells) if isinstance(c.recipe.arch, Stitch)]
+    rows, wanted = [], [c for c in (m.cells if cells is None else cells) if c.recipe.arch.stitched]
     with ProgressBar(len(wanted), "stitched networks", "network") as bar:
         for cell in wanted:
             rows.append({**_names(cell), **_relative(zoo, m, cell), **_agreements(zoo, cell.recipe),
@@ -123,7 +122,7 @@ def transfers(zoo: Zoo, cells: Sequence[Cell], threat: Threat, attack: Attack) -
     """
     import pandas as pd
 
-    rows, wanted = [], [c for c in cells if isinstance(c.recipe.arch, Stitch)]
+    rows, wanted = [], [c for c in cells if c.recipe.arch.stitched]
     with ProgressBar(2 * len(wanted), "transfers", "transfer") as bar:
         for cell in wanted:
             for name, source in zip(("front", "end"), endpoints(cell.recipe), strict=True):

@@ -24,6 +24,7 @@ class Architecture(Declared, ABC):
     channels = True  # whether there are channels to prune
     reads_files = False  # whether weights of other projects' files can be read (lib/models/external.py)
     derived = False  # whether the network is put together from trained ones
+    stitched = False  # whether it is a front and an end with a joint between them
     frozen_front = False  # whether its first part is another network's as it is
     matched = False  # whether, made from two networks, it starts as a least-squares map between their activations
 

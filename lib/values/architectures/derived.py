@@ -63,6 +63,7 @@ class Stitch(_Cut):
     rank: Count | None = later(None)
 
     stages = ("front", "joint", "back")
+    stitched = True
 
     def check_together(self):
         fits = self.fit is None or self.init == LEAST_SQUARES

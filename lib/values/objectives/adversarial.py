@@ -7,7 +7,6 @@ from fractions import Fraction
 from typing import Annotated
 
 from lib.errors import need
-from lib.values.architectures import Stitch
 from lib.values.attacks import PGD
 from lib.values.declared import Count, NotNegative, OneOf, Share, below, different
 from lib.values.keys import later
@@ -164,7 +163,7 @@ class Transferred(Objective):
 
     def check(self, recipe) -> None:
         super().check(recipe)
-        cut, ours = isinstance(recipe.arch, Stitch), recipe.data.name
+        cut, ours = recipe.arch.stitched, recipe.data.name
         need(cut, "objective", "Transferred", f"one that needs no front and end for {recipe.arch.name}")
         for name, parent in zip(("front", "end"), recipe.parents, strict=True):
             judges = name not in self.against or parent.data.name == ours
