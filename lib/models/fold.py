@@ -28,7 +28,7 @@ def prepared(net: nn.Module, images: Tensor, labels: Tensor | None = None) -> nn
     """
     need(isinstance(net, nn.Module), "net", type(net).__name__, "a torch.nn.Module")
     dtype, sample = precision_of(net), images[:SAMPLE].detach()
-    with evaluating(net), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with evaluating(net), torch.no_grad():
         given = sample.to(dtype, copy=True)
         before = given.clone()
         try:
@@ -45,7 +45,7 @@ def prepared(net: nn.Module, images: Tensor, labels: Tensor | None = None) -> nn
         check_labels(labels, classes=logits.shape[1])
     made = folded(net) if dtype == torch.float32 else _copy(net)
     made = _Apart(made, dtype) if writes or dtype != torch.float32 else made
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad():
         logits = logits.float()
         finite = logits.isfinite()
         again, size = made(sample).float(), float(logits[finite].abs().max()) if finite.any() else 0.0

@@ -317,8 +317,7 @@ def own_answers(net, pixels=PIXELS):
     """What a network answers by itself, in eval mode, to copies of the images."""
     like = next((p.dtype for p in net.parameters()), torch.float32)
     modes = {module: module.training for module in net.modules()}
-    with torch.no_grad():
-        answers = net.eval()(pixels.to(like, copy=True)).argmax(1)
+    answers = net.eval()(pixels.to(like, copy=True)).argmax(1)  # with a graph: weights that hooks compute have one
     for module, mode in modes.items():
         module.training = mode
     return answers
@@ -380,7 +379,18 @@ def test_networks_that_are_no_classifiers_of_the_images_are_refused(net, images,
         refused(lambda: class_gradients(net, images), word)
 
 
-def test_the_callers_random_numbers_are_not_used_up():
+def test_a_hook_counts_even_where_no_image_of_the_trial_shows_it():
+    """The first images are black, and the hook only changes what bright ones give."""
+    net = seeded(Plain).eval()
+    net = nn.Sequential(net.conv, net.norm, nn.ReLU(), nn.Flatten(), net.head)
+    net[0].register_forward_hook(lambda module, given, output: output * (1 - 2 * (given[0].mean((1, 2, 3)) > 0.1)
+                                                                         )[:, None, None, None])
+    pixels = torch.cat([torch.zeros(8, 3, SIDE, SIDE), PIXELS])
+    answers = own_answers(net, pixels)
+    assert evaluate(net, image_set(pixels, answers)).accuracy() == 1
+
+
+def test_random_numbers_of_the_caller_are_not_used_up():
     state = torch.random.get_rng_state()
     evaluate(NET, image_set(), THREAT, PGD(3, "1/50"))
     assert torch.equal(torch.random.get_rng_state(), state)
