@@ -328,6 +328,10 @@ def test_networks_of_others_are_measured_as_they_are_and_left_as_they_were(name)
     net = seeded(NETWORKS[name])
     answers, before = own_answers(net), {k: v.clone() for k, v in net.state_dict().items()}
     modes, asking = [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
+    if [*net.parameters()]:
+        found = maps([View("a", net, PIXELS, torch.arange(COUNT))], batch_size=8)
+        assert all(net.get_submodule(tap.name) for tap in found.layers["a"])
+    answers = own_answers(net)
     images, shown = image_set(labels=answers), PIXELS.clone()
     out = evaluate(net, images, THREAT, ATTACK)
     assert out.accuracy() == 1 and torch.equal(images.images, shown)
