@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,5 +28,5 @@ class Cell:
 
     @property
     def job(self) -> str:
-        """The batch job that makes it."""
-        return self.condition.job(self.repetition)
+        """The batch job that makes it, a word: names of profiles come into it, and it goes to a shell and to files."""
+        return re.sub(r"[^A-Za-z0-9._-]", "-", self.condition.job(self.repetition))
