@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 from fractions import Fraction
+from numbers import Integral, Real
+
+LARGEST = 100_000  # denominator that is looked for behind a float
 
 
 class OneLineError(Exception):
@@ -25,13 +28,20 @@ def unknown(what: str, name: str, known) -> SettingsError:
 def need(ok: bool, name: str, value, allowed: str) -> None:
     """Raise `SettingsError` naming parameter, value and what is allowed, unless `ok`."""
     if not ok:
-        raise SettingsError(f"{name} = {value!s} is not possible: it must be {allowed}")
+        shown = repr(value) if type(value).__module__ == "numpy" else value  # which prints array(20) as 20
+        raise SettingsError(f"{name} = {shown!s} is not possible: it must be {allowed}")
 
 
 def fraction(value, name: str = "value") -> Fraction:
-    """An exact number from an int, a decimal or a text like '8/255'; floats are read as the decimal they print as."""
+    """An exact number from an int, a decimal or a text like '8/255'. A float is read as the decimal it prints as, or,
+    if this has many digits, as the fraction of a denominator up to LARGEST that has the same float: 8 / 255.
+    """
     try:
-        return value if isinstance(value, Fraction) else Fraction(str(value).replace(" ", ""))
+        exact = value if isinstance(value, Fraction) else Fraction(str(value).replace(" ", ""))
+        if isinstance(value, float) and exact.denominator > LARGEST:
+            simple = exact.limit_denominator(LARGEST)
+            return simple if float(simple) == value else exact
+        return exact
     except (ValueError, ZeroDivisionError):
         raise SettingsError(
             f"{name} = {value!r} is not a number: write a decimal or a fraction such as 8/255"
@@ -39,10 +49,10 @@ def fraction(value, name: str = "value") -> Fraction:
 
 
 def is_int(value, low: int) -> bool:
-    """Whether `value` is a whole number of at least `low`; True and False are none."""
-    return type(value) is int and value >= low
+    """Whether `value` is a whole number (an int or NumPy's) of at least `low`; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= low
 
 
 def is_number(value, low: float, high: float = float("inf")) -> bool:
-    """Whether `value` is a number from `low` to `high`."""
-    return isinstance(value, (int, float, Fraction)) and not isinstance(value, bool) and low <= value <= high
+    """Whether `value` is a number (Python's or NumPy's) from `low` to `high`; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high

@@ -15,40 +15,16 @@ import re
 import time
 from pathlib import Path
 
-from lib.errors import need, unknown
+from lib.errors import unknown
 from lib.files import write_atomic
 from lib.papers import papers
 from lib.papers import settings as profiles
 from lib.papers.plan import Task, chosen, plan
+from lib.parameters import overrides_of, parameters
 from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
 from lib.store import Store
 from lib.values.keys import plain
 from lib.values.recipe import NUMERICS
-
-_KERNEL_NAMES = {"In", "Out", "get_ipython", "exit", "quit", "open"}
-
-
-def parameters(names: dict) -> dict:
-    """The notebook's parameters among its global names: plain values, set before anything was imported."""
-    plain_types = (str, int, float, bool, list, tuple, dict, type(None))
-    return {k: v for k, v in names.items() if k[0] != "_" and k not in _KERNEL_NAMES and isinstance(v, plain_types)}
-
-
-def overrides_of(notebook: str, given: dict) -> tuple[str, dict]:
-    """The profile ('smoke' if none is given) and the overrides by dotted name, from a notebook's parameters.
-
-    A bare name is a setting of the notebook's own section; `overrides` holds any others by their dotted names. A value
-    of None leaves the setting as the profile has it. Raises SettingsError if `overrides` is not a dictionary.
-    """
-    given = dict(given)
-    profile = given.pop("profile", "smoke")
-    more = given.pop("overrides", None) or {}
-    need(isinstance(more, dict), "overrides", more, "a dictionary of dotted names")
-    found = dict(more)
-    for name, value in given.items():
-        if value is not None:
-            found[f"{notebook}.{name}"] = value
-    return profile, found
 
 
 def snapshot(claims: list, tasks: list[Task]) -> dict:
@@ -76,13 +52,10 @@ class Study:
         if notebook not in papers():
             raise unknown("notebook", notebook, papers())
         self.paper = papers()[notebook]
-        again = isinstance(names.get("study"), Study)
-        given = parameters(names)
-        if again:  # the cell runs again in JupyterLab: variables of later cells are not parameters
-            known = names["study"].known | self.paper.parameters
-            given = {k: v for k, v in given.items() if k in known}
-        self.known = set(given)
-        profile, overrides = overrides_of(notebook, given)
+        made = {name: value for name, value in names.items() if isinstance(value, Study)}
+        last = next((study.given for study in made.values() if study.paper == self.paper), None)
+        self.given = parameters(names, self.paper.parameters, set(made), last)
+        profile, overrides = overrides_of(notebook, self.given)
         self.settings = profiles.load(profile, overrides)
         chosen(self.settings, (notebook,))  # refuses a profile without a section for it
         self.section = self.settings.sections[notebook]

@@ -37,6 +37,8 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
+    if type(value).__module__ == "numpy":
+        value = value.item()
     if isinstance(value, float) and value.is_integer():
         return int(value)  # 1 and 1.0 mean the same recipe
     return value
