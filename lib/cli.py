@@ -18,10 +18,11 @@ from pathlib import Path
 
 from lib import batch
 from lib import site as report
-from lib.errors import OneLineError, SettingsError, unknown
+from lib.errors import OneLineError, SettingsError
 from lib.papers import papers
 from lib.papers import settings as profiles
 from lib.papers.plan import chosen, plan
+from lib.parameters import full_names, put
 from lib.profiles.loader import parse
 from lib.runtime import ROOT, cores, results
 
@@ -117,24 +118,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def overrides(args, notebooks: tuple[str, ...]) -> dict:
-    """Dotted overrides from -p and --seeds. A bare name is meant for every chosen notebook that has it."""
-    given = {}
-    for text in args.parameter:
+    """Dotted overrides from -p and --seeds. A bare name, also one that goes on (`prune.epochs`), is meant for every
+    chosen notebook that has such a setting.
+    """
+    found = {}
+    for text in [*args.parameter, *([f"seeds={args.seeds}"] if getattr(args, "seeds", None) is not None else [])]:
         name, equals, value = text.partition("=")
-        if not equals or not name:
+        if not equals or not name.strip():
             raise SettingsError(f"-p {text} is not possible: it must read name=value")
-        given[name.strip()] = parse(value)
-    if getattr(args, "seeds", None) is not None:
-        given["seeds"] = args.seeds
-    tops, found, known = {*profiles.SHARED, *papers()}, {}, {n: papers()[n].parameters for n in notebooks}
-    for name, value in given.items():
-        homes = [n for n in notebooks if name in known[n]]
-        if "." in name or name in tops:
-            found[name] = value
-        elif homes:
-            found |= {f"{n}.{name}": value for n in homes}
-        else:
-            raise unknown("parameter", name, {k for n in notebooks for k in known[n]} | tops)
+        for full in full_names(name.strip(), notebooks):
+            put(found, full, parse(value, name.strip()))
     return found
 
 

@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import yaml
-
-from lib.errors import need, unknown
+from lib.errors import is_int, need, unknown
 from lib.papers import papers
-from lib.profiles.loader import make
+from lib.profiles.loader import make, read
 from lib.profiles.networks import Networks
 from lib.runtime import ROOT
 from lib.values.declared import Bound, Declared, OneOf, whole
@@ -89,7 +87,7 @@ def load(profile: str = "smoke", overrides: dict | None = None) -> Settings:
     """The settings of a profile with overrides {dotted name: value} applied."""
     if profile not in profiles():
         raise unknown("profile", profile, profiles())
-    tree = yaml.safe_load((ROOT / "configs" / f"{profile}.yaml").read_text())
+    tree = read(ROOT / "configs" / f"{profile}.yaml")
     overrides = overrides or {}
     for name, value in overrides.items():
         _set(tree, name, value)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
+import reprlib
+import types
+import typing
+from fractions import Fraction
 from pathlib import Path
 
 import yaml
@@ -18,25 +23,55 @@ SHORT = {"ResNet18": ResNet(64, (2, 2, 2, 2))}
 PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a word or a text"}
 
 
+class Reader(yaml.SafeLoader):
+    """YAML as profiles, claims and command lines mean it. `true`, `false` and `null` (or `~`, or nothing) are those
+    values; decimal digits are a whole number, also after zeros (010 is ten); with a point or an exponent they are a
+    number (1e3 is 1000.0), and so are .inf and .nan. All else is a text: yes, no, on, off, 0x10, 0o10, 1_000, 1:30,
+    8/255, dates. A name that stands twice in one section is refused.
+    """
+
+    yaml_implicit_resolvers: typing.ClassVar[dict] = {}
+
+    def compose_mapping_node(self, anchor):
+        """A section as it is written, before it gets what it merges (`<<`) from others."""
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.composer.ComposerError(None, None, f"'{key.value}' stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return node
+
+
+for tag, pattern, starts in (
+    ("null", "|~|null|Null|NULL", ["", *"~nN"]), ("bool", "true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("int", "[-+]?[0-9]+", [*"-+0123456789"]), ("merge", "<<", ["<"]),
+    ("float", r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", [*"-+.0123456789"]),
+):
+    Reader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"({pattern})$"), starts)
+Reader.add_constructor("tag:yaml.org,2002:int", lambda reader, node: int(reader.construct_scalar(node)))
+
+
 def read(path: Path):
     """The plain data of a YAML file; a SettingsError names the file and the line that cannot be read."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        return yaml.load(path.read_text(encoding="utf-8"), Reader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", error)
         raise SettingsError(f"{path.parent.name}/{path.name} is not YAML{line}: {problem}") from None
 
 
-def parse(text: str):
-    """A value from a command line: YAML, so that 3, 0.5, true, null and [a, b] mean what they say; 8/255 stays text."""
+def parse(text: str, name: str = "the value"):
+    """A value from a command line, as `Reader` reads it: 3, 0.5, true, null and [a, b] mean what they say; 8/255 stays
+    text. Raises SettingsError, which calls it `name`, for what is no YAML.
+    """
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise SettingsError(
-            f"the value {text!r} cannot be read: write a number, a word or a list like [a, b]"
-        ) from None
+        return yaml.load(text, Reader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of too many digits or brackets
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise SettingsError(f"{name} = {reprlib.repr(text)} cannot be read ({problem}): write a number, a word or a "
+                            "list like [a, b]") from None
 
 
 def make(cls, tree, where: str):

@@ -334,7 +334,7 @@ def test_scopes_of_claims(paper, claim_id, scope):
 
 @pytest.mark.parametrize("old, new, message", [
     ("margin: 0.02", "margin: 2", r"claim C1, part gain, margin = 2 is not possible.*from -1 to 1"),
-    ("margin: 0.02", "margin: yes", "margin = True"),
+    ("margin: 0.02", "margin: true", "margin = True"),
     ("margin: 0.02", "margn: 0.02", "part gain, unknown setting 'margn'; did you mean 'margin'"),
     ("margin: 0.02", "margin: 8/255", "margin = 8/255 is not possible: it must be a finite number"),
     ("paper_value: 0.5", "paper_value: .nan", "paper_value = nan"),

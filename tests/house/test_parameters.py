@@ -14,10 +14,11 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from lib import study
+from lib import cli, study
 from lib.errors import SettingsError, fraction
 from lib.papers import papers
 from lib.parameters import overrides_of, parameters, plain_value
+from lib.profiles.loader import parse, read
 from lib.study import Study
 from lib.values.attacks import PGD
 from lib.values.data import Data
@@ -184,3 +185,43 @@ def test_what_papermill_injects_adds_to_the_cell_that_people_edit(kernel):
     assert kernel(P, injected, S) == {"seeds": 2, "alphas": [0, 1]}
     assert kernel(LATER, injected.replace("2", "3"), S) == {"seeds": 3, "alphas": [0, 1]}
 
+
+
+# -------------------------------------------------------------------------------------------------------- command line
+
+
+@pytest.mark.parametrize("text, value", [
+    ("010", 10), ("-007", -7), ("+3", 3), ("08", 8), ("1e3", 1000.0), ("1e-05", 1e-05), ("5.", 5.0), (".5", 0.5),
+    ("0x10", "0x10"), ("0o10", "0o10"), ("1_000", "1_000"), ("1:30", "1:30"), ("8/255", "8/255"), ("-.inf", float("-inf")),
+    ("2026-01-01", "2026-01-01"), ("yes", "yes"), ("No", "No"), ("on", "on"), ("off", "off"), ("true", True),
+    ("False", False), ("null", None), ("~", None), ("", None), ("[a, 010]", ["a", 10]), ('"010"', "010"),
+])
+def test_a_text_is_read_the_same_on_the_command_line_and_in_files(text, value, tmp_path):
+    (tmp_path / "a.yaml").write_text(f"a: {text}\nb: {{c: {text}}}\n")
+    for got in (parse(text), read(tmp_path / "a.yaml")["a"], read(tmp_path / "a.yaml")["b"]["c"]):
+        assert got == value and type(got) is type(value)
+
+
+def test_a_file_that_says_a_thing_twice_is_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("b: &b {d: 1, e: 2}\nc: {<<: *b, d: 3}\n")
+    assert read(tmp_path / "a.yaml")["c"] == {"d": 3, "e": 2}
+    (tmp_path / "a.yaml").write_text("a: 1\nb: 2\na: 3\n")
+    with pytest.raises(SettingsError, match="a.yaml is not YAML at line 3: 'a' stands twice"):
+        read(tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_bytes(b"a: \xff\n")
+    with pytest.raises(SettingsError, match="a.yaml is not YAML: .*utf-8"):
+        read(tmp_path / "a.yaml")
+
+
+def overrides(notebooks, *given, seeds=()):
+    words = [word for text in given for word in ("-p", text)]
+    return cli.overrides(cli.parser().parse_args(["run", *words, *seeds]), notebooks)
+
+
+def test_a_name_may_begin_with_a_setting_of_the_notebooks_that_have_it():
+    assert overrides(("harp_pruning",), "prune.epochs=20") == {"harp_pruning.prune.epochs": 20}
+    both = {"harp_pruning.search.steps": 7, "stitching.search.steps": 7}
+    assert overrides(("harp_pruning", "stitching"), "search.steps=7") == both
+    assert overrides(("harp_pruning",), "stitching.epochs=2", "networks.robust.epochs=2", "first_seed=0100") == {
+        "stitching.epochs": 2, "networks.robust.epochs": 2, "first_seed": 100}
+    assert overrides(("stitching",), "seeds=010", seeds=["--seeds", "010"]) == {"stitching.seeds": 10}
