@@ -164,7 +164,7 @@ def _decode_all(tree, text: str, square, target: Path, again: str) -> None:
 
     def decoded(sample: tuple[str, int]) -> bytes:
         try:
-            return square(tree.loader(sample[0]))
+            return square(_opened(sample[0]))
         except Exception as error:  # whatever Pillow raises: OSError, SyntaxError, struct.error ...
             raise DataError(f"{sample[0]} cannot be decoded ({type(error).__name__}: {' '.join(str(error).split())}): "
                             f"{again}") from error
@@ -178,6 +178,16 @@ def _decode_all(tree, text: str, square, target: Path, again: str) -> None:
             for image in pool.map(decoded, tree.samples[start : start + CHUNK]):
                 file.write(image)
                 bar.step()
+
+
+def _opened(path: str):
+    """An RGB picture from a file. Pillow cuts what has more than 8 bits in its only channel; that is refused."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode[0] in "IF":
+            raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}: write it anew with 8")
+        return image.convert("RGB")
 
 
 def _square(image, short: int, side: int) -> bytes:

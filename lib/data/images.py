@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gzip
 import importlib.util
+import math
 import os
 import socket
 from dataclasses import dataclass, replace
@@ -32,6 +33,16 @@ SPLITS = ("train", "holdout", "test")
 OWN = ROOT / "data"
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100",
                "svhn": "SVHN", "stl10": "STL10"}
+UNPACKED = {  # md5 of a packed file of MNIST (first four) or Fashion-MNIST, and of what is inside
+    "f68b3c2dcbeaaa9fbdd348bbdeb94873": "6bbc9ace898e44ae57da46a324031adb",
+    "d53e105ee54ea40749a09fcbcd1e9432": "a25bea736e30d166cdddb491f175f624",
+    "9fb629c4189551a2d022fa330f9573f3": "2646ac647ad5339dbf082846283269ea",
+    "ec29112dd5afa0611ce80d1b7f02629c": "27ae3e4e09519cfbb04c329615203637",
+    "8d4fb7e6c68d591d4c3dfef9ec88bf0d": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "25c81989df183df01b3e8a0aad5dffbe": "9018921c3c673c538a1fc5bad174d6f9",
+    "bef4ecab320f06d8554ea6380940ec79": "8181f5470baa50b63fa0f6fddb340f0a",
+    "bb300cfdad3c16e7a12a480ee83cd310": "15d484375f8d13e6eb1aabb0c3f46965",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +102,19 @@ def load(data: Data, split: str, device="cpu") -> ImageSet:
     (counts differ by at most 1 while each class has images left), random, in a fixed order, and the same on every
     call and machine: it is the beginning of one fixed order, so smaller subsets are contained in larger ones.
 
-    Raises SettingsError for an unknown split or a holdout of size 0, DataError when files are missing or corrupt.
+    Raises SettingsError for an unknown split or a holdout of size 0, DataError when files are missing, corrupt or
+    cannot be opened.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     need(split != "holdout" or data.holdout > 0, "data.holdout", data.holdout, "at least 1 to have a holdout split")
     official = "test" if split == "test" else "train"
-    images, labels = _official(data.name, official, root() if data.info.files else None, data.side)
+    try:
+        images, labels = _official(data.name, official, root() if data.info.files else None, data.side)
+    except OSError as error:
+        raise DataError(f"{data.name} cannot be read because {error.filename or 'one of its files'} cannot be opened "
+                        f"({error.strerror or error}): let it be read, or name a folder with a good copy in REPRO_DATA"
+                        ) from error
     dealer = distractor.base_of(twins.base_of(data.name))  # the same images in all sets of a base
     shuffled = torch.randperm(len(labels), generator=generator("split", dealer, DATASETS[dealer].version, official))
     first = _dealt(shuffled, labels)
@@ -162,6 +179,9 @@ def _official(name: str, split: str, folder: Path | None, side: int) -> tuple[Te
     if images.numel() != torch.Size(shape).numel() or len(labels) != shape[0]:
         raise DataError(f"the {split} split of {name} is incomplete: {len(labels)} labels and {images.numel()} pixel "
                         f"values were read where {shape[0]} images of {shape[1:]} are expected; fetch its files again")
+    if labels.min() < 0 or labels.max() >= DATASETS[name].classes:
+        raise DataError(f"the {split} split of {name} is not as it should be: its labels are {labels.min()} to "
+                        f"{labels.max()} where 0 to {DATASETS[name].classes - 1} are expected; fetch its files again")
     return images.reshape(shape), labels.long()
 
 
@@ -198,9 +218,9 @@ def _files_read(name: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
     folder = _found(name, kind, split, folder)
     files = _files(kind, split, folder)
     _verify(name, files)
-    if hasattr(kind, "resources"):  # torchvision reads these only when unpacked, and without checking their md5
-        return tuple(_idx(path, header) for (path, _), header in zip(files, (16, 8), strict=True))
-    # torchvision's own check hashes both splits (and STL-10's unlabelled 2.6 GB); ours covered the files read here.
+    if hasattr(kind, "resources"):  # torchvision reads these unpacked only, and without looking at their md5
+        return tuple(_idx(name, path) for path, _ in files)
+    # torchvision's own check hashes both splits (and STL-10's unlabelled 2.6 GB); ours has seen what is read here.
     checked = type(kind.__name__, (kind,), {"_check_integrity": lambda self: True})
     read = checked(folder, **_which(kind, split))
     images = torch.as_tensor(read.data)
@@ -218,11 +238,12 @@ def _files(kind, split: str, folder: Path) -> list[tuple[Path, str | None]]:
     if hasattr(kind, "split_list"):  # SVHN
         _, file, md5 = kind.split_list[split]
         return [(folder / file, md5)]
-    if hasattr(kind, "resources"):  # MNIST and its like: images, then labels; an unpacked file will do (md5 unknown)
+    if hasattr(kind, "resources"):  # MNIST and its like: images, then labels; an unpacked file will do
         raw = folder / kind.__name__ / "raw"
         pair = kind.resources[:2] if split == "train" else kind.resources[2:4]
-        return [(raw / Path(file).stem, None) if (raw / Path(file).stem).is_file() and not (raw / file).is_file()
-                else (raw / file, md5) for file, md5 in pair]
+        there = [(raw / Path(file).stem).is_file() and not (raw / file).is_file() for file, _ in pair]
+        return [(raw / Path(file).stem, UNPACKED.get(md5)) if unpacked else (raw / file, md5)
+                for (file, md5), unpacked in zip(pair, there, strict=True)]
     listed = [pair for pair in (kind.train_list if split == "train" else kind.test_list) if "unlabeled" not in pair[0]]
     if hasattr(kind, "meta"):
         listed.append((kind.meta["filename"], kind.meta["md5"]))
@@ -270,8 +291,13 @@ def _verify(name: str, files: list[tuple[Path, str | None]]) -> None:
                             f"and fetch it again, or name a folder with a good copy in REPRO_DATA")
 
 
-def _idx(path: Path, header: int) -> Tensor:
-    """The uint8 values of an IDX file, packed or not, after its header of `header` bytes."""
+def _idx(name: str, path: Path) -> Tensor:
+    """The uint8 values of an IDX file, packed or not, in the shape that its header names."""
     content = path.read_bytes()
     content = gzip.decompress(content) if path.suffix == ".gz" else content
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:]
+    header = 4 + 4 * sum(content[3:4])  # how many lengths follow, each in four bytes
+    shape = [int.from_bytes(content[start : start + 4]) for start in range(4, header, 4)]
+    if content[:3] != b"\0\0\x08" or not shape or len(content) != header + math.prod(shape):
+        raise DataError(f"{name} cannot be read because {path} is not a whole IDX file of bytes: delete the file and "
+                        f"fetch it again, or name a folder with a good copy in REPRO_DATA")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).reshape(shape)

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -276,18 +277,101 @@ def test_mnist_as_photographs_is_mnist_enlarged_in_three_equal_channels(folder, 
     assert torch.equal(part.indices, load(Data("mnist", train=13, holdout=10), "train").indices)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_unpacked_mnist_is_read_too_and_its_truncation_seen(name, folder, monkeypatch):
-    truth = write(name, folder, monkeypatch)
+def unpack(folder: Path) -> None:
     for packed in list(folder.rglob("*.gz")):
         packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
         packed.unlink()
-    got = load(Data(name), "test")
-    assert torch.equal(got.images, torch.as_tensor(truth["test"][0])[got.indices])
-    cut = next(folder.rglob("train-images*"))
-    cut.write_bytes(cut.read_bytes()[:-100])
-    with pytest.raises(DataError, match=f"the train split of {name} is incomplete"):
-        load(Data(name), "train")
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_unpacked_mnist_is_read_too(name, folder, monkeypatch):
+    truth = write(name, folder, monkeypatch)
+    unpack(folder)
+    for split, (x, y) in truth.items():
+        got = load(Data(name), split)
+        assert torch.equal(got.images, torch.as_tensor(x)[got.indices])
+        assert torch.equal(got.labels, torch.as_tensor(y)[got.indices])
+
+
+def idx(values: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes() + values.astype(np.uint8).tobytes()
+
+
+BLACK, TEN = np.zeros((N_TEST, 28, 28)), np.arange(N_TEST) % 10
+
+
+@pytest.mark.parametrize("images_file, labels_file, words", [
+    (idx(BLACK)[:-100], None, "images-idx3-ubyte is not a whole IDX file"),
+    (idx(BLACK) + b"more", None, "images-idx3-ubyte is not a whole IDX file"),
+    (bytes(16) + BLACK.astype(np.uint8).tobytes(), None, "images-idx3-ubyte is not a whole IDX file"),
+    (b"", None, "is not a whole IDX file"), (b"\0\0\x08", None, "is not a whole IDX file"),
+    (b"\0\0\x08\x03\0", None, "is not a whole IDX file"), (b"<html>not found</html>", None, "not a whole IDX file"),
+    (b"\0\0\x09" + idx(BLACK)[3:], None, "is not a whole IDX file"),  # signed bytes
+    (idx(BLACK[:-1]), None, "the test split of mnist is not whole"),
+    (idx(BLACK[:, :-1]), None, "the test split of mnist is not whole"),
+    (None, bytes(8) + bytes(N_TEST), "labels-idx1-ubyte is not a whole IDX file"),
+    (None, idx(TEN[:-1]), "the test split of mnist is not whole"),
+    (None, idx(TEN + 1), "its labels are 1 to 10 where 0 to 9 are expected"),
+    (None, idx(np.full(N_TEST, 200)), "its labels are 200 to 200 where 0 to 9 are expected"),
+])
+def test_an_unpacked_file_is_checked_as_far_as_it_can_be(images_file, labels_file, words, folder, monkeypatch):
+    write("mnist", folder, monkeypatch)
+    unpack(folder)
+    for part, content in (("images-idx3", images_file), ("labels-idx1", labels_file)):
+        if content is not None:
+            (folder / "MNIST" / "raw" / f"t10k-{part}-ubyte").write_bytes(content)
+    with pytest.raises(DataError, match=words) as error:
+        load(Data("mnist"), "test")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unpacked_file_of_another_content_is_corrupt(folder, monkeypatch):
+    write("mnist", folder, monkeypatch)
+    unpack(folder)
+    packed = dict(datasets.MNIST.resources)["t10k-images-idx3-ubyte.gz"]
+    path = folder / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    monkeypatch.setitem(images.UNPACKED, packed, md5(path))
+    assert len(load(Data("mnist"), "test")) == N_TEST
+    path.write_bytes(idx(BLACK))
+    images._official.cache_clear()
+    with pytest.raises(DataError, match="t10k-images-idx3-ubyte is corrupt"):
+        load(Data("mnist"), "test")
+
+
+@pytest.mark.parametrize("name", images.TORCHVISION)
+def test_labels_beyond_the_classes_are_refused(name, folder, monkeypatch):
+    truth = write(name, folder, monkeypatch)
+    monkeypatch.setitem(DATASETS, name, dataclasses.replace(DATASETS[name], classes=7))
+    high = truth["test"][1].max()
+    with pytest.raises(DataError, match=f"test split of {name} .* labels are 0 to {high} where 0 to 6 are expected"):
+        load(Data(name), "test")
+
+
+def test_labels_below_0_are_refused(folder, monkeypatch):
+    write("cifar10", folder, monkeypatch)
+    path = folder / "cifar-10-batches-py" / "test_batch"
+    held = pickle.loads(path.read_bytes())
+    held["labels"][3] = -1
+    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", put(path, pickle.dumps(held))]])
+    with pytest.raises(DataError, match="labels are -1 to 9 where 0 to 9 are expected"):
+        load(Data("cifar10"), "test")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist", "svhn", "stl10"])
+def test_a_file_that_may_not_be_read_is_named(name, folder, monkeypatch):
+    write(name, folder, monkeypatch)
+    path, real = images._files(getattr(datasets, images.TORCHVISION[name]), "test", folder)[0][0], open
+
+    def refuse(file, *args, **kwargs):
+        if str(file) == str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(DataError) as error:
+        load(Data(name), "test")
+    text = str(error.value)
+    assert f"{name} cannot be read because {path} cannot be opened (Permission denied)" in text and "\n" not in text
 
 
 @pytest.mark.parametrize("name", images.TORCHVISION)
@@ -399,6 +483,20 @@ def test_real_cifar10(real):
     assert counts(train.labels).tolist() == [200] * 10 and counts(holdout.labels).tolist() == [100] * 10
     assert not set(train.indices.tolist()) & set(holdout.indices.tolist())
     assert train.pixels().mean() == pytest.approx(0.473, abs=0.01)
+
+
+def test_real_unpacked_files_are_told_apart_by_their_md5(real, folder, monkeypatch):
+    for name, kind in (("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")):
+        source = real(name) / kind / "raw"
+        monkeypatch.setenv("REPRO_DATA", str(folder))
+        for path in source.glob("*.gz"):
+            put(folder / kind / "raw" / path.name, path.read_bytes())
+        unpack(folder / kind)
+        assert len(load(Data(name), "test")) == 10_000 and len(load(Data(name), "train")) == 60_000
+    shutil.copytree(folder / "FashionMNIST", folder / "MNIST", dirs_exist_ok=True)
+    images._official.cache_clear()
+    with pytest.raises(DataError, match="mnist cannot be read because .*t10k-images-idx3-ubyte is corrupt"):
+        load(Data("mnist"), "test")
 
 
 def test_real_mnist_as_photographs(real):

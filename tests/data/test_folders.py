@@ -296,6 +296,38 @@ def test_a_corrupt_image_is_named_and_nothing_is_kept(data, fault):
     assert len(read(data)[0]) == 30
 
 
+@pytest.mark.parametrize("kind, values", [
+    ("PNG", np.full((80, 80), 60 * 257, np.uint16)), ("TIFF", np.full((80, 80), 60 * 257, np.uint16)),
+    ("TIFF", np.full((80, 80), 60 / 255, np.float32)), ("TIFF", np.full((80, 80), 60, np.int32)),
+])
+def test_a_grey_image_of_more_than_8_bits_is_refused(data, kind, values):
+    path = data / "imagenette2" / "val" / "n02102040" / "n02102040_0.JPEG"
+    Image.fromarray(values).save(path, kind)
+    with pytest.raises(DataError, match="its pixels have more than 8 bits") as error:
+        read(data)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("mode, told", [("L", 60), ("RGB", 60), ("RGBA", 60), ("P", 60), ("1", 255)])
+def test_images_of_8_bits_keep_their_values(data, mode, told):
+    path = data / "imagenette2" / "val" / "n01440764" / "n01440764_0.JPEG"  # the first
+    Image.new("L", (80, 80), 60 if told == 60 else 255).convert(mode).save(path, "PNG")
+    assert (read(data)[0][0] == told).all()
+
+
+def test_a_folder_that_may_not_be_read_is_named(data, monkeypatch):
+    real, wanted = os.scandir, str(data / "imagenette2" / "val")
+
+    def refuse(path="."):
+        if str(path).startswith(wanted):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"imagenette cannot be read because .*val\S* cannot be opened \(Perm"):
+        load(Data("imagenette", size=SIDE), "test")
+
+
 # ------------------------------------------------------------------------------------------------------------ ImageNet
 
 
