@@ -14,6 +14,7 @@ import importlib.util
 import math
 import os
 import socket
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -202,7 +203,13 @@ def _digits(split: str) -> tuple[Tensor, Tensor]:
     file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz" if package else None
     if file is None or not file.exists():
         raise DataError("the digits come with scikit-learn, whose digits.csv.gz is missing: install the package again")
-    rows = torch.as_tensor(np.loadtxt(file, delimiter=","))
+    try:
+        rows = torch.as_tensor(np.loadtxt(file, delimiter=",", ndmin=2))
+        if rows.shape != (1797, 65):
+            raise ValueError(f"{rows.shape[0]} rows of {rows.shape[1]} numbers")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"the digits come with scikit-learn, whose digits.csv.gz cannot be read "
+                        f"({' '.join(str(error).split())}): install the package again") from error
     images, labels = rows[:, :-1].mul(255 / 16).round().to(torch.uint8), rows[:, -1].long()
     shuffled = torch.randperm(len(labels), generator=generator("split", "digits", DATASETS["digits"].version))
     dealt, n_test = _dealt(shuffled, labels), DATASETS["digits"].test
