@@ -30,8 +30,6 @@ class Reader(yaml.SafeLoader):
     8/255, dates. A name that stands twice in one section is refused.
     """
 
-    yaml_implicit_resolvers: typing.ClassVar[dict] = {}
-
     def compose_mapping_node(self, anchor):
         """A section as it is written, before it gets what it merges (`<<`) from others."""
         node, seen = super().compose_mapping_node(anchor), set()
@@ -42,6 +40,7 @@ class Reader(yaml.SafeLoader):
         return node
 
 
+Reader.yaml_implicit_resolvers = {}
 for tag, pattern, starts in (
     ("null", "|~|null|Null|NULL", ["", *"~nN"]), ("bool", "true|True|TRUE|false|False|FALSE", [*"tTfF"]),
     ("int", "[-+]?[0-9]+", [*"-+0123456789"]), ("merge", "<<", ["<"]),
