@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from lib.errors import is_int, need, unknown
+from lib.errors import need, unknown
 from lib.papers import papers
 from lib.profiles.loader import make, read
 from lib.profiles.networks import Networks

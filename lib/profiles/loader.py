@@ -6,9 +6,7 @@ import dataclasses
 import inspect
 import re
 import reprlib
-import types
 import typing
-from fractions import Fraction
 from pathlib import Path
 
 import yaml
