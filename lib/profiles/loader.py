@@ -6,7 +6,6 @@ import dataclasses
 import inspect
 import re
 import reprlib
-import typing
 from pathlib import Path
 
 import yaml
