@@ -1,14 +1,21 @@
 # The batch run as a graph: train networks -> run notebooks. `./run_all.sh` calls it and writes the index page after it
 # (also when a notebook failed). The plan comes from lib.papers.plan: the same one that --dry-run prices and notebooks check.
 import json
+import os
 import shlex
 import sys
+from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 from lib.batch import batch_jobs, code_digest, mark
 from lib.papers import settings as profiles
-from lib.runtime import results
+from lib.runtime import ROOT, results
 from lib.values.keys import digest
+
+# lib.batch gives Snakemake a cache of the run's own, as the user's may not be writable; jobs have the user's
+if (theirs := os.environ.pop("REPRO_CACHE_HOME", None)) is not None:
+    os.environ.pop("XDG_CACHE_HOME")
+    os.environ |= {"XDG_CACHE_HOME": theirs} if theirs else {}
 
 notebooks = tuple(config["notebooks"])
 settings = profiles.load(config["profile"], config["overrides"])
@@ -23,13 +30,18 @@ options = shlex.join(
 share = max(1, config["cores"] // config["jobs"])  # threads of each training job
 
 
+
+
+workdir: str(folder)  # paths are relative to it: braces in its name would be taken for wildcards
+
+
 def done(job):
-    return str(mark(folder, job))
+    return str(mark(Path(), job))
 
 
 rule all:
     input:
-        [f"{folder}/{name}/claims.json" for name in notebooks],
+        [f"{name}/claims.json" for name in notebooks],
 
 
 rule networks:
@@ -37,11 +49,11 @@ rule networks:
         # ancient: weights of parents never change, so a job whose parent ran again is not started once more
         ancient(lambda w: [done(j) for j in sorted(jobs[w.job]["after"])]),
     output:
-        f"{folder}/jobs/{{job}}.done",
+        "jobs/{job}.done",
     params:
         work=lambda w: digest(jobs[w.job]["work"]),
     log:
-        f"{folder}/jobs/{{job}}.log",
+        "jobs/{job}.log",
     threads: share
     resources:
         job=1,
@@ -55,16 +67,15 @@ rule networks:
 rule notebook:
     input:
         lambda w: [done(name) for name, job in jobs.items() if w.name in job["wanted_by"]],
-        "notebooks/{name}.ipynb",
-        "claims/{name}.yaml",
+        lambda w: [str(ROOT / "notebooks" / f"{w.name}.ipynb"), str(ROOT / "claims" / f"{w.name}.yaml")],
     output:
-        f"{folder}/{{name}}/claims.json",
+        "{name}/claims.json",
     params:
         made_of=digest([code_digest(), settings]),
     log:  # kept when the job fails, unlike outputs
-        f"{folder}/{{name}}/notebook.ipynb",
-        f"{folder}/{{name}}/notebook.html",
-        f"{folder}/{{name}}/card.json",
+        "{name}/notebook.ipynb",
+        "{name}/notebook.html",
+        "{name}/card.json",
     threads: share if settings.jobs == "seeds" else config["cores"]  # where little is left to do, beside others
     shell:
         "export REPRO_THREADS={threads}; exec {python} -m lib notebook {wildcards.name} {options}"

@@ -5,21 +5,27 @@ The command line calls `run_graph`; the Snakefile starts the jobs `train_job` an
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 from lib import site as report
 from lib.errors import OneLineError, unknown
-from lib.files import write_atomic
+from lib.files import read_json, write_atomic
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
 from lib.runtime import ROOT, cores, results, watch_parent
 from lib.store import Store
 from lib.values.keys import digest
 from lib.values.recipe import outcome_key
+
+LAST = 10  # lines shown of what Snakemake says of its own
 
 
 def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
@@ -73,9 +79,20 @@ def mark_finished(jobs: dict[str, dict], store: Store, folder: Path) -> None:
             path.touch()
 
 
+def take_back(damaged: set[tuple[str, str]], settings: Settings, notebooks: tuple[str, ...], folder: Path) -> None:
+    """Have the jobs and notebooks that rest on damaged entries run again: what said that they are done goes."""
+    for name, job in batch_jobs(settings, notebooks).items():
+        if damaged & set(job["work"]):
+            mark(folder, name).unlink(missing_ok=True)
+    for name in notebooks:
+        if damaged & {("network", task.recipe.key) for task in plan(settings, (name,))}:
+            (folder / name / "claims.json").unlink(missing_ok=True)
+
+
 def code_digest() -> str:
-    """A hash of the library's source. When it changes, a notebook runs again (and replays from the store)."""
-    return digest([p.read_text() for p in sorted((ROOT / "lib").rglob("*")) if p.suffix in (".py", ".j2", ".css")])
+    """A hash of the library's source: a notebook runs again (and replays from the store) when it changed."""
+    files = [p for p in sorted((ROOT / "lib").rglob("*")) if p.suffix in (".py", ".j2", ".css")]
+    return digest([path.read_text(encoding="utf-8") for path in files])
 
 
 def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], jobs: int) -> int:
@@ -96,7 +113,12 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
     with lock:
         started = time.monotonic()
         _check_data(settings, notebooks)
-        mark_finished(batch_jobs(settings, notebooks), Store(), folder)
+        store = Store()
+        damaged = store.set_damaged_aside({task.recipe.key for task in plan(settings, notebooks)})
+        take_back(damaged, settings, notebooks, folder)
+        mark_finished(batch_jobs(settings, notebooks), store, folder)
+        for old in folder.glob("jobs/*.failed"):
+            old.unlink()
         status = _snakemake(settings, overrides, notebooks, jobs, folder)
         _note_failures(settings, notebooks, folder)
         page = report.index(folder)
@@ -105,19 +127,43 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
 
 
 def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder: Path) -> int:
-    from snakemake.cli import main as snakemake
-
+    """Run Snakemake and its jobs as a group of processes, none of which outlives this call; returns its exit status."""
     config = {"profile": settings.profile, "overrides": overrides, "notebooks": notebooks, "cores": cores()}
     write_atomic(folder / "run.json", json.dumps({**config, "jobs": jobs}, indent=1))
-    os.environ |= {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT)}
-    where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT), "--configfile", str(folder / "run.json")]
+    env = {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1",
+           "XDG_CACHE_HOME": str(folder / ".snakemake"), "REPRO_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", "")}
+    where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--configfile",
+             str(folder / "run.json")]
     limits = ["--cores", str(max(cores(), jobs)), "--resources", f"job={jobs}"]
     # --nolock: Snakemake's own lock stays behind when a run is killed; the system frees ours
     manner = ["--keep-going", "--rerun-incomplete", "--nolock", "--quiet", "all"]
-    try:
-        return snakemake([*where, *limits, *manner])
-    except SystemExit as end:
-        return end.code
+    said = folder / "jobs" / "snakemake.log"
+    said.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", "from lib.batch import snakemake; snakemake()", str(said)]
+    with subprocess.Popen([*command, *where, *limits, *manner], env=os.environ | env, start_new_session=True) as group:
+        try:
+            group.wait()
+        finally:  # killed, it goes on from the same point as stopped in any other way
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group.pid, signal.SIGKILL)
+    if group.returncode and said.exists():
+        print("\n".join(said.read_text(encoding="utf-8").splitlines()[-LAST:]), file=sys.stderr)
+    return group.returncode
+
+
+def snakemake() -> None:
+    """The process of `_snakemake`. The file that its first argument names gets what is an error and no failed job's:
+    jobs tell their own.
+    """
+    from snakemake.cli import main
+    from snakemake_interface_logger_plugins.common import LogEvent
+
+    watch_parent()
+    handler = logging.FileHandler(sys.argv[1], "w", "utf-8")
+    handler.setLevel(logging.ERROR)
+    handler.addFilter(lambda record: getattr(record, "event", None) is not LogEvent.JOB_ERROR)
+    logging.getLogger().addHandler(handler)  # Snakemake's own logger drops those that it finds
+    main(sys.argv[2:])
 
 
 def _check_data(settings: Settings, notebooks: tuple[str, ...]) -> None:
@@ -143,8 +189,9 @@ def _failed(settings: Settings, notebook: str, error: str) -> None:
 def _note_failures(settings: Settings, notebooks, folder: Path) -> None:
     for made, job in unfinished(batch_jobs(settings, notebooks), Store()).items():
         note = folder / "jobs" / f"{made}.failed"
-        for name in job["wanted_by"] if note.exists() else ():
-            _failed(settings, name, f"its networks {made} could not be made: {note.read_text().strip()}")
+        why = note.read_text(encoding="utf-8").strip() if note.exists() else None
+        for name in job["wanted_by"] if why else ():
+            _failed(settings, name, f"its networks {made} could not be made: {why}")
 
 
 def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Path | None) -> None:
@@ -233,7 +280,7 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
         _failed(settings, name, lines[-1])
         print(f"{name} failed: {lines[-1]}", file=sys.stderr, flush=True)
     if executed.exists():
-        page = json.loads(executed.read_text())
+        page = read_json(executed)
         paths = {"input_path": f"notebooks/{name}.ipynb", "output_path": executed.name}  # not this machine's
         page["metadata"].get("papermill", {}).update(paths)
         write_atomic(executed, json.dumps(page, indent=1, ensure_ascii=False))

@@ -254,7 +254,7 @@ def store(args) -> int:
         for profile, precision in itertools.product(profiles.profiles(), ("fp32", "bf16")):
             for task in plan(profiles.load(profile, {"networks.precision": precision})):
                 keep.add(("network", task.recipe.key))
-        print(f"{box.prune(keep) / 1e6:.1f} MB freed: what no profile's plan names or is made of")
+        print(f"{box.prune(keep) / 1e6:.1f} MB freed: what no profile's plan names or is made of, and damaged entries")
     elif args.action == "export":
         print(f"{box.export(args.archive)} entries written to {args.archive}")
     else:

@@ -2,23 +2,130 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import hashlib
+import io
+import json
+import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lib.errors import OneLineError
 from lib.runtime import ROOT
+
+log = logging.getLogger("lib.files")
+_RIGHTS, _ROOM = "give this user the right to it, or name another place", "make room there"
+ADVICE = {errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS, errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM,
+          errno.EMFILE: "raise the limit that `ulimit -n` shows", errno.ENOENT: "name one that is there",
+          errno.ENOTDIR: "name a folder", errno.EISDIR: "name a file"}
+
+
+class FileError(OneLineError, OSError):
+    """A file cannot be read or written for a reason that may pass, such as rights, a full disk or too many open files:
+    no sign of damage.
+    """
+
+
+def sentence(what: str, error: OSError) -> str:
+    """One sentence: what failed, why, with which file, and what to do about it."""
+    why = (error.strerror or " ".join(str(error).split())) + (f" ({error.filename})" if error.filename else "")
+    return f"{what}: {why}; {ADVICE.get(error.errno, 'mend that')} and try again"
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """An OSError inside becomes a FileError that says what failed."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(sentence(what, error)) from error
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write to that is put in the place of `path` at the end: a reader sees the old content or the new, never
+    a part, and a failure leaves nothing behind. Raises FileError where it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with named(f"{path} cannot be written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(part, "wb") as f:
+    """Write a file, `whole`, texts as UTF-8."""
+    with whole(path) as part, open(part, "wb") as f:
         f.write(data.encode() if isinstance(data, str) else data)
         f.flush()
         os.fsync(f.fileno())
-    os.replace(part, path)
+
+
+def read_json(path: Path):
+    """The plain data of a JSON file. Raises FileError where it cannot be read, OneLineError where it is no JSON."""
+    with named(f"{path} cannot be read"):
+        content = path.read_bytes()
+    try:
+        return json.loads(content)
+    except ValueError as error:  # broken UTF-8 among them
+        raise OneLineError(f"{path} is damaged: it is no JSON ({error}); run again what wrote it") from None
+
+
+def save_tensors(path: Path, tensors: dict) -> None:
+    """Write named tensors as safetensors, `whole`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with whole(path) as part:
+        try:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part)
+        except SafetensorError as error:  # what it makes of an OSError
+            raise FileError(f"{path} cannot be written: {error}; {_ROOM} and try again") from error
+
+
+def save_state(path: Path, state) -> None:
+    """Write what a killed job goes on from, plain values and tensors, `whole`."""
+    import torch
+
+    data = io.BytesIO()
+    torch.save(state, data)
+    write_atomic(path, data.getvalue())
+
+
+def load_state(path: Path, take: Callable, device="cpu") -> bool:
+    """Hand to `take` what `save_state` wrote; whether there was anything to go on from. What torch cannot read, or
+    `take` refuses by any error, is set aside as `<name>.damaged`, and the log says so. Raises FileError where the file
+    is there but cannot be read.
+    """
+    import torch
+
+    with named(f"{path} cannot be read"):
+        if not path.exists():
+            return False
+        content = path.read_bytes()
+    try:
+        take(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a torn file makes torch raise, and another layout its reader
+        aside = path.with_name(f"{path.name}.damaged")
+        why = (str(error).splitlines() or [""])[0]
+        log.warning("%s cannot be read (%s: %s): it is set aside as %s and its work starts over",
+                    path, type(error).__name__, why, aside.name)
+        with named(f"{path} cannot be set aside"):
+            os.replace(path, aside)
+        return False
+    return True
 
 
 def sha256(path: Path) -> str:

@@ -13,17 +13,19 @@ import logging
 import os
 import shutil
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.errors import SettingsError
-from lib.files import sha256, write_atomic
+from lib.errors import need
+from lib.files import named, sha256, whole, write_atomic
 from lib.runtime import results
 
 log = logging.getLogger("lib.store")
 META = "meta.json"
+APART = ("making", "damaged", "locks")  # folders of the store that are no kind of entry
 
 
 @dataclass(frozen=True)
@@ -67,42 +69,58 @@ class Store:
         return (self.folder(kind, key) / META).exists()
 
     def load(self, kind: str, key: str) -> Entry | None:
-        """The entry if it is in the store and undamaged, else None; a damaged entry is set aside."""
-        path = self.folder(kind, key)
-        if not path.exists():
-            return None
-        try:
-            meta = json.loads((path / META).read_text())
-            bad = [name for name, digest in meta["files"].items() if sha256(path / name) != digest]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            bad = [f"{META} ({error})"]
-        if not bad:
-            return Entry(kind, key, path, meta)
-        self.set_aside(kind, key, f"damaged ({', '.join(bad)})")
-        return None
+        """The entry if it is in place and whole; a damaged one counts as absent. Nothing is changed: a store may
+        be read by who must not write to it.
+        """
+        meta, damage = _look(self.folder(kind, key))
+        if damage:
+            log.warning("%s %s is damaged (%s): it is made again when it is needed", kind, key, damage)
+        return None if damage or meta is None else Entry(kind, key, self.folder(kind, key), meta)
 
     def set_aside(self, kind: str, key: str, why: str) -> None:
         """Move an entry to `damaged/`, so that it will be made again, and log why."""
         aside = self.root / "damaged" / f"{kind}-{key}-{time.time_ns()}"
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(OSError):
+        with named(f"{kind} {key} cannot be set aside"):
+            aside.parent.mkdir(parents=True, exist_ok=True)
             os.replace(self.folder(kind, key), aside)
         log.warning("%s %s is set aside as %s and will be made again: %s", kind, key, aside, why)
 
-    def lock(self, kind: str, key: str):
-        """The lock that is held while an entry is made; the system releases it when its holder dies."""
-        from filelock import FileLock
+    def _settled(self, kind: str, key: str) -> Entry | None:
+        """Under the lock: the entry if it is whole; if not, its place is free afterwards."""
+        meta, damage = _look(self.folder(kind, key))
+        if damage:
+            self.set_aside(kind, key, f"damaged ({damage})")
+        return None if damage or meta is None else Entry(kind, key, self.folder(kind, key), meta)
 
-        (self.root / "locks").mkdir(parents=True, exist_ok=True)
-        return FileLock(str(self.root / "locks" / f"{kind}-{key}.lock"))
+    @contextlib.contextmanager
+    def lock(self, kind: str, key: str, timeout: float = -1):
+        """Hold the lock under which an entry is made; the system frees it when its holder dies. Raises
+        filelock.Timeout where somebody else has it for longer than so many seconds (-1: waits).
+        """
+        from filelock import FileLock, Timeout
+
+        path = self.root / "locks" / f"{kind}-{key}.lock"
+        lock = FileLock(str(path))
+        with named(f"{kind} {key} cannot be made"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(Timeout):  # an OSError of its own kind
+                lock.acquire(timeout=timeout)
+        if not lock.is_locked:
+            raise Timeout(str(path))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()  # whoever waits for a file that is gone takes the lock of a new one
+            lock.release()
 
     def obtain(self, kind: str, key: str, make: Callable[[Path], dict | None]) -> Entry:
         """The entry, made if it is missing: `make(folder)` writes its files there and returns values for meta.json."""
         entry = self.load(kind, key)
         if entry is not None:
             return entry
-        with self.lock(kind, key):
-            entry = self.load(kind, key)  # another process may have made it while this one waited
+        with self.lock(kind, key), named(f"{kind} {key} cannot be made"):
+            entry = self._settled(kind, key)  # somebody may have made it while we waited
             if entry is not None:
                 return entry
             work = self.workdir(kind, key)
@@ -129,14 +147,31 @@ class Store:
     def entries(self):
         """All entries in the store as (kind, key, bytes, meta), newest last."""
         found = []
-        for path in self.root.glob(f"*/*/{META}"):
-            kind, key = path.parts[-3:-1]
-            if kind in ("making", "damaged"):
-                continue
-            with contextlib.suppress(OSError, ValueError):
-                size = sum(p.stat().st_size for p in path.parent.iterdir())
-                found.append((kind, key, size, json.loads(path.read_text())))
-        return sorted(found, key=lambda e: e[3].get("made_at", ""))
+        with named(f"the store {self.root} cannot be read"):
+            for kind, key, path in self._places():
+                if meta := _meta(path):
+                    found.append((kind, key, sum(p.stat().st_size for p in path.iterdir()), meta))
+        return sorted(found, key=lambda entry: entry[3].get("made_at", ""))
+
+    def _places(self):
+        for path in self.root.glob("*/*"):
+            kind, key = path.parts[-2:]
+            if kind not in APART:
+                yield kind, key, path
+
+    def set_damaged_aside(self, networks: set[str]) -> set[tuple[str, str]]:
+        """Set aside every damaged entry that is one of these networks or was made from one, and every entry whose
+        meta.json is damaged; returns what would have to be made again, as (kind, key), these networks among it.
+        """
+        found = set()
+        for kind, key, path in self._places():
+            meta = _meta(path)
+            about = networks & set(_networks(kind, key, meta)) if meta else set()
+            if (about or not meta) and _look(path)[1]:
+                with self.lock(kind, key):
+                    self._settled(kind, key)
+                found |= {(kind, key), *(("network", one) for one in about)}
+        return found
 
     def prune(self, keep: set[tuple[str, str]]) -> int:
         """Delete every entry that is not in `keep` (kind, key), and all entries that were set aside; returns the bytes
@@ -144,41 +179,87 @@ class Store:
         maps, stay.
         """
         freed = 0
-        for kind, key, size, meta in self.entries():
-            made_from = meta.get("networks") or [meta.get("network")]
-            derived = all(("network", one) in keep for one in made_from)
-            if (kind, key) not in keep and not derived:
-                shutil.rmtree(self.folder(kind, key))
-                freed += size
-        shutil.rmtree(self.root / "damaged", ignore_errors=True)
+        for path in self.root.glob("damaged/*"):
+            meta, damage = _look(path)
+            if meta and not damage and not self.has(meta["kind"], meta["key"]):
+                place = self.folder(meta["kind"], meta["key"])
+                with named(f"{path} cannot be put back"):
+                    place.parent.mkdir(exist_ok=True)
+                    os.replace(path, place)
+            else:
+                freed += _remove(path)
+        for kind, key, _, meta in self.entries():
+            if (kind, key) not in keep and not all(("network", one) in keep for one in _networks(kind, key, meta)):
+                freed += _remove(self.folder(kind, key))
         return freed
 
     def export(self, archive: Path, kinds: tuple[str, ...] = ()) -> int:
-        """Write all entries, or only those of these `kinds`, into one .tar file; returns how many."""
+        """Write all entries (of these kinds) into one .tar file; returns how many."""
+        need(archive.parent.is_dir() and not archive.is_dir(), "archive", archive, "a file in a folder that is there")
         chosen = [(k, key) for k, key, _, _ in self.entries() if not kinds or k in kinds]
-        part = archive.with_name(archive.name + ".part")
-        with tarfile.open(part, "w") as tar:
+        with whole(archive) as part, tarfile.open(part, "w") as tar:
             for kind, key in chosen:
                 tar.add(self.folder(kind, key), arcname=f"{kind}/{key}")
-        os.replace(part, archive)
         return len(chosen)
 
     def import_(self, archive: Path) -> int:
-        """Add the undamaged entries of an exported .tar file that are not in this store; returns how many. Raises
-        SettingsError if the file does not exist.
-        """
-        if not Path(archive).exists():
-            raise SettingsError(
-                f"archive = {archive} is not possible: no such file; name a .tar that `store export` wrote"
-            )
-        taken, inbox = 0, self.root / "making" / f"import-{os.getpid()}"
-        with tarfile.open(archive) as tar:
-            tar.extractall(inbox, filter="data")
-        other = Store(inbox)
-        for kind, key, _, _ in other.entries():
-            if self.load(kind, key) is None and other.load(kind, key) is not None:
-                self.folder(kind, key).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(other.folder(kind, key), self.folder(kind, key))
-                taken += 1
-        shutil.rmtree(inbox)
+        """Take over the entries of an exported .tar file that are not here yet and are whole; returns how many."""
+        from filelock import Timeout
+
+        need(archive.is_file(), "archive", archive, "a .tar that `store export` wrote; there is no such file")
+        taken, making = 0, self.root / "making"
+        with named(f"{archive} cannot be imported"):
+            making.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="import-", dir=making) as inbox:
+                other = Store(inbox)
+                try:
+                    with tarfile.open(archive, "r:") as tar:
+                        tar.extractall(inbox, filter="data")
+                except tarfile.TarError as error:
+                    need(False, "archive", archive, f"a .tar that `store export` wrote; it is cut or none ({error})")
+                need(bool(found := other.entries()), "archive", archive, "a .tar with entries of a store")
+                for kind, key, _, _ in found:
+                    # what is being made here at this moment need not be imported
+                    with contextlib.suppress(Timeout), self.lock(kind, key, timeout=0):
+                        if self._settled(kind, key) is None and other.load(kind, key) is not None:
+                            self.folder(kind, key).parent.mkdir(parents=True, exist_ok=True)
+                            os.replace(other.folder(kind, key), self.folder(kind, key))
+                            taken += 1
         return taken
+
+
+def _look(path: Path) -> tuple[dict | None, str]:
+    """What the meta.json of an entry's folder says (None: there is none) and what of the entry is damaged. Raises
+    FileError where that cannot be told.
+    """
+    with named(f"the entry {path} cannot be read"):
+        try:
+            if not path.exists():
+                return None, ""
+            meta = json.loads((path / META).read_bytes())
+            return meta, ", ".join(name for name, digest in meta["files"].items() if sha256(path / name) != digest)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError,
+                AttributeError) as error:
+            return None, f"{META} ({error})" if path.exists() else ""  # it may have been moved meanwhile
+
+
+def _meta(path: Path) -> dict | None:
+    """What the meta.json of an entry's folder says; None where it is damaged or not there."""
+    try:
+        meta = json.loads((path / META).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return meta if isinstance(meta, dict) else None
+
+
+def _networks(kind: str, key: str, meta: dict) -> list[str | None]:
+    """The keys of the networks that an entry is or was made from; [None] where nothing is noted."""
+    return [key] if kind == "network" else meta.get("networks") or [meta.get("network")]
+
+
+def _remove(path: Path) -> int:
+    """Delete a folder; returns its bytes."""
+    with named(f"{path} cannot be deleted"):
+        size = sum(p.stat().st_size for p in [path, *path.rglob("*")])
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return size

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib.files import write_atomic
+from lib.files import load_state, save_state
 from lib.values.keys import digest
 
-log = logging.getLogger("lib.attacks")
-STANDING, CLEAN, FIRST = 0, 1, 2  # values of `Notes.by`: not broken, misclassified without attack, broken by stage 0
+STANDING, CLEAN, FIRST = 0, 1, 2  # what `Notes.by` holds: nothing broke it, it was wrong without attack, stage 0 did
 
 
 @dataclass
@@ -50,9 +47,7 @@ class Notes:
         state = {"call": name, "by": self.by.cpu(), "stage": self.stage, "done": self.done}
         if self.adversarial is not None:
             state["adversarial"] = self.adversarial[self.by != STANDING].cpu()
-        data = io.BytesIO()
-        torch.save(state, data)
-        write_atomic(path, data.getvalue())
+        save_state(path, state)
 
     def keep_in(self, work: Path | None, call: list, tensors: list[Tensor]) -> Callable[[], None]:
         """Resume from the file of the same call on the same tensors in the folder `work` (None: nothing is kept).
@@ -66,20 +61,17 @@ class Notes:
         return lambda: self.save(path, name)
 
     def load(self, path: Path, name: str) -> None:
-        """Resume from the file if it holds the same call; another or a damaged file is deleted and logged."""
-        if not path.exists():
-            return
-        try:
-            state = torch.load(path, weights_only=True)
+        """Go on from the file, if there is one of the same call; another, or a damaged one, is set aside and logged."""
+
+        def take(state: dict) -> None:
             if state["call"] != name:
                 raise ValueError("it belongs to another search")
             by = state["by"].to(self.by.device)
             if self.adversarial is not None:
                 self.adversarial[by != STANDING] = state["adversarial"].to(self.by.device)
             self.by, self.stage, self.done = by, state["stage"], state["done"]
-        except Exception as error:  # whatever a torn file makes torch raise
-            log.warning("%s is dropped and its search starts over: %s", path, str(error).split("\n")[0])
-            path.unlink()
+
+        load_state(path, take)
 
 
 def fingerprint(tensors: list[Tensor]) -> str:

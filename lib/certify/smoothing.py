@@ -6,7 +6,6 @@ Gaussian noise. It holds with a probability of at least 1 - alpha over the noise
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from lib.attacks.notes import fingerprint
 from lib.certify.proof import Proof, proofs
 from lib.door import check_images, in_own_state
 from lib.errors import need
-from lib.files import write_atomic
+from lib.files import load_state, save_state
 from lib.runtime import ProgressBar, generator
 from lib.values.certificates import Smoothing
 from lib.values.keys import digest
@@ -51,8 +50,8 @@ def _answers(net: nn.Module, images: ImageSet, smoothing: Smoothing, seed_parts:
     device, found = images.labels.device, []
     given = [*net.state_dict().values(), images.images, images.indices]
     path = work and work / f"checkpoint-{digest([smoothing, list(map(str, seed_parts)), fingerprint(given)])}.pt"
-    if path and path.exists():
-        found = list(torch.load(path, weights_only=True, map_location=device).split(AT_ONCE))
+    if path:
+        load_state(path, lambda noted: found.extend(noted.view(-1, 2).split(AT_ONCE)), device)
     left = torch.arange(len(images), device=device).split(AT_ONCE)[len(found):]
     with ProgressBar(sum(map(len, left)), smoothing.title, "images") as bar:
         for part in left:
@@ -60,9 +59,7 @@ def _answers(net: nn.Module, images: ImageSet, smoothing: Smoothing, seed_parts:
             answers, radii = certify(net, images.pixels(part), smoothing, own, batch_size=batch_size)
             found.append(torch.stack([answers.double(), radii], 1))
             if path:
-                data = io.BytesIO()
-                torch.save(torch.cat(found).cpu(), data)
-                write_atomic(path, data.getvalue())
+                save_state(path, torch.cat(found).cpu())
             bar.step(len(part))
     answers, radii = torch.cat(found).unbind(1)
     return answers.long(), radii

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lib.data import ImageSet
 from lib.errors import need
+from lib.files import save_tensors
 from lib.runtime import generator, provenance
 from lib.similarity.maps import Maps, View, maps
 from lib.training.zoo import Zoo
@@ -53,14 +54,12 @@ def look_at(zoo: Zoo, looks: Sequence[Look], *, split: str = "test", images: int
     class-balanced random order. From the store if they were made before. layers: see `lib.models.taps.taps`; the other
     options: see `lib.similarity.maps.maps`, whose errors are raised too.
     """
-    from safetensors.torch import save_file
-
     def make(work: Path) -> dict:
         started = time.monotonic()
         found = maps([_view(zoo, look, split, images, layers) for look in looks], measure, batch_size=batch,
                      pooled=pooled, faithful=faithful, pairs=pairs)
         tensors, meta = found.to_plain()
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, work / "data.safetensors")
+        save_tensors(work / "data.safetensors", tensors)
         return {"maps": meta, "networks": sorted({look.recipe.key for look in looks}),
                 "what": f"{measure} maps of {len(looks)} views ({looks[0].name} ... {looks[-1].name}), {split} images",
                 "seconds": time.monotonic() - started, **provenance(zoo.device)}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from lib.data import ImageSet
 from lib.errors import OneLineError
+from lib.files import load_state, save_state, save_tensors
 from lib.models import memory_format
 from lib.runtime import ProgressBar, autocast, generator, initialise_with
 from lib.training.evaluation import evaluate
@@ -26,8 +26,9 @@ from lib.training.memory import halves_that_fit
 from lib.training.schedule import Average, learning_rate, make_optimiser
 from lib.values.recipe import Recipe
 
-CHECKPOINT_EVERY = 5.0  # minimal seconds between two checkpoints: small networks have epochs of a second
-EPOCH = "epoch-{}"  # name of the weights kept after this many epochs
+CHECKPOINT_EVERY = 5.0  # seconds at least between two checkpoints: small networks have epochs of a second
+CHECKPOINT = "checkpoint.pt"
+EPOCH = "epoch-{}"  # names the weights kept after so many epochs
 LOOK_EVERY = 50  # steps between two looks at the loss: looking makes a GPU wait
 EXPLODED = 1e6  # in nats; a training whose loss is larger has diverged
 
@@ -188,7 +189,7 @@ class _Training:
         if not bad.any():
             return
         u = int(bad.nonzero()[0])
-        checkpoint = self.work and self.work / "checkpoint.pt"
+        checkpoint = self.work and self.work / CHECKPOINT
         kept = f"the last good checkpoint is {checkpoint}" if checkpoint and checkpoint.exists() else "no checkpoint"
         raise TrainingDiverged(
             f"{self.recipe.describe()}: the loss of step {u} of epoch {epoch} is {float(losses[u]):.3g}; lower "
@@ -217,16 +218,14 @@ class _Training:
         """Save the candidate's weights after `epochs` epochs in the work folder if the recipe asks for them."""
         if epochs not in self.recipe.keep or self.work is None:
             return
-        from safetensors.torch import save_file
-
-        part = self.work / f".epoch-{epochs}.part"
-        save_file({k: v.cpu().contiguous() for k, v in self.candidate.state_dict().items()}, part)
-        os.replace(part, self.work / f"{EPOCH.format(epochs)}.safetensors")
+        save_tensors(self.work / f"{EPOCH.format(epochs)}.safetensors", self.candidate.state_dict())
 
     def _save(self) -> None:
-        if self.work is None:
-            return
-        state = {
+        if self.work is not None:
+            save_state(self.work / CHECKPOINT, self._state())
+
+    def _state(self) -> dict:
+        return {
             "net": self.net.state_dict(),
             "rows": self.rows,
             "optimiser": self.optimiser.state_dict() if self.optimiser else None,
@@ -234,22 +233,8 @@ class _Training:
             "average": self.average.net.state_dict() if self.average else None,
             "best": self.best,
         }
-        part = self.work / "checkpoint.part"
-        torch.save(state, part)
-        os.replace(part, self.work / "checkpoint.pt")
 
-    def _resume(self) -> None:
-        """Restore the last checkpoint's state; an unreadable checkpoint is deleted and training starts over."""
-        path = self.work and self.work / "checkpoint.pt"
-        if not path or not path.exists():
-            return
-        name = self.work.name
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:  # whatever a torn file makes the reader raise
-            print(f"{path.name} in {name} cannot be read ({type(error).__name__}): training starts over", flush=True)
-            path.unlink()
-            return
+    def _take(self, state: dict) -> None:
         self.net.load_state_dict(state["net"])
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["optimiser"])
@@ -257,7 +242,16 @@ class _Training:
         if self.average:
             self.average.net.load_state_dict(state["average"])
         self.best, self.rows = state["best"], state["rows"]
-        print(f"{name}: going on after epoch {len(self.rows)}", flush=True)
+
+    def _resume(self) -> None:
+        """Put the last checkpoint's state back; training starts over from one that is damaged or of another layout."""
+        if self.work is None or not (self.work / CHECKPOINT).exists():
+            return
+        fresh = copy.deepcopy(self._state())
+        if load_state(self.work / CHECKPOINT, self._take, self.device):
+            print(f"{self.work.name}: going on after epoch {len(self.rows)}", flush=True)
+        else:
+            self._take(fresh)  # a layout that does not fit has been taken in part
 
 
 @contextlib.contextmanager

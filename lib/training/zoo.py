@@ -12,7 +12,7 @@ import torch
 
 from lib.data import ImageSet, load
 from lib.errors import SettingsError, need
-from lib.files import write_atomic
+from lib.files import save_tensors, write_atomic
 from lib.gradients.targets import SCORES, save_scores
 from lib.gradients.targets import VERSION as TARGETS_VERSION
 from lib.models import build, least_squares, memory_format
@@ -120,8 +120,6 @@ class Zoo:
         return {key: entry.meta["files"]["data.safetensors"] for key, entry in kept.items()}
 
     def _train(self, recipe: Recipe, net, work: Path) -> dict:
-        from safetensors.torch import save_file
-
         started = time.monotonic()
         before = {k: v.clone() for k, v in net.state_dict().items()}
         if recipe.matched:  # even if there is a checkpoint: it may turn out to be unreadable
@@ -130,9 +128,8 @@ class Zoo:
         speed = price.speed(recipe, rows, self.device)
         if speed and time.monotonic() - started > 5:
             print(price.sentence(speed), flush=True)
-        after = {k: v.cpu() for k, v in net.state_dict().items()}
-        changed = {k: v.contiguous() for k, v in after.items() if not torch.equal(v, before[k].cpu())}
-        save_file(changed, work / "data.safetensors")
+        changed = {k: v for k, v in net.state_dict().items() if not torch.equal(v.cpu(), before[k].cpu())}
+        save_tensors(work / "data.safetensors", changed)
         self.trained_here.append(recipe.key)
         return {
             "recipe": plain(recipe),
@@ -274,12 +271,10 @@ class Zoo:
         """Every image of a split of the recipe's data after the attack on its network: float32 [N, C, H, W] in [0, 1],
         in the order of `images(recipe.data, split)`, on the zoo's device; see evaluation.adversarial.
         """
-        from safetensors.torch import save_file
-
         def make(work: Path) -> dict:
             found = evaluation.adversarial(self.obtain(recipe).net, self.images(recipe.data, split), threat, attack,
                                            seed_parts=SEED, search_precision=recipe.precision)
-            save_file({"images": found.cpu().contiguous()}, work / "data.safetensors")
+            save_tensors(work / "data.safetensors", {"images": found})
             return {"networks": [recipe.key], "what": f"{attack.title} images ({split}) of {recipe.describe()}"}
 
         key = digest([split, outcome_key(recipe, threat, attack)])

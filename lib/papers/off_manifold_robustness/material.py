@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.data import ImageSet, closed_forms
+from lib.files import save_tensors
 from lib.gradients import scores
 from lib.manifold import sensitivity, spaces
 from lib.manifold.sensitivity import Steps
@@ -135,8 +136,6 @@ def _tangents(zoo: Zoo, networks: SweepNetworks, name: str, images: Tensor) -> T
     encoder = networks.autoencoder() if name == "auto-encoder" else None
 
     def made(work: Path) -> dict:
-        from safetensors.torch import save_file
-
         if encoder:
             net = zoo.obtain(encoder).net
             with torch.no_grad():
@@ -146,7 +145,7 @@ def _tangents(zoo: Zoo, networks: SweepNetworks, name: str, images: Tensor) -> T
             train = zoo.images(data, "train").pixels()
             found = (spaces.global_pca(train, sweep.pca) if name == "PCA"
                      else spaces.local_pca(images, train, sweep.pca, sweep.neighbours))
-        save_file({"bases": found.bases.cpu().contiguous()}, work / "data.safetensors")
+        save_tensors(work / "data.safetensors", {"bases": found.bases})
         return {"networks": [encoder.key] if encoder else [], "what": f"tangent spaces, {name}, of {data.name}"}
 
     source = encoder.key if encoder else [sweep.pca, sweep.neighbours]
