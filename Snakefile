@@ -78,4 +78,5 @@ rule notebook:
         "{name}/card.json",
     threads: share if settings.jobs == "seeds" else config["cores"]  # where little is left to do, beside others
     shell:
-        "export REPRO_THREADS={threads}; exec {python} -m lib notebook {wildcards.name} {options}"
+        "export REPRO_THREADS={threads}; {python} -m lib notebook {wildcards.name} {options} || status=$?; "
+        "[ ${{status:=0}} -le 128 ] || echo {wildcards.name} failed: it was killed, status $status >&2; exit $status"

@@ -147,21 +147,29 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group.pid, signal.SIGKILL)
     if group.returncode and said.exists():
-        print("\n".join(said.read_text(encoding="utf-8").splitlines()[-LAST:]), file=sys.stderr)
+        lines = filter(str.strip, said.read_text(encoding="utf-8").splitlines())
+        print(*list(lines)[-LAST:], sep="\n", file=sys.stderr)
     return group.returncode
 
 
 def snakemake() -> None:
-    """The process of `_snakemake`. The file that its first argument names gets what is an error and no failed job's:
-    jobs tell their own.
+    """The process of `_snakemake`. The file that its first argument names gets the errors that stop Snakemake while no
+    job has failed: jobs tell their own.
     """
     from snakemake.cli import main
     from snakemake_interface_logger_plugins.common import LogEvent
 
+    failed = []
+
+    def own(record) -> bool:
+        if getattr(record, "event", None) is LogEvent.JOB_ERROR:
+            failed.append(record)
+        return not failed
+
     watch_parent()
     handler = logging.FileHandler(sys.argv[1], "w", "utf-8")
     handler.setLevel(logging.ERROR)
-    handler.addFilter(lambda record: getattr(record, "event", None) is not LogEvent.JOB_ERROR)
+    handler.addFilter(own)
     logging.getLogger().addHandler(handler)  # Snakemake's own logger drops those that it finds
     main(sys.argv[2:])
 

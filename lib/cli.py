@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import shutil
 import subprocess
@@ -18,7 +17,8 @@ from pathlib import Path
 
 from lib import batch
 from lib import site as report
-from lib.errors import OneLineError, SettingsError
+from lib.errors import OneLineError, SettingsError, need, unknown
+from lib.files import read_json, sentence
 from lib.papers import papers
 from lib.papers import settings as profiles
 from lib.papers.plan import chosen, plan
@@ -52,23 +52,35 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_command(do: Callable[[], int | None]) -> int:
-    """The exit status of `do`, where None counts as 0. An error of the user's is one line on standard error and status
-    2, an interrupt is STOPPED. Relative folders that the environment names become absolute first.
+    """The exit status of `do`, where None counts as 0. An error of the user's or the system's (rights, a full disk) is
+    one line on standard error and status 2, an interrupt is STOPPED. Relative folders that the environment names become
+    absolute first, and what a terminal cannot show is replaced.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     for name in ("REPRO_DATA", "REPRO_RESULTS", "REPRO_STORE"):  # jobs and kernels run in other folders
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
     try:
-        return do() or 0
+        status = do() or 0
+        sys.stdout.flush()
+        return status
     except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # who read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"error: {sentence('a file or folder cannot be used', error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return STOPPED
 
 
 def parser() -> argparse.ArgumentParser:
-    top = Parser(prog="python -m lib", description=__doc__.splitlines()[0])
+    top = Parser(prog="python -m lib", description="The command line behind run_all.sh.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name, do, text, run_options=False):
@@ -144,8 +156,11 @@ def run(args) -> int:
     settings, given = _prepare(args, args.notebooks)
     notebooks = chosen(settings, tuple(args.notebooks))
     jobs = args.jobs if args.jobs is not None else cores()
-    if jobs < 1:
-        raise SettingsError(f"--jobs = {jobs} is not possible: it must be 1 or more")
+    need(jobs >= 1, "--jobs", jobs, "1 or more")
+    from lib import claims
+
+    for name in notebooks:
+        claims.load(name)  # refused now rather than by the notebook's last cell
     if args.dry_run:
         from lib.prices import price_list
 
@@ -190,6 +205,7 @@ def compare(args) -> int:
 
 
 def index(args) -> int:
+    need(args.folder.is_dir(), "folder", args.folder, "the folder of a run, such as results/smoke")
     print(report.index(args.folder))
     return 0
 
@@ -201,11 +217,12 @@ def publish(args) -> int:
     if not cards:
         raise SettingsError(f"run = {args.run} is not possible: results/{args.run} holds no finished notebook")
     for path in cards:
-        card = json.loads(path.read_text())
-        if card["status"] != "ok" or card["commit"] == "unknown" or card["commit"].endswith("+changes"):
+        card = read_json(path)
+        commit, status = str(card.get("commit", "unknown")), card.get("status")
+        if status != "ok" or commit == "unknown" or commit.endswith("+changes"):
             raise SettingsError(
-                f"run = {args.run} is not possible: {path.parent.name} was run at commit {card.get('commit')} with "
-                f"status {card['status']}; commit first, run again, then publish"
+                f"run = {args.run} is not possible: {path.parent.name} was run at commit {commit} with status "
+                f"{status}; commit first, run again, then publish"
             )
     for path in cards:
         shutil.rmtree(place / path.parent.name, ignore_errors=True)
@@ -248,7 +265,7 @@ def store(args) -> int:
         raise SettingsError(f"store {args.action} needs the name of a .tar file")
     if args.action == "show":
         for kind, key, size, meta in box.entries():
-            print(f"{kind:9} {key} {size / 1e6:8.2f} MB {meta['made_seconds']:7.1f} s  {meta.get('what', '')}")
+            print(f"{kind:9} {key} {size / 1e6:8.2f} MB {meta.get('made_seconds', 0):7.1f} s  {meta.get('what', '')}")
     elif args.action == "prune":
         keep = set()
         for profile, precision in itertools.product(profiles.profiles(), ("fp32", "bf16")):

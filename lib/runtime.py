@@ -199,7 +199,8 @@ def commit() -> str:
     """The commit of the checkout, with '+changes' if tracked files differ from it; 'unknown' outside git."""
 
     def git(*args):
-        return subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, timeout=20)
+        return subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, encoding="utf-8", errors="replace",
+                              timeout=20)
 
     try:
         head = git("rev-parse", "--short=12", "HEAD")

@@ -207,7 +207,7 @@ def load_diffusers(folder: str | Path) -> Denoiser:
     """
     unet = _within(Path(folder), "config.json", "unet")
     schedule = _within(Path(folder), "scheduler_config.json", "scheduler")
-    said = json.loads((schedule / "scheduler_config.json").read_text())
+    said = json.loads((schedule / "scheduler_config.json").read_text(encoding="utf-8"))
     betas = isinstance(said, dict) and ("beta_schedule" in said or said.get("trained_betas") is not None)
     need(betas, "scheduler_config.json", folder, "for a schedule with betas, such as DDPM's")
     from diffusers import DDPMScheduler, UNet2DModel

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from lib.errors import SettingsError, fraction, need, unknown
+from lib.files import named
 from lib.values.architectures import ResNet
 from lib.values.declared import Hint, hints_of
 from lib.values.keys import kinds_of
@@ -50,11 +51,12 @@ Reader.add_constructor("tag:yaml.org,2002:int", lambda reader, node: int(reader.
 def read(path: Path):
     """The plain data of a YAML file; a SettingsError names the file and the line that cannot be read."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Reader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text
+        with named(f"{path} cannot be read"):
+            return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:  # dates that are none raise the latter
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", error)
+        problem = " ".join(str(getattr(error, "problem", error)).split())
         raise SettingsError(f"{path.parent.name}/{path.name} is not YAML{line}: {problem}") from None
 
 
@@ -63,11 +65,11 @@ def parse(text: str, name: str = "the value"):
     text. Raises SettingsError, which calls it `name`, for what is no YAML.
     """
     try:
-        return yaml.load(text, Reader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of too many digits or brackets
-        problem = getattr(error, "problem", None) or type(error).__name__
-        raise SettingsError(f"{name} = {reprlib.repr(text)} cannot be read ({problem}): write a number, a word or a "
-                            "list like [a, b]") from None
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise SettingsError(
+            f"the value {text!r} cannot be read: write a number, a word or a list like [a, b]"
+        ) from None
 
 
 def make(cls, tree, where: str):

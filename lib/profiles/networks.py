@@ -177,7 +177,7 @@ def _precision(name: str) -> str:
     if name != "auto":
         return name
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         flags = ""
     fast = "avx512_bf16" in flags or "amx_bf16" in flags or Path("/dev/nvidia0").exists()

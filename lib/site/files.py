@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from lib.errors import OneLineError
+from lib.files import read_json
+
 
 def claims(folder: Path) -> dict[str, dict]:
-    """The entries of a notebook's claims.json, by claim id."""
-    return {claim["id"]: claim for claim in json.loads((folder / "claims.json").read_text(encoding="utf-8"))}
+    """The rows of a notebook's claims.json by the claims' ids. Raises OneLineError where it is damaged."""
+    path = folder / "claims.json"
+    try:
+        return {claim["id"]: claim for claim in read_json(path)}
+    except (TypeError, KeyError):
+        raise OneLineError(f"{path} is damaged: it is no list of claims; run its notebook again") from None
 
 
 def rows(table: Path) -> Iterator[dict[str, str]]:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from lib.errors import SettingsError
 from lib.files import write_atomic
 from lib.profiles import PROFILES, loader
 from lib.runtime import ROOT
@@ -20,9 +21,10 @@ SHOWN = (".png", ".svg", ".jpg")  # what a browser shows as a picture; other fig
 
 def _read(path: Path, missing):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return missing
+    return found if isinstance(found, type(missing)) else missing
 
 
 def _figure(folder: Path, name: str) -> dict | None:
@@ -129,7 +131,7 @@ def claims_table_markdown(folders) -> str:
 def readme(path: Path = ROOT / "README.md") -> None:
     """Put the table of the published runs (results/reference/) between the README's two `claims` marks.
 
-    Raises ValueError if the marks are not there.
+    Raises SettingsError if the marks are not there.
     """
     path = Path(path)
     folders = [f for f in (path.parent / "results" / "reference").glob("*") if f.is_dir()]
@@ -138,5 +140,6 @@ def readme(path: Path = ROOT / "README.md") -> None:
     text = path.read_text(encoding="utf-8")
     found = re.fullmatch(r"(.*<!-- claims:begin -->\n).*?(<!-- claims:end -->.*)", text, re.DOTALL)
     if not found:
-        raise ValueError(f"{path} has no place for the claims: it needs <!-- claims:begin --> and <!-- claims:end -->")
+        raise SettingsError(f"{path} has no place for the claims: it needs <!-- claims:begin --> and "
+                            "<!-- claims:end -->")
     write_atomic(path, f"{found[1]}{claims_table_markdown(folders)}\n{found[2]}")

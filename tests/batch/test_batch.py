@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from lib import batch, cli
+from lib.files import write_atomic
 from lib.papers.settings import load
 from lib.runtime import ROOT
+from lib.store import Store
 
 RUN = [sys.executable, "-m", "lib", "run", "stitching", "--profile", "test", "-p", "jobs=networks",
        "-p", "networks.normal.epochs=400"]
@@ -50,7 +52,7 @@ def wait_for(condition, seconds: float = 300.0):  # jobs start slowly where othe
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to look for left-over processes")
-def test_kill_9_leaves_nothing_running_and_the_next_run_goes_on(tmp_path):
+def test_stopped_in_any_way_it_leaves_nothing_running_and_the_next_run_goes_on(tmp_path):
     env = {**os.environ, "REPRO_RESULTS": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
     with open(tmp_path / "log", "w") as log:
         first = subprocess.Popen(RUN, cwd=ROOT, env=env, stdout=log, stderr=log)
@@ -65,9 +67,18 @@ def test_kill_9_leaves_nothing_running_and_the_next_run_goes_on(tmp_path):
         again = subprocess.Popen(RUN, cwd=ROOT, env=env, stdout=log, stderr=log)
         logs = wait_for(lambda: [p for p in tmp_path.glob("test+*/jobs/*.log") if "going on after" in p.read_text()])
         assert logs, "the second run starts from the checkpoint of the first"
-        again.kill()  # a gentler signal would have Snakemake finish the running jobs first
-        again.wait()
+        again.terminate()
+        assert again.wait(10) == 130
         wait_for(lambda: not children(again.pid), 10)
+    with open(tmp_path / "log3", "w") as log:
+        third = subprocess.Popen(RUN, cwd=ROOT, env=env, stdout=log, stderr=log)
+        wait_for(lambda: children(third.pid))
+        third.send_signal(signal.SIGINT)
+        assert third.wait(10) == 130
+        wait_for(lambda: not children(third.pid), 10)
+    for log in ("log2", "log3"):
+        assert (tmp_path / log).read_text().endswith("stopped; the same command goes on from here\n")
+    assert not list(tmp_path.glob("*/jobs/*.failed")) and not list(tmp_path.glob("*/*/card.json")), "nothing failed"
 
 
 # ------------------------------------------------------------------------------------------------ what is done again
@@ -114,16 +125,15 @@ def test_a_finished_notebook_runs_again_when_the_library_changed(tmp_path):
     assert "rule notebook:" in snakemake("--dry-run")
 
 
-# ------------------------------------------------------------------------------ what a failed job and a second run do
+# ----------------------------------------------------------------- what a failed job, damage and a second run do
 
 
 @pytest.fixture
 def started(tmp_path, monkeypatch):
     """Gives `started(instead)`: in place of Snakemake, `instead` is called, and returns its exit status."""
-    for name, value in {"REPRO_RESULTS": str(tmp_path), "REPRO_STORE": str(tmp_path / "store"), "REPRO_RUN_PID": "0",
-                        "REPRO_HEADLESS": "", "PYTHONPATH": ""}.items():  # a run sets the last three for its jobs
+    for name, value in {"REPRO_RESULTS": str(tmp_path), "REPRO_STORE": str(tmp_path / "store")}.items():
         monkeypatch.setenv(name, value)
-    return lambda instead: monkeypatch.setattr("snakemake.cli.main", lambda arguments: instead())
+    return lambda instead: monkeypatch.setattr(batch, "_snakemake", lambda *given: instead())
 
 
 def test_a_failed_job_leaves_no_old_verdicts(tmp_path, started):
@@ -148,6 +158,42 @@ def test_a_failed_job_leaves_no_old_verdicts(tmp_path, started):
     assert not (folder / "representation_similarity" / "claims.json").exists()
     assert json.loads((folder / "stitching" / "card.json").read_text()) == old, "it needs no such network"
     assert (folder / "stitching" / "claims.json").exists()
+
+
+def test_a_run_that_is_done_notices_damage_in_what_it_rests_on(tmp_path, started, caplog):
+    given, store = {"jobs": "networks"}, Store(tmp_path / "store")
+    settings, command = load("test", given), ["run", "stitching", "--profile", "test", "-p", "jobs=networks"]
+    jobs, folder = batch.batch_jobs(settings, ("stitching",)), tmp_path / load("test", given).run
+    for job in jobs.values():
+        for kind, key in job["work"]:
+            store.obtain(kind, key, lambda work: {"what": write_atomic(work / "data.txt", "text")})
+    claims = folder / "stitching" / "claims.json"
+    write_atomic(claims, "[]")
+    started(lambda: 0)
+    assert cli.main(command) == 0 and claims.exists() and all(batch.mark(folder, job).exists() for job in jobs)
+    name, job = list(jobs.items())[-1]
+    kind, key = next(entry for entry in job["work"] if entry[0] == "network")
+    (store.folder(kind, key) / "data.txt").write_text("tampered")
+    assert cli.main(command) == 0
+    assert [one for one in jobs if not batch.mark(folder, one).exists()] == [name]
+    assert not claims.exists() and not store.has(kind, key) and "damaged (data.txt)" in caplog.text
+
+
+def test_what_stops_snakemake_is_shown(tmp_path, monkeypatch, capfd):
+    """Braces in the folder's name, a home that cannot be written and Latin-1 are no reasons to stop."""
+    folder = tmp_path / "results {2} ä"
+    for name, value in {"REPRO_RESULTS": str(folder), "REPRO_STORE": str(tmp_path / "store"), "HOME": os.devnull,
+                        "LC_ALL": "en_US.ISO-8859-1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    done = folder / "test" / "stitching" / "claims.json"
+    monkeypatch.setattr(batch, "take_back", lambda *given: write_atomic(done, "[]"))  # newer than what it is made of
+    command = ["run", "stitching", "--profile", "test"]
+    assert cli.main(command) == 0, capfd.readouterr()
+    shutil.rmtree(folder / "test" / ".snakemake")
+    (folder / "test" / ".snakemake").write_text("a file where Snakemake wants a folder")
+    assert cli.main(command) == 1
+    assert "Not a directory" in capfd.readouterr().err
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path, started, capsys):
