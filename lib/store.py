@@ -155,10 +155,9 @@ class Store:
         return sorted(found, key=lambda entry: entry[3].get("made_at", ""))
 
     def _places(self):
-        for path in self.root.glob("*/*"):
-            kind, key = path.parts[-2:]
-            if kind not in APART:
-                yield kind, key, path
+        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else ():
+            if folder.name not in APART and folder.is_dir():  # listed by iterdir: glob passes over what it may not read
+                yield from ((folder.name, path.name, path) for path in folder.iterdir() if (path / META).exists())
 
     def set_damaged_aside(self, networks: set[str]) -> set[tuple[str, str]]:
         """Set aside every damaged entry that is one of these networks or was made from one, and every entry whose
@@ -180,7 +179,8 @@ class Store:
         maps, stay.
         """
         freed = 0
-        for path in self.root.glob("damaged/*"):
+        aside = self.root / "damaged"
+        for path in aside.iterdir() if aside.is_dir() else ():
             meta, damage = _look(path)
             if meta and not damage and not self.has(meta["kind"], meta["key"]):
                 place = self.folder(meta["kind"], meta["key"])

@@ -121,8 +121,8 @@ def _typed(bases: tuple, value, where: str):
     need(type(value) in (dict, str), where, repr(value), "a section with named settings")
     names = {o.__name__: o for o in options}
     short = {name: ready for name, ready in SHORT.items() if type(ready) in options}
-    value = {"type": value} if type(value) is str else dict(value)
-    kind = value.pop("type", options[0].__name__ if len(options) == 1 else None)
+    value = {"type": value} if isinstance(value, str) else dict(value)
+    kind = str(value.pop("type", options[0].__name__ if len(options) == 1 else None))
     if kind in short and not value:
         return short[kind]
     if kind not in names:

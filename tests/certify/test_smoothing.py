@@ -5,10 +5,12 @@ import torch
 from scipy import stats
 from torch import nn
 
-from lib.certify.smoothing import ABSTAINED, certify, proven_radius
+from lib.certify.smoothing import ABSTAINED, certify, prove, proven_radius
+from lib.data import ImageSet
 from lib.errors import SettingsError
 from lib.runtime import generator, initialise_with
 from lib.values.certificates import Smoothing
+from lib.values.threats import Threat
 
 SIGMA, TRIALS = 0.5, 1500
 
@@ -97,6 +99,23 @@ def test_the_bound_is_clopper_and_pearsons(many, alpha):
         exact = stats.binomtest(agreeing, many, alternative="greater").proportion_ci(1 - alpha, "exact").low
         radius = proven_radius(agreeing, Smoothing(2.0, 10, many, alpha))
         assert radius == pytest.approx(max(0, 2 * stats.norm.ppf(exact)), rel=1e-8)
+
+
+def test_it_goes_on_from_its_notes_and_sets_damaged_ones_aside(tmp_path):
+    images = ImageSet(torch.rand(20, 1, 3, 3, generator=generator("x")), torch.zeros(20, dtype=torch.int64),
+                      torch.arange(20), "mine", "test")
+    options = (images, Threat("l2", "0.1"), Smoothing(SIGMA, 10, 100), ("seed",), 128)
+    found, calls = prove(Halfspace().eval(), *options, tmp_path), []
+    counting = Halfspace().eval()
+    counting.register_forward_hook(lambda *given: calls.append(1))
+    file, = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for content in (whole, b"", whole[:200]):
+        calls.clear()
+        file.write_bytes(content)
+        again = prove(counting, *options, tmp_path)
+        assert torch.equal(again.columns["radius"], found.columns["radius"]) and bool(calls) == (content != whole)
+    assert (tmp_path / f"{file.name}.damaged").read_bytes() == whole[:200] and file.read_bytes() == whole
 
 
 def test_noise_leaves_the_pixel_range():

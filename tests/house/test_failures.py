@@ -79,6 +79,7 @@ ROWS = [
     (["run", "-p", "networks=null", *TEST], {}, ["networks = null", "must be given"]),
     (["run", "-p", "networks.robust.epochs.x=3", *TEST], {}, ["networks.robust.epochs.x = 3", "a single value"]),
     (["run", "-p", "networks.robust.epochs=many", *TEST], {}, ["networks.robust.epochs", "many"]),
+    (["run", "-p", "networks.arch.type={x: 1}", *TEST], {}, ["unknown networks.arch type"]),
     (["run", "-p", "nothing.x=3", *TEST], {}, ["unknown setting 'nothing'"]),
     (["run", "-p", "device=gpu", *TEST], {}, ["unknown device 'gpu'"]),
     (["run", "-p", "jobs=all", *TEST], {}, ["unknown jobs 'all'"]),
