@@ -85,7 +85,9 @@ def take_back(damaged: set[tuple[str, str]], settings: Settings, notebooks: tupl
         if damaged & set(job["work"]):
             mark(folder, name).unlink(missing_ok=True)
     for name in notebooks:
-        if damaged & {("network", task.recipe.key) for task in plan(settings, (name,))}:
+        tasks = plan(settings, (name,))
+        made = {("outcomes", outcome_key(task.recipe, *measure)) for task in tasks for measure in task.measures}
+        if damaged & (made | {("network", task.recipe.key) for task in tasks}):
             (folder / name / "claims.json").unlink(missing_ok=True)
 
 
@@ -153,25 +155,28 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
 
 
 def snakemake() -> None:
-    """The process of `_snakemake`. The file that its first argument names gets the errors that stop Snakemake while no
-    job has failed: jobs tell their own.
+    """The process of `_snakemake`. The file that its first argument names gets the errors that stop Snakemake; it is
+    gone where a job has failed, which tells its own.
     """
     from snakemake.cli import main
     from snakemake_interface_logger_plugins.common import LogEvent
 
-    failed = []
+    said, events = Path(sys.argv[1]), set()
 
-    def own(record) -> bool:
-        if getattr(record, "event", None) is LogEvent.JOB_ERROR:
-            failed.append(record)
-        return not failed
+    def note(record) -> bool:
+        events.add(getattr(record, "event", None))
+        return True
 
     watch_parent()
-    handler = logging.FileHandler(sys.argv[1], "w", "utf-8")
+    handler = logging.FileHandler(said, "w", "utf-8")
     handler.setLevel(logging.ERROR)
-    handler.addFilter(own)
+    handler.addFilter(note)
     logging.getLogger().addHandler(handler)  # Snakemake's own logger drops those that it finds
-    main(sys.argv[2:])
+    try:
+        main(sys.argv[2:])
+    finally:
+        if LogEvent.JOB_ERROR in events:
+            said.unlink()
 
 
 def _check_data(settings: Settings, notebooks: tuple[str, ...]) -> None:

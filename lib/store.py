@@ -55,7 +55,7 @@ class Store:
 
     def __init__(self, root: Path | str | None = None):
         self.root = Path(root or os.environ.get("REPRO_STORE") or results() / "store")
-        need(self.root.is_dir() or not self.root.exists(), "REPRO_STORE", self.root, "a folder")
+        need(self.root.is_dir() or not self.root.exists(), "store", self.root, "a folder; REPRO_STORE names another")
 
     def folder(self, kind: str, key: str) -> Path:
         """The folder of an entry, whether or not it exists."""

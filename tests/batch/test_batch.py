@@ -196,6 +196,19 @@ def test_what_stops_snakemake_is_shown(tmp_path, monkeypatch, capfd):
     assert "Not a directory" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("rule, said", [
+    ('shell: "exit 3"', ""), ('shell: "kill -9 $$"', ""),
+    ('shell: "touch nothing {nowhere}"', "nowhere"), ("torn: 3", "torn"),
+])
+def test_a_failed_job_speaks_for_itself(tmp_path, rule, said):
+    (tmp_path / "Snakefile").write_text(f"rule all:\n    output: 'made'\n    {rule}\n")
+    command = [sys.executable, "-c", "from lib.batch import snakemake; snakemake()", str(tmp_path / "said"),
+               "--snakefile", str(tmp_path / "Snakefile"), "--directory", str(tmp_path), "--cores=1", "--quiet", "all"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode and (tmp_path / "said").exists() == bool(said)
+    assert said in ((tmp_path / "said").read_text() if said else "") and "RuleException" not in done.stderr
+
+
 def test_two_runs_do_not_write_to_one_folder(tmp_path, started, capsys):
     command, statuses = ["run", "stitching", "--profile", "test"], []
 
