@@ -20,9 +20,11 @@ SHOWN = (".png", ".svg", ".jpg")  # what a browser shows as a picture; other fig
 
 
 def _read(path: Path, missing):
+    if not path.exists():
+        return missing
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except ValueError:
         return missing
     return found if isinstance(found, type(missing)) else missing
 
