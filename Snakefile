@@ -30,8 +30,6 @@ options = shlex.join(
 share = max(1, config["cores"] // config["jobs"])  # threads of each training job
 
 
-
-
 workdir: str(folder)  # paths are relative to it: braces in its name would be taken for wildcards
 
 

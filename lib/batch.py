@@ -134,23 +134,24 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
     write_atomic(folder / "run.json", json.dumps({**config, "jobs": jobs}, indent=1))
     env = {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1",
            "XDG_CACHE_HOME": str(folder / ".snakemake"), "REPRO_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", "")}
-    where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--configfile",
-             str(folder / "run.json")]
+    where = ["--snakefile", "Snakefile", "--directory", str(folder), "--configfile", str(folder / "run.json")]
     limits = ["--cores", str(max(cores(), jobs)), "--resources", f"job={jobs}"]
     # --nolock: Snakemake's own lock stays behind when a run is killed; the system frees ours
     manner = ["--keep-going", "--rerun-incomplete", "--nolock", "--quiet", "all"]
     said = folder / "jobs" / "snakemake.log"
     said.parent.mkdir(exist_ok=True)
+    said.unlink(missing_ok=True)
     command = [sys.executable, "-c", "from lib.batch import snakemake; snakemake()", str(said)]
-    with subprocess.Popen([*command, *where, *limits, *manner], env=os.environ | env, start_new_session=True) as group:
+    command += [*where, *limits, *manner]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | env, start_new_session=True) as group:
         try:
             group.wait()
         finally:  # killed, it goes on from the same point as stopped in any other way
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group.pid, signal.SIGKILL)
     if group.returncode and said.exists():
-        lines = filter(str.strip, said.read_text(encoding="utf-8").splitlines())
-        print(*list(lines)[-LAST:], sep="\n", file=sys.stderr)
+        lines = [line for line in said.read_text(encoding="utf-8").splitlines() if line.strip()]
+        print(*lines[-LAST:] or [f"Snakemake ended with status {group.returncode}"], sep="\n", file=sys.stderr)
     return group.returncode
 
 
