@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lib import batch
 from lib import site as report
-from lib.errors import OneLineError, SettingsError, need, unknown
+from lib.errors import OneLineError, SettingsError, need
 from lib.files import read_json, sentence
 from lib.papers import papers
 from lib.papers import settings as profiles

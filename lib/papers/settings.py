@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from lib.errors import is_int, need, unknown
+from lib.errors import need, unknown
 from lib.papers import papers
 from lib.profiles.loader import make, read
 from lib.profiles.networks import Networks
@@ -88,7 +88,7 @@ def load(profile: str = "smoke", overrides: dict | None = None) -> Settings:
     if profile not in profiles():
         raise unknown("profile", profile, profiles())
     tree = read(ROOT / "configs" / f"{profile}.yaml")
-    need(isinstance(tree, dict), f"configs/{profile}.yaml", tree, "a mapping of settings")
+    need(type(tree) is dict, f"configs/{profile}.yaml", tree, "a mapping of settings")
     overrides = overrides or {}
     for name, value in overrides.items():
         _set(tree, name, value)

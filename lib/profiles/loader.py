@@ -52,8 +52,8 @@ def read(path: Path):
     """The plain data of a YAML file; a SettingsError names the file and the line that cannot be read."""
     try:
         with named(f"{path} cannot be read"):
-            return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # dates that are none raise the latter
+            return yaml.load(path.read_text(encoding="utf-8"), Reader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", error)).split())
@@ -65,11 +65,11 @@ def parse(text: str, name: str = "the value"):
     text. Raises SettingsError, which calls it `name`, for what is no YAML.
     """
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise SettingsError(
-            f"the value {text!r} cannot be read: write a number, a word or a list like [a, b]"
-        ) from None
+        return yaml.load(text, Reader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of too many digits or brackets
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise SettingsError(f"{name} = {reprlib.repr(text)} cannot be read ({problem}): write a number, a word or a "
+                            "list like [a, b]") from None
 
 
 def make(cls, tree, where: str):
@@ -102,6 +102,8 @@ def _value(hint: Hint, value, where: str):
         value = _typed(hint.types, value, where)
     elif hint.types == (float,):
         value = float(fraction(value, where))
+    if type(value) is str and hint.types in ((int,), (bool,)):  # in quotes, for it may look like what is allowed
+        need(False, where, repr(value), hint.bounds[0].words if hint.bounds else PLAIN[hint.types[0]])
     value = hint.fit(value, where)
     if all(kind in PLAIN for kind in hint.types):
         need(type(value) in hint.types, where, repr(value), " or ".join(PLAIN[kind] for kind in hint.types))
@@ -121,7 +123,7 @@ def _typed(bases: tuple, value, where: str):
     need(type(value) in (dict, str), where, repr(value), "a section with named settings")
     names = {o.__name__: o for o in options}
     short = {name: ready for name, ready in SHORT.items() if type(ready) in options}
-    value = {"type": value} if isinstance(value, str) else dict(value)
+    value = {"type": value} if type(value) is str else dict(value)
     kind = str(value.pop("type", options[0].__name__ if len(options) == 1 else None))
     if kind in short and not value:
         return short[kind]
