@@ -5,6 +5,8 @@ Accuracies and shares are in [0, 1]; seed counts repetitions from 0; intervals a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
@@ -15,7 +17,18 @@ from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, NetworkSe
 from lib.statistics import Interval, log_ratio, paired_difference
 from lib.values.threats import Threat
 
+if TYPE_CHECKING:
+    from lib.study import Study
+
 CONDITION = ("net", "pre", "rule", "keep", "fine", "longer")
+
+
+def describe(study: Study) -> str:
+    """A sentence on what a run compares: kept shares, repetitions, attack, number of trained networks."""
+    s = study.section
+    keeps = ", ".join(f"{float(keep):.1%}" for keep in s.keeps)
+    return (f"kept: {float(s.keep):.1%}; rules compared on {s.rules_on} at {keeps}; {s.seeds} repetitions; robust "
+            f"accuracy under {s.verify.title}; {len(study.keys)} trained networks in the plan")
 
 
 def networks(repetition: Repetition) -> pd.DataFrame:
@@ -34,6 +47,13 @@ def networks(repetition: Repetition) -> pd.DataFrame:
                      "robust epochs": " clean + ".join(str(r.epochs) for r in (*robust.parents, robust)),
                      "fine-tuning": net.finetune.epochs})
     return pd.DataFrame(rows)
+
+
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `networks` for reading: a row per property, named in a column without a title, and a column per
+    network.
+    """
+    return table.set_index("net").T.reset_index(names="")
 
 
 def _ball(threat: Threat) -> str:
