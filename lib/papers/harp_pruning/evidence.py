@@ -7,10 +7,11 @@ from fractions import Fraction
 import numpy as np
 
 from lib.claims.evidence import Contrast, Evidence, above_chance
-from lib.claims.preconditions import Preconditions
+from lib.claims.preconditions import Preconditions, attack_warnings
 from lib.papers.harp_pruning.networks import Condition
 from lib.papers.harp_pruning.results import Results
 from lib.papers.harp_pruning.settings import METHODS
+from lib.training.zoo import Zoo
 
 UNIFORM = tuple(name for name, rule in METHODS.items() if rule["rates"] == "uniform")
 MOST_OVER = 1.02  # of its target: what a pruned network may keep
@@ -88,9 +89,15 @@ def _ends(f: Results, condition: Condition) -> np.ndarray:
     return np.array(values)
 
 
+def warnings(zoo: Zoo, f: Results) -> list[str]:
+    """Reasons to mistrust robust accuracies, one sentence each, looked for on the first dense robust network."""
+    first, *_ = f.of(Condition("pre-trained", loss=f.section.losses[0]))
+    return attack_warnings(zoo, first.recipe, f.networks.threat, f.section.search)
+
+
 def preconditions(f: Results, warnings: list[str]) -> Preconditions:
     """What must hold before any claim is judged: trained dense networks that are robust, a normal one that is not, a
-    working attack (`warnings` of `attack_warnings`), pruned networks that keep what they may keep.
+    working attack (`warnings`), pruned networks that keep what they may keep.
     """
     s, checks = f.section, Preconditions()
     normal, base = Condition("N"), Condition("pre-trained", loss=s.losses[0])

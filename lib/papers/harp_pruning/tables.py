@@ -5,11 +5,33 @@ Accuracies and shares are in [0, 1]; seed counts repetitions from 0.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
 from lib.models import rates as by_rule
+from lib.papers.harp_pruning.networks import Condition, training_attack
 from lib.papers.harp_pruning.results import Results
+from lib.papers.harp_pruning.settings import Section
 from lib.statistics import seeds
+
+if TYPE_CHECKING:
+    from lib.study import Study
+
+
+def describe(study: Study) -> str:
+    """Two lines on what a run compares: data, architecture, threat and attack; kept shares, methods, repetitions,
+    epochs and the number of trained networks.
+    """
+    s, networks = study.section, study.settings.networks
+    data, threat = s.data or networks.data, networks.threat
+    base = next(cell.recipe for cell in study.cells if cell.condition == Condition("pre-trained", loss=s.losses[0]))
+    return (f"{data.name}: {data.n_train} training images, {data.holdout} held out for the choice of epochs, "
+            f"{data.test or data.info.test} test images; {base.arch.name}; threat {threat.norm}, eps {threat.eps}, "
+            f"trained against {training_attack(networks, s).title}\n"
+            f"kept: {', '.join(f'{float(keep):.1%}' for keep in s.keeps)}; methods: {'; '.join(s.methods)}; "
+            f"{s.seeds} repetitions; {base.epochs} epochs of training, {s.prune.epochs} of searching, "
+            f"{s.finetune.epochs} of fine-tuning; {len(study.keys)} trained networks in the plan")
 
 
 def summary(f: Results) -> pd.DataFrame:
@@ -52,6 +74,21 @@ def rules(f: Results) -> pd.DataFrame:
                      for method, found in shares.items()
                      for position, (name, share) in enumerate(zip(tensors, found, strict=True))]
     return pd.DataFrame(rows)
+
+
+def of_weights(table: pd.DataFrame, section: Section) -> pd.DataFrame:
+    """The rows of a table that are about networks without pruned channels, trained and pruned with the section's first
+    loss. Needs the columns granularity and training.
+    """
+    return table[(table.granularity == "weights") & (table.training == section.losses[0])]
+
+
+def of_channels(table: pd.DataFrame, section: Section) -> pd.DataFrame:
+    """The rows that are about networks of pruned channels and about dense ones, with the section's first loss. Needs
+    the columns method, granularity and training.
+    """
+    shown = (table.granularity == "channels") | (table.method == "dense")
+    return table[shown & (table.training == section.losses[0])]
 
 
 def searches(f: Results) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import copy
 import functools
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import matplotlib
 
@@ -531,6 +532,23 @@ def test_tables_hold_the_known_numbers(made):
     assert not [name for name in shown if "balanced" in name], "digits' classes are of one size here"
 
 
+def test_weights_and_channels_are_looked_at_apart(made):
+    table = made.table()
+    weights, channels = (pick(table, made.section) for pick in (tables.of_weights, tables.of_channels))
+    assert set(weights.granularity) == {"weights"} and set(weights.training) == set(channels.training) == {"PGD-AT"}
+    assert set(channels[channels.granularity == "weights"].method) == {"dense"}
+    assert set(channels[channels.granularity == "channels"].keep) == {.5}
+
+
+def test_a_run_is_described_before_it_starts(planned):
+    section = planned.sections[S]
+    study = SimpleNamespace(settings=planned, section=section, cells=cells(planned), keys=["a"] * 7)
+    first, second = tables.describe(study).split("\n")
+    assert first.startswith("digits: ") and "threat linf, eps 3/20, trained against PGD" in first
+    assert second.startswith("kept: 10.0%, 2.0%; methods: HARP; ") and "; 4 repetitions; " in second
+    assert second.endswith("6 of searching, 2 of fine-tuning; 7 trained networks in the plan")
+
+
 def test_balanced_accuracy_is_shown_where_classes_are_not_of_one_size():
     f = found()
     for every in f.outcomes.values():
@@ -572,7 +590,7 @@ def lines(axis):
 
 def test_compression_shows_methods_seeds_the_dense_line_and_published_numbers(made, closed):
     table = made.table()
-    weights = table[(table.granularity == "weights") & (table.training == "PGD-AT")]
+    weights = tables.of_weights(table, made.section)
     figure = figures.compression(weights, reference.published(), "robust accuracy, APGD")
     clean, robust = figure.axes
     assert robust.get_ylabel() == "robust accuracy, APGD" and clean.get_xscale() == "log"
@@ -590,7 +608,7 @@ def test_compression_shows_methods_seeds_the_dense_line_and_published_numbers(ma
 
 def test_rates_and_searches_are_drawn(made, closed):
     shown = tables.rates(made)
-    shown = shown[(shown.granularity == "weights") & (shown.training == "PGD-AT")]
+    shown = tables.of_weights(shown, made.section)
     figure = figures.keep_rates(shown, tables.rules(made))
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["target 10 %", "target 2 %"]
     assert {axis.get_yscale() for axis in figure.axes} == {"log"}
@@ -599,7 +617,7 @@ def test_rates_and_searches_are_drawn(made, closed):
     assert harp.get_ydata() == pytest.approx(ENDS["HARP"], rel=.005)
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == [f"l{k}" for k in range(5)]
     course = tables.searches(made)
-    figure = figures.pruning_search(course[(course.granularity == "weights") & (course.training == "PGD-AT")])
+    figure = figures.pruning_search(tables.of_weights(course, made.section))
     assert len(figure.axes) == 6 and figure.axes[2].get_ylabel() == "γ"
 
 
