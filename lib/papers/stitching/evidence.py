@@ -9,9 +9,12 @@ from itertools import product
 import numpy as np
 
 from lib.claims.evidence import Evidence
-from lib.claims.preconditions import Preconditions, lower_bound
+from lib.claims.preconditions import Preconditions, attack_warnings, lower_bound
+from lib.papers.stitching import results
 from lib.papers.stitching.networks import MIXED, OTHER, Condition
 from lib.papers.stitching.results import Results
+from lib.training.zoo import Zoo
+from lib.values.recipe import Recipe
 
 C7 = (("C1a", "retained"), ("C2a", "same_type_above_mixed"), ("C3a", "drop"), ("C4a", "recovers"), ("C4a", "rises"),
       ("C4a", "takes_the_fronts_weakness"))  # of which claims and parts the pattern elsewhere consists
@@ -101,9 +104,25 @@ def _other_tasks(m: Results, found: Evidence) -> None:
             found.add("C5a", "keeps_clean", f"N->{name} minus N", there - normal)
 
 
+def _first_robust(m: Results) -> Recipe:
+    return m.of(m.condition("endpoint", "R"))[0].recipe
+
+
+def warnings(zoo: Zoo, m: Results) -> list[str]:
+    """Reasons to mistrust robust accuracies, one sentence each, looked for on the first robust network."""
+    return attack_warnings(zoo, _first_robust(m), m.networks.threat, m.section.search)
+
+
+def self_stitch_gap(zoo: Zoo, m: Results) -> float:
+    """The largest `self_stitch_gap` of the first robust network, over all joints."""
+    first, test = _first_robust(m), zoo.images(m.networks.data, "test")
+    return max(results.self_stitch_gap(zoo, first, joint, test) for joint in m.section.joints)
+
+
 def preconditions(m: Results, self_gap: float, warnings: list[str]) -> Preconditions:
     """What must hold before any claim is judged: trained networks, converged joints, an exact self-stitch, a working
-    attack (`warnings` of `attack_warnings`)."""
+    attack (`warnings`).
+    """
     s, checks = m.section, Preconditions()
     checks.pool(s.gates, s.verify, *m.of_pool(*(m.condition("endpoint", kind) for kind in "NR")))
     changes: dict[Condition, list[float]] = {}  # of one joint the noise of the batches is as large as what is allowed
@@ -131,9 +150,9 @@ def preconditions(m: Results, self_gap: float, warnings: list[str]) -> Precondit
     return checks
 
 
-def claim_preconditions(m: Results) -> dict[str, Preconditions]:
-    """{claim: what must hold besides before it is judged}: ends of other tasks that have learned them; elsewhere,
-    networks as the notebook's own must be.
+def named_checks(m: Results) -> dict[str, Preconditions]:
+    """What must hold besides, by whose networks it is about: `others`, ends of other tasks that have learned them;
+    `elsewhere`, networks as the notebook's own must be. Empty where there are none.
     """
     s, others, places = m.section, Preconditions(), Preconditions()
     for other in s.others:
@@ -143,4 +162,10 @@ def claim_preconditions(m: Results) -> dict[str, Preconditions]:
     for place in s.elsewhere:
         ends = (m.at(place).condition("endpoint", kind) for kind in "NR")
         places.pool(place.gates, s.verify, *m.of_pool(*ends), where=place.name)
-    return {"C5a": others, "C5b": others, "C6": others, "C7": places}
+    return {"others": others, "elsewhere": places}
+
+
+def claim_preconditions(m: Results) -> dict[str, Preconditions]:
+    """{claim: what of `named_checks` must hold besides before it is judged}"""
+    checks = named_checks(m)
+    return {**dict.fromkeys(("C5a", "C5b", "C6"), checks["others"]), "C7": checks["elsewhere"]}

@@ -14,9 +14,10 @@ import torch
 
 from lib import results
 from lib.models import build
-from lib.papers.stitching.networks import Condition
+from lib.papers.stitching.networks import DIRECT, Condition
 from lib.papers.stitching.settings import OtherSetting, Section
 from lib.profiles.networks import Networks
+from lib.stitching.measures import AtJoint, at_joint
 from lib.training.evaluation import Outcomes
 from lib.training.zoo import Zoo
 from lib.values.architectures import Stitch
@@ -95,3 +96,15 @@ def self_stitch_gap(zoo: Zoo, recipe: Recipe, joint: str, images) -> float:
     pixels = images.pixels(slice(0, 64))
     with torch.no_grad():
         return float((stitched.eval().to(pixels.device)(pixels) - net(pixels)).abs().max())
+
+
+def middle_joints(zoo: Zoo, m: Results, pixels: torch.Tensor) -> dict[str, AtJoint]:
+    """The activations of N->R at the middle joint for pixels [n, C, H, W] in [0, 1], first repetition, of the joint
+    trained on clean images (`pair`) and of the one that was only fitted, as far as they were measured.
+    """
+    found = {}
+    for role in ("pair", DIRECT):
+        for cell in m.of(Condition(role, "N->R", m.section.middle))[:1]:
+            stitched, end = (zoo.obtain(recipe).net for recipe in (cell.recipe, cell.recipe.parents[1]))
+            found[role] = at_joint(stitched, end, cell.condition.joint, pixels)
+    return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.papers.stitching.networks import EXTERNAL, OTHER
+from lib.papers.stitching.networks import CORE, DIRECT, EXTERNAL, MIXED, OTHER, STARTED
 from lib.papers.stitching.results import Results
 from lib.runtime import ProgressBar
 from lib.statistics import accuracy
@@ -32,11 +32,59 @@ from lib.values.threats import Threat
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lib.study import Study
+
+
+def describe(study: Study) -> str:
+    """Two lines on what a run compares: data, architecture, joints, threat, repetitions, and how many cells and trained
+    networks it has.
+    """
+    s, n = study.section, study.settings.networks
+    data, test = n.data, study.zoo.images(n.data, "test")
+    return (f"{data.name}: {data.n_train} training images, {data.holdout} held out, {len(test)} test images "
+            f"(random, class-balanced, the same for every network); {n.arch}, cut after {', '.join(s.joints)}\n"
+            f"threat: {n.threat.norm}, eps {n.threat.eps}; {s.seeds} repetitions; "
+            f"{len(study.cells)} cells, {len(study.keys)} trained networks in the plan")
+
 
 def _here(m: Results) -> list[Cell]:
     """The cells of the setting of `m`, without the endpoints of other tasks, which are measured on other images."""
     data, here = m.networks.data.name, [c for c in m.cells if c.condition.where == m.where]
     return [c for c in here if c.condition.role != "endpoint" or c.recipe.data.name == data]
+
+
+def measured_at(cells: pd.DataFrame, place: str = "") -> pd.DataFrame:
+    """The rows of the table of cells that were measured in another setting (its name), or here (no name)."""
+    return cells[cells["where"] == place] if "where" in cells else cells
+
+
+def endpoint_accuracies(cells: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies of the networks that are stitched, a row for each (index pair), over repetitions: columns (mean, min
+    or max; measure). NaN where a network was not measured under that attack. cells: as `measured_at` gives it.
+    """
+    return cells[cells.role == "endpoint"].pivot_table(index="pair", columns="measure", values="accuracy",
+                                                      aggfunc=["mean", "min", "max"])
+
+
+def clean_controls(cells: pd.DataFrame, joints: Sequence[str]) -> pd.DataFrame:
+    """Clean accuracy of joints trained on clean images, and of their controls, means over repetitions: columns role,
+    pair, and each of `joints`, NaN where a control has no such joint. cells: as `measured_at` gives it.
+    """
+    core = (cells.measure == "clean") & (cells.alpha == 0) & cells.role.isin(CORE)
+    shown = cells[core & (cells.joint.fillna("") != "")]
+    wide = shown.pivot_table(index=["role", "pair"], columns="joint", values="accuracy")
+    return wide[list(joints)].reset_index()
+
+
+def kinds_of_joints(cells: pd.DataFrame, joint: str) -> pd.DataFrame:
+    """Accuracies of the mixed pairs at one joint, of every way to make it, means over repetitions: columns pair, role,
+    alpha, joint_batchnorm and each measure, NaN where it was not measured. cells: as `measured_at` gives it.
+    """
+    controls = cells.role.isin(["untrained front", "untrained end", "linear probe"])
+    shown = cells[(cells.joint == joint) & cells.pair.isin(MIXED) & ~controls]
+    wide = shown.pivot_table(index=["pair", "role", "alpha", "joint_batchnorm"], columns="measure", values="accuracy",
+                             sort=False)
+    return wide.reset_index()
 
 
 def against_controls(m: Results, joint: str):
@@ -57,6 +105,14 @@ def against_controls(m: Results, joint: str):
             rows.append({"what": name if role in ("endpoint", "pair") else f"{name}  ({role})", "measure": measure,
                          "value": got.value, "low": got.low, "high": got.high, "under": which})
     return pd.DataFrame(rows)
+
+
+def mixed_cells(m: Results) -> list[Cell]:
+    """The cells here of the mixed pairs whose joints were trained with alpha 0 or 1, only fitted, or started from the
+    fit.
+    """
+    return [cell for cell in m.of(where="") if cell.condition.role in ("pair", DIRECT, STARTED)
+            and cell.condition.pair in MIXED and cell.condition.alpha in (0, 1)]
 
 
 def accuracy_and_similarity(zoo: Zoo, m: Results, cells: Sequence[Cell] | None = None,
@@ -80,6 +136,18 @@ def accuracy_and_similarity(zoo: Zoo, m: Results, cells: Sequence[Cell] | None =
                 rows[-1] |= joint_likeness(zoo, cell.recipe, images)
             bar.step(1)
     return pd.DataFrame(rows)
+
+
+def mean_similarity(table: pd.DataFrame, joints: Sequence[str]) -> pd.DataFrame:
+    """Means over repetitions of `accuracy_and_similarity`, for reading: role, pair, alpha, joint (in the order of
+    `joints`, trained ones first), accuracies and their ratios, agreements, similarities.
+    """
+    keys, depth = ["role", "pair", "alpha", "joint"], {joint: k for k, joint in enumerate(joints)}
+    numbers = ["clean", "clean of end", "clean of weaker", "robust", "robust of end", "agrees with end",
+               "agrees with front", "cka before", "cka", "cka shuffled", "unexplained"]
+    means = table.groupby(keys)[numbers].mean().reset_index()
+    return means.sort_values(keys, key=lambda column: column.map(depth) if column.name == "joint" else column,
+                             ascending=[False, True, True, True])
 
 
 def _names(cell: Cell) -> dict:
@@ -114,6 +182,12 @@ def _agreements(zoo: Zoo, recipe: Recipe) -> dict[str, float]:
     return found
 
 
+def transferred_cells(m: Results) -> list[Cell]:
+    """The mixed pairs to which attacks are transferred: adversarially trained joints, in the middle and the last."""
+    return [cell for cell in m.of(role="pair", alpha=1.0, where="") if cell.condition.pair in MIXED
+            and cell.condition.joint in (m.section.middle, m.section.joints[-1])]
+
+
 def transfers(zoo: Zoo, cells: Sequence[Cell], threat: Threat, attack: Attack) -> pd.DataFrame:
     """Attacks transferred from the endpoints to the stitched network. Columns: role, pair, joint, alpha, seed; source
     (front or end); robust, the share of test images that the stitched network classifies correctly both clean and as
@@ -135,6 +209,12 @@ def transfers(zoo: Zoo, cells: Sequence[Cell], threat: Threat, attack: Attack) -
                                  "warnings": "; ".join(found.warnings), **own})
                 bar.step(1)
     return pd.DataFrame(rows)
+
+
+def mean_transfers(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over repetitions of `transfers`: columns pair, joint, source, robust, robust of source."""
+    runs = table.groupby(["pair", "joint", "source"], sort=False)
+    return runs[["robust", "robust of source"]].mean().reset_index()
 
 
 ENDS = ("pair", "untrained front", "untrained end", OTHER, EXTERNAL)
