@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib import claims
 from lib.claims.evidence import Evidence
 from lib.claims.preconditions import Preconditions
 from lib.papers.off_manifold_robustness.networks import NONE, PER_BATCH, PER_IMAGE, STANDARD, UNTRAINED, Condition
@@ -158,6 +159,12 @@ def _theory(f: Results, found: Evidence) -> None:
         found.add("C1", "limit", f"{where}, {kind}", [r.rho1 - r.rho2 for r in first])
 
 
+def theory_margins() -> dict[str, float]:
+    """{column of `Results.theory`: the margin of the part of C2 that is about it}"""
+    margins = {part.id: part.margin for part in claims.load("off_manifold_robustness")["C2"].parts}
+    return {"rho1": margins["robust"], "worst rho2": margins["aligned"]}
+
+
 def _logs(changes: np.ndarray, images: int) -> np.ndarray:
     return np.log(np.maximum(changes, BELOW / images))
 
@@ -252,9 +259,16 @@ def _area(logs: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
 # --------------------------------------------------------------------------------------------------- preconditions
 
 
-def claim_preconditions(f: Results) -> dict[str, Preconditions]:
-    """{claim: what must hold before it is judged}: networks that have learned, tangent spaces and scores that deserve
-    the name.
+def warnings(f: Results) -> list[str]:
+    """What a sweep goes on without, because trainings diverged, one sentence each."""
+    return [f"{sweep.name} goes on without {words}" for sweep in f.section.sweeps
+            for words in f.sentences_of_divergence(where=sweep.name)]
+
+
+def named_checks(f: Results) -> dict[str, Preconditions]:
+    """What must hold, by what it is about: `exact`, sweeps on closed forms; `images`, the other sweeps; `letters`,
+    digits next to a letter. Networks that have learned, tangent spaces and scores that deserve the name. Empty where
+    there are none.
     """
     exact, images, letters = Preconditions(), Preconditions(), Preconditions()
     for sweep in f.section.sweeps:
@@ -270,7 +284,15 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
             for kind in (STANDARD, PER_IMAGE, PER_BATCH):
                 right = f.stacked(f.of(where=data.name, kind=kind))
                 letters.trained(f"{data.name}: {kind} networks", right, how.clean)
-    by = {**dict.fromkeys(("C1", "C2", "C3a", "C4a", "C5a", "C6a", "C12a"), exact),
-          **dict.fromkeys(("C3b", "C3c", "C4b", "C4c", "C5b", "C6b", "C7", "C8", "C9", "C12b"), images),
-          **dict.fromkeys(("C10a", "C10b", "C11"), letters)}
+    return {"exact": exact, "images": images, "letters": letters}
+
+
+def claim_preconditions(f: Results) -> dict[str, Preconditions]:
+    """{claim: what of `named_checks` must hold before it is judged}; C8: what must hold of published networks, where
+    there are any.
+    """
+    about = {"exact": ("C1", "C2", "C3a", "C4a", "C5a", "C6a", "C12a"),
+             "images": ("C3b", "C3c", "C4b", "C4c", "C5b", "C6b", "C7", "C8", "C9", "C12b"),
+             "letters": ("C10a", "C10b", "C11")}
+    by = {claim: checks for name, checks in named_checks(f).items() for claim in about[name]}
     return by if f.published is None else {**by, "C8": f.published.checks()}

@@ -5,17 +5,56 @@ from 0.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from lib.gradients.lpips import why_no_lpips
+from lib.papers.off_manifold_robustness import reference
 from lib.papers.off_manifold_robustness.evidence import log_ratios
-from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, PER_BATCH, PER_IMAGE, SCORE, STANDARD, UNTRAINED
+from lib.papers.off_manifold_robustness.networks import (
+    MANIFOLD,
+    NONE,
+    PER_BATCH,
+    PER_IMAGE,
+    SCORE,
+    STANDARD,
+    UNTRAINED,
+    SweepNetworks,
+)
 from lib.papers.off_manifold_robustness.published import ANTIALIASED, CARD
 from lib.papers.off_manifold_robustness.results import COLUMNS, Results
 from lib.values.architectures import ImageNetResNet
 
+if TYPE_CHECKING:
+    from lib.study import Study
+
 MEASURES = ("accuracy", "training loss", "training accuracy")
+# what the notebook shows of a summary: how networks change along and off the manifold, and what alignment can mean
+CHANGES = ("kind", "strength", *MEASURES, "on", "off", "other", "phases", "inside")
+ALIGNMENTS = ("kind", "strength", "alignment", "shuffled pairs", "white noise", "high-pass", "sum of logits",
+              "score, high-pass", "1 - LPIPS")
+
+
+def describe(study: Study) -> str:
+    """Lines on what a run compares: repetitions and trained networks; data, architecture, epochs, tangent spaces, steps
+    and strengths of every sweep; whether 1 - LPIPS is left out.
+    """
+    lines = [f"{study.section.seeds} repetitions; {len(study.keys)} trained networks in the plan"]
+    for sweep in study.section.sweeps:
+        base = SweepNetworks(study.settings.networks, sweep, study.settings.seed).base(0)
+        sizes = " and ".join(f"{size:g}" for size in sweep.sizes)
+        lines += ["", f"{sweep.name}: {base.data.n_train} examples to train on, {base.arch.name}, {base.epochs} "
+                      f"epochs; tangent spaces: {', '.join(sweep.tangents)}; steps of length {sizes}, {sweep.draws} "
+                      f"each on {sweep.images} test examples"]
+        lines += [f"   {kind}: {', '.join(f'{strength:g}' for strength in strengths)}"
+                  for kind, strengths in sweep.strengths.of.items()]
+    if why_no_lpips():
+        lines += ["", "1 − LPIPS is left out: AlexNet's weights are not at hand "
+                      "(lib.gradients.lpips.why_no_lpips() says where they belong)"]
+    return "\n".join(lines)
 
 
 def networks(f: Results) -> pd.DataFrame:
@@ -47,6 +86,55 @@ def summary(f: Results, where: str) -> pd.DataFrame:
     means = table.groupby(["kind", "strength"])[kept].mean().reset_index()
     return means.sort_values(["kind", "strength"], key=lambda c: c.map(order) if c.name == "kind" else c,
                              kind="stable").reset_index(drop=True)
+
+
+def only(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Those of the columns that a table has."""
+    return table[[name for name in columns if name in table]]
+
+
+def controls(f: Results, where: str) -> pd.DataFrame:
+    """Rows of `summary` about the other trainings of one sweep, and about the regularised networks that they compare
+    with: of the same strength, under PGD or, for `reduced lr`, gradient norm. Columns: kind, strength, the MEASURES,
+    on, off, alignment, shuffled pairs.
+    """
+    others, table = f.sweep(where).controls, summary(f, where)
+    conditions = {c.condition for c in f.cells if c.condition.where == where and c.condition.kind in others}
+    usual = {("gradient norm" if c.kind == "reduced lr" else "PGD", c.strength) for c in conditions}
+    shown = [row.kind in others or (row.kind, row.strength) in usual for row in table.itertuples()]
+    return table[shown][["kind", "strength", *MEASURES, "on", "off", "alignment", "shuffled pairs"]]
+
+
+def untrained(f: Results, where: str) -> pd.DataFrame:
+    """The rows of `networks` about the untrained networks of a sweep."""
+    table = networks(f)
+    return table[(table["where"] == where) & (table.kind == UNTRAINED)]
+
+
+def theory_at_smallest_noise(f: Results) -> pd.DataFrame:
+    """Columns where, kind, rho1, rho2, worst rho2 (the worst point's): means over repetitions, at the smallest noise.
+    """
+    table = f.theory[f.theory.sigma == f.theory.sigma.min()]
+    return table.groupby(["where", "kind"], sort=False)[["rho1", "rho2", "worst rho2"]].mean().reset_index()
+
+
+def guessing(f: Results) -> dict[str, float]:
+    """{sweep: the accuracy of guessing one of its classes}"""
+    return {sweep.name: 1 / f.networks_of(sweep).data.info.classes for sweep in f.section.sweeps}
+
+
+def published_curves(f: Results) -> dict[str, pd.DataFrame]:
+    """{sweep: the paper's curves (lib.papers.off_manifold_robustness.reference)} of the sweeps on CIFAR-10."""
+    return {sweep.name: reference.published() for sweep in f.section.sweeps
+            if f.networks_of(sweep).data.name == "cifar10"}
+
+
+def ends_and_peaks(curves: pd.DataFrame) -> pd.DataFrame:
+    """The rows of published curves with the weakest and the strongest setting of each kind, and with the highest 1 -
+    LPIPS. Needs the columns kind and 1 - LPIPS, strengths in order.
+    """
+    kinds = curves.groupby("kind", sort=False)
+    return curves.loc[sorted({*kinds.head(1).index, *kinds["1 - LPIPS"].idxmax(), *kinds.tail(1).index})]
 
 
 def by_strength(f: Results, where: str) -> pd.DataFrame:
