@@ -177,6 +177,20 @@ def _masking(f: Results, study: Study, norm: str, found: Evidence) -> None:
             found.add("C9", "transfer", f"{study.name}, {norm}, {name}", values - by_way["verify"])
 
 
+def warnings(f: Results) -> list[str]:
+    """What a study goes on without, because trainings diverged, one sentence each."""
+    return [f"{study.name} goes on without {words}" for study in f.studies
+            for words in f.sentences_of_divergence(where=study.name)]
+
+
+def named_checks(f: Results) -> dict[str, Preconditions]:
+    """What must hold, by what it is about: `toy`; `images`, the studies and the robust network that judges images;
+    `added`, adversarial training with the term. Empty where there are none.
+    """
+    checks = claim_preconditions(f)
+    return {"toy": checks["C1b"], "images": checks["C2a"], "added": checks["C8"]}
+
+
 def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """{claim: what must hold before it is judged}: networks that have learned, a radius that breaks the one without
     aligned gradients, an attack that can be trusted, denoisers that deserve their name, and what single claims need

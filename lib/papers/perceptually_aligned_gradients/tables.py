@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from lib.papers.perceptually_aligned_gradients import networks as plan
+from lib.papers.perceptually_aligned_gradients import reference
 from lib.papers.perceptually_aligned_gradients.evidence import aligned, robust
 from lib.papers.perceptually_aligned_gradients.networks import (
     CLASSES,
@@ -25,14 +27,37 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     Condition,
 )
 from lib.papers.perceptually_aligned_gradients.results import Results
+from lib.papers.perceptually_aligned_gradients.settings import Study, Toy
 from lib.statistics import accuracy
 from lib.values.cell import Cell
 from lib.values.data import Data
 from lib.values.threats import Threat
 
+if TYPE_CHECKING:
+    from lib.study import Study as Run
+
 NAMES = {"cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
          "stl10": ("plane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")}
 CONTROLS = RANDOM, CLASSES, IMAGES, NORM, LOGIT
+
+
+def describe(run: Run) -> str:
+    """Lines on what a run compares: repetitions, trained networks and attack; data, architecture, epochs, radii and the
+    weights of every realisation in each study.
+    """
+    s = run.section
+    lines = [f"{s.seeds} repetitions ({s.toy.seeds} of the toy); {len(run.keys)} trained networks in the plan; "
+             f"attack: {s.verify.title}"]
+    for part in s.studies:
+        base = plan.StudyNetworks(run.settings.networks, part, run.settings.seed).vanilla(0)
+        radii = ", ".join(f"{threat.norm} {float(threat.eps):.3g}" for threat in part.threats)
+        lines += ["", f"{part.name}: {base.data.n_train} images to train on, {base.arch.name}, {base.epochs} epochs; "
+                      f"{part.classes or 'all'} of {base.data.info.classes} classes for each image and update; judged "
+                      f"at {radii}",
+                  "   " + ", ".join(f"{kind} {weight:g}" for kind, weight in part.weights.of.items())]
+        if part.sweep:
+            lines.append("   score and permuted classes at " + ", ".join(f"{weight:g}" for weight in part.sweep))
+    return "\n".join(lines)
 
 
 def group(kind: str) -> str:
@@ -99,6 +124,21 @@ def summary(f: Results, where: str) -> pd.DataFrame:
     return means.reset_index()
 
 
+def outcomes(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `summary` that say what came of a training, as far as it has them: kind, weight, clean and robust
+    accuracies, spread, rate, cosines with the independent score, clamped.
+    """
+    robust_ = [name for name in table if name.startswith("robust ")]
+    wanted = ["kind", "weight", "clean", *robust_, "spread", "rate", "own, independent score",
+              "others, independent score", "clamped"]
+    return table[[name for name in wanted if name in table]]
+
+
+def shares(table: pd.DataFrame) -> list[str]:
+    """The columns of a table that are accuracies, shares or rates, by their names."""
+    return [name for name in table if name.startswith(("clean", "robust", "rate", "held-out", "spread", "clamped"))]
+
+
 def by_strength(f: Results, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE, CLASSES)) -> pd.DataFrame:
     """Columns method, group, weight, seed, threat, accuracy (robust) and alignment (mean cosine with the independent
     score over all classes), for a study's networks of these kinds at all their weights.
@@ -116,6 +156,19 @@ def by_strength(f: Results, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE
 def everything(f: Results, where: str) -> pd.DataFrame:
     """As `by_strength`, of all kinds that the study has."""
     return by_strength(f, where, tuple(_kinds(f, where, f.outcomes)))
+
+
+def under_first(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `by_strength` or `everything` under the first threat of the study."""
+    return table[table.threat == threat_name(study.threats[0])]
+
+
+def published_weights(f: Results) -> dict[str, pd.DataFrame | None]:
+    """{study: the paper's robust accuracies by weight (lib.papers.perceptually_aligned_gradients.reference)}, None of
+    studies not on CIFAR-10.
+    """
+    return {study.name: reference.weights() if f.networks_of(study).data.name == "cifar10" else None
+            for study in f.studies}
 
 
 def _kinds(f: Results, where: str, measured) -> list[str]:
@@ -144,6 +197,23 @@ def toy(f: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def toy_notes(table: pd.DataFrame) -> dict[str, str]:
+    """{kind: how robust its first network is}, in words; table: as `toy` gives it."""
+    first = table[table.seed == 0]
+    return {kind: f"exactly robust: {exact:.0%}" for kind, exact in zip(first.kind, first.exact, strict=True)}
+
+
+def toy_ranges(table: pd.DataFrame, how: Toy) -> pd.DataFrame:
+    """A row per kind (index), for reading: mean, least and largest value over repetitions in words, of clean, PGD and
+    exact accuracy; columns are named with the radius. table: as `toy` gives it.
+    """
+    runs = table.groupby("kind", sort=False)[["clean", "PGD", "exact", "far"]]
+    mean, (least, most) = runs.mean(), (values.map("{:.0%}".format) for values in (runs.min(), runs.max()))
+    words = mean.map("{:.1%}".format) + "  (" + least + " to " + most + ")"
+    return words.rename(columns={"PGD": f"PGD, l2 {how.eps:g}", "exact": f"exact, l2 {how.eps:g}",
+                                 "far": f"exact, l2 {how.far:g}"})
+
+
 def masking(f: Results) -> pd.DataFrame:
     """Columns where, weight, seed, norm, attack, robust, network (key): robust accuracy under different attacks, on the
     images of the query attack.
@@ -152,6 +222,13 @@ def masking(f: Results) -> pd.DataFrame:
              "attack": name, "robust": v.mean(), "network": c.recipe.key}
             for c, by_norm in f.masking.items() for norm, by_way in by_norm.items() for name, v in by_way.items()]
     return pd.DataFrame(rows, columns=["where", "weight", "seed", "norm", "attack", "robust", "network"])
+
+
+def mean_masking(table: pd.DataFrame) -> pd.DataFrame:
+    """Means of `masking` over repetitions and weights: a row per where and norm (index), a column per attack, NaN where
+    it was not run.
+    """
+    return table.groupby(["where", "norm", "attack"], sort=False)["robust"].mean().unstack(sort=False)
 
 
 def truths(f: Results, where: str) -> pd.DataFrame:
