@@ -12,12 +12,13 @@ from itertools import combinations, pairwise
 import numpy as np
 
 from lib.claims.evidence import Evidence
-from lib.claims.preconditions import Preconditions
+from lib.claims.preconditions import Preconditions, attack_warnings
 from lib.papers.representation_similarity.networks import Condition
 from lib.papers.representation_similarity.results import Results
 from lib.similarity.maps import Maps
 from lib.similarity.summaries import block_index, block_share, mean_off_diagonal, same_layer, thirds
 from lib.statistics import jackknife
+from lib.training.zoo import Zoo
 
 
 def pairs_of(a: str, b: str, seeds: int, without: int | None) -> Iterable[tuple[int, int]]:
@@ -202,9 +203,15 @@ def _per_seed(f: Results, maps: Maps) -> np.ndarray:
     return np.array([own[f"R{i}"] - own[f"N{i}"] for i in range(f.section.seeds)])
 
 
+def warnings(zoo: Zoo, f: Results) -> list[str]:
+    """Reasons to mistrust robust accuracies, one sentence each, looked for on the pool's first robust network."""
+    first, *_ = f.of(kind="R")
+    return attack_warnings(zoo, first.recipe, f.networks.threat, f.section.search)
+
+
 def preconditions(f: Results, warnings: list[str]) -> Preconditions:
     """What must hold before any claim is judged: trained networks of the pool, normal ones matched in clean accuracy, a
-    working attack (`warnings` of `attack_warnings`), no layer without a number.
+    working attack (`warnings`), no layer without a number.
     """
     s, checks = f.section, Preconditions()
     checks.pool(s.gates, s.verify, *f.of_pool(Condition("N"), Condition("R")))
@@ -216,19 +223,26 @@ def preconditions(f: Results, warnings: list[str]) -> Preconditions:
     return checks
 
 
-def claim_preconditions(f: Results) -> dict[str, Preconditions]:
-    """What must hold for single claims: matched accuracies (C1b, C3b), a run that overfits (C5)."""
-    s, matching = f.section, Preconditions()
+def named_checks(f: Results) -> dict[str, Preconditions]:
+    """What must hold besides, by what it is about: `matched`, accuracies of briefly trained normal networks that are
+    those of robust ones; `overfitting`, where there are such runs, that they overfit.
+    """
+    s, found = f.section, {"matched": Preconditions()}
     for which, where in (("clean", "test"), ("train", "training")):
         brief, robust = (f.correct(Condition(kind), which).mean() for kind in "MR")
-        matching.add(f"matched on {where} images", abs(brief - robust) <= s.matched_within,
-                     f"the briefly trained normal networks' clean accuracy is {brief:.1%}, the robust ones' "
-                     f"{robust:.1%}, at most {s.matched_within:.0%} apart allowed")
-    found = {"C1b": matching, "C3b": matching}
+        found["matched"].add(f"matched on {where} images", abs(brief - robust) <= s.matched_within,
+                             f"the briefly trained normal networks' clean accuracy is {brief:.1%}, the robust ones' "
+                             f"{robust:.1%}, at most {s.matched_within:.0%} apart allowed")
     if f.runs:
-        fall, check = np.mean([fall for _, fall in overfitted(f).values()]), Preconditions()
-        check.add("the run overfits", fall >= s.overfitting.fall,
-                  f"robust accuracy on test images fell by {fall:.1%} from its best epoch, at least "
-                  f"{s.overfitting.fall:.0%} needed")
-        found["C5"] = check
+        fall, found["overfitting"] = np.mean([fall for _, fall in overfitted(f).values()]), Preconditions()
+        found["overfitting"].add("the run overfits", fall >= s.overfitting.fall,
+                                 f"robust accuracy on test images fell by {fall:.1%} from its best epoch, at least "
+                                 f"{s.overfitting.fall:.0%} needed")
     return found
+
+
+def claim_preconditions(f: Results) -> dict[str, Preconditions]:
+    """{claim: what of `named_checks` must hold besides before it is judged}"""
+    checks = named_checks(f)
+    found = {"C1b": checks["matched"], "C3b": checks["matched"]}
+    return found | ({"C5": checks["overfitting"]} if "overfitting" in checks else {})

@@ -5,12 +5,31 @@ Similarities are CKA unless said otherwise; accuracies are in [0, 1]; seed count
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
+from lib.papers.representation_similarity import reference
 from lib.papers.representation_similarity.evidence import by_strength, overfitted, pairs_of
 from lib.papers.representation_similarity.results import MOVED, POOL, Results
 from lib.similarity.summaries import block_index, block_share, by_distance, mean_off_diagonal, same_layer, thirds
+
+if TYPE_CHECKING:
+    from lib.study import Study
+
+
+def describe(study: Study) -> str:
+    """Two lines on what a run compares: data, images looked at, architecture and layers; threat, number of networks of
+    each kind, and of trained ones.
+    """
+    s, networks = study.section, study.settings.networks
+    data, threat = networks.data, networks.threat
+    return (f"{data.name}: {data.n_train} training images, {s.images or data.test or data.info.test} test images "
+            f"looked at, in minibatches of {s.batch}; {s.arch or networks.arch}, layers: {s.layers}\n"
+            f"threat: {threat.norm}, eps {threat.eps}; {s.seeds} networks of each kind, {s.arm_seeds} of each arm: "
+            f"{', '.join(arm.name for arm in s.arms)}; {len(study.keys)} trained networks in the plan")
 
 
 def title(kind: str) -> str:
@@ -40,6 +59,15 @@ def mean_map(f: Results, a: str, b: str) -> np.ndarray:
         return np.mean([f.pool.between(f"{a}{i}", f"{a}{i}") for i in range(f.section.seeds)], axis=0)
     pairs = list(pairs_of(a, b, f.section.seeds, None))
     return np.mean([f.pool.between(f"{a}{i}", f"{b}{j}") for i, j in pairs], axis=0)
+
+
+def maps_of(f: Results, panels: Mapping[str, tuple[str, str]]) -> tuple[dict, dict, dict]:
+    """What plots.similarity_maps draws of panels {title: two kinds of the pool}, each by title: the mean map [L, L], a
+    note with the accuracies of the kinds, and the names of the kinds for the axes.
+    """
+    maps = {name: mean_map(f, *pair) for name, pair in panels.items()}
+    notes = {name: "; ".join(f.note(kind) for kind in dict.fromkeys(pair)) for name, pair in panels.items()}
+    return maps, notes, {name: tuple(title(kind) for kind in pair) for name, pair in panels.items()}
 
 
 def distances(f: Results) -> pd.DataFrame:
@@ -90,6 +118,22 @@ def kinds(f: Results, which: tuple[str, ...]) -> pd.DataFrame:
                           "similarity": same_layer(maps.between(f"{a}{i}", f"{b}{j}"))}
                          for i, j in pairs_of(a, b, seeds, None)]
     return pd.DataFrame(rows)
+
+
+def threat_kinds(f: Results) -> tuple[str, ...]:
+    """The kinds that C6 compares: normal networks, those trained on random noise, robust ones of every threat."""
+    arms = f.section.arms
+    return ("N", *(arm.name for arm in arms if arm.training == "noise"),
+            "R", *(arm.name for arm in arms if arm.group == "threat"))
+
+
+def same_layer_in_words(table: pd.DataFrame) -> str:
+    """A sentence on normal and robust networks in the table of `kinds`: mean same-layer similarity, with its least and
+    largest value over pairs of networks, and the paper's number.
+    """
+    ours = table[(table.kind == "normal") & (table.other == "robust")].similarity
+    return (f"normal and robust, mean of the diagonal: {ours.mean():.2f} here ({ours.min():.2f} to {ours.max():.2f}); "
+            f"the paper's networks: {reference.SAME_LAYER['normal', 'robust']}")
 
 
 def strengths(f: Results) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import functools
 from dataclasses import replace
 from itertools import combinations
+from types import SimpleNamespace
 
 import matplotlib
 
@@ -497,6 +498,23 @@ def test_tables_hold_the_known_numbers(made):
     assert far.distance.max() == 1 and far[far.kind == "normal"].groupby("distance").size().tolist() == [4] * 15
 
 
+def test_threats_and_normal_and_robust_networks_in_words(made):
+    kinds = tables.threat_kinds(made)
+    assert kinds[0] == "N" and {"R", "l2", "noise"} <= {*kinds} and kinds.index("noise") < kinds.index("R")
+    pair = {"kind": "normal", "other": "robust"}
+    pairs = pd.DataFrame([{**pair, "similarity": .5}, {**pair, "similarity": .25}, {**pair, "other": "normal",
+                                                                                     "similarity": 1}])
+    assert tables.same_layer_in_words(pairs).endswith("0.38 here (0.25 to 0.50); the paper's networks: 0.58")
+
+
+def test_a_run_is_described_before_it_starts(made):
+    s = sized()
+    run = SimpleNamespace(settings=s, section=s.sections[SECTION], keys=["a"] * 7)
+    first, second = tables.describe(run).split("\n")
+    assert f"in minibatches of {run.section.batch}; " in first and first.endswith(f"layers: {run.section.layers}")
+    assert f"{run.section.seeds} networks of each kind" in second and second.endswith("7 trained networks in the plan")
+
+
 def test_accuracies_by_kind(made):
     got = tables.accuracies(made)
     assert got.loc["normal", "clean (test)"] == .97 and got.loc["robust", "clean (training)"] == .93
@@ -510,11 +528,13 @@ def test_accuracies_by_kind(made):
 def test_every_table_is_drawn(made, closed):
     layers_ = made.pool.layers["N0"]
     kinds = {"normal": ("N", "N"), "robust": ("R", "R"), "normal and robust": ("N", "R")}
-    panels = {title: tables.mean_map(made, *pair) for title, pair in kinds.items()}
+    panels, notes, axes = tables.maps_of(made, kinds)
+    assert axes["normal and robust"] == ("normal", "robust") and notes["robust"] == made.note("R")
+    assert notes["normal and robust"] == f"{made.note('N')}; {made.note('R')}"
     assert panels["robust"][0, 15] == pytest.approx(.75, abs=.02)
     assert panels["normal and robust"].diagonal().mean() == pytest.approx(.50, abs=.01)
     drawn = [
-        plots.similarity_maps(panels, layers_, {title: made.note(pair[0]) for title, pair in kinds.items()}),
+        plots.similarity_maps(panels, layers_, notes, axes),
         figures.against_distance(tables.distances(made), "depth", reference.by_distance()),
         figures.summary_strip(tables.summaries(made), reference=reference.summaries()),
         figures.summary_strip(tables.second(made)),
