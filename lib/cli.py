@@ -18,7 +18,7 @@ from pathlib import Path
 from lib import batch
 from lib import site as report
 from lib.errors import OneLineError, SettingsError, need
-from lib.files import read_json, sentence
+from lib.files import is_file_name, read_json, sentence
 from lib.papers import papers
 from lib.papers import settings as profiles
 from lib.papers.plan import chosen, plan
@@ -195,13 +195,19 @@ def again(args) -> int:
 
 def compare(args) -> int:
     """Every claim of a run beside the published one."""
-    table = report.compare(results() / args.run, ROOT / "results" / "reference" / args.run)
+    table = report.compare(*_run_folders(args.run))
     values = table[table["comparison"] != "verdict"]
     for row in table[~table["agrees"]].itertuples():
         print(f"{row.notebook} {row.claim} {row.comparison}: published {row.published}, here {row.here}: {row.why}")
     print(f"{table['notebook'].nunique()} notebooks, {len(values)} values: {values['equal'].sum()} equal to the "
           f"published ones, {values['agrees'].sum()} in agreement; {(~table['agrees']).sum()} disagreements")
     return int(not table["agrees"].all())
+
+
+def _run_folders(run: str) -> tuple[Path, Path]:
+    """The folder of a run, and of what is published of it."""
+    need(is_file_name(run), "run", run, "the name of a folder under results/, such as smoke")
+    return results() / run, ROOT / "results" / "reference" / run
 
 
 def index(args) -> int:
@@ -212,7 +218,7 @@ def index(args) -> int:
 
 def publish(args) -> int:
     """Copy what a visitor reads, made small; only from a commit that anyone can check out."""
-    source, place = results() / args.run, ROOT / "results" / "reference" / args.run
+    source, place = _run_folders(args.run)
     cards = sorted(source.glob("*/card.json"))
     if not cards:
         raise SettingsError(f"run = {args.run} is not possible: results/{args.run} holds no finished notebook")

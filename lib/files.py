@@ -23,6 +23,13 @@ ADVICE = {errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS, err
           errno.ENOTDIR: "name a folder", errno.EISDIR: "name a file"}
 
 
+def is_file_name(name) -> bool:
+    """Whether a text can be the name of a file or folder, so that it leads nowhere else: letters, digits, spaces and
+    `-._+`, the first no point.
+    """
+    return type(name) is str and name[:1] not in ("", ".") and all(c.isalnum() or c in " -._+" for c in name)
+
+
 class FileError(OneLineError, OSError):
     """A file cannot be read or written for a reason that may pass, such as rights, a full disk or too many open files:
     no sign of damage.

@@ -15,8 +15,8 @@ import re
 import time
 from pathlib import Path
 
-from lib.errors import unknown
-from lib.files import write_atomic
+from lib.errors import need, unknown
+from lib.files import is_file_name, whole, write_atomic
 from lib.papers import papers
 from lib.papers import settings as profiles
 from lib.papers.plan import Task, chosen, plan
@@ -88,7 +88,7 @@ class Study:
         """Save a DataFrame as tables/<name>.csv and return it. Print the warnings in its column `warnings`; those that
         differ only in their numbers are printed once.
         """
-        write_atomic(self.folder / "tables" / f"{name}.csv", frame.to_csv(index=False))
+        write_atomic(self._place("tables", name, "csv"), frame.to_csv(index=False))
         if "warnings" in frame:
             alike: dict[str, list[str]] = {}
             for sentence in (s for row in frame["warnings"] for s in row.split("; ") if s):
@@ -96,13 +96,17 @@ class Study:
             self.warn([f"{some[0]} ({len(some)} of {len(frame)} rows of the table {name})" for some in alike.values()])
         return frame
 
+    def _place(self, folder: str, name: str, kind: str) -> Path:
+        """Where a table or figure goes: never out of the run's folder."""
+        need(is_file_name(name), f"the name of one of the {folder}", name, "one of letters, digits, spaces and -._+")
+        return self.folder / folder / f"{name}.{kind}"
+
     def figure(self, name: str, figure):
         """Save a matplotlib figure as figures/<name>.png and .svg and return it."""
-        (self.folder / "figures").mkdir(parents=True, exist_ok=True)
         for kind in ("png", "svg"):
-            part = self.folder / "figures" / f".{name}.part.{kind}"
-            figure.savefig(part, dpi=150, bbox_inches="tight", metadata={"Date": None} if kind == "svg" else None)
-            os.replace(part, self.folder / "figures" / f"{name}.{kind}")
+            date = {"Date": None} if kind == "svg" else None
+            with whole(self._place("figures", name, kind)) as part:
+                figure.savefig(part, dpi=150, bbox_inches="tight", metadata=date, format=kind)
         return figure
 
     def warn(self, sentences: list[str]) -> list[str]:

@@ -51,7 +51,11 @@ def load_resnet(path: str | Path, arch: ResNet | ImageNetResNet | None = None, c
     path, arch = Path(path), arch or ResNet()
     need(arch.reads_files, "arch", arch.name, "a ResNet or an ImageNetResNet for weights from a file")
     arch.check(*shape[1:])
-    named = {_our_name(name): tensor for name, tensor in _read(path, sha256, advise=True).items()}
+    raw = _read(path, sha256, advise=True)
+    named = {_our_name(name): tensor for name, tensor in raw.items()}
+    need(len(named) == len(raw), "weights file", path, "one with each tensor once, here some under several names")
+    broken = [name for name, tensor in named.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    need(not broken, "weights file", path, f"one of finite numbers, unlike those of {', '.join(broken[:3])}")
     given = {name: tensor for name, tensor in named.items() if not name.startswith(COPIES)}
     with initialise_with("external"):  # the weights will be replaced; the caller's random numbers stay untouched
         net = builders[arch](arch, shape, classes)
@@ -75,6 +79,8 @@ def _normaliser(given: dict[str, torch.Tensor], chosen, channels: int) -> Normal
     mean, std = (torch.as_tensor(numbers).flatten() for numbers in (chosen or (mean, std)))
     for name, numbers in (("mean", mean), ("std", std)):
         need(len(numbers) in (1, channels), f"normaliser {name}", numbers.tolist(), f"1 or {channels} numbers")
+    need(bool((std > 0).all()), "normaliser std", std.tolist(), "greater than 0")
+    need(bool((mean.abs() <= 1).all()), "normaliser mean", mean.tolist(), "from -1 to 1, for pixels in [0, 1]")
     return Normalise(channels, mean, std)
 
 

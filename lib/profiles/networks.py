@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lib.errors import need
+from lib.files import is_file_name
 from lib.values.architectures import Denoisers, FromScratch
 from lib.values.attacks import PGD, Attack
 from lib.values.data import Data
@@ -18,8 +19,8 @@ from lib.values.threats import Threat
 
 Augmentation = Annotated[str, OneOf(AUGMENTATIONS)]
 BatchSize = Annotated[int, whole(2)]
-FileName = Annotated[str, Bound(lambda name: bool(name) and all(c.isalnum() or c in " -._" for c in str(name)),
-                                "a name of letters, digits, spaces, '-', '.' and '_', for files are named by it")]
+FileName = Annotated[str, Bound(is_file_name, "a name of letters, digits, spaces, '-', '_', '+' and '.', which is not "
+                                "the first: files are named by it")]
 UNTARGETED = Bound(lambda targeted: not targeted, "false, for evaluation is untargeted", of="targeted")
 NO_ATTACK = Bound(lambda attack: attack is None, "left out", of="attack")
 ATTACK = Bound(lambda attack: attack is not None, "given, for robust networks train on one", of="attack")

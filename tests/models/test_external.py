@@ -340,3 +340,27 @@ def test_autoattacks_example_is_not_robust(cifar10):
     found = evaluate(autoattack_example(), load(Data("cifar10", test=200), "test"), Threat("linf", "8/255"),
                      PGD(20, "2/255"))
     assert found.accuracy() > 0.9 and found.accuracy("robust") < 0.02
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda d: d | {f"module.{name}": tensor + 1 for name, tensor in d.items()}, "under several names"),
+    (lambda d: d | {"conv1.weight": d["conv1.weight"] * float("nan")}, "finite numbers, unlike those of stem.0.weight"),
+    (lambda d: d | {"mean": torch.zeros(3), "std": torch.tensor([0.2, 0.0, 0.2])}, "normaliser std = "),
+    (lambda d: d | {"mean": torch.tensor([125.0, 123, 114]), "std": torch.tensor([63.0, 62, 67])}, "normaliser mean = "),
+])
+def test_tensors_that_would_silently_give_another_network_are_refused(change, words, tmp_path):
+    net = load_resnet_file_of(tmp_path, lambda d: d)
+    assert isinstance(net, nn.Module)
+    with pytest.raises(SettingsError, match=words):
+        load_resnet_file_of(tmp_path, change)
+
+
+def load_resnet_file_of(folder, change):
+    """A ResNet of width 8 read back from a file in RobustBench's layout that was changed."""
+    arch = ResNet(16, (1,))
+    net = network(arch, (3, 8, 8), 10)
+    ours = {"stem.0": "conv1", "stem.1": "bn1", "head.2": "linear"}
+    tensors = {".".join([ours.get(name.rpartition(".")[0], name.rpartition(".")[0]), name.rpartition(".")[2]]): tensor
+               for name, tensor in net.state_dict().items() if not name.startswith("normalise")}
+    torch.save(change(tensors), folder / "net.pt")
+    return load_resnet(folder / "net.pt", arch, shape=(3, 8, 8))

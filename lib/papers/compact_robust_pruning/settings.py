@@ -11,6 +11,7 @@ from lib.profiles.networks import (
     UNTARGETED,
     Augmentation,
     BatchSize,
+    FileName,
     Gates,
     Networks,
     Pretraining,
@@ -52,7 +53,7 @@ class NetworkSetup(Declared):
     and last step.
     """
 
-    name: str  # for tables
+    name: FileName  # for tables
     # the robust objective: PGD-AT or TRADES (empirical robustness, under the attack of pretrain or the pool's), IBP,
     # CROWN-IBP, MixTrain (eps of the threat) or smoothing (stability training with noise of sigma)
     training: Annotated[str, OneOf(EMPIRICAL + VERIFIABLE)]
