@@ -123,6 +123,16 @@ class TestNotebook:
                         assert node.end_lineno - node.lineno < 5, f"{node.name} belongs in lib"
                     assert not isinstance(node, ast.ClassDef), f"{node.name} belongs in lib"
 
+    def test_code_is_read_at_a_glance(self, path):
+        """Results in, table or figure out: what computes a table or knows a claim is a named function of lib."""
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                code = "".join(cell["source"])
+                assert not [line for line in code.splitlines() if len(line) > 110]
+                assert not re.findall(r"\.groupby\(|\.pivot_table\(|\.merge\(|\.unstack\(|\.assign\(|\.loc\[", code)
+                texts = [node.value for node in ast.walk(code_of(cell)) if isinstance(node, ast.Constant)]
+                assert not [text for text in texts if re.fullmatch(r"C\d+[a-z]?", str(text))], "claims have names"
+
     def test_formulas_can_be_shown_without_a_network(self, path, tmp_path):
         from lib.site import render
 

@@ -5,8 +5,6 @@ Accuracies and shares are in [0, 1]; seed counts repetitions from 0; intervals a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 
@@ -17,14 +15,13 @@ from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, NetworkSe
 from lib.statistics import Interval, log_ratio, paired_difference
 from lib.values.threats import Threat
 
-if TYPE_CHECKING:
-    from lib.study import Study
-
 CONDITION = ("net", "pre", "rule", "keep", "fine", "longer")
 
 
-def describe(study: Study) -> str:
-    """A sentence on what a run compares: kept shares, repetitions, attack, number of trained networks."""
+def describe(study) -> str:
+    """A sentence on what a run compares: kept shares, repetitions, attack, number of trained networks.
+    study: the notebook's `lib.study.Study`.
+    """
     s = study.section
     keeps = ", ".join(f"{float(keep):.1%}" for keep in s.keeps)
     return (f"kept: {float(s.keep):.1%}; rules compared on {s.rules_on} at {keeps}; {s.seeds} repetitions; robust "

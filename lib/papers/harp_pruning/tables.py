@@ -5,8 +5,6 @@ Accuracies and shares are in [0, 1]; seed counts repetitions from 0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pandas as pd
 
 from lib.models import rates as by_rule
@@ -15,13 +13,10 @@ from lib.papers.harp_pruning.results import Results
 from lib.papers.harp_pruning.settings import Section
 from lib.statistics import seeds
 
-if TYPE_CHECKING:
-    from lib.study import Study
 
-
-def describe(study: Study) -> str:
+def describe(study) -> str:
     """Two lines on what a run compares: data, architecture, threat and attack; kept shares, methods, repetitions,
-    epochs and the number of trained networks.
+    epochs and the number of trained networks. study: the notebook's `lib.study.Study`.
     """
     s, networks = study.section, study.settings.networks
     data, threat = s.data or networks.data, networks.threat

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -28,9 +27,6 @@ from lib.papers.off_manifold_robustness.published import ANTIALIASED, CARD
 from lib.papers.off_manifold_robustness.results import COLUMNS, Results
 from lib.values.architectures import ImageNetResNet
 
-if TYPE_CHECKING:
-    from lib.study import Study
-
 MEASURES = ("accuracy", "training loss", "training accuracy")
 # what the notebook shows of a summary: how networks change along and off the manifold, and what alignment can mean
 CHANGES = ("kind", "strength", *MEASURES, "on", "off", "other", "phases", "inside")
@@ -38,9 +34,9 @@ ALIGNMENTS = ("kind", "strength", "alignment", "shuffled pairs", "white noise", 
               "score, high-pass", "1 - LPIPS")
 
 
-def describe(study: Study) -> str:
+def describe(study) -> str:
     """Lines on what a run compares: repetitions and trained networks; data, architecture, epochs, tangent spaces, steps
-    and strengths of every sweep; whether 1 - LPIPS is left out.
+    and strengths of every sweep; whether 1 - LPIPS is left out. study: the notebook's `lib.study.Study`.
     """
     lines = [f"{study.section.seeds} repetitions; {len(study.keys)} trained networks in the plan"]
     for sweep in study.section.sweeps:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -33,23 +32,20 @@ from lib.values.cell import Cell
 from lib.values.data import Data
 from lib.values.threats import Threat
 
-if TYPE_CHECKING:
-    from lib.study import Study as Run
-
 NAMES = {"cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
          "stl10": ("plane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")}
 CONTROLS = RANDOM, CLASSES, IMAGES, NORM, LOGIT
 
 
-def describe(run: Run) -> str:
+def describe(study) -> str:
     """Lines on what a run compares: repetitions, trained networks and attack; data, architecture, epochs, radii and the
-    weights of every realisation in each study.
+    weights of every realisation in each study. study: the notebook's `lib.study.Study`.
     """
-    s = run.section
-    lines = [f"{s.seeds} repetitions ({s.toy.seeds} of the toy); {len(run.keys)} trained networks in the plan; "
+    s = study.section
+    lines = [f"{s.seeds} repetitions ({s.toy.seeds} of the toy); {len(study.keys)} trained networks in the plan; "
              f"attack: {s.verify.title}"]
     for part in s.studies:
-        base = plan.StudyNetworks(run.settings.networks, part, run.settings.seed).vanilla(0)
+        base = plan.StudyNetworks(study.settings.networks, part, study.settings.seed).vanilla(0)
         radii = ", ".join(f"{threat.norm} {float(threat.eps):.3g}" for threat in part.threats)
         lines += ["", f"{part.name}: {base.data.n_train} images to train on, {base.arch.name}, {base.epochs} epochs; "
                       f"{part.classes or 'all'} of {base.data.info.classes} classes for each image and update; judged "

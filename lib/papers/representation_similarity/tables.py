@@ -6,7 +6,6 @@ Similarities are CKA unless said otherwise; accuracies are in [0, 1]; seed count
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,13 +15,10 @@ from lib.papers.representation_similarity.evidence import by_strength, overfitte
 from lib.papers.representation_similarity.results import MOVED, POOL, Results
 from lib.similarity.summaries import block_index, block_share, by_distance, mean_off_diagonal, same_layer, thirds
 
-if TYPE_CHECKING:
-    from lib.study import Study
 
-
-def describe(study: Study) -> str:
+def describe(study) -> str:
     """Two lines on what a run compares: data, images looked at, architecture and layers; threat, number of networks of
-    each kind, and of trained ones.
+    each kind, and of trained ones. study: the notebook's `lib.study.Study`.
     """
     s, networks = study.section, study.settings.networks
     data, threat = networks.data, networks.threat

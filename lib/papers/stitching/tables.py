@@ -32,12 +32,10 @@ from lib.values.threats import Threat
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lib.study import Study
 
-
-def describe(study: Study) -> str:
+def describe(study) -> str:
     """Two lines on what a run compares: data, architecture, joints, threat, repetitions, and how many cells and trained
-    networks it has.
+    networks it has. study: the notebook's `lib.study.Study`.
     """
     s, n = study.section, study.settings.networks
     data, test = n.data, study.zoo.images(n.data, "test")
