@@ -704,7 +704,7 @@ def test_adversarial_images_of_another_data_set_are_refused(box, monkeypatch):
 def test_a_small_study_from_networks_to_evidence(tmp_path, monkeypatch):
     """All views are there and named as evidence and tables expect; a second time nothing is made."""
     torch.set_num_threads(1)
-    monkeypatch.setattr(zoo_module, "sanity", lambda *args: [])
+    monkeypatch.setattr(zoo_module, "sanity_within", lambda *args: [])
     monkeypatch.setattr(zoo_module, "beaten_by_square", lambda *args: [])
     attack = {"steps": 1, "step_size": 0.1}
     s = settings.load("test", {
