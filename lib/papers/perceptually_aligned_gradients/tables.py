@@ -120,7 +120,7 @@ def summary(f: Results, where: str) -> pd.DataFrame:
     return means.reset_index()
 
 
-def outcomes(table: pd.DataFrame) -> pd.DataFrame:
+def main_measures(table: pd.DataFrame) -> pd.DataFrame:
     """The columns of `summary` that say what came of a training, as far as it has them: kind, weight, clean and robust
     accuracies, spread, rate, cosines with the independent score, clamped.
     """
@@ -130,7 +130,7 @@ def outcomes(table: pd.DataFrame) -> pd.DataFrame:
     return table[[name for name in wanted if name in table]]
 
 
-def shares(table: pd.DataFrame) -> list[str]:
+def share_columns(table: pd.DataFrame) -> list[str]:
     """The columns of a table that are accuracies, shares or rates, by their names."""
     return [name for name in table if name.startswith(("clean", "robust", "rate", "held-out", "spread", "clamped"))]
 

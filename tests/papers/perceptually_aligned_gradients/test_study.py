@@ -1102,11 +1102,11 @@ def test_curves_toy_masking_and_truths_are_tidy(made):
 
 def test_what_is_shown_of_a_summary_and_which_columns_are_shares(made):
     summary = tables.summary(made, "digits")
-    shown = tables.outcomes(summary)
+    shown = tables.main_measures(summary)
     assert [*shown][:5] == ["kind", "weight", "clean", "robust l2", "robust linf"] and [*shown][-1] == "clamped"
     assert "held-out clean" in summary and "held-out clean" not in shown
-    assert tables.shares(shown) == ["clean", "robust l2", "robust linf", "spread", "rate", "clamped"]
-    assert tables.shares(tables.controls(made)) == ["clean", "clean, score", "robust", "robust, score"]
+    assert tables.share_columns(shown) == ["clean", "robust l2", "robust linf", "spread", "rate", "clamped"]
+    assert tables.share_columns(tables.controls(made)) == ["clean", "clean, score", "robust", "robust, score"]
 
 
 def test_the_toy_in_words():
