@@ -10,7 +10,6 @@ import pytest
 from lib import plots
 from lib.errors import SettingsError
 from lib.papers.compact_robust_pruning import figures, reference, tables
-from lib.papers.compact_robust_pruning import figures as compact
 from tests.kit.figures import legend_texts
 
 
@@ -53,7 +52,7 @@ def upright(axis):
 
 
 def test_retained_has_a_group_a_network_and_a_mark_a_measure():
-    axis, = compact.retained(shares(NETS)).axes
+    axis, = figures.retained(shares(NETS)).axes
     drawn = marks(axis)
     expected = [(mean - less, colour, filled)
                 for measures in NETS.values() for mean, measure in zip((0.9, 0.8, 0.7), measures, strict=False)
@@ -75,16 +74,16 @@ def test_retained_has_a_group_a_network_and_a_mark_a_measure():
 
 
 def test_retained_without_intervals_draws_none():
-    axis, = compact.retained(shares(NETS, seeds=1, low=np.nan, high=np.nan)).axes
+    axis, = figures.retained(shares(NETS, seeds=1, low=np.nan, high=np.nan)).axes
     assert len(marks(axis)) == 10 and not upright(axis)
     clean_only = shares({"CNN": ["clean"]}).query("over == 'unpruned'")
-    axis, = compact.retained(clean_only).axes
+    axis, = figures.retained(clean_only).axes
     assert len(marks(axis)) == 1 and legend_texts(axis.figure) == [
         "clean accuracy", "of the pre-trained network", "one repetition"]
 
 
 def test_published_shares_are_lines_whose_numbers_do_not_overlap():
-    figure = compact.retained(shares(NETS), PUBLISHED)
+    figure = figures.retained(shares(NETS), PUBLISHED)
     axis, = figure.axes
     lines = {line.get_color(): line.get_ydata()[0] for line in axis.lines if line.get_linestyle() == "--"}
     assert lines == {plots.CLEAN: 0.93, plots.ROBUST: 0.925, plots.VERIFIED: 0.85}
@@ -99,7 +98,7 @@ def test_published_shares_are_lines_whose_numbers_do_not_overlap():
 @pytest.mark.parametrize(("lost", "bottom"), [(0, 0.5), (0.15, 0)])
 def test_the_axis_of_shares_starts_at_one_half_or_at_zero(lost, bottom):
     table = shares(NETS)
-    axis, = compact.retained(table.assign(share=table.share - lost)).axes
+    axis, = figures.retained(table.assign(share=table.share - lost)).axes
     assert axis.get_ylim()[0] == bottom and axis.get_ylim()[1] > 1
 
 
@@ -107,17 +106,17 @@ def test_shares_that_cannot_be_drawn_are_refused():
     table = shares(NETS)
     for column, wrong in (("measure", "verify"), ("over", "parent")):
         with pytest.raises(SettingsError, match=f"unknown {column} '{wrong}'"):
-            compact.retained(table.assign(**{column: wrong}))
+            figures.retained(table.assign(**{column: wrong}))
     with pytest.raises(SettingsError, match="two rows of net ResNet, .*, over unpruned, seed 0: .*one share"):
-        compact.retained(pd.concat([table, table]))
+        figures.retained(pd.concat([table, table]))
     with pytest.raises(SettingsError, match="share = inf"):
-        compact.retained(table.assign(share=np.inf))
+        figures.retained(table.assign(share=np.inf))
     with pytest.raises(SettingsError, match="without a share"):
-        compact.retained(table.assign(share=np.nan))
+        figures.retained(table.assign(share=np.nan))
     with pytest.raises(SettingsError, match="reference lacks the column source"):
-        compact.retained(table, PUBLISHED[["measure", "share"]])
+        figures.retained(table, PUBLISHED[["measure", "share"]])
     with pytest.raises(SettingsError, match="unknown measure of the reference 'search'"):
-        compact.retained(table, PUBLISHED.assign(measure="search"))
+        figures.retained(table, PUBLISHED.assign(measure="search"))
 
 
 UNPRUNED = {"robust": (0.8, 0.5, 0.4), "benign": (0.9, 0.1, 0.05)}  # clean, robust, verified
@@ -142,7 +141,7 @@ def objectives(nets, seeds=3, longer="ResNet"):
 
 
 def test_the_grid_has_a_panel_a_network_and_the_longer_arm_last():
-    figure = compact.objective_grid(objectives(NETS))
+    figure = figures.objective_grid(objectives(NETS))
     left, right = figure.axes
     names = [" ".join(text.get_text().split()) for text in left.get_xticklabels()]
     assert names == ["robust → robust", "robust → benign", "benign → robust", "benign → benign",
@@ -152,12 +151,12 @@ def test_the_grid_has_a_panel_a_network_and_the_longer_arm_last():
     assert "longer: fine-tuned for as many epochs" in figure.legends[0].get_title().get_text()
     assert legend_texts(figure) == ["clean accuracy", "robust accuracy", "verified accuracy",
                                     "before pruning and fine-tuning", "one repetition"]
-    shorter = compact.objective_grid(objectives(NETS, longer=None))
+    shorter = figures.objective_grid(objectives(NETS, longer=None))
     assert "longer" not in shorter.legends[0].get_title().get_text()
 
 
 def test_bars_of_the_grid_are_means_with_repetitions_and_the_network_before():
-    _, axis = compact.objective_grid(objectives(NETS)).axes
+    _, axis = figures.objective_grid(objectives(NETS)).axes
     bars = sorted((bar.get_x() + bar.get_width() / 2, bar) for bar in axis.patches)
     assert len(bars) == 12, "four combinations, three measures"
     order = [COMBINATIONS[k] for k in (4, 3, 2, 1)]
@@ -178,7 +177,7 @@ def test_bars_of_the_grid_are_means_with_repetitions_and_the_network_before():
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_a_grid_of_any_number_of_networks_has_names_that_do_not_overlap(count):
     nets = {f"network {k}": ["clean", "robust", "verified"] for k in range(count)}
-    figure = compact.objective_grid(objectives(nets, seeds=1, longer="network 0"))
+    figure = figures.objective_grid(objectives(nets, seeds=1, longer="network 0"))
     assert [axis.get_title("left") for axis in figure.axes] == list(nets)
     figure.canvas.draw()
     boxes = [text.get_window_extent() for axis in figure.axes for text in axis.get_xticklabels()]
@@ -189,16 +188,16 @@ def test_a_grid_of_any_number_of_networks_has_names_that_do_not_overlap(count):
 
 def test_a_grid_without_the_unpruned_networks_says_nothing_of_them():
     table = objectives(NETS)
-    figure = compact.objective_grid(table[table.fine.notna()])
+    figure = figures.objective_grid(table[table.fine.notna()])
     assert "before pruning and fine-tuning" not in legend_texts(figure)
     assert not [line for axis in figure.axes for line in axis.lines if line.get_marker() == "None"]
     with pytest.raises(SettingsError, match="without fine-tuned networks"):
-        compact.objective_grid(table[table.fine.isna()])
+        figures.objective_grid(table[table.fine.isna()])
     for column in ("pre", "fine"):
         with pytest.raises(SettingsError, match=f"unknown {column} 'clean'.*benign, robust"):
-            compact.objective_grid(table.assign(**{column: "clean"}))
+            figures.objective_grid(table.assign(**{column: "clean"}))
     with pytest.raises(SettingsError, match="two rows of net ResNet, pre robust, fine robust, longer False"):
-        compact.objective_grid(pd.concat([table, table.query("pre == fine == 'robust'")]))
+        figures.objective_grid(pd.concat([table, table.query("pre == fine == 'robust'")]))
 
 
 def by_rule(rules=("LWM", "SNIP", "iterative LWM"), keeps=(0.1, 0.01)):
@@ -212,7 +211,7 @@ def by_rule(rules=("LWM", "SNIP", "iterative LWM"), keeps=(0.1, 0.01)):
 
 
 def test_rules_are_lines_and_the_dense_network_a_band():
-    figure = compact.pruning_rules(by_rule(), "robust accuracy, APGD")
+    figure = figures.pruning_rules(by_rule(), "robust accuracy, APGD")
     clean, robust = figure.axes
     assert (clean.get_ylabel(), robust.get_ylabel()) == ("clean accuracy", "robust accuracy, APGD")
     assert clean.get_xlabel() == "weights that are kept"
@@ -234,7 +233,7 @@ def test_rules_are_lines_and_the_dense_network_a_band():
 
 def test_the_axis_says_that_filters_are_counted_otherwise():
     filters = by_rule(("filters",), (Fraction(1, 2),)).query("rule == 'filters'")
-    figure = compact.pruning_rules(pd.concat([by_rule(), filters]))
+    figure = figures.pruning_rules(pd.concat([by_rule(), filters]))
     assert all("‘filters’: of filters" in axis.get_xlabel() for axis in figure.axes)
     assert "triangles: whole filters" in figure.legends[0].get_title().get_text()
     mark, = [line for line in figure.axes[1].lines if line.get_marker() == "^"]
@@ -243,20 +242,20 @@ def test_the_axis_says_that_filters_are_counted_otherwise():
 
 def test_rules_that_cannot_be_drawn_are_refused():
     with pytest.raises(SettingsError, match="keep of dense = 0.1 is not possible"):
-        compact.pruning_rules(by_rule().replace({"keep": {1.0: 0.1}}))
+        figures.pruning_rules(by_rule().replace({"keep": {1.0: 0.1}}))
     with pytest.raises(SettingsError, match="keep of LWM = 1.0 is not possible"):
-        compact.pruning_rules(by_rule(keeps=(1,)))
+        figures.pruning_rules(by_rule(keeps=(1,)))
     with pytest.raises(SettingsError, match="without pruned networks"):
-        compact.pruning_rules(by_rule().query("rule == 'dense'"))
+        figures.pruning_rules(by_rule().query("rule == 'dense'"))
     with pytest.raises(SettingsError, match="unknown measure 'verify'"):
-        compact.pruning_rules(by_rule().replace({"measure": {"robust": "verify"}}))
+        figures.pruning_rules(by_rule().replace({"measure": {"robust": "verify"}}))
     with pytest.raises(SettingsError, match="two rows"):
-        compact.pruning_rules(pd.concat([by_rule(), by_rule()]))
+        figures.pruning_rules(pd.concat([by_rule(), by_rule()]))
 
 
 @pytest.mark.parametrize(("draw", "lacks", "table"), [
-    (compact.retained, "high", shares(NETS)), (compact.objective_grid, "longer", objectives(NETS)),
-    (compact.pruning_rules, "rule", by_rule()),
+    (figures.retained, "high", shares(NETS)), (figures.objective_grid, "longer", objectives(NETS)),
+    (figures.pruning_rules, "rule", by_rule()),
 ])
 def test_tables_of_compact_networks_are_checked(draw, lacks, table):
     with pytest.raises(SettingsError, match=f"table lacks the column {lacks}:"):
