@@ -1,0 +1,100 @@
+"""HARP: tables with known numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lib.papers.harp_pruning import reference, tables
+from lib.papers.harp_pruning.networks import Condition
+from lib.papers.harp_pruning.results import KeptEpoch, Results
+from lib.papers.harp_pruning.settings import METHODS
+from tests.papers.harp_pruning.world import IMAGES, PAPER, WIDE, H, S, found, sized
+
+
+def test_tables_hold_the_known_numbers(made):
+    table = made.table()
+    mean = table.groupby(["training", "granularity", "keep", "method", "measure"]).accuracy.mean()
+    assert mean["PGD-AT", "weights", .02, "HARP", "clean"] == pytest.approx(.92, abs=.011)
+    assert mean["PGD-AT", "weights", .02, "HYDRA", "verify"] == pytest.approx(.45, abs=.011)
+    assert mean["PGD-AT", "weights", 1., "dense", "verify"] == pytest.approx(.60, abs=.011)
+    assert set(table[table.method == "N"].measure) == {"clean", "search"}
+    kept = table[(table.method == "HYDRA") & (table.keep == .02)].kept
+    assert kept.to_numpy() == pytest.approx((2 + 20 + 160 + 160 + 4) / 17300)
+    shown = tables.summary(made)
+    row = shown[(shown.method == "HYDRA") & (shown.keep == .02) & (shown.training == "PGD-AT")].iloc[0]
+    assert row["clean"] == mean["PGD-AT", "weights", .02, "HYDRA", "clean"]
+    assert not [name for name in shown if "balanced" in name], "digits' classes are of one size here"
+
+
+def test_balanced_accuracy_is_shown_where_classes_are_not_of_one_size():
+    f = found()
+    for every in f.outcomes.values():
+        for one in every.values():
+            one.table["label"] = np.where(np.arange(IMAGES) < 300, 0, 1)
+            one.table["clean"], one.table["robust"] = np.arange(IMAGES) < 300, np.arange(IMAGES) < 150
+    row = tables.summary(f).iloc[-1]
+    assert row["clean"] == .75 and row["clean, balanced"] == .5
+    robust = next(name for name in row.index if name.startswith("APGD") and name.endswith("balanced"))
+    assert row[robust] == .25
+
+
+def test_counts_name_the_layer_that_keeps_the_fewest(made):
+    got = made.counts().set_index(["training", "granularity", "keep", "method"])
+    row = got.loc["PGD-AT", "weights", .02, "HYDRA"]
+    assert (row.kept, row.of, row["emptiest layer"], row["its weights"]) == (346, 17300, "l0", 2)
+    row = got.loc["PGD-AT", "weights", .02, "HARP"]
+    assert (row.kept, row["emptiest layer"], row["its weights"]) == (70 + 50 + 64 + 64 + 100, "l1", 50)
+
+
+def test_rules_without_images_stand_beside_the_learned_rates(made):
+    got = tables.rules(made)
+    assert set(got.method) == {"data-free", "LAMP"} and set(got.keep) == {.1, .02} and set(got.seed) == {0, 1, 2, 3}
+    for (_, keep, _), rows in got.groupby(["method", "keep", "seed"]):
+        assert (rows.share * np.array(WIDE)).sum() / sum(WIDE) == pytest.approx(keep, rel=.01)
+    assert len(tables.rates(made)) == 5 * len(made.layers)
+
+
+def test_the_course_of_searches_for_rates_only(made):
+    got = tables.searches(made)
+    learned = {name for name, rule in METHODS.items() if rule["rates"] == "learned"}
+    assert set(got.method) == learned and got.epoch.min() == 1
+    assert (got.share == .1).all() and (got.gamma == .3).all()
+
+
+def test_published_numbers_are_those_that_the_claims_cite():
+    got = reference.published().set_index(["method", "keep", "measure"]).accuracy
+    margin = {(keep, which): got["HARP", keep, which] - got["HYDRA", keep, which]
+              for keep in (.1, .01) for which in ("clean", "verify")}
+    assert round(100 * margin[.01, "clean"], 1) == 8.8 and round(100 * margin[.01, "verify"], 1) == 6.5
+    assert round(100 * margin[.1, "verify"], 1) == -1.0
+    assert PAPER["C2a"].paper_value.startswith("over HYDRA 8.8 points clean, 6.5 robust")
+    whole, other = reference.table(), reference.table("SVHN")
+    assert len(whole) == 8 * 3 + 2 * 3 + 4 * 2 and len(other) == 5 * 3 + 2 + 2 * 3 + 4 * 2
+    shares = whole[["clean", "PGD-10", "PGD-20", "CW", "AutoAttack"]].stack().dropna()
+    assert shares.between(.2, .9).all()
+
+
+def chosen(arm, seed, *rows):
+    return [KeptEpoch(replace(arm, epoch=epoch), seed, *row) for epoch, row in enumerate(rows, 1)]
+
+
+def test_choosing_on_test_images_adds_what_the_table_says():
+    s = sized()
+    f = Results(s.networks, s.sections[S], s.seed, [])
+    f.choices = [*chosen(H, 0, (.5, .40, .8), (.6, .41, .7), (.6, .47, .6)),  # a tie on held-out images: the first
+                 *chosen(H, 1, (.5, .44, .8), (.4, .50, .7), (.3, .50, .6)),
+                 *chosen(H, 2, (.3, .40, .8), (.4, .41, .7), (.5, .42, .6)),
+                 *chosen(Condition("dense"), 0, (.5, .6, .9), (.4, .5, .9)),
+                 *chosen(Condition("dense"), 1, (.5, .6, .9))]
+    table = tables.choices(f)
+    assert table[table["on holdout"]].epoch.tolist() == [2, 1, 3, 1, 1]
+    assert table[table["on test"]].epoch.tolist() == [3, 2, 3, 1, 1]
+    harp, dense = tables.choice_summary(f).to_dict("records")
+    assert (harp["method"], harp["keep"], harp["epochs"]) == ("HARP", .02, "2, 1, 3")
+    gains = [.06, .06, .0]
+    assert harp["on holdout"] == pytest.approx((.41 + .44 + .42) / 3) and harp["added"] == pytest.approx(.04)
+    assert harp["on test"] - harp["on holdout"] == pytest.approx(harp["added"])
+    half = 4.302653 * np.std(gains, ddof=1) / 3 ** .5  # t of 2 degrees of freedom at 97.5 %
+    assert [harp["low"], harp["high"]] == pytest.approx([.04 - half, .04 + half], rel=1e-5)
+    assert dense["added"] == 0 and np.isnan(dense["low"]), "no spread over repetitions gives no interval"
