@@ -1,0 +1,78 @@
+"""Stitching: evidence with known numbers, and the verdicts of made-up studies."""
+
+import pytest
+
+from lib import claims
+from lib.papers import settings
+from lib.papers.stitching import evidence
+from tests.kit import worlds
+from tests.papers.stitching.world import IMAGES, S, as_the_paper_says, made_up
+
+
+def verdicts(measured, failed=None):
+    found = evidence.evidence(measured)
+    checks = evidence.preconditions(measured, 0.0, [])
+    assert failed or all(c["ok"] for c in checks), checks
+    return worlds.judged(claims.load("stitching").claims, found, {}, checks, "smoke")
+
+
+def test_a_world_as_the_paper_says_supports_its_claims():
+    got = {k: v.verdict for k, v in verdicts(made_up(as_the_paper_says)).items()}
+    assert {k for k, v in got.items() if v == "supported"} == {"C1a", "C1b", "C2a", "C2b", "C3a", "C3b", "C4a"}
+    assert got["C4b"] == "contradicted", "an untrained end that does as well speaks against C4b"
+    assert {k for k, v in got.items() if v == "not tested"} == {"C5a", "C5b", "C6", "C7"}
+
+
+def test_a_world_without_any_difference_supports_no_difference():
+    def flat(c, which):
+        if c.role == "endpoint" and c.pair != "R":
+            return 0.95 if which == "clean" else 0.0
+        return 0.95 if which == "clean" else 0.7
+
+    got = {k: v.verdict for k, v in verdicts(made_up(flat)).items()}
+    for claim in ("C1b", "C2a", "C2b", "C3a", "C3b", "C4a", "C4b"):
+        assert got[claim] == "contradicted", claim
+
+
+def test_networks_that_fail_a_gate_leave_claims_untested():
+    def weak(c, which):
+        return 0.3 if c.role == "endpoint" and c.pair == "R" and which != "clean" else as_the_paper_says(c, which)
+
+    got = verdicts(made_up(weak), failed=True)
+    assert {v.verdict for v in got.values()} == {"not tested"}
+    assert "robust networks are robust" in got["C2a"].reason
+
+
+def first_joint(m):
+    """The same joint of every repetition."""
+    first = next(c.condition for c in m.cells if c.condition.role == "pair")
+    return [c for c in m.cells if c.condition == first]
+
+
+def test_one_noisy_repetition_of_a_joint_does_not_mean_that_it_has_not_converged():
+    measured = made_up(as_the_paper_says)
+    one, *others = first_joint(measured)
+    assert len(others) >= 2
+    measured.converged.update({one: 0.5, **dict.fromkeys(others, 0.0)})
+    assert [c["name"] for c in evidence.preconditions(measured, 0.0, []) if not c["ok"]] == []
+
+
+@pytest.mark.parametrize("change, name", [
+    (lambda m: m.converged.update({c: 0.25 for c in first_joint(m)}), "joints converged"),
+    (lambda m: None, "self-stitch is exact"), (lambda m: None, "the attack can be trusted")])
+def test_each_precondition_can_fail(change, name):
+    measured = made_up(as_the_paper_says)
+    change(measured)
+    gap = 0.1 if name.startswith("self") else 0.0
+    warnings = ["zero gradients"] if name.startswith("the attack") else []
+    assert [c["name"] for c in evidence.preconditions(measured, gap, warnings) if not c["ok"]] == [name]
+
+
+def test_every_part_of_every_claim_in_scope_gets_evidence():
+    found = evidence.evidence(made_up(as_the_paper_says, settings.load("smoke", {"stitching.seeds": 4})))
+    wanted = {(c.id, p.id) for c in claims.load("stitching").claims if S.profile in c.scope for p in c.parts}
+    wanted |= {(c.id, p.id) for c in claims.load("stitching").claims if c.id in ("C5a", "C5b") for p in c.parts}
+    assert {(claim, part) for claim, parts in found.items() for part in parts} == wanted, "with the permuted digits"
+    for parts in found.values():
+        for instances in parts.values():
+            assert instances and all(array.shape == (4, IMAGES) for array in instances.values())
