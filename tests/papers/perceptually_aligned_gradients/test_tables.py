@@ -1,0 +1,167 @@
+"""Perceptually aligned gradients: tables with known numbers."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from lib.papers.perceptually_aligned_gradients import reference, tables
+from lib.papers.perceptually_aligned_gradients.networks import (
+    CENTRED,
+    CLASSES,
+    HEURISTICS,
+    IMAGES,
+    JUDGE,
+    LOGIT,
+    NORM,
+    RANDOM,
+    SCORE,
+    TEACHER,
+    TOY,
+    TRADES_ALONE,
+    TRADES_SCORE,
+    VANILLA,
+    Condition,
+)
+from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT
+from lib.values.threats import Threat
+from tests.papers.perceptually_aligned_gradients.world import (
+    COMBINED,
+    LENGTHY,
+    MASKING,
+    PAPER,
+    STUDIES,
+    found,
+    named_by,
+    only,
+    sized,
+)
+
+
+def test_networks_stand_in_the_table_with_their_means():
+    f = found(gone={("digits", SCORE, 3., 1)})
+    table = tables.networks(f)
+    assert len(table) == sum(c.condition.kind not in (TEACHER, JUDGE) and c.condition.where != TOY for c in f.cells)
+    assert list(table)[:7] == ["where", "kind", "weight", "seed", "clean", "robust l2", "robust linf"]
+    by = table.set_index(["where", "kind", "weight", "seed"])
+    row, cell = by.loc["digits", SCORE, .3, 2], only(f.cells, "digits", SCORE, .3, 2)
+    assert row["robust linf"] == f.measured(cell, "linf").accuracy("robust") != row["clean"]
+    assert row["clean"] == f.measured(cell).accuracy() == .97
+    assert row["rate"] == .6 and row["network"] == cell.recipe.key and row["diverged"] == row["warnings"] == ""
+    assert [row["held-out clean"], row["held-out robust"]] == [.97, .45] and row["clamped"] == .01
+    assert row[f"own, {INDEPENDENT}"] == pytest.approx(.53, abs=.002)
+    assert row[f"others, {INDEPENDENT}"] == pytest.approx(.33, abs=.002)
+    lost = by.loc["digits", SCORE, 3., 1]
+    assert lost["diverged"] == "the loss is nan" and lost[["clean", "robust l2", "loss"]].isna().all()
+    known_ = table[table.diverged == ""]
+    assert len(known_) == len(table) - 1 and known_[["clean", "robust l2", "loss"]].notna().all(axis=None)
+    assert (known_["robust linf"].isna() == (known_["where"] == "digits ViT")).all()
+    assert not set(table) & {"index", "label"} and table.network.is_unique
+
+
+def test_a_summary_has_a_row_for_each_kind_and_weight(made):
+    shown = tables.summary(made, "digits")
+    assert list(zip(shown.kind, shown.weight, strict=True)) == [
+        (kind, weight) for kind, weights in ordered(made).items() for weight in weights]
+    row = shown[(shown.kind == SCORE) & (shown.weight == .3)].iloc[0]
+    cells_ = made.of(Condition("digits", SCORE, .3))
+    levels = [made.measured(c, "l2").accuracy("robust") for c in cells_]
+    assert [row["robust l2"], row["spread"]] == pytest.approx([np.mean(levels), np.std(levels, ddof=1)])
+    assert list(shown).index("spread") == list(shown).index("robust l2") + 1 and "seed" not in shown
+    assert "robust linf" not in tables.summary(made, "digits ViT")
+    some = tables.summary(found(gone={("digits", SCORE, .3, seed) for seed in range(3)}), "digits")
+    assert len(some) == len(shown) - 1 and some[some.kind == SCORE].weight.tolist() == [.03, 3]
+
+
+def ordered(f):
+    """{kind: its weights} of digits, as networks are planned."""
+    every = {}
+    for c in f.cells:
+        where, kind, weight, seed = named_by(c)
+        if (where, seed) == ("digits", 0) and kind not in (TEACHER, JUDGE):
+            every.setdefault(kind, []).append(weight)
+    return every
+
+
+def test_strengths_and_everything_have_a_row_a_network_and_threat(made):
+    table = tables.by_strength(made, "digits")
+    assert list(table) == ["method", "group", "weight", "seed", "threat", "accuracy", "alignment"]
+    assert Counter(table.method) == {VANILLA: 6, SCORE: 18, CLASSES: 18} and set(table.threat) == {"l2 1", "linf 0.2"}
+    row = table[(table.method == SCORE) & (table.weight == 3) & (table.threat == "l2 1")]
+    assert row.accuracy.mean() == pytest.approx(.60, abs=.003) and row.alignment.mean() == pytest.approx(.50, abs=.002)
+    every = tables.everything(made, "digits")
+    assert len(every) == 2 * sum(c.condition.where == "digits" for c in made.outcomes)
+    of = dict(zip(every.method, every.group, strict=True))
+    assert of == {VANILLA: "vanilla", **dict.fromkeys((*HEURISTICS, *CENTRED, SCORE), "realisation"),
+                  **dict.fromkeys((RANDOM, CLASSES, IMAGES, NORM, LOGIT), "control"),
+                  **dict.fromkeys(("AT l2", "AT linf", LENGTHY, TRADES_ALONE), "adversarial training"),
+                  **dict.fromkeys((COMBINED, TRADES_SCORE), "adversarial training with alignment")}
+
+
+@pytest.mark.parametrize("norm, eps, name", [
+    ("l2", "0.75", "l2 0.75"), ("l2", 1, "l2 1"), ("linf", ".2", "linf 0.2"), ("linf", "4/255", "linf 4/255"),
+    ("linf", "3/255", "linf 3/255"), ("l2", "128/255", "l2 128/255"), ("linf", "0.15", "linf 0.15"),
+    ("l2", "1/7", "l2 0.142857"),
+])
+def test_threats_are_named_by_decimals_or_grey_levels(norm, eps, name):
+    assert tables.threat_name(Threat(norm, eps)) == name
+
+
+def test_methods_are_those_that_verdicts_compare(made):
+    table = tables.methods(made, "digits")
+    assert list(table) == ["method", "group", "weight", "threat", "seed", "accuracy", "low", "high"]
+    assert set(table.threat) == {"clean", "l2 1", "linf 0.2"}
+    assert (table.groupby(["method", "threat"]).size() == 3).all()
+    chosen = table.groupby("method").weight.unique().map(list)
+    assert chosen[[CLASSES, NORM, COMBINED, TRADES_SCORE, SCORE]].tolist() == [[.3], [1], [.1], [.1], [.3]]
+    rows = table[(table.method == SCORE) & (table.threat == "linf 0.2")].sort_values("seed")
+    levels = [made.measured(c, "linf").accuracy("robust") for c in made.at_own_weight("digits", SCORE)]
+    assert rows.accuracy.tolist() == levels and (rows.low < .45).all() and (rows.high > .45).all()
+    assert table[table.method == "AT linf"].notna().all(axis=None)
+    assert SCORE not in set(tables.methods(found(gone={("digits", SCORE, .3, 0)}), "digits").method)
+
+
+def test_controls_and_what_is_added_stand_beside_what_they_are_compared_with(made):
+    table = tables.controls(made)
+    assert table.groupby("where").control.unique().map(list).to_dict() == {
+        "digits": [CLASSES, NORM, IMAGES, RANDOM], "CIFAR-10": [RANDOM]}
+    row = table[(table.control == NORM) & (table.norm == "l2")].iloc[0]
+    assert [row.weight, row.robust, row["robust, score"]] == pytest.approx([1, .12, .45], abs=.003)
+    added = tables.added(made)
+    assert added.groupby("kind", sort=False).weight.unique().map(list).to_dict() == {
+        "AT l2": [0], LENGTHY: [0], COMBINED: [.03, .1], TRADES_ALONE: [0], TRADES_SCORE: [.03, .1]}
+    assert set(added["where"]) == {"digits"}, "no other study adds the term"
+    assert added[added.chosen == "yes"][["kind", "weight"]].values.tolist() == [[COMBINED, .1], [TRADES_SCORE, .1]]
+    assert added[added.kind == LENGTHY]["robust l2"].item() == pytest.approx(.32, abs=.003)
+    assert added["held-out robust"].isna().tolist() == [True, True, False, False, True, False, False]
+    assert tables.added(found(sized({"studies": STUDIES[1:]}))).empty
+
+
+def test_curves_toy_masking_and_truths_are_tidy(made):
+    curves = tables.curves(made, "digits")
+    assert {"method", "group", "threat", "eps", "seed", "accuracy"} <= set(curves) and len(curves) == 2 * 3 * (3 + 3)
+    toy = tables.toy(made)
+    assert list(toy) == ["kind", "seed", "clean", "PGD", "exact", "far", "network"] and len(toy) == 16
+    assert toy[toy.kind == "nearest neighbour"].iloc[0, 2:6].tolist() == [1, .98, .90, .05]
+    masking = tables.masking(made)
+    assert list(masking) == ["where", "weight", "seed", "norm", "attack", "robust", "network"]
+    assert masking.groupby("attack").robust.mean().to_dict() == pytest.approx(MASKING, abs=.003)
+    truths = tables.truths(made, "digits").set_index("kind")
+    assert truths.loc[SCORE, f"others, {INDEPENDENT}"] == pytest.approx(.33, abs=.002)
+    assert truths.weight.to_dict() == {kind: {SCORE: .3, CLASSES: .3, COMBINED: .03, TRADES_SCORE: .03}.get(
+        kind, weights[0]) for kind, weights in ordered(made).items()}
+
+
+def test_published_numbers_are_those_that_the_claims_cite():
+    table = reference.published().set_index(["kind", "weight"])
+    assert len(table) == 8 and table.source.notna().all()
+    said = PAPER["C3a"].paper_value
+    for norm in ("l2", "linf"):
+        shares = [table.xs(kind)[norm].max() for kind in (*HEURISTICS, SCORE)]
+        assert ", ".join(f"{100 * x:.2f}" for x in shares) in said.replace("(one", ", (one")
+        best = max(shares[:3])
+        assert f"{norm} {100 * (shares[3] - best):.1f}" in PAPER["C4"].paper_value
+        swept = table.xs(SCORE).sort_index()[norm]
+        assert f"{norm} {', '.join(f'{100 * x:.2f}' for x in swept)}" in PAPER["C5"].paper_value
+    line = reference.weights()
+    assert line.weight.tolist() == [.1, .5, 1, 2] and line.accuracy.is_monotonic_increasing

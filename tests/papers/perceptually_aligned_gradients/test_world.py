@@ -1,0 +1,388 @@
+"""Perceptually aligned gradients: evidence with known numbers, and the verdicts of made-up studies."""
+
+import numpy as np
+import pytest
+
+from lib.papers.perceptually_aligned_gradients import results as study
+from lib.papers.perceptually_aligned_gradients import tables
+from lib.papers.perceptually_aligned_gradients.evidence import claim_preconditions, evidence, other_architecture
+from lib.papers.perceptually_aligned_gradients.networks import (
+    CENTRED,
+    CLASSES,
+    HEURISTICS,
+    IMAGES,
+    LOGIT,
+    NORM,
+    RANDOM,
+    SCORE,
+    TRADES_ALONE,
+    VANILLA,
+)
+from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT
+from tests.kit import worlds
+from tests.kit.worlds import contradicted_parts, failed_by_claim
+from tests.papers.perceptually_aligned_gradients.world import (
+    COMBINED,
+    GENERATED,
+    LENGTHY,
+    PAPER,
+    POINTS,
+    QUERIES,
+    STUDIES,
+    SWEEP,
+    TESTED,
+    found,
+    named_by,
+    norms,
+    only,
+    sized,
+)
+
+
+def judged(f):
+    """Claim id -> judged, at the profile that tests all."""
+    return worlds.judged(PAPER, evidence(f), claim_preconditions(f))
+
+
+@pytest.fixture(scope="module")
+def verdicts(made):
+    return judged(made)
+
+
+def each(names, number):
+    return dict.fromkeys(names, number)
+
+
+def with_norms(rows, where=("digits", "CIFAR-10")):
+    return {f"{name}, {norm}": number for name, number in rows.items() for norm in ("l2", "linf")}
+
+
+MAINS = {"one image": .20, "class mean": .25, "nearest neighbour": .30, SCORE: .45}
+GAIN = {**with_norms({f"digits, {kind}": share - .02 for kind, share in MAINS.items()}),
+        **with_norms({"CIFAR-10, class mean": .23, "CIFAR-10, score": .48}), "digits ViT, score, l2": .43}
+SEES = {**{f"digits, {kind}": .15 for kind in HEURISTICS}, "digits, score": .30, "digits ViT, score": .30,
+        "CIFAR-10, class mean": .15, "CIFAR-10, score": .35}
+KEPT = {"digits, l2": 0, "digits, linf": 0, "digits ViT, l2": 0, "CIFAR-10, l2": 0, "CIFAR-10, linf": 0}
+# at 0.03, 0.3 and 3, whose logarithms are 1 apart
+NET, NEARER = np.array([.12, .35, .40]), np.array([.11, .29, .42])
+TRACKS = np.corrcoef([.15, .35, .50], [.15, .45, .60])[0, 1]
+WANTED = {
+    "C1a": {"clean": each((VANILLA, "nearest neighbour"), 1.), "gain": {"nearest neighbour": .70},
+            "collapse": {"nearest neighbour": .05}},
+    "C1b": {"gain": {RANDOM: .65, CLASSES: .80}},
+    "C2a": {"rate": each([name for name in SEES if name != "digits ViT, score"], .50)},
+    "C2b": {"cosine": SEES, "pairs": {name: number - .02 for name, number in SEES.items()}},
+    "C3a": {"gain": GAIN},
+    "C3b": {"permuted": each(("digits, l2", "digits, linf"), .35), "norm": each(("digits, l2", "digits, linf"), .33)},
+    "C3c": {"random": {name: number - .02 for name, number in GAIN.items() if "ViT" not in name}},
+    "C3d": {"images": each(("digits, l2", "digits, linf"), .30)},
+    "C4": {"best": with_norms({"digits, one image": .25, "digits, class mean": .20, "digits, nearest neighbour": .15,
+                               f"digits, {CENTRED[0]}": .17, f"digits, {CENTRED[1]}": .11,
+                               "CIFAR-10, class mean": .25})},
+    "C5": {"rises": each(("digits, l2", "digits, linf"), .225), "aligns": {"digits": .175},
+           "tracks": each(("digits, l2", "digits, linf"), TRACKS),
+           "net": each(("digits, l2", "digits, linf"), (NET * NEARER).sum() / (NEARER**2).sum())},
+    "C6": {"gain": {"digits ViT, l2": .43}},
+    "C7": {"gain": {"digits, l2": .43, "digits, linf": .43, "CIFAR-10, l2": .48, "CIFAR-10, linf": .48}},
+    "C8": {"gain": with_norms({"digits, AT": .15, "digits, TRADES": .12}), "cost": with_norms({"digits, AT": .13})},
+    "C9": {"square": {name: .02 for name in KEPT}, "steps": {name: .14 for name in KEPT},
+           "transfer": {**{f"{name}, from {VANILLA}": .35 for name in KEPT},
+                        **{f"{name}, from AT l2": .25 for name in KEPT if "ViT" not in name}},
+           "zero": KEPT},
+}
+
+
+@pytest.mark.parametrize("claim", WANTED)
+def test_the_evidence_of_a_claim_has_its_instances_and_their_numbers(measured, claim):
+    ready = measured[claim]
+    assert set(ready) == {part.id for part in PAPER[claim].parts}
+    images = {"C1a": POINTS, "C1b": POINTS, "C2a": GENERATED, "C9": QUERIES}.get(claim, TESTED)
+    for part, wanted in WANTED[claim].items():
+        got = {name: values.mean() for name, values in ready[part].items()}
+        assert got == pytest.approx(wanted, abs=.01 if part == "net" else .0051), part
+        statistic = next(p.statistic for p in PAPER[claim].parts if p.id == part)
+        seeds = 4 if claim.startswith("C1") else 3
+        shape = (seeds, images) if statistic in ("difference", "accuracy") else (seeds,)
+        assert {v.shape for v in ready[part].values()} == {shape}, part
+
+
+def test_every_claim_has_its_evidence(made, measured):
+    assert set(measured) == set(WANTED) == {c.id for c in PAPER}
+    assert set(claim_preconditions(made)) == {c.id for c in PAPER}
+
+
+def test_in_a_world_as_the_paper_says_its_claims_are_supported(verdicts):
+    assert {claim: (one.verdict, one.reason) for claim, one in verdicts.items() if one.verdict != "supported"} == {}
+
+
+def test_images_are_paired_with_themselves_and_repetitions_with_each_other(made, measured):
+    gain, rate = measured["C3a"]["gain"]["digits, one image, l2"], measured["C2a"]["rate"]["digits, score"]
+    for seed in range(3):
+        one, plain, score = (only(made.cells, "digits", *kind, seed=seed) for kind in (
+            ("one image",), (VANILLA,), (SCORE, .3)))
+        assert (gain[seed] == made.stacked([one], "l2")[0] - made.stacked([plain], "l2")[0]).all()
+        rows = [made.rate[c].reshape(GENERATED, 9).mean(1) for c in (score, plain)]
+        assert rate[seed] == pytest.approx(rows[0] - rows[1]), "what one image is moved to is no sample of its own"
+
+
+def by_weight(kind, what, *values):
+    return {(kind, weight, what): value for weight, value in zip(SWEEP, values, strict=True)}
+
+
+ADVERSARIAL = {("digits", COMBINED, w, what): .30 for w in (.03, .1) for what in ("robust", "held robust")}
+# what is not so -> how the world then differs, the parts of claims that then fail
+REVERSED = {
+    "the toy is no more robust": (
+        {"points": {VANILLA: (1., .95, .90, .00), CLASSES: (1., .95, .90, .00)}}, {"C1a gain", "C1b gain"}),
+    "robust where nothing can be": ({"points": {"nearest neighbour": (1., .98, .90, .50)}}, {"C1a collapse"}),
+    "any direction does on the toy": ({"points": {RANDOM: (1., .95, .88, .00)}}, {"C1b gain"}),
+    "no images of the class": ({"world": {("one image", "rate"): .12}}, {"C2a rate"}),
+    "gradients as before": ({"world": {("digits", "class mean", "cosine"): .05}}, {"C2b cosine", "C2b pairs"}),
+    "near to any image's score": ({"world": {("nearest neighbour", "pairs"): .18}}, {"C2b pairs"}),
+    "one realisation is not robust": ({"world": {("one image", "robust"): .01}}, {"C3a gain", "C3c random"}),
+    "not robust in one norm": ({"world": {("one image", "robust linf"): .01}}, {"C3a gain", "C3c random"}),
+    "permuted classes do as much": (
+        {"world": by_weight(CLASSES, "robust", .14, .46, .2)}, {"C3b permuted"}),
+    "a penalty on the norm does as much": ({"world": {(NORM, 1., "robust"): .46}}, {"C3b norm"}),
+    "a random direction does as much": ({"world": {(RANDOM, "robust"): .47}}, {"C3c random"}),
+    "another image's score does as much": ({"world": {(IMAGES, "robust"): .45}}, {"C3d images"}),
+    "a heuristic is as good": ({"world": {("CIFAR-10", "class mean", "robust"): .50}}, {"C4 best"}),
+    "a centred one is as good": ({"world": {(CENTRED[1], "robust"): .46}}, {"C4 best"}),
+    "weight does not make robust": ({"world": by_weight(SCORE, "robust", .47, .45, .46)},
+                                    {"C5 rises", "C5 tracks"}),
+    "weight does not align": ({"world": by_weight(SCORE, "cosine", .36, .35, .37)}, {"C5 aligns"}),
+    "the better aligned is less robust": (
+        {"world": by_weight(SCORE, "robust", .50, .45, .40)}, {"C5 rises", "C5 tracks"}),
+    "permuted classes win as much without alignment": (
+        {"world": {**by_weight(CLASSES, "robust", .15, .45, .60), (CLASSES, .3, "held clean"): .5,
+                   (CLASSES, 3., "held clean"): .5, (CLASSES, .03, "held clean"): .97}}, {"C5 net"}),
+    "not with another architecture": ({"world": {("digits ViT", SCORE, "robust"): .02}}, {"C3a gain", "C6 gain"}),
+    "not on other data": ({"world": {("CIFAR-10", SCORE, "robust"): .02, ("CIFAR-10", "class mean", "robust"): .02}},
+                          {"C3a gain", "C3c random", "C7 gain", "C4 best"}),
+    "the term adds nothing": ({"world": ADVERSARIAL}, {"C8 gain", "C8 cost"}),
+    "longer training does as much": ({"world": {(LENGTHY, "robust"): .46}}, {"C8 cost"}),
+    "nothing is added to TRADES": ({"world": {(TRADES_ALONE, "robust"): .43}}, {"C8 gain"}),
+    "random search breaks more": ({"masking": {"square": .20}}, {"C9 square"}),
+    "images of others break more": ({"masking": {"from AT l2": .20}}, {"C9 transfer"}),
+    "one step breaks more than twenty": ({"masking": {"FGSM": .20}}, {"C9 steps"}),
+    "the largest ball leaves some": ({"masking": {"largest ball": .1}}, {"C9 zero"}),
+}
+
+
+@pytest.mark.parametrize("changes, parts", REVERSED.values(), ids=REVERSED)
+def test_what_is_not_so_is_contradicted_and_nothing_else_changes(changes, parts, verdicts):
+    got = judged(found(**changes))
+    assert contradicted_parts(got) == parts
+    fails = {part.split()[0] for part in parts}
+    assert {claim for claim, one in got.items() if one.verdict != verdicts[claim].verdict} == fails
+    assert {got[claim].verdict for claim in fails} == {"contradicted"}
+
+
+def test_every_part_of_every_claim_fails_in_one_of_the_worlds():
+    assert set().union(*(parts for _, parts in REVERSED.values())) == {
+        f"{c.id} {part.id}" for c in PAPER for part in c.parts} - {"C1a clean"}  # of which the next test is
+
+
+def test_a_cost_in_accuracy_on_the_toy_is_a_verdict_and_not_a_missing_precondition():
+    got = judged(found(points={"nearest neighbour": (.92, .9, .85, .05)}))
+    assert contradicted_parts(got) == {"C1a clean"} and got["C1a"].verdict == "contradicted"
+    assert got["C1b"].verdict == "not tested" and "nearest neighbour networks are trained" in got["C1b"].reason
+
+
+def test_effects_near_the_margin_are_undecided(verdicts):
+    near = {(SCORE, .3, "robust"): .12 + .02, (NORM, 1., "held robust"): .9}
+    got = judged(found(world={("digits", *key): value for key, value in near.items()}))
+    assert got["C3b"].verdict == "undecided" and "so it may or may not be more than +2.0 points" in got["C3b"].reason
+    near = {(COMBINED, .1, "robust"): .32, (COMBINED, .03, "robust"): .30, (LENGTHY, "robust"): .295}
+    got = judged(found(world=near))
+    assert got["C8"].verdict == "undecided" and got["C9"].verdict == verdicts["C9"].verdict
+
+
+def test_few_repetitions_decide_nothing():
+    got = judged(found(sized({"seeds": 2, "toy.seeds": 2})))
+    assert {one.verdict for one in got.values()} == {"undecided"}
+    alone = evidence(found(sized({"seeds": 1, "toy.seeds": 1})))
+    assert set(alone) == {c.id for c in PAPER}
+
+
+# ------------------------------------------------------------------------------------- what is compared with what
+
+
+def main(f, kind, where="digits"):
+    cells_ = f.at_own_weight(where, kind)
+    assert len({c.condition for c in cells_}) <= 1 and [c.repetition for c in cells_] == [0, 1, 2][:len(cells_)]
+    return cells_[0].condition.weight if cells_ else None
+
+
+def test_a_kind_is_judged_at_its_own_weight_and_controls_at_the_scores_or_their_least(made):
+    own = {VANILLA: 0, "one image": .1, "class mean": .2, "nearest neighbour": .3, SCORE: .3, CENTRED[1]: .5,
+           RANDOM: .1, CLASSES: .3, IMAGES: .3, LOGIT: .3, NORM: .5, "AT l2": 0, COMBINED: .03}
+    assert {kind: main(made, kind) for kind in own} == own
+    assert main(made, RANDOM, "CIFAR-10") == .5 and made.at_own_weight("digits ViT", RANDOM) == []
+
+
+def test_a_weight_at_which_one_repetition_diverged_is_left_out_for_all(made):
+    lost = {("digits", SCORE, .3, 2), ("digits", CLASSES, .3, 0), ("digits", "one image", .1, 1),
+            ("digits", NORM, 1, 0), ("digits", COMBINED, .1, 0)}
+    f = found(gone=lost)
+    assert f.weights("digits", SCORE) == [.03, 3] and f.weights("digits", NORM) == [.5, 4]
+    assert all(f.at_own_weight("digits", kind) == [] for kind in (SCORE, CLASSES, "one image"))
+    assert len(f.of(where="digits", kind=SCORE)) == 8 and main(f, NORM) == .5
+    assert sorted(f.sentences_of_divergence(where="digits"))[:2] == ["AT l2 + score 0.1, repetition 0: the loss is nan",
+                                                "gradient norm 1, repetition 0: the loss is nan"]
+    assert len(f.sentences_of_divergence(where="digits")) == 5 and f.sentences_of_divergence(where="CIFAR-10") == []
+    ready = evidence(f)
+    assert {name for name in ready["C3a"]["gain"] if name.startswith("digits,")} == {
+        f"digits, {kind}, {norm}" for kind in ("class mean", "nearest neighbour") for norm in ("l2", "linf")}
+    assert "C3b" not in ready and "C3d" not in ready and "C5" not in ready
+    assert not [name for name in ready["C9"]["square"] if name.startswith("digits,")]
+    assert ready["C8"]["gain"]["digits, AT, l2"].mean() == pytest.approx(.36 - .30, abs=.006), "the weight that is left"
+    got = judged(f)
+    for claim in ("C3a", "C3c", "C4"):
+        assert got[claim].verdict == "not tested" and "one image, score" in got[claim].reason
+    assert got["C3b"].verdict == "not tested" and "No measurement of" in got["C3b"].reason
+    assert got["C6"].verdict == got["C7"].verdict == "supported"
+
+
+def test_a_control_that_diverged_at_the_scores_weight_is_matched_at_another():
+    f = found(gone={("digits", CLASSES, .3, 0)})
+    assert f.at_own_weight("digits", CLASSES) == []
+    assert {c.condition.weight for c in f.matched_control("digits", CLASSES)} == {.03}
+    ready = evidence(f)
+    assert ready["C3b"]["permuted"]["digits, l2"].mean() == pytest.approx(.45 - .03, abs=.006)
+    assert set(ready["C5"]) == {"rises", "aligns", "tracks"}, "net needs both at the same weights"
+    assert judged(f)["C5"].reason.startswith("No measurement of robust accuracy won for each unit of cosine")
+
+
+@pytest.mark.parametrize("values, weight", [
+    ([(.97, .10), (.95, .20), (.93, .40)], 1), ([(.97, .30), (.95, .20), (.93, .40)], .5),
+    ([(.97, .10), (.96, .20), (.941, .30)], 4), ([(.97, .30), (.99, .40), (.10, .90)], 1),
+    ([(.93, .10), (.90, .90), (.80, .20)], .5), ([(.80, .30), (.92, .10), (.85, .90)], 1),
+])
+def test_the_strongest_fair_control_is_chosen_on_held_out_images_or_else_the_nearest(values, weight):
+    """At most a point below the score's 0.95 is fair."""
+    f = norms(*values)
+    chosen = f.matched_control("digits", NORM)
+    assert [(c.condition.weight, c.repetition) for c in chosen] == [(weight, seed) for seed in range(3)]
+    share = (1 - dict(zip((.5, 1, 4), values, strict=True))[weight][1]) / 2
+    assert evidence(f)["C3b"]["norm"]["digits, l2"].mean() == pytest.approx(.45 - share, abs=.006)
+    assert tables.controls(f).query("control == 'gradient norm'").weight.tolist() == [weight] * 2
+
+
+def test_without_a_score_nothing_is_matched(made):
+    assert found(gone={("digits", SCORE, .3, 0)}).matched_control("digits", NORM) == []
+    assert made.matched_control("digits ViT", NORM) == made.matched_control("CIFAR-10", CLASSES) == []
+
+
+def test_the_best_weight_is_chosen_on_held_out_images():
+    held = {(COMBINED, .03, "held robust"): .6, (COMBINED, .1, "held robust"): .5}
+    f = found(world=held)
+    assert [named_by(c)[2:] for c in f.best_on_holdout("digits", COMBINED)] == [(.03, seed) for seed in range(3)]
+    assert evidence(f)["C8"]["gain"]["digits, AT, l2"].mean() == pytest.approx(.36 - .30, abs=.006)
+    assert evidence(f)["C8"]["cost"]["digits, AT, linf"].mean() == pytest.approx(.36 - .32, abs=.006)
+    unknown = f.best_on_holdout("digits", "AT l2"), f.best_on_holdout("digits ViT", COMBINED)
+    assert unknown == ([], []), "not measured on held-out images"
+
+
+def test_slopes_are_over_the_logarithm_of_the_weight_and_within_repetitions(made, measured):
+    for norm in ("l2", "linf"):
+        for seed in range(3):
+            row = [only(made.cells, "digits", SCORE, w, seed) for w in SWEEP]
+            other = [only(made.cells, "digits", CLASSES, w, seed) for w in SWEEP]
+            level, chance = ([made.measured(c, norm).accuracy("robust") for c in some] for some in (row, other))
+            near, far = ([(made.alignment[c][f"own, {INDEPENDENT}"] * .1
+                           + made.alignment[c][f"others, {INDEPENDENT}"] * .9).mean() for c in some]
+                         for some in (row, other))
+            ready = {part: rows[f"digits, {norm}"][seed] for part, rows in measured["C5"].items() if part != "aligns"}
+            assert ready["rises"] == pytest.approx((level[2] - level[0]) / 2)
+            assert ready["tracks"] == pytest.approx(np.corrcoef(near, level)[0, 1])
+            won, nearer = np.subtract(level, chance), np.subtract(near, far)
+            assert ready["net"] == pytest.approx(np.linalg.lstsq(nearer[:, None], won, rcond=None)[0][0])
+            assert measured["C5"]["aligns"]["digits"][seed] == pytest.approx((near[2] - near[0]) / 2)
+
+
+def test_robustness_that_does_not_change_tracks_nothing():
+    f = found(world={("digits", SCORE, w, "robust"): 1.1 for w in SWEEP})
+    assert (evidence(f)["C5"]["tracks"]["digits, l2"] == 0).all()
+
+
+def test_two_weights_make_no_sweep():
+    f = found(gone={("digits", SCORE, 3., 0)})
+    assert "C5" not in evidence(f) and judged(f)["C5"].verdict == "not tested"
+
+
+def test_studies_of_the_same_data_differ_by_their_architecture(made):
+    assert [other_architecture(made, one) for one in made.studies] == [False, True, False]
+    alone = found(sized({"studies": STUDIES[:2]}))
+    ready = evidence(alone)
+    assert set(ready["C6"]["gain"]) == {"digits ViT, l2"} and "C7" not in ready, "one data set says nothing of others"
+    assert judged(alone)["C7"].verdict == "not tested"
+    assert "C6" not in evidence(found(sized({"studies": [STUDIES[0], STUDIES[2]]})))
+
+
+def test_what_was_not_trained_is_left_out():
+    bare = {name: value for name, value in STUDIES[1].items() if name != "first_weight"}
+    ready = evidence(found(sized({"studies": [bare], "toy.controls": []})))
+    assert set(ready) == {"C1a", "C2b", "C3a", "C9"} and set(ready["C9"]) == {"square", "steps", "transfer", "zero"}
+    heuristic = {**bare, "weights": {"class_mean": 1.}}
+    f = found(sized({"studies": [heuristic]}))
+    for c in f.alignment:
+        f.alignment[c] = f.alignment[c].drop(columns=[n for n in f.alignment[c] if "score" in n])
+    assert set(evidence(f)) == {"C1a", "C1b", "C3a"} and set(evidence(f)["C3a"]["gain"]) == {
+        "digits ViT, class mean, l2"}
+
+
+# ------------------------------------------------------------------------------------------------- preconditions
+
+
+def failed(f):
+    return failed_by_claim(claim_preconditions(f))
+
+
+ON_IMAGES = {"C2a", "C2b", "C3a", "C3b", "C3c", "C3d", "C4", "C5", "C6", "C7", "C9"}
+
+
+def test_a_made_up_study_meets_every_precondition(made):
+    assert failed(made) == {} and ON_IMAGES | {"C1a", "C1b", "C8"} == {c.id for c in PAPER}
+
+
+@pytest.mark.parametrize("changes, ids, name", [
+    ({"points": {VANILLA: (.9, .3, .2, 0)}}, {"C1a", "C1b"}, "toy: vanilla networks are trained"),
+    ({"world": {("digits", VANILLA, "clean"): .9}}, ON_IMAGES, "digits: vanilla networks are trained"),
+    ({"world": {("CIFAR-10", VANILLA, "clean"): .79}}, ON_IMAGES, "CIFAR-10: vanilla networks are trained"),
+    ({"world": {("digits ViT", VANILLA, "robust"): .06}}, ON_IMAGES, "digits ViT: vanilla networks are not robust, l2"),
+    ({"world": {(VANILLA, "robust linf"): .055}}, ON_IMAGES, "digits: vanilla networks are not robust, linf"),
+    ({"world": {("digits", "AT l2", "robust"): .06}}, {"C8"}, "digits: adversarial training makes robust, l2"),
+    ({"world": {("CIFAR-10", "AT linf", "robust linf"): .06}}, {"C2a"},
+     "CIFAR-10: adversarial training makes robust, linf"),
+    ({"world": {("CIFAR-10", "AT l2", "robust"): .06}}, set(), ""),
+])
+def test_what_must_hold_stops_the_judge_of_its_claims(changes, ids, name):
+    f = found(**changes)
+    assert {claim for claim, names in failed(f).items() if name in names} == ids == {*failed(f)}
+    got = judged(f)
+    assert {claim for claim, one in got.items() if one.verdict == "not tested"} == ids
+    assert all(name in got[claim].reason for claim in ids)
+
+
+def test_a_denoiser_or_an_attack_that_cannot_be_trusted_stops_the_judge():
+    f = found()
+    f.quality["CIFAR-10"] = [("the denoiser beats the best linear filter", False, "squared error 2.00e-02")]
+    assert failed(f) == dict.fromkeys(ON_IMAGES, ["CIFAR-10: the denoiser beats the best linear filter"])
+    f = found()
+    f.outcomes[only(f.cells, "digits", SCORE, .3, 1)]["l2"].warnings.append("logits are random")
+    assert failed(f) == dict.fromkeys(ON_IMAGES, ["digits: the attack can be trusted"])
+    assert "logits are random" in judged(f)["C4"].reason
+    f = found()
+    f.outcomes[only(f.cells, "digits", SCORE, 3., 1)]["l2"].warnings.append("logits are random")
+    assert failed(f) == {}, "it is no part of a comparison of realisations"
+
+
+# ------------------------------------------------------------------------------------------------ a real small one
+
+
+def test_a_repetition_is_judged_by_the_next_one(made):
+    one = made.study("digits")
+    judges = [study.independent(made, one, seed) for seed in range(3)]
+    assert [(c.condition.kind, c.repetition) for c in judges] == [("AT linf", 1), ("AT linf", 2), ("AT linf", 0)]
+    assert study.independent(made, made.study("digits ViT"), 0) is None
