@@ -1,0 +1,257 @@
+"""Similarity of representations: evidence with known numbers, and the verdicts of made-up studies."""
+
+import numpy as np
+import pytest
+
+from lib import claims
+from lib.papers import papers
+from lib.papers.representation_similarity import tables
+from lib.papers.representation_similarity.evidence import (
+    across,
+    claim_preconditions,
+    evidence,
+    inside,
+    overfitted,
+    pairs_of,
+    preconditions,
+)
+from lib.study import Study
+from tests.kit import worlds
+from tests.papers.representation_similarity.world import (
+    ARMS,
+    BATCHES,
+    BEST,
+    PERTURBED,
+    RUNS,
+    SECTION,
+    bright,
+    found,
+    share,
+    sized,
+)
+
+PAPER = claims.load(SECTION)
+
+
+def judged(f):
+    """Claim id -> judged, at the profile that tests all."""
+    return worlds.judged(PAPER, evidence(f), claim_preconditions(f), preconditions(f, []))
+
+
+def fall(name):
+    return PERTURBED[name][0] - PERTURBED[name][1]
+
+
+@pytest.fixture(scope="module")
+def verdicts(made):
+    return judged(made)
+
+
+WANTED = {
+    ("C1a", "gap"): [bright("R") - bright("N")],
+    ("C1b", "beyond_underfitting"): [bright("R") - bright("M")],
+    ("C2a", "fades"): [.20 - .05],
+    ("C2b", "fades_beyond_brightness"): [share("N") - share("R")],
+    ("C2b", "is_learned"): [share("N") - share("U")],
+    ("C3a", "below_same_type"): [.85 - .50, .90 - .50],
+    ("C3b", "below_matched"): [.75 - .50],
+    ("C4a", "early_unchanged"): [.99],
+    ("C4a", "deep_changes_less"): [fall("N-own") - fall("R-own"), fall("N-of N") - fall("R-of N"),
+                                   fall("N-of R") - fall("R-of R")],
+    ("C4b", "early_above_normal"): [.99 - .90],
+    ("C4b", "more_than_noise"): [fall("N-own") - fall("N-noise")],
+    ("C5", "deep_moves"): [.98 - .80],
+    ("C5", "beyond_control"): [.18 - .03],
+    ("C6a", "alike"): [.80 - (.50 + .52) / 2],
+    ("C6b", "beyond_noise"): [.80 - (.60 + .56) / 2],
+    ("C7", "falls_at_once"): [.85 - .70],
+    ("C7", "neighbours_alike"): [.92 - .60, .88 - .50],
+    ("C7", "grows"): [bright("R") - bright("eps 0.05")],
+    ("C8a", "gap"): [bright("TRADES") - bright("N")],
+    ("C8b", "gap"): [bright("R wide") - bright("N wide")],
+    ("C9a", "gap"): [bright("R") - bright("N")] * 2,
+    ("C9b", "gap"): [bright("R mnist") - bright("N mnist")],
+}
+SEEDS = {claim: 3 if claim in ("C5", "C6a", "C6b", "C7", "C8a", "C8b", "C9b") else 4 for claim, _ in WANTED}
+
+
+def test_every_part_of_every_claim_has_evidence_of_the_right_shape(made):
+    got = evidence(made)
+    assert {(c.id, part.id) for c in PAPER for part in c.parts} == {(c, p) for c in got for p in got[c]} == set(WANTED)
+    for claim in PAPER:
+        for part in claim.parts:
+            instances = got[claim.id][part.id]
+            assert len(instances) == len(WANTED[claim.id, part.id]) and all(instances)
+            batches = (BATCHES + (claim.id == "C9b"),) if part.statistic == "map" else ()
+            assert {values.shape for values in instances.values()} == {(SEEDS[claim.id], *batches)}
+
+
+@pytest.mark.parametrize("claim, part", WANTED)
+def test_evidence_is_the_difference_that_was_put_in(verdicts, claim, part):
+    rows = [row for row in verdicts[claim].rows if row.name.startswith(f"{part}: ")]
+    assert sorted(row.value for row in rows) == pytest.approx(sorted(WANTED[claim, part]), abs=0.01)
+    assert all(0 < row.high - row.low < 0.1 for row in rows)
+
+
+def test_in_a_world_as_the_paper_says_every_claim_is_supported(verdicts):
+    assert {claim: got.verdict for claim, got in verdicts.items()} == dict.fromkeys(verdicts, "supported")
+
+
+def test_instances_are_named_by_what_was_compared(made):
+    got = evidence(made)
+    assert set(got["C3a"]["below_same_type"]) == {"N-N' minus N-R", "R-R' minus N-R"}
+    assert set(got["C4a"]["deep_changes_less"]) == {"own", "of N", "of R"}
+    assert set(got["C6a"]["alike"]) == {"R-l2"} and set(got["C9b"]["gap"]) == {"mnist"}
+    assert list(got["C7"]["neighbours_alike"]) == ["eps 0.05-eps 0.1", "eps 0.1-R"], "by growing eps"
+    assert set(got["C8a"]["gap"]) == {"TRADES"}, "noise is a control, no training procedure of the claim"
+    assert set(got["C9a"]["gap"]) == {"procrustes", "svcca"}
+
+
+# what fails, the claim that then is not supported, the claim beside it that is all the same
+CONTROLS = {
+    "brief training makes maps as bright": ({"inside": {"M": (.75, .05)}}, "C1b", "C1a"),
+    "untrained networks have blocks": ({"inside": {"U": (.40, .20)}}, "C2b", "C2a"),
+    "only brightness hides the blocks": ({"inside": {"R": (.75, .085)}}, "C2b", "C2a"),
+    "less accurate networks are as far": ({"across": {"N-M": .50}}, "C3b", "C3a"),
+    "normal early layers are as stable": ({"perturbed": {"N-own": (.985, .30)}}, "C4b", "C4a"),
+    "noise does the same": ({"perturbed": {"N-noise": (.90, .30)}}, "C4b", "C4a"),
+    "noise training makes as similar": ({"across": {"R-noise": .80, "l2-noise": .78}}, "C6b", "C6a"),
+    "the control run moves as much": ({"from_best": {"control": (.98, .80)}}, "C5", "C1a"),
+}
+
+
+@pytest.mark.parametrize("changes, fails, holds", CONTROLS.values(), ids=CONTROLS)
+def test_a_claim_whose_control_shows_the_same_is_not_supported(changes, fails, holds):
+    got = judged(found(**changes))
+    assert got[fails].verdict in ("contradicted", "undecided") and got[fails].reason
+    assert got[holds].verdict == "supported"
+
+
+REVERSED = {
+    "robust networks are not brighter": ({"inside": {"R": (.40, .05)}}, ["C1a", "C1b", "C9a"]),
+    "blocks stay": ({"inside": {"R": (.6, .20)}}, ["C2a"]),
+    "one type is no more alike": ({"across": {"R-R": .50}}, ["C3a"]),
+    "one of three sources of images": ({"perturbed": {"R-of R": (.99, .60)}}, ["C4a"]),
+    "early layers notice": ({"perturbed": {"R-own": (.90, .85)}}, ["C4a", "C4b"]),
+    "early layers move as much": ({"from_best": {"overfits": (.80, .80)}}, ["C5"]),
+    "threats differ": ({"across": {"R-l2": .50}}, ["C6a", "C6b"]),
+    "the smallest eps changes nothing": ({"across": {"N-eps 0.05": .85}}, ["C7"]),
+    "one step of the ladder": ({"across": {"R-eps 0.1": .50}}, ["C7"]),
+    "no growth with eps": ({"inside": {"eps 0.05": (.80, .05)}}, ["C7"]),
+    "another procedure": ({"inside": {"TRADES": (.40, .05)}}, ["C8a"]),
+    "another architecture": ({"inside": {"R wide": (.40, .05)}}, ["C8b"]),
+    "another data set": ({"inside": {"R mnist": (.40, .05)}}, ["C9b"]),
+}
+
+
+@pytest.mark.parametrize("changes, claims_", REVERSED.values(), ids=REVERSED)
+def test_what_is_not_so_is_contradicted_and_nothing_else(changes, claims_):
+    got = judged(found(**changes))
+    assert {claim: got[claim].verdict for claim in claims_} == dict.fromkeys(claims_, "contradicted")
+    dependent = {"C1a", "C1b", "C2a", "C2b", "C9a"} if "inside" in changes and "R" in changes["inside"] else set()
+    others = set(got) - set(claims_) - dependent - {"C7"}
+    assert {got[claim].verdict for claim in others} == {"supported"}
+
+
+def test_few_networks_decide_nothing():
+    got = judged(found(sized(seeds=2, arm_seeds=2, overfitting=RUNS | {"seeds": 2})))
+    assert {judged_.verdict for judged_ in got.values()} == {"undecided", "not tested"}
+    assert got["C1a"].verdict == "undecided" and "fewer than 3 decide nothing" in got["C1a"].reason
+    assert got["C3a"].verdict == "not tested" and "No measurement" in got["C3a"].reason
+    got = judged(found(sized(arm_seeds=2)))
+    assert {got[claim].verdict for claim in ("C6a", "C6b", "C7", "C8a", "C8b", "C9b")} == {"not tested"}
+    assert {got[claim].verdict for claim in ("C1a", "C1b", "C2a", "C2b", "C3a", "C3b", "C4a", "C4b")} == {"supported"}
+
+
+def test_networks_that_do_not_differ_are_no_certainty():
+    got = judged(found(noise=0.0))
+    assert {claim.verdict for claim in got.values()} == {"undecided"}
+
+
+def test_only_the_arms_that_were_trained_are_judged():
+    f = found(sized(arms=ARMS[-1:], second=[], overfitting=None))
+    f.arms = None  # no arm on the pool's data
+    got = judged(f)
+    assert [claim for claim, one in got.items() if one.verdict == "not tested"] == [
+        "C5", "C6a", "C6b", "C7", "C8a", "C8b", "C9a"]
+    assert got["C9b"].verdict == "supported"
+
+
+# ------------------------------------------------------------------------------------ preconditions
+
+
+def test_a_made_up_study_meets_every_precondition(made):
+    assert all(check["ok"] for check in preconditions(made, []))
+    own = claim_preconditions(made)
+    assert set(own) == {"C1b", "C3b", "C5"} and all(check["ok"] for checks in own.values() for check in checks)
+
+
+def test_normal_networks_that_are_not_matched_are_no_control():
+    for changes in ((.95, .92, .03, .03), (.90, .97, .03, .03)):
+        got = judged(found(accuracy={"M": changes}))
+        off = [claim for claim, one in got.items() if one.verdict == "not tested"]
+        assert off == ["C1b", "C3b"]
+        which = "test" if changes[0] == .95 else "training"
+        assert f"matched on {which} images" in got["C1b"].reason and "at most 3% apart" in got["C1b"].reason
+
+
+def test_a_run_that_does_not_overfit_is_not_judged_and_says_by_how_much():
+    got = judged(found(fall=.02))["C5"]
+    assert got.verdict == "not tested"
+    assert "the run overfits" in got.reason and "2.0%" in got.reason and "at least 3% needed" in got.reason
+
+
+@pytest.mark.parametrize("change", [{"N": (.5, .5, .02, .02)}, {"N": (.97, 1., .5, .5)}, {"R": (.90, .92, .4, .3)}])
+def test_without_its_networks_nothing_is_judged(change):
+    assert {one.verdict for one in judged(found(accuracy=change)).values()} == {"not tested"}
+
+
+def test_a_doubtful_attack_and_a_layer_without_numbers_stop_the_judge(made):
+    doubts = [check["name"] for check in preconditions(made, ["gradients are masked"]) if not check["ok"]]
+    assert doubts == ["the attack can be trusted"]
+    f = found()
+    f.moved["R", 2].undefined = {("own", "stem.0"): "its output is 0 for every image"}
+    failed, = [check for check in preconditions(f, []) if not check["ok"]]
+    said = "1 have none, the first is stem.0 of own: its output is 0 for every image"
+    assert failed == {"name": "every layer has a number", "ok": False, "detail": said}
+
+
+def test_the_best_epoch_is_the_one_of_held_out_images(made):
+    got = overfitted(made)
+    assert {seed: best for seed, (best, _) in got.items()} == BEST
+    assert [fell for _, fell in got.values()] == pytest.approx([.06] * 3)
+    assert tables.falls(made).to_dict("list") == {"seed": [0, 1, 2], "best epoch": list(BEST.values()),
+                                                  "fall": pytest.approx([.06] * 3)}
+
+
+def test_claim_preconditions_reach_the_judge_for_their_claim_only(made, monkeypatch):
+    study = object.__new__(Study)
+    study.paper, study.settings = papers()[SECTION], sized()
+    monkeypatch.setattr(study, "table", lambda name, frame: frame, raising=False)
+    bad = {"name": "made up", "ok": False, "detail": "it is not so"}
+    for everywhere, own in (([], {"C1b": [bad]}), ([bad], None)):
+        shown = study.judge(evidence(made), everywhere, own).data
+        off = {claim.claim.id for claim in study.claims if "made up (it is not so)" in claim.reason}
+        inside_scope = {claim.id for claim in PAPER if "smoke" in claim.scope}
+        assert off == ({"C1b"} if own else inside_scope)
+        assert list(shown["claim"]) == [claim.id for claim in PAPER]
+        assert shown.set_index("claim")["verdict"]["C1a"] == ("supported" if own else "not tested")
+        assert all(shown["because"] != "")
+
+
+# ---------------------------------------------------------------------------------- means over pairs
+
+
+def test_pairs_are_of_different_repetitions_and_counted_once():
+    assert list(pairs_of("N", "N", 3, None)) == [(0, 1), (0, 2), (1, 2)]
+    assert list(pairs_of("N", "R", 3, None)) == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
+    assert list(pairs_of("N", "N", 4, 1)) == [(0, 2), (0, 3), (2, 3)]
+    assert list(pairs_of("N", "R", 3, 0)) == [(1, 2), (2, 1)]
+
+
+def test_a_repetition_and_a_minibatch_are_left_out(made):
+    one = [made.pool.between(f"R{i}", f"R{i}", without=3) for i in (0, 2, 3)]
+    off = ~np.eye(16, dtype=bool)
+    assert inside(made.pool, "R", 4, seed=1, batch=3) == pytest.approx(np.mean([m[off].mean() for m in one]))
+    pairs = [made.pool.between(f"N{i}", f"R{j}", without=3) for i in (0, 2, 3) for j in (0, 2, 3) if i != j]
+    assert across(made.pool, "N", "R", 4, 1, 3) == pytest.approx(np.mean([m.diagonal().mean() for m in pairs]))
