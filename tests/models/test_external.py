@@ -346,7 +346,8 @@ def test_autoattacks_example_is_not_robust(cifar10):
     (lambda d: d | {f"module.{name}": tensor + 1 for name, tensor in d.items()}, "under several names"),
     (lambda d: d | {"conv1.weight": d["conv1.weight"] * float("nan")}, "finite numbers, unlike those of stem.0.weight"),
     (lambda d: d | {"mean": torch.zeros(3), "std": torch.tensor([0.2, 0.0, 0.2])}, "normaliser std = "),
-    (lambda d: d | {"mean": torch.tensor([125.0, 123, 114]), "std": torch.tensor([63.0, 62, 67])}, "normaliser mean = "),
+    (lambda d: d | {"mean": torch.tensor([125.0, 123, 114]), "std": torch.tensor([63.0, 62, 67])},
+     "normaliser mean = "),
 ])
 def test_tensors_that_would_silently_give_another_network_are_refused(change, words, tmp_path):
     net = load_resnet_file_of(tmp_path, lambda d: d)
