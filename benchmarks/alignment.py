@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks.timing import Run, compared, race
 from benchmarks.training import LR, made_up
 from lib.data import ImageSet
-from lib.gradients.targets import Grounds
+from lib.gradients.targets import TrainingTargets
 from lib.models import build
 from lib.runtime import generator
 from lib.training.loop import fit
@@ -68,7 +68,7 @@ def _fit(start: nn.Module, recipe: Recipe, objective, images: ImageSet, run: Run
 def _copies(start: nn.Module, images: ImageSet, size: int, count: int, run: Run):
     """One epoch of a plain loop in the default layout that forms the gradients as the paper's code does."""
     net = copy.deepcopy(start).to(device=run.device, memory_format=torch.contiguous_format).train()
-    grounds = Grounds.of(TARGETS, images, CLASSES)
+    grounds = TrainingTargets.of(TARGETS, images, CLASSES)
     draw = generator("benchmarks", "alignment", device=run.device)
     optimiser = torch.optim.SGD(net.parameters(), LR, momentum=0.9, weight_decay=1e-4, nesterov=True)
 

@@ -90,7 +90,7 @@ class Scenes(Perturbed):
         return perceptual.render(self.images, point, self.threat)
 
     def step(self, point: Scene, gradient: Tensor, size: float) -> Scene:
-        return perceptual.climb(self.images, point, gradient, size, self.threat)
+        return perceptual.ascend_scene(self.images, point, gradient, size, self.threat)
 
     def keep(self, rows: Tensor, point: Scene) -> tuple[Scenes, Scene]:
         return Scenes(self.images[rows], self.threat), {name: part[rows] for name, part in point.items()}

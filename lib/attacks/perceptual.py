@@ -84,7 +84,7 @@ def inside(scene: dict[str, Tensor], threat: Threat) -> dict[str, Tensor]:
     return scene | {"latent": latent}
 
 
-def climb(x: Tensor, scene: dict[str, Tensor], grad: Tensor, size: float, threat: Threat) -> dict[str, Tensor]:
+def ascend_scene(x: Tensor, scene: dict[str, Tensor], grad: Tensor, size: float, threat: Threat) -> dict[str, Tensor]:
     """The scene after one step of length `size` uphill; `grad` [B, C, H, W] is the gradient at the images that `scene`
     shows of x [B, C, H, W].
 

@@ -15,9 +15,9 @@ one row per seed. The claim holds when all its parts hold. The rules, in this or
 Verdicts are not corrected for the number of claims; `expected_false_decisions` and Holm's p-values give the price.
 """
 
-from lib.claims.sheet import Claim, Paper, Part, load
+from lib.claims.sheet import Claim, ClaimSheet, Part, load
 from lib.claims.summary import evidence_table, expected_false_decisions, save, table, with_holm
 from lib.claims.verdict import Judged, Precondition, Row, judge, measured
 
-__all__ = ["Claim", "Judged", "Paper", "Part", "Precondition", "Row", "evidence_table", "expected_false_decisions",
+__all__ = ["Claim", "Judged", "ClaimSheet", "Part", "Precondition", "Row", "evidence_table", "expected_false_decisions",
            "judge", "load", "measured", "save", "table", "with_holm"]

@@ -80,7 +80,7 @@ class Claim(Declared):
 
 
 @dataclass(frozen=True)
-class Paper(Declared):
+class ClaimSheet(Declared):
     """A paper and its claims: iterate over them, or take one as `paper["C1a"]`."""
 
     title: Text
@@ -102,7 +102,7 @@ class Paper(Declared):
         return found[claim_id]
 
 
-def load(paper: str | Path) -> Paper:
+def load(paper: str | Path) -> ClaimSheet:
     """Read the claims of a paper by its name ('stitching' reads claims/stitching.yaml) or of a YAML file by its path.
     Raises SettingsError for an unknown name and for the first fault in the file, saying where it stands.
     """
@@ -117,7 +117,7 @@ def load(paper: str | Path) -> Paper:
         claims = tuple(_claim(c) for c in _list(raw["claims"], "claims"))
         _mapping(raw["paper"], "paper")
         with _named("paper"):
-            return make(Paper, {**raw["paper"], "claims": claims}, "")
+            return make(ClaimSheet, {**raw["paper"], "claims": claims}, "")
 
 
 def _claim(raw) -> Claim:

@@ -62,7 +62,7 @@ def signal_mask(name: str, split: str, indices: Tensor) -> Tensor:
     return (upper == on_top[:, None])[:, None, :, None].expand(-1, 1, -1, width)
 
 
-def beside(name: str, split: str, digits: Tensor) -> Tensor:
+def next_to_letter(name: str, split: str, digits: Tensor) -> Tensor:
     """The images, uint8 [N, 1, 2 H, W], of the whole split "train" or "test", made from the base set's `digits`, uint8
     [N, 1, H, W].
     """

@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.data import closed_forms, distractor, folders
-from lib.data import relabelled as twins
+from lib.data import closed_forms, distractor, folders, relabelled
 from lib.data.augment import Placement, augment, centre
 from lib.data.folders import DataError
 from lib.errors import need, unknown
@@ -116,7 +115,7 @@ def load(data: Data, split: str, device="cpu") -> ImageSet:
         raise DataError(f"{data.name} cannot be read because {error.filename or 'one of its files'} cannot be opened "
                         f"({error.strerror or error}): let it be read, or name a folder with a good copy in REPRO_DATA"
                         ) from error
-    dealer = distractor.base_of(twins.base_of(data.name))  # the same images in all sets of a base
+    dealer = distractor.base_of(relabelled.base_of(data.name))  # the same images in all sets of a base
     shuffled = torch.randperm(len(labels), generator=generator("split", dealer, DATASETS[dealer].version, official))
     first = _dealt(shuffled, labels)
     if split == "test":
@@ -171,10 +170,10 @@ def _official(name: str, split: str, folder: Path | None, side: int) -> tuple[Te
     if name in distractor.SETS:
         base = distractor.base_of(name)
         digits, labels = _official(base, split, folder, DATASETS[base].size)
-        return distractor.beside(name, split, digits), labels
-    if name in twins.SETS:
-        base = twins.base_of(name)
-        return twins.told(name, *_official(base, split, folder, DATASETS[base].size))
+        return distractor.next_to_letter(name, split, digits), labels
+    if name in relabelled.SETS:
+        base = relabelled.base_of(name)
+        return relabelled.relabel(name, *_official(base, split, folder, DATASETS[base].size))
     images, labels = _digits(split) if name == "digits" else _files_read(name, split, folder)
     shape = (getattr(DATASETS[name], split), *DATASETS[name].shape)
     if images.numel() != torch.Size(shape).numel() or len(labels) != shape[0]:

@@ -23,7 +23,7 @@ def base_of(name: str) -> str:
     return SETS.get(name, name)
 
 
-def told(name: str, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def relabel(name: str, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The images, uint8 [N, C, H, W], and labels, int64 [N], of the data set `name`, made from a whole split of its
     base, uint8 [N, C', H', W'] and int64 [N].
     """

@@ -135,7 +135,8 @@ class Wiener:
         return (kept @ self.vectors.T + self.mean).view_as(images)
 
 
-def errors_beside_wiener(net: Denoise, train: Tensor, images: Tensor, sigma: float, noise: Tensor) -> dict[str, Tensor]:
+def errors_against_wiener(net: Denoise, train: Tensor, images: Tensor, sigma: float,
+                          noise: Tensor) -> dict[str, Tensor]:
     """The `denoising_error` [N] at the images [N, C, H, W] of the `denoiser` and of the `Wiener` filter of the training
     images `train`.
     """

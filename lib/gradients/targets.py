@@ -26,7 +26,7 @@ _AT_ONCE = 2048  # images that are held in fp32 at once
 
 
 @dataclass(frozen=True, eq=False)
-class Grounds:
+class TrainingTargets:
     """The targets of one kind over the training images of a network.
 
     spec: the kind. images: the training images. classes: their number. bank: [classes, C, H, W], the representatives of
@@ -50,7 +50,7 @@ class Grounds:
     order: Tensor | None = None
 
     @classmethod
-    def of(cls, spec: Targets, images: ImageSet, classes: int, scores: Tensor | None = None) -> Grounds:
+    def of(cls, spec: Targets, images: ImageSet, classes: int, scores: Tensor | None = None) -> TrainingTargets:
         """The targets `spec` for these training images. Kind `score` needs `scores` [N, classes, C, H, W] in the order
         of the images. Random choices depend on the name of the data set, not on a network.
 

@@ -124,7 +124,7 @@ class _Masked:
     def plain(self) -> nn.Module:
         """The layer of torch that computes the same, with zeros where weights are masked."""
         weight = self.weight
-        layer = bare(self, *weight.shape[:2])
+        layer = unmasked_like(self, *weight.shape[:2])
         layer.weight.copy_(weight)
         if self.bias is not None:
             layer.bias.copy_(self.bias)
@@ -163,7 +163,7 @@ def refresh(net: nn.Module) -> None:
             layer.refresh()
 
 
-def bare(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
+def unmasked_like(layer: nn.Module, outputs: int, inputs: int) -> nn.Module:
     """A convolution or linear layer like `layer` but of other sizes, with uninitialised tensors."""
     options = {"bias": layer.bias is not None, "device": layer.weight.device, "dtype": layer.weight.dtype}
     if isinstance(layer, nn.Linear):

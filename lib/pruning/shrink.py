@@ -7,10 +7,10 @@ from torch import nn
 
 from lib.errors import need
 from lib.models.links import Link, layers, links
-from lib.models.masked import bare, dense, masked_layers
+from lib.models.masked import dense, masked_layers, unmasked_like
 
 
-class Pick(nn.Module):
+class SelectChannels(nn.Module):
     """Select the channels `picked` (int64, a buffer) of maps [B, C, H, W] or features [B, C]."""
 
     def __init__(self, picked: torch.Tensor):
@@ -28,8 +28,9 @@ def shrunk(net: nn.Module) -> nn.Module:
 
     A layer loses the input channels that its mask removes. The layer in front of it no longer computes them, if no
     other layer reads them, and BN between the two loses them as well. If other layers read them (the sums of residual
-    networks), a `Pick` in front of the layer selects its channels. Module names stay the same, except that a layer
-    behind a `Pick` has `.1` appended to its name. Raises SettingsError for a network whose channels are not pruned.
+    networks), a `SelectChannels` in front of the layer selects its channels. Module names stay the same, except that a
+    layer behind a `SelectChannels` has `.1` appended to its name. Raises SettingsError for a network whose channels are
+    not pruned.
     """
     masked = masked_layers(net)
     by_channel = bool(masked) and all(layer.by_channel for layer in masked.values())
@@ -42,7 +43,7 @@ def shrunk(net: nn.Module) -> nn.Module:
     for name, layer in modules.items():
         made = _smaller(layer, _features(channels, groups, name), channels.get(link[name].reader))
         if name in channels and not _reduced(link, name):
-            made = nn.Sequential(Pick(_features(channels, groups, name)), made)
+            made = nn.Sequential(SelectChannels(_features(channels, groups, name)), made)
         _put(small, name, made)
         for between in link[name].between:
             module = small.get_submodule(between)
@@ -72,7 +73,7 @@ def _smaller(layer: nn.Module, inputs: torch.Tensor | None, outputs: torch.Tenso
         weight = weight[:, inputs]
     if outputs is not None:
         weight, bias = weight[outputs], None if bias is None else bias[outputs]
-    made = bare(layer, *weight.shape[:2])
+    made = unmasked_like(layer, *weight.shape[:2])
     made.weight.copy_(weight)
     if bias is not None:
         made.bias.copy_(bias)

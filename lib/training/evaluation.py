@@ -95,7 +95,7 @@ class Outcomes:
                 **dict.fromkeys(PROTOCOL), "attack": "clean", **columns(self.protocol),
                 "warnings": "; ".join(self.warnings)}
 
-    def beside(self, bounds: Outcomes) -> Outcomes:
+    def with_bounds(self, bounds: Outcomes) -> Outcomes:
         """These outcomes together with the verdicts `verified` of `bounds`. Raises SettingsError unless both are about
         the same images, and for smoothing, which proves nothing about the network without noise.
         """

@@ -54,7 +54,7 @@ class Zoo:
         self.store, self.device, self.allowed = store, torch.device(device), allowed
         self.trained_here: list[str] = []
         self._images: dict[tuple, ImageSet] = {}
-        self._doubts: dict[tuple, list[str]] = {}
+        self._gradient_warnings: dict[tuple, list[str]] = {}
 
     def images(self, data, split: str) -> ImageSet:
         """The images of a split on the zoo's device; each split is read once."""
@@ -198,7 +198,7 @@ class Zoo:
         def look(work: Path) -> dict:
             robust = torch.tensor(found.table["robust"].to_numpy())
             net, images = self.obtain(recipe).net, self.images(recipe.data, split)
-            return {"warnings": self.doubts(recipe, threat) + beaten_by_square(net, images, robust, threat),
+            return {"warnings": self.gradient_warnings(recipe, threat) + beaten_by_square(net, images, robust, threat),
                     "network": recipe.key, "what": f"checks of {name} of {recipe.describe()}"}
 
         key, name = outcome_key(recipe, threat, attack), attack.title if attack else "clean"
@@ -240,12 +240,13 @@ class Zoo:
 
         return self.store.obtain(kind, digest([recipe.key, key]), made).table()
 
-    def doubts(self, recipe: Recipe, threat: Threat) -> list[str]:
+    def gradient_warnings(self, recipe: Recipe, threat: Threat) -> list[str]:
         """What speaks against gradient attacks on the network, looked for once per process and norm."""
         key = recipe.key, recipe.data, threat.norm
-        if key not in self._doubts:
-            self._doubts[key] = sanity_within(self.obtain(recipe).net, self.images(recipe.data, "test"), threat)
-        return list(self._doubts[key])
+        if key not in self._gradient_warnings:
+            self._gradient_warnings[key] = sanity_within(self.obtain(recipe).net, self.images(recipe.data, "test"),
+                                                         threat)
+        return list(self._gradient_warnings[key])
 
     def sweep(self, recipe: Recipe, threats: Sequence[Threat], attacks: Sequence[Attack]) -> list[Outcomes]:
         """Outcomes on the recipe's test images at growing eps, each with its own attack; see evaluation.sweep."""
@@ -258,7 +259,7 @@ class Zoo:
                                     seed_parts=SEED, search_precision=recipe.precision, checked=False)
             tables = pd.concat([row.table for row in rows], keys=range(len(rows)), names=["step", None])
             write_atomic(work / "table.csv", tables.reset_index("step").to_csv(index=False))
-            return {"protocols": [row.protocol for row in rows], "warnings": self.doubts(recipe, threats[0]),
+            return {"protocols": [row.protocol for row in rows], "warnings": self.gradient_warnings(recipe, threats[0]),
                     "network": recipe.key, "what": f"{len(rows)} eps of {recipe.describe()}"}
 
         key = digest([outcome_key(recipe, *pair) for pair in zip(threats, attacks, strict=True)])
@@ -297,7 +298,7 @@ class Zoo:
             theirs = evaluation.transferred(self.obtain(source).net, images, moved)
             found.table["source_robust"] = theirs.table["robust"]
             found.protocol |= evaluation.attacked(threat, attack, SEED, source.precision) | {"source": source.key}
-            found.warnings = self.doubts(source, threat)
+            found.warnings = self.gradient_warnings(source, threat)
             return found
 
         key = digest([target.key, outcome_key(source, threat, attack)])

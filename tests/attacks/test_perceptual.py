@@ -6,7 +6,7 @@ import torch
 from scipy.fft import dctn
 
 from lib.attacks import perceptual
-from lib.attacks.perceptual import climb, draw, draw_each, inside, render
+from lib.attacks.perceptual import ascend_scene, draw, draw_each, inside, render
 from lib.errors import SettingsError
 from lib.runtime import generator
 from lib.values.threats import PERCEPTUAL, Threat
@@ -49,7 +49,7 @@ def test_scenes_start_and_stay_within_the_threat_and_images_in_the_pixel_range(n
     x = torch.rand(shape, generator=generator("x"))
     assert within(threat, scene)
     for k in range(3):
-        scene = climb(x, scene, torch.randn(shape, generator=generator("grad", k)), 10.0, threat)
+        scene = ascend_scene(x, scene, torch.randn(shape, generator=generator("grad", k)), 10.0, threat)
         shown = render(x, scene, threat)
         assert within(threat, scene) and shown.shape == x.shape and shown.min() >= 0 and shown.max() <= 1
         assert all(torch.allclose(inside(scene, threat)[name], part, atol=1e-6) for name, part in scene.items())
@@ -68,7 +68,7 @@ def test_a_step_follows_the_gradient_and_none_is_taken_without_one(norm):
     (threat, scene), x = scene_of(norm, shape), pictures(shape)
     grad = torch.randn(shape, generator=generator("grad"))
     grad[2] = 0
-    moved = climb(x, scene, grad, 0.01, threat)
+    moved = ascend_scene(x, scene, grad, 0.01, threat)
     gain = (grad * (render(x, moved, threat) - render(x, scene, threat))).sum((1, 2, 3))
     assert (gain[[0, 1, 3]] > 0).all()
     assert torch.allclose(moved["latent"][2], scene["latent"][2], atol=1e-6)

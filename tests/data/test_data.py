@@ -16,8 +16,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from lib.data import DataError, ImageSet, distractor, images, load
-from lib.data import relabelled as twins
+from lib.data import DataError, ImageSet, distractor, images, load, relabelled
 from lib.errors import SettingsError
 from lib.runtime import ROOT, generator
 from lib.values.data import DATASETS, Data
@@ -104,7 +103,7 @@ def test_impossible_splits_are_refused():
 def same_images_other_classes(name, **used):
     """Compare a permuted set with its base, split by split."""
     for split in ("train", "holdout", "test") if "holdout" in used else ("train", "test"):
-        base, twin = (load(Data(n, **used), split) for n in (twins.base_of(name), name))
+        base, twin = (load(Data(n, **used), split) for n in (relabelled.base_of(name), name))
         assert (twin.name, twin.split) == (name, split)
         assert torch.equal(twin.images, base.images) and torch.equal(twin.indices, base.indices)
         classes = DATASETS[name].classes
@@ -120,12 +119,12 @@ def test_permuted_digits_are_the_digits_with_other_classes(used):
 
 
 def test_a_twin_has_the_shape_and_the_splits_of_its_format():
-    for name, base in twins.SETS.items():
+    for name, base in relabelled.SETS.items():
         ours, theirs, photographs = (DATASETS[n] for n in (name, base, "cifar10"))
         assert (ours.classes, ours.train, ours.test) == (theirs.classes, theirs.train, theirs.test)
         assert ours.shape == (photographs if name == "mnist_rgb32" else theirs).shape
         assert ours.files == theirs.files and ours.version == theirs.version
-    assert twins.base_of("svhn") == "svhn"
+    assert relabelled.base_of("svhn") == "svhn"
 
 
 def test_image_set_takes_and_gives_pixels():

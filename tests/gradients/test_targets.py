@@ -12,7 +12,7 @@ from torch import nn
 from lib.data import ImageSet, load
 from lib.errors import SettingsError
 from lib.gradients.scores import class_score
-from lib.gradients.targets import SCORES, Grounds, _noise, save_scores
+from lib.gradients.targets import SCORES, TrainingTargets, _noise, save_scores
 from lib.runtime import derangement, generator
 from lib.store import Store
 from lib.training.losses import loss_for
@@ -44,7 +44,7 @@ def every(count):
 def targets(spec, some, images_=None):
     """All classes' targets of the first `some` training images, [some, classes, C, H, W]."""
     found = images() if images_ is None else images_
-    return Grounds.of(spec, found, CLASSES).at(found.pixels(slice(0, some)), every(some), found.indices[:some])
+    return TrainingTargets.of(spec, found, CLASSES).at(found.pixels(slice(0, some)), every(some), found.indices[:some])
 
 
 def nearest_by_hand(queries, own, sample=None):
@@ -70,7 +70,7 @@ def test_one_image_is_the_way_to_one_training_image_of_the_class():
         own = some.images[some.labels == label]
         assert ((own - representatives[0, label]).abs().amax((1, 2, 3)) < 1e-6).sum() == 1
     again = images(torch.randperm(40, generator=generator("order")))
-    bank = Grounds.of(Targets("one image"), again, CLASSES).bank
+    bank = TrainingTargets.of(Targets("one image"), again, CLASSES).bank
     torch.testing.assert_close(bank, representatives[0], msg="drawn by the data, not by the order of the images")
 
 
@@ -79,7 +79,7 @@ def test_class_mean_is_the_way_to_the_mean_of_the_training_images():
     by_hand = torch.stack([some.images[some.labels == label].mean(0) for label in range(CLASSES)])
     torch.testing.assert_close(targets(Targets("class mean"), 5), by_hand - some.images[:5, None])
     fewer = images(slice(0, 12))
-    assert not torch.allclose(Grounds.of(Targets("class mean"), fewer, CLASSES).bank, by_hand, atol=1e-3)
+    assert not torch.allclose(TrainingTargets.of(Targets("class mean"), fewer, CLASSES).bank, by_hand, atol=1e-3)
 
 
 @pytest.mark.parametrize("sample", [None, 3])
@@ -88,7 +88,7 @@ def test_nearest_neighbour_leaves_the_image_itself_out(sample):
     found = targets(spec, 40)
     torch.testing.assert_close(found, nearest_by_hand(some.images, range(40), sample) - some.images[:, None])
     assert found.flatten(2).norm(dim=2).min() > 0.1
-    grounds = Grounds.of(spec, some, CLASSES)
+    grounds = TrainingTargets.of(spec, some, CLASSES)
     torch.testing.assert_close(grounds.of_training(some.indices, every(40)), found)
     new = drawn(6, *SHAPE, name="test images")
     torch.testing.assert_close(grounds.at(new, every(6)), nearest_by_hand(new, None, sample) - new[:, None])
@@ -96,18 +96,18 @@ def test_nearest_neighbour_leaves_the_image_itself_out(sample):
 
 
 def test_neighbours_do_not_depend_on_how_the_search_is_cut(monkeypatch):
-    whole = Grounds.of(Targets("nearest neighbour"), images(), CLASSES)
+    whole = TrainingTargets.of(Targets("nearest neighbour"), images(), CLASSES)
     monkeypatch.setattr("lib.gradients.targets._AT_ONCE", 3)
-    parts = Grounds.of(Targets("nearest neighbour"), images(), CLASSES)
+    parts = TrainingTargets.of(Targets("nearest neighbour"), images(), CLASSES)
     assert torch.equal(whole.neighbours, parts.neighbours)
-    torch.testing.assert_close(Grounds.of(Targets("class mean"), images(), CLASSES).bank,
+    torch.testing.assert_close(TrainingTargets.of(Targets("class mean"), images(), CLASSES).bank,
                                targets(Targets("class mean"), 1)[0] + images().images[0])
 
 
 def test_chosen_classes_are_those_of_each_image():
     some, chosen = images(), torch.tensor([[3, 0], [1, 2], [2, 2]])
     for kind in (*HEURISTICS, "random direction"):
-        grounds = Grounds.of(Targets(kind), some, CLASSES)
+        grounds = TrainingTargets.of(Targets(kind), some, CLASSES)
         whole = grounds.at(some.images[:3], every(3), some.indices[:3])
         found = grounds.at(some.images[:3], chosen, some.indices[:3])
         assert found.shape == (3, 2, *SHAPE) and found.dtype == torch.float32
@@ -120,7 +120,8 @@ def test_centred_targets_are_the_others_minus_their_mean_and_sum_to_zero(kind):
     assert plain.sum(1).abs().max() > 0.1 and centred.sum(1).abs().max() < 1e-5
     torch.testing.assert_close(centred, plain - plain.mean(1, keepdim=True))
     new = drawn(2, *SHAPE, name="new")
-    plain, centred = (Grounds.of(Targets(kind, centred=c), images(), CLASSES).at(new, every(2)) for c in (False, True))
+    plain, centred = (TrainingTargets.of(Targets(kind, centred=c), images(), CLASSES).at(new, every(2))
+                      for c in (False, True))
     torch.testing.assert_close(centred, plain - plain.mean(1, keepdim=True))
 
 
@@ -152,13 +153,13 @@ def test_permuted_images_have_each_the_targets_of_another_whatever_their_order(k
     assert (whose != torch.arange(40)).all() and len(whose.unique()) == 40
     order = torch.randperm(40, generator=generator("order"))
     again = images(order)
-    found = Grounds.of(Targets(kind, permuted="images"), again, CLASSES).of_training(again.indices, every(40))
+    found = TrainingTargets.of(Targets(kind, permuted="images"), again, CLASSES).of_training(again.indices, every(40))
     torch.testing.assert_close(found, permuted[order])
 
 
 def test_random_directions_are_the_same_for_all_images_and_another_for_each_class():
     some = load(Data("digits", train=50), "train")
-    grounds = Grounds.of(Targets("random direction"), some, 10)
+    grounds = TrainingTargets.of(Targets("random direction"), some, 10)
     found = grounds.at(some.pixels(), torch.arange(10).expand(50, -1))
     assert torch.equal(found, found[:1].expand_as(found)) and abs(found[0].std() - 1) < 0.1
     unit = found[0].flatten(1) / found[0].flatten(1).norm(dim=1, keepdim=True)
@@ -195,7 +196,7 @@ def test_scores_that_are_looked_up_are_those_computed_directly(tmp_path, draws):
     noise = _noise(some, draws) if draws else None
     direct = class_score(Curved(), some.images, 0.2, noise)
     order = torch.tensor([31, 2, 2, 17])
-    found = Grounds.of(spec, some, CLASSES, scores).at(some.images[order], every(4), some.indices[order])
+    found = TrainingTargets.of(spec, some, CLASSES, scores).at(some.images[order], every(4), some.indices[order])
     torch.testing.assert_close(found, direct[order], rtol=2e-3, atol=1e-3 * float(direct.abs().max()))
     if draws:
         assert (direct - class_score(Curved(), some.images, 0.2)).abs().max() > 0.1, "noise matters"
@@ -205,7 +206,8 @@ def test_scores_that_are_looked_up_are_those_computed_directly(tmp_path, draws):
 def test_permuted_scores_are_those_of_other_classes_or_images(tmp_path):
     some, scores = images(), saved(tmp_path / "data.safetensors", 0)
     plain, classes, others = (
-        Grounds.of(Targets("score", sigma=0.2, permuted=p), some, CLASSES, scores).of_training(some.indices, every(40))
+        TrainingTargets.of(Targets("score", sigma=0.2, permuted=p), some, CLASSES, scores
+                           ).of_training(some.indices, every(40))
         for p in (None, "classes", "images"))
     for permuted, whole in ((classes[0], plain[0]), (others, plain)):
         whose = (whole[None] - permuted[:, None]).flatten(2).norm(dim=2).argmin(1)
@@ -343,16 +345,20 @@ def test_sources_tell_networks_apart_by_their_keys_only():
 
 
 @pytest.mark.parametrize("call, words", [
-    (lambda: Grounds.of(Targets("score", sigma=0.2), images(), CLASSES), "scores = left out"),
-    (lambda: Grounds.of(Targets("class mean"), images(), CLASSES, torch.zeros(1)), "scores = given"),
-    (lambda: Grounds.of(Targets("score", sigma=0.2), images(), CLASSES, torch.zeros(40, 3, *SHAPE)), "shape of scores"),
-    (lambda: Grounds.of(Targets("nearest neighbour", sample=11), images(), CLASSES), "targets.sample = 11.*10 images"),
-    (lambda: Grounds.of(Targets("nearest neighbour"), images(slice(0, 7)), CLASSES), "images of a class = 1"),
-    (lambda: Grounds.of(Targets("one image"), images(slice(0, 3)), CLASSES), "images of class 3 = 0"),
-    (lambda: Grounds.of(Targets("class mean"), images(slice(0, 3)), CLASSES), "images of a class = 0"),
-    (lambda: Grounds.of(Targets("class mean"), images(), CLASSES).at(images().images[:1], every(1), torch.tensor([82])),
+    (lambda: TrainingTargets.of(Targets("score", sigma=0.2), images(), CLASSES), "scores = left out"),
+    (lambda: TrainingTargets.of(Targets("class mean"), images(), CLASSES, torch.zeros(1)), "scores = given"),
+    (lambda: TrainingTargets.of(Targets("score", sigma=0.2), images(), CLASSES, torch.zeros(40, 3, *SHAPE)),
+     "shape of scores"),
+    (lambda: TrainingTargets.of(Targets("nearest neighbour", sample=11), images(), CLASSES),
+     "targets.sample = 11.*10 images"),
+    (lambda: TrainingTargets.of(Targets("nearest neighbour"), images(slice(0, 7)), CLASSES), "images of a class = 1"),
+    (lambda: TrainingTargets.of(Targets("one image"), images(slice(0, 3)), CLASSES), "images of class 3 = 0"),
+    (lambda: TrainingTargets.of(Targets("class mean"), images(slice(0, 3)), CLASSES), "images of a class = 0"),
+    (lambda: TrainingTargets.of(Targets("class mean"), images(), CLASSES).at(images().images[:1],
+                                                                             every(1), torch.tensor([82])),
      "indices = of other images"),
-    (lambda: Grounds.of(Targets("class mean", permuted="images"), images(), CLASSES).at(images().images[:1], every(1)),
+    (lambda: TrainingTargets.of(Targets("class mean", permuted="images"), images(), CLASSES).at(images().images[:1],
+                                                                                                every(1)),
      "indices = left out"),
     (lambda: derangement(1, "x"), "number of things to permute = 1"),
 ])
@@ -363,7 +369,7 @@ def test_targets_that_cannot_be_had_are_one_sentence(call, words):
 
 
 def test_scores_cannot_be_looked_up_for_other_images(tmp_path):
-    grounds = Grounds.of(Targets("score", sigma=0.2), images(), CLASSES, saved(tmp_path / "data", 0))
+    grounds = TrainingTargets.of(Targets("score", sigma=0.2), images(), CLASSES, saved(tmp_path / "data", 0))
     with pytest.raises(SettingsError, match="indices = left out"):
         grounds.at(images().images[:1], every(1))
 

@@ -301,7 +301,7 @@ def test_weight_zero_is_the_plain_objective_bit_for_bit(inner):
                       given.generator.get_state()])
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
     objective = prepared(spec)
-    assert not objective.second_order and objective.grounds is None and objective.end_epoch(None) == {}
+    assert not objective.second_order and objective.training_targets is None and objective.end_epoch(None) == {}
     assert spec.passes(10, 50) == inner.passes(10, 50)
 
 
@@ -325,7 +325,7 @@ def test_an_epoch_s_row_has_the_means_of_its_pairs():
         given = batch(9)
         chosen = drawn_classes(9, CLASSES, 2, generator("batch"))
         x = given.images.clone().requires_grad_()
-        values, grounds = net(x).log_softmax(1), objective.grounds.of_training(given.indices, chosen)
+        values, grounds = net(x).log_softmax(1), objective.training_targets.of_training(given.indices, chosen)
         found = torch.stack([torch.autograd.grad(values.gather(1, chosen)[:, k].sum(), x, retain_graph=True)[0]
                              for k in range(2)], 1)
         pairs.append((F.cosine_similarity(found.flatten(2), grounds.flatten(2), dim=2),

@@ -228,7 +228,7 @@ SMALL = Threat("linf", "2/255")
 @pytest.mark.parametrize("bounds", [Bounds(), Bounds("CROWN-IBP"), Bounds("CROWN")], ids=lambda attack: attack.title)
 def test_what_bounds_verify_no_attack_breaks(net, images, bounds):
     proven = certified(net, images, SMALL, bounds, batch_size=32)
-    both = evaluate(net, images, SMALL, tier("pgd20", SMALL)).beside(proven)
+    both = evaluate(net, images, SMALL, tier("pgd20", SMALL)).with_bounds(proven)
     assert 0.1 < both.accuracy("verified") <= both.accuracy("robust") <= both.accuracy() == proven.accuracy()
     assert proven.protocol["attack"] == bounds.title and both.protocol["attack"] == "PGD-20"
     assert proven.protocol["threat"] == "linf" and proven.protocol["eps"] == "2/255"

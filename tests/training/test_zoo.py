@@ -279,7 +279,7 @@ def test_certificates_are_measures_like_attacks_and_come_back_from_the_store(box
 
 
 def test_bounds_never_verify_what_an_attack_breaks(box):
-    both = box.outcomes(PLAIN, NEAR, tier("pgd20", NEAR)).beside(box.outcomes(PLAIN, NEAR, Bounds()))
+    both = box.outcomes(PLAIN, NEAR, tier("pgd20", NEAR)).with_bounds(box.outcomes(PLAIN, NEAR, Bounds()))
     assert 0 < both.accuracy("verified") <= both.accuracy("robust")
 
 

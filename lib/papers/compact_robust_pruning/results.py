@@ -84,5 +84,5 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     for cell in found.each(cells, "compact networks"):
         found.take(zoo, cell, lambda _, how: names.get(how))
         if (proof := setup_named(section, cell.condition.net).certificate) and proof.of_network:
-            found.outcomes[cell]["robust"].beside(found.outcomes[cell]["verified"])  # an error if proof is broken
+            found.outcomes[cell]["robust"].with_bounds(found.outcomes[cell]["verified"])  # an error if proof is broken
     return found

@@ -164,7 +164,7 @@ def _quality(on: Material) -> list[tuple[str, bool, str]]:
     def made(work: Path) -> dict:
         train = zoo.images(source.data, "train").pixels()
         noise = sensitivity.normal_draws(on.images, on.test.indices, 1, "quality")
-        each = scores.errors_beside_wiener(zoo.obtain(source).net, train, on.images, how.sigma, noise)
+        each = scores.errors_against_wiener(zoo.obtain(source).net, train, on.images, how.sigma, noise)
         errors = {name: error.mean().item() for name, error in each.items()}
         centred = on.images - train.mean(0)
         around = centred.square().mean()

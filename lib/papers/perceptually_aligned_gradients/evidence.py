@@ -24,7 +24,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     Condition,
 )
 from lib.papers.perceptually_aligned_gradients.results import Results
-from lib.papers.perceptually_aligned_gradients.settings import Study
+from lib.papers.perceptually_aligned_gradients.settings import Experiment
 from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT, SHUFFLED
 from lib.statistics import correlation
 from lib.values.cell import Cell
@@ -78,7 +78,7 @@ def _toy(f: Results, found: Evidence) -> None:
             found.add("C1b", "gain", control, exact - of[control][:, 1])
 
 
-def _images(f: Results, study: Study, found: Evidence) -> None:
+def _images(f: Results, study: Experiment, found: Evidence) -> None:
     """C2: do the gradients, and the images that they generate, show the classes?"""
     plain = f.at_own_weight(study.name, VANILLA)
     for kind in REALISATIONS:
@@ -101,7 +101,7 @@ def _by_image(f: Results, cell: Cell) -> np.ndarray:
     return f.rate[cell].reshape(-1, cell.recipe.data.info.classes - 1).mean(1)
 
 
-def _methods(f: Results, study: Study, norm: str, found: Evidence) -> None:
+def _methods(f: Results, study: Experiment, norm: str, found: Evidence) -> None:
     """C3, C4, C6, C7: what each realisation adds to nothing, to controls, and the score to the others."""
     where = study.name
     of = {kind: robust(f, f.at_own_weight(where, kind), norm) for kind in (VANILLA, *REALISATIONS, *CENTRED, RANDOM)}
@@ -122,13 +122,13 @@ def _methods(f: Results, study: Study, norm: str, found: Evidence) -> None:
         found.add("C7", "gain", f"{where}, {norm}", gain)
 
 
-def other_architecture(f: Results, study: Study) -> bool:
+def other_architecture(f: Results, study: Experiment) -> bool:
     """Whether a study before this one has the same data: then it differs by its architecture."""
     data, before = f.networks_of(study).data, f.studies[:f.studies.index(study)]
     return any(f.networks_of(s).data.name == data.name for s in before)
 
 
-def _strengths(f: Results, study: Study, found: Evidence) -> None:
+def _strengths(f: Results, study: Experiment, found: Evidence) -> None:
     """C5: over the weights of the score, zero left out."""
     where, norms = study.name, [threat.norm for threat in study.threats]
     weights = f.weights(where, SCORE)
@@ -150,7 +150,7 @@ def _strengths(f: Results, study: Study, found: Evidence) -> None:
     found.add("C5", "aligns", where, np.polyfit(logs, closeness, 1)[0])
 
 
-def _added(f: Results, study: Study, norm: str, found: Evidence) -> None:
+def _added(f: Results, study: Experiment, norm: str, found: Evidence) -> None:
     """C8: the score's term beside adversarial training, at the weight that is best on held-out images."""
     first, where = study.threats[0].norm, study.name
     alone, at_cost = (robust(f, f.at_own_weight(where, kind(first)), norm) for kind in (plan.adversarial, plan.longer))
@@ -162,7 +162,7 @@ def _added(f: Results, study: Study, norm: str, found: Evidence) -> None:
     found.add("C8", "gain", f"{where}, TRADES, {norm}", _minus(with_it, alone))
 
 
-def _masking(f: Results, study: Study, norm: str, found: Evidence) -> None:
+def _masking(f: Results, study: Experiment, norm: str, found: Evidence) -> None:
     """C9: attacks that need no gradients of this network break no more; a huge ball leaves nothing."""
     cells = [c for c in f.at_own_weight(study.name, SCORE) if c in f.masking]
     if not cells:
@@ -224,7 +224,7 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     return of | dict.fromkeys(("C2b", "C3b", "C3d", "C5", "C6", "C7", "C9"), main)
 
 
-def _robust(f: Results, study: Study, norm: str, checks: Preconditions) -> None:
+def _robust(f: Results, study: Experiment, norm: str, checks: Preconditions) -> None:
     """Adversarial training in a norm saves more there than vanilla networks may keep."""
     alone, plain = (robust(f, f.at_own_weight(study.name, k), norm) for k in (plan.adversarial(norm), VANILLA))
     gain = lower_bound(np.maximum(alone - plain, 0).astype(bool))

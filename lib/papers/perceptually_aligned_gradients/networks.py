@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from lib.papers.perceptually_aligned_gradients.settings import Section, Study, Toy
+from lib.papers.perceptually_aligned_gradients.settings import Experiment, Section, Toy
 from lib.profiles.networks import Denoiser, Networks, trained_as, varied
 from lib.values.attacks import PGD
 from lib.values.cell import Cell
@@ -72,7 +72,7 @@ class StudyNetworks:
     """How the networks of a study are trained."""
 
     networks: Networks
-    study: Study
+    study: Experiment
     seed: Callable[[int], int]  # repetition -> seed of its recipes
 
     @property

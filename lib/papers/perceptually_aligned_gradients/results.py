@@ -35,7 +35,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     Condition,
     StudyNetworks,
 )
-from lib.papers.perceptually_aligned_gradients.settings import Section, Study
+from lib.papers.perceptually_aligned_gradients.settings import Experiment, Section
 from lib.papers.perceptually_aligned_gradients.truths import Truths
 from lib.profiles.networks import Networks
 from lib.training.evaluation import adversarial, evaluate, sweep, transferred
@@ -72,13 +72,13 @@ class Results(results.Results):
     toy: dict[Cell, pd.DataFrame] = field(default_factory=dict)
 
     @property
-    def studies(self) -> tuple[Study, ...]:
+    def studies(self) -> tuple[Experiment, ...]:
         return self.section.studies
 
-    def study(self, name: str) -> Study:
+    def study(self, name: str) -> Experiment:
         return next(study for study in self.studies if study.name == name)
 
-    def networks_of(self, study: Study) -> StudyNetworks:
+    def networks_of(self, study: Experiment) -> StudyNetworks:
         return StudyNetworks(self.networks, study, self.seed)
 
     def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack], str | None]) -> None:
@@ -174,7 +174,7 @@ def _measure(zoo: Zoo, trained: Trained, cell: Cell, found: Results, truths: Tru
     found.alignment[cell] = zoo.table("alignment", recipe, key, lambda: truths.aligned(trained.net))
 
 
-def _combined(study: Study) -> tuple[str, ...]:
+def _combined(study: Experiment) -> tuple[str, ...]:
     return (plan.combined(study.threats[0].norm), TRADES_SCORE)
 
 
@@ -186,14 +186,14 @@ def search(threat: Threat, steps: int = 20) -> PGD:
 # ------------------------------------------------------------------------------------------------ the whole study
 
 
-def shown(study: Study) -> list[str]:
+def shown(study: Experiment) -> list[str]:
     """The kinds whose curves are drawn and whose images are generated."""
     kinds = [VANILLA, *(k for k in (*HEURISTICS, SCORE) if k in study.weights.of)]
     kinds += [k for k in (RANDOM, CLASSES) if k in study.controls]
     return kinds + [plan.adversarial(t.norm) for t in study.threats] * bool(study.adversarial)
 
 
-def _curves(zoo: Zoo, f: Results, study: Study) -> list[tuple]:
+def _curves(zoo: Zoo, f: Results, study: Experiment) -> list[tuple]:
     """Robust accuracy at growing eps, on the query images, in every threat."""
     rows = []
     for threat in study.threats:
@@ -230,7 +230,7 @@ def _asked(cell: Cell, f: Results) -> list:
     return [plain(cell.recipe.data), f.section.query_images]
 
 
-def independent(f: Results, study: Study, seed: int) -> Cell | None:
+def independent(f: Results, study: Experiment, seed: int) -> Cell | None:
     """The robust network that judges what a repetition generates: adversarially trained in the last of the threats by
     another repetition.
     """
@@ -241,7 +241,7 @@ def independent(f: Results, study: Study, seed: int) -> Cell | None:
     return next((c for c in others if c.repetition > seed), others[0]) if others else None
 
 
-def _generated(zoo: Zoo, f: Results, study: Study) -> None:
+def _generated(zoo: Zoo, f: Results, study: Experiment) -> None:
     for kind in shown(study):
         for cell in f.at_own_weight(study.name, kind):
             judge = independent(f, study, cell.repetition)
@@ -271,7 +271,7 @@ def generated(zoo: Zoo, cell: Cell, images: Tensor, targets: Tensor, far: float)
     return generation.generate(zoo.obtain(cell.recipe).net, images, targets, far, STEPS, 2.5 * far / STEPS)
 
 
-def _masking(zoo: Zoo, f: Results, study: Study) -> None:
+def _masking(zoo: Zoo, f: Results, study: Experiment) -> None:
     """What would show that gradients are masked, of the networks trained on scores (C9)."""
     sources = [k for k in (VANILLA, plan.adversarial(study.threats[0].norm)) if f.at_own_weight(study.name, k)]
     for cell in f.at_own_weight(study.name, SCORE):

@@ -46,7 +46,7 @@ Growing = Annotated[tuple[Positive, ...], growing()]
 
 
 @dataclass(frozen=True)
-class Weights(Declared):
+class TermWeights(Declared):
     """The weight (the paper's lambda) of each realisation of the ground-truth gradients; null: not trained."""
 
     one_image: Positive | None = None  # towards one training image of the class
@@ -95,7 +95,7 @@ NOT_THE_TOY = Bound(lambda name: name != "toy", "another one: the toy in the pla
 
 
 @dataclass(frozen=True)
-class Study(Declared):
+class Experiment(Declared):
     """Networks of one architecture on one data set, trained for aligned gradients in each way, and what they are
     compared with.
     """
@@ -103,7 +103,7 @@ class Study(Declared):
     name: Annotated[FileName, NOT_THE_TOY]  # for tables and files
     training: Unattacked  # adversarial images: see adversarial
     threats: tuple[Threat, ...]  # what robustness is judged under, an l2 one first
-    weights: Annotated[Weights, SOME]
+    weights: Annotated[TermWeights, SOME]
     clean: Share  # the accuracy that networks trained without alignment must have
     far: Positive  # by how much in l2 images are moved at most towards a class where the target rate is measured
     vanilla: Share = 0.05  # the largest robust accuracy, in each threat, that networks without alignment may have
@@ -190,7 +190,7 @@ class Section(Declared):
     """The notebook on perceptually aligned gradients."""
 
     seeds: Repetitions  # networks of every kind; the toy has its own number
-    studies: Annotated[tuple[Study, ...], different(1, of="name")]
+    studies: Annotated[tuple[Experiment, ...], different(1, of="name")]
     verify: Attack  # the attack that robustness is judged under
     toy: Toy = Toy()
     query: Square = Square(1000)  # the attack without gradients (C9)

@@ -26,7 +26,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     Condition,
 )
 from lib.papers.perceptually_aligned_gradients.results import Results
-from lib.papers.perceptually_aligned_gradients.settings import Study, Toy
+from lib.papers.perceptually_aligned_gradients.settings import Experiment, Toy
 from lib.statistics import accuracy
 from lib.values.cell import Cell
 from lib.values.data import Data
@@ -39,7 +39,7 @@ CONTROLS = RANDOM, CLASSES, IMAGES, NORM, LOGIT
 
 def describe(study) -> str:
     """Lines on what a run compares: repetitions, trained networks and attack; data, architecture, epochs, radii and the
-    weights of every realisation in each study. study: the notebook's `lib.study.Study`.
+    weights of every realisation in each study. study: the notebook's `lib.study.Experiment`.
     """
     s = study.section
     lines = [f"{s.seeds} repetitions ({s.toy.seeds} of the toy); {len(study.keys)} trained networks in the plan; "
@@ -154,7 +154,7 @@ def everything(f: Results, where: str) -> pd.DataFrame:
     return by_strength(f, where, tuple(_kinds(f, where, f.outcomes)))
 
 
-def under_first(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+def under_first(study: Experiment, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of `by_strength` or `everything` under the first threat of the study."""
     return table[table.threat == threat_name(study.threats[0])]
 

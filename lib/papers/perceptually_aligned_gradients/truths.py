@@ -13,9 +13,9 @@ from torch import Tensor
 from lib.alignment import measures
 from lib.data import ImageSet
 from lib.gradients import scores
-from lib.gradients.targets import Grounds
+from lib.gradients.targets import TrainingTargets
 from lib.papers.perceptually_aligned_gradients.networks import HEURISTICS, JUDGE, TEACHER, StudyNetworks
-from lib.papers.perceptually_aligned_gradients.settings import Study
+from lib.papers.perceptually_aligned_gradients.settings import Experiment
 from lib.runtime import generator
 from lib.training.zoo import Zoo
 from lib.values.data import Data
@@ -37,7 +37,7 @@ class Truths:
     made: dict = field(default_factory=dict)
 
     @property
-    def study(self) -> Study:
+    def study(self) -> Experiment:
         return self.networks.study
 
     @property
@@ -69,7 +69,7 @@ class Truths:
             every = torch.arange(classes, device=images.device).expand(len(images), -1)
             for kind in HEURISTICS:
                 spec = Targets(kind, sample=self.study.sample if kind == HEURISTICS[2] else None)
-                self.made[kind] = Grounds.of(spec, train, classes).at(images, every, None)
+                self.made[kind] = TrainingTargets.of(spec, train, classes).at(images, every, None)
             if self.study.scored:
                 sigma = self.networks.denoising.sigma
                 of_class = scores.class_score(self.zoo.obtain(self.sources[1]).net, images, sigma)
@@ -97,7 +97,7 @@ class Truths:
                 images, train = test.pixels(), self.zoo.images(recipe.data, "train").pixels()
                 draw = generator("quality", self.data.name)
                 noise = torch.randn(1, *images.shape, generator=draw).to(images)
-                errors = scores.errors_beside_wiener(self.zoo.obtain(recipe).net, train, images, sigma, noise)
+                errors = scores.errors_against_wiener(self.zoo.obtain(recipe).net, train, images, sigma, noise)
                 return pd.DataFrame({which: error.cpu() for which, error in errors.items()})
 
             table = self.zoo.table("quality", recipe, [VERSION, sigma, self.study.images, plain(self.data)], make)

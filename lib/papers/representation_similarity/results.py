@@ -12,8 +12,8 @@ from lib.papers.representation_similarity.networks import Condition
 from lib.papers.representation_similarity.settings import Section
 from lib.profiles.networks import Networks
 from lib.runtime import ProgressBar
-from lib.similarity.looks import Look, Moved, look_at
 from lib.similarity.maps import Maps
+from lib.similarity.stored_maps import PerturbedImages, RecipeView, measure_maps
 from lib.training.zoo import Zoo
 from lib.values.attacks import Attack
 from lib.values.cell import Cell
@@ -85,26 +85,26 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     options = {"images": s.images, "layers": s.layers, "batch": s.batch}
     clean = [c for c in cells if c.condition.epoch is None]
     of_pool = [_look(c) for c in clean if c.condition.kind in POOL]
-    found.pool = look_at(zoo, of_pool, **options)
+    found.pool = measure_maps(zoo, of_pool, **options)
     arms = [c for c in clean if c.condition.variant]
     here = [c for c in arms if c.recipe.data == networks.data]
     if here:
         beside = [look for look in of_pool if look.name[0] in "NR" and int(look.name[1:]) < s.arm_seeds]
-        found.arms = look_at(zoo, beside + [_look(c) for c in here], **options)
+        found.arms = measure_maps(zoo, beside + [_look(c) for c in here], **options)
     for name in dict.fromkeys(c.condition.variant.name for c in arms if c not in here):
         theirs = [_look(c) for c in arms if c.condition.variant.name == name]
-        found.elsewhere[name] = look_at(zoo, theirs, **options)
+        found.elsewhere[name] = measure_maps(zoo, theirs, **options)
     for name in s.second:
         own = [look for look in of_pool if look.name[0] in "NRM"]
-        found.second[name] = look_at(zoo, own, **options, measure=name, pooled=True,
+        found.second[name] = measure_maps(zoo, own, **options, measure=name, pooled=True,
                                      pairs=[(look.name, look.name) for look in own])
     _look_at_moved_images(zoo, found, options)
     _look_at_checkpoints(zoo, found, options)
     return found
 
 
-def _look(cell: Cell) -> Look:
-    return Look(f"{cell.condition.kind}{cell.repetition}", cell.recipe)
+def _look(cell: Cell) -> RecipeView:
+    return RecipeView(f"{cell.condition.kind}{cell.repetition}", cell.recipe)
 
 
 def _look_at_moved_images(zoo: Zoo, found: Results, options: dict) -> None:
@@ -118,10 +118,10 @@ def _look_at_moved_images(zoo: Zoo, found: Results, options: dict) -> None:
         for (kind, seed), recipe in nets.items():
             other = (seed + 1) % s.seeds
             sources = {"own": recipe, "of N": nets["N", other], "of R": nets["R", other], "noise": recipe}
-            looks = [Look(name, recipe, Moved(source, threat, s.search, noise=name == "noise"))
+            looks = [RecipeView(name, recipe, PerturbedImages(source, threat, s.search, noise=name == "noise"))
                      for name, source in sources.items()]
-            everything = [Look("clean", recipe), *looks]
-            found.moved[kind, seed] = look_at(zoo, everything, **options,
+            everything = [RecipeView("clean", recipe), *looks]
+            found.moved[kind, seed] = measure_maps(zoo, everything, **options,
                                               pairs=[("clean", look.name) for look in everything])
             bar.step(1, network=f"{kind}{seed}")
 
@@ -134,9 +134,9 @@ def _look_at_checkpoints(zoo: Zoo, found: Results, options: dict) -> None:
         if cell.condition.epoch is not None:
             runs.setdefault((cell.condition.kind, cell.repetition), []).append(cell)
     for (kind, seed), members in runs.items():
-        looks = [Look(str(cell.condition.epoch), cell.recipe) for cell in members]
+        looks = [RecipeView(str(cell.condition.epoch), cell.recipe) for cell in members]
         last = looks[-1].name
         for split in ("test", "train"):
             images = options["images"] or data.test or data.info.test
-            found.runs[kind, seed, split] = look_at(zoo, looks, **{**options, "images": images}, split=split,
+            found.runs[kind, seed, split] = measure_maps(zoo, looks, **{**options, "images": images}, split=split,
                                                     pairs=[(look.name, last) for look in looks])

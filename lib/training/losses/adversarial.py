@@ -56,7 +56,7 @@ class Attacked(Loss):
             self.twin = Twin(net)
         return self.twin.follow()
 
-    def from_beside(self, net, batch, attack, progress):
+    def from_gaussian_start(self, net, batch, attack, progress):
         """Adversarial images [B, C, H, W] from a start at the clean images plus Gaussian noise of standard deviation
         0.001 (TRADES and MART).
         """
@@ -138,7 +138,7 @@ class TradesLoss(Attacked):
 
     def __call__(self, net, batch, progress):
         spec = self.spec
-        adversarial = self.from_beside(net, batch, replace(spec.attack, loss="kl"), progress)
+        adversarial = self.from_gaussian_start(net, batch, replace(spec.attack, loss="kl"), progress)
         clean, attacked = net(batch.images).float(), net(adversarial).float()
         divergence = adversarial_loss("kl", attacked, batch.labels, reference=clean).mean()
         return F.cross_entropy(clean, batch.labels) + spec.beta * divergence, clean
@@ -153,7 +153,7 @@ class MartLoss(Attacked):
 
     def __call__(self, net, batch, progress):
         labels = batch.labels
-        adversarial = self.from_beside(net, batch, self.spec.attack, progress)
+        adversarial = self.from_gaussian_start(net, batch, self.spec.attack, progress)
         clean, attacked = net(batch.images).float(), net(adversarial).float()
         missed = 1 - clean.softmax(1).gather(1, labels[:, None]).squeeze(1)
         divergence = adversarial_loss("kl", attacked, labels, reference=clean)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.errors import OneLineError
-from lib.gradients.targets import Grounds
+from lib.gradients.targets import TrainingTargets
 from lib.modes import evaluating
 from lib.training.losses.base import Wrapper, losses
 from lib.values.objectives import Aligned
@@ -28,7 +28,7 @@ class AlignedLoss(Wrapper):
 
     def __init__(self, spec):
         super().__init__(spec)
-        self.grounds: Grounds | None = None
+        self.training_targets: TrainingTargets | None = None
         self.sums: Tensor | None = None  # over the epoch's pairs so far, float64 [5], see _count
 
     @property
@@ -40,13 +40,13 @@ class AlignedLoss(Wrapper):
         """
         super().prepare(images, classes, scores)
         if self.spec.active:
-            self.grounds = Grounds.of(self.spec.targets, images, classes, scores)
+            self.training_targets = TrainingTargets.of(self.spec.targets, images, classes, scores)
 
     def __call__(self, net, batch, progress):
         weight = self.spec.weight_at(progress.share)
         if not weight:
             return self.inner(net, batch, progress)
-        if self.grounds is None:
+        if self.training_targets is None:
             raise OneLineError("an objective with aligned gradients has no targets yet: call `prepare` before training")
         if self.spec.shared:
             logits, term = self._term(net, batch)
@@ -72,7 +72,7 @@ class AlignedLoss(Wrapper):
         pixels from the image and 0 for padding. So where pixels are moved, the comparison is with the gradient with
         respect to the image before its augmentation, at those of its pixels that are still in the frame.
         """
-        targets = self.grounds.of_training(batch.indices, chosen)
+        targets = self.training_targets.of_training(batch.indices, chosen)
         if batch.placement is None:
             return targets, torch.ones_like(targets[:, :1, :1])
         shape = targets.shape[2:]

@@ -11,7 +11,7 @@ from lib.training.losses.base import Loss, losses
 from lib.values.objectives import IBP, CrownIBP, MixTrain
 
 
-def risen(spec, share: float) -> float:
+def eps_fraction(spec, share: float) -> float:
     """eps(t) / eps, in [0, 1], after the share `share`, in [0, 1), of training: it rises linearly between the
     objective's `start` and `end`.
     """
@@ -22,7 +22,7 @@ def strength(spec, share: float) -> tuple[float, float]:
     """(eps, kappa) of IBP after the share `share`, in [0, 1), of training: linear from (0, 1) at the objective's
     `start` to its own eps and kappa at `end`.
     """
-    grown = risen(spec, share)
+    grown = eps_fraction(spec, share)
     return grown * float(spec.eps), 1 - grown * (1 - spec.kappa)
 
 
@@ -54,7 +54,7 @@ class CrownIBPLoss(Loss):
     """
 
     def __call__(self, net, batch, progress):
-        grown, kappa = risen(self.spec, progress.share), self.spec.kappa
+        grown, kappa = eps_fraction(self.spec, progress.share), self.spec.kappa
         eps = grown * float(self.spec.eps)
         certified = eps > 0 and kappa < 1  # otherwise both cross-entropies are equal, or the bounds have no weight
         with torch.set_grad_enabled(torch.is_grad_enabled() and not (certified and kappa == 0)):
@@ -86,7 +86,7 @@ class MixTrainLoss(Loss):
     def __call__(self, net, batch, progress):
         logits = net(batch.images).float()
         loss = F.cross_entropy(logits, batch.labels)
-        grown, weight = risen(self.spec, progress.share), self.weight(progress)
+        grown, weight = eps_fraction(self.spec, progress.share), self.weight(progress)
         device = batch.images.device
         drawn = torch.rand((), generator=batch.generator, device=device)
         few = torch.randperm(len(batch.labels), generator=batch.generator, device=device)[:self.spec.images]
@@ -98,7 +98,7 @@ class MixTrainLoss(Loss):
 
     def weight(self, progress) -> float:
         """The weight w of an update; updates must be asked for in order."""
-        if self.reached is None and risen(self.spec, progress.share) == 1:
+        if self.reached is None and eps_fraction(self.spec, progress.share) == 1:
             self.reached = progress.epoch
         epochs = 0 if self.reached is None else progress.epoch - self.reached
         return min(self.spec.weight * self.spec.growth ** (epochs // self.spec.every), self.spec.most)

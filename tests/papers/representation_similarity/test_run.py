@@ -6,8 +6,8 @@ import torch
 from lib.papers import settings
 from lib.papers.representation_similarity.evidence import evidence
 from lib.papers.representation_similarity.results import MOVED, measure
-from lib.similarity import looks
-from lib.similarity.looks import Look, Moved, look_at
+from lib.similarity import stored_maps
+from lib.similarity.stored_maps import PerturbedImages, RecipeView, measure_maps
 from lib.store import Store
 from lib.training import zoo as zoo_module
 from lib.training.zoo import Zoo
@@ -51,11 +51,11 @@ def test_a_small_study_from_networks_to_evidence(tmp_path, monkeypatch):
     assert all(np.isfinite(v).all() for parts in ready.values() for part in parts.values() for v in part.values())
     nets = {name: c.recipe for c, name in names.items()}
     for name, source in (("own", "R0"), ("of N", "N1"), ("of R", "R1"), ("noise", "R0")):  # of another repetition
-        moved = Moved(nets[source], threat, search, noise=name == "noise")
-        direct = look_at(box, [Look("clean", nets["R0"]), Look("moved", nets["R0"], moved)], batch=12)
+        moved = PerturbedImages(nets[source], threat, search, noise=name == "noise")
+        direct = measure_maps(box, [RecipeView("clean", nets["R0"]), RecipeView("moved", nets["R0"], moved)], batch=12)
         np.testing.assert_allclose(f.moved["R", 0].between("clean", name), direct.between("clean", "moved"), rtol=1e-5)
     monkeypatch.setattr(zoo_module, "fit", None)
     monkeypatch.setattr(zoo_module, "evaluate", None)
-    monkeypatch.setattr(looks, "maps", None)
+    monkeypatch.setattr(stored_maps, "maps", None)
     again = evidence(measure(Zoo(Store(tmp_path)), cells(s), s.networks, s.sections[SECTION], s.seed))
     assert all(np.array_equal(again[c][p][i], v) for c in ready for p in ready[c] for i, v in ready[c][p].items())

@@ -25,7 +25,7 @@ VERSION = 1  # raised when a change of the code changes maps
 
 
 @dataclass(frozen=True)
-class Moved:
+class PerturbedImages:
     """Images perturbed by an attack on the network `source` (`Zoo.adversarial`). With `noise`, each pixel moves as far
     as under the attack but with a random sign: the same l_p norms (before clipping to [0, 1]), without an aim.
     """
@@ -37,17 +37,17 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Look:
+class RecipeView:
     """A network and the images it is shown: those of its data, clean (`moved` is None) or perturbed. Each look needs a
     `name` of its own.
     """
 
     name: str
     recipe: Recipe
-    moved: Moved | None = None
+    moved: PerturbedImages | None = None
 
 
-def look_at(zoo: Zoo, looks: Sequence[Look], *, split: str = "test", images: int | None = None, layers="all",
+def measure_maps(zoo: Zoo, looks: Sequence[RecipeView], *, split: str = "test", images: int | None = None, layers="all",
             measure: str = "cka", pooled: bool = False, batch: int = 256, faithful: bool = False,
             pairs: Sequence[tuple[str, str]] | None = None) -> Maps:
     """The similarity maps of all `looks` on the first `images` of a split (None: all), which is in a fixed,
@@ -70,20 +70,20 @@ def look_at(zoo: Zoo, looks: Sequence[Look], *, split: str = "test", images: int
     return Maps.from_plain(entry.tensors(), entry.meta["maps"])
 
 
-def _named(look: Look) -> list:
+def _named(look: RecipeView) -> list:
     """What a view depends on, for its key: the network, its data, and what perturbed the images."""
     moved = look.moved and [outcome_key(look.moved.source, look.moved.threat, look.moved.attack), look.moved.noise]
     return [look.name, look.recipe.key, plain(look.recipe.data), moved]
 
 
-def _view(zoo: Zoo, look: Look, split: str, images: int | None, layers) -> View:
+def _view(zoo: Zoo, look: RecipeView, split: str, images: int | None, layers) -> View:
     net, shown = zoo.obtain(look.recipe).net, zoo.images(look.recipe.data, split)
     chosen = shown.take(slice(0, images))
     seen = chosen if look.moved is None else _moved(zoo, look.moved, shown, split)[: len(chosen)]
     return View(look.name, net, seen, chosen.indices, layers)
 
 
-def _moved(zoo: Zoo, moved: Moved, shown: ImageSet, split: str) -> Tensor:
+def _moved(zoo: Zoo, moved: PerturbedImages, shown: ImageSet, split: str) -> Tensor:
     theirs = zoo.images(moved.source.data, split)
     same = theirs.name == shown.name and torch.equal(theirs.indices, shown.indices)
     need(same, "data of the attacked network", moved.source.data,

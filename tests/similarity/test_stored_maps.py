@@ -8,8 +8,8 @@ import torch
 
 from lib.data import ImageSet
 from lib.errors import SettingsError
-from lib.similarity import View, looks, maps
-from lib.similarity.looks import Look, Moved, look_at
+from lib.similarity import View, maps, stored_maps
+from lib.similarity.stored_maps import PerturbedImages, RecipeView, measure_maps
 from lib.store import Store
 from lib.training import zoo as zoo_module
 from lib.training.zoo import Zoo
@@ -39,40 +39,42 @@ def shown(monkeypatch):
         seen.extend(views)
         return maps(views, *args, **options)
 
-    monkeypatch.setattr(looks, "maps", listening)
+    monkeypatch.setattr(stored_maps, "maps", listening)
     return seen
 
 
 def test_a_map_is_that_of_the_networks_on_the_images(box):
-    two = [Look("a", NET), Look("b", OTHER)]
-    got = look_at(box, two, batch=8)
+    two = [RecipeView("a", NET), RecipeView("b", OTHER)]
+    got = measure_maps(box, two, batch=8)
     images = box.images(NET.data, "test")
     direct = maps([View(look.name, box.obtain(look.recipe).net, images) for look in two], batch_size=8)
     assert got.views == ("a", "b") and got.batches == 3 and got.layers == direct.layers
     for pair in (("a", "a"), ("a", "b")):
         np.testing.assert_allclose(got.between(*pair), direct.between(*pair), rtol=1e-6)
-    part = look_at(box, two, batch=8, images=16, split="train", layers="relu", pairs=[("a", "b")])
+    part = measure_maps(box, two, batch=8, images=16, split="train", layers="relu", pairs=[("a", "b")])
     assert part.sizes == (8, 8) and all(tap.kind == "ReLU" for tap in part.layers["a"])
     with pytest.raises(SettingsError, match="views = a, a"):
         part.between("a", "a")
 
 
 def test_a_map_is_made_once_and_then_read(box, monkeypatch):
-    two = [Look("a", NET), Look("b", OTHER, Moved(NET, THREAT, ATTACK))]
-    first = look_at(box, two, batch=8)
-    monkeypatch.setattr(looks, "maps", None)
+    two = [RecipeView("a", NET), RecipeView("b", OTHER, PerturbedImages(NET, THREAT, ATTACK))]
+    first = measure_maps(box, two, batch=8)
+    monkeypatch.setattr(stored_maps, "maps", None)
     monkeypatch.setattr(zoo_module, "build", None)
-    again = look_at(Zoo(Store(box.store.root)), two, batch=8)
+    again = measure_maps(Zoo(Store(box.store.root)), two, batch=8)
     assert torch.equal(again.terms, first.terms) and again.layers == first.layers and again.pairs == first.pairs
     entry, = [meta for kind, _, _, meta in box.store.entries() if kind == "maps"]
     assert entry["networks"] == sorted([NET.key, OTHER.key])
 
 
 DIFFERENT = {
-    "network": ([Look("a", OTHER)], {}), "moved": ([Look("a", NET, Moved(NET, THREAT, ATTACK))], {}),
-    "moved by another": ([Look("a", NET, Moved(OTHER, THREAT, ATTACK))], {}),
-    "moved more": ([Look("a", NET, Moved(NET, Threat("linf", "0.2"), ATTACK))], {}),
-    "noise": ([Look("a", NET, Moved(NET, THREAT, ATTACK, noise=True))], {}), "split": (None, {"split": "train"}),
+    "network": ([RecipeView("a", OTHER)], {}),
+    "moved": ([RecipeView("a", NET, PerturbedImages(NET, THREAT, ATTACK))], {}),
+    "moved by another": ([RecipeView("a", NET, PerturbedImages(OTHER, THREAT, ATTACK))], {}),
+    "moved more": ([RecipeView("a", NET, PerturbedImages(NET, Threat("linf", "0.2"), ATTACK))], {}),
+    "noise": ([RecipeView("a", NET, PerturbedImages(NET, THREAT, ATTACK, noise=True))], {}),
+    "split": (None, {"split": "train"}),
     "images": (None, {"images": 16}), "layers": (None, {"layers": "relu"}),
     "measure": (None, {"measure": "cka_biased"}),
     "pooled": (None, {"pooled": True}), "batch": (None, {"batch": 12}), "faithful": (None, {"faithful": True}),
@@ -89,7 +91,7 @@ def test_what_differs_is_another_map(box, monkeypatch):
     monkeypatch.setattr(box.store, "obtain", obtain)
     for which, options in [(None, {}), *DIFFERENT.values(), (None, {})]:
         with pytest.raises(KeyError):
-            look_at(box, which or [Look("a", NET)], **{"batch": 8, **options})
+            measure_maps(box, which or [RecipeView("a", NET)], **{"batch": 8, **options})
     assert made_[0] == made_[-1] and len({*made_}) == len(DIFFERENT) + 1
 
 
@@ -98,8 +100,8 @@ def pixels_of(view):
 
 
 def test_adversarial_images_are_those_of_their_source(box, shown):
-    by = {"clean": None, "own": Moved(NET, THREAT, ATTACK), "other": Moved(OTHER, THREAT, ATTACK)}
-    look_at(box, [Look(name, NET, moved) for name, moved in by.items()], batch=12, images=12)
+    by = {"clean": None, "own": PerturbedImages(NET, THREAT, ATTACK), "other": PerturbedImages(OTHER, THREAT, ATTACK)}
+    measure_maps(box, [RecipeView(name, NET, moved) for name, moved in by.items()], batch=12, images=12)
     pixels = {view.name: pixels_of(view) for view in shown}
     assert torch.equal(pixels["clean"], box.images(NET.data, "test").pixels()[:12])
     for name, source in (("own", NET), ("other", OTHER)):
@@ -109,9 +111,9 @@ def test_adversarial_images_are_those_of_their_source(box, shown):
 
 
 def test_noise_moves_every_pixel_as_far_as_the_attack_with_a_random_sign(box, shown):
-    aimed = Moved(NET, THREAT, ATTACK)
+    aimed = PerturbedImages(NET, THREAT, ATTACK)
     names = {"clean": None, "own": aimed, "noise": replace(aimed, noise=True)}
-    look_at(box, [Look(name, NET, moved) for name, moved in names.items()], batch=24)
+    measure_maps(box, [RecipeView(name, NET, moved) for name, moved in names.items()], batch=24)
     clean, own, noise = (pixels_of(view) for view in shown)
     assert 0 <= noise.min() and noise.max() <= 1
     size = (own - clean).abs()
@@ -122,19 +124,20 @@ def test_noise_moves_every_pixel_as_far_as_the_attack_with_a_random_sign(box, sh
     agree = (torch.sign(noise - clean) == torch.sign(own - clean))[moved].float()
     assert len(agree) > 300 and .4 < agree.mean() < .6
     shown.clear()
-    look_at(box, [Look("noise", OTHER, replace(aimed, noise=True))], batch=24)
+    measure_maps(box, [RecipeView("noise", OTHER, replace(aimed, noise=True))], batch=24)
     assert torch.equal(shown[0].images, noise), "the noise does not depend on who looks"
 
 
 def test_views_of_other_images_are_refused(box):
     fewer = replace(NET, data=replace(NET.data, test=20))
     with pytest.raises(SettingsError) as error:
-        look_at(box, [Look("a", NET), Look("b", fewer)], batch=8)
+        measure_maps(box, [RecipeView("a", NET), RecipeView("b", fewer)], batch=8)
     assert "images of view b = 20 images" in str(error.value) and "\n" not in str(error.value)
-    assert look_at(box, [Look("a", NET), Look("b", fewer)], batch=8, images=16).sizes == (8, 8), "both have these"
+    both_have_these = measure_maps(box, [RecipeView("a", NET), RecipeView("b", fewer)], batch=8, images=16)
+    assert both_have_these.sizes == (8, 8)
     for noise in (False, True):
         with pytest.raises(SettingsError) as error:
-            look_at(box, [Look("a", NET, Moved(fewer, THREAT, ATTACK, noise))], batch=8, images=16)
+            measure_maps(box, [RecipeView("a", NET, PerturbedImages(fewer, THREAT, ATTACK, noise))], batch=8, images=16)
         assert "data of the attacked network" in str(error.value) and "\n" not in str(error.value)
     assert [kind for kind, *_ in box.store.entries()].count("maps") == 1, "nothing was made of what was refused"
 
@@ -149,5 +152,5 @@ def test_adversarial_images_of_another_data_set_are_refused(box, monkeypatch):
     monkeypatch.setattr(zoo_module, "load", read)
     here, there = (replace(NET, data=Data(name, test=12)) for name in ("cifar10", "svhn"))
     with pytest.raises(SettingsError, match="data of the attacked network.*svhn.*test images of cifar10"):
-        look_at(box, [Look("a", here, Moved(there, THREAT, ATTACK))], batch=12)
-    assert look_at(box, [Look("a", here, Moved(here, THREAT, ATTACK))], batch=12).sizes == (12,)
+        measure_maps(box, [RecipeView("a", here, PerturbedImages(there, THREAT, ATTACK))], batch=12)
+    assert measure_maps(box, [RecipeView("a", here, PerturbedImages(here, THREAT, ATTACK))], batch=12).sizes == (12,)
