@@ -454,11 +454,10 @@ def test_a_folder_of_diffusers_is_asked_for_its_size_and_classes(zoo, given, mon
         assert published.PublishedMaterial(zoo, *parts(made(denoiser="diffusers"))).source != before
 
 
-def test_files_are_read_before_anything_is_measured(zoo, given, monkeypatch):
+def test_files_are_read_before_anything_is_measured(zoo, given):
     for eps in EPS:
         torch.save(madry(resnet(eps)) if eps < 3 else {"model": {"a": 1}}, given / f"bad_eps{eps}.ckpt")
         torch.save(madry(network(ARCH, (3, 64, 64), 5)), given / f"other_eps{eps}.ckpt")
-    monkeypatch.setattr(published, "_rows", None)
     with pytest.raises(SettingsError, match="bad_eps3.ckpt is not possible: it must be tensors by name"):
         published.measure(zoo, *parts(made(weights="bad_eps{eps}.ckpt")))
     with pytest.raises(SettingsError, match=r"other_eps0.ckpt .* head.2.weight of shape \(3, 64\); .* \(5, 64\)"):

@@ -94,9 +94,7 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("this was measured before")
 
-    for name in ("_sensitivity", "_halves"):
-        monkeypatch.setattr(study, name, refuse)
-    for name in ("rho1", "rho2", "normal_draws", "orthogonal_draws"):
+    for name in ("output_change", "noise_changes", "rho1", "rho2", "normal_draws", "orthogonal_draws"):
         monkeypatch.setattr(sensitivity, name, refuse)
     for name in ("decoder_tangents", "global_pca", "local_pca"):
         monkeypatch.setattr(spaces, name, refuse)
@@ -121,14 +119,14 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
 def test_what_a_measurement_depends_on_is_in_its_key(real, monkeypatch):
     first, s, f = real
     measured = []
-    real_one = study._sensitivity
-    monkeypatch.setattr(study, "_sensitivity", lambda zoo, cell, *rest: measured.append(
-        cell.condition.where) or real_one(zoo, cell, *rest))
+    inside = sensitivity.inside
+    monkeypatch.setattr(sensitivity, "inside", lambda gradient, tangents: measured.append(
+        tuple(gradient.shape[1:])) or inside(gradient, tangents))
     shorter = copy.deepcopy(REAL)
     shorter[f"{S}.sweeps"][0]["sizes"] = [.5]
     t = settings.load("test", shorter)
     g = measure(Zoo(first.store), networks.cells(*given(t)), *given(t))
-    assert measured == ["subspace"] * 3, "those of the other sweep are the same"
+    assert measured == [(1, 8, 16)] * 3, "those of the other sweep are the same"
     one, other = (study_.sensitivity[cell_of(study_, "subspace", NONE)] for study_ in (f, g))
     assert (other["on"] < one["on"]).mean() > .8
 
