@@ -194,7 +194,7 @@ def again(args) -> int:
 
 
 def compare(args) -> int:
-    """Every claim of a run beside the published one."""
+    """Every claim of a run, compared with the published one."""
     table = report.compare(*_run_folders(args.run))
     values = table[table["comparison"] != "verdict"]
     for row in table[~table["agrees"]].itertuples():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lib.data import ImageSet, load
+from lib.door import in_own_state
 from lib.errors import SettingsError, need
 from lib.files import save_tensors, write_atomic
 from lib.gradients.targets import SCORES, save_scores
@@ -62,6 +63,7 @@ class Zoo:
             self._images[data, split] = load(data, split, self.device)
         return self._images[data, split]
 
+    @in_own_state
     def obtain(self, recipe: Recipe) -> Trained:
         """The network of a recipe, after its parents; trained if the store lacks it.
 

@@ -446,3 +446,20 @@ def test_the_callers_state_changes_no_number(measure, state):
         assert torch.is_autocast_enabled("cpu") == (state == "autocast")
     np.testing.assert_array_equal(found, expected)
     assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_training_is_the_same_in_any_state_of_the_caller(state, tmp_path):
+    from lib.store import Store
+    from lib.training.zoo import Zoo
+    from lib.values.architectures import CNN
+    from lib.values.data import Data
+    from lib.values.objectives import Adversarial
+    from lib.values.recipe import Recipe
+
+    recipe = Recipe(Data("digits", train=64, holdout=10, test=20), CNN(8, 1), Adversarial(THREAT, ATTACK), epochs=1,
+                    batch_size=32)
+    expected = Zoo(Store(tmp_path / "one"), "cpu").obtain(recipe).net.state_dict()
+    with STATES[state]():
+        found = Zoo(Store(tmp_path / "other"), "cpu").obtain(recipe).net.state_dict()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())

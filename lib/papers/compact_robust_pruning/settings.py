@@ -73,7 +73,7 @@ class NetworkSetup(Declared):
     certificate: Certificate | None = None
     certified: Threat | None = None  # the l2 ball that counts for smoothing
     verified: Share = 0.25  # the share of the test images that must be verified of unpruned networks
-    # the arm of benign pre-training gets, beside the usual fine-tuning, one with as many adversarial epochs as both
+    # the arm of benign pre-training gets, besides the usual fine-tuning, one with as many adversarial epochs as both
     # steps have
     longer: bool = False
 

@@ -64,7 +64,7 @@ class Section(Declared):
     search: Annotated[PGD, UNTARGETED]  # the attack of the checks
     verify: Attack  # the stronger one that every network is measured under
     gates: Gates
-    # at the harshest share; the dense network with the same fine-tuning is always beside them
+    # at the harshest share; the dense network with the same fine-tuning is always compared with them
     methods: Annotated[tuple[Annotated[str, OneOf(METHODS)], ...], different(1)] = (
         "HARP", "HYDRA", "LWM", "HYDRA + data-free")
     milder_methods: tuple[str, ...] | None = None  # those of the methods at the other shares too; null: all
@@ -97,7 +97,7 @@ class Section(Declared):
              "other than search, verify and each other")
 
     def further(self, threat: Threat) -> tuple[Attack, ...]:
-        """What networks are measured under beside `verify`: `attacks` and those of the list `tier`."""
+        """What networks are measured under in addition to `verify`: `attacks` and those of the list `tier`."""
         every = dict.fromkeys((*self.attacks, *(tiers(self.tier, threat) if self.tier else ())))
         return tuple(attack for attack in every if attack != self.verify)
 

@@ -155,7 +155,7 @@ def _alignment(net, on: Material) -> dict[str, Tensor]:
 
 
 def _halves(zoo: Zoo, cell: Cell, how: Distractor) -> pd.DataFrame:
-    """A row per image of digits beside a letter."""
+    """A row per image of digits next to a letter."""
     net, data = zoo.obtain(cell.recipe).net, cell.recipe.data
     test = zoo.images(data, "test").take(slice(0, how.images))
     images, mask = test.pixels(), signal_mask(data.name, "test", test.indices).to(test.images.device)
@@ -203,7 +203,7 @@ def pictures(zoo: Zoo, f: Results, where: str, shown: Sequence[tuple[str, float]
 
 
 def letter_pictures(zoo: Zoo, f: Results, where: str, count: int = 4) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The first test images of digits beside a letter [count, 1, 2 H, W], and by kind of network (first repetition) the
+    """The first test images of digits next to a letter [count, 1, 2 H, W], and by kind of network (first repetition) the
     gradients of the predicted class's logit.
     """
     cells = [c for c in f.distractor if c.condition.where == where and c.repetition == 0]

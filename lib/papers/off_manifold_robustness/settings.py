@@ -37,7 +37,7 @@ from lib.values.declared import (
 )
 
 MANIFOLDS = ("gaussian_subspace", "curved_torus")  # data whose tangent spaces are known in closed form
-LETTERED = ("_letter_a", "_letters")  # how sets of digits beside a letter are named
+LETTERED = ("_letter_a", "_letters")  # how sets of digits next to a letter are named
 TANGENTS = ("closed form", "auto-encoder", "PCA", "local PCA")
 CONTROLS = ("per batch", "accumulated", "reduced lr")
 
@@ -135,7 +135,7 @@ LETTERS = Bound(lambda names: all(name.endswith(LETTERED) for name in names),
 
 @dataclass(frozen=True)
 class Distractor(Declared):
-    """Digits beside a letter that says nothing: what robust networks and standard ones look at."""
+    """Digits next to a letter that says nothing: what robust networks and standard ones look at."""
 
     data: Annotated[tuple[Data, ...], different(1, of="name"), LETTERS]  # what networks learn, one set at a time
     arch: FromScratch  # what networks look like
@@ -253,7 +253,7 @@ class Section(Declared):
 
     @property
     def pool(self) -> int:
-        """Networks of each type of the pool that it needs: those on the pool's data stand beside its own."""
+        """Networks of each type of the pool that it needs: those on the pool's data are compared with its own."""
         return self.seeds if any(sweep.data is None for sweep in self.sweeps) else 1
 
     def check(self, networks: Networks) -> None:

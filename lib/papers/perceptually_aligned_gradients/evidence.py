@@ -151,7 +151,7 @@ def _strengths(f: Results, study: Experiment, found: Evidence) -> None:
 
 
 def _added(f: Results, study: Experiment, norm: str, found: Evidence) -> None:
-    """C8: the score's term beside adversarial training, at the weight that is best on held-out images."""
+    """C8: the score's term added to adversarial training, at the weight that is best on held-out images."""
     first, where = study.threats[0].norm, study.name
     alone, at_cost = (robust(f, f.at_own_weight(where, kind(first)), norm) for kind in (plan.adversarial, plan.longer))
     with_it = robust(f, f.best_on_holdout(where, plan.combined(first)), norm)

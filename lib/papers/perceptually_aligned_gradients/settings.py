@@ -73,12 +73,12 @@ SOME = Bound(lambda weights: bool(weights.of), "that of one realisation or more"
 
 @dataclass(frozen=True)
 class AdversarialTraining(Declared):
-    """The adversarially trained networks that stand beside, by PGD in steps of 2.5 eps / steps."""
+    """The adversarially trained networks that are compared with, by PGD in steps of 2.5 eps / steps."""
 
     eps: tuple[Annotated[Fraction, above(0)], ...]  # of each threat, in training
     steps: Count = 5  # of PGD
     trades: NotNegative | None = None  # the beta of TRADES in the first norm; null: not trained
-    # of the score's term beside adversarial training in the first norm (and beside TRADES); the best on held-out images
+    # of the score's term added to adversarial training in the first norm (and to TRADES); the best on held-out images
     # is judged
     weights: Growing = ()
     # the factor by which adversarial training alone goes on longer, to compare at equal cost; null: not trained

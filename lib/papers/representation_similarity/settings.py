@@ -22,8 +22,8 @@ SECOND = ("procrustes", "svcca", "cca", "pwcca", "cka_biased", "cka")
 
 @dataclass(frozen=True)
 class Variant(Declared):
-    """A further kind of network, beside the pool's normal and robust ones; null: as the pool's robust networks have
-    it.
+    """A further kind of network, in addition to the pool's normal and robust ones; null: as the pool's robust networks
+    have it.
     """
 
     name: Annotated[str, NO_KIND]  # for tables

@@ -67,12 +67,12 @@ GRADIENTS = ("log-probability", "logit")
 class Aligned(Wrapping):
     """`objective` plus `weight` (the paper's lambda) times the mean over images of the sum over classes t, the own one
     included, of 1 - cos(grad_x log p_t(x), g(x, t)), g the `targets` (Ganz et al. 2023). The gradients are those at
-    the clean augmented images, also beside Adversarial and TRADES, whose images are others.
+    the clean augmented images, also next to Adversarial and TRADES, whose images are others.
 
     classes: so many of them, drawn for each image and update, stand for all C by a factor of C / classes, which makes
     an unbiased estimate of the sum (None: all). gradient: of the `log-probability`, as in the paper's code, or of the
     `logit`, as in its equation. batchnorm: `train` takes the network as it is in training, so that gradients flow
-    through the batch's statistics too, as in the paper's code; beside CrossEntropy both share one forward pass.
+    through the batch's statistics too, as in the paper's code; next to CrossEntropy both share one forward pass.
     `eval` is a pass of its own at BatchNorm's running statistics, which stay as they are.
     first_weight: the weight in the first `first_share` of training (their ViT: 2, then 3); None: the same throughout.
     """

@@ -110,7 +110,7 @@ class Rewire(_Pruning):
     becomes dormant, which it does not in their code.
 
     Their code starts from rates of its own for each network, which are not among those of Pruned; and it decays weights
-    beside the momentum, by 5e-4 an update at lr 0.1, which is what an L2 weight decay of 5e-4 comes to under momentum
+    next to the momentum, by 5e-4 an update at lr 0.1, which is what an L2 weight decay of 5e-4 comes to under momentum
     0.9.
     """
 
