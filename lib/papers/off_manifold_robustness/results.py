@@ -203,8 +203,8 @@ def pictures(zoo: Zoo, f: Results, where: str, shown: Sequence[tuple[str, float]
 
 
 def letter_pictures(zoo: Zoo, f: Results, where: str, count: int = 4) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The first test images of digits next to a letter [count, 1, 2 H, W], and by kind of network (first repetition) the
-    gradients of the predicted class's logit.
+    """The first test images of digits next to a letter [count, 1, 2 H, W], and by kind of network (first repetition)
+    the gradients of the predicted class's logit.
     """
     cells = [c for c in f.distractor if c.condition.where == where and c.repetition == 0]
     x = zoo.images(cells[0].recipe.data, "test").take(slice(0, count)).pixels()
