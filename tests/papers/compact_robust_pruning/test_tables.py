@@ -1,5 +1,7 @@
 """Compact and robust networks: tables with known numbers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -109,6 +111,16 @@ def test_networks_are_described():
     assert got["robust objective"].tolist() == ["TRADES, PGD-3", "IBP", "smoothing"]
     assert got.certificate["bounded"] == "interval bounds, linf, eps 1/10" and got.certificate["traded"] == "–"
     assert "l2, eps 1/4" in got.certificate["smoothed"]
+    beside = tables.side_by_side(got.reset_index())
+    assert [*beside] == ["", *got.index] and beside[""].tolist() == [*got]
+    assert beside["traded"].tolist() == got.loc["traded"].tolist()
+
+
+def test_a_run_is_described_before_it_starts():
+    s = sized(seeds=5, keeps=[.1, .01])
+    words = tables.describe(SimpleNamespace(section=s.sections[S], keys=["a", "b"]))
+    assert words.startswith("kept: 10.0%; rules compared on ") and " at 10.0%, 1.0%; 5 repetitions; " in words
+    assert s.sections[S].verify.title in words and words.endswith("2 trained networks in the plan")
 
 
 def test_published_numbers_are_those_that_the_claims_cite():
