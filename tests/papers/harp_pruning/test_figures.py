@@ -16,7 +16,7 @@ def lines(axis):
 
 def test_compression_shows_methods_seeds_the_dense_line_and_published_numbers(made):
     table = made.table()
-    weights = table[(table.granularity == "weights") & (table.training == "PGD-AT")]
+    weights = tables.of_weights(table, made.section)
     figure = figures.compression(weights, reference.published(), "robust accuracy, APGD")
     clean, robust = figure.axes
     assert robust.get_ylabel() == "robust accuracy, APGD" and clean.get_xscale() == "log"
@@ -34,7 +34,7 @@ def test_compression_shows_methods_seeds_the_dense_line_and_published_numbers(ma
 
 def test_rates_and_searches_are_drawn(made):
     shown = tables.rates(made)
-    shown = shown[(shown.granularity == "weights") & (shown.training == "PGD-AT")]
+    shown = tables.of_weights(shown, made.section)
     figure = figures.keep_rates(shown, tables.rules(made))
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["target 10 %", "target 2 %"]
     assert {axis.get_yscale() for axis in figure.axes} == {"log"}
@@ -43,7 +43,7 @@ def test_rates_and_searches_are_drawn(made):
     assert harp.get_ydata() == pytest.approx(ENDS["HARP"], rel=.005)
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == [f"l{k}" for k in range(5)]
     course = tables.searches(made)
-    figure = figures.pruning_search(course[(course.granularity == "weights") & (course.training == "PGD-AT")])
+    figure = figures.pruning_search(tables.of_weights(course, made.section))
     assert len(figure.axes) == 6 and figure.axes[2].get_ylabel() == "γ"
 
 

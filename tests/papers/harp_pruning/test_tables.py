@@ -1,6 +1,7 @@
 """HARP: tables with known numbers."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from lib.papers.harp_pruning import reference, tables
 from lib.papers.harp_pruning.networks import Condition
 from lib.papers.harp_pruning.results import KeptEpoch, Results
 from lib.papers.harp_pruning.settings import METHODS
-from tests.papers.harp_pruning.world import IMAGES, PAPER, WIDE, H, S, found, sized
+from tests.papers.harp_pruning.world import IMAGES, PAPER, WIDE, H, S, cells, found, sized
 
 
 def test_tables_hold_the_known_numbers(made):
@@ -25,6 +26,24 @@ def test_tables_hold_the_known_numbers(made):
     row = shown[(shown.method == "HYDRA") & (shown.keep == .02) & (shown.training == "PGD-AT")].iloc[0]
     assert row["clean"] == mean["PGD-AT", "weights", .02, "HYDRA", "clean"]
     assert not [name for name in shown if "balanced" in name], "digits' classes are of one size here"
+
+
+def test_weights_and_channels_are_looked_at_apart(made):
+    table = made.table()
+    weights, channels = (pick(table, made.section) for pick in (tables.of_weights, tables.of_channels))
+    assert set(weights.granularity) == {"weights"} and set(weights.training) == set(channels.training) == {"PGD-AT"}
+    assert set(channels[channels.granularity == "weights"].method) == {"dense"}
+    assert set(channels[channels.granularity == "channels"].keep) == {.5}
+
+
+def test_a_run_is_described_before_it_starts():
+    planned = sized()
+    section = planned.sections[S]
+    study = SimpleNamespace(settings=planned, section=section, cells=cells(planned), keys=["a"] * 7)
+    first, second = tables.describe(study).split("\n")
+    assert first.startswith("digits: ") and "threat linf, eps 3/20, trained against PGD" in first
+    assert second.startswith("kept: 10.0%, 2.0%; methods: HARP; ") and "; 4 repetitions; " in second
+    assert second.endswith("6 of searching, 2 of fine-tuning; 7 trained networks in the plan")
 
 
 def test_balanced_accuracy_is_shown_where_classes_are_not_of_one_size():
