@@ -1,15 +1,17 @@
 """Off-manifold robustness: tables with known numbers."""
 
 import math
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from lib.papers.off_manifold_robustness import networks, reference, tables
-from lib.papers.off_manifold_robustness.evidence import ALL, FIGURE
+from lib.papers.off_manifold_robustness.evidence import ALL, FIGURE, theory_margins
 from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, PER_IMAGE, POOL, SCORE, UNTRAINED
-from lib.papers.off_manifold_robustness.results import COLUMNS
+from lib.papers.off_manifold_robustness.results import BAYES, COLUMNS
 from lib.papers.off_manifold_robustness.settings import CONTROLS
-from tests.papers.off_manifold_robustness.world import BELOW, HALVES, PAPER, SIX, found, named_by, sized
+from tests.papers.off_manifold_robustness.world import BELOW, HALVES, PAPER, SIX, S, found, named_by, sized
 
 
 def test_networks_stand_in_the_table_with_their_means(made):
@@ -47,6 +49,46 @@ def test_a_summary_has_a_row_for_each_kind_and_strength_in_the_order_of_the_plan
     assert measured.notna().all(axis=None) and shown[shown.kind != UNTRAINED].notna().all(axis=None)
     some = tables.summary(found(gone={("digits", "noise", 4., seed) for seed in range(4)}), "digits")
     assert len(some) == len(shown) - 1 and some[some.kind == "noise"].strength.tolist() == SIX[:-1]
+
+
+def test_other_trainings_stand_next_to_the_networks_that_they_compare_with(made):
+    shown = tables.controls(made, "digits").set_index(["kind", "strength"])
+    others = {(c.condition.kind, c.condition.strength) for c in made.of(where="digits") if c.condition.kind in CONTROLS}
+    assert {kind for kind, _ in others} == {*CONTROLS} and others <= {*shown.index}
+    beside = {*shown.index} - others
+    assert beside == {("gradient norm" if kind == "reduced lr" else "PGD", strength) for kind, strength in others}
+    row = shown.loc["PGD", next(strength for kind, strength in beside if kind == "PGD")]
+    assert row["on"] > 0 and [*shown] == ["accuracy", "training loss", "training accuracy", "on", "off", "alignment",
+                                          "shuffled pairs"]
+
+
+def test_what_is_shown_of_a_sweep(made):
+    summary = tables.summary(made, "subspace")
+    assert [*tables.only(summary, tables.CHANGES)][:2] == ["kind", "strength"]
+    assert "phases" in tables.CHANGES and "phases" not in tables.only(summary, tables.CHANGES)
+    assert set(tables.untrained(made, "digits").kind) == {UNTRAINED} and len(tables.untrained(made, "digits")) == 4
+    assert tables.guessing(made)["digits"] == .1 and tables.published_curves(made) == {}
+
+
+def test_the_theory_is_shown_at_its_smallest_noise(made):
+    shown = tables.theory_at_smallest_noise(made).set_index(["where", "kind"])
+    least = made.theory[(made.theory.sigma == min(made.section.theory.sigmas)) & (made.theory["where"] == "torus")]
+    assert shown.loc[("torus", BAYES), "rho1"] == pytest.approx(least[least.kind == BAYES].rho1.mean())
+    assert {*theory_margins()} < {*made.theory} and theory_margins()["rho1"] > 0
+
+
+def test_the_ends_and_the_peak_of_a_published_curve():
+    curves = pd.DataFrame({"kind": ["noise"] * 4 + ["PGD"] * 2, "1 - LPIPS": [.1, .2, .9, .3, .5, .4]})
+    assert tables.ends_and_peaks(curves).index.tolist() == [0, 2, 3, 4, 5]
+
+
+def test_a_run_is_described_before_it_starts(planned):
+    run = SimpleNamespace(settings=planned, section=planned.sections[S], keys=["a"] * 7)
+    first, *lines = tables.describe(run).split("\n")
+    assert first == "4 repetitions; 7 trained networks in the plan"
+    digits = next(line for line in lines if line.startswith("digits: "))
+    assert "tangent spaces: auto-encoder, PCA; steps of length 2 and 0.5, " in digits
+    assert [line for line in lines if line.startswith("   noise: ")] and lines[0] == ""
 
 
 def test_curves_of_all_regularisers_begin_without_one(made):

@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from lib.papers.off_manifold_robustness.evidence import ALL, FEWEST, FIGURE, claim_preconditions, curves, evidence
+from lib.papers.off_manifold_robustness.evidence import (
+    ALL,
+    FEWEST,
+    FIGURE,
+    claim_preconditions,
+    curves,
+    evidence,
+    warnings,
+)
 from lib.papers.off_manifold_robustness.networks import NONE, PER_BATCH, PER_IMAGE, STANDARD, UNTRAINED
 from tests.kit import worlds
 from tests.kit.worlds import contradicted_parts, failed_by_claim
@@ -207,6 +215,12 @@ def test_a_strength_at_which_one_repetition_diverged_is_left_out_for_all(made):
     assert noted["ok"] and all(words in noted["detail"] for words in told)
     # the peak was there: the next best is picked
     assert evidence(f)["C5b"]["rises"]["digits, noise"].mean() == pytest.approx(.50 - .10, abs=.01)
+
+
+def test_a_study_goes_on_without_what_diverged_and_says_so(made):
+    f = found(gone={("digits", "noise", 4., 1)})
+    said, = warnings(f)
+    assert said.startswith("digits goes on without ") and said.endswith("the loss is nan") and warnings(made) == []
 
 
 def test_a_short_curve_has_no_flip_peak_or_fall(made, measured):
