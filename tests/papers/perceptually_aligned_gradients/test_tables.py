@@ -1,8 +1,10 @@
 """Perceptually aligned gradients: tables with known numbers."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib.papers.perceptually_aligned_gradients import reference, tables
@@ -31,6 +33,7 @@ from tests.papers.perceptually_aligned_gradients.world import (
     MASKING,
     PAPER,
     STUDIES,
+    S,
     found,
     named_by,
     only,
@@ -150,6 +153,44 @@ def test_curves_toy_masking_and_truths_are_tidy(made):
     assert truths.loc[SCORE, f"others, {INDEPENDENT}"] == pytest.approx(.33, abs=.002)
     assert truths.weight.to_dict() == {kind: {SCORE: .3, CLASSES: .3, COMBINED: .03, TRADES_SCORE: .03}.get(
         kind, weights[0]) for kind, weights in ordered(made).items()}
+
+
+def test_what_is_shown_of_a_summary_and_which_columns_are_shares(made):
+    summary = tables.summary(made, "digits")
+    shown = tables.main_measures(summary)
+    assert [*shown][:5] == ["kind", "weight", "clean", "robust l2", "robust linf"] and [*shown][-1] == "clamped"
+    assert "held-out clean" in summary and "held-out clean" not in shown
+    assert tables.share_columns(shown) == ["clean", "robust l2", "robust linf", "spread", "rate", "clamped"]
+    assert tables.share_columns(tables.controls(made)) == ["clean", "clean, score", "robust", "robust, score"]
+
+
+def test_the_toy_in_words():
+    how = SimpleNamespace(eps=20., far=30.)
+    toy = pd.DataFrame({"kind": ["vanilla"] * 2, "seed": [0, 1], "clean": [1., .5], "PGD": [.5, .5], "exact": [.25, .5],
+                        "far": [0., 0.]})
+    assert tables.toy_notes(toy) == {"vanilla": "exactly robust: 25%"}
+    shown = tables.toy_ranges(toy, how)
+    assert [*shown] == ["clean", "PGD, l2 20", "exact, l2 20", "exact, l2 30"]
+    assert shown.loc["vanilla"].tolist()[:2] == ["75.0%  (50% to 100%)", "50.0%  (50% to 50%)"]
+
+
+def test_one_threat_one_attack_and_published_weights(made):
+    table = tables.under_first(made.study("digits"), tables.by_strength(made, "digits"))
+    assert set(table.threat) == {"l2 1"} and len(table) == 21
+    wide = tables.mean_masking(tables.masking(made))
+    assert wide.loc[("digits", "l2")].to_dict() == pytest.approx(MASKING, abs=.01)
+    weights = tables.published_weights(made)
+    assert weights["digits"] is None and weights["CIFAR-10"].equals(reference.weights())
+
+
+def test_a_run_is_described_before_it_starts():
+    s = sized()
+    first, *lines = tables.describe(SimpleNamespace(settings=s, section=s.sections[S], keys=["a"] * 7)).split("\n")
+    assert first.startswith("3 repetitions (4 of the toy); 7 trained networks in the plan; attack: ")
+    digits, = [line for line in lines if line.startswith("digits: ")]
+    assert digits.endswith("2 of 10 classes for each image and update; judged at l2 1, linf 0.2")
+    assert "   one image 0.1, class mean 0.2, " in "\n".join(lines)
+    assert sum(line.startswith("   score and permuted classes at ") for line in lines) == 1
 
 
 def test_published_numbers_are_those_that_the_claims_cite():

@@ -5,7 +5,13 @@ import pytest
 
 from lib.papers.perceptually_aligned_gradients import results as study
 from lib.papers.perceptually_aligned_gradients import tables
-from lib.papers.perceptually_aligned_gradients.evidence import claim_preconditions, evidence, other_architecture
+from lib.papers.perceptually_aligned_gradients.evidence import (
+    claim_preconditions,
+    evidence,
+    named_checks,
+    other_architecture,
+    warnings,
+)
 from lib.papers.perceptually_aligned_gradients.networks import (
     CENTRED,
     CLASSES,
@@ -244,6 +250,11 @@ def test_a_weight_at_which_one_repetition_diverged_is_left_out_for_all(made):
     assert got["C6"].verdict == got["C7"].verdict == "supported"
 
 
+def test_a_study_goes_on_without_what_diverged_and_says_so(made):
+    said, = warnings(found(gone={("digits", SCORE, 3., 1)}))
+    assert said.startswith("digits goes on without ") and said.endswith("the loss is nan") and warnings(made) == []
+
+
 def test_a_control_that_diverged_at_the_scores_weight_is_matched_at_another():
     f = found(gone={("digits", CLASSES, .3, 0)})
     assert f.at_own_weight("digits", CLASSES) == []
@@ -344,6 +355,8 @@ ON_IMAGES = {"C2a", "C2b", "C3a", "C3b", "C3c", "C3d", "C4", "C5", "C6", "C7", "
 
 def test_a_made_up_study_meets_every_precondition(made):
     assert failed(made) == {} and ON_IMAGES | {"C1a", "C1b", "C8"} == {c.id for c in PAPER}
+    checks, own = named_checks(made), claim_preconditions(made)
+    assert [*checks] == ["toy", "images", "added"] and [*checks.values()] == [own["C1b"], own["C2a"], own["C8"]]
 
 
 @pytest.mark.parametrize("changes, ids, name", [
