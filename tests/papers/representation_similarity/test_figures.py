@@ -16,11 +16,13 @@ N = len(LAYERS)
 def test_every_table_is_drawn(made):
     layers_ = made.pool.layers["N0"]
     kinds = {"normal": ("N", "N"), "robust": ("R", "R"), "normal and robust": ("N", "R")}
-    panels = {title: tables.mean_map(made, *pair) for title, pair in kinds.items()}
+    panels, notes, axes = tables.maps_of(made, kinds)
+    assert axes["normal and robust"] == ("normal", "robust") and notes["robust"] == made.note("R")
+    assert notes["normal and robust"] == f"{made.note('N')}; {made.note('R')}"
     assert panels["robust"][0, 15] == pytest.approx(.75, abs=.02)
     assert panels["normal and robust"].diagonal().mean() == pytest.approx(.50, abs=.01)
     drawn = [
-        plots.similarity_maps(panels, layers_, {title: made.note(pair[0]) for title, pair in kinds.items()}),
+        plots.similarity_maps(panels, layers_, notes, axes),
         figures.against_distance(tables.distances(made), "depth", reference.by_distance()),
         figures.summary_strip(tables.summaries(made), reference=reference.summaries()),
         figures.summary_strip(tables.second(made)),

@@ -1,10 +1,13 @@
 """Similarity of representations: tables with known numbers."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib.papers.representation_similarity import reference, tables
-from tests.papers.representation_similarity.world import INSIDE, bright, share
+from tests.papers.representation_similarity.world import INSIDE, SECTION, bright, share, sized
 
 
 def test_tables_hold_the_known_numbers(made):
@@ -34,6 +37,23 @@ def test_tables_hold_the_known_numbers(made):
                                                           "deep": pytest.approx(.80, abs=.02), "accuracy": .5}
     far = tables.distances(made)
     assert far.distance.max() == 1 and far[far.kind == "normal"].groupby("distance").size().tolist() == [4] * 15
+
+
+def test_threats_and_normal_and_robust_networks_in_words(made):
+    kinds = tables.threat_kinds(made)
+    assert kinds[0] == "N" and {"R", "l2", "noise"} <= {*kinds} and kinds.index("noise") < kinds.index("R")
+    pair = {"kind": "normal", "other": "robust"}
+    pairs = pd.DataFrame([{**pair, "similarity": .5}, {**pair, "similarity": .25}, {**pair, "other": "normal",
+                                                                                     "similarity": 1}])
+    assert tables.same_layer_in_words(pairs).endswith("0.38 here (0.25 to 0.50); the paper's networks: 0.58")
+
+
+def test_a_run_is_described_before_it_starts(made):
+    s = sized()
+    run = SimpleNamespace(settings=s, section=s.sections[SECTION], keys=["a"] * 7)
+    first, second = tables.describe(run).split("\n")
+    assert f"in minibatches of {run.section.batch}; " in first and first.endswith(f"layers: {run.section.layers}")
+    assert f"{run.section.seeds} networks of each kind" in second and second.endswith("7 trained networks in the plan")
 
 
 def test_accuracies_by_kind(made):
