@@ -7,7 +7,7 @@ import yaml
 
 from lib import claims
 from lib.papers import settings
-from lib.papers.stitching import evidence, networks
+from lib.papers.stitching import evidence, networks, tables
 from lib.papers.stitching.networks import PAIRS, Condition
 from lib.runtime import ROOT
 from lib.values.architectures import Probe, ResNet, Stitch
@@ -46,7 +46,13 @@ def test_another_setting_has_the_core_once_more_with_networks_of_its_own():
     found = evidence.evidence(m)["C7"]
     assert {*found} == {part.id for part in claims.load("stitching")["C7"].parts}
     assert all(name.startswith("few digits: ") for instances in found.values() for name in instances)
-    assert all(check["ok"] for check in evidence.claim_preconditions(m)["C7"])
+    checks = evidence.named_checks(m)
+    assert all(checks.values()) and all(check["ok"] for some in checks.values() for check in some)
+    own = evidence.claim_preconditions(m)
+    assert own["C7"] == checks["elsewhere"] and own["C5a"] == own["C5b"] == own["C6"] == checks["others"]
+    table = m.table()
+    there, here = tables.measured_at(table, "few digits"), tables.measured_at(table)
+    assert set(there["where"]) == {"few digits"} and set(here["where"]) == {""} and len(there) + len(here) == len(table)
 
 
 def test_stitching_needs_a_joint_that_both_have():

@@ -1,7 +1,10 @@
 """Stitching: tables with known numbers."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from lib.papers import settings
@@ -9,6 +12,7 @@ from lib.papers.stitching import results, tables
 from lib.papers.stitching.networks import Condition
 from lib.stitching import measures
 from lib.values.cell import Cell
+from tests.kit.profiles import given
 from tests.papers.stitching.world import (
     ATTACK,
     CUT,
@@ -21,6 +25,7 @@ from tests.papers.stitching.world import (
     R,
     S,
     as_the_paper_says,
+    cells,
     made_up,
 )
 
@@ -77,6 +82,68 @@ def test_attacks_on_the_endpoints_carry_over(zoo, measured):
     assert (found["seed"] == 0).all(), "a column of the protocol must not hide one of the cell's"
     white = measured.outcomes[measured.cells[2]]["search"].accuracy("robust")
     assert (pair["robust"] > white).all(), "what was made for another network fools less than what was made for it"
+
+
+def test_tables_for_reading_are_means_over_repetitions():
+    m = made_up(as_the_paper_says)
+    here, joints = tables.measured_at(m.table()), SECTION.joints
+
+    def mean(role, pair, joint="", alpha=0.0, which="clean"):
+        return m.correct(Condition(role, pair, joint, alpha), which).mean()
+
+    ends = tables.endpoint_accuracies(here)
+    each = m.accuracy(Condition("endpoint", "R"), "verify")
+    assert ends.loc["R"].xs("verify", level="measure").tolist() == pytest.approx([each.mean(), each.min(), each.max()])
+    assert np.isnan(ends.loc["N", ("mean", "verify")]), "only robust networks are measured under the stronger attack"
+    clean = tables.clean_controls(here, joints).set_index(["role", "pair"])
+    assert [*clean] == [*joints] and clean.notna().any(axis=1).all()
+    probes = [mean("linear probe", "N", joint) for joint in joints]
+    assert clean.loc[("linear probe", "N")].tolist() == pytest.approx(probes)
+    kinds = tables.kinds_of_joints(here, SECTION.middle)
+    assert set(kinds.pair) == {"N->R", "R->N"} and not {"linear probe", "untrained front"} & {*kinds.role}
+    row, = kinds[(kinds.pair == "R->N") & (kinds.role == "pair") & (kinds.alpha == 1)].to_dict("records")
+    assert row["verify"] == pytest.approx(mean("pair", "R->N", SECTION.middle, 1.0, "verify"))
+
+
+def test_mixed_pairs_are_compared_and_attacked():
+    s = settings.load("smoke", {"stitching.seeds": 2, "stitching.others": [], "stitching.direct": True})
+    m = results.Results(*given(s, "stitching"), cells(s))
+    mixed = tables.mixed_cells(m)
+    assert mixed == [c for c in m.cells if c in {*mixed}], "in the order of the plan"
+    assert {c.condition.pair for c in mixed} == {"N->R", "R->N"}
+    assert {c.condition.role for c in mixed} == {"pair", "direct matching", "least-squares start"}
+    assert {(c.condition.joint, c.condition.alpha) for c in tables.transferred_cells(m)} == {
+        (SECTION.middle, 1), (SECTION.joints[-1], 1)}
+    assert len(tables.transferred_cells(m)) == 2 * 2 * 2
+
+
+def test_means_are_in_the_order_of_depth(zoo, measured):
+    found = tables.accuracy_and_similarity(zoo, measured, images=40)
+    deep, shallow = found[:1].assign(joint="layer1.0"), found[:1].assign(joint="stem", clean=0.)
+    twice = pd.concat([deep, shallow.assign(clean=1.), shallow])
+    got = tables.mean_similarity(twice, ["stem", "layer1.0"])
+    assert got.joint.tolist() == ["stem", "layer1.0"] and got.clean.tolist() == [.5, found.clean[0]]
+    assert got.cka.tolist() == [found.cka[0]] * 2 and "network" not in got
+    moved = tables.transfers(zoo, measured.cells[2:3], THREAT, ATTACK)
+    again = tables.mean_transfers(pd.concat([moved, moved.assign(robust=0.)]))
+    assert again.robust.tolist() == pytest.approx(moved.robust / 2) and again.source.tolist() == ["front", "end"]
+
+
+def test_joints_are_looked_at_where_there_are_any(zoo, measured):
+    pixels = zoo.images(N.data, "test").pixels(slice(0, 3))
+    middle = SimpleNamespace(of=measured.of, section=SimpleNamespace(middle="layer1.0"))
+    (role, at), = results.middle_joints(zoo, middle, pixels).items()
+    assert role == "pair" and at.joined.shape == at.end.shape and len(at.end) == 3
+    middle.section.middle = "layer2.0"
+    assert results.middle_joints(zoo, middle, pixels) == {}
+
+
+def test_a_run_is_described_before_it_starts():
+    study = SimpleNamespace(settings=S, section=SECTION, cells=cells(), keys=["a"] * 7,
+                            zoo=SimpleNamespace(images=lambda data, split: range(55)))
+    first, second = tables.describe(study).split("\n")
+    assert "training images, 200 held out, 55 test images" in first and first.endswith(", ".join(SECTION.joints))
+    assert "; 4 repetitions; " in second and second.endswith(f"{len(cells())} cells, 7 trained networks in the plan")
 
 
 def test_the_matrix_has_clean_joints_clean_and_adversarial_ones_robust():
