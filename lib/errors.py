@@ -28,7 +28,7 @@ def unknown(what: str, name: str, known) -> SettingsError:
 def need(ok: bool, name: str, value, allowed: str) -> None:
     """Raise `SettingsError` naming parameter, value and what is allowed, unless `ok`."""
     if not ok:
-        shown = repr(value) if type(value).__module__ == "numpy" else value  # which prints array(20) as 20
+        shown = repr(value) if type(value).__name__ == "ndarray" else value  # str writes array(20) as 20
         raise SettingsError(f"{name} = {shown!s} is not possible: it must be {allowed}")
 
 
