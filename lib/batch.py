@@ -133,6 +133,7 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
     config = {"profile": settings.profile, "overrides": overrides, "notebooks": notebooks, "cores": cores()}
     write_atomic(folder / "run.json", json.dumps({**config, "jobs": jobs}, indent=1))
     env = {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1",
+           "REPRO_PRECISION": settings.networks.precision,  # what `auto` means here holds on every host of the run
            "XDG_CACHE_HOME": str(folder / ".snakemake"), "REPRO_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", "")}
     where = ["--snakefile", "Snakefile", "--directory", str(folder), "--configfile", str(folder / "run.json")]
     limits = ["--cores", str(max(cores(), jobs)), "--resources", f"job={jobs}"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from lib.errors import need
+from lib.errors import need, unknown
 from lib.files import is_file_name
 from lib.values.architectures import Denoisers, FromScratch
 from lib.values.attacks import PGD, Attack
@@ -174,9 +175,15 @@ def warmed_up(recipe: Recipe, training: Pretraining | None) -> Recipe:
 
 
 def _precision(name: str) -> str:
-    """`auto` is bf16 where the hardware multiplies in it (otherwise it is slower than fp32), fp32 elsewhere."""
+    """`auto` is bf16 where the hardware multiplies in it (otherwise it is slower than fp32), fp32 elsewhere.
+    REPRO_PRECISION tells the jobs of a run what it is where the run was started: keys of recipes depend on it.
+    """
     if name != "auto":
         return name
+    if head := os.environ.get("REPRO_PRECISION"):
+        if head not in PRECISIONS:
+            raise unknown("REPRO_PRECISION", head, PRECISIONS)
+        return head
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

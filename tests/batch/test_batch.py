@@ -209,6 +209,34 @@ def test_a_failed_job_speaks_for_itself(tmp_path, rule, said):
     assert said in ((tmp_path / "said").read_text() if said else "") and "RuleException" not in done.stderr
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_jobs_of_a_run_are_told_its_precision(tmp_path, monkeypatch, precision):
+    told = []
+
+    class Group:
+        pid, returncode = 0, 0
+
+        def __init__(self, command, env, **options):
+            told.append(env["REPRO_PRECISION"])
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        wait = __exit__
+
+    monkeypatch.setattr(batch.subprocess, "Popen", Group)
+    monkeypatch.setattr(batch.os, "killpg", lambda *_: None)
+    monkeypatch.setenv("REPRO_RESULTS", str(tmp_path))
+    monkeypatch.setenv("REPRO_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("REPRO_PRECISION", precision)
+    settings = load("test", {"networks.precision": "auto"})
+    assert batch.run_graph(settings, {"networks.precision": "auto"}, ("stitching",), 1) == 0
+    assert told == [precision]
+
+
 def test_two_runs_do_not_write_to_one_folder(tmp_path, started, capsys):
     command, statuses = ["run", "stitching", "--profile", "test"], []
 
