@@ -251,3 +251,23 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path, started, capsys):
     said = capsys.readouterr().err
     assert said == f"error: another run is writing to {tmp_path / 'test'}: wait for it or stop it\n"
     assert cli.main(command) == 0, "the first one is over"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_left_alone(tmp_path):
+    from benchmarks.torture import torture
+
+    assert torture(tmp_path, "test", ["harp_pruning"], kills=6, seed=1) == []
+
+
+def test_torture_notices_what_differs_and_what_is_left_behind(tmp_path):
+    from benchmarks import torture
+
+    for place, text in (("whole", "a,1"), ("broken", "a,2")):
+        write_atomic(tmp_path / place / "results/test/harp_pruning/tables/accuracies.csv", text)
+        write_atomic(tmp_path / place / "results/test/harp_pruning/tables/networks.csv", place)
+    assert torture._differences(tmp_path / "whole", tmp_path / "broken") == [
+        "results/test/harp_pruning/tables/accuracies.csv differs"]
+    (tmp_path / "broken/store/making/network-a").mkdir(parents=True)
+    (tmp_path / "broken/results/test/.x.csv.12.part").touch()
+    assert len(torture._left_behind(tmp_path / "broken")) == 2 and not torture._left_behind(tmp_path / "whole")
