@@ -255,6 +255,13 @@ def test_a_study_goes_on_without_what_diverged_and_says_so(made):
     assert said.startswith("digits goes on without ") and said.endswith("the loss is nan") and warnings(made) == []
 
 
+def test_a_repetition_is_judged_by_the_next_one(made):
+    one = made.study("digits")
+    judges = [study.independent(made, one, seed) for seed in range(3)]
+    assert [(c.condition.kind, c.repetition) for c in judges] == [("AT linf", 1), ("AT linf", 2), ("AT linf", 0)]
+    assert study.independent(made, made.study("digits ViT"), 0) is None
+
+
 def test_a_control_that_diverged_at_the_scores_weight_is_matched_at_another():
     f = found(gone={("digits", CLASSES, .3, 0)})
     assert f.at_own_weight("digits", CLASSES) == []
@@ -389,13 +396,3 @@ def test_a_denoiser_or_an_attack_that_cannot_be_trusted_stops_the_judge():
     f = found()
     f.outcomes[only(f.cells, "digits", SCORE, 3., 1)]["l2"].warnings.append("logits are random")
     assert failed(f) == {}, "it is no part of a comparison of realisations"
-
-
-# ------------------------------------------------------------------------------------------------ a real small one
-
-
-def test_a_repetition_is_judged_by_the_next_one(made):
-    one = made.study("digits")
-    judges = [study.independent(made, one, seed) for seed in range(3)]
-    assert [(c.condition.kind, c.repetition) for c in judges] == [("AT linf", 1), ("AT linf", 2), ("AT linf", 0)]
-    assert study.independent(made, made.study("digits ViT"), 0) is None
