@@ -9,6 +9,7 @@ from matplotlib.patches import Circle
 from lib.alignment.plane import Plane
 from lib.errors import SettingsError
 from lib.papers.perceptually_aligned_gradients import figures as alignment
+from lib.papers.perceptually_aligned_gradients import grids
 from lib.plots import CLEAN
 from tests.kit.figures import legend_texts
 
@@ -165,7 +166,7 @@ def test_generated(channels):
     sources, classes = draws.random((2, channels, 8, 8)), ["cat", "dog", "ship"]
     pictures = {name: draws.random((2, 3, channels, 8, 8)) for name in ("vanilla", "score")}
     hits = {"score": np.array([[True, False, False], [False, False, True]])}
-    figure = alignment.generated(sources, pictures, classes, hits, {"score": "rate 33 %"})
+    figure = grids.generated(sources, pictures, classes, hits, {"score": "rate 33 %"})
     axes = np.array(figure.axes).reshape(4, 4)
     assert [axis.get_title() for axis in axes[0]] == ["image", *classes]
     assert not any(axis.get_title() for axis in axes[1:].flat)
@@ -177,9 +178,9 @@ def test_generated(channels):
     framed = [[axis.spines["left"].get_visible() for axis in row] for row in axes]
     assert framed == [[False] * 4] * 2 + [[False, True, False, False], [False, False, False, True]]
     assert len(legend_texts(figure)) == 1
-    assert not alignment.generated(sources, pictures, classes).legends
+    assert not grids.generated(sources, pictures, classes).legends
     with pytest.raises(SettingsError, match=r"pictures of score = \(2, 2, .*\(2, 3, "):
-        alignment.generated(sources, pictures | {"score": pictures["score"][:, :2]}, classes)
+        grids.generated(sources, pictures | {"score": pictures["score"][:, :2]}, classes)
 
 
 def test_alignment_against_robustness():
