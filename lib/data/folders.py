@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib.errors import OneLineError
+from lib.errors import OneLineError, SettingsError
 from lib.runtime import ProgressBar
 from lib.store import Store
 from lib.values.data import DATASETS
@@ -74,7 +74,7 @@ def read(name: str, split: str, side: int, folders: Sequence[Path], cache: Path)
 
     try:
         entry = Store(cache).obtain(f"{name}-{split}", key, make)
-    except OSError as error:
+    except (OSError, SettingsError) as error:  # the latter: a file where the cache should be
         raise DataError(f"{name} cannot be read because its decoded images cannot be kept in {cache} ({error}): free "
                         f"space there or make it writable") from error
     shape = (len(tree), 3, stored, stored)

@@ -380,7 +380,7 @@ def ending(*modules):
     (ending(nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular")), ["padding_mode of Conv2d = circular", "zeros"]),
     (ending(nn.Conv2d(2, 2, 3, padding="same")), ["padding of Conv2d = same", "numbers"]),
     (ending(nn.AvgPool2d(2, divisor_override=3)), ["divisor_override of AvgPool2d = 3", "None"]),
-    (nn.Sequential(nn.Linear(8, 3), nn.Flatten(), nn.Linear(48, 5)), ["what Linear is given", "[B, features]"]),
+    (nn.Sequential(nn.Linear(8, 3), nn.Flatten(), nn.Linear(48, 5)), ["input of Linear", "[B, features]"]),
     (nn.Sequential(nn.Flatten(), nn.ReLU()), ["with ReLU at its end", "ends in a linear layer"]),
 ], ids=lambda value: value[0][:40] if isinstance(value, list) else "")
 def test_networks_without_linear_bounds_are_named(net, words):

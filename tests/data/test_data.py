@@ -306,10 +306,10 @@ BLACK, TEN = np.zeros((N_TEST, 28, 28)), np.arange(N_TEST) % 10
     (b"", None, "is not a whole IDX file"), (b"\0\0\x08", None, "is not a whole IDX file"),
     (b"\0\0\x08\x03\0", None, "is not a whole IDX file"), (b"<html>not found</html>", None, "not a whole IDX file"),
     (b"\0\0\x09" + idx(BLACK)[3:], None, "is not a whole IDX file"),  # signed bytes
-    (idx(BLACK[:-1]), None, "the test split of mnist is not whole"),
-    (idx(BLACK[:, :-1]), None, "the test split of mnist is not whole"),
+    (idx(BLACK[:-1]), None, "the test split of mnist is incomplete"),
+    (idx(BLACK[:, :-1]), None, "the test split of mnist is incomplete"),
     (None, bytes(8) + bytes(N_TEST), "labels-idx1-ubyte is not a whole IDX file"),
-    (None, idx(TEN[:-1]), "the test split of mnist is not whole"),
+    (None, idx(TEN[:-1]), "the test split of mnist is incomplete"),
     (None, idx(TEN + 1), "its labels are 1 to 10 where 0 to 9 are expected"),
     (None, idx(np.full(N_TEST, 200)), "its labels are 200 to 200 where 0 to 9 are expected"),
 ])

@@ -426,9 +426,11 @@ def test_sizes_are_checked_and_the_own_size_needs_no_naming():
     assert DATASETS["imagewoof"].train == 9025 and DATASETS["imagewoof"].test == 3929
     with pytest.raises(SettingsError, match="data.size = 32 .* must be null for cifar10, .* 32 x 32 pixels"):
         Data("cifar10", size=32)
-    for name, size in (("imagenette", 63), ("imagenette", 513), ("imagenette_160", 224), ("imagewoof", 96.0)):
+    for name, size in (("imagenette", 63), ("imagenette", 513), ("imagenette_160", 224)):
         with pytest.raises(SettingsError, match=rf"data.size = {size} .* from 64 to"):
             Data(name, size=size)
+    with pytest.raises(SettingsError, match="data.size = 96.0 .* a whole number"):
+        Data("imagewoof", size=96.0)
 
 
 @pytest.mark.parametrize("name", folders.TREES)

@@ -107,7 +107,7 @@ def test_channel_counts_may_differ(net):
     assert whole.joint[0].weight.shape == (48, 32, 1, 1)
     assert list(whole.back.stages) == ["layer2.1", "layer3.0", "layer3.1", "head"]
     assert whole.eval()(images(2, 3, 32, 32)).shape == (2, 10)
-    with pytest.raises(SettingsError, match=r"joint init = identity .* random where .* \(32 to 48 at layer2.0\)"):
+    with pytest.raises(SettingsError, match=r"joint init = identity .* random if .* \(32 to 48 at layer2.0\)"):
         stitched("layer2.0", net, build(wide), "identity", (PARENT, wide))
 
 

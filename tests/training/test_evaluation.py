@@ -123,10 +123,10 @@ def test_outcomes_refuse_verdicts_that_contradict_each_other(strong, weak):
 
 def test_bounds_stand_beside_an_attack_on_the_same_images_only():
     attacked, bounds = made_up(clean=[True, True], robust=[True, False]), made_up(verified=[True, False])
-    assert attacked.beside(bounds).accuracy("verified") == 0.5
+    assert attacked.with_bounds(bounds).accuracy("verified") == 0.5
     bounds.table["index"] = [12, 11]
     with pytest.raises(SettingsError, match="same images"):
-        attacked.beside(bounds)
+        attacked.with_bounds(bounds)
 
 
 def test_balanced_accuracy_weighs_classes_alike():
@@ -277,7 +277,7 @@ def test_smoothing_says_nothing_about_the_network_itself(net, images):
     attacked = evaluate(net, images, Threat("l2", "0.3"), PGD(2, "0.1"))
     for one, other in ((attacked, smoothed), (smoothed, certified(net, images, SMALL, Bounds()))):
         with pytest.raises(SettingsError, match="smoothing .* the network itself"):
-            one.beside(other)
+            one.with_bounds(other)
 
 
 def test_smoothing_that_is_killed_goes_on_with_the_same_verdicts(net, images, tmp_path, monkeypatch):

@@ -89,11 +89,11 @@ def test_numbers_are_exact_and_lists_are_tuples():
 
 
 @pytest.mark.parametrize("tree, words", [
-    ({"seeds": "three"}, "top.seeds = three is not possible: it must be a whole number from 1 to 100"),
+    ({"seeds": "three"}, "top.seeds = 'three' is not possible: it must be a whole number from 1 to 100"),
     ({"parts": [{"name": "a"}, {"name": "b", "share": 2}]}, "top.parts[b].share = 2.0"),
     ({"parts": [{"share": 1}]}, "top.parts[0].name is missing"),
     ({"part": {"name": "a", "shares": 1}}, "did you mean 'top.part.share'"),
-    ({"quick": "yes"}, "top.quick = yes"), ({"stages": [1]}, "top.stages = 1"), ({"part": 1}, "top.part = 1"),
+    ({"quick": "yes"}, "top.quick = 'yes'"), ({"stages": [1]}, "top.stages = 1"), ({"part": 1}, "top.part = 1"),
     ({"parts": {"name": "a"}}, "top.parts = "), ({"seeds": None}, "top.seeds = null"),
 ])
 def test_profiles_are_checked_at_the_full_name(tree, words):
