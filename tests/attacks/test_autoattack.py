@@ -450,6 +450,7 @@ def attack_and_be_killed(weights, work, at):
                      work=work)
 
 
+@pytest.mark.slow
 def test_after_kill_9_at_most_one_unit_is_repeated_and_no_verdict_changes(net, monkeypatch, tmp_path):
     short(monkeypatch)
     x, y, indices = digits(net, 64)

@@ -51,6 +51,7 @@ def wait_for(condition, seconds: float = 300.0):  # jobs start slowly where othe
     raise AssertionError("waited in vain")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to look for left-over processes")
 def test_stopped_in_any_way_it_leaves_nothing_running_and_the_next_run_goes_on(tmp_path):
     env = {**os.environ, "REPRO_RESULTS": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
@@ -98,6 +99,7 @@ def test_the_digest_of_the_code_changes_with_the_library_only(tmp_path, monkeypa
         assert (batch.code_digest() != before) == counts, name
 
 
+@pytest.mark.slow
 def test_a_finished_notebook_runs_again_when_the_library_changed(tmp_path):
     """In a copy of the project whose one notebook is noted as finished; Snakemake says what it would do."""
     project, finished = tmp_path / "project", tmp_path / "results" / "test" / "stitching" / "claims.json"

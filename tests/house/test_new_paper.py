@@ -39,6 +39,7 @@ def seventh(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_skeleton_is_found_and_passes_its_own_tests_and_those_of_the_house(seventh):
     code = "from lib.papers import papers, settings\nprint([*papers()][-1], settings.load().notebooks[-1])"
     assert python(seventh, "-c", code).stdout.split() == [NAME, NAME]

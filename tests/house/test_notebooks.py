@@ -65,6 +65,7 @@ def test_a_bad_parameter_stops_a_notebook_before_any_work(name, place, monkeypat
         Study(name, {"profile": "test", "seeds": -1})
 
 
+@pytest.mark.slow
 def test_a_notebook_that_fails_leaves_its_half_run_page(place):
     env = {k: v for k, v in place.items() if k != "base"}
     done = run("notebook", "stitching", "--profile", "test", "-p", "networks.normal.optimiser.lr=1.0e+12", **env)
