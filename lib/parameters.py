@@ -40,29 +40,36 @@ def plain_value(name: str, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool) or dataclasses.is_dataclass(type(value)):
+    match value:
+        case None | bool():
+            return value
+        case str() | os.PathLike():
+            return str.__str__(os.fspath(value))
+        case Integral():
+            return int(value)
+        case Rational() | Decimal():
+            exact = Fraction(value)
+            return int(exact) if exact.denominator == 1 else str(exact)
+        case Real():
+            return float(str(value))  # float(np.float32(0.1)) would be 0.10000000149011612
+        case Mapping():
+            return {_text(key): _plain(entry) for key, entry in value.items()}
+        case bytes() | bytearray():
+            raise TypeError
+        case Sequence() | KeysView() | ValuesView() | ItemsView():
+            return [_plain(entry) for entry in value]
+    if dataclasses.is_dataclass(type(value)):
         return value
-    if isinstance(value, (str, os.PathLike)):
-        return str.__str__(os.fspath(value))
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, (Rational, Decimal)):
-        exact = Fraction(value)
-        return int(exact) if exact.denominator == 1 else str(exact)
-    if isinstance(value, Real):
-        return float(str(value))  # float(np.float32(0.1)) would be 0.10000000149011612
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {str.__str__(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (Sequence, KeysView, ValuesView, ItemsView)) and not isinstance(value, (bytes, bytearray)):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "__array__"):
-        import numpy as np
+    import numpy as np
 
-        array = np.asarray(value)
-        if array.ndim:
-            return [_plain(entry) for entry in array]
-        return _plain(array[()] if array.dtype.kind == "f" else array.item())
-    raise TypeError
+    array = value.__array__()
+    if array.ndim:
+        return [_plain(entry) for entry in np.asarray(array)]
+    return _plain(array[()] if array.dtype.kind == "f" else array.item())
+
+
+def _text(key: Any) -> str:
+    return str.__str__(key)  # a TypeError for what is none
 
 
 def parameters(names: dict, settings: set[str], made: set[str], last: dict | None) -> dict:

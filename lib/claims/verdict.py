@@ -261,10 +261,11 @@ def _number(x: float, statistic: str) -> str:
 
 def _json(value):
     """Plain JSON values: NaN and infinite numbers become null."""
-    if isinstance(value, dict):
-        return {k: _json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json(v) for v in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+    match value:
+        case dict():
+            return {k: _json(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_json(v) for v in value]
+        case float():
+            return float(value) if math.isfinite(value) else None
     return value

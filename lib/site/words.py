@@ -13,14 +13,19 @@ TEMPLATES = Path(__file__).parent / "templates"
 def number(value) -> str:
     """A measured value as text: three decimals below 10, one from 10 on, powers of ten for very small and large ones.
     """
-    if value is None or isinstance(value, float) and not math.isfinite(value):
-        return "–"
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return str(value)
-    size = abs(value)
-    text = (f"{value:,}" if isinstance(value, int) else f"{value:.1e}" if 0 < size < 5e-4 or size >= 1e6
-            else f"{value:.3f}" if size < 10 else f"{value:,.1f}")
-    return text.replace("-", "−")
+    match value:
+        case bool():
+            return str(value)
+        case int():
+            return f"{value:,}".replace("-", "−")
+        case float() if math.isfinite(value):
+            size = abs(value)
+            text = (f"{value:.1e}" if 0 < size < 5e-4 or size >= 1e6 else f"{value:.3f}" if size < 10
+                    else f"{value:,.1f}")
+            return text.replace("-", "−")
+        case None | float():
+            return "–"
+    return str(value)
 
 
 def _in_unit(part: dict, name: str) -> str:
@@ -88,10 +93,13 @@ def size(path: Path) -> str:
 
 def words(value) -> str:
     """A value of a card or protocol as text; a mapping with a type gives 'PGD (steps 10, step_size 2/255)'."""
-    if isinstance(value, dict):
-        inner = ", ".join(f"{k} {words(v)}" for k, v in value.items() if k != "type")
-        return f"{value['type']} ({inner})" if "type" in value else inner
-    return ", ".join(map(words, value)) if isinstance(value, (list, tuple)) else number(value)
+    match value:
+        case dict():
+            inner = ", ".join(f"{k} {words(v)}" for k, v in value.items() if k != "type")
+            return f"{value['type']} ({inner})" if "type" in value else inner
+        case list() | tuple():
+            return ", ".join(map(words, value))
+    return number(value)
 
 
 def plot(parts: list[dict], width: int = 120) -> list[dict | None]:
