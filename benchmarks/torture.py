@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from lib.cli import Parser
-from lib.errors import need
+from lib.errors import need, unknown
 from lib.papers import papers
 from lib.papers.settings import profiles
 from lib.runtime import ROOT
@@ -39,7 +39,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     need(args.kills >= 1, "--kills", args.kills, "at least 1")
     for name in args.notebooks:
-        need(name in papers(), "NOTEBOOK", name, f"one of {', '.join(papers())}")
+        if name not in papers():
+            raise unknown("notebook", name, papers())
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         faults = torture(Path(folder), args.profile, args.notebooks, args.kills, args.seed)
     print("\n".join(faults) or f"{args.kills} kills: the same tables and claims, nothing left behind")
@@ -58,7 +59,7 @@ def torture(folder: Path, profile: str, notebooks: list[str], kills: int, seed: 
     while done < kills and not faults:
         run = _start(command, broken)
         try:
-            status = run.wait(moments.uniform(0.2, 1) * max(5.0, 2 * seconds / kills))
+            status = run.wait(moments.uniform(0.5, 5 + seconds / kills))
             faults += [f"after {done} kills the run fails"] if status else []
             _forget(broken, moments)  # it was quicker than the kills: some of it is to be done again
             continue

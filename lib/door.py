@@ -1,5 +1,6 @@
-"""The door for what comes from outside: the images, labels and logits of networks that nobody here made, and the state
-in which torch is called. Every public function that attacks, certifies, measures or compares passes through it.
+"""The door for what comes from outside: a caller's images and labels, any network's logits, and the state of torch.
+Every public function that attacks, certifies, measures or compares passes through it. (`pgd` does not: it is the
+step of a training loop, which is in charge of its own precision.)
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from lib.errors import need
+from lib.errors import impossible, need
 
 
 @contextlib.contextmanager
 def own_state() -> Iterator[None]:
-    """Inside, torch is as it is when it starts, whatever the caller has set: no autocast, gradients are recorded,
-    tensors are ordinary ones (no inference mode), new ones are float32. Afterwards all is as it was.
+    """Inside the block torch is in its initial state, whatever the caller has set: no autocast, gradients are recorded,
+    no inference mode, and new tensors are float32. Afterwards it is in the caller's state again.
     """
     dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as stack:
@@ -53,7 +54,7 @@ def check_images(images: Tensor, name: str = "images", box: bool = True) -> None
 
 
 def check_pixels(images: Tensor, name: str = "images", box: bool = True) -> None:
-    """As `check_images`, of a tensor of any shape."""
+    """`check_images` for a tensor of any shape."""
     if images.dtype == torch.uint8 or not images.numel():
         return
     need(images.is_floating_point(), name, f"of {str(images.dtype).removeprefix('torch.')}",
@@ -63,7 +64,7 @@ def check_pixels(images: Tensor, name: str = "images", box: bool = True) -> None
     if box and not 0 <= low <= high <= 1:
         cause = ("divide floats in 0..255 by 255" if low >= 0 and high > 2
                  else "if they are normalised: give pixels, and let the network begin with the normaliser")
-        need(False, name, f"floats from {low:.3g} to {high:.3g}", f"in [0, 1]; {cause}")
+        raise impossible(name, f"floats from {low:.3g} to {high:.3g}", f"in [0, 1]; {cause}")
 
 
 def check_labels(labels: Tensor, count: int | None = None, classes: int | None = None, name: str = "labels") -> None:
@@ -84,7 +85,7 @@ def check_labels(labels: Tensor, count: int | None = None, classes: int | None =
 
 
 def correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which rows of `logits` [n, K] are largest at the label: bool [n]. A row with a NaN or an infinite number is no
-    answer, so it is wrong (argmax would call a row of NaN class 0).
+    """Which rows of `logits` [n, K] are largest at the label: bool [n]. A row with a NaN or an infinite number is not
+    an answer, so it is wrong (argmax would call a row of NaN class 0).
     """
     return (logits.argmax(1) == labels) & logits.isfinite().all(1)

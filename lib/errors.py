@@ -25,11 +25,16 @@ def unknown(what: str, name: str, known) -> SettingsError:
     return SettingsError(f"unknown {what} '{name}'{hint} (known: {', '.join(known)})")
 
 
+def impossible(name: str, value, allowed: str) -> SettingsError:
+    """An error for an impossible value, naming parameter, value and what is allowed."""
+    shown = repr(value) if type(value).__name__ == "ndarray" else value  # str writes array(20) as 20
+    return SettingsError(f"{name} = {shown!s} is not possible: it must be {allowed}")
+
+
 def need(ok: bool, name: str, value, allowed: str) -> None:
-    """Raise `SettingsError` naming parameter, value and what is allowed, unless `ok`."""
+    """Raise the error of `impossible` unless `ok`."""
     if not ok:
-        shown = repr(value) if type(value).__name__ == "ndarray" else value  # str writes array(20) as 20
-        raise SettingsError(f"{name} = {shown!s} is not possible: it must be {allowed}")
+        raise impossible(name, value, allowed)
 
 
 def fraction(value, name: str = "value") -> Fraction:

@@ -17,7 +17,7 @@ from numbers import Integral, Rational, Real
 from types import ModuleType
 from typing import Any
 
-from lib.errors import SettingsError, need, unknown
+from lib.errors import SettingsError, impossible, need, unknown
 from lib.papers import papers
 from lib.papers.settings import SHARED
 
@@ -95,8 +95,8 @@ def parameters(names: dict, settings: set[str], made: set[str], last: dict | Non
     for name in sorted(gone & known & given.keys() - mine):
         print(f"{name} is no longer set in the parameters cell: it is as the profile says")
     for name in sorted(mine & later):
-        need(False, name, reprlib.repr(given[name]), "set by the parameters cell, after which a later cell has set it: "
-                                                     "run the parameters cell again")
+        raise impossible(name, reprlib.repr(given[name]), "set by the parameters cell alone; a later cell has set "
+                         "it too: run the parameters cell again")
     return {name: plain_value(name, value) for name, value in given.items() if name in mine}
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.errors import need
+from lib.errors import impossible, need
 from lib.files import named, sha256, whole, write_atomic
 from lib.runtime import results
 
@@ -217,7 +217,8 @@ class Store:
                     with tarfile.open(archive, "r:") as tar:
                         tar.extractall(inbox, filter="data")
                 except tarfile.TarError as error:
-                    need(False, "archive", archive, f"a .tar that `store export` wrote; it is cut or none ({error})")
+                    raise impossible("archive", archive, f"a .tar that `store export` wrote; it is cut or not a .tar "
+                                     f"({error})") from None
                 need(bool(found := other.entries()), "archive", archive, "a .tar with entries of a store")
                 for kind, key, _, _ in found:
                     # what is being made here at this moment need not be imported

@@ -88,7 +88,7 @@ class Study:
         """Save a DataFrame as tables/<name>.csv and return it. Print the warnings in its column `warnings`; those that
         differ only in their numbers are printed once.
         """
-        write_atomic(self._place("tables", name, "csv"), frame.to_csv(index=False))
+        write_atomic(_place(self.folder, "tables", name, "csv"), frame.to_csv(index=False))
         if "warnings" in frame:
             alike: dict[str, list[str]] = {}
             for sentence in (s for row in frame["warnings"] for s in row.split("; ") if s):
@@ -96,16 +96,11 @@ class Study:
             self.warn([f"{some[0]} ({len(some)} of {len(frame)} rows of the table {name})" for some in alike.values()])
         return frame
 
-    def _place(self, folder: str, name: str, kind: str) -> Path:
-        """Where a table or figure goes: never out of the run's folder."""
-        need(is_file_name(name), f"the name of one of the {folder}", name, "one of letters, digits, spaces and -._+")
-        return self.folder / folder / f"{name}.{kind}"
-
     def figure(self, name: str, figure):
         """Save a matplotlib figure as figures/<name>.png and .svg and return it."""
         for kind in ("png", "svg"):
             date = {"Date": None} if kind == "svg" else None
-            with whole(self._place("figures", name, kind)) as part:
+            with whole(_place(self.folder, "figures", name, kind)) as part:
                 figure.savefig(part, dpi=150, bbox_inches="tight", metadata=date, format=kind)
         return figure
 
@@ -201,6 +196,12 @@ class Study:
             f"{card['device']} with {card['threads']} threads; commit {card['commit']}; "
             f"results in {_short(self.folder)}"
         )
+
+
+def _place(folder: Path, what: str, name: str, kind: str) -> Path:
+    """Where one of the tables or figures of a run goes: never out of its folder."""
+    need(is_file_name(name), f"name of one of the {what}", name, "one of letters, digits, spaces and -._+")
+    return folder / what / f"{name}.{kind}"
 
 
 def _stamp(seconds: float) -> str:

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.door import in_own_state
 from lib.errors import is_number, need
 from lib.models import folded
+from lib.models.staged import device_of, precision_of
 from lib.values.data import DATASETS
 
 UNIT = DATASETS["line_of_modes"].unit
@@ -36,6 +38,7 @@ class Plane(NamedTuple):
     probability: np.ndarray
 
 
+@in_own_state
 def decision_map(net: nn.Module, x: tuple[float, float], y: tuple[float, float], resolution: float = 0.5,
                  unit: float = UNIT) -> Plane:
     """The output of a network of two classes on a lattice from x[0] to x[1] and y[0] to y[1], points `resolution`
@@ -47,6 +50,7 @@ def decision_map(net: nn.Module, x: tuple[float, float], y: tuple[float, float],
     return Plane(xs.numpy(), ys.numpy(), chances.view(len(ys), len(xs)).cpu().numpy())
 
 
+@in_own_state
 def exactly_robust(net: nn.Module, images: Tensor, labels: Tensor, eps: float | Sequence[float],
                    resolution: float = 0.25, unit: float = UNIT) -> Tensor:
     """Whether no point within l2 distance `eps` of an image [N, 1, 1, 2] is misclassified: bool [N], or [E, N] for a
@@ -60,6 +64,7 @@ def exactly_robust(net: nn.Module, images: Tensor, labels: Tensor, eps: float | 
     return distances > asked.to(distances.device)[..., None]
 
 
+@in_own_state
 @torch.no_grad()
 def breaking_distance(net: nn.Module, images: Tensor, labels: Tensor, most: float, resolution: float = 0.25,
                       unit: float = UNIT) -> Tensor:
@@ -100,11 +105,11 @@ def breaking_distance(net: nn.Module, images: Tensor, labels: Tensor, most: floa
 def _network(net: nn.Module, unit: float) -> OfPoints:
     """A function from points [B, 2], in coordinates, to logits [B, K] of the network in eval mode."""
     net = folded(net)
-    own = next(net.parameters())
+    device, dtype = device_of(net), precision_of(net)
 
     @torch.no_grad()
     def logits(points: Tensor) -> Tensor:
-        return net((0.5 + unit * points).view(-1, 1, 1, 2).to(own))
+        return net((0.5 + unit * points).view(-1, 1, 1, 2).to(device, dtype))
 
     return logits
 

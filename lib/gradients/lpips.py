@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.door import in_own_state
 from lib.errors import is_int, need
 from lib.files import sha256
 from lib.runtime import initialise_with
@@ -44,6 +45,7 @@ def _lpips_net(path: Path, changed: int) -> nn.Module:
         return LearnedPerceptualImagePatchSimilarity(net_type="alex").net.eval().requires_grad_(False)
 
 
+@in_own_state
 @torch.no_grad()
 def lpips(gradients: Tensor, scores: Tensor, side: int | None = None, batch: int = 64) -> Tensor | None:
     """1 - LPIPS (Zhang et al. 2018; AlexNet, version 0.1) between the images of each pair [N, C, H, W], float32 [N]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lib.door import in_own_state
 from lib.errors import is_int, is_number, need
 from lib.models import Denoiser
 
@@ -26,6 +27,7 @@ Denoise = Callable[[Tensor, float, Tensor | None], Tensor]
 # -------------------------------------------------------------------------------------------------------------- scores
 
 
+@in_own_state
 @torch.no_grad()
 def score(net: Denoise, images: Tensor, sigma: float, labels: Tensor | None = None, noise: Tensor | None = None,
           batch: int = 256) -> Tensor:
@@ -41,6 +43,7 @@ def score(net: Denoise, images: Tensor, sigma: float, labels: Tensor | None = No
     return torch.cat(rows) / sigma**2
 
 
+@in_own_state
 @torch.no_grad()
 def class_score(net: Denoiser, images: Tensor, sigma: float, noise: Tensor | None = None, batch: int = 256) -> Tensor:
     """The class scores [N, classes, C, H, W]: the class-conditional score minus the unconditional one, which is the
@@ -92,6 +95,7 @@ def _of(labels: Tensor | None, part: slice) -> Tensor | None:
 # ------------------------------------------------------------------------------------------------------------- quality
 
 
+@in_own_state
 @torch.no_grad()
 def denoising_error(net: Denoise, images: Tensor, sigma: float, noise: Tensor, labels: Tensor | None = None,
                     batch: int = 256) -> Tensor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lib.door import in_own_state
 from lib.errors import is_int, is_number, need, unknown
 from lib.manifold.spaces import Net, Tangents, along, check_fit, check_precision, project, settled
 from lib.runtime import generator
@@ -120,6 +121,7 @@ def phase_randomised(steps: Tensor, images: Tensor, indices: Tensor, *parts) -> 
 # --------------------------------------------------------------------------------------------- sensitivity to the steps
 
 
+@in_own_state
 def output_change(net: nn.Module | Net, images: Tensor, steps: Tensor, norm: str = "l1", batch: int = 256) -> Tensor:
     """The distance by which a step moves the softmax vector, for each image the mean over its steps [R, N, D]: fp64
     [N].
@@ -152,6 +154,7 @@ class Ratio:
         return float(self.off.sum() / self.total.sum())
 
 
+@in_own_state
 def rho1(net: nn.Module | Net, images: Tensor, tangents: Tangents, sigma: float, noise: Tensor,
          batch: int = 256) -> Ratio:
     """Relative off-manifold robustness (the paper's theory), E|f(x + Q u) - f(x)|^2 / E|f(x + u) - f(x)|^2, u = sigma
@@ -172,6 +175,7 @@ def rho1(net: nn.Module | Net, images: Tensor, tangents: Tangents, sigma: float,
                    for moves in kinds))
 
 
+@in_own_state
 def rho1_limit(net: nn.Module | Net, images: Tensor, tangents: Tangents, noise: Tensor, batch: int = 64) -> Ratio:
     """The limit of `rho1` with these draws as sigma goes to 0: the means over draws of |J Q n|^2 and of |J n|^2, where
     J is the Jacobian of the softmax vector. Raises SettingsError as `rho1` does.
@@ -184,6 +188,7 @@ def rho1_limit(net: nn.Module | Net, images: Tensor, tangents: Tangents, noise: 
     return Ratio(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
+@in_own_state
 def rho2(net: nn.Module | Net, images: Tensor, tangents: Tangents, batch: int = 64) -> Ratio:
     """The share of the squared Jacobian J of the softmax vector that is off the manifold, |J Q|_F^2 / |J|_F^2, in
     [0, 1]: on-manifold gradient alignment in the paper's theory, and the limit of `rho1` for every smooth f. It takes a
@@ -230,6 +235,7 @@ class NoiseChanges:
     distractor: Tensor
 
 
+@in_own_state
 def noise_changes(net: nn.Module | Net, images: Tensor, signal: Tensor, stds: Sequence[float], noise: Tensor,
                   norm: str = "l1", batch: int = 256) -> NoiseChanges:
     """Numerator and denominator of the signal-to-distractor ratio of Srinivas et al. (2023, MNIST with a distractor):

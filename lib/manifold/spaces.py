@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lib.door import in_own_state
 from lib.errors import is_int, need
 from lib.modes import frozen_eval
 
@@ -95,6 +96,7 @@ def _orthonormal(vectors: Tensor, k: int | None = None) -> Tensor:
     return (q @ u * (values > RANK * values[:, :1])[:, None])[..., :k]
 
 
+@in_own_state
 def decoder_tangents(decode: Callable[[Tensor], Tensor], latents: Tensor, shape: Sequence[int],
                      batch: int | None = None) -> Tangents:
     """The spaces spanned by the Jacobians of a decoder. They are tangent to the manifold at decode(latents), and stand
@@ -119,6 +121,7 @@ def decoder_tangents(decode: Callable[[Tensor], Tensor], latents: Tensor, shape:
         return Tangents(torch.cat([_orthonormal(decoder_jacobian(decode, part, min(batch, k))) for part in parts]))
 
 
+@in_own_state
 @torch.no_grad()
 def decoder_jacobian(decode: Callable[[Tensor], Tensor], latents: Tensor, directions: int | None = None) -> Tensor:
     """The Jacobian [B, D, k] of each image with respect to its latent, in forward mode: k directional derivatives,

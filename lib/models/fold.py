@@ -8,62 +8,65 @@ import torch
 from torch import Tensor, nn
 
 from lib.door import check_labels
-from lib.errors import SettingsError, need
+from lib.errors import impossible, need
 from lib.models.masked import MaskedConv2d, dense, masked_layers
-from lib.models.staged import memory_format
+from lib.models.staged import device_of, memory_format, precision_of
 from lib.modes import evaluating
 
 SAMPLE = 4  # images that a network from outside is tried on
-ROUNDING = 1e-3  # of the spread of logits: by more a folded network does not differ, a wrongly folded one does
+ROUNDING = 1e-3  # of the largest logit: a correctly folded network differs by less, a wrongly folded one by more
 
 
 def prepared(net: nn.Module, images: Tensor, labels: Tensor | None = None) -> nn.Module:
-    """A copy of a network that anybody made, ready to be attacked and measured: in eval mode, with frozen parameters,
-    BatchNorm folded where that changes nothing. `net` is tried on the first of `images` [N, C, H, W] (floats) and stays
-    as it was, and so do images that it writes into. One that computes in another precision than float32 gets its
-    images in that precision and gives its logits as float32.
+    """A copy of any network, ready to be attacked and measured: in eval mode, with frozen parameters, and with
+    BatchNorm folded if this changes nothing. `net` is run once on the first of `images` [N, C, H, W] (floats); neither
+    it nor the images change, even if it writes into its input. A network of another precision than float32 gets its
+    images in that precision and returns its logits in the images' own.
 
-    Raises SettingsError unless `net` is a module that maps the images to logits [N, K] of 2 classes or more, and
-    `labels` [N], if given, are among them.
+    Raises SettingsError unless `net` is a module that maps the images to logits [N, K] of at least 2 classes, and
+    `labels` [N], if given, are among these.
     """
     need(isinstance(net, nn.Module), "net", type(net).__name__, "a torch.nn.Module")
-    dtype, sample = precision_of(net), images[:SAMPLE].detach()
-    with evaluating(net), torch.no_grad():
-        given = sample.to(dtype, copy=True)
-        before = given.clone()
-        try:
-            logits = net(given)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise SettingsError(f"net = {type(net).__name__} is not possible: it must take images "
-                                f"{list(images.shape[1:])} of {str(dtype).removeprefix('torch.')} ({reason})") from None
-        writes = not torch.equal(given, before)
-    shape = list(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
-    good = torch.is_tensor(logits) and logits.dim() == 2 and len(logits) == len(sample) and logits.shape[1] > 1
-    need(good, "output of the network", shape, f"logits [{len(sample)}, K] of K classes, 2 or more")
+    dtype = precision_of(net)
+    sample = images[:SAMPLE].detach().to(device_of(net))
+    logits, writes = _tried(net, sample.to(dtype, copy=True))
     if labels is not None:
         check_labels(labels, classes=logits.shape[1])
-    made = folded(net) if dtype == torch.float32 else _copy(net)
-    made = _Apart(made, dtype) if writes or dtype != torch.float32 else made
-    with torch.no_grad():
-        logits = logits.float()
-        finite = logits.isfinite()
-        again, size = made(sample).float(), float(logits[finite].abs().max()) if finite.any() else 0.0
-        same = torch.equal(again.isfinite(), finite) and torch.allclose(again[finite], logits[finite], rtol=0,
-                                                                        atol=ROUNDING * size)
-    if same or dtype != torch.float32:
-        return made
-    return _Apart(_copy(net), dtype) if writes else _copy(net)
+    if dtype != torch.float32:
+        return InputCopy(_copy(net), dtype)
+    own = (lambda copy: InputCopy(copy, dtype)) if writes else (lambda copy: copy)
+    made = own(folded(net))
+    return made if _equal(made(sample).float(), logits.float()) else own(_copy(net))
 
 
-def precision_of(net: nn.Module) -> torch.dtype:
-    """The floating dtype of a network's tensors (float32 without any)."""
-    every = itertools.chain(net.parameters(), net.buffers())
-    return next((t.dtype for t in every if t.is_floating_point()), torch.float32)
+def _tried(net: nn.Module, images: Tensor) -> tuple[Tensor, bool]:
+    """The logits of a network in eval mode, and whether it writes into the images."""
+    before = images.clone()
+    with evaluating(net), torch.no_grad():
+        try:
+            logits = net(images)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise impossible("net", type(net).__name__, f"a network that takes images {list(images.shape[1:])} of "
+                             f"{str(images.dtype).removeprefix('torch.')} ({reason})") from None
+    tensor = torch.is_tensor(logits)
+    good = tensor and logits.dim() == 2 and len(logits) == len(images) and logits.shape[1] > 1
+    need(good, "output of the network", list(logits.shape) if tensor else type(logits).__name__,
+         f"logits [{len(images)}, K] of K classes, 2 or more")
+    return logits, not torch.equal(images, before)
 
 
-class _Apart(nn.Module):
-    """A network that is shown a copy of its images, in its own precision."""
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether logits are the same up to rounding, and in the same places not finite."""
+    finite = other.isfinite()
+    if not torch.equal(one.isfinite(), finite):
+        return False
+    one, other = one[finite], other[finite]
+    return not len(other) or float((one - other).abs().max()) <= ROUNDING * float(other.abs().max())
+
+
+class InputCopy(nn.Module):
+    """A network that is given a copy of its images, in its own precision."""
 
     def __init__(self, net: nn.Module, dtype: torch.dtype):
         super().__init__()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from lib.errors import SettingsError
+from lib.errors import impossible
 from lib.models.resnet import EverySecond
-from lib.models.staged import Normalise
+from lib.models.staged import Normalise, device_of, precision_of
 from lib.modes import evaluating
 
 # What gives every channel from the same channel of its input, and nothing else.
@@ -56,8 +56,8 @@ def links(net: nn.Module) -> dict[str, Link]:
         nodes = list(_Tracer().trace(net).nodes)
     except Exception as error:  # whatever the network does with a stand-in for its images
         reason = str(error).strip().split("\n")[0]
-        raise SettingsError(f"network = {type(net).__name__} is not possible: it must run the same operations for all "
-                            f"images, for torch.fx to trace them ({reason})") from None
+        raise impossible("network", type(net).__name__, "one that runs the same operations for all images, so that "
+                         f"torch.fx can trace them ({reason})") from None
     named: dict[str, list[fx.Node]] = {}
     for node in nodes:
         if node.op == "call_module":
@@ -104,9 +104,8 @@ def positions(net: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, in
             counts[name] = output[0, 0].numel() if output.dim() == 4 else 1
 
         handles.append(layer.register_forward_hook(note))
-    like = next(net.parameters())
     with torch.no_grad(), evaluating(net):
-        net(torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype))
+        net(torch.zeros(1, *image_shape, device=device_of(net), dtype=precision_of(net)))
     for handle in handles:
         handle.remove()
     return counts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -100,9 +100,23 @@ def dry_run(net: nn.Module, image_shape: tuple[int, int, int]) -> torch.Tensor:
 
     A real image is cheaper than the meta device, whose first convolution spends six seconds on importing compilers.
     """
-    like = next(itertools.chain(net.parameters(), net.buffers()), torch.empty(0))
     with torch.no_grad():
-        return copied(net).eval()(torch.zeros(1, *image_shape, device=like.device, dtype=like.dtype))
+        return copied(net).eval()(torch.zeros(1, *image_shape, device=device_of(net), dtype=precision_of(net)))
+
+
+def precision_of(net: nn.Module) -> torch.dtype:
+    """The floating dtype of a network's tensors; float32 if it has none."""
+    return next((t.dtype for t in tensors_of(net) if t.is_floating_point()), torch.float32)
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """The device of a network's tensors; the CPU if it has none."""
+    return next((t.device for t in tensors_of(net)), torch.device("cpu"))
+
+
+def tensors_of(net: nn.Module) -> Iterator[torch.Tensor]:
+    """The parameters and buffers of a network."""
+    return itertools.chain(net.parameters(), net.buffers())
 
 
 def memory_format(net: nn.Module) -> torch.memory_format:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from lib.errors import SettingsError, fraction, need, unknown
+from lib.errors import SettingsError, fraction, impossible, need, unknown
 from lib.files import named
 from lib.values.architectures import ResNet
 from lib.values.declared import Hint, hints_of
@@ -103,7 +103,7 @@ def _value(hint: Hint, value, where: str):
     elif hint.types == (float,):
         value = float(fraction(value, where))
     if type(value) is str and hint.types in ((int,), (bool,)):  # in quotes, for it may look like what is allowed
-        need(False, where, repr(value), hint.bounds[0].words if hint.bounds else PLAIN[hint.types[0]])
+        raise impossible(where, repr(value), hint.bounds[0].words if hint.bounds else PLAIN[hint.types[0]])
     value = hint.fit(value, where)
     if all(kind in PLAIN for kind in hint.types):
         need(type(value) in hint.types, where, repr(value), " or ".join(PLAIN[kind] for kind in hint.types))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from lib.door import in_own_state
 from lib.errors import need
 from lib.models.links import Link, layers, links
 from lib.models.masked import dense, masked_layers, unmasked_like
@@ -21,6 +22,7 @@ class SelectChannels(nn.Module):
         return x.index_select(1, self.picked)
 
 
+@in_own_state
 @torch.no_grad()
 def shrunk(net: nn.Module) -> nn.Module:
     """A network without masks, with smaller convolutions and linear layers, that gives the same outputs as `net` (up to

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from lib.door import check_images, in_own_state
 from lib.errors import is_int, need, unknown
-from lib.models.fold import precision_of
-from lib.models.staged import memory_format
+from lib.models.staged import device_of, memory_format, precision_of
 from lib.models.taps import Tap, as_overwritten, tapped, taps
 from lib.modes import evaluating
 from lib.representations.gram import Centred, as_rows, double_centred, pooled_rows, rounding
@@ -174,8 +173,8 @@ class _Resolved:
         self.name, self.net, self.images = view.name, view.net, view.images
         first = _pixels(view, slice(0, 1))
         self.count, shape = len(view.images), tuple(first.shape[1:])
-        self.device, self.dtype = next(view.net.parameters(), first).device, precision_of(view.net)
-        self.format, self.eps = memory_format(view.net), torch.finfo(precision_of(view.net)).eps
+        self.device, self.dtype = device_of(view.net), precision_of(view.net)
+        self.format, self.eps = memory_format(view.net), torch.finfo(self.dtype).eps
         named_by = view.taps
         given = isinstance(named_by, (list, tuple)) and all(isinstance(tap, Tap) for tap in named_by)
         self.taps = tuple(named_by) if given else taps(view.net, shape, named_by)

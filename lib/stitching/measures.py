@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.door import in_own_state
 from lib.errors import need
 from lib.models import Staged, Stitched
 from lib.representations import compare
@@ -81,6 +82,7 @@ class AtJoint:
     end: Tensor
 
 
+@in_own_state
 @torch.no_grad()
 def at_joint(stitched: Stitched, end: Staged, joint: str, pixels: Tensor) -> AtJoint:
     """The activations of a stitched network at its joint, and of `end` after its stage `joint`, for pixels [n, C, H, W]

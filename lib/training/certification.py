@@ -43,4 +43,4 @@ def certified(net: nn.Module, images: ImageSet, threat: Threat, certificate: Cer
     proof = proofs[certificate](net, images, threat, certificate, seed_parts, batch_size, work)
     numbers = {name: value for name, value in plain(certificate).items() if name != "type"}
     protocol = {"threat": threat.norm, "eps": str(threat.eps), "attack": certificate.title, **numbers, **proof.protocol}
-    return verdicts(images, protocol, clean=proof.clean, verified=proof.verified, **proof.columns)
+    return verdicts(net, images, protocol, clean=proof.clean, verified=proof.verified, **proof.columns)

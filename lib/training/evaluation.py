@@ -19,9 +19,10 @@ from lib.attacks.pgd import pgd
 from lib.attacks.search import break_images
 from lib.door import check_images, in_own_state
 from lib.errors import need, unknown
+from lib.models.staged import precision_of
 from lib.runtime import generator
-from lib.training.ready import answers, ready
-from lib.training.sanity import of_attack, sanity_within, unanswered
+from lib.training.ready import answers, has_pixels, ready
+from lib.training.sanity import sanity_within, warnings_of_attack, warnings_of_logits
 from lib.values.attacks import PGD, Attack
 from lib.values.keys import plain
 from lib.values.threats import Threat
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from lib.data.images import ImageSet
 
 VERDICTS = ("clean", "robust", "verified")
+PRECISIONS = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16", torch.float16: "fp16"}
 PROTOCOL = ("data", "split", "images", "threat", "eps", "attack", "steps", "restarts", "precision", "search_precision",
             "batchnorm", "attack_seed")
 
@@ -116,12 +118,12 @@ def attacked(threat: Threat, attack: Attack, seed_parts: tuple, search_precision
             "search_precision": search_precision, "seed": " ".join(str(part) for part in seed_parts)}
 
 
-def verdicts(images: ImageSet, more: dict, warnings: Sequence[str] = (), **columns) -> Outcomes:
-    """Outcomes of a network in eval mode and fp32: `columns` [N] per image, and `more` that the protocol says."""
+def verdicts(net: nn.Module, images: ImageSet, more: dict, warnings: Sequence[str] = (), **columns) -> Outcomes:
+    """Outcomes of a network that is `ready`: `columns` [N] per image, and `more` that the protocol says."""
     import pandas as pd
 
-    protocol = {"data": images.name, "split": images.split, "images": len(images), "precision": "fp32",
-                "batchnorm": "eval", **more}
+    protocol = {"data": images.name, "split": images.split, "images": len(images),
+                "precision": PRECISIONS[precision_of(net)], "batchnorm": "eval", **more}
     table = {"index": images.indices, "label": images.labels, **columns}
     table = {name: values.cpu().numpy() if isinstance(values, Tensor) else values for name, values in table.items()}
     return Outcomes(pd.DataFrame(table), protocol, list(warnings))
@@ -131,22 +133,25 @@ def verdicts(images: ImageSet, more: dict, warnings: Sequence[str] = (), **colum
 def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, attack: Attack | None = None, *,
              seed_parts: tuple = (), batch_size: int | None = None, search_precision: str = "fp32",
              work: Path | None = None, checked: bool = True) -> Outcomes:
-    """Clean and, with `threat` and `attack`, robust verdicts of `net` (in eval mode, fp32) for every image of the set.
+    """Clean and, with `threat` and `attack`, robust verdicts of `net` (in eval mode, in its own precision) for every
+    image of the set.
 
     An image is robust if it is classified correctly and the attack finds no misclassified image within the threat; only
-    images that are classified correctly are attacked. `seed_parts` seed the attack's random starts (do not include the
-    network's key: networks are compared on the same starts). `search_precision` bf16 searches in bf16 and confirms each
-    hit in fp32. `work`: a folder where a killed search leaves its results, to be resumed by the same call. Runs on the
-    network's device and leaves the network as it was.
+    images that are classified correctly are attacked. An image for which the network gives no finite answer is wrong,
+    and a warning says how many there are. `checked`: the warnings also say why the robust accuracy may be too high, at
+    the cost of PGD-40 on 128 images and 200 queries on 32 (lib/training/sanity.py). `seed_parts` seed the attack's
+    random starts (do not include the network's key: networks are compared on the same starts). `search_precision` bf16
+    searches in bf16 and confirms each hit in the network's own precision. `work`: a folder where a killed search leaves
+    its results, to be resumed by the same call. Runs on the network's device and leaves the network as it was.
 
-    Raises SettingsError for a threat without an attack or the reverse, an empty set, and as `break_images` does.
+    Raises SettingsError for a threat without an attack or the reverse, and as `ready` and `break_images` do.
     """
     paired = (threat is None) == (attack is None)
     need(paired, "attack", attack and attack.title, "given exactly when a threat is")
     net, images, batch_size = ready(net, images, batch_size, threat is None or threat.box)
     clean, finite = answers(net, images.pixels, images.labels, batch_size)
     if attack is None:
-        return verdicts(images, {}, unanswered(finite), clean=clean)
+        return verdicts(net, images, {}, warnings_of_logits(finite), clean=clean)
     right = clean.nonzero().squeeze(1)
     found = break_images(net, images.pixels(right), images.labels[right], threat, attack, images.indices[right],
                          seed_parts, batch_size=batch_size, precision=search_precision, work=work, keep_images=False)
@@ -154,9 +159,9 @@ def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, att
     robust[right] = ~found.broken
     for position, part in zip(right.tolist(), found.broken_by, strict=True):
         broken_by[position] = part
-    warnings = unanswered(finite) + (of_attack(net, images, robust, threat) if checked else [])
+    warnings = warnings_of_logits(finite) + (warnings_of_attack(net, images, robust, threat) if checked else [])
     protocol = attacked(threat, attack, seed_parts, search_precision)
-    return verdicts(images, protocol, warnings, clean=clean, robust=robust, broken_by=broken_by)
+    return verdicts(net, images, protocol, warnings, clean=clean, robust=robust, broken_by=broken_by)
 
 
 @in_own_state
@@ -174,13 +179,13 @@ def sweep(net: nn.Module, images: ImageSet, threats: Sequence[Threat], attacks: 
     right = clean.nonzero().squeeze(1)
     broken = budgets.sweep(net, images.pixels(right), images.labels[right], threats, attacks, images.indices[right],
                            seed_parts, batch_size=batch_size, precision=search_precision)
-    out, warnings = [], unanswered(finite) + (sanity_within(net, images, threats[0]) if checked else [])
+    out, warnings = [], warnings_of_logits(finite) + (sanity_within(net, images, threats[0]) if checked else [])
     for threat, attack, hit in zip(threats, attacks, broken, strict=True):
         robust = clean.clone()
         robust[right] = ~hit
         swept = " ".join(str(t.eps) for t in threats[:len(out) + 1])
         protocol = attacked(threat, attack, seed_parts, search_precision)
-        out.append(verdicts(images, {**protocol, "swept": swept}, warnings, clean=clean, robust=robust))
+        out.append(verdicts(net, images, {**protocol, "swept": swept}, warnings, clean=clean, robust=robust))
     return out
 
 
@@ -226,9 +231,9 @@ def transferred(net: nn.Module, images: ImageSet, moved: Tensor, *, batch_size: 
     version in `moved` [N, C, H, W], in [0, 1], are classified correctly.
     """
     net, images, batch_size = ready(net, images, batch_size)
-    check_images(moved, "moved", box=False)
+    check_images(moved, "moved", has_pixels(images))
     need(len(moved) == len(images), "number of moved images", len(moved), f"{len(images)}, one for each image")
     clean, finite = answers(net, images.pixels, images.labels, batch_size)
     moved = moved.to(images.labels.device)
     withstands, also = answers(net, moved.__getitem__, images.labels, batch_size)
-    return verdicts(images, {}, unanswered(finite & also), clean=clean, robust=clean & withstands)
+    return verdicts(net, images, {}, warnings_of_logits(finite & also), clean=clean, robust=clean & withstands)

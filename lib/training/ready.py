@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from lib.door import check_images, correct
 from lib.errors import is_int, need
 from lib.models.fold import SAMPLE, prepared
+from lib.models.staged import device_of
 from lib.values.data import DATASETS
 
 if TYPE_CHECKING:
@@ -22,26 +22,24 @@ SMALL = 256  # pixels times channels of images so small that on a CPU, too, call
 
 def ready(net: nn.Module, images: ImageSet, batch_size: int | None = None,
           box: bool = True) -> tuple[nn.Module, ImageSet, int]:
-    """A copy of the network as `prepared` makes it, the images where it lies, and the size of batches there (None: the
-    device's usual one). box: whether images must lie in [0, 1]; those of closed forms need not.
+    """A copy of the network as `prepared` makes it, the images on its device, and the size of batches there (None: the
+    device's usual one). box: whether images must lie in [0, 1]; those of sets without pixels need not.
 
-    Raises SettingsError for an empty set, images or labels that are none (lib/door.py), labels beyond the network's
-    classes, or a network that does not take the images.
+    Raises SettingsError for an empty set, for what is not an image or a label (lib/door.py), for labels beyond the
+    network's classes, and for a network that does not take the images.
     """
     need(batch_size is None or is_int(batch_size, 1), "batch_size", batch_size, "a whole number of at least 1, or none")
     need(len(images) > 0, "number of images", len(images), "at least 1")
-    closed = images.name in DATASETS and DATASETS[images.name].closed
-    check_images(images.images, box=box and not closed)
-    need(isinstance(net, nn.Module), "net", type(net).__name__, "a torch.nn.Module")
-    device = _device(net)
-    images = images.to(device)
+    check_images(images.images, box=box and has_pixels(images))
     made = prepared(net, images.take(slice(0, SAMPLE)).pixels(), images.labels)
+    device = device_of(net)
     large = device.type == "cuda" or images.images[0].numel() < SMALL
-    return made, images, batch_size or (512 if large else 128)
+    return made, images.to(device), batch_size or (512 if large else 128)
 
 
-def _device(net: nn.Module) -> torch.device:
-    return next((t.device for t in itertools.chain(net.parameters(), net.buffers())), torch.device("cpu"))
+def has_pixels(images: ImageSet) -> bool:
+    """Whether a set holds images in [0, 1], not the points of a closed form."""
+    return images.name not in DATASETS or not DATASETS[images.name].closed
 
 
 @torch.no_grad()

@@ -41,12 +41,11 @@ def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: 
     x, y = images.pixels().contiguous(memory_format=torch.channels_last), images.labels
     if x.min() < 0 or x.max() > 1:
         return [f"pixels range from {x.min():.3g} to {x.max():.3g}, outside [0, 1]"]
-    found = []
     with torch.no_grad():
         first, second = net(x), net(x)
     if not first.isfinite().all():
-        return [*found, "some logits are not finite numbers"]
-    found += _of_logits(first, second)
+        return ["some logits are not finite numbers"]
+    found = _of_logits(first, second)
     leaf = x.detach().requires_grad_()
     grad, = torch.autograd.grad(F.cross_entropy(net(leaf).float(), y, reduction="sum"), leaf)
     if not grad.isfinite().all():
@@ -71,14 +70,14 @@ def sanity_within(net: nn.Module, images: ImageSet, threat: Threat) -> list[str]
     return sanity(net, images, threat.norm if threat.norm in PIXEL_NORMS else "linf")
 
 
-def of_attack(net: nn.Module, images: ImageSet, robust: Tensor, threat: Threat) -> list[str]:
+def warnings_of_attack(net: nn.Module, images: ImageSet, robust: Tensor, threat: Threat) -> list[str]:
     """Why the verdicts `robust` (bool [N]) of an attack within `threat` may be too good: `sanity_within` and
     `beaten_by_square`.
     """
     return sanity_within(net, images, threat) + beaten_by_square(net, images, robust, threat)
 
 
-def unanswered(finite: Tensor) -> list[str]:
+def warnings_of_logits(finite: Tensor) -> list[str]:
     """A sentence if there are images for which a network gives no finite answer (`finite` [N], bool)."""
     count = int((~finite).sum())
     return [f"{count} of {len(finite)} images have logits that are not finite: they count as wrong"] if count else []

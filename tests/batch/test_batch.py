@@ -72,7 +72,8 @@ def test_stopped_in_any_way_it_leaves_nothing_running_and_the_next_run_goes_on(t
         assert again.wait(10) == 130
         wait_for(lambda: not children(again.pid), 10)
     with open(tmp_path / "log3", "w") as log:
-        third = subprocess.Popen(RUN, cwd=ROOT, env=env, stdout=log, stderr=log)
+        third = subprocess.Popen(RUN, cwd=ROOT, env=env, stdout=log, stderr=log,  # heeds Ctrl-C, even if the tests
+                                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # run under nohup
         wait_for(lambda: children(third.pid))
         third.send_signal(signal.SIGINT)
         assert third.wait(10) == 130

@@ -14,7 +14,8 @@ from lib.certify.linear import INNER, SLOPES, crown_ibp, margins, verified, wors
 from lib.data import load
 from lib.errors import SettingsError
 from lib.models import Probe, build, network
-from lib.models.masked import dense, masked_layers, prune
+from lib.models.masked import dense, masked_layers
+from lib.models.prune import prune
 from lib.models.staged import Normalise, pooled_linear
 from lib.runtime import autocast, generator, initialise_with
 from lib.training.loop import fit

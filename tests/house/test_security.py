@@ -9,6 +9,7 @@ import shlex
 import tarfile
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -64,9 +65,9 @@ def test_names_that_lead_elsewhere_name_no_file(name, tmp_path, monkeypatch, cap
     assert not is_file_name(name)
     monkeypatch.setenv("REPRO_RESULTS", str(tmp_path / "results"))
     study = SimpleNamespace(folder=tmp_path)
-    for place in ("tables", "figures"):
-        with pytest.raises(SettingsError, match="the name of one of the"):
-            Study._place(study, place, name, "csv")
+    for save in (Study.table, Study.figure):
+        with pytest.raises(SettingsError, match="name of one of the"):
+            save(study, name, pd.DataFrame())
     for command in ("publish", "compare"):
         assert cli.main([command, name]) == 2
         assert capsys.readouterr().err.count("\n") - name.count("\n") == 1

@@ -14,7 +14,8 @@ from lib.certify.intervals import worst_margins
 from lib.errors import SettingsError
 from lib.models import Twin, build, folded, forward_flops, network
 from lib.models.links import layers, links, positions
-from lib.models.masked import Cost, dense, fixed, largest, masked_layers, opened, prune
+from lib.models.masked import dense, largest, masked_layers, opened
+from lib.models.prune import Cost, fixed, prune
 from lib.runtime import generator, initialise_with
 from lib.values.architectures import (
     CNN,

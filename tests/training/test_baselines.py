@@ -12,7 +12,8 @@ from lib.data import load
 from lib.errors import SettingsError
 from lib.models import build
 from lib.models.links import layers
-from lib.models.masked import largest, masked_layers, prune
+from lib.models.masked import largest, masked_layers
+from lib.models.prune import prune
 from lib.runtime import generator
 from lib.training import loop
 from lib.training.losses import Progress, TrainingBatch, loss_for

@@ -15,15 +15,22 @@ from torch import nn
 
 from lib.alignment.generation import generate, target_rate
 from lib.alignment.measures import class_gradients
+from lib.alignment.plane import decision_map
 from lib.attacks.search import break_images
 from lib.certify import intervals, linear
 from lib.data.images import ImageSet
 from lib.errors import SettingsError
 from lib.gradients.inputs import input_gradient
+from lib.gradients.scores import score
+from lib.manifold.sensitivity import output_change, rho2
+from lib.manifold.spaces import spanned_by
+from lib.models.prune import prune
+from lib.pruning.shrink import shrunk
 from lib.similarity import View, compare, maps
 from lib.training.certification import certified
 from lib.training.evaluation import adversarial, evaluate, sweep, transferred
 from lib.training.sanity import beaten_by_square, sanity
+from lib.values.architectures import CNN, Pruned
 from lib.values.attacks import PGD, AutoAttack, Square
 from lib.values.certificates import Bounds, Smoothing
 from lib.values.threats import Threat
@@ -370,9 +377,9 @@ def test_networks_of_another_precision_are_attacked_in_it(dtype):
 
 @pytest.mark.parametrize("net, images, word", [
     ("a name", PIXELS, "torch.nn.Module"),
-    (nn.Linear(3, 5), PIXELS, "must take images"),
-    (NET, PIXELS[:, :1], r"must take images \[1, 8, 8\]"),
-    (NET, PIXELS[:, :, :4], r"must take images \[3, 4, 8\]"),
+    (nn.Linear(3, 5), PIXELS, "takes images"),
+    (NET, PIXELS[:, :1], r"takes images \[1, 8, 8\]"),
+    (NET, PIXELS[:, :, :4], r"takes images \[3, 4, 8\]"),
     (nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), PIXELS, "2 or more"),
     (nn.Conv2d(3, 5, 1), PIXELS, "logits"),
     (nn.Flatten(0), PIXELS, "logits"),
@@ -401,6 +408,20 @@ def test_random_numbers_of_the_caller_are_not_used_up():
 
 
 # --------------------------------------------------------------------------------------------------- the caller's state
+
+
+CONV = seeded(lambda: nn.Conv2d(3, 3, 3, padding=1))
+
+
+def half_way(images, sigma, labels):
+    """A denoiser."""
+    return CONV(images) / 2
+
+
+STEPS = 0.1 * seeded(lambda: torch.randn(2, COUNT, 3 * SIDE**2))
+TANGENTS = spanned_by(seeded(lambda: torch.randn(1, 3 * SIDE**2, 5)))
+LINE = seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(2, 2))).eval()
+SPARSE = seeded(lambda: prune(BOUNDED, Pruned(CNN(8, 1), "1/2", granularity="channels"), (3, SIDE, SIDE))).eval()
 
 
 def default_dtype():
@@ -432,6 +453,11 @@ MEASURED = {
     "input_gradient": lambda: input_gradient(NET, PIXELS, "predicted logit").numpy(),
     "class_gradients": lambda: class_gradients(NET, PIXELS).numpy(),
     "generate": lambda: generate(NET, PIXELS, LABELS, 1, 3, 0.5).numpy(),
+    "score": lambda: score(half_way, PIXELS, 0.25).numpy(),
+    "sensitivity": lambda: output_change(NET, PIXELS, STEPS).numpy(),
+    "rho2": lambda: rho2(BOUNDED, PIXELS[:3], TANGENTS).per_image.numpy(),
+    "plane": lambda: decision_map(LINE, (-3, 3), (-3, 3)).probability,
+    "shrunk": lambda: np.array([p.requires_grad and not p.is_inference() for p in shrunk(SPARSE).parameters()]),
     "compare": lambda: np.array(compare(PIXELS.flatten(1), PIXELS.flip(0).flatten(1))),
     "maps": lambda: maps([View("a", NET, PIXELS, torch.arange(COUNT))], batch_size=8).between("a", "a"),
 }
@@ -452,7 +478,6 @@ def test_the_callers_state_changes_no_number(measure, state):
 def test_a_training_is_the_same_in_any_state_of_the_caller(state, tmp_path):
     from lib.store import Store
     from lib.training.zoo import Zoo
-    from lib.values.architectures import CNN
     from lib.values.data import Data
     from lib.values.objectives import Adversarial
     from lib.values.recipe import Recipe

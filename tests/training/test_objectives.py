@@ -16,7 +16,7 @@ from lib.certify.intervals import verified
 from lib.data import load
 from lib.errors import OneLineError, SettingsError
 from lib.models import build
-from lib.models.masked import prune
+from lib.models.prune import prune
 from lib.runtime import autocast, generator
 from lib.training import loop, price
 from lib.training.evaluation import evaluate

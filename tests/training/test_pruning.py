@@ -16,7 +16,8 @@ from lib.data import load
 from lib.errors import OneLineError, SettingsError
 from lib.models import build, forward_flops, network, rates
 from lib.models.links import layers
-from lib.models.masked import Cost, dense, fixed, masked_layers, prune
+from lib.models.masked import dense, masked_layers
+from lib.models.prune import Cost, fixed, prune
 from lib.pruning.shrink import shrunk
 from lib.pruning.tables import kept
 from lib.runtime import generator, initialise_with

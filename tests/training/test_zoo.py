@@ -193,9 +193,7 @@ def test_a_table_takes_bare_recipes_and_refuses_unknown_tiers_before_any_work(bo
 def test_a_saved_table_says_its_warnings_below_it(tmp_path):
     said = []
     frame = pd.DataFrame({"warnings": ["3 of 9 images survive; Square wins", "", "5 of 9 images survive"]})
-    study = SimpleNamespace(folder=tmp_path, warn=said.extend, _place=lambda folder, name, kind: (
-        tmp_path / folder / f"{name}.{kind}"))
-    assert Study.table(study, "cells", frame) is frame
+    assert Study.table(SimpleNamespace(folder=tmp_path, warn=said.extend), "cells", frame) is frame
     assert said == ["3 of 9 images survive (2 of 3 rows of the table cells)",
                     "Square wins (1 of 3 rows of the table cells)"]
     assert (tmp_path / "tables" / "cells.csv").exists()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import textwrap
 
-from lib.errors import SettingsError, need, unknown
+from lib.errors import SettingsError, impossible, need, unknown
 from lib.papers.compact_robust_pruning.settings import BENIGN, RULES
 from lib.papers.compact_robust_pruning.settings import ROBUST as ROBUSTLY
 from lib.plots.common import compression, marker
@@ -230,7 +230,7 @@ def pruning_rules(table, robust: str = "robust accuracy"):
     _checked(table, ("rule", "keep", "measure", "seed"), "accuracy", measure=("clean", "robust"))
     odd = table[(table.rule == "dense") != (table.keep == 1)]
     for one in odd.head(1).itertuples():
-        need(False, f"keep of {one.rule}", one.keep, "1 for dense and below 1 for every rule")
+        raise impossible(f"keep of {one.rule}", one.keep, "1 for dense and below 1 for every rule")
     table = table.assign(keep=table.keep.astype(float))  # settings have fractions
     figure = compression(table.rename(columns={"rule": "method"}).replace({"measure": {"robust": "verify"}}), MARKS,
                          robust=robust)

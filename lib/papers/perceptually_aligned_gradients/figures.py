@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lib.errors import need, unknown
+from lib.errors import impossible, need, unknown
 from lib.plots.style import CLEAN, ROBUST, WIDTH, check_columns, curve, style
 
 COLUMNS = 3  # panels in a row
@@ -55,7 +55,7 @@ def looks(table) -> dict[str, tuple[str, str, bool]]:
             raise unknown("group of methods", group, GROUPS)
     pairs = table[["method", "group"]].drop_duplicates()
     for method in pairs.method[pairs.method.duplicated()]:
-        need(False, "group", list(pairs.group[pairs.method == method]), f"one only for the method {method}")
+        raise impossible("group", list(pairs.group[pairs.method == method]), f"one only for the method {method}")
     found = {}
     for group in GROUPS:
         others = iter(_SPARE[group])

@@ -9,7 +9,8 @@ import torch
 
 from lib.errors import OneLineError, need
 from lib.models import rates
-from lib.models.masked import Cost, masked_layers, opened, refresh
+from lib.models.masked import masked_layers, opened, refresh
+from lib.models.prune import Cost
 from lib.training.losses.base import Wrapper, losses
 from lib.values.objectives import Prune, Saliency
 
