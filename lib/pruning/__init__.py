@@ -1,7 +1,7 @@
 """What the masks of a pruned network keep, and the smaller network that they describe.
 
-Masks and ways to find them are in lib/models/masked.py, rules for the shares of layers in lib/models/rates.py, and
-searches in lib/training/losses/pruning.py.
+Masks are in lib/models/masked.py, ways to find them in lib/models/prune.py, rules for the shares of layers in
+lib/models/rates.py, and searches in lib/training/losses/pruning.py.
 """
 
 from lib.models.masked import dense

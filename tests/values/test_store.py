@@ -303,9 +303,9 @@ def cut(path):
 
 @pytest.mark.parametrize("write, said", [
     (lambda path: None, "there is no such file"), (lambda path: path.mkdir(), "there is no such file"),
-    (lambda path: path.write_bytes(b""), "cut or none"), (lambda path: path.write_bytes(b"x" * 4000), "cut or none"),
-    (cut, "cut or none"), (lambda path: tar(path, "w:gz", a="text"), "cut or none"),
-    (lambda path: tar(path, **{"..__..__out": "text"}), "cut or none"),
+    (lambda path: path.write_bytes(b""), "cut or not"), (lambda path: path.write_bytes(b"x" * 4000), "cut or not"),
+    (cut, "cut or not"), (lambda path: tar(path, "w:gz", a="text"), "cut or not"),
+    (lambda path: tar(path, **{"..__..__out": "text"}), "cut or not"),
     (lambda path: tar(path, a__b="text"), "entries"), (lambda path: tar(path, network__a__text="{"), "entries"),
 ])
 def test_an_archive_that_cannot_be_imported_is_told_and_leaves_nothing(tmp_path, write, said):
