@@ -1,4 +1,4 @@
-"""What the judge gets of the notebook on compact and robust networks; claims are worded in
+"""Evidence and preconditions of the notebook on compact and robust networks; its claims are in
 claims/compact_robust_pruning.yaml.
 """
 
@@ -17,18 +17,19 @@ from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, RULES, Ne
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
 
-ABOVE_CHANCE = 0.05  # conditions whose clean accuracy is not this far above guessing are broken, and not compared
-KEPT = 0.9  # of the clean accuracy: what a way of pruning must keep for C1 to ask what it does to robustness
-MOST = 3  # so many such ways make the "most" of C1
-AWARE = tuple(rule for rule, how in RULES.items() if how["scores"] in ("gradient", "learned"))  # see the objective
-# claim -> part -> which accuracy, and over which network's: the retained shares
+ABOVE_CHANCE = 0.05  # a condition whose clean accuracy is less than this above guessing is broken and not compared
+KEPT = 0.9  # share of the clean accuracy that a pruning rule must keep for C1 to ask what it does to robustness
+MOST = 3  # the number of such rules that C1 needs to speak of "most"
+# rules that see the training objective
+AWARE = tuple(rule for rule, how in RULES.items() if how["scores"] in ("gradient", "learned"))
+# Retained shares: claim -> part -> (which accuracy, compared with which network)
 RETAINED = {"C2a": {"clean": ("clean", "unpruned"), "robust": ("robust", "unpruned")},
             "C2b": {"clean": ("clean", DENSE), "robust": ("robust", DENSE)},
             "C3": {"verified": ("verified", "unpruned"), "verified_of_dense": ("verified", DENSE)}}
 
 
 def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
-    """{claim: {part: {instance: contrast}}} of every claim about differences, as far as its networks were trained."""
+    """{claim: {part: {instance: contrast}}} of every claim about differences, for the networks that were trained."""
     s, trained = f.section, {*f.conditions}
 
     def minus(over: Condition, under: Condition) -> Contrast:
@@ -56,8 +57,8 @@ def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
 
 
 def _lost(f: Results) -> dict[str, Contrast]:
-    """Robust accuracy after benign fine-tuning minus half of the unpruned network's, by the rules that keep the clean
-    accuracy; by all rules where none does, and then `claim_preconditions` says so.
+    """Robust accuracy after benign fine-tuning minus half the robust accuracy of the unpruned network, for each rule
+    that keeps the clean accuracy. If no rule does, all are returned and `claim_preconditions` says so.
     """
     base = reference_condition(setup_named(f.section, f.section.rules_on), "unpruned")
     every = {rule: Contrast((one,), (base,), (1.0, 0.5)) for rule, one in f.benign_rules.items()}
@@ -66,26 +67,26 @@ def _lost(f: Results) -> dict[str, Contrast]:
 
 
 def _verified_minus_empirical(f: Results, net: NetworkSetup) -> np.ndarray:
-    """[S]: the retained share of verified accuracy minus that of robust accuracy."""
+    """[S]: the retained share of verified accuracy minus the retained share of robust accuracy."""
     (verified, of_verified), (robust, of_robust) = (f.retained([net], which, "unpruned")
                                                     for which in ("verified", "robust"))
     return verified / of_verified - robust / of_robust
 
 
 def _bounded(f: Results) -> list[NetworkSetup]:
-    """The networks with both retained shares of C6: the proof is about the network that is attacked (smoothing's is
-    about another classifier), and neither accuracy is 0 before pruning.
+    """The networks for which C6 has both retained shares: their certificate holds for the attacked network itself
+    (smoothing certifies another classifier), and neither accuracy is 0 before pruning.
     """
     return [net for net in f.verifiable if net.certificate.of_network
             and all(f.accuracy(reference_condition(net, "unpruned"), which).all() for which in ("verified", "robust"))]
 
 
 def evidence(f: Results) -> Evidence:
-    """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; C2 and C3 ratios [2, S]; C6 one
-    number a repetition.
+    """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; for C2 and C3 pairs of
+    accuracies [2, S] whose ratio is judged; for C6 one number per repetition.
 
-    Robust accuracy is accuracy under the stronger attack. Of several instances of a difference those with a condition
-    at chance are left out.
+    Robust accuracy is accuracy under the stronger attack. Instances of a difference with a condition at chance are left
+    out, unless no other is left.
     """
     found, broken = Evidence(), f.at_chance(ABOVE_CHANCE)
     found.add_contrasts(f, contrasts(f), broken, lambda part: "verified" if part.startswith("verified") else "robust")
@@ -105,16 +106,15 @@ def retaining(f: Results, claim: str) -> list[NetworkSetup]:
 
 
 def warnings(zoo: Zoo, f: Results) -> list[str]:
-    """Reasons to mistrust robust accuracies, one sentence each, looked for on one robust network of each kind."""
+    """Reasons to mistrust robust accuracies, one sentence each, found on one unpruned robust network per setup."""
     recipes = {net: f.of(reference_condition(net, "unpruned"))[0].recipe for net in f.section.nets}
     return [f"{net.name}: {sentence}" for net, recipe in recipes.items()
             for sentence in attack_warnings(zoo, recipe, threat_of(f.networks, net), f.section.search)]
 
 
 def preconditions(f: Results, warnings: list[str]) -> Preconditions:
-    """What must hold before any claim is judged: for every network, benign pre-training that learns the task and is not
-    robust, robust pre-training that is; a working attack (`warnings`); pruned networks that keep what they
-    may keep.
+    """What must hold before any claim is judged: benign pre-training of every network learns the task and is not
+    robust, robust pre-training is robust; the attack works (`warnings`); pruned networks meet their targets.
     """
     s, checks = f.section, Preconditions()
     for net in s.nets:
@@ -127,8 +127,8 @@ def preconditions(f: Results, warnings: list[str]) -> Preconditions:
 
 
 def off_target(f: Results, cell: Cell) -> list[str]:
-    """A sentence if a network does not keep the share that it should: of all weights, or of every layer's channels.
-    Counts are whole, layer by layer, so that a layer may be one off.
+    """A sentence for each missed target: the share of all weights, or of the channels of a layer, that a network should
+    keep. Counts are whole numbers, so each layer may be off by one.
     """
     counted, keep = f.layers[cell], float(cell.condition.keep)
     if "channels" in counted:
@@ -142,11 +142,12 @@ def off_target(f: Results, cell: Cell) -> list[str]:
 
 
 def claim_preconditions(f: Results) -> dict[str, Preconditions]:
-    """What must hold for single claims.
+    """{claim: what else must hold before it is judged}
 
-    Every claim: pruned networks that are not at chance. Of differences, instances with one that is are left out, and
-    the check fails where a part has no other; retained shares are about all networks, so that one is enough. C1: three
-    rules that keep the clean accuracy. C3, C4a and C6: unpruned networks that are verified on the least share.
+    Every claim: pruned networks are above chance. For differences, instances with a network at chance are left out, and
+    the check fails if a part has no other instance. Retained shares are means over all networks, so one network at
+    chance fails the check. C1: three rules keep the clean accuracy. C3, C4a and C6: unpruned networks are verified on
+    the required share of test images.
     """
     broken = f.at_chance(ABOVE_CHANCE)
     found = above_chance(f, contrasts(f), broken, "compared networks are above chance")

@@ -1,7 +1,7 @@
-"""The notebook on compact and robust networks (Sehwag et al. 2019): measure the networks of the plan, count what they
-keep, and what they retain of the accuracies.
+"""The notebook on compact and robust networks (Sehwag et al. 2019): measure the networks of the plan, count the weights
+they keep and compute the share of each accuracy that they retain.
 
-Which networks stands in lib/papers/compact_robust_pruning/networks.py.
+lib/papers/compact_robust_pruning/networks.py says which networks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Results(results.Results):
         return [net for net in self.section.nets if net.verifiable]
 
     def pruned(self, net: NetworkSetup, pre: str = ROBUST, fine: str = ROBUST, longer: bool = False) -> Condition:
-        """A network that LWM has made compact, by the objectives of its first and its last step."""
+        """The condition of a network pruned by LWM. pre, fine: the objectives of its first and last step."""
         return Condition(net.name, pre, "LWM", self.section.keep, fine, longer)
 
     @property
@@ -50,8 +50,8 @@ class Results(results.Results):
         return {rule: float((self.accuracy(one) / base).mean()) for rule, one in self.benign_rules.items()}
 
     def retained(self, nets: Sequence[NetworkSetup], measure: str, over: str) -> np.ndarray:
-        """[2, S]: an accuracy of the pruned networks and of those they are held against, geometric means over `nets`,
-        whose ratio is the geometric mean of the networks' retained shares.
+        """[2, S]: accuracies of the pruned networks and of their references (see `reference_condition`), geometric
+        means over `nets`. Their ratio is the geometric mean of the retained shares of the networks.
         """
         pairs = [(self.accuracy(self.pruned(net), measure), self.accuracy(reference_condition(net, over), measure))
                  for net in nets]
@@ -65,19 +65,19 @@ class Results(results.Results):
         return f"{c.net} {c.pre} > {pruned} > {c.fine}{', longer' * c.longer}"
 
     def named(self, cell: Cell) -> dict:
-        """fine: NaN before any fine-tuning."""
+        """As in the base class; fine is NaN before any fine-tuning."""
         c = cell.condition
         return {"net": c.net, "pre": c.pre, "rule": c.rule, "keep": float(c.keep),
                 "fine": np.nan if c.fine is None else c.fine, "longer": c.longer, "seed": cell.repetition}
 
 
 def reference_condition(net: NetworkSetup, over: str) -> Condition:
-    """What a pruned network is held against: the `unpruned` one, or the `dense` one with the same fine-tuning."""
+    """What a pruned network is compared with. over: `unpruned`, or `dense`: unpruned with the same fine-tuning."""
     return Condition(net.name, ROBUST, fine=ROBUST if over == DENSE else None)
 
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
-    """Train (or load) every network, measure it and count what it keeps; everything from the store if it is there."""
+    """Train (or load) every network, measure it and count what it keeps; whatever the store holds is read from it."""
     found = Results(networks, section, seed, cells)
     names = {section.verify: "robust", section.search: "search"}
     names |= {net.certificate: "verified" for net in found.verifiable}

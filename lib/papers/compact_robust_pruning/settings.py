@@ -1,4 +1,4 @@
-"""The section of the notebook on compact and robust networks."""
+"""Settings of the notebook on compact and robust networks (Sehwag et al. 2019)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ from lib.values.data import Data
 from lib.values.declared import Declared, OneOf, Positive, ProperShare, Repetitions, Share, different, falling
 from lib.values.threats import Threat
 
-IN_ROUNDS = "iterative LWM"  # pruned in several rounds, each with a part of the fine-tuning
-# Which weights are kept; see lib.values.architectures.Pruned. Uniform rates, but for three that look at the whole
-# network.
+IN_ROUNDS = "iterative LWM"  # prunes in several rounds, each with a part of the fine-tuning
+# How each rule chooses the weights it keeps; see lib.values.architectures.Pruned. Rates are uniform unless given here.
 RULES = {
     "LWM": {"scores": "magnitude"},
     "random": {"scores": "random"},
@@ -49,32 +48,32 @@ AT_ONCE = tuple(rule for rule in WEIGHTS if rule != IN_ROUNDS)
 
 @dataclass(frozen=True)
 class NetworkSetup(Declared):
-    """One of the networks that are made compact: an architecture on a data set, and the robust objective of its first
-    and last step.
+    """A network to prune: its architecture and data, and the robust objective of its first and last steps (pre-training
+    and fine-tuning).
     """
 
-    name: FileName  # for tables
-    # the robust objective: PGD-AT or TRADES (empirical robustness, under the attack of pretrain or the pool's), IBP,
-    # CROWN-IBP, MixTrain (eps of the threat) or smoothing (stability training with noise of sigma)
+    name: FileName  # the network's name in tables
+    # the robust objective: PGD-AT or TRADES (empirical robustness, with the attack of `pretrain` or of the pool), IBP,
+    # CROWN-IBP or MixTrain (certified within `threat`), or smoothing (stability training with Gaussian noise of
+    # standard deviation `sigma`)
     training: Annotated[str, OneOf(EMPIRICAL + VERIFIABLE)]
-    finetune: Unattacked  # the last step; the benign objective goes through the same epochs
-    gates: Gates  # what the unpruned networks must show
-    data: Data | None = None  # what networks learn; null: as the pool's
-    arch: FromScratch | None = None  # what networks look like; null: as the pool's
-    threat: Threat | None = None  # in training, and that counts for bounds; null: the pool's
-    # the first step, null: the pool's; the benign objective goes through the same epochs, without a start on clean
-    # images
+    finetune: Unattacked  # fine-tuning, the last step, with the same epochs for the robust and the benign objective
+    gates: Gates  # the accuracies required of the unpruned networks
+    data: Data | None = None  # the data that the networks learn; null: the pool's
+    arch: FromScratch | None = None  # the architecture of the networks; null: the pool's
+    threat: Threat | None = None  # the threat in training and, for bounds, in certification; null: the pool's
+    # pre-training, the first step; the benign objective has the same epochs but no warm-up; null: as in the pool
     pretrain: Pretraining | None = None
-    batch_size: BatchSize | None = None  # images an update; null: as the pool's
-    augment: Augmentation | None = None  # how training images are varied; null: as the pool's
-    sigma: Positive = 0.25  # the standard deviation of the noise of smoothing
-    # what verifies it, of linf within the threat for bounds, of l2 within certified for smoothing; given for the
-    # verifiable objectives
+    batch_size: BatchSize | None = None  # images per update; null: as in the pool
+    augment: Augmentation | None = None  # the augmentation of training images; null: as in the pool
+    sigma: Positive = 0.25  # the standard deviation of the noise in smoothing
+    # the certificate of a verifiable objective: bounds (linf, within `threat`) or smoothing (l2, within `certified`);
+    # left out for PGD-AT and TRADES
     certificate: Certificate | None = None
-    certified: Threat | None = None  # the l2 ball that counts for smoothing
-    verified: Share = 0.25  # the share of the test images that must be verified of unpruned networks
-    # the arm of benign pre-training gets, besides the usual fine-tuning, one with as many adversarial epochs as both
-    # steps have
+    certified: Threat | None = None  # the l2 ball in which smoothing certifies
+    verified: Share = 0.25  # the least verified accuracy required of the unpruned networks
+    # whether benign pre-training is also followed by a fine-tuning with as many adversarial epochs as both steps
+    # together
     longer: bool = False
 
     where = "nets"
@@ -99,27 +98,27 @@ class NetworkSetup(Declared):
 
 @dataclass(frozen=True)
 class Section(Declared):
-    """The notebook on compact and robust networks."""
+    """Settings of the notebook on compact and robust networks."""
 
     seeds: Repetitions  # repetitions, each with networks of its own
-    nets: Annotated[tuple[NetworkSetup, ...], different(1, of="name")]  # the networks that are made compact
-    score: Unattacked  # the search of learned scores, under the networks' attack
-    search: Annotated[PGD, UNTARGETED]  # the attack of the checks
-    verify: Attack  # the stronger one that every network is measured under
-    # shares of the weights that are kept, growing harsher; objectives are compared at the first
+    nets: Annotated[tuple[NetworkSetup, ...], different(1, of="name")]  # the networks to prune
+    score: Unattacked  # the search for learned scores, under the attack of each network's training
+    search: Annotated[PGD, UNTARGETED]  # the attack on unpruned networks, for the preconditions
+    verify: Attack  # the stronger attack, under which every network is measured
+    # shares of weights that are kept, in decreasing order; objectives are compared at the first
     keeps: Annotated[tuple[ProperShare, ...], falling(1)] = (Fraction(1, 10), Fraction(1, 100))
-    # the network, by its name, after whose robust fine-tuning pruning rules are compared; "": the first
+    # the name of the network on which pruning rules are compared, after robust fine-tuning; "": the first
     rules_on: str = ""
-    # pruning rules that are compared at the first share
+    # pruning rules that are compared at the first share of `keeps`
     rules: Annotated[tuple[Annotated[str, OneOf(WEIGHTS)], ...], different()] = (
         "LWM", "random", "SNIP", "HYDRA", "iterative LWM")
-    harsher_rules: tuple[str, ...] | None = None  # those of them that are compared at the other shares; null: all
-    # rules that are followed by the benign fine-tuning too, at the first share
+    harsher_rules: tuple[str, ...] | None = None  # the `rules` that are compared at the other shares too; null: all
+    # pruning rules that are also followed by benign fine-tuning, at the first share of `keeps`
     benign_rules: Annotated[tuple[Annotated[str, OneOf(AT_ONCE)], ...], different()] = (
         "LWM", "global magnitude", "SNIP", "HYDRA")
-    # what the iterative rule keeps before the last round
+    # shares of weights that iterative LWM keeps before its last round
     rounds: Annotated[tuple[ProperShare, ...], falling()] = (Fraction(1, 2), Fraction(1, 4))
-    # shares of filters that are kept where whole ones are removed
+    # shares of filters that are kept where whole filters are removed
     filters: Annotated[tuple[ProperShare, ...], falling()] = (Fraction(1, 2),)
 
     where = "compact_robust_pruning"
@@ -138,12 +137,12 @@ class Section(Declared):
 
     @property
     def keep(self) -> Fraction:
-        """The share of weights that is kept where objectives are compared."""
+        """The share of weights that is kept where objectives are compared, the first of `keeps`."""
         return self.keeps[0]
 
     @property
     def pool(self) -> int:
-        """Networks of each type that it needs."""
+        """How many networks of each type of the common pool are needed."""
         return self.seeds
 
     def check(self, networks: Networks) -> None:

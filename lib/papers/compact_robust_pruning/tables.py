@@ -19,7 +19,7 @@ CONDITION = ("net", "pre", "rule", "keep", "fine", "longer")
 
 
 def describe(study) -> str:
-    """A sentence on what a run compares: kept shares, repetitions, attack, number of trained networks.
+    """One sentence on what a run compares: kept shares, rules, repetitions, attack and the number of trained networks.
     study: the notebook's `lib.study.Study`.
     """
     s = study.section
@@ -47,8 +47,8 @@ def networks(repetition: Repetition) -> pd.DataFrame:
 
 
 def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of `networks` for reading: a row per property, named in a column without a title, and a column per
-    network.
+    """The table of `networks` transposed for reading: a row per property, a column per network. The first column, which
+    has no title, names the property.
     """
     return table.set_index("net").T.reset_index(names="")
 
@@ -72,8 +72,8 @@ def summary(f: Results) -> pd.DataFrame:
 
 
 def _groups(f: Results) -> dict[str, tuple[list[NetworkSetup], tuple[str, ...]]]:
-    """Every network with its measures, and the adversarially trained and the verifiable ones together where they are
-    several.
+    """{name: (networks, measures)}: every network by itself, and the adversarially trained and the verifiable networks
+    as groups where there are several.
     """
     of = {False: ("clean", "robust"), True: ("clean", "robust", "verified")}
     groups = {net.name: ([net], of[net.verifiable]) for net in f.section.nets}
@@ -84,7 +84,7 @@ def _groups(f: Results) -> dict[str, tuple[list[NetworkSetup], tuple[str, ...]]]
 
 
 def _retained(f: Results):
-    """(net, measure, over) as columns, the networks, and the pair [2, S] of accuracies, one after the other."""
+    """Yield the columns net, measure and over, the networks, and their pair of accuracies [2, S]."""
     for name, (nets, measures) in _groups(f).items():
         for measure in measures:
             for over in ("unpruned", DENSE):
@@ -92,9 +92,9 @@ def _retained(f: Results):
 
 
 def shares(f: Results) -> pd.DataFrame:
-    """Rows net, measure, over, seed, share, low, high: the retained share of each repetition (NaN of an accuracy that
-    was 0), and the 95 % interval of their geometric mean, the same on all rows of a network, measure and over
-    (`unpruned`, or `dense`: the unpruned network with the same fine-tuning).
+    """Columns net, measure, over, seed, share, low, high: the retained share of each repetition (NaN if the reference
+    accuracy is 0), and the 95 % interval of the geometric mean over repetitions, repeated on every row of the same net,
+    measure and over (`unpruned`, or `dense`: the unpruned network with the same fine-tuning).
     """
     rows = []
     for what, _, (pruned, base) in _retained(f):
@@ -105,9 +105,9 @@ def shares(f: Results) -> pd.DataFrame:
 
 
 def retention(f: Results) -> pd.DataFrame:
-    """Rows net, measure, over, pruned, whole, share, low, high, drop, drop_low, drop_high: mean accuracies of the
-    pruned network and of the one it is held against, the retained share (geometric mean) and the absolute drop, each
-    with its 95 % interval; the drop's is of images and repetitions. No drop for means over networks.
+    """Columns net, measure, over, pruned, whole, share, low, high, drop, drop_low, drop_high: mean accuracies of the
+    pruned network and of its reference (`over`), the retained share (geometric mean over repetitions) and the absolute
+    drop, each with a 95 % interval (for the drop, over images and repetitions). Means over networks have no drop.
     """
     rows = []
     for what, nets, (pruned, base) in _retained(f):
@@ -131,8 +131,8 @@ def _bounds(found: Interval) -> dict:
 
 
 def grid(f: Results) -> pd.DataFrame:
-    """Rows net, pre, fine, longer, measure, seed, accuracy: what LWM has pruned, by the objectives of the first and the
-    last step; fine is NaN for the unpruned networks.
+    """Columns net, pre, fine, longer, measure, seed, accuracy: networks pruned by LWM, by the objectives of the first
+    and the last step; fine is NaN for the unpruned networks.
     """
     table = f.table()
     lwm = (table.rule == "LWM") & (table.keep == float(f.section.keep))
@@ -141,13 +141,13 @@ def grid(f: Results) -> pd.DataFrame:
 
 
 def _ruled(f: Results) -> list[Condition]:
-    """The dense network and the rules, after robust fine-tuning."""
+    """The conditions of the dense network and of every rule, after robust fine-tuning."""
     return [c for c in f.conditions if (c.net, c.pre, c.fine) == (f.section.rules_on, ROBUST, ROBUST)]
 
 
 def rules(f: Results) -> pd.DataFrame:
-    """Rows rule, keep, measure (clean or robust), seed, accuracy of the network that rules are compared on, after the
-    robust fine-tuning; `dense` at keep 1.
+    """Columns rule, keep, measure (clean or robust), seed, accuracy, for the network on which rules are compared, after
+    robust fine-tuning; the rule `dense` has keep 1.
     """
     return pd.DataFrame([
         {"rule": c.rule, "keep": float(c.keep), "measure": measure, "seed": seed, "accuracy": value}
@@ -155,8 +155,8 @@ def rules(f: Results) -> pd.DataFrame:
 
 
 def against_lwm(f: Results) -> pd.DataFrame:
-    """Rows rule, keep, clean, robust, difference, low, high: mean accuracies, and how much more (less) robust than LWM
-    at the same keep the networks of a rule are, with its 95 % interval of images and repetitions.
+    """Columns rule, keep, clean, robust, difference, low, high: mean accuracies, and the robust accuracy of a rule
+    minus LWM's at the same keep, with its 95 % interval over images and repetitions.
     """
     conditions, rows = _ruled(f), []
     for c in conditions:
@@ -171,9 +171,9 @@ def against_lwm(f: Results) -> pd.DataFrame:
 
 
 def benign(f: Results) -> pd.DataFrame:
-    """Rows rule, clean, kept, robust, unpruned, lost, counts: what benign fine-tuning leaves of a robust network. Means
-    over repetitions of clean accuracy and the share of it that is kept, of robust accuracy and the unpruned network's;
-    the share of it that is lost; whether C1 is asked of the rule.
+    """A row per rule that prunes a robust network before benign fine-tuning. Columns, means over repetitions: rule,
+    clean (accuracy), kept (share of the unpruned clean accuracy), robust (accuracy), unpruned (robust accuracy of the
+    unpruned network), lost (share of it that is lost), counts (whether C1 takes the rule).
     """
     net = next(net for net in f.section.nets if net.name == f.section.rules_on)
     base, share, rows = f.accuracy(reference_condition(net, "unpruned"), "robust").mean(), f.benign_kept, []
