@@ -1,4 +1,4 @@
-"""What the judge gets of the HARP notebook; how claims are worded stands in claims/harp_pruning.yaml."""
+"""Evidence and preconditions of the HARP notebook; its claims are in claims/harp_pruning.yaml."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lib.papers.harp_pruning.settings import METHODS
 from lib.training.zoo import Zoo
 
 UNIFORM = tuple(name for name, rule in METHODS.items() if rule["rates"] == "uniform")
-MOST_OVER = 1.02  # of its target: what a pruned network may keep
+MOST_OVER = 1.02  # a pruned network may keep at most this multiple of its target
 FIXED = ("HYDRA + data-free", "HYDRA + LAMP", "HYDRA + ERK")  # learned scores at rates that need no data
 
 
 def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
-    """{claim: {part: {instance: contrast}}} of every claim about accuracies, as far as its conditions were trained."""
+    """{claim: {part: {instance: contrast}}} of every claim about accuracies, for the conditions that were trained."""
     s = f.section
     mild, harsh = s.keeps[0], s.keeps[-1]
     trained = {*f.conditions}
@@ -62,10 +62,11 @@ def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
 
 
 def evidence(f: Results) -> Evidence:
-    """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; C10: one number a repetition.
+    """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; for C10 one number per
+    repetition.
 
-    Robust accuracy is accuracy under the stronger attack. Of several instances those with a condition at chance are
-    left out.
+    Robust accuracy is accuracy under the stronger attack. Instances with a condition at chance are left out, unless no
+    other is left.
     """
     s, found = f.section, Evidence()
     broken = f.at_chance(s.above_chance)
@@ -80,7 +81,9 @@ def evidence(f: Results) -> Evidence:
 
 
 def _ends(f: Results, condition: Condition) -> np.ndarray:
-    """[S]: the mean kept share of the first and the last layer minus that of the widest ones, those of most weights."""
+    """[S]: the mean kept share of the first and the last layer minus the mean kept share of the widest layers, which
+    have the most weights.
+    """
     values = []
     for cell in f.of(condition):
         counted = f.layers[cell]
@@ -90,14 +93,14 @@ def _ends(f: Results, condition: Condition) -> np.ndarray:
 
 
 def warnings(zoo: Zoo, f: Results) -> list[str]:
-    """Reasons to mistrust robust accuracies, one sentence each, looked for on the first dense robust network."""
+    """Reasons to mistrust robust accuracies, one sentence each, found on the first dense robust network."""
     first, *_ = f.of(Condition("pre-trained", loss=f.section.losses[0]))
     return attack_warnings(zoo, first.recipe, f.networks.threat, f.section.search)
 
 
 def preconditions(f: Results, warnings: list[str]) -> Preconditions:
-    """What must hold before any claim is judged: trained dense networks that are robust, a normal one that is not, a
-    working attack (`warnings`), pruned networks that keep what they may keep.
+    """What must hold before any claim is judged: the dense networks are trained and robust, the normal one is trained
+    and not robust, the attack works (`warnings`), pruned networks meet their targets.
     """
     s, checks = f.section, Preconditions()
     normal, base = Condition("N"), Condition("pre-trained", loss=s.losses[0])
@@ -111,7 +114,7 @@ def preconditions(f: Results, warnings: list[str]) -> Preconditions:
 
 
 def claim_preconditions(f: Results) -> dict[str, Preconditions]:
-    """What must hold for single claims: conditions that are not at chance. It fails where no instance of a part is
-    left, and otherwise says which were left out.
+    """{claim: a check that the conditions of every part are above chance}. It fails if a part has no instance left, and
+    otherwise says which conditions were left out.
     """
     return above_chance(f, contrasts(f), f.at_chance(f.section.above_chance), "compared arms are above chance")

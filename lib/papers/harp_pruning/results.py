@@ -1,6 +1,6 @@
 """The HARP notebook (Zhao & Wressnegger, ICLR 2023): measure the networks of the plan and count what they keep.
 
-Which networks stands in lib/papers/harp_pruning/networks.py.
+lib/papers/harp_pruning/networks.py says which networks.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from lib.values.cell import Cell
 
 @dataclass(frozen=True)
 class KeptEpoch:
-    """What a fine-tuning had reached after an epoch (the condition's), in [0, 1]. holdout: robust accuracy on held-out
-    images under the training's attack, which chooses the epoch; robust (under `search`), clean: on test images.
+    """Accuracies, in [0, 1], that a fine-tuning had reached after the epoch of the condition. holdout: robust accuracy
+    on held-out images under the attack of training, by which the epoch is chosen; robust (under `search`) and clean: on
+    test images.
     """
 
     condition: Condition
@@ -34,10 +35,10 @@ class KeptEpoch:
 
 @dataclass
 class Results(results.Results):
-    """All that was measured: outcomes `search`, `verify` and those of further attacks by their titles.
+    """All that was measured: outcomes `search` and `verify`, and outcomes of further attacks by their titles.
 
-    logs[cell]: a row per epoch of its search. dense_weights[repetition]: the prunable tensors by layer of the networks
-    that all are made from. choices: a row per kept epoch of a fine-tuning (`KeptEpoch`).
+    logs[cell]: a row per epoch of the network's search. dense_weights[repetition]: the prunable tensors, by layer, of
+    the dense network that all methods prune. choices: a `KeptEpoch` per kept epoch of a fine-tuning.
     """
 
     logs: dict[Cell, list[dict]] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class Results(results.Results):
 
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
-    """Train (or load) every network, measure it and count what it keeps; everything from the store if it is there."""
+    """Train (or load) every network, measure it and count what it keeps; whatever the store holds is read from it."""
     s, compared = section, [cell for cell in cells if cell.condition.epoch is None]
     found = Results(networks, section, seed, compared)
     names = {attack: attack.title for attack in s.further(networks.threat)} | {s.search: "search", s.verify: "verify"}
@@ -72,7 +73,7 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
 
 
 def _kept_epoch(zoo: Zoo, cell: Cell) -> KeptEpoch:
-    """A kept epoch: what its fine-tuning noted of it, and what it does on test images."""
+    """A kept epoch: its held-out accuracy from the log of the fine-tuning, and its accuracies on test images."""
     run, = cell.recipe.parents
     found = zoo.outcomes(cell.recipe, *cell.measures[0])
     log = zoo.obtain(run).log[cell.condition.epoch - 1]

@@ -1,4 +1,4 @@
-"""The section of the HARP notebook."""
+"""Settings of the HARP notebook (Zhao & Wressnegger, ICLR 2023)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lib.values.declared import (
 )
 from lib.values.threats import Threat
 
-# What decides how much of each layer is kept (rates) and which of its weights (scores); see
+# How each method decides which share of a layer is kept (rates) and which of its weights (scores); see
 # lib.values.architectures.Pruned.
 METHODS = {
     "HARP": {"rates": "learned", "scores": "learned"},
@@ -42,12 +42,12 @@ METHODS = {
     "HYDRA + HARP rates": {"rates": "parent", "scores": "learned"},
     "HARP, no decay on rates": {"rates": "learned", "scores": "learned"},
     "HARP, constant gamma": {"rates": "learned", "scores": "learned"},
-    "R-ADMM": {"rates": "uniform", "scores": "magnitude"},  # after dense training towards a sparse network
-    "BCS-P": {"rates": "uniform", "scores": "random"},  # the start of a sparse training from scratch
+    "R-ADMM": {"rates": "uniform", "scores": "magnitude"},  # after dense ADMM training towards a sparse network
+    "BCS-P": {"rates": "uniform", "scores": "random"},  # where sparse training from scratch starts
 }
 BY_CHANNEL = ("HARP", "rates only", "HYDRA", "LWM", "random")
 LOSSES = ("PGD-AT", "TRADES", "MART", "Free-AT")
-UPDATES = 20 * 391  # of the paper's search on CIFAR-10: 20 epochs of batches of 128
+UPDATES = 20 * 391  # length of the paper's search on CIFAR-10: 20 epochs of batches of 128
 
 
 Step = Annotated[Unattacked, replace(whole(1), of="epochs")]
@@ -55,35 +55,36 @@ Step = Annotated[Unattacked, replace(whole(1), of="epochs")]
 
 @dataclass(frozen=True)
 class Section(Declared):
-    """The HARP notebook."""
+    """Settings of the HARP notebook."""
 
     seeds: Repetitions  # repetitions, each with a dense network of its own that all methods prune
-    keeps: Annotated[tuple[ProperShare, ...], falling(1)]  # shares of the prunable weights kept, growing harsher
+    keeps: Annotated[tuple[ProperShare, ...], falling(1)]  # shares of prunable weights kept, in decreasing order
     prune: Step  # the search for scores and rates with frozen weights, under the attack of the dense networks
-    finetune: Step  # the training of what is left, under the attack of the dense networks
-    search: Annotated[PGD, UNTARGETED]  # the attack of the checks
-    verify: Attack  # the stronger one that every network is measured under
+    finetune: Step  # fine-tuning of the kept weights, under the attack of the dense networks
+    search: Annotated[PGD, UNTARGETED]  # the weaker attack, for preconditions and kept epochs
+    verify: Attack  # the stronger attack, under which every network is measured
     gates: Gates
-    # at the harshest share; the dense network with the same fine-tuning is always compared with them
+    # pruning methods at the harshest share, all compared with the dense network after the same fine-tuning
     methods: Annotated[tuple[Annotated[str, OneOf(METHODS)], ...], different(1)] = (
         "HARP", "HYDRA", "LWM", "HYDRA + data-free")
-    milder_methods: tuple[str, ...] | None = None  # those of the methods at the other shares too; null: all
-    # of all three stages, the first for every method, the others for HARP and HYDRA at the harshest share
+    milder_methods: tuple[str, ...] | None = None  # the `methods` at the other shares too; null: all
+    # robust losses, each for all three stages: the first for every method, the others for HARP and HYDRA at the
+    # harshest share
     losses: Annotated[tuple[Annotated[str, OneOf(LOSSES)], ...], different(1)] = ("PGD-AT",)
-    # the first weight of the hardware loss, which grows by as much every epoch, in a search of `updates`; raised for a
-    # shorter one (lib.papers.harp_pruning.networks.search_speedup)
+    # the first weight of the hardware loss and its growth per epoch, for a search of `updates`; scaled up for a shorter
+    # search (lib.papers.harp_pruning.networks.search_speedup)
     gamma: NotNegative = 0.01
-    constant_gamma: NotNegative = 0.1  # the weight where it does not grow, raised likewise
-    # of the search that gamma, constant_gamma and the weight decay of prune are meant for: as long as the paper's
+    constant_gamma: NotNegative = 0.1  # the constant weight of the hardware loss in its ablation, scaled like `gamma`
+    # the number of updates of the search that `gamma`, `constant_gamma` and the weight decay of `prune` are meant for
     updates: Count = UPDATES
-    # shares of input channels that are kept where channels are pruned, by the methods that can
+    # shares of input channels kept where channels are pruned, for the methods that can prune channels
     channels: Annotated[tuple[ProperShare, ...], falling()] = ()
-    attacks: tuple[Attack, ...] = ()  # further ones that every network is measured under
-    tier: Annotated[str, OneOf(TIER_LISTS)] | None = None  # a list of further attacks by its name
-    data: Data | None = None  # of the dense networks; null: the pool's
-    arch: FromScratch | None = None  # of the dense networks; null: the pool's
-    pretrain: Pretraining | None = None  # of the dense networks that are trained adversarially; null: the pool's
-    above_chance: Share = 0.05  # arms whose clean accuracy is not this far above chance are not compared
+    attacks: tuple[Attack, ...] = ()  # further attacks under which every network is measured
+    tier: Annotated[str, OneOf(TIER_LISTS)] | None = None  # the name of a list of further attacks
+    data: Data | None = None  # the data that the networks learn; null: the pool's
+    arch: FromScratch | None = None  # the architecture of the networks; null: the pool's
+    pretrain: Pretraining | None = None  # adversarial training of the dense networks; null: as in the pool
+    above_chance: Share = 0.05  # the least clean accuracy above chance of an arm that is compared
 
     where = "harp_pruning"
 
@@ -97,13 +98,13 @@ class Section(Declared):
              "other than search, verify and each other")
 
     def further(self, threat: Threat) -> tuple[Attack, ...]:
-        """What networks are measured under in addition to `verify`: `attacks` and those of the list `tier`."""
+        """The attacks under which networks are measured in addition to `verify`: `attacks` and the list `tier`."""
         every = dict.fromkeys((*self.attacks, *(tiers(self.tier, threat) if self.tier else ())))
         return tuple(attack for attack in every if attack != self.verify)
 
     @property
     def pool(self) -> int:
-        """Networks of each type that it needs."""
+        """How many networks of each type of the common pool are needed."""
         return self.seeds
 
     def check(self, networks: Networks) -> None:

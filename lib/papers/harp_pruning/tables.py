@@ -30,8 +30,8 @@ def describe(study) -> str:
 
 
 def summary(f: Results) -> pd.DataFrame:
-    """Mean accuracies by training, granularity, keep and method, clean and under each attack, with their balanced twins
-    (`clean, balanced`) where classes are not of one size.
+    """Mean accuracies over repetitions by training, granularity, keep and method, clean and under each attack. If the
+    classes differ in size, also the mean accuracies over classes (`clean, balanced`).
     """
     table = f.table()
     names = {"clean": "clean", "search": f.section.search.title, "verify": f.section.verify.title}
@@ -48,15 +48,17 @@ def summary(f: Results) -> pd.DataFrame:
 
 
 def rates(f: Results) -> pd.DataFrame:
-    """Rows method, keep, granularity, training, seed, position, layer, weights, kept, share: every layer of every
-    pruned network.
+    """Columns method, keep, granularity, training, seed, position, layer, weights, kept, share: a row per layer of
+    every pruned network.
     """
     return pd.DataFrame([{**f.named(cell), "position": position, **row} for cell, counted in f.layers.items()
                          for position, row in enumerate(counted.to_dict("records"))])
 
 
 def rules(f: Results) -> pd.DataFrame:
-    """As `rates`, for rules that see no image, at every keep: `data-free` and `LAMP` on the dense networks' weights."""
+    """As `rates`, at every keep, for the rules that need no images, applied to the dense networks: `data-free`, `LAMP`.
+    Without training, weights and kept.
+    """
     rows = []
     for keep in f.section.keeps:
         for seed, tensors in f.dense_weights.items():
@@ -72,14 +74,14 @@ def rules(f: Results) -> pd.DataFrame:
 
 
 def of_weights(table: pd.DataFrame, section: Section) -> pd.DataFrame:
-    """The rows of a table that are about networks without pruned channels, trained and pruned with the section's first
-    loss. Needs the columns granularity and training.
+    """The rows of a table about networks pruned by weight (and unpruned ones), trained and pruned with the section's
+    first loss. Needs the columns granularity and training.
     """
     return table[(table.granularity == "weights") & (table.training == section.losses[0])]
 
 
 def of_channels(table: pd.DataFrame, section: Section) -> pd.DataFrame:
-    """The rows that are about networks of pruned channels and about dense ones, with the section's first loss. Needs
+    """The rows of a table about networks pruned by channel and about dense ones, with the section's first loss. Needs
     the columns method, granularity and training.
     """
     shown = (table.granularity == "channels") | (table.method == "dense")
@@ -87,8 +89,8 @@ def of_channels(table: pd.DataFrame, section: Section) -> pd.DataFrame:
 
 
 def searches(f: Results) -> pd.DataFrame:
-    """Rows method, keep, granularity, training, seed, epoch, loss, accuracy, hardware_loss, share, gamma of every
-    search in which rates are learned: its trajectory. share: the cost of the masks as one of the dense network's.
+    """Columns method, keep, granularity, training, seed, epoch, loss, accuracy, hardware_loss, share, gamma: a row per
+    epoch of every search that learns rates. share: the cost of the masked network as a share of the dense network's.
     """
     return pd.DataFrame([
         {**f.named(cell), "epoch": row["epoch"] + 1, "loss": row["loss"], "accuracy": row["accuracy"],
@@ -97,8 +99,9 @@ def searches(f: Results) -> pd.DataFrame:
 
 
 def choices(f: Results) -> pd.DataFrame:
-    """Rows method, keep, seed, epoch, holdout, robust, clean, on holdout, on test: the kept epochs of fine-tunings, and
-    which of them is best on held-out and which on test images (of equals the first, as training chooses).
+    """Columns method, keep, seed, epoch, holdout, robust, clean, on holdout, on test: a row per kept epoch of a
+    fine-tuning. The last two say whether it is the best on held-out images and the best on test images (the first of
+    equals, as in training).
     """
     table = pd.DataFrame([{"method": one.condition.method, "keep": float(one.condition.keep), "seed": one.repetition,
                            "epoch": one.condition.epoch, "holdout": one.holdout, "robust": one.robust,
@@ -110,9 +113,10 @@ def choices(f: Results) -> pd.DataFrame:
 
 
 def choice_summary(f: Results) -> pd.DataFrame:
-    """Rows method, keep, epochs, on holdout, on test, added, low, high: by method, the robust test accuracy of the kept
-    epoch chosen on held-out images and of that chosen on test images, means over repetitions, and what the latter
-    choice adds with its 95 % t interval over repetitions. epochs: those chosen on held-out images, one a repetition.
+    """Columns method, keep, epochs, on holdout, on test, added, low, high, a row per method and keep. on holdout, on
+    test: robust test accuracy of the kept epoch chosen on held-out and on test images, means over repetitions. added:
+    the difference, with its 95 % t interval over repetitions. epochs: the ones chosen on held-out images, one per
+    repetition.
     """
     rows = []
     for (method, keep), runs in choices(f).groupby(["method", "keep"], sort=False):
