@@ -1,5 +1,5 @@
-"""What the judge gets of the off-manifold notebook: curves over strengths, one for each regulariser of a sweep, and the
-distractor's areas; how claims are worded stands in claims/off_manifold_robustness.yaml.
+"""Evidence and preconditions of the notebook on off-manifold robustness, from curves over the strengths of each
+regulariser and log ratios of the distractor; its claims are in claims/off_manifold_robustness.yaml.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from lib.papers.off_manifold_robustness.results import BAYES, Results
 from lib.papers.off_manifold_robustness.settings import Sweep
 from lib.statistics import correlation
 
-FIGURE = ("gradient norm", "noise", "PGD")  # regularisers of the paper's summary figure
+FIGURE = ("gradient norm", "noise", "PGD")  # regularisers in the paper's summary figure
 ALL = ("gradient norm", "smoothness", "noise", "PGD")
-FEWEST = 4  # strengths, 0 among them, of a curve that can be said to rise and fall
-ON_AT_FLIP = 0.05  # on-manifold change that a network must have to be the flip
-BELOW = 0.5  # logarithms of changes smaller than this share of 1 / images mean nothing
+FEWEST = 4  # the fewest strengths, including 0, of a curve that can rise and fall
+ON_AT_FLIP = 0.05  # the on-manifold change that a network must exceed to be the flip
+BELOW = 0.5  # changes below this multiple of 1 / images are raised to it before taking logarithms
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A regulariser of a sweep over its strengths, 0 first, without those at which a repetition diverged.
+    """A regulariser of a sweep over its strengths, 0 first, without the strengths at which a repetition diverged.
 
-    values[column]: [K, S, m], strength, repetition and image (see lib.papers.off_manifold_robustness.results.COLUMNS).
-    right: [K, S, M], 1 for a test image that is classified correctly. classes: for the accuracy of guessing. chance,
-    on: a network is alive whose accuracy is further than `chance` above guessing and whose on-manifold change is above
-    `on`.
+    values[column]: [K, S, m] for K strengths, S repetitions and m images (the columns are
+    lib.papers.off_manifold_robustness.results.COLUMNS). right: [K, S, M], 1 for a test image that is classified
+    correctly. classes: their number, for the accuracy of guessing. chance, on: a network is alive if its accuracy is
+    more than `chance` above guessing and its on-manifold change is above `on`.
     """
 
     sweep: Sweep
@@ -52,18 +52,18 @@ class Curve:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """[K, S]"""
+        """[K, S]: the mean over test images."""
         return self.right.mean(2)
 
     def peaks(self) -> list[int] | None:
-        """For each repetition the strength of highest alignment among the others, of living networks only: gradients of
-        a constant align with whatever they like.
+        """For each repetition, the index of the strength with the highest alignment in the other repetitions, among
+        living networks only: the gradients of a constant network have arbitrary alignment. None if there is none.
         """
         return self._picked(np.where(self.alive, self.mean("alignment"), -np.inf))
 
     def flips(self) -> list[int] | None:
-        """For each repetition the strength of largest on minus off change among the others, where on-changes are above
-        ON_AT_FLIP; None where there is none.
+        """For each repetition, the index of the strength with the largest on-minus-off change in the other repetitions,
+        among networks whose on-manifold change is above ON_AT_FLIP. None if there is none.
         """
         alive = self.mean("on") > ON_AT_FLIP
         return self._picked(np.where(alive, self.mean("on") - self.mean("off"), -np.inf))
@@ -72,7 +72,9 @@ class Curve:
         return self._picked(self.accuracy)
 
     def _picked(self, score: np.ndarray) -> list[int] | None:
-        """For each repetition the strength whose mean score over the other repetitions is largest."""
+        """For each repetition, the index of the strength whose score [K, S] has the largest mean over the other
+        repetitions. None with a single repetition, or if no finite score is left.
+        """
         if self.seeds < 2:
             return None
         others = [np.delete(score, s, axis=1).mean(1) for s in range(self.seeds)]
@@ -80,15 +82,15 @@ class Curve:
 
     @property
     def alive(self) -> np.ndarray:
-        """[K, S]"""
+        """[K, S]: whether a network is alive (see the class)."""
         return (self.accuracy > 1 / self.classes + self.chance) & (self.mean("on") > self.on)
 
     def strongest(self) -> int:
-        """The strongest setting whose networks are alive in every repetition; 0 where there is none."""
+        """The index of the largest strength whose networks are alive in every repetition; 0 if there is none."""
         return max((k for k in range(len(self.strengths)) if self.alive[k].all()), default=0)
 
     def at(self, values: np.ndarray, picked: list[int]) -> np.ndarray:
-        """values [K, S, ...] at each repetition's strength: [S, ...]."""
+        """values [K, S, ...] at the strength picked for each repetition: [S, ...]."""
         return np.stack([values[k, s] for s, k in enumerate(picked)])
 
 
@@ -146,6 +148,7 @@ def evidence(f: Results) -> Evidence:
 
 
 def _theory(f: Results, found: Evidence) -> None:
+    """C1 and C2: rho1 and rho2 on closed forms."""
     for (where, kind), rows in f.theory.groupby(["where", "kind"]):
         by_seed = [r.sort_values("sigma") for _, r in rows.groupby("seed")]
         first = [r.iloc[0] for r in by_seed]
@@ -160,16 +163,18 @@ def _theory(f: Results, found: Evidence) -> None:
 
 
 def theory_margins() -> dict[str, float]:
-    """{column of `Results.theory`: the margin of the part of C2 that is about it}"""
+    """{column of `Results.theory`: the margin of its part in C2}"""
     margins = {part.id: part.margin for part in claims.load("off_manifold_robustness")["C2"].parts}
     return {"rho1": margins["robust"], "worst rho2": margins["aligned"]}
 
 
 def _logs(changes: np.ndarray, images: int) -> np.ndarray:
+    """Logarithms of mean changes over so many images, bounded from below (BELOW)."""
     return np.log(np.maximum(changes, BELOW / images))
 
 
 def _flips(curve: Curve) -> dict[str, np.ndarray]:
+    """The parts of C4 at the flip: flips and phases [S, m], first [S]; empty if there is no flip."""
     picked = curve.flips()
     if picked is None:
         return {}
@@ -185,6 +190,7 @@ def _flips(curve: Curve) -> dict[str, np.ndarray]:
 
 
 def _rises(curve: Curve) -> dict[str, np.ndarray]:
+    """The parts of C5, up to the peak of alignment: rises, pairs and tracks [S]; empty if there is no peak."""
     picked = curve.peaks()
     if picked is None:
         return {}
@@ -198,6 +204,7 @@ def _rises(curve: Curve) -> dict[str, np.ndarray]:
 
 
 def _falls(curve: Curve) -> dict[str, np.ndarray]:
+    """The parts of C6, beyond the peak: alignment [S] and accuracy [S, M]; empty if no strength is beyond it."""
     picked, end = curve.peaks(), curve.strongest()
     if picked is None or end <= max(picked):
         return {}
@@ -206,6 +213,7 @@ def _falls(curve: Curve) -> dict[str, np.ndarray]:
 
 
 def _accurate(curve: Curve) -> dict[str, np.ndarray]:
+    """The parts of C12, the most accurate strength against the peak: accuracy [S, M] and alignment [S]."""
     peak, best = curve.peaks(), curve.most_accurate()
     if peak is None or best is None:
         return {}
@@ -218,9 +226,9 @@ def _accurate(curve: Curve) -> dict[str, np.ndarray]:
 
 
 def log_ratios(f: Results, where: str, kind: str, above: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """[S, L] of the networks of a kind: the logarithm of the ratio of the mean changes by noise on the digit's half and
-    on the letter's, and whether it counts (one of the changes reaches `least`). above: only images whose digit is above
-    (True), below (False), or all.
+    """Two arrays [S, L], for S networks of a kind and L noise levels: the logarithm of the mean change by noise on the
+    digit's half over the mean change by noise on the letter's half, and whether it counts (one of the changes reaches
+    `least`). above: only images whose digit is above the letter (True) or below (False); None: all.
     """
     how, logs, counts = f.section.distractor, [], []
     for cell in f.of(where=where, kind=kind):
@@ -234,6 +242,7 @@ def log_ratios(f: Results, where: str, kind: str, above: bool | None = None) -> 
 
 
 def _distractor(f: Results, found: Evidence) -> None:
+    """C10 and C11: log ratios of changes, and gradient energy in the digit's half."""
     for data in f.section.distractor.data:
         for kind in (PER_IMAGE, PER_BATCH):
             energies = {k: np.stack([f.distractor[c]["energy"] for c in f.of(where=data.name, kind=k)])
@@ -250,7 +259,7 @@ def _distractor(f: Results, found: Evidence) -> None:
 
 
 def _area(logs: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
-    """[S]: the mean over the noise levels that count; None where a repetition has none."""
+    """[S]: the mean of log ratios [S, L] over the noise levels that count; None if a repetition has no such level."""
     if not counts.any(1).all():
         return None
     return np.array([row[keep].mean() for row, keep in zip(logs, counts, strict=True)])
@@ -260,15 +269,15 @@ def _area(logs: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
 
 
 def warnings(f: Results) -> list[str]:
-    """What a sweep goes on without, because trainings diverged, one sentence each."""
+    """One sentence for each network that is missing from a sweep because its training diverged."""
     return [f"{sweep.name} goes on without {words}" for sweep in f.section.sweeps
             for words in f.sentences_of_divergence(where=sweep.name)]
 
 
 def named_checks(f: Results) -> dict[str, Preconditions]:
-    """What must hold, by what it is about: `exact`, sweeps on closed forms; `images`, the other sweeps; `letters`,
-    digits next to a letter. Networks that have learned, tangent spaces and scores that deserve the name. Empty where
-    there are none.
+    """Preconditions by subject: `exact` (sweeps on closed forms), `images` (the other sweeps), `letters` (digits next
+    to a letter); each is empty if the run has no such networks. Networks must have learned, and tangent spaces and
+    scores must be good enough.
     """
     exact, images, letters = Preconditions(), Preconditions(), Preconditions()
     for sweep in f.section.sweeps:
@@ -288,8 +297,8 @@ def named_checks(f: Results) -> dict[str, Preconditions]:
 
 
 def claim_preconditions(f: Results) -> dict[str, Preconditions]:
-    """{claim: what of `named_checks` must hold before it is judged}; C8: what must hold of published networks, where
-    there are any.
+    """{claim: the `named_checks` that must hold before it is judged}; for C8 the checks of published networks, if there
+    are any.
     """
     about = {"exact": ("C1", "C2", "C3a", "C4a", "C5a", "C6a", "C12a"),
              "images": ("C3b", "C3c", "C4b", "C4c", "C5b", "C6b", "C7", "C8", "C9", "C12b"),

@@ -1,8 +1,8 @@
 """The notebook on off-manifold robustness (Srinivas et al., NeurIPS 2023): measure the networks of the plan on and off
-the manifold, image by image, and hand the judge its curves (lib/papers/off_manifold_robustness/evidence.py).
+the manifold, image by image.
 
-Which networks stands in lib/papers/off_manifold_robustness/networks.py; how claims are worded in
-claims/off_manifold_robustness.yaml.
+lib/papers/off_manifold_robustness/networks.py says which networks; lib/papers/off_manifold_robustness/evidence.py makes
+curves of the results for the judge.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from lib.values.cell import Cell
 from lib.values.keys import digest, plain
 
 BAYES = "Bayes"
-# Of `Results.sensitivity`; changes are total variations (0 to 1), gradients those of the predicted log-probability.
+# The columns of `Results.sensitivity`. Changes are total variations (0 to 1); gradients are of the log-probability of
+# the predicted class.
 COLUMNS = {
     "on": "change by steps along the manifold, first tangent spaces and length",
     "off": "change by steps orthogonal to it",
@@ -57,11 +58,11 @@ COLUMNS = {
 class Results(results.Results):
     """All that was measured: outcomes `clean`.
 
-    sensitivity[cell]: a row per image of a sweep's network (COLUMNS). theory: rows where, kind, seed, sigma (in units
-    of the space), rho1, rho2, worst rho2. distractor[cell]: a row per image: above (the digit is), energy (share of the
-    squared gradient in the digit's half), and `signal <sigma>` and `distractor <sigma>`, the changes by noise on either
-    half. quality: by sweep, of its tangent spaces and scores. published: of networks in files that the user has, where
-    there are any.
+    sensitivity[cell]: a row per image, for the networks of a sweep (COLUMNS). theory: columns where, kind, seed, sigma
+    (in units of the data's space), rho1, rho2, worst rho2. distractor[cell]: a row per image; columns above (whether
+    the digit is above the letter), energy (share of the squared gradient in the digit's half), and `signal <sigma>` and
+    `distractor <sigma>`, the changes by noise on the digit's and on the letter's half. quality: by sweep, checks of its
+    tangent spaces and scores. published: results of published networks, None without any.
     """
 
     sensitivity: dict[Cell, pd.DataFrame] = field(default_factory=dict)
@@ -80,7 +81,7 @@ class Results(results.Results):
 
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
-    """Train (or load) every network and measure it; everything from the store if it is there."""
+    """Train (or load) every network and measure it; whatever the store holds is read from it."""
     given = networks, section, seed
     found = Results(*given, cells, published=published.measure(zoo, *given))  # first: its files may not fit
     materials: dict[str, Material] = {}
@@ -118,7 +119,7 @@ def _stored(zoo: Zoo, cell: Cell, key: list, make) -> pd.DataFrame:
 
 
 def _sensitivity(zoo: Zoo, cell: Cell, sweep: Sweep, on: Material) -> pd.DataFrame:
-    """A row per image; what the columns are: COLUMNS, and `on` and `off` of all tangent spaces and lengths."""
+    """A row per image: COLUMNS, and `on` and `off` for all tangent spaces and lengths."""
     net, images = zoo.obtain(cell.recipe).net, on.images
     row: dict[str, Tensor] = {"index": on.test.indices, "label": on.test.labels}
     for (name, size), both in on.steps.items():
@@ -133,7 +134,7 @@ def _sensitivity(zoo: Zoo, cell: Cell, sweep: Sweep, on: Material) -> pd.DataFra
 
 
 def _alignment(net, on: Material) -> dict[str, Tensor]:
-    """The columns about gradients. A gradient of zero has no direction, so its cosine is 0."""
+    """The columns about gradients, each [n]. A zero gradient has no direction, so its cosine is 0."""
     with torch.no_grad():
         predicted = net(on.images).argmax(1)
     gradient = inputs.input_gradient(net, on.images, "predicted log-probability")
@@ -155,7 +156,7 @@ def _alignment(net, on: Material) -> dict[str, Tensor]:
 
 
 def _halves(zoo: Zoo, cell: Cell, how: Distractor) -> pd.DataFrame:
-    """A row per image of digits next to a letter."""
+    """A row per image of a digit next to a letter (see `Results.distractor`)."""
     net, data = zoo.obtain(cell.recipe).net, cell.recipe.data
     test = zoo.images(data, "test").take(slice(0, how.images))
     images, mask = test.pixels(), signal_mask(data.name, "test", test.indices).to(test.images.device)
@@ -174,9 +175,9 @@ def _halves(zoo: Zoo, cell: Cell, how: Distractor) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a grid of gradients shows of a sweep: images [n, C, H, W], the score of each with noise of the density
-    (closed forms: none), the class score of its own class, and by (kind, strength) the gradients of the label's
-    log-probability.
+    """What a grid of gradients shows of a sweep, arrays [n, C, H, W]. images: pixels in [0, 1]. score: the score of the
+    noisy density without a class (None for closed forms). class_score: the score of each image's own class. gradients:
+    by (kind, strength), the gradients of the label's log-probability.
     """
 
     images: np.ndarray
@@ -186,8 +187,8 @@ class Pictures:
 
 
 def pictures(zoo: Zoo, f: Results, where: str, shown: Sequence[tuple[str, float]], count: int = 6) -> Pictures:
-    """The first `count` test images of a sweep, of different classes where there are as many, with the gradients of the
-    first repetition's networks of each (kind, strength).
+    """The first test image of each of the first `count` classes of a sweep, with the gradients of the networks of the
+    first repetition for each (kind, strength).
     """
     on = Material(zoo, f.networks_of(f.sweep(where)))
     labels = on.test.labels
@@ -203,8 +204,8 @@ def pictures(zoo: Zoo, f: Results, where: str, shown: Sequence[tuple[str, float]
 
 
 def letter_pictures(zoo: Zoo, f: Results, where: str, count: int = 4) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The first test images of digits next to a letter [count, 1, 2 H, W], and by kind of network (first repetition)
-    the gradients of the predicted class's logit.
+    """The first `count` test images of digits next to a letter, [count, 1, 2 H, W], and by kind of network (first
+    repetition) the gradients of the predicted class's logit, of the same shape.
     """
     cells = [c for c in f.distractor if c.condition.where == where and c.repetition == 0]
     x = zoo.images(cells[0].recipe.data, "test").take(slice(0, count)).pixels()
@@ -216,8 +217,8 @@ def letter_pictures(zoo: Zoo, f: Results, where: str, count: int = 4) -> tuple[n
 
 
 def _theory(zoo: Zoo, f: Results) -> pd.DataFrame:
-    """rho1 at growing noise and rho2, of networks without a regulariser, with the middle strength of noise, and of the
-    Bayes classifier, on closed forms in float64.
+    """rho1 at growing noise, and rho2, on closed forms in float64: for networks without a regulariser, for those with
+    the middle strength of noise, and for the Bayes classifier.
     """
     rows = []
     for sweep in f.section.sweeps:

@@ -1,4 +1,4 @@
-"""The section of the notebook on off-manifold robustness."""
+"""Settings of the notebook on off-manifold robustness (Srinivas et al., NeurIPS 2023)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from lib.values.declared import (
 )
 
 MANIFOLDS = ("gaussian_subspace", "curved_torus")  # data whose tangent spaces are known in closed form
-LETTERED = ("_letter_a", "_letters")  # how sets of digits next to a letter are named
+LETTERED = ("_letter_a", "_letters")  # endings of the names of data sets with digits next to a letter
 TANGENTS = ("closed form", "auto-encoder", "PCA", "local PCA")
 CONTROLS = ("per batch", "accumulated", "reduced lr")
 
@@ -47,21 +47,21 @@ Strength = Annotated[tuple[Positive, ...], growing()]
 
 @dataclass(frozen=True)
 class Strengths(Declared):
-    """The strengths of each regulariser that networks are trained with, in units of the data's own space (images:
-    pixels in [0, 1]); 0 is trained once for all.
+    """The strengths at which networks are trained with each regulariser, in units of the data's own space (images:
+    pixels in [0, 1]). Networks of strength 0 are trained once for all regularisers.
     """
 
-    # weights of the mean squared norm of an image's gradient (the paper's lambda at batches of 128 times 6.1)
+    # weights of the mean squared norm of the input gradient (the paper's lambda at batches of 128, times 6.1)
     gradient_norm: Strength = ()
     smoothness: Strength = ()  # weights of the mean squared change of the logits by noise of standard deviation 0.1
-    noise: Strength = ()  # standard deviations of the noise
-    pgd: Strength = ()  # eps in l2, each image for itself
+    noise: Strength = ()  # standard deviations of the noise on training images
+    pgd: Strength = ()  # l2 radii (eps) of PGD in training, separate for each image
 
     where = "strengths"
 
     @property
     def of(self) -> dict[str, tuple[float, ...]]:
-        """{regulariser as tables name it: its strengths}, those without any left out."""
+        """{regulariser, named as in tables: its strengths}, without regularisers that have none."""
         named = {"gradient norm": self.gradient_norm, "smoothness": self.smoothness, "noise": self.noise,
                  "PGD": self.pgd}
         return {name: values for name, values in named.items() if values}
@@ -75,38 +75,38 @@ class AutoEncoding(Training):
     """The auto-encoder whose decoder gives tangent spaces; its latent size is their dimension."""
 
     arch: AutoEncoder = field(kw_only=True)
-    batch_size: BatchSize = 64  # images an update
+    batch_size: BatchSize = 64  # images per update
 
     where = "autoencoder"
 
 
 @dataclass(frozen=True)
 class Sweep(Declared):
-    """Networks of one data set under each regulariser at growing strengths, and what is measured of them."""
+    """Networks on one data set, trained with each regulariser at growing strengths, and how they are measured."""
 
-    name: FileName  # for tables and files
-    training: Unattacked  # adversarial images: see pgd
+    name: FileName  # the sweep's name in tables and files
+    training: Unattacked  # how networks are trained; adversarial images come from `strengths.pgd`
     strengths: Annotated[Strengths, SOME]
-    # the manifolds that perturbations are split by, the first for the claims: closed form for data that have one,
-    # auto-encoder, PCA of the training images or, around each image, local PCA
+    # tangent spaces along which perturbations are split, the first for the claims: closed form (for data that have
+    # one), auto-encoder, PCA of the training images, or local PCA around each image
     tangents: Annotated[tuple[Annotated[str, OneOf(TANGENTS)], ...], length(1)]
     # l2 lengths of the perturbations in units of the data's space, the first for the claims
     sizes: Annotated[tuple[Positive, ...], different(1)]
-    clean: Share  # the accuracy that networks without a regulariser must have
-    data: Data | None = None  # what networks learn; null: as the pool's
-    arch: FromScratch | None = None  # what networks look like; null: as the pool's
-    batch_size: BatchSize | None = None  # images an update; null: as the pool's
-    augment: Augmentation | None = None  # how training images are varied; null: as the pool's
-    attack_steps: Count = 5  # of PGD in training, in steps of 2 eps / steps
-    autoencoder: Annotated[AutoEncoding, NO_ATTACK] | None = None  # given where its tangents are wanted
-    pca: Count | None = None  # directions of PCA and local PCA, given where these are wanted
-    neighbours: Annotated[int, whole(2)] = 200  # nearest training images that local PCA is taken of
-    images: Annotated[int, whole(2)] = 200  # how many of the test images sensitivity and alignment are measured on
-    draws: Count = 4  # directions of perturbation an image
-    denoiser: Denoiser | None = None  # the network that gives the score, where the data are not the pool's
-    # further networks: per batch, PGD whose eps is shared by the batch, and accumulated, where gradients of the
-    # attack's steps add to the update (both as in the paper's code, at the middle strength); reduced lr, the strongest
-    # gradient norm with the learning rate cut as the paper cuts it
+    clean: Share  # the least clean accuracy required of networks without a regulariser
+    data: Data | None = None  # the data that the networks learn; null: the pool's
+    arch: FromScratch | None = None  # the architecture of the networks; null: the pool's
+    batch_size: BatchSize | None = None  # images per update; null: as in the pool
+    augment: Augmentation | None = None  # the augmentation of training images; null: as in the pool
+    attack_steps: Count = 5  # PGD steps in training, each of size 2 eps / steps
+    autoencoder: Annotated[AutoEncoding, NO_ATTACK] | None = None  # the auto-encoder, given where `tangents` names it
+    pca: Count | None = None  # the dimension of PCA and local PCA, given where `tangents` names one
+    neighbours: Annotated[int, whole(2)] = 200  # the number of nearest training images that local PCA uses
+    images: Annotated[int, whole(2)] = 200  # how many test images sensitivity and alignment are measured on
+    draws: Count = 4  # random perturbations per image
+    denoiser: Denoiser | None = None  # the denoiser that gives scores, where the data are not the pool's
+    # further networks: per batch (PGD with one eps for the whole batch) and accumulated (gradients of all attack steps
+    # add to the update), both as in the paper's code and at the middle strength; reduced lr (the strongest gradient
+    # norm, with the learning rate reduced as in the paper)
     controls: tuple[Annotated[str, OneOf(CONTROLS)], ...] = ()
 
     where = "sweeps"
@@ -125,7 +125,7 @@ class Sweep(Declared):
 
     @property
     def closed_form(self) -> bool:
-        """Whether tangent spaces, and the Bayes classifier with them, are known exactly."""
+        """Whether the tangent spaces and the Bayes classifier are known exactly."""
         return self.tangents[0] == "closed form"
 
 
@@ -135,21 +135,21 @@ LETTERS = Bound(lambda names: all(name.endswith(LETTERED) for name in names),
 
 @dataclass(frozen=True)
 class Distractor(Declared):
-    """Digits next to a letter that says nothing: what robust networks and standard ones look at."""
+    """Digits next to an uninformative letter: do robust and standard networks look at the digit or at the letter?"""
 
-    data: Annotated[tuple[Data, ...], different(1, of="name"), LETTERS]  # what networks learn, one set at a time
-    arch: FromScratch  # what networks look like
-    training: Unattacked  # adversarial images: see per_image, per_batch
-    per_image: Positive  # eps in l2 of adversarial training, each image for itself
-    per_batch: Positive  # eps in l2 of adversarial training that a batch shares
-    clean: Share  # the accuracy that trained networks must have
-    batch_size: BatchSize = 128  # images an update
-    attack_steps: Count = 5  # of PGD in training, in steps of 2 eps / steps
+    data: Annotated[tuple[Data, ...], different(1, of="name"), LETTERS]  # data sets that networks learn, one at a time
+    arch: FromScratch  # the architecture of the networks
+    training: Unattacked  # how networks are trained; adversarial images come from `per_image` and `per_batch`
+    per_image: Positive  # the l2 eps of adversarial training, separate for each image
+    per_batch: Positive  # the l2 eps of adversarial training that a whole batch shares
+    clean: Share  # the least clean accuracy required of trained networks
+    batch_size: BatchSize = 128  # images per update
+    attack_steps: Count = 5  # PGD steps in training, each of size 2 eps / steps
     # standard deviations of the noise on one half of the image
     noise: Annotated[tuple[Positive, ...], growing(2)] = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0, 3.0)
-    draws: Count = 2  # of noise of each standard deviation
-    images: Count = 1000  # how many of the test images
-    least: Share = 0.01  # levels at which both changes are smaller are left out
+    draws: Count = 2  # draws of the noise at each standard deviation
+    images: Count = 1000  # how many test images are measured
+    least: Share = 0.01  # the change of the output, by noise on either half, that makes a noise level count
 
     where = "distractor"
 
@@ -160,11 +160,11 @@ class Distractor(Declared):
 
 @dataclass(frozen=True)
 class Theory(Declared):
-    """The numerical proof on closed forms."""
+    """The numerical check of the theory on data in closed form."""
 
-    # standard deviations of the noise in units of the space
+    # standard deviations of the noise in units of the data's space
     sigmas: Annotated[tuple[Positive, ...], growing(2)] = (0.0005, 0.001, 0.002, 0.004)
-    points: Annotated[int, whole(2)] = 50  # points of each repetition at which it is done
+    points: Annotated[int, whole(2)] = 50  # test points per repetition
 
     where = "theory"
 
@@ -178,19 +178,20 @@ class Published(Declared):
     their gradients with a score at 64 pixels is measured (C8). Paths: see `lib.files.resolve_path`.
     """
 
-    # the path of the networks' files, with {eps} where each has its eps (0, 0.01, ..., 5)
+    # the path of the network files, with {eps} in place of the eps of each (0, 0.01, ..., 5)
     weights: Annotated[str, NAMES_EPS]
-    # a file with EDM's tensors or a folder of diffusers, for 64 pixels; null: the one that is trained here for the
-    # sweep on ImageNet at 64 pixels
+    # a denoiser for 64 pixels, as a file with EDM's tensors or a diffusers folder; null: the denoiser trained here for
+    # the sweep on ImageNet at 64 pixels
     denoiser: str | None = None
-    # of the networks, in l2 of an image with pixels in [0, 1]
+    # l2 radii of adversarial training, one per network, for pixels in [0, 1]
     eps: Annotated[tuple[NotNegative, ...], growing(3)] = (0.0, 0.01, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 5.0)
-    # the noise at which the score is taken, for pixels in [0, 1] (the paper's 1.2 is for [-1, 1])
+    # the standard deviation of the noise at which the score is taken, for pixels in [0, 1] (the paper's 1.2 is for
+    # [-1, 1])
     sigma: Positive = 0.6
-    images: Annotated[int, whole(2)] = 1000  # how many of the test images
+    images: Annotated[int, whole(2)] = 1000  # how many test images are measured
     size: Count | None = None  # the side of the images in pixels; null: 224
-    arch: ImageNetResNet = ImageNetResNet(18)  # of the networks
-    clean: Share = 0.6  # the accuracy that the most accurate of them must have
+    arch: ImageNetResNet = ImageNetResNet(18)  # the architecture of the networks
+    clean: Share = 0.6  # the least clean accuracy required of the most accurate network
 
     where = "published"
 
@@ -201,7 +202,7 @@ class Published(Declared):
 
     @property
     def data(self) -> Data:
-        """The test images that the first `images` are taken of: some of each class."""
+        """The test images whose first `images` are measured; every class is among them."""
         return Data("imagenet", test=max(self.images, Data("imagenet").info.classes), size=self.size)
 
     @property
@@ -210,12 +211,12 @@ class Published(Declared):
         return {eps: resolve_path(self.weights.replace("{eps}", f"{eps:g}")) for eps in self.eps}
 
     def source(self, sweeps: tuple[Sweep, ...]) -> Sweep | None:
-        """The sweep whose denoiser gives the score if no other is named; None where there is none."""
+        """The sweep on ImageNet at 64 pixels, whose denoiser gives the score if no other is named; None without one."""
         return next((s for s in sweeps if s.data and s.denoiser and s.data.name == "imagenet" and s.data.side == 64),
                     None)
 
     def check(self, sweeps: tuple[Sweep, ...]) -> None:
-        """Raise SettingsError unless all files are there, and a denoiser for this noise."""
+        """Raise SettingsError unless all files exist and there is a denoiser for this noise."""
         missing = [path for path in self.files.values() if not path.is_file()]
         rest = f" (of the {len(self.eps)} files {len(missing)} are missing)" if len(missing) > 1 else ""
         need(not missing, "published.weights", missing[0] if missing else None,
@@ -234,15 +235,15 @@ class Published(Declared):
 
 @dataclass(frozen=True)
 class Section(Declared):
-    """The notebook on off-manifold robustness."""
+    """Settings of the notebook on off-manifold robustness."""
 
-    seeds: Repetitions  # networks of every kind and strength
+    seeds: Repetitions  # repetitions, each with networks of every kind and strength
     sweeps: Annotated[tuple[Sweep, ...], different(1, of="name")]
     distractor: Distractor | None = None
     theory: Theory = Theory()
-    published: Published | None = None  # networks in files that the user has; null: there are none
-    chance: Share = 0.05  # accuracies this near to guessing say nothing about the excessive regime (C6)
-    on: Share = 0.01  # on-manifold changes (total variation) this small say nothing about it either
+    published: Published | None = None  # published networks in files that the user has; null: none
+    chance: Share = 0.05  # the accuracy above chance that a network must exceed to count in the excessive regime (C6)
+    on: Share = 0.01  # the on-manifold change (total variation) that a network must exceed to count there (C6)
 
     where = "off_manifold_robustness"
 
@@ -253,11 +254,13 @@ class Section(Declared):
 
     @property
     def pool(self) -> int:
-        """Networks of each type of the pool that it needs: those on the pool's data are compared with its own."""
+        """How many networks of each type of the common pool are needed: one per repetition if a sweep uses the pool's
+        data, otherwise one.
+        """
         return self.seeds if any(sweep.data is None for sweep in self.sweeps) else 1
 
     def check(self, networks: Networks) -> None:
-        """Raise SettingsError unless the section fits the networks and the files that it names are there."""
+        """Raise SettingsError unless the section fits the networks and the files that it names exist."""
         if self.published:
             self.published.check(self.sweeps)
         for sweep in self.sweeps:

@@ -28,15 +28,15 @@ from lib.papers.off_manifold_robustness.results import COLUMNS, Results
 from lib.values.architectures import ImageNetResNet
 
 MEASURES = ("accuracy", "training loss", "training accuracy")
-# what the notebook shows of a summary: how networks change along and off the manifold, and what alignment can mean
+# columns of `summary` that the notebook shows: changes along and off the manifold, and alignment with its controls
 CHANGES = ("kind", "strength", *MEASURES, "on", "off", "other", "phases", "inside")
 ALIGNMENTS = ("kind", "strength", "alignment", "shuffled pairs", "white noise", "high-pass", "sum of logits",
               "score, high-pass", "1 - LPIPS")
 
 
 def describe(study) -> str:
-    """Lines on what a run compares: repetitions and trained networks; data, architecture, epochs, tangent spaces, steps
-    and strengths of every sweep; whether 1 - LPIPS is left out. study: the notebook's `lib.study.Study`.
+    """Lines on what a run compares: repetitions and trained networks; data, architecture, epochs, tangent spaces, step
+    lengths and strengths of every sweep; whether 1 - LPIPS is left out. study: the notebook's `lib.study.Study`.
     """
     lines = [f"{study.section.seeds} repetitions; {len(study.keys)} trained networks in the plan"]
     for sweep in study.section.sweeps:
@@ -54,9 +54,9 @@ def describe(study) -> str:
 
 
 def networks(f: Results) -> pd.DataFrame:
-    """A row per network: where, kind, strength (in units of the data's space), seed, the MEASURES, means over images of
-    the COLUMNS and of changes for every tangent space and length, why it diverged if it did, and its key. The training
-    loss is the last epoch's, including the penalty.
+    """A row per network of the sweeps. Columns: where, kind, strength (in units of the data's space), seed, the
+    MEASURES, means over images of the COLUMNS and of changes for every tangent space and length, diverged (why, or
+    empty), network (key). The training loss is of the last epoch and includes the penalty.
     """
     rows = []
     for cell in f.cells:
@@ -74,7 +74,9 @@ def networks(f: Results) -> pd.DataFrame:
 
 
 def summary(f: Results, where: str) -> pd.DataFrame:
-    """Means over repetitions for one sweep: kind, strength, and the measures."""
+    """Means over repetitions for one sweep, without diverged networks: kind, strength, and those of MEASURES and
+    COLUMNS that were measured.
+    """
     table = networks(f)
     table = table[(table["where"] == where) & (table.diverged == "")]
     kept = [name for name in (*MEASURES, *COLUMNS) if name in table and table[name].notna().any()]
@@ -85,14 +87,14 @@ def summary(f: Results, where: str) -> pd.DataFrame:
 
 
 def only(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Those of the columns that a table has."""
+    """A table with only these columns; those that it lacks are skipped."""
     return table[[name for name in columns if name in table]]
 
 
 def controls(f: Results, where: str) -> pd.DataFrame:
-    """Rows of `summary` about the other trainings of one sweep, and about the regularised networks that they compare
-    with: of the same strength, under PGD or, for `reduced lr`, gradient norm. Columns: kind, strength, the MEASURES,
-    on, off, alignment, shuffled pairs.
+    """Rows of `summary` about the controls of one sweep and about the networks that they are compared with: PGD at the
+    same strength or, for `reduced lr`, gradient norm. Columns: kind, strength, the MEASURES, on, off, alignment,
+    shuffled pairs.
     """
     others, table = f.sweep(where).controls, summary(f, where)
     conditions = {c.condition for c in f.cells if c.condition.where == where and c.condition.kind in others}
@@ -108,7 +110,7 @@ def untrained(f: Results, where: str) -> pd.DataFrame:
 
 
 def theory_at_smallest_noise(f: Results) -> pd.DataFrame:
-    """Columns where, kind, rho1, rho2, worst rho2 (the worst point's): means over repetitions, at the smallest noise.
+    """Columns where, kind, rho1, rho2, worst rho2 (of the worst point): means over repetitions at the smallest noise.
     """
     table = f.theory[f.theory.sigma == f.theory.sigma.min()]
     return table.groupby(["where", "kind"], sort=False)[["rho1", "rho2", "worst rho2"]].mean().reset_index()
@@ -120,21 +122,23 @@ def guessing(f: Results) -> dict[str, float]:
 
 
 def published_curves(f: Results) -> dict[str, pd.DataFrame]:
-    """{sweep: the paper's curves (lib.papers.off_manifold_robustness.reference)} of the sweeps on CIFAR-10."""
+    """{sweep: the paper's curves (lib.papers.off_manifold_robustness.reference)} for the sweeps on CIFAR-10."""
     return {sweep.name: reference.published() for sweep in f.section.sweeps
             if f.networks_of(sweep).data.name == "cifar10"}
 
 
 def ends_and_peaks(curves: pd.DataFrame) -> pd.DataFrame:
-    """The rows of published curves with the weakest and the strongest setting of each kind, and with the highest 1 -
-    LPIPS. Needs the columns kind and 1 - LPIPS, strengths in order.
+    """The rows of published curves with the smallest and the largest strength of each kind, and with the highest 1 -
+    LPIPS. Needs the columns kind and 1 - LPIPS, and rows in order of strength.
     """
     kinds = curves.groupby("kind", sort=False)
     return curves.loc[sorted({*kinds.head(1).index, *kinds["1 - LPIPS"].idxmax(), *kinds.tail(1).index})]
 
 
 def by_strength(f: Results, where: str) -> pd.DataFrame:
-    """The networks of a sweep as curves: kind is a regulariser; unregularised networks are strength 0 of every one."""
+    """Rows of `networks` as curves over strength, for one sweep: the unregularised networks are repeated as strength 0
+    of every regulariser (kind).
+    """
     table = networks(f)
     table = table[(table["where"] == where) & (table.diverged == "")]
     none = table[table.kind == NONE]
@@ -144,9 +148,9 @@ def by_strength(f: Results, where: str) -> pd.DataFrame:
 
 
 def distractor(f: Results) -> pd.DataFrame:
-    """Columns where, kind, position (of the digit), seed, noise (standard deviation in pixels), log ratio (the change
-    by noise on the digit over the change by noise on the letter), counts (whether one of the changes is large enough
-    for the ratio to mean something), accuracy.
+    """Columns where, kind, position (of the digit), seed, noise (standard deviation, for pixels in [0, 1]), log ratio
+    (logarithm of the change by noise on the digit over the change by noise on the letter), counts (whether one of the
+    changes is large enough for the ratio to be meaningful), accuracy.
     """
     rows = []
     how = f.section.distractor
@@ -163,7 +167,7 @@ def distractor(f: Results) -> pd.DataFrame:
 
 def energies(f: Results) -> pd.DataFrame:
     """Columns where, kind, seed, position (of the digit), share (of the squared gradient in the digit's half),
-    accuracy.
+    accuracy, network (key).
     """
     rows = []
     for cell, table in f.distractor.items():
@@ -175,7 +179,7 @@ def energies(f: Results) -> pd.DataFrame:
 
 
 def quality(f: Results) -> pd.DataFrame:
-    """Columns where, check, holds, detail: checks of tangent spaces and scores."""
+    """Columns where, check, holds ('yes' or 'NO'), detail: checks of tangent spaces and scores."""
     rows = [{"where": where, "check": what, "holds": "yes" if good else "NO", "detail": detail}
             for where, checks in f.quality.items() for what, good, detail in checks]
     return pd.DataFrame(rows)
