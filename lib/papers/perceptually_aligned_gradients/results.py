@@ -1,8 +1,8 @@
 """The notebook on perceptually aligned gradients (Ganz et al., ICML 2023): measure the networks of the plan, image by
-image, and hand the judge its numbers (lib/papers/perceptually_aligned_gradients/evidence.py).
+image.
 
-Which networks stands in lib/papers/perceptually_aligned_gradients/networks.py; how claims are worded in
-claims/perceptually_aligned_gradients.yaml.
+lib/papers/perceptually_aligned_gradients/networks.py says which networks;
+lib/papers/perceptually_aligned_gradients/evidence.py makes evidence of the results for the judge.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ from lib.values.keys import plain
 from lib.values.threats import Threat
 
 VERSION = 1  # raised when the same settings give other numbers
-STEPS = 30  # of the generation of images; each is 2.5 far / STEPS long
-SLACK = 0.01  # of clean accuracy that a matched control may lack
+STEPS = 30  # steps of the generation of images; each has the length 2.5 far / STEPS
+SLACK = 0.01  # by how much a matched control may be below the score's networks in clean accuracy
 
 
 @dataclass
 class Results(results.Results):
-    """All that was measured: outcomes of the studies' networks, one by the norm of each of the study's threats.
+    """All that was measured: outcomes of the studies' networks, `clean` and, for each threat of the study, by its norm.
 
-    on_holdout[cell]: outcomes on held-out images, `clean` and `robust` (PGD in the first threat), [H], of what is
-    chosen by them. alignment[cell]: a row per image, columns `own, <truth>` and `others, <truth>`, the cosines of the
-    log-probabilities' gradients with the truth of the image's own class and, mean, of the others. rate[cell]: whether
-    an independent robust network takes what was generated for the class it was generated for, [images x other classes].
-    curves: rows where, kind, weight, seed, norm, eps, robust. masking[cell]: by norm, outcomes on the query images:
-    `verify`, `square`, `FGSM`, `PGD`, `largest ball` (PGD) and `from <kind>`, images that were moved to fool another
-    network. toy[cell]: a row per test point: right, PGD, exact, far (exact, at the far eps). quality: by study, of the
-    denoisers.
+    on_holdout[cell]: outcomes on H held-out images, `clean` and `robust` (PGD in the first threat), bool [H], for the
+    networks that are chosen by them. alignment[cell]: a row per image; columns `own, <truth>` and `others, <truth>`,
+    cosines of the gradients of log-probabilities with the truth, for the image's own class and averaged over the other
+    classes. rate[cell]: whether an independent robust network assigns a generated image to its intended class, bool
+    [images x other classes]. curves: columns where, kind, weight, seed, norm, eps, robust. masking[cell]: by norm,
+    outcomes on the query images: `verify`, `square`, `FGSM`, `PGD`, `largest ball` (PGD) and `from <kind>`
+    (perturbations that fool another network). toy[cell]: a row per test point; columns right, PGD, exact, far (exact,
+    at the toy's `far`). quality: by study, checks of the denoisers.
     """
 
     on_holdout: dict[Cell, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Results(results.Results):
         return StudyNetworks(self.networks, study, self.seed)
 
     def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack], str | None]) -> None:
-        """`clean` is read from the last threat."""
+        """As in the base class; `clean` is read from the last threat."""
         super().take(zoo, cell, name)
         *_, self.outcomes[cell]["clean"] = self.outcomes[cell].values()
 
@@ -92,13 +92,13 @@ class Results(results.Results):
         return [sentence for norm in norms for sentence in self.outcomes[cell][norm].warnings]
 
     def weights(self, where: str, kind: str) -> list[float]:
-        """The weights of a kind of which no repetition diverged."""
+        """The weights of a kind at which no repetition diverged, in increasing order."""
         weights = sorted({c.condition.weight for c in self.of(where=where, kind=kind)})
         return [w for w in weights if len(self.of(Condition(where, kind, w))) == self.section.seeds]
 
     def at_own_weight(self, where: str, kind: str) -> list[Cell]:
-        """The networks of a kind at its own weight (of controls: the score's, or their least where they are not trained
-        at it); none where a repetition diverged.
+        """The networks of a kind at its own weight; none if a repetition diverged. A control has the score's weight, or
+        its own smallest weight if it was not trained at the score's.
         """
         weights, every = self.study(where).weights.of, self.weights(where, kind)
         weight = weights.get(kind, weights.get(SCORE))
@@ -107,9 +107,9 @@ class Results(results.Results):
         return self.of(Condition(where, kind, weight)) if weight in every else []
 
     def matched_control(self, where: str, control: str) -> list[Cell]:
-        """The networks of the strongest fair control: of those weights whose clean accuracy on held-out images is at
-        most SLACK below that of the score's networks the most robust one, also on held-out images; where there is none,
-        the one that comes nearest in clean accuracy.
+        """The networks of a control at its strongest fair weight. A weight is fair if clean accuracy on held-out images
+        is at most SLACK below the score's networks; the strongest is the most robust one on held-out images. If no
+        weight is fair, the one nearest in clean accuracy is taken.
         """
         aim = self._mean_on_holdout(self.at_own_weight(where, SCORE), "clean")
         every = [self.of(Condition(where, control, w)) for w in self.weights(where, control)]
@@ -121,7 +121,7 @@ class Results(results.Results):
         return min(every, key=lambda cells: abs(self._mean_on_holdout(cells, "clean") - aim))
 
     def best_on_holdout(self, where: str, kind: str) -> list[Cell]:
-        """The networks of a kind at the weight that is most robust on held-out images."""
+        """The networks of a kind at the weight that is most robust on held-out images; none if none was measured."""
         every = [self.of(Condition(where, kind, w)) for w in self.weights(where, kind)]
         known = [cells for cells in every if all(c in self.on_holdout for c in cells)]
         return max(known, key=lambda cells: self._mean_on_holdout(cells, "robust"), default=[])
@@ -134,7 +134,7 @@ class Results(results.Results):
 
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
-    """Train (or load) every network and measure it; everything from the store if it is there."""
+    """Train (or load) every network and measure it; whatever the store holds is read from it."""
     found = Results(networks, section, seed, cells)
     truths = {study.name: Truths(zoo, found.networks_of(study)) for study in found.studies}
     for cell in found.each(cells, "networks"):
@@ -179,7 +179,7 @@ def _combined(study: Experiment) -> tuple[str, ...]:
 
 
 def search(threat: Threat, steps: int = 20) -> PGD:
-    """PGD for curves and for choosing: steps of 2.5 eps / steps."""
+    """PGD for curves and for the choice of weights, with steps of size 2.5 eps / steps (eps 1 if the threat has none)."""
     return PGD(steps, (threat.eps or Fraction(1)) * Fraction(5, 2) / steps)
 
 
@@ -194,7 +194,7 @@ def shown(study: Experiment) -> list[str]:
 
 
 def _curves(zoo: Zoo, f: Results, study: Experiment) -> list[tuple]:
-    """Robust accuracy at growing eps, on the query images, in every threat."""
+    """Rows of `Results.curves`: robust accuracy on the query images at growing eps, for every threat of a study."""
     rows = []
     for threat in study.threats:
         threats = balls(f, threat)
@@ -214,25 +214,27 @@ def _curves(zoo: Zoo, f: Results, study: Experiment) -> list[tuple]:
 
 
 def balls(f: Results, threat: Threat) -> list[Threat]:
-    """The threat at the multiples of its eps that curves are measured at; in linf the ball of 1 holds every image."""
+    """The threat at the multiples of its eps at which curves are measured; in linf eps is at most 1, since that ball
+    holds every image.
+    """
     most = 1 if threat.norm == "linf" else np.inf
     eps = dict.fromkeys(min(threat.eps * Fraction(m).limit_denominator(1000), most) for m in f.section.curve)
     return [replace(threat, eps=e) for e in eps]
 
 
 def _few(zoo: Zoo, cell: Cell, f: Results) -> ImageSet:
-    """The query images: the first of the test images, which are in random order and of all classes."""
+    """The query images: the first test images. Test images are in random order, so all classes occur."""
     return zoo.images(cell.recipe.data, "test").take(slice(0, f.section.query_images))
 
 
 def _asked(cell: Cell, f: Results) -> list:
-    """What decides the query images."""
+    """What determines the query images, as part of a key."""
     return [plain(cell.recipe.data), f.section.query_images]
 
 
 def independent(f: Results, study: Experiment, seed: int) -> Cell | None:
-    """The robust network that judges what a repetition generates: adversarially trained in the last of the threats by
-    another repetition.
+    """The robust network that judges the images generated in a repetition: adversarially trained under the last threat,
+    of another repetition where there are several. None without adversarial training.
     """
     if not study.adversarial:
         return None
@@ -267,12 +269,14 @@ def others_of(test: ImageSet, classes: int) -> tuple[Tensor, Tensor]:
 
 
 def generated(zoo: Zoo, cell: Cell, images: Tensor, targets: Tensor, far: float) -> Tensor:
-    """What the network of a cell makes of the images on the way to the targets, [N, C, H, W]."""
+    """Images [N, C, H, W] moved by the gradients of a cell's network towards the classes `targets` [N], by at most
+    `far` in l2.
+    """
     return generation.generate(zoo.obtain(cell.recipe).net, images, targets, far, STEPS, 2.5 * far / STEPS)
 
 
 def _masking(zoo: Zoo, f: Results, study: Experiment) -> None:
-    """What would show that gradients are masked, of the networks trained on scores (C9)."""
+    """Fill `Results.masking`: outcomes of the networks trained on scores that would reveal masked gradients (C9)."""
     sources = [k for k in (VANILLA, plan.adversarial(study.threats[0].norm)) if f.at_own_weight(study.name, k)]
     for cell in f.at_own_weight(study.name, SCORE):
         others = {kind: next(c for c in f.at_own_weight(study.name, kind) if c.repetition == cell.repetition)
@@ -311,7 +315,7 @@ def _toy(zoo: Zoo, trained: Trained, cell: Cell, f: Results) -> None:
         test = zoo.images(recipe.data, "test")
         near, far = toy.exactly_robust(trained.net, test.pixels(), test.labels, (how.eps, how.far)).cpu().numpy()
         by_pgd = evaluate(trained.net, test, threat, attack, seed_parts=SEED, checked=False).table
-        # the search is complete but for regions narrower than its lattice
+        # the exhaustive search misses only regions narrower than its lattice, so PGD's finds are added
         return pd.DataFrame({"index": test.indices.cpu(), "right": by_pgd["clean"], "PGD": by_pgd["robust"],
                              "exact": near & by_pgd["robust"], "far": far & by_pgd["robust"]})
 
@@ -320,6 +324,6 @@ def _toy(zoo: Zoo, trained: Trained, cell: Cell, f: Results) -> None:
 
 
 def toy_threat(f: Results) -> Threat:
-    """The toy's l2 ball in pixels, not cut to the box."""
+    """The toy's l2 ball in units of pixels, not clipped to [0, 1]."""
     how = f.section.toy
     return Threat("l2", Fraction(how.eps) * Fraction(how.data.info.unit), box=False)

@@ -1,4 +1,4 @@
-"""The section of the notebook on perceptually aligned gradients."""
+"""Settings of the notebook on perceptually aligned gradients (Ganz et al., ICML 2023)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from lib.values.recipe import Optimiser, Schedule
 from lib.values.threats import PIXEL_NORMS, Threat
 
 CONTROLS = ("random direction", "permuted classes", "permuted images", "logit")
-SCORED = ("permuted classes", "permuted images", "logit")  # of them, those whose targets are scores
+SCORED = ("permuted classes", "permuted images", "logit")  # controls whose targets are scores
 
 
 Growing = Annotated[tuple[Positive, ...], growing()]
@@ -49,18 +49,18 @@ Growing = Annotated[tuple[Positive, ...], growing()]
 class TermWeights(Declared):
     """The weight (the paper's lambda) of each realisation of the ground-truth gradients; null: not trained."""
 
-    one_image: Positive | None = None  # towards one training image of the class
-    class_mean: Positive | None = None  # towards the mean of the class
-    nearest_neighbour: Positive | None = None  # towards the nearest training image of the class
-    score: Positive | None = None  # along a denoiser's score of the class
-    centred_class_mean: Positive | None = None  # class_mean without the mean over classes
-    centred_nearest_neighbour: Positive | None = None  # nearest_neighbour without the mean over classes
+    one_image: Positive | None = None  # weight of targets that point to one training image of the class
+    class_mean: Positive | None = None  # weight of targets that point to the mean of the class
+    nearest_neighbour: Positive | None = None  # weight of targets that point to the nearest training image of the class
+    score: Positive | None = None  # weight of targets that are a denoiser's score of the class
+    centred_class_mean: Positive | None = None  # weight of `class_mean` targets, centred over classes
+    centred_nearest_neighbour: Positive | None = None  # weight of `nearest_neighbour` targets, centred over classes
 
     where = "weights"
 
     @property
     def of(self) -> dict[str, float]:
-        """{realisation as tables name it: its weight}, those without one left out."""
+        """{realisation, named as in tables: its weight}, without realisations that have none."""
         named = {"one image": self.one_image, "class mean": self.class_mean,
                  "nearest neighbour": self.nearest_neighbour, "score": self.score,
                  "class mean, centred": self.centred_class_mean,
@@ -73,15 +73,15 @@ SOME = Bound(lambda weights: bool(weights.of), "that of one realisation or more"
 
 @dataclass(frozen=True)
 class AdversarialTraining(Declared):
-    """The adversarially trained networks that are compared with, by PGD in steps of 2.5 eps / steps."""
+    """Adversarially trained networks for comparison, trained by PGD with steps of size 2.5 eps / steps."""
 
-    eps: tuple[Annotated[Fraction, above(0)], ...]  # of each threat, in training
-    steps: Count = 5  # of PGD
+    eps: tuple[Annotated[Fraction, above(0)], ...]  # the eps in training, one per threat of the study
+    steps: Count = 5  # PGD steps in training
     trades: NotNegative | None = None  # the beta of TRADES in the first norm; null: not trained
-    # of the score's term added to adversarial training in the first norm (and to TRADES); the best on held-out images
-    # is judged
+    # weights of the score's term added to adversarial training (and TRADES) in the first norm; the best on held-out
+    # images is judged
     weights: Growing = ()
-    # the factor by which adversarial training alone goes on longer, to compare at equal cost; null: not trained
+    # the factor by which adversarial training alone is lengthened, for a comparison at equal cost; null: not trained
     longer: Annotated[float, number(1)] | None = None
 
     where = "adversarial"
@@ -96,36 +96,36 @@ NOT_THE_TOY = Bound(lambda name: name != "toy", "another one: the toy in the pla
 
 @dataclass(frozen=True)
 class Experiment(Declared):
-    """Networks of one architecture on one data set, trained for aligned gradients in each way, and what they are
-    compared with.
+    """Networks of one architecture on one data set, trained for aligned gradients with each realisation, and the
+    networks that they are compared with.
     """
 
-    name: Annotated[FileName, NOT_THE_TOY]  # for tables and files
-    training: Unattacked  # adversarial images: see adversarial
-    threats: tuple[Threat, ...]  # what robustness is judged under, an l2 one first
+    name: Annotated[FileName, NOT_THE_TOY]  # the study's name in tables and files
+    training: Unattacked  # how networks are trained; adversarial images come from `adversarial`
+    threats: tuple[Threat, ...]  # the threats under which robustness is judged, an l2 threat first
     weights: Annotated[TermWeights, SOME]
-    clean: Share  # the accuracy that networks trained without alignment must have
-    far: Positive  # by how much in l2 images are moved at most towards a class where the target rate is measured
-    vanilla: Share = 0.05  # the largest robust accuracy, in each threat, that networks without alignment may have
-    data: Data | None = None  # what networks learn; null: as the pool's
-    arch: FromScratch | None = None  # what networks look like; null: as the pool's
-    batch_size: BatchSize | None = None  # images an update; null: as the pool's
-    augment: Augmentation | None = None  # how training images are varied; null: as the pool's
-    denoiser: Denoiser | None = None  # that scores are taken from; null: the pool's, if its data are these
-    classes: Count | None = None  # targets an image and update; null: all of them
-    # images of each class that nearest neighbours are looked for among; null: all
+    clean: Share  # the least clean accuracy required of networks trained without alignment
+    far: Positive  # the largest l2 distance by which images are moved towards a class, for the target rate
+    vanilla: Share = 0.05  # the largest robust accuracy, under each threat, allowed of networks without alignment
+    data: Data | None = None  # the data that the networks learn; null: the pool's
+    arch: FromScratch | None = None  # the architecture of the networks; null: the pool's
+    batch_size: BatchSize | None = None  # images per update; null: as in the pool
+    augment: Augmentation | None = None  # the augmentation of training images; null: as in the pool
+    denoiser: Denoiser | None = None  # the denoiser that gives scores; null: the pool's, if the data are the pool's
+    classes: Count | None = None  # the number of classes with a target, per image and update; null: all
+    # the number of training images per class among which nearest neighbours are searched; null: all
     sample: Annotated[int, whole(2)] | None = None
-    draws: Annotated[int, whole(0)] = 0  # of noise that a score is the mean over; 0: the score at the image itself
-    sweep: Growing = ()  # weights of the score and of the control permuted classes, the score's own among them (C5)
-    # a random direction for each class, at the smallest weight of a realisation; at the score's weight permuted
-    # classes, permuted images and logit (the gradient of the logit instead of the log-probability's)
+    draws: Annotated[int, whole(0)] = 0  # draws of noise that a score is averaged over; 0: the score at the clean image
+    sweep: Growing = ()  # weights of the score and of its control permuted classes, `weights.score` among them (C5)
+    # controls: random direction (one per class, at the smallest weight of a realisation); at the score's weight,
+    # permuted classes, permuted images, and logit (the gradient of the logit, not of the log-probability)
     controls: Annotated[tuple[Annotated[str, OneOf(CONTROLS)], ...], different()] = ()
-    gradient_norm: Growing = ()  # weights of the penalty that is matched in clean accuracy
+    gradient_norm: Growing = ()  # weights of the gradient-norm penalty, a control matched in clean accuracy
     adversarial: AdversarialTraining | None = None
-    # the score's weight during the first half of training (the paper's recipe for ViT); null: as in the second
+    # the score's weight in the first half of training (the paper's recipe for ViT); null: as in the second half
     first_weight: NotNegative | None = None
-    generated: Annotated[int, whole(2)] = 40  # how many of the test images the target rate is measured on
-    images: Annotated[int, whole(2)] = 200  # how many of the test images alignment is measured on
+    generated: Annotated[int, whole(2)] = 40  # how many test images the target rate is measured on
+    images: Annotated[int, whole(2)] = 200  # how many test images alignment is measured on
 
     where = "studies"
 
@@ -162,21 +162,21 @@ OF_THE_TOY = Bound(lambda name: name == "line_of_modes", "line_of_modes", of="na
 
 @dataclass(frozen=True)
 class Toy(Declared):
-    """The toy in the plane: points on a line, classes alternating, and an attack of which the exact outcome is known.
-    Distances in the toy's own units; adjacent modes are 44.7 apart, so at `eps` a perfect network loses nothing and at
-    `far`, beyond half of it, everything.
+    """The toy in the plane: points on a line with alternating classes, and an exhaustive attack. Distances are in the
+    toy's own units. Adjacent modes are 44.7 apart, so a perfect network loses nothing at `eps` and everything at `far`,
+    which is more than half of this distance.
     """
 
-    seeds: Repetitions = 5  # networks of every kind
-    arch: MLP = MLP((32,))  # what networks look like
+    seeds: Repetitions = 5  # repetitions of the toy, each with networks of every kind
+    arch: MLP = MLP((32,))  # the architecture of the networks
     training: Unattacked = Training(100, Optimiser("adam", lr=0.01, weight_decay=0), Schedule("constant"))
     data: Annotated[Data, OF_THE_TOY] = Data("line_of_modes")
-    batch_size: BatchSize = 128  # points an update
-    weight: Positive = 1.0  # of the alignment with nearest neighbours (the paper's is not known)
+    batch_size: BatchSize = 128  # points per update
+    weight: Positive = 1.0  # the weight of alignment with nearest neighbours (the paper does not give its own)
     eps: Positive = 15.0  # a distance at which a perfect network loses nothing
-    far: Positive = 30.0  # a distance at which it loses everything
-    attack_steps: Count = 10  # of PGD, next to the exact attack
-    # with a random direction for each class, and with the classes' targets exchanged
+    far: Positive = 30.0  # a distance at which even a perfect network loses everything
+    attack_steps: Count = 10  # steps of PGD, which is run in addition to the exhaustive attack
+    # controls: a random direction for each class, and nearest-neighbour targets with permuted classes
     controls: Annotated[tuple[Annotated[str, OneOf(CONTROLS[:2])], ...], different()] = CONTROLS[:2]
 
     where = "toy"
@@ -187,19 +187,19 @@ class Toy(Declared):
 
 @dataclass(frozen=True)
 class Section(Declared):
-    """The notebook on perceptually aligned gradients."""
+    """Settings of the notebook on perceptually aligned gradients."""
 
-    seeds: Repetitions  # networks of every kind; the toy has its own number
+    seeds: Repetitions  # repetitions of the studies, each with networks of every kind
     studies: Annotated[tuple[Experiment, ...], different(1, of="name")]
-    verify: Attack  # the attack that robustness is judged under
+    verify: Attack  # the attack under which robustness is judged
     toy: Toy = Toy()
-    query: Square = Square(1000)  # the attack without gradients (C9)
-    query_images: Annotated[int, whole(2)] = 200  # how many of the test images it is given
-    # multiples of a threat's eps that curves are measured at, the last one so large that nothing may survive
+    query: Square = Square(1000)  # the query attack, which needs no gradients (C9)
+    query_images: Annotated[int, whole(2)] = 200  # how many test images the query attack and the curves are measured on
+    # multiples of each threat's eps at which curves are measured, the last so large that no image may survive
     curve: Annotated[tuple[Positive, ...], growing(2)] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
     where = "perceptually_aligned_gradients"
-    pool = 1  # of which the notebook needs nothing but its data and denoiser
+    pool = 1  # the least; the notebook takes only data and denoiser from the pool
 
     def check(self, networks: Networks) -> None:
         """Raise SettingsError unless the section fits the networks."""

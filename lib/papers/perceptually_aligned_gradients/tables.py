@@ -38,8 +38,8 @@ CONTROLS = RANDOM, CLASSES, IMAGES, NORM, LOGIT
 
 
 def describe(study) -> str:
-    """Lines on what a run compares: repetitions, trained networks and attack; data, architecture, epochs, radii and the
-    weights of every realisation in each study. study: the notebook's `lib.study.Experiment`.
+    """Lines on what a run compares: repetitions, trained networks and attack; for each study data, architecture,
+    epochs, radii and the weight of every realisation. study: the notebook's `lib.study.Study`.
     """
     s = study.section
     lines = [f"{s.seeds} repetitions ({s.toy.seeds} of the toy); {len(study.keys)} trained networks in the plan; "
@@ -57,7 +57,7 @@ def describe(study) -> str:
 
 
 def group(kind: str) -> str:
-    """The group that a kind of training belongs to, as figures name it."""
+    """The group of a kind of training, named as in figures."""
     if kind == VANILLA:
         return "vanilla"
     if kind in CONTROLS:
@@ -68,22 +68,23 @@ def group(kind: str) -> str:
 
 
 def class_names(data: Data) -> list[str]:
-    """The classes' names in figures: words for CIFAR-10 and STL-10, numbers for other data."""
+    """The names of the classes in figures: words for CIFAR-10 and STL-10, numbers for other data."""
     return list(NAMES.get(data.name, map(str, range(data.info.classes))))
 
 
 def threat_name(threat: Threat) -> str:
-    """Norm and eps for tables and figures, such as 'l2 0.75' and 'linf 4/255': a decimal if it is short."""
+    """Norm and eps for tables and figures, such as 'l2 0.75' and 'linf 4/255'; eps is a decimal if that is short."""
     short = Fraction(f"{float(threat.eps):g}") == threat.eps
     grey = threat.eps * 255
     return f"{threat.norm} {float(threat.eps):g}" if short or grey.denominator > 1 else f"{threat.norm} {grey}/255"
 
 
 def networks(f: Results) -> pd.DataFrame:
-    """A row per network of the studies: where, kind, weight, seed, clean, robust (a column for each norm, at the
-    study's eps), held-out clean and robust if measured, rate (of generated images that an independent network assigns
-    to the intended class), the mean cosine with each truth for the own class and for the others, the training's loss
-    and share of clamped pairs, why it diverged if it did, its key, and warnings about the attacks.
+    """A row per network of the studies. Columns: where, kind, weight, seed, clean, robust (one per norm, at the study's
+    eps), held-out clean and held-out robust if measured, rate (share of generated images that an independent network
+    assigns to the intended class), mean cosines with each truth for the own class and for the others, loss, cosine and
+    clamped (share of pairs) of the last training epoch, diverged (why, or empty), network (key), warnings (about the
+    attacks).
     """
     rows = []
     for cell in f.cells:
@@ -107,8 +108,8 @@ def networks(f: Results) -> pd.DataFrame:
 
 
 def summary(f: Results, where: str) -> pd.DataFrame:
-    """Means over repetitions for one study: kind, weight, the measures, and `spread`, the standard deviation over
-    repetitions of robust accuracy under the first threat.
+    """Means over repetitions for one study, without diverged networks: kind, weight, the measures of `networks`, and
+    `spread`, the standard deviation over repetitions of robust accuracy under the first threat.
     """
     table = networks(f)
     table = table[(table["where"] == where) & (table.diverged == "")]
@@ -121,8 +122,8 @@ def summary(f: Results, where: str) -> pd.DataFrame:
 
 
 def main_measures(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns of `summary` that say what came of a training, as far as it has them: kind, weight, clean and robust
-    accuracies, spread, rate, cosines with the independent score, clamped.
+    """The main columns of `summary`; missing ones are skipped: kind, weight, clean and robust accuracies, spread, rate,
+    cosines with the independent score, clamped.
     """
     robust_ = [name for name in table if name.startswith("robust ")]
     wanted = ["kind", "weight", "clean", *robust_, "spread", "rate", "own, independent score",
@@ -131,7 +132,7 @@ def main_measures(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def share_columns(table: pd.DataFrame) -> list[str]:
-    """The columns of a table that are accuracies, shares or rates, by their names."""
+    """The names of the columns of a table that hold accuracies, shares or rates."""
     return [name for name in table if name.startswith(("clean", "robust", "rate", "held-out", "spread", "clamped"))]
 
 
@@ -150,7 +151,7 @@ def by_strength(f: Results, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE
 
 
 def everything(f: Results, where: str) -> pd.DataFrame:
-    """As `by_strength`, of all kinds that the study has."""
+    """As `by_strength`, for all kinds of the study that were measured."""
     return by_strength(f, where, tuple(_kinds(f, where, f.outcomes)))
 
 
@@ -160,8 +161,8 @@ def under_first(study: Experiment, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def published_weights(f: Results) -> dict[str, pd.DataFrame | None]:
-    """{study: the paper's robust accuracies by weight (lib.papers.perceptually_aligned_gradients.reference)}, None of
-    studies not on CIFAR-10.
+    """{study: the paper's robust accuracies by weight (lib.papers.perceptually_aligned_gradients.reference)}; None for
+    a study that is not on CIFAR-10.
     """
     return {study.name: reference.weights() if f.networks_of(study).data.name == "cifar10" else None
             for study in f.studies}
@@ -174,16 +175,16 @@ def _kinds(f: Results, where: str, measured) -> list[str]:
 
 
 def curves(f: Results, where: str) -> pd.DataFrame:
-    """Columns method, group, threat (its norm), eps, seed, accuracy: robust accuracy against eps."""
+    """Columns method, group, weight, threat (its norm), eps, seed, accuracy: robust accuracy by eps, for one study."""
     names = {"kind": "method", "norm": "threat", "robust": "accuracy"}
     table = f.curves[f.curves["where"] == where].rename(columns=names)
     return table.assign(group=[group(kind) for kind in table.method])
 
 
 def toy(f: Results) -> pd.DataFrame:
-    """Columns kind, seed, clean, PGD, exact, far, network (key): the toy's networks. clean, PGD: clean and PGD
-    accuracy; exact: the share of points with no misclassified point within eps, by PGD and by exhaustive search; far:
-    the same at the larger eps.
+    """A row per network of the toy. Columns: kind, seed, clean (accuracy), PGD (robust accuracy), exact (share of
+    points around which neither PGD nor the exhaustive search finds a misclassified point within `eps`), far (the same
+    within `far`), network (key).
     """
     rows = []
     for cell, table in f.toy.items():
@@ -194,14 +195,14 @@ def toy(f: Results) -> pd.DataFrame:
 
 
 def toy_notes(table: pd.DataFrame) -> dict[str, str]:
-    """{kind: how robust its first network is}, in words; table: as `toy` gives it."""
+    """{kind: the exact robust accuracy of its first network, in words}. table: as returned by `toy`."""
     first = table[table.seed == 0]
     return {kind: f"exactly robust: {exact:.0%}" for kind, exact in zip(first.kind, first.exact, strict=True)}
 
 
 def toy_ranges(table: pd.DataFrame, how: Toy) -> pd.DataFrame:
-    """A row per kind (index), for reading: mean, least and largest value over repetitions in words, of clean, PGD and
-    exact accuracy; columns are named with the radius. table: as `toy` gives it.
+    """A row per kind (index), for reading: clean, PGD and exact accuracy as text with mean, least and largest value
+    over repetitions; columns are named with the radius. table: as returned by `toy`.
     """
     runs = table.groupby("kind", sort=False)[["clean", "PGD", "exact", "far"]]
     mean, (least, most) = runs.mean(), (values.map("{:.0%}".format) for values in (runs.min(), runs.max()))
@@ -211,8 +212,8 @@ def toy_ranges(table: pd.DataFrame, how: Toy) -> pd.DataFrame:
 
 
 def masking(f: Results) -> pd.DataFrame:
-    """Columns where, weight, seed, norm, attack, robust, network (key): robust accuracy under different attacks, on the
-    images of the query attack.
+    """Columns where, weight, seed, norm, attack, robust, network (key): robust accuracy on the query images under each
+    attack, for the networks trained on scores.
     """
     rows = [{"where": c.condition.where, "weight": c.condition.weight, "seed": c.repetition, "norm": norm,
              "attack": name, "robust": v.mean(), "network": c.recipe.key}
@@ -222,14 +223,14 @@ def masking(f: Results) -> pd.DataFrame:
 
 def mean_masking(table: pd.DataFrame) -> pd.DataFrame:
     """Means of `masking` over repetitions and weights: a row per where and norm (index), a column per attack, NaN where
-    it was not run.
+    it was not run. table: as returned by `masking`.
     """
     return table.groupby(["where", "norm", "attack"], sort=False)["robust"].mean().unstack(sort=False)
 
 
 def truths(f: Results, where: str) -> pd.DataFrame:
-    """A study's cosines, means over repetitions: a row for each kind at its own weight, and for each truth a column for
-    the own class and one for the others.
+    """Mean cosines over images and repetitions for one study: a row per kind at its own weight, and two columns per
+    truth, for the own class and for the others.
     """
     rows = []
     for kind in _kinds(f, where, f.alignment):
@@ -241,9 +242,9 @@ def truths(f: Results, where: str) -> pd.DataFrame:
 
 
 def methods(f: Results, where: str) -> pd.DataFrame:
-    """Rows method, group, weight, threat, seed, accuracy, and low and high of the method's mean (95 % over repetitions
-    and images): clean and robust accuracy, each kind at its own weight, controls with several weights at the matched
-    one, adversarial training with the term at the best.
+    """Columns method, group, weight, threat (or `clean`), seed, accuracy, low, high (95 % interval of the method's
+    mean, over repetitions and images). Each kind is at its own weight, controls with several weights at the matched
+    one, adversarial training with the score's term at the weight most robust on held-out images.
     """
     study, rows = f.study(where), []
     for kind in _kinds(f, where, f.outcomes):  # no denoisers
@@ -266,8 +267,8 @@ def _compared(f: Results, where: str, kind: str) -> list[Cell]:
 
 
 def controls(f: Results) -> pd.DataFrame:
-    """Rows where, norm, control, weight, clean and robust accuracy of the control and of the score's networks (test
-    images, means over repetitions).
+    """Columns where, norm, control, weight, clean, `clean, score`, robust, `robust, score`: accuracies on test images
+    of the control and of the score's networks, means over repetitions.
     """
     rows = []
     for study in f.studies:
@@ -286,8 +287,8 @@ def controls(f: Results) -> pd.DataFrame:
 
 
 def added(f: Results) -> pd.DataFrame:
-    """Columns where, kind, weight, clean, robust (one for each norm), held-out robust, chosen (whether the verdict
-    takes this weight): adversarial training with and without the score's term, means over repetitions.
+    """Columns where, kind, weight, clean, robust (one per norm), held-out robust, chosen (`yes` if the verdict takes
+    this weight): adversarial training with and without the score's term, means over repetitions.
     """
     rows = []
     for study in f.studies:
