@@ -179,7 +179,7 @@ def _combined(study: Experiment) -> tuple[str, ...]:
 
 
 def search(threat: Threat, steps: int = 20) -> PGD:
-    """PGD for curves and for the choice of weights, with steps of size 2.5 eps / steps (eps 1 if the threat has none)."""
+    """PGD for curves and for the choice of weights, in steps of size 2.5 eps / steps (eps 1 if the threat has none)."""
     return PGD(steps, (threat.eps or Fraction(1)) * Fraction(5, 2) / steps)
 
 

@@ -1,5 +1,5 @@
-"""What the judge of the representation similarity notebook gets. How claims are worded stands in
-claims/representation_similarity.yaml; every summary of maps is jackknifed over repetitions (networks) and minibatches
+"""Evidence and preconditions of the representation similarity notebook; its claims are in
+claims/representation_similarity.yaml. Every summary of maps is jackknifed over repetitions (networks) and minibatches
 (images), see lib.statistics.jackknife.
 """
 
@@ -22,27 +22,31 @@ from lib.training.zoo import Zoo
 
 
 def pairs_of(a: str, b: str, seeds: int, without: int | None) -> Iterable[tuple[int, int]]:
-    """The pairs of networks of two kinds: all of different repetitions, and each unordered pair once within a kind."""
+    """The pairs of repetitions of two kinds of networks: all pairs of different repetitions; for a single kind, each
+    unordered pair once. without: a repetition to leave out.
+    """
     chosen = [seed for seed in range(seeds) if seed != without]
     return combinations(chosen, 2) if a == b else ((i, j) for i in chosen for j in chosen if i != j)
 
 
 def across(maps: Maps, a: str, b: str, seeds: int, seed: int | None = None, batch: int | None = None) -> float:
-    """Mean same-layer similarity of networks of kinds a and b, leaving out one repetition and one minibatch."""
+    """Mean same-layer similarity of networks of kinds a and b, over pairs of different repetitions. seed, batch: a
+    repetition and a minibatch to leave out.
+    """
     return float(np.mean([same_layer(maps.between(f"{a}{i}", f"{b}{j}", without=batch))
                           for i, j in pairs_of(a, b, seeds, seed)]))
 
 
 def inside(maps: Maps, kind: str, seeds: int, summary: Callable = mean_off_diagonal, seed: int | None = None,
            batch: int | None = None) -> float:
-    """Mean over repetitions of a summary of self maps."""
+    """Mean over repetitions of a summary of self maps. seed, batch: a repetition and a minibatch to leave out."""
     names = [f"{kind}{i}" for i in range(seeds) if i != seed]
     return float(np.mean([summary(maps.between(name, name, without=batch)) for name in names]))
 
 
 def evidence(f: Results) -> Evidence:
-    """{claim: {part: {instance: array}}} for the judge: jackknifed pseudo-values [S, B] of differences between kinds of
-    networks, in units of CKA.
+    """{claim: {part: {instance: array}}} for the judge: jackknifed pseudo-values [S, B], over S repetitions and B
+    minibatches, of differences between kinds of networks in units of CKA; for C9a values [S] of a further measure.
     """
     found = Evidence()
     for part in (_within, _between, _perturbed, _overfitting, _arms):
@@ -84,7 +88,7 @@ def _between(f: Results, found: Evidence) -> None:
 
 
 def _perturbed(f: Results, found: Evidence) -> None:
-    """C4: clean against perturbed, by depth. Early and deep: the first and the last third of the layers."""
+    """C4: clean compared with perturbed images, in early and deep layers (the first and the last third)."""
     seeds = f.section.seeds
 
     def mean(kind: str, moved: str, read: Callable, seed, batch) -> float:
@@ -111,8 +115,8 @@ def _perturbed(f: Results, found: Evidence) -> None:
 
 
 def overfitted(f: Results) -> dict[int, tuple[int, float]]:
-    """{seed: (best epoch, fall)} of the overfitting runs: the kept epoch of the highest robust accuracy on held-out
-    images, and by how much the robust accuracy on test images fell from there to the end.
+    """{seed: (best epoch, fall)} of the overfitting runs: the kept epoch with the highest robust accuracy on held-out
+    images, and by how much robust accuracy on test images fell from that epoch to the last.
     """
     found = {}
     for seed in range(f.section.overfitting.seeds):
@@ -124,7 +128,9 @@ def overfitted(f: Results) -> dict[int, tuple[int, float]]:
 
 
 def _overfitting(f: Results, found: Evidence) -> None:
-    """C5: how much deep layers have moved away from the best epoch more than early ones, against the control run."""
+    """C5: how much more deep layers than early ones have changed since the best epoch, by itself and compared with the
+    control run.
+    """
     if not f.runs:
         return
     o, best = f.section.overfitting, overfitted(f)
@@ -148,7 +154,7 @@ def _overfitting(f: Results, found: Evidence) -> None:
 
 
 def _arms(f: Results, found: Evidence) -> None:
-    """C6 to C9b: the arms, each against the normal and robust networks of the first repetitions."""
+    """C6 to C9b: the arms, compared with each other and with normal and robust networks of the first repetitions."""
     s, maps = f.section, f.arms
     arms = {arm.name: arm for arm in s.arms}
     if s.arm_seeds < 3:
@@ -192,26 +198,30 @@ def _arms(f: Results, found: Evidence) -> None:
 
 
 def by_strength(f: Results) -> list[str]:
-    """The kinds trained at growing eps of the pool's norm, the pool's robust networks among them."""
+    """The kinds trained in the pool's norm, by growing eps, including the pool's robust networks; empty without arms of
+    the group strength.
+    """
     eps = {arm.name: arm.threat.eps for arm in f.section.arms if arm.group == "strength"}
     return sorted({**eps, "R": 0}, key={**eps, "R": f.networks.threat.eps}.get) if eps else []
 
 
 def _per_seed(f: Results, maps: Maps) -> np.ndarray:
-    """Robust minus normal, repetition by repetition [S]: exact measures have no minibatches."""
+    """[S]: robust minus normal in every repetition. Measures on pooled activations use all images at once, without
+    minibatches.
+    """
     own = {name: mean_off_diagonal(maps.between(name, name)) for name in maps.views}
     return np.array([own[f"R{i}"] - own[f"N{i}"] for i in range(f.section.seeds)])
 
 
 def warnings(zoo: Zoo, f: Results) -> list[str]:
-    """Reasons to mistrust robust accuracies, one sentence each, looked for on the pool's first robust network."""
+    """Reasons to mistrust robust accuracies, one sentence each, found on the pool's first robust network."""
     first, *_ = f.of(kind="R")
     return attack_warnings(zoo, first.recipe, f.networks.threat, f.section.search)
 
 
 def preconditions(f: Results, warnings: list[str]) -> Preconditions:
-    """What must hold before any claim is judged: trained networks of the pool, normal ones matched in clean accuracy, a
-    working attack (`warnings`), no layer without a number.
+    """What must hold before any claim is judged: the pool's networks are trained, exactly the robust ones are robust,
+    the attack works (`warnings`), and every layer has a defined similarity.
     """
     s, checks = f.section, Preconditions()
     checks.pool(s.gates, s.verify, *f.of_pool(Condition("N"), Condition("R")))
@@ -224,8 +234,8 @@ def preconditions(f: Results, warnings: list[str]) -> Preconditions:
 
 
 def named_checks(f: Results) -> dict[str, Preconditions]:
-    """What must hold besides, by what it is about: `matched`, accuracies of briefly trained normal networks that are
-    those of robust ones; `overfitting`, where there are such runs, that they overfit.
+    """Further preconditions by subject: `matched` (briefly trained normal networks have the clean accuracies of robust
+    ones on test and training images) and, with overfitting runs, `overfitting` (they overfit).
     """
     s, found = f.section, {"matched": Preconditions()}
     for which, where in (("clean", "test"), ("train", "training")):
@@ -242,7 +252,7 @@ def named_checks(f: Results) -> dict[str, Preconditions]:
 
 
 def claim_preconditions(f: Results) -> dict[str, Preconditions]:
-    """{claim: what of `named_checks` must hold besides before it is judged}"""
+    """{claim: the `named_checks` that must also hold before it is judged}"""
     checks = named_checks(f)
     found = {"C1b": checks["matched"], "C3b": checks["matched"]}
     return found | ({"C5": checks["overfitting"]} if "overfitting" in checks else {})

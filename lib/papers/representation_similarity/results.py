@@ -1,5 +1,7 @@
-"""The representation similarity notebook (Cianfarani et al., NeurIPS 2022): measure the networks of the plan, and look
-at them layer by layer. Which networks stands in lib/papers/representation_similarity/networks.py.
+"""The representation similarity notebook (Cianfarani et al., NeurIPS 2022): measure the networks of the plan, and
+compare them layer by layer.
+
+lib/papers/representation_similarity/networks.py says which networks.
 """
 
 from __future__ import annotations
@@ -19,19 +21,20 @@ from lib.values.attacks import Attack
 from lib.values.cell import Cell
 from lib.values.threats import Threat
 
-POOL = {"U": "untrained", "M": "matched normal", "N": "normal", "R": "robust"}  # kinds, as figures name them
+POOL = {"U": "untrained", "M": "matched normal", "N": "normal", "R": "robust"}  # kinds, named as in figures
 MOVED = {"own": "own adversarial", "of N": "adversarial for a normal network",
          "of R": "adversarial for a robust network", "noise": "noise of equal size"}
 
 
 @dataclass
 class Results(results.Results):
-    """All that was measured: outcomes `clean`, `train` (on training images), `search`, `verify`, `restart`, `own` (of
-    variants, within their own threat) and `holdout` (of runs).
+    """All that was measured: outcomes `clean`, `train` (on training images), `search`, `verify`, `restart` (one more
+    restart of `search`), `own` (for variants, under their own threat) and `holdout` (for overfitting runs).
 
-    pool: views N0, R0, M0, U0, N1, ... on clean images. arms: N, R and the arms; elsewhere[arm]: those on other data.
-    moved[kind, seed]: the views `clean` and those of MOVED of one network. second[measure]: self maps by a further
-    measure. runs[kind, seed, split]: the checkpoints of a run, views named by their epochs.
+    Maps compare layers of views, that is, of networks on certain images. pool: views N0, R0, M0, U0, N1, ... on clean
+    images. arms: the pool's N and R with the arms on the same data. elsewhere[arm]: an arm on other data. moved[kind,
+    seed]: one network on clean and on perturbed images, views `clean` and those of MOVED. second[measure]: self maps by
+    a further measure. runs[kind, seed, split]: the checkpoints of a run, views named by their epochs.
     """
 
     pool: Maps | None = None
@@ -42,12 +45,12 @@ class Results(results.Results):
     runs: dict[tuple[str, int, str], Maps] = field(default_factory=dict)
 
     def note(self, kind: str) -> str:
-        """Clean accuracy and robust accuracy under the search attack, for the title of a map."""
+        """Clean accuracy and robust accuracy under the search attack of a kind, in words, for the title of a map."""
         clean, robust = (self.correct(Condition(kind), measure).mean() for measure in ("clean", "search"))
         return f"clean {clean:.0%}, PGD-{self.section.search.steps} {robust:.0%}"
 
     def maps(self, kind: str) -> Maps:
-        """The clean maps that hold the networks of a kind."""
+        """The maps on clean images that contain the networks of a kind."""
         if kind in POOL:
             return self.pool
         return self.elsewhere.get(kind.partition(" ")[2], self.arms)
@@ -62,7 +65,8 @@ class Results(results.Results):
         return {"kind": cell.condition.kind, "seed": cell.repetition, "epoch": cell.condition.epoch}
 
     def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack], str | None]) -> None:
-        """Also measured: on test images without an attack, on training images (pool) and on held-out ones (runs)."""
+        """As in the base class, and also on clean test images, on training images (pool) and on held-out images (runs).
+        """
         super().take(zoo, cell, name)
         found = {"clean": zoo.outcomes(cell.recipe), **self.outcomes[cell]}
         if cell.condition.kind in ("N", "R", "M"):
@@ -73,7 +77,9 @@ class Results(results.Results):
 
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
-    """Train (or load) every network, measure its accuracies and make all maps; all from the store if it is there."""
+    """Train (or load) every network, measure its accuracies and make all maps; whatever the store holds is read from
+    it.
+    """
     s, found = section, Results(networks, section, seed, cells)
 
     def name(threat: Threat, attack: Attack) -> str:
@@ -108,8 +114,9 @@ def _look(cell: Cell) -> RecipeView:
 
 
 def _look_at_moved_images(zoo: Zoo, found: Results, options: dict) -> None:
-    """Every normal and robust network on clean images, on its own adversarial images, on those of a normal and of a
-    robust network of another repetition, and on noise of the size of its own ones.
+    """Fill `Results.moved`: every normal and robust network on clean images, on its own adversarial images, on
+    adversarial images for a normal and for a robust network of another repetition, and on noise as large as its own
+    adversarial perturbations.
     """
     s, threat = found.section, found.networks.threat
     nets = {(c.condition.kind, c.repetition): c.recipe for c in found.cells
@@ -127,7 +134,7 @@ def _look_at_moved_images(zoo: Zoo, found: Results, options: dict) -> None:
 
 
 def _look_at_checkpoints(zoo: Zoo, found: Results, options: dict) -> None:
-    """The checkpoints of every overfitting run and its control, on test and on training images."""
+    """Fill `Results.runs`: the checkpoints of every overfitting and control run, on test and on training images."""
     runs: dict[tuple[str, int], list[Cell]] = {}
     data = found.networks.data
     for cell in found.cells:

@@ -1,4 +1,4 @@
-"""The section of the representation similarity notebook."""
+"""Settings of the representation similarity notebook (Cianfarani et al., NeurIPS 2022)."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ SECOND = ("procrustes", "svcca", "cca", "pwcca", "cka_biased", "cka")
 
 @dataclass(frozen=True)
 class Variant(Declared):
-    """A further kind of network, in addition to the pool's normal and robust ones; null: as the pool's robust networks
-    have it.
+    """A further kind of network, in addition to the pool's normal and robust ones. Settings that are null are as for
+    the pool's robust networks.
     """
 
-    name: Annotated[str, NO_KIND]  # for tables
-    # what it varies: strength (eps), threat, procedure (and the control noise), architecture or data; the last two
-    # train both normal and robust networks
+    name: Annotated[str, NO_KIND]  # the kind's name in tables
+    # what the kind varies: strength (eps), threat, procedure (including the control noise), architecture or data; the
+    # last two have both normal and robust networks
     group: Annotated[str, OneOf(GROUPS)]
-    # half: clean and adversarial cross-entropy, half each; TRADES: with beta 6; noise: Gaussian, of `sigma`
+    # the training procedure; half: clean and adversarial cross-entropy in equal parts; TRADES: with beta 6; noise:
+    # Gaussian noise of standard deviation `sigma`
     training: Annotated[str, OneOf(PROCEDURES)] = "PGD-AT"
-    threat: Threat | None = None  # in training
-    attack: PGD | None = None  # in training
-    sigma: Positive | None = None  # the standard deviation of the noise
-    arch: FromScratch | None = None  # given in the group architecture
-    data: Data | None = None  # given in the group data
-    epochs: Count | None = None  # passes over the training images
-    normal_epochs: Count | None = None  # of normal networks of the groups that have them
-    batch_size: BatchSize | None = None  # images an update
-    augment: Augmentation | None = None  # how training images are varied
+    threat: Threat | None = None  # the threat in training; null: the pool's
+    attack: PGD | None = None  # the attack in training; null: as for the pool's robust networks
+    sigma: Positive | None = None  # the standard deviation of the noise, for the training noise only
+    arch: FromScratch | None = None  # the architecture, for the groups architecture and data; null: the pool's
+    data: Data | None = None  # the data that the networks learn, for the group data only
+    epochs: Count | None = None  # training epochs of robust networks; null: as in the pool
+    normal_epochs: Count | None = None  # training epochs of normal networks; null: as in the pool
+    batch_size: BatchSize | None = None  # images per update; null: as in the pool
+    augment: Augmentation | None = None  # the augmentation of training images; null: as in the pool
 
     where = "arms"
 
@@ -56,24 +57,24 @@ class Variant(Declared):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of networks of the arm: its name, or normal and robust ones of it."""
+        """The kinds of networks of the arm: its name, or `N <name>` and `R <name>` where it has both."""
         both = self.group in ("architecture", "data")
         return (f"N {self.name}", f"R {self.name}") if both else (self.name,)
 
 
 @dataclass(frozen=True)
 class Overfitting(Declared):
-    """A robust run on so few images that it overfits, and one of as many updates on all of them."""
+    """A robust run on so few images that it overfits, and a control run with as many updates on all images."""
 
-    train: Count  # images of the small run
-    epochs: Count  # of the small run
-    every: Count  # epochs of the small run after which weights are kept
-    training: Training  # of both, but for the epochs
-    kept_from: Share = 0.5  # the share of training, after the learning rate's drop, from which weights are kept
-    # by how much the robust accuracy on test images must fall from the epoch that is best on held-out images to the
-    # last, or the claim is not tested
+    train: Count  # training images of the overfitting run
+    epochs: Count  # epochs of the overfitting run
+    every: Count  # the interval, in epochs of the overfitting run, at which weights are kept
+    training: Training  # training settings of both runs, except for the epochs
+    kept_from: Share = 0.5  # the share of training from which weights are kept, after the learning rate has dropped
+    # the fall of robust test accuracy, from the epoch that is best on held-out images to the last, without which C5 is
+    # not tested
     fall: Share = 0.03
-    seeds: Repetitions = 3  # runs of each kind
+    seeds: Repetitions = 3  # repetitions, each with an overfitting and a control run
 
     where = "overfitting"
 
@@ -82,30 +83,30 @@ class Overfitting(Declared):
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """Epochs of the small run after which weights are kept, the last not among them."""
+        """The epochs of the overfitting run after which weights are kept, without the last epoch."""
         return tuple(n for n in range(self.every, self.epochs, self.every) if n >= self.kept_from * self.epochs)
 
 
 @dataclass(frozen=True)
 class Section(Declared):
-    """The representation similarity notebook."""
+    """Settings of the representation similarity notebook."""
 
-    seeds: Repetitions  # networks of each kind of the pool
-    # how normal networks are trained so briefly that their clean accuracy is that of the robust ones
+    seeds: Repetitions  # repetitions, each with a network of every kind of the pool
+    # short training of normal networks, so that their clean accuracy matches the robust networks'
     matched: Training
     search: Annotated[PGD, UNTARGETED]  # the attack that makes adversarial images and measures all networks
-    verify: Attack  # the stronger one for the robust pool
+    verify: Attack  # the stronger attack, for the pool's robust networks
     gates: Gates
-    arm_seeds: Repetitions = 3  # networks of each further kind
+    arm_seeds: Repetitions = 3  # repetitions of the further kinds of networks, at most `seeds`
     arms: Annotated[tuple[Variant, ...], different(of="name")] = ()  # further kinds of networks
     overfitting: Overfitting | None = None
-    arch: FromScratch | None = None  # of all networks; null: the pool's
-    images: Count | None = None  # how many of the test images are looked at; null: all
-    batch: Annotated[int, whole(4)] = 256  # images a minibatch; the unbiased estimator needs four
-    layers: Annotated[str, OneOf(("all", "relu", "stages"))] = "all"  # which are probed
-    # further measures, on pooled activations
+    arch: FromScratch | None = None  # the architecture of all networks; null: the pool's
+    images: Count | None = None  # how many test images similarity is measured on; null: all
+    batch: Annotated[int, whole(4)] = 256  # images per minibatch; the unbiased estimator of CKA needs at least four
+    layers: Annotated[str, OneOf(("all", "relu", "stages"))] = "all"  # the layers that are compared
+    # further similarity measures, on pooled activations
     second: tuple[Annotated[str, OneOf(SECOND)], ...] = ("procrustes", "svcca")
-    matched_within: Share = 0.03  # how near the clean accuracy of matched networks must be
+    matched_within: Share = 0.03  # the largest difference allowed between the accuracies of matched and robust networks
 
     where = "representation_similarity"
 
@@ -115,7 +116,7 @@ class Section(Declared):
 
     @property
     def pool(self) -> int:
-        """Networks of each type that it needs."""
+        """How many networks of each type of the common pool are needed."""
         return self.seeds
 
     def check(self, networks: Networks) -> None:

@@ -17,8 +17,8 @@ from lib.similarity.summaries import block_index, block_share, by_distance, mean
 
 
 def describe(study) -> str:
-    """Two lines on what a run compares: data, images looked at, architecture and layers; threat, number of networks of
-    each kind, and of trained ones. study: the notebook's `lib.study.Study`.
+    """Two lines on what a run compares: data, test images used, architecture and layers; threat, networks per kind,
+    arms and the number of trained networks. study: the notebook's `lib.study.Study`.
     """
     s, networks = study.section, study.settings.networks
     data, threat = networks.data, networks.threat
@@ -34,12 +34,12 @@ def title(kind: str) -> str:
 
 
 def kinds_of(f: Results) -> list[str]:
-    """All kinds of network with self maps: the pool's, then the variants (normal and robust if they have both)."""
+    """All kinds of networks with self maps: the pool's, then the arms' (normal and robust where an arm has both)."""
     return [*POOL, *(kind for arm in f.section.arms for kind in arm.kinds)]
 
 
 def self_maps(f: Results):
-    """(kind, seed, map [L, L], layers) for every network's self map on clean test images."""
+    """Yield (kind, seed, map [L, L], layers) for every network's self map on clean test images."""
     for kind in kinds_of(f):
         maps = f.maps(kind)
         for seed in range(f.seeds(kind)):
@@ -48,8 +48,8 @@ def self_maps(f: Results):
 
 
 def mean_map(f: Results, a: str, b: str) -> np.ndarray:
-    """The mean map [L, L] of two kinds of the pool: of self maps if the kinds are the same, else over pairs of
-    repetitions.
+    """The mean map [L, L] of two kinds of the pool: over self maps if the kinds are the same, otherwise over pairs of
+    different repetitions.
     """
     if a == b:
         return np.mean([f.pool.between(f"{a}{i}", f"{a}{i}") for i in range(f.section.seeds)], axis=0)
@@ -58,8 +58,8 @@ def mean_map(f: Results, a: str, b: str) -> np.ndarray:
 
 
 def maps_of(f: Results, panels: Mapping[str, tuple[str, str]]) -> tuple[dict, dict, dict]:
-    """What plots.similarity_maps draws of panels {title: two kinds of the pool}, each by title: the mean map [L, L], a
-    note with the accuracies of the kinds, and the names of the kinds for the axes.
+    """Three dictionaries by panel title, as plots.similarity_maps takes them: mean maps [L, L], notes with the
+    accuracies of the kinds, names of the kinds for the axes. panels: {title: two kinds of the pool}.
     """
     maps = {name: mean_map(f, *pair) for name, pair in panels.items()}
     notes = {name: "; ".join(f.note(kind) for kind in dict.fromkeys(pair)) for name, pair in panels.items()}
@@ -67,7 +67,9 @@ def maps_of(f: Results, panels: Mapping[str, tuple[str, str]]) -> tuple[dict, di
 
 
 def distances(f: Results) -> pd.DataFrame:
-    """Columns kind, seed, distance (between layers, a share of the depth), similarity (mean at that distance)."""
+    """Columns kind, seed, distance (between layers, as a share of the depth), similarity (mean at that distance), for
+    the pool's networks.
+    """
     rows = [{"kind": title(kind), "seed": seed, "distance": (d + 1) / (len(values) - 1), "similarity": value}
             for kind, seed, values, _ in self_maps(f) if kind in POOL for d, value in enumerate(by_distance(values))]
     return pd.DataFrame(rows)
@@ -92,7 +94,9 @@ def second(f: Results) -> pd.DataFrame:
 
 
 def perturbed(f: Results) -> pd.DataFrame:
-    """Columns kind, perturbation, seed, position, similarity: for each layer, between clean and perturbed images."""
+    """Columns kind, perturbation, seed, position (of the layer), similarity (of the layer on clean and on perturbed
+    images).
+    """
     return pd.DataFrame([
         {"kind": title(kind), "perturbation": words, "seed": seed, "position": position, "similarity": value}
         for (kind, seed), maps in f.moved.items() for name, words in MOVED.items()
@@ -101,7 +105,7 @@ def perturbed(f: Results) -> pd.DataFrame:
 
 def kinds(f: Results, which: tuple[str, ...]) -> pd.DataFrame:
     """Columns kind, other, seed, other_seed, similarity: the mean same-layer similarity of two networks of different
-    repetitions.
+    repetitions, for all pairs of the kinds `which` that are on the same maps.
     """
     rows = []
     for n, a in enumerate(which):
@@ -117,15 +121,16 @@ def kinds(f: Results, which: tuple[str, ...]) -> pd.DataFrame:
 
 
 def threat_kinds(f: Results) -> tuple[str, ...]:
-    """The kinds that C6 compares: normal networks, those trained on random noise, robust ones of every threat."""
+    """The kinds that C6 compares: normal networks, networks trained on random noise, robust networks of every threat.
+    """
     arms = f.section.arms
     return ("N", *(arm.name for arm in arms if arm.training == "noise"),
             "R", *(arm.name for arm in arms if arm.group == "threat"))
 
 
 def same_layer_in_words(table: pd.DataFrame) -> str:
-    """A sentence on normal and robust networks in the table of `kinds`: mean same-layer similarity, with its least and
-    largest value over pairs of networks, and the paper's number.
+    """A sentence on normal and robust networks: their mean same-layer similarity, its least and largest value over
+    pairs of networks, and the paper's number. table: as returned by `kinds`.
     """
     ours = table[(table.kind == "normal") & (table.other == "robust")].similarity
     return (f"normal and robust, mean of the diagonal: {ours.mean():.2f} here ({ours.min():.2f} to {ours.max():.2f}); "
@@ -133,8 +138,9 @@ def same_layer_in_words(table: pd.DataFrame) -> str:
 
 
 def strengths(f: Results) -> pd.DataFrame:
-    """Columns eps, seed, to_normal, self, for normal networks (eps 0) and networks trained at growing eps of the pool's
-    norm. to_normal: mean same-layer similarity to the normal networks of other repetitions; self: mean off-diagonal.
+    """Columns eps, seed, to_normal, self, for normal networks (eps 0) and networks trained in the pool's norm at
+    growing eps. to_normal: mean same-layer similarity to the normal networks of other repetitions; self: mean
+    off-diagonal similarity of the self map.
     """
     maps, seeds, threat = f.arms or f.pool, f.section.arm_seeds, f.networks.threat
     eps = {arm.name: arm.threat.eps for arm in f.section.arms if arm.group == "strength"}
@@ -150,7 +156,10 @@ def strengths(f: Results) -> pd.DataFrame:
 
 
 def runs(f: Results) -> pd.DataFrame:
-    """Columns kind, seed, epoch, images, quantity, value: the overfitting runs and their controls."""
+    """Columns kind, seed, epoch, images (test or train), quantity, value, for the checkpoints of overfitting and
+    control runs. quantity: `early` and `deep`, the similarity of these layers to the last checkpoint, and `accuracy`,
+    robust on test images.
+    """
     rows = []
     for (kind, seed, split), maps in f.runs.items():
         last = maps.views[-1]
@@ -167,15 +176,14 @@ def runs(f: Results) -> pd.DataFrame:
 
 
 def falls(f: Results) -> pd.DataFrame:
-    """Columns seed, best epoch (on held-out images), and the fall of robust test accuracy from that epoch to the end.
-    """
+    """Columns seed, best epoch (on held-out images), fall (of robust test accuracy from that epoch to the last)."""
     return pd.DataFrame([{"seed": seed, "best epoch": best, "fall": fall}
                          for seed, (best, fall) in overfitted(f).items()])
 
 
 def accuracies(f: Results) -> pd.DataFrame:
-    """Mean accuracies by kind: clean on test and on training images, robust under the weaker and the stronger attack,
-    and robust within the variant's own threat.
+    """A row per kind, means over repetitions: clean accuracy on test and on training images, robust accuracy under the
+    weaker and the stronger attack, and under the variant's own threat.
     """
     table = f.table()
     table = table[table.epoch.isna()]
