@@ -1,6 +1,4 @@
-"""What the judge gets of the stitching notebook: the evidence of its claims (claims/stitching.yaml) and what must hold
-before any of them is judged.
-"""
+"""Evidence and preconditions of the stitching notebook; its claims are in claims/stitching.yaml."""
 
 from __future__ import annotations
 
@@ -17,12 +15,13 @@ from lib.training.zoo import Zoo
 from lib.values.recipe import Recipe
 
 C7 = (("C1a", "retained"), ("C2a", "same_type_above_mixed"), ("C3a", "drop"), ("C4a", "recovers"), ("C4a", "rises"),
-      ("C4a", "takes_the_fronts_weakness"))  # of which claims and parts the pattern elsewhere consists
+      ("C4a", "takes_the_fronts_weakness"))  # the claims and parts that C7 asks of other settings
 
 
 def evidence(m: Results) -> Evidence:
-    """{claim: {part: {instance: array}}}: [S, m] arrays of per-image differences (or outcomes), as the claims file
-    wants them. Clean claims read joints trained with alpha 0, robust ones alpha 1, declared before the run.
+    """{claim: {part: {instance: array}}} for the judge: per-image differences (or outcomes) [S, m]. Claims on clean
+    accuracy read joints trained with alpha 0, claims on robust accuracy joints trained with alpha 1, as declared before
+    the run.
     """
     found = _core(m)
     _other_tasks(m, found)
@@ -35,7 +34,7 @@ def evidence(m: Results) -> Evidence:
 
 
 def _core(m: Results) -> Evidence:
-    """The evidence of the core's claims, here or elsewhere."""
+    """The evidence of the core's claims, in the setting of `m`."""
     s, found = m.section, Evidence()
     first, middle, last = s.first, s.middle, s.joints[-1]
 
@@ -80,7 +79,7 @@ def _core(m: Results) -> Evidence:
 
 
 def _other_tasks(m: Results, found: Evidence) -> None:
-    """C5, and what C6 says of ends that have learned another task."""
+    """C5, and the parts of C6 about ends that have learned another task."""
     s = m.section
     middle, last = s.middle, s.joints[-1]
 
@@ -109,7 +108,7 @@ def _first_robust(m: Results) -> Recipe:
 
 
 def warnings(zoo: Zoo, m: Results) -> list[str]:
-    """Reasons to mistrust robust accuracies, one sentence each, looked for on the first robust network."""
+    """Reasons to mistrust robust accuracies, one sentence each, found on the first robust network."""
     return attack_warnings(zoo, _first_robust(m), m.networks.threat, m.section.search)
 
 
@@ -120,14 +119,14 @@ def self_stitch_gap(zoo: Zoo, m: Results) -> float:
 
 
 def preconditions(m: Results, self_gap: float, warnings: list[str]) -> Preconditions:
-    """What must hold before any claim is judged: trained networks, converged joints, an exact self-stitch, a working
-    attack (`warnings`).
+    """What must hold before any claim is judged: networks are trained, joints have converged, the self-stitch is exact
+    (`self_gap`), the attack works (`warnings`).
     """
     s, checks = m.section, Preconditions()
     checks.pool(s.gates, s.verify, *m.of_pool(*(m.condition("endpoint", kind) for kind in "NR")))
-    changes: dict[Condition, list[float]] = {}  # of one joint the noise of the batches is as large as what is allowed
+    changes: dict[Condition, list[float]] = {}  # averaged over repetitions: batch noise is too large for one
     for cell, change in m.converged.items():
-        if cell.recipe.trainable in (("joint",), ("head",)) and np.isfinite(change):  # no number: too short to say
+        if cell.recipe.trainable in (("joint",), ("head",)) and np.isfinite(change):  # NaN: too short to say
             changes.setdefault(cell.condition, []).append(change)
     slowest = max(changes, key=lambda joint: np.mean(changes[joint]), default=None)
     worst = float(np.mean(changes[slowest])) if slowest else 0.0
@@ -151,8 +150,8 @@ def preconditions(m: Results, self_gap: float, warnings: list[str]) -> Precondit
 
 
 def named_checks(m: Results) -> dict[str, Preconditions]:
-    """What must hold besides, by whose networks it is about: `others`, ends of other tasks that have learned them;
-    `elsewhere`, networks as the notebook's own must be. Empty where there are none.
+    """Further preconditions by subject: `others` (networks of other tasks have learned them) and `elsewhere` (networks
+    of other settings fulfil the preconditions of the notebook's own). Each is empty if there are no such networks.
     """
     s, others, places = m.section, Preconditions(), Preconditions()
     for other in s.others:
@@ -166,6 +165,6 @@ def named_checks(m: Results) -> dict[str, Preconditions]:
 
 
 def claim_preconditions(m: Results) -> dict[str, Preconditions]:
-    """{claim: what of `named_checks` must hold besides before it is judged}"""
+    """{claim: the `named_checks` that must also hold before it is judged}"""
     checks = named_checks(m)
     return {**dict.fromkeys(("C5a", "C5b", "C6"), checks["others"]), "C7": checks["elsewhere"]}

@@ -1,7 +1,7 @@
 """Model stitching (Balogh & Jelasity, ICML 2023): measure the cells of the plan.
 
-What is stitched where stands in lib/papers/stitching/networks.py; how a stitched network is put together in
-lib/models/stitched.py; what the judge gets in lib/papers/stitching/evidence.py.
+lib/papers/stitching/networks.py says what is stitched where, lib/models/stitched.py how a stitched network is built,
+lib/papers/stitching/evidence.py what the judge gets.
 """
 
 from __future__ import annotations
@@ -29,23 +29,27 @@ from lib.values.threats import Threat
 
 @dataclass
 class Results(results.Results):
-    """All that was measured: outcomes `clean`, `search` and, where a claim rests on it, `verify`.
+    """All that was measured: outcomes `clean`, `search` and, where a claim depends on it, `verify`.
 
-    converged[cell]: see `last_change`. where: the other setting that `condition` is about, or empty: here.
+    converged[cell]: see `last_change`. where: the name of the other setting that `condition` refers to; empty for the
+    notebook's own.
     """
 
     converged: dict[Cell, float] = field(default_factory=dict)
     where: str = ""
 
     def at(self, place: OtherSetting) -> Results:
-        """What was measured in another setting."""
+        """The same results, read in another setting."""
         return replace(self, networks=place.networks, section=self.section.core_at(place), where=place.name)
 
     def condition(self, role: str, pair: str, joint: str = "", alpha: float = 0.0) -> Condition:
+        """A condition in the setting `where`."""
         return Condition(role, pair, joint, alpha, self.where)
 
     def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack], str | None]) -> None:
-        """`clean` is read from the last search; of the thousands of tables only what is read is kept."""
+        """As in the base class; `clean` is read from the last measure. Only the columns that are read are kept, because
+        there are thousands of tables.
+        """
         super().take(zoo, cell, name)
         found = {which: replace(one, table=one.table[["index", "clean", "robust"]])
                  for which, one in self.outcomes[cell].items()}
@@ -55,7 +59,7 @@ class Results(results.Results):
         self.converged[cell] = last_change(zoo, cell.recipe)
 
     def named(self, cell: Cell) -> dict:
-        """where: in runs with other settings."""
+        """As in the base class; the column where exists only in runs with other settings."""
         found = super().named(cell)
         where = found.pop("where")
         return {"where": where, **found} if self.section.elsewhere else found
@@ -69,7 +73,7 @@ class Results(results.Results):
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
     """Train (or load) every network and measure it: clean, under the search attack, and under the stronger one where a
-    claim rests on it. Everything comes from the store when it is there.
+    claim depends on it. Whatever the store holds is read from it.
     """
     found = Results(networks, section, seed, cells)
     names = {section.verify: "verify", **{one.search: "search" for one in (section, *section.elsewhere)}}
@@ -79,9 +83,11 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
 
 
 def last_change(zoo: Zoo, recipe: Recipe) -> float:
-    """By how much (in nats) the training loss still fell from the last but one part of training to the last; NaN for an
-    untrained network. A part is a sixth of training, rounded to quarters of an epoch. Small is needed but not enough: a
-    rate that falls to zero ends flat, hence the cells with twice the epochs."""
+    """By how much (in nats) the training loss fell from the last but one part of training to the last; NaN for an
+    untrained network or a very short training. A part is a sixth of training, rounded to quarters of an epoch. A small
+    value is necessary but not sufficient for convergence, because a learning rate that falls to zero flattens the loss;
+    therefore some cells train for twice the epochs.
+    """
     entry = zoo.store.load("network", recipe.key) if recipe.epochs else None
     loss = [q for row in entry.meta["log"] for q in row["quarters"]] if entry else []
     n = max(1, round(len(loss) / 6))
@@ -89,8 +95,10 @@ def last_change(zoo: Zoo, recipe: Recipe) -> float:
 
 
 def self_stitch_gap(zoo: Zoo, recipe: Recipe, joint: str, images) -> float:
-    """Largest difference of logits between a network and itself stitched by an identity joint; 0 when exact, because
-    the activation is rectified already and ReLU leaves it as it is."""
+    """Largest absolute difference of logits, on the first 64 images, between a network and the same network stitched to
+    itself by an identity joint. It should be exactly 0: the activations at a joint are already rectified, so another
+    ReLU does not change them.
+    """
     net = zoo.obtain(recipe).net
     stitched = build(Recipe(recipe.data, Stitch(joint, "identity"), parents=(recipe, recipe), epochs=0), [net, net])
     pixels = images.pixels(slice(0, 64))
@@ -99,8 +107,9 @@ def self_stitch_gap(zoo: Zoo, recipe: Recipe, joint: str, images) -> float:
 
 
 def middle_joints(zoo: Zoo, m: Results, pixels: torch.Tensor) -> dict[str, AtJoint]:
-    """The activations of N->R at the middle joint for pixels [n, C, H, W] in [0, 1], first repetition, of the joint
-    trained on clean images (`pair`) and of the one that was only fitted, as far as they were measured.
+    """{role: activations of N->R at the middle joint} in the first repetition, for pixels [n, C, H, W] in [0, 1]. The
+    roles are the joint trained on clean images (`pair`) and the one that was only fitted (`direct matching`), if they
+    were measured.
     """
     found = {}
     for role in ("pair", DIRECT):

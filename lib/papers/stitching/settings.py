@@ -1,4 +1,4 @@
-"""The section of the stitching notebook."""
+"""Settings of the stitching notebook (Balogh & Jelasity, ICML 2023)."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ Joints = Annotated[tuple[str, ...], length(3)]
 
 @dataclass(frozen=True)
 class OtherTask(Declared):
-    """Another task of as many classes, which ends of C5 and C6 have learned: networks of the pool's architecture,
+    """Another task with as many classes, which the ends in C5 and C6 have learned: networks of the pool's architecture,
     trained on clean images.
     """
 
-    data: Data  # what they have learned
-    clean: Share  # the accuracy that they must have on their own task
-    training: Unattacked | None = None  # how they have learned it; null: as the pool's normal networks
-    augment: Augmentation | None = None  # how images are varied; null: as the pool's
+    data: Data  # the data of the other task
+    clean: Share  # the least clean accuracy required on the other task
+    training: Unattacked | None = None  # training on the other task; null: as for the pool's normal networks
+    augment: Augmentation | None = None  # the augmentation of training images; null: as in the pool
 
     where = "others"
 
     def recipe(self, networks: Networks, repetition: int, seed: Callable[[int], int]) -> Recipe:
-        """The network that has learned the task, normally. seed: of the recipes of a repetition."""
+        """Recipe of a network trained normally on the task. seed: from a repetition to the seed of its recipes."""
         recipe = replace(networks.member("N", repetition, seed), data=self.data, seed=seed(repetition))
         recipe = trained_as(recipe, self.training) if self.training else recipe
         return replace(recipe, augment=self.augment or recipe.augment)
@@ -59,56 +59,54 @@ class OtherTask(Declared):
 
 @dataclass(frozen=True)
 class OtherSetting(Declared):
-    """The core of the notebook once more, with networks of their own, on another data set or with another architecture
-    (C7).
-    """
+    """The core experiment repeated with other networks, on another data set or with another architecture (C7)."""
 
-    name: FileName  # for tables
+    name: FileName  # the setting's name in tables
     networks: Networks
-    joints: Joints  # as in the section
-    middle: str  # as in the section
+    joints: Joints  # stages after which networks are cut, in order of depth
+    middle: str  # the joint that C2 and C3 are about
     gates: Gates
-    attack: PGD  # in the joint's training
-    search: Annotated[PGD, UNTARGETED]  # the attack that every network is measured under
-    augment: Augmentation | None = None  # how the joint's images are varied; null: as the networks'
+    attack: PGD  # the attack in the training of joints
+    search: Annotated[PGD, UNTARGETED]  # the attack under which every network is measured
+    augment: Augmentation | None = None  # the augmentation in the training of joints; null: as for the networks
 
     where = "elsewhere"
 
 
 @dataclass(frozen=True)
 class Section(Declared):
-    """The stitching notebook."""
+    """Settings of the stitching notebook."""
 
-    seeds: Repetitions  # repetitions, each with networks and a joint of its own
-    joints: Joints  # stages after which networks are cut, in order of depth; the first and the last block are read off
+    seeds: Repetitions  # repetitions, each with networks and joints of its own
+    joints: Joints  # stages after which networks are cut, in order of depth
     middle: str  # the joint that C2 and C3 are about
-    epochs: Count  # of a joint's training
-    end_epochs: Count  # of the training of a new end
-    attack: PGD  # in the joint's training
-    search: Annotated[PGD, UNTARGETED]  # the attack that every network is measured under
-    verify: Attack  # the stronger one, where a claim rests on it
+    epochs: Count  # training epochs of a joint
+    end_epochs: Count  # training epochs of a new end
+    attack: PGD  # the attack in the training of joints
+    search: Annotated[PGD, UNTARGETED]  # the attack under which every network is measured
+    verify: Attack  # the stronger attack, where a claim depends on it
     gates: Gates
-    alphas: Annotated[tuple[Share, ...], different(1)] = (0.0, 1.0)  # shares of attacked images in training
+    alphas: Annotated[tuple[Share, ...], different(1)] = (0.0, 1.0)  # shares of adversarial images in training a joint
     optimiser: Optimiser = field(default_factory=lambda: Optimiser("adam", lr=3e-2, weight_decay=1e-4))
     schedule: Schedule = field(default_factory=lambda: Schedule("cosine"))
-    augment: Augmentation | None = None  # how images are varied; null: as the pool's
-    # nats by which a joint's loss, mean over repetitions, may still fall in the last part of training (0.1: the true
-    # class gains 10 %)
+    augment: Augmentation | None = None  # the augmentation in the training of joints; null: as in the pool
+    # the fall of a joint's loss in the last part of training, in nats and averaged over repetitions, up to which it has
+    # converged (0.1: the probability of the true class grows by 10 %)
     converged: Positive = 0.1
-    # by how much the robust accuracy of a middle joint may change when it is trained for twice the epochs
+    # the largest change allowed in the robust accuracy of a middle joint when it is trained for twice the epochs
     budget: Share = 0.03
-    # What goes beyond the core.
+    # Beyond the core.
     others: Annotated[tuple[OtherTask, ...], different(of="data.name")] = ()  # other tasks that ends have learned
-    # networks that others trained, in files that the user has, joined with the pool's of the other kind
+    # networks trained by others, in files that the user has, stitched with the pool's networks of the other kind
     external: Annotated[tuple[External, ...], different(of="name")] = ()
-    frozen: bool = False  # the whole cross once more with BatchNorm's statistics as they were
+    frozen: bool = False  # whether N->R and R->N are also stitched with frozen BatchNorm statistics
     trades: NotNegative | None = None  # the beta of middle joints of N->R and R->N trained by TRADES; null: none
-    # whom the images are made to fool that middle joints of N->R and R->N are trained on (by the authors' code): front,
-    # end, itself, one training each, and all of the first two together
+    # the networks that training images are made to fool, for further middle joints of N->R and R->N: front, end or
+    # itself (one joint each), as in the authors' code; with both front and end, one more joint for the two together
     against: Annotated[tuple[Attacked, ...], different()] = ()
-    ranks: Annotated[tuple[Count, ...], different()] = ()  # to which trained middle joints of N->R and R->N are cut
-    direct: bool = False  # joints that match activations by least squares and are not trained, and such as start there
-    fit: Annotated[int, whole(2)] | None = None  # training images that activations are matched on; null: all
+    ranks: Annotated[tuple[Count, ...], different()] = ()  # ranks to which middle joints of N->R and R->N are truncated
+    direct: bool = False  # whether to add joints fitted to activations by least squares, with and without training
+    fit: Annotated[int, whole(2)] | None = None  # the number of training images for the least-squares fit; null: all
     elsewhere: Annotated[tuple[OtherSetting, ...], different(of="name")] = ()  # other data sets and architectures
 
     where = "stitching"
@@ -126,12 +124,13 @@ class Section(Declared):
 
     @property
     def first(self) -> tuple[str, ...]:
-        """The joints before anything but low-level features: the stem, if it is one, and the first block."""
+        """The joints after low-level features only: the stem, if it is a joint, and the first block."""
         return self.joints[:2] if self.joints[0] == "stem" else self.joints[:1]
 
     @property
     def pool(self) -> int:
-        """Networks of each type that it needs: one a repetition, and pairs need two."""
+        """How many networks of each type of the common pool are needed: one per repetition, and at least two for pairs.
+        """
         return max(2, self.seeds)
 
     def check(self, networks: Networks) -> None:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 
 def describe(study) -> str:
-    """Two lines on what a run compares: data, architecture, joints, threat, repetitions, and how many cells and trained
-    networks it has. study: the notebook's `lib.study.Study`.
+    """Two lines on what a run compares: data, architecture and joints; threat, repetitions, and the numbers of cells
+    and trained networks. study: the notebook's `lib.study.Study`.
     """
     s, n = study.section, study.settings.networks
     data, test = n.data, study.zoo.images(n.data, "test")
@@ -52,13 +52,13 @@ def _here(m: Results) -> list[Cell]:
 
 
 def measured_at(cells: pd.DataFrame, place: str = "") -> pd.DataFrame:
-    """The rows of the table of cells that were measured in another setting (its name), or here (no name)."""
+    """The rows of the table of cells that were measured in the setting `place`; empty: the notebook's own."""
     return cells[cells["where"] == place] if "where" in cells else cells
 
 
 def endpoint_accuracies(cells: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of the networks that are stitched, a row for each (index pair), over repetitions: columns (mean, min
-    or max; measure). NaN where a network was not measured under that attack. cells: as `measured_at` gives it.
+    """Accuracies of the networks that are stitched, over repetitions: a row per network (index pair), columns (mean,
+    min or max; measure). NaN where a network was not measured under an attack. cells: as returned by `measured_at`.
     """
     return cells[cells.role == "endpoint"].pivot_table(index="pair", columns="measure", values="accuracy",
                                                       aggfunc=["mean", "min", "max"])
@@ -66,7 +66,7 @@ def endpoint_accuracies(cells: pd.DataFrame) -> pd.DataFrame:
 
 def clean_controls(cells: pd.DataFrame, joints: Sequence[str]) -> pd.DataFrame:
     """Clean accuracy of joints trained on clean images, and of their controls, means over repetitions: columns role,
-    pair, and each of `joints`, NaN where a control has no such joint. cells: as `measured_at` gives it.
+    pair, and each of `joints`, NaN where a control has no such joint. cells: as returned by `measured_at`.
     """
     core = (cells.measure == "clean") & (cells.alpha == 0) & cells.role.isin(CORE)
     shown = cells[core & (cells.joint.fillna("") != "")]
@@ -75,8 +75,9 @@ def clean_controls(cells: pd.DataFrame, joints: Sequence[str]) -> pd.DataFrame:
 
 
 def kinds_of_joints(cells: pd.DataFrame, joint: str) -> pd.DataFrame:
-    """Accuracies of the mixed pairs at one joint, of every way to make it, means over repetitions: columns pair, role,
-    alpha, joint_batchnorm and each measure, NaN where it was not measured. cells: as `measured_at` gives it.
+    """Accuracies of the mixed pairs at one joint, for every way to make the joint, means over repetitions: columns
+    pair, role, alpha, joint_batchnorm and each measure, NaN where it was not measured. cells: as returned by
+    `measured_at`.
     """
     controls = cells.role.isin(["untrained front", "untrained end", "linear probe"])
     shown = cells[(cells.joint == joint) & cells.pair.isin(MIXED) & ~controls]
@@ -86,8 +87,9 @@ def kinds_of_joints(cells: pd.DataFrame, joint: str) -> pd.DataFrame:
 
 
 def against_controls(m: Results, joint: str):
-    """Clean and robust accuracy with 95 % intervals, of every cell with alpha 1 at one joint and of the endpoints: a
-    DataFrame with columns `what`, `measure`, `value`, `low`, `high`.
+    """Clean and robust accuracy, with 95 % intervals over images and repetitions, of every condition with alpha 1 at
+    one joint and of the endpoints: columns what, measure (clean or robust), value, low, high, under (clean, search or
+    verify).
     """
     import pandas as pd
 
@@ -106,8 +108,8 @@ def against_controls(m: Results, joint: str):
 
 
 def mixed_cells(m: Results) -> list[Cell]:
-    """The cells here of the mixed pairs whose joints were trained with alpha 0 or 1, only fitted, or started from the
-    fit.
+    """The cells of the mixed pairs, in the notebook's own setting, whose joints were trained with alpha 0 or 1, only
+    fitted, or trained from the fit.
     """
     return [cell for cell in m.of(where="") if cell.condition.role in ("pair", DIRECT, STARTED)
             and cell.condition.pair in MIXED and cell.condition.alpha in (0, 1)]
@@ -116,12 +118,13 @@ def mixed_cells(m: Results) -> list[Cell]:
 def accuracy_and_similarity(zoo: Zoo, m: Results, cells: Sequence[Cell] | None = None,
                             images: int = IMAGES) -> pd.DataFrame:
     """A row per stitched cell of `cells` (None: all that were measured). Columns: role, pair, joint, alpha, seed; clean
-    and robust accuracy and their ratios to the endpoints', `clean of end`, `clean of front`, `clean of weaker`, `robust
-    of end` and so on; `agrees with end` and `agrees with front`, shares of the test images; `cka`, `cka before`, `cka
-    shuffled` and `unexplained` on the first `images` of them (lib.stitching.measures); network (key).
+    and robust accuracy and their ratios to the endpoints' (`clean of end`, `clean of front`, `clean of weaker`, `robust
+    of end` and so on); `agrees with end` and `agrees with front`, shares of the test images with the same prediction;
+    `cka`, `cka before`, `cka shuffled` and `unexplained` on the first `images` test images (lib.stitching.measures);
+    network (key).
 
-    Robust accuracy is under the search attack, under which all networks were measured. A value is NaN if it would
-    compare with a network of another data set, of another image shape, or that is not a measured endpoint.
+    Robust accuracy is under the search attack, under which all networks were measured. A value is NaN if it would need
+    a comparison with a network on other data, with another image shape, or with an endpoint that was not measured.
     """
     import pandas as pd
 
@@ -137,8 +140,9 @@ def accuracy_and_similarity(zoo: Zoo, m: Results, cells: Sequence[Cell] | None =
 
 
 def mean_similarity(table: pd.DataFrame, joints: Sequence[str]) -> pd.DataFrame:
-    """Means over repetitions of `accuracy_and_similarity`, for reading: role, pair, alpha, joint (in the order of
-    `joints`, trained ones first), accuracies and their ratios, agreements, similarities.
+    """Means over repetitions of `accuracy_and_similarity`, for reading: columns role, pair, alpha, joint, accuracies
+    and their ratios, agreements, similarities. Rows follow role (trained joints first), pair, alpha, and the order of
+    `joints`.
     """
     keys, depth = ["role", "pair", "alpha", "joint"], {joint: k for k, joint in enumerate(joints)}
     numbers = ["clean", "clean of end", "clean of weaker", "robust", "robust of end", "agrees with end",
@@ -181,16 +185,16 @@ def _agreements(zoo: Zoo, recipe: Recipe) -> dict[str, float]:
 
 
 def transferred_cells(m: Results) -> list[Cell]:
-    """The mixed pairs to which attacks are transferred: adversarially trained joints, in the middle and the last."""
+    """The mixed pairs to which attacks are transferred: adversarially trained middle and last joints."""
     return [cell for cell in m.of(role="pair", alpha=1.0, where="") if cell.condition.pair in MIXED
             and cell.condition.joint in (m.section.middle, m.section.joints[-1])]
 
 
 def transfers(zoo: Zoo, cells: Sequence[Cell], threat: Threat, attack: Attack) -> pd.DataFrame:
     """Attacks transferred from the endpoints to the stitched network. Columns: role, pair, joint, alpha, seed; source
-    (front or end); robust, the share of test images that the stitched network classifies correctly both clean and as
-    perturbed by the attack on the source; robust of source, the same share for the source itself; network, source
-    network (keys), warnings, and the protocol. Networks of another data set are not used as sources.
+    (front or end); robust, the share of test images that the stitched network classifies correctly both clean and
+    perturbed by the attack on the source; robust of source, the same share for the source itself; network and source
+    network (keys); warnings; the protocol. Endpoints trained on other data are not used as sources.
     """
     import pandas as pd
 
@@ -219,12 +223,12 @@ ENDS = ("pair", "untrained front", "untrained end", OTHER, EXTERNAL)
 
 
 def matrix(m: Results, joint: str, roles: Sequence[str] = ENDS):
-    """Every front with every end at one joint: columns front, end, measure, accuracy, seed, under, which
-    lib.papers.stitching.figures.stitching_matrix draws; `end` is empty for a network by itself.
+    """Every front with every end at one joint: columns front, end (empty for a network by itself), measure, accuracy,
+    seed, under (which attack), as drawn by lib.papers.stitching.figures.stitching_matrix.
 
-    Clean accuracy belongs to joints trained on clean images. Robust accuracy belongs to joints trained on adversarial
-    images, under the stronger attack if it was measured; the column `under` names the attack. R2 and N2, networks of
-    another repetition, appear as R and N. Networks of another task appear only as ends.
+    Clean accuracy is of joints trained on clean images. Robust accuracy is of joints trained on adversarial images,
+    under the stronger attack if it was measured. R2 and N2, networks of another repetition, appear as R and N. Networks
+    of another task appear only as ends.
     """
     import pandas as pd
 
