@@ -1,5 +1,5 @@
-"""What the judge gets of a notebook: numbers of every instance of the parts of its claims, and contrasts of conditions
-that they come from.
+"""What the judge gets from a notebook: the values of every instance of every part of its claims, and the contrasts
+between conditions that give these values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lib.results import Results
 
 @dataclass(frozen=True)
 class Contrast:
-    """Image by image, shares[0] times the sum of the outcomes of the conditions `over` minus shares[1] times the sum of
+    """For each image, shares[0] times the sum of the outcomes of the conditions `over` minus shares[1] times the sum of
     the outcomes of the conditions `under`.
     """
 
@@ -29,7 +29,7 @@ class Contrast:
         return self.over + self.under
 
     def values(self, results: Results, measure: str) -> np.ndarray:
-        """[S, m], on the same images with paired repetitions."""
+        """[S, m]: the contrast of a measure, on the same m images in S paired repetitions."""
         over, under = (sum(results.correct(c, measure) for c in conditions) for conditions in (self.over, self.under))
         return self.shares[0] * over - self.shares[1] * under
 
@@ -41,7 +41,7 @@ class Evidence(dict):
     """{claim: {part: {instance: float array}}}, as `claims.judge` takes its evidence."""
 
     def add(self, claim: str, part: str, instance: str, values: np.ndarray | None) -> None:
-        """Add an instance of a part of a claim; None, what could not be measured, is left out."""
+        """Add an instance of a part of a claim. Values None (could not be measured) are left out."""
         if values is not None:
             self.setdefault(claim, {}).setdefault(part, {})[instance] = np.asarray(values, float)
 
@@ -52,7 +52,9 @@ class Evidence(dict):
 
     def add_contrasts(self, results: Results, contrasts: Contrasts, broken: Mapping[Any, float],
                       measure: Callable[[str], str]) -> None:
-        """Add every contrast that has no broken condition. measure: which outcomes a part is about."""
+        """Add every contrast without a broken condition; if a part has no other, all of its contrasts. broken:
+        {condition: its clean accuracy}. measure: from a part to the measure that it is about.
+        """
         for claim, parts in contrasts.items():
             for part, instances in parts.items():
                 for instance, contrast in without_broken(broken, instances).items():
@@ -60,13 +62,14 @@ class Evidence(dict):
 
 
 def without_broken(broken: Mapping[Any, float], instances: Mapping[str, Contrast]) -> Mapping[str, Contrast]:
-    """The instances without a broken condition; all if none is left, and then `above_chance` says why."""
+    """The instances without a broken condition; all instances if none is left (then the check of `above_chance` fails).
+    """
     return {name: one for name, one in instances.items() if not broken.keys() & {*one.conditions}} or instances
 
 
 def above_chance(results: Results, contrasts: Contrasts, broken: Mapping[Any, float],
                  what: str) -> dict[str, Preconditions]:
-    """{claim: a check named `what`}: every part that has instances has one without a broken condition; the check says
+    """{claim: a check named `what`}. It holds if every part with instances has one without a broken condition, and says
     which conditions were left out. broken: {condition: its clean accuracy}.
     """
     found = {}

@@ -1,4 +1,4 @@
-"""What must hold before a claim is judged, with the checks that every notebook makes of the common pool."""
+"""What must hold before a claim is judged, including the checks of the common pool that every notebook makes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from lib.values.threats import Threat
 
 
 def lower_bound(correct) -> float:
-    """The lower bound of the accuracy, in [0, 1], of outcomes [S, m] (seeds, images; 1 for correct). One seed gives no
-    bound; then it is the accuracy itself.
+    """The lower 95 % bound of the accuracy, in [0, 1], of outcomes [S, m] (seeds, images; 1 for correct). A single seed
+    gives no bound; then it is the accuracy itself.
     """
     found = accuracy(correct)
     return found.low if np.isfinite(found.low) else found.value
 
 
 class Preconditions(list):
-    """Mappings of name, ok and detail, as `claims.judge` takes its preconditions."""
+    """A list of {name, ok, detail}, as `claims.judge` takes its preconditions."""
 
     def add(self, name: str, ok: bool, detail: str) -> None:
-        """Add a check: what must hold, whether it does, and the numbers."""
+        """Add a check. name: what must hold. ok: whether it does. detail: the numbers, in words."""
         self.append({"name": name, "ok": bool(ok), "detail": detail})
 
     def trained(self, networks: str, correct, least: float) -> None:
-        """Networks have learned: outcomes [S, m] have an accuracy whose lower bound is at least `least`."""
+        """Check that networks have learned: the lower bound of the accuracy of outcomes `correct` [S, m] is at least
+        `least`.
+        """
         low = lower_bound(correct)
         self.add(f"{networks} are trained", low >= least,
                  f"lower bound of the accuracy {low:.1%}, at least {least:.0%} needed")
@@ -39,8 +41,9 @@ class Preconditions(list):
              where: str = "") -> None:
         """Check that the pool's networks are trained, and that exactly the robust ones are robust.
 
-        The outcomes are [S, m] (seeds, test images; 1 for correct) of normal and robust networks, clean and under
-        attack; the robust networks' under `verify`. where: whose networks they are, put before the name of each check.
+        The outcomes of normal and robust networks, clean and under attack, are [S, m] (seeds, test images; 1 for
+        correct); `robust_robust` is under the attack `verify`. where: whose networks they are, a prefix of the name of
+        each check.
         """
         of = f"{where}: " if where else ""
         normal = accuracy(normal_clean)
@@ -58,7 +61,9 @@ class Preconditions(list):
                  f"at least {gates.robust_robust:.0%} needed")
 
     def attack(self, warnings: list[str], where: str = "") -> None:
-        """The attack works: `warnings` of `attack_warnings`. where: on whose networks."""
+        """Check that the attack works, that is, that there are no `warnings` (see `attack_warnings`). where: on whose
+        networks, a prefix of the check's name.
+        """
         of = f"{where}: " if where else ""
         said = "; ".join(warnings) or "no sanity check raised a doubt"
         self.add(f"{of}the attack can be trusted", not warnings, said)
@@ -72,8 +77,8 @@ class Preconditions(list):
 
 
 def attack_warnings(zoo: Zoo, recipe: Recipe, threat: Threat, attack: PGD) -> list[str]:
-    """Reasons to mistrust robust accuracies, one sentence each, found on one robust network: the sanity checks of
-    lib.training.sanity, and a further restart that lowers the robust accuracy by a point or more.
+    """Reasons to mistrust robust accuracies, one sentence each, found on one robust network: failed sanity checks of
+    lib.training.sanity, or one more restart that lowers robust accuracy by at least one percentage point.
     """
     first, again = (zoo.outcomes(recipe, threat, a) for a in (attack, attack.with_one_more_restart()))
     found, once, twice = list(first.warnings), first.accuracy("robust"), again.accuracy("robust")
@@ -83,7 +88,9 @@ def attack_warnings(zoo: Zoo, recipe: Recipe, threat: Threat, attack: PGD) -> li
 
 
 def preconditions_by_claim(own: Mapping[str, Preconditions]):
-    """A DataFrame with rows claim, check, holds, detail of the preconditions of single claims."""
+    """A DataFrame with columns claim, check, holds, detail: the preconditions of single claims. own: {claim: its
+    preconditions}, at least one.
+    """
     import pandas as pd
 
     found = pd.concat([checks.table().assign(claim=claim) for claim, checks in sorted(own.items())], ignore_index=True)

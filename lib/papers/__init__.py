@@ -1,5 +1,5 @@
-"""The papers: a folder each, with its settings, networks, results, evidence, tables, figures and the paper's own
-numbers. Nobody lists them: `papers()` finds the folders.
+"""The papers, a folder each: its settings, networks, results, evidence, tables, figures and the numbers that the paper
+reports. There is no list to maintain: `papers()` finds the folders.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper by the name of its folder, which is also that of its section, notebook and claims. Its modules are
-    imported when they are asked for; `settings` and `networks` import no torch.
+    """A paper by the name of its folder, which is also the name of its section, notebook and claims. Its modules are
+    imported on first use; `settings` and `networks` do not import torch.
     """
 
     name: str
@@ -34,8 +34,9 @@ class Paper:
 
     @property
     def Section(self) -> type:
-        """What a profile may set: a frozen dataclass with `seeds` (repetitions), `pool` (networks of each kind of the
-        common pool that it needs) and `check(networks)`, which raises SettingsError unless the section fits them.
+        """The class of its settings: a frozen dataclass with `seeds` (repetitions), `pool` (how many networks of each
+        kind of the common pool are needed) and `check(networks)`, which raises SettingsError unless the section fits
+        the networks.
         """
         return self.module("settings").Section
 
@@ -45,19 +46,19 @@ class Paper:
         return {field.name for field in fields(self.Section)}
 
     def cells(self, networks: Networks, section: Any, seed: Callable[[int], int]) -> list[Cell]:
-        """Every network that the paper needs. seed: of the recipes of a repetition (from 0)."""
+        """Every network that the paper needs. seed: from a repetition (from 0) to the seed of its recipes."""
         return self.module("networks").cells(networks, section, seed)
 
     def measure(self, zoo: Zoo, cells: list[Cell], networks: Networks, section: Any,
                 seed: Callable[[int], int]) -> Results:
-        """What was measured of the cells, every network trained (or loaded) by the zoo."""
+        """Measure the cells; the zoo trains (or loads) every network."""
         return self.module("results").measure(zoo, cells, networks, section, seed)
 
 
 @functools.cache
 def papers() -> dict[str, Paper]:
-    """{name: paper} of every folder with settings, in the order of PAPER_ORDER in its `__init__`: of several papers
-    that need a network the first makes it.
+    """{name: paper} for every folder with settings, by the PAPER_ORDER in its `__init__`. If several papers need the
+    same network, the first makes it.
     """
     names = [path.parent.name for path in Path(__file__).parent.glob("*/settings.py")]
     order = {name: import_module(f"lib.papers.{name}").PAPER_ORDER for name in names}

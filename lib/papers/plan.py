@@ -1,7 +1,7 @@
-"""What a run needs, as values: `plan(settings)` is pure, and the only truth.
+"""The plan of a run: all networks to train and measure, as values. `plan(settings)` is a pure function.
 
-The batch graph, the price list of --dry-run and the notebooks read the same plan; a notebook that asks for a network
-outside it is refused by `Study`.
+The batch graph, the price list of --dry-run and the notebooks all read this plan. A notebook that asks for a network
+outside it gets an error.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from lib.values.threats import Threat
 
 @dataclass(frozen=True)
 class Task:
-    """A network to train and what to measure it under. job: the batch job that does it. may_diverge: whether the job
-    may go on if the training diverges.
+    """A network to train, and the threats and attacks (or certificates) to measure it under. job: its batch job.
+    may_diverge: whether the job may continue if the training diverges.
     """
 
     recipe: Recipe
@@ -30,8 +30,8 @@ class Task:
 
 
 def chosen(settings: Settings, names: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The papers named, or all that the profile has a section for. Raises SettingsError for an unknown paper and for
-    one without a section.
+    """The named papers, or all with a section in the profile if none is named. Raises SettingsError for an unknown
+    paper and for one without a section.
     """
     for name in names:
         if name not in papers():
@@ -43,8 +43,8 @@ def chosen(settings: Settings, names: tuple[str, ...] = ()) -> tuple[str, ...]:
 
 
 def plan(settings: Settings, names: tuple[str, ...] = ()) -> list[Task]:
-    """All networks of the papers (all of the profile if none is named), parents and sources before those that need
-    them, each once.
+    """All networks of the named papers (of all in the profile if none is named), each once, and each after its parents
+    and sources.
     """
     tasks: dict[str, Task] = {}
     together = settings.jobs == "seeds"
@@ -58,14 +58,14 @@ def plan(settings: Settings, names: tuple[str, ...] = ()) -> list[Task]:
         task = replace(task, job=job)
         if old := tasks.get(recipe.key):
             if old.measures and not task.measures:
-                recipe = old.recipe  # which knows how many test images it is measured on
+                recipe = old.recipe  # the recipe with the number of test images it is measured on
             measures = tuple(dict.fromkeys(old.measures + task.measures))
             task = Task(recipe, measures, old.job, old.may_diverge and task.may_diverge)
         tasks[recipe.key] = task
 
     for name in chosen(settings, names):
         cells = papers()[name].cells(settings.networks, settings.sections[name], settings.seed)
-        sources = {recipe.key for cell in cells for recipe in cell.recipe.sources}  # which all repetitions wait for
+        sources = {recipe.key for cell in cells for recipe in cell.recipe.sources}  # all repetitions wait for them
         for cell in cells:
             job = cell.job if not together else "sources" if cell.recipe.key in sources else cell.repetition
             add(Task(cell.recipe, cell.measures, f"{name}-{job}", cell.may_diverge))

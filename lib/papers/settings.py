@@ -1,8 +1,8 @@
 """Profiles: the YAML files under configs/ as frozen, typed settings.
 
 A profile holds only numbers. Overrides from a notebook's parameters cell, from papermill and from run_all.sh come as
-dotted names (`networks.robust.epochs`, `stitching.seeds`) and pass the same checks: an unknown name suggests the
-nearest known one, an impossible value is a one-line `SettingsError` before any work.
+dotted names (`networks.robust.epochs`, `stitching.seeds`) and pass the same checks before any work: an unknown name or
+an impossible value raises a one-line `SettingsError`, which suggests the nearest known name.
 """
 
 from __future__ import annotations
@@ -28,21 +28,17 @@ JOBS = ("none", "seeds", "networks")
 
 @dataclass(frozen=True)
 class Settings(Declared):
-    """All that a run needs to know. sections: by paper, what the profile sets for it; a paper without a section is not
-    part of the profile.
-    """
+    """All settings of a run. sections: {paper: its settings}; a paper without a section is not part of the profile."""
 
     networks: Networks
     sections: Mapping[str, Any] = dataclasses.field(hash=False)
     profile: str = "smoke"
-    # where networks are trained and measured: cpu, cuda, one of several (cuda:1), or auto, a GPU where there is one
+    # where networks are trained and measured: cpu, cuda, one of several GPUs (cuda:1), or auto (a GPU if there is one)
     device: Annotated[str, DEVICE] = "auto"
-    # what is trained and measured as a batch job of its own, before the notebooks: networks (one each, or a few that
-    # belong together), seeds (much of a repetition: small networks are done before a job has started), or none
-    # (everything inside the notebooks)
+    # what a batch job trains and measures before the notebooks: networks (one, or a few that belong together), seeds (a
+    # whole repetition, for networks so small that starting a job takes longer), or none (all work is in the notebooks)
     jobs: Annotated[str, OneOf(JOBS)] = "none"
-    # the seed of the first repetition; further ones count up from it, so that a run can be repeated on seeds nobody has
-    # seen
+    # the seed of the first repetition; the others count up from it, so that a run can be repeated on new seeds
     first_seed: Annotated[int, whole(0)] = 0
     overrides: tuple[tuple[str, str], ...] = ()
 
@@ -52,7 +48,9 @@ class Settings(Declared):
         self._size_pools()
 
     def _size_pools(self):
-        """Every repetition has its own networks: pools grow to what the papers need unless told not to."""
+        """Grow the pools to what the papers need, since every repetition has its own networks. Raise SettingsError if
+        an override asks for fewer.
+        """
         least = max((section.pool for section in self.sections.values()), default=1)
         seeds = ", ".join(f"{name}.seeds = {s.seeds}" for name, s in self.sections.items() if s.pool == least)
         for kind in ("normal", "robust"):
@@ -62,7 +60,7 @@ class Settings(Declared):
 
     @property
     def notebooks(self) -> tuple[str, ...]:
-        """The papers that the profile has a section for, whose notebooks a run executes."""
+        """The papers with a section in the profile, whose notebooks a run executes."""
         return tuple(self.sections)
 
     def seed(self, repetition: int) -> int:
@@ -71,20 +69,23 @@ class Settings(Declared):
 
     @property
     def run(self) -> str:
-        """Name of the results folder: the profile, with a hash of the overrides if there are any."""
+        """Name of the results folder: the profile, followed by a hash of the overrides if there are any."""
         return f"{self.profile}+{digest(dict(self.overrides))[:8]}" if self.overrides else self.profile
 
 
-# The settings at the top of a profile that are no paper's.
+# The settings at the top of a profile, which belong to no single paper.
 SHARED = tuple(f.name for f in dataclasses.fields(Settings) if f.name not in ("sections", "profile", "overrides"))
 
 
 def profiles() -> list[str]:
+    """The names of all profiles, sorted."""
     return sorted(p.stem for p in (ROOT / "configs").glob("*.yaml"))
 
 
 def load(profile: str = "smoke", overrides: dict | None = None) -> Settings:
-    """The settings of a profile with overrides {dotted name: value} applied."""
+    """The settings of a profile with overrides {dotted name: value} applied. Raises SettingsError for an unknown
+    profile or name and for an impossible value.
+    """
     if profile not in profiles():
         raise unknown("profile", profile, profiles())
     tree = read(ROOT / "configs" / f"{profile}.yaml")
@@ -102,7 +103,8 @@ def load(profile: str = "smoke", overrides: dict | None = None) -> Settings:
 
 
 def _set(tree: dict, name: str, value) -> None:
-    """Set a dotted name in the tree of a profile; unknown names are refused when the tree is made into settings."""
+    """Set a dotted name in the tree of a profile. Unknown names are rejected later, when settings are made of the tree.
+    """
     *folders, last = name.split(".")
     for folder in folders:
         child = tree.setdefault(folder, {})

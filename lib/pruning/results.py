@@ -1,6 +1,6 @@
-"""What the papers on pruned networks share: what their networks keep, and which of them are at chance.
+"""What the papers on pruning share: how many weights their networks keep, and which networks are at chance.
 
-A condition has a share `keep` that is kept, 1 where nothing is pruned.
+A condition has the field `keep`, the share that pruning keeps; 1 if nothing is pruned.
 """
 
 from __future__ import annotations
@@ -31,24 +31,26 @@ class Results(results.Results):
             self.layers[cell] = kept(zoo.obtain(cell.recipe).net)
 
     def weights(self, cell: Cell) -> tuple[int, int]:
-        """How many prunable weights a pruned network keeps, and of how many."""
+        """How many prunable weights a pruned network keeps, and how many there were."""
         return int(self.layers[cell].kept.sum()), int(self.layers[cell].weights.sum())
 
     def at_chance(self, by: float) -> dict[Any, float]:
-        """{condition: clean accuracy} of the pruned conditions that are not `by` above guessing: nothing can be read
-        off them but that they are broken.
+        """{condition: clean accuracy} of the pruned conditions whose accuracy is less than `by` above guessing. They
+        are broken, and comparisons with them mean nothing.
         """
         clean = {c: float(self.correct(c).mean()) for c in self.conditions if c.keep != 1}
         return {c: value for c, value in clean.items() if value < self.chance(c) + by}
 
     def counted(self, cell: Cell, outcomes: Outcomes, column: str) -> dict:
-        """balanced: the mean accuracy over classes; kept: the counted share of weights that are kept."""
+        """The columns balanced, the mean accuracy over classes, and kept, the counted share of weights that are kept.
+        """
         left, every = self.weights(cell) if cell in self.layers else (1, 1)
         return {"balanced": outcomes.balanced_accuracy(column), "kept": left / every}
 
     def counts(self):
-        """A DataFrame with a row per pruned condition: its names; kept, of, share: what its networks keep, counted,
-        means over repetitions; emptiest layer, its weights: the layer that keeps the fewest in any of them.
+        """A DataFrame with a row per pruned condition. Columns: those of `named` except seed; kept, of, share: weights
+        kept, all prunable weights and their ratio, means over repetitions; emptiest layer, its weights: the layer that
+        keeps the fewest weights in any repetition, and how many.
         """
         import pandas as pd
 
