@@ -1,5 +1,5 @@
-"""`./run_all.sh new-paper NAME`: the skeleton of a further paper, small but whole. It trains a normal and a robust
-network of the common pool, attacks both and judges one claim; its author replaces one part after another.
+"""`./run_all.sh new-paper NAME`: the skeleton of a further paper, small but complete. It trains a normal and a robust
+network of the common pool, attacks both and judges one claim. Its author replaces one part after another.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ SECTIONS = ("test", "smoke", "laptop")  # the profiles that get a section
 
 
 def write(name: str, root: Path) -> list[Path]:
-    """Write the skeleton of the paper `name` into the project at `root`: a folder in lib/papers, notebook, claims,
+    """Write the skeleton of the paper `name` into the project at `root`: a folder in lib/papers, a notebook, claims,
     deviations, tests, and a section at the end of three profiles. Returns the files written or extended.
 
-    Raises SettingsError, before anything is written, unless the name is a free one in lower case.
+    Raises SettingsError, before anything is written, if the name is not a lower-case identifier or already taken.
     """
     fits = re.fullmatch(r"[a-z][a-z0-9_]*", name) and not keyword.iskeyword(name)
     need(bool(fits), "NAME", name, "lower-case letters, digits and _ behind a letter, such as feature_purification")
