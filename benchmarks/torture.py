@@ -2,9 +2,10 @@
 
     benchmarks/run.sh torture --kills 50 --profile smoke
 
-Runs notebooks once without a break and once with kill -9 at random moments of whatever it does (training, measuring,
-notebook, report, moving entries into the store), each time until it goes on. Then tables and claims must be equal byte
-for byte, but for seconds, and nothing may be left behind: no process, no temporary file, nothing set aside.
+Runs notebooks once undisturbed and once with kill -9 at random moments of whatever is being done (training, measuring,
+notebook, report, moving entries into the store), starting the run again after each kill. In the end tables and claims
+must be equal byte for byte, except for times, and nothing may be left behind: no process, no temporary file, no entry
+set aside as damaged.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from lib.papers import papers
 from lib.papers.settings import profiles
 from lib.runtime import ROOT
 
-TIMED = "networks.csv"  # the table of trainings, whose columns are seconds and speeds
+TIMED = "networks.csv"  # the table of trainings, which holds seconds and speeds
 
 
 def main(argv: list[str]) -> int:
-    """Torture as the command line says; returns 1 if anything differs or is left behind."""
+    """Run the test that the command line describes; returns 1 if anything differs or is left behind, otherwise 0."""
     parser = Parser(prog="benchmarks/run.sh torture", description=__doc__.splitlines()[0])
     parser.script = parser.prog
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="which (default: all)")
@@ -48,7 +49,9 @@ def main(argv: list[str]) -> int:
 
 
 def torture(folder: Path, profile: str, notebooks: list[str], kills: int, seed: int) -> list[str]:
-    """What is wrong after so many kills, a sentence each. Works in `folder`, in stores and results of its own."""
+    """What is wrong after `kills` kills, one sentence each. Works in `folder`, with its own stores and results. seed:
+    of the random moments.
+    """
     command = [sys.executable, "-m", "lib", "run", "--profile", profile, *notebooks]
     whole, broken, moments = folder / "whole", folder / "broken", random.Random(seed)
     started = time.monotonic()
@@ -61,7 +64,7 @@ def torture(folder: Path, profile: str, notebooks: list[str], kills: int, seed: 
         try:
             status = run.wait(moments.uniform(0.5, 5 + seconds / kills))
             faults += [f"after {done} kills the run fails"] if status else []
-            _forget(broken, moments)  # it was quicker than the kills: some of it is to be done again
+            _forget(broken, moments)  # the run ended before the kill: make work for the next one
             continue
         except subprocess.TimeoutExpired:
             run.send_signal(signal.SIGKILL)
@@ -92,7 +95,7 @@ def _forget(place: Path, moments: random.Random) -> None:
 
 
 def _left_running(run: int) -> list[str]:
-    """Processes of a killed run that live on after ten seconds (where /proc tells)."""
+    """The ids of processes of a killed run that are still alive after ten seconds (only where /proc exists)."""
     mark, deadline = f"REPRO_RUN_PID={run}\0".encode(), time.monotonic() + 10
     while True:
         found = []
@@ -108,6 +111,7 @@ def _left_running(run: int) -> list[str]:
 
 
 def _differences(whole: Path, broken: Path) -> list[str]:
+    """A sentence for each table or claims file that differs between the two runs."""
     def written(place: Path) -> dict[str, bytes]:
         every = [*place.glob("results/*/*/tables/*.csv"), *place.glob("results/*/*/claims.json")]
         return {str(path.relative_to(place)): path.read_bytes() for path in every if path.name != TIMED}
@@ -117,6 +121,7 @@ def _differences(whole: Path, broken: Path) -> list[str]:
 
 
 def _left_behind(place: Path) -> list[str]:
+    """A sentence for each temporary, damaged or failed file of a run."""
     patterns = ("**/*.part", "store/making/*", "store/damaged/*", "**/*.damaged",
                 "results/*/jobs/*.failed")
     return [f"{path.relative_to(place)} is left behind" for pattern in patterns for path in place.glob(pattern)]

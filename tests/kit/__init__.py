@@ -1,1 +1,1 @@
-"""What tests of several papers build again and again: profiles, made-up worlds, zoos, figures."""
+"""What the tests of several papers share: profiles, made-up worlds, zoos, figures."""

@@ -1,4 +1,4 @@
-"""Figures: what is drawn, and tables to draw."""
+"""Helpers for tests of figures: made-up tables to draw, and what a figure shows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from matplotlib import pyplot as plt
 
 @pytest.fixture(autouse=True)
 def close_figures():
-    """For a conftest: figures are closed after each test."""
+    """Close all figures after each test; to be imported by a conftest."""
     yield
     plt.close("all")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """As much of a tap as figures need."""
+    """The part of a tap that figures need."""
 
     label: str
     kind: str
@@ -34,17 +34,17 @@ LAYERS = [Layer(f"{stage}.{kind}", kind, stage) for stage in STAGES for kind in 
 
 
 def grow(kinds=("normal", "robust"), seeds=3, x="distance", y="similarity", xs=range(1, 6)):
-    """A value that tells kind, seed and place apart."""
+    """A table with columns kind, seed, x and y, whose values are different for each kind, seed and x."""
     return pd.DataFrame([{"kind": kind, "seed": seed, x: at, y: 0.3 + 0.2 * k + 0.01 * seed + 0.05 * at}
                          for k, kind in enumerate(kinds) for seed in range(seeds) for at in xs])
 
 
 def panels_of(figure):
-    """The axes that hold a map, not the colour bar."""
+    """The axes of a figure that show an image, without colour bars."""
     return [axis for axis in figure.axes if axis.images]
 
 
 def legend_texts(figure):
-    """The texts of all legends, those of the figure first."""
+    """The texts of all legends of a figure, the figure's own legends first."""
     boxes = [*figure.legends, *(axis.get_legend() for axis in figure.axes if axis.get_legend())]
     return [text.get_text() for box in boxes for text in box.get_texts()]

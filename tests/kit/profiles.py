@@ -12,13 +12,13 @@ from lib.papers import papers, settings
 
 
 def load(paper, section, others=(), profile="smoke"):
-    """The profile with changes. section: {setting of the paper's section: value}; others: {dotted setting: value}."""
+    """Settings of a profile with changes. section: {setting of the paper: value}; others: {dotted setting: value}."""
     changes = {f"{paper}.{name}": value for name, value in copy.deepcopy({**section}).items()}
     return settings.load(profile, {**dict(others), **changes})
 
 
 def given(s, paper):
-    """What plans and measurements of a paper are made from: the networks, its section, the seeds of repetitions."""
+    """The arguments of a paper's plan and measurements: networks, section, and the function from repetition to seed."""
     return s.networks, s.sections[paper], s.seed
 
 
@@ -34,7 +34,7 @@ def profiles_of(paper):
 
 @contextmanager
 def refused(words):
-    """What runs inside must raise SettingsError, in one sentence that matches the regular expression `words`."""
+    """Assert that the code inside raises SettingsError with one line that matches the regular expression `words`."""
     with pytest.raises(SettingsError, match=words) as error:
         yield
     assert "\n" not in str(error.value)

@@ -18,13 +18,15 @@ def _ranks(count, seed_parts):
 
 
 def right(share, count, *seed_parts):
-    """Which of `count` images are right, bool [count]; at the same seed what is right at a share is right at larger."""
+    """bool [count]: which of `count` images are classified correctly, a share `share` of them. With the same seed, what
+    is correct at one share is also correct at every larger share.
+    """
     return _ranks(count, seed_parts) < round(count * share)
 
 
 def outcomes(count, seed_parts, protocol=(), classes=10, **shares):
-    """Outcomes of a network on `count` images. shares: {verdict: share of the images that are right}; of two networks
-    with the same seed_parts the better one is right wherever the other is.
+    """Outcomes of a network on `count` images. shares: {column: share of images that are correct}. Of two networks with
+    the same seed_parts, the better one is correct wherever the other is.
     """
     table = {"index": np.arange(count), "label": np.arange(count) % classes,
              **{verdict: right(share, count, *seed_parts) for verdict, share in shares.items()}}
@@ -32,13 +34,13 @@ def outcomes(count, seed_parts, protocol=(), classes=10, **shares):
 
 
 def shift(*parts):
-    """A factor by which a network differs from its kind: three in a thousand at most."""
+    """A factor by which a network differs from its kind, from 0.997 to 1.003; `parts` seed it."""
     return 1 + .003 * (seed_of("shift", *parts) % 5 - 2) / 2
 
 
 def judged(paper, evidence, own, common=(), profile="paper"):
-    """{claim id: judged} as Study.judge does it, by default at the profile that tests all claims. paper: its claims;
-    own: {claim id: preconditions}; common: preconditions of all claims.
+    """{claim id: result of claims.judge}, as Study.judge does it; by default for the profile that tests all claims.
+    paper: the paper's claims. own: {claim id: preconditions}. common: preconditions of all claims.
     """
     return {c.id: claims.judge(c, evidence.get(c.id, {}), profile, [*common, *own.get(c.id, [])]) for c in paper}
 
@@ -49,11 +51,11 @@ def failed(checks):
 
 
 def failed_by_claim(own):
-    """{claim id: names of its own preconditions that do not hold}, claims without any left out."""
+    """{claim id: names of its own preconditions that do not hold}, without claims that have none."""
     return {claim: names for claim, checks in own.items() if (names := failed(checks))}
 
 
 def contradicted_parts(got):
-    """The parts, as 'claim part', with a row that the claim's opposite explains."""
+    """The parts, as 'claim part', with a row that contradicts the claim."""
     return {f"{claim} {row.name.split(':')[0]}" for claim, one in got.items() for row in one.rows
             if row.passed is False}

@@ -10,6 +10,6 @@ from lib.training.zoo import Zoo
 
 
 def tiny_zoo(folder, s, paper):
-    """A zoo with its store in `folder`, which trains what the paper plans and nothing else, on one thread."""
+    """A zoo with its store in `folder`, on one thread, that trains only the networks in the paper's plan."""
     torch.set_num_threads(1)
     return Zoo(Store(folder), allowed={task.recipe.key for task in plan(s, (paper,))})
