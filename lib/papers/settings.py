@@ -35,8 +35,8 @@ class Settings(Declared):
     profile: str = "smoke"
     # where networks are trained and measured: cpu, cuda, one of several GPUs (cuda:1), or auto (a GPU if there is one)
     device: Annotated[str, DEVICE] = "auto"
-    # what a batch job trains and measures before the notebooks: networks (one, or a few that belong together), seeds (a
-    # whole repetition, for networks so small that starting a job takes longer), or none (all work is in the notebooks)
+    # what a batch job trains and measures before the notebooks: networks (one, or a few that belong together), seeds
+    # (most of a repetition, for networks that train faster than a job starts), or none (the notebooks do everything)
     jobs: Annotated[str, OneOf(JOBS)] = "none"
     # the seed of the first repetition; the others count up from it, so that a run can be repeated on new seeds
     first_seed: Annotated[int, whole(0)] = 0

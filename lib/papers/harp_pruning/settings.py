@@ -61,7 +61,7 @@ class Section(Declared):
     keeps: Annotated[tuple[ProperShare, ...], falling(1)]  # shares of prunable weights kept, in decreasing order
     prune: Step  # the search for scores and rates with frozen weights, under the attack of the dense networks
     finetune: Step  # fine-tuning of the kept weights, under the attack of the dense networks
-    search: Annotated[PGD, UNTARGETED]  # the weaker attack, for preconditions and kept epochs
+    search: Annotated[PGD, UNTARGETED]  # the weaker attack, for the preconditions and the table of kept epochs
     verify: Attack  # the stronger attack, under which every network is measured
     gates: Gates
     # pruning methods at the harshest share, all compared with the dense network after the same fine-tuning

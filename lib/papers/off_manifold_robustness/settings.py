@@ -243,7 +243,7 @@ class Section(Declared):
     theory: Theory = Theory()
     published: Published | None = None  # published networks in files that the user has; null: none
     chance: Share = 0.05  # the accuracy above chance that a network must exceed to count in the excessive regime (C6)
-    on: Share = 0.01  # the on-manifold change (total variation) that a network must exceed to count there (C6)
+    on: Share = 0.01  # the on-manifold change (0 to 1) that a network must exceed to count in the excessive regime (C6)
 
     where = "off_manifold_robustness"
 

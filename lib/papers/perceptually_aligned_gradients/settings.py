@@ -194,7 +194,7 @@ class Section(Declared):
     verify: Attack  # the attack under which robustness is judged
     toy: Toy = Toy()
     query: Square = Square(1000)  # the query attack, which needs no gradients (C9)
-    query_images: Annotated[int, whole(2)] = 200  # how many test images the query attack and the curves are measured on
+    query_images: Annotated[int, whole(2)] = 200  # how many test images curves and masking (C9) are measured on
     # multiples of each threat's eps at which curves are measured, the last so large that no image may survive
     curve: Annotated[tuple[Positive, ...], growing(2)] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 

@@ -106,7 +106,7 @@ class Section(Declared):
     layers: Annotated[str, OneOf(("all", "relu", "stages"))] = "all"  # the layers that are compared
     # further similarity measures, on pooled activations
     second: tuple[Annotated[str, OneOf(SECOND)], ...] = ("procrustes", "svcca")
-    matched_within: Share = 0.03  # the largest difference allowed between the accuracies of matched and robust networks
+    matched_within: Share = 0.03  # the largest difference allowed in clean accuracy between matched and robust networks
 
     where = "representation_similarity"
 
