@@ -90,8 +90,8 @@ class Section(Declared):
     optimiser: Optimiser = field(default_factory=lambda: Optimiser("adam", lr=3e-2, weight_decay=1e-4))
     schedule: Schedule = field(default_factory=lambda: Schedule("cosine"))
     augment: Augmentation | None = None  # the augmentation in the training of joints; null: as in the pool
-    # the largest fall of a joint's loss in the last part of training, in nats, mean over repetitions, at which the joint
-    # counts as converged (0.1: the probability of the true class grows by 10 %)
+    # the largest fall of a joint's loss in the last part of training, in nats, mean over repetitions, at which the
+    # joint counts as converged (0.1: the probability of the true class grows by 10 %)
     converged: Positive = 0.1
     # the largest change allowed in the robust accuracy of a middle joint when it is trained for twice the epochs
     budget: Share = 0.03
