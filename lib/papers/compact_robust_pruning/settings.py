@@ -61,7 +61,7 @@ class NetworkSetup(Declared):
     gates: Gates  # the accuracies required of the unpruned networks
     data: Data | None = None  # the data that the networks learn; null: the pool's
     arch: FromScratch | None = None  # the architecture of the networks; null: the pool's
-    threat: Threat | None = None  # the threat in training and, for bounds, in certification; null: the pool's
+    threat: Threat | None = None  # the threat in training, attacks and bounds; null: the pool's
     # pre-training, the first step; the benign objective has the same epochs but no warm-up; null: as in the pool
     pretrain: Pretraining | None = None
     batch_size: BatchSize | None = None  # images per update; null: as in the pool

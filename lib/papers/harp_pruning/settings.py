@@ -64,7 +64,7 @@ class Section(Declared):
     search: Annotated[PGD, UNTARGETED]  # the weaker attack, for the preconditions and the table of kept epochs
     verify: Attack  # the stronger attack, under which every network is measured
     gates: Gates
-    # pruning methods at the harshest share, all compared with the dense network after the same fine-tuning
+    # pruning methods at the harshest share; the dense network with the same fine-tuning is always added
     methods: Annotated[tuple[Annotated[str, OneOf(METHODS)], ...], different(1)] = (
         "HARP", "HYDRA", "LWM", "HYDRA + data-free")
     milder_methods: tuple[str, ...] | None = None  # the `methods` at the other shares too; null: all

@@ -172,7 +172,7 @@ class Toy(Declared):
     training: Unattacked = Training(100, Optimiser("adam", lr=0.01, weight_decay=0), Schedule("constant"))
     data: Annotated[Data, OF_THE_TOY] = Data("line_of_modes")
     batch_size: BatchSize = 128  # points per update
-    weight: Positive = 1.0  # the weight of alignment with nearest neighbours (the paper does not give its own)
+    weight: Positive = 1.0  # the weight of alignment with nearest neighbours (the paper's is not known)
     eps: Positive = 15.0  # a distance at which a perfect network loses nothing
     far: Positive = 30.0  # a distance at which even a perfect network loses everything
     attack_steps: Count = 10  # steps of PGD, which is run in addition to the exhaustive attack
