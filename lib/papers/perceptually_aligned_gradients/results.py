@@ -121,7 +121,7 @@ class Results(results.Results):
         return min(every, key=lambda cells: abs(self._mean_on_holdout(cells, "clean") - aim))
 
     def best_on_holdout(self, where: str, kind: str) -> list[Cell]:
-        """The networks of a kind at the weight that is most robust on held-out images; none if no weight was measured there."""
+        """The networks of a kind at the weight that is most robust on held-out images; none without such results."""
         every = [self.of(Condition(where, kind, w)) for w in self.weights(where, kind)]
         known = [cells for cells in every if all(c in self.on_holdout for c in cells)]
         return max(known, key=lambda cells: self._mean_on_holdout(cells, "robust"), default=[])
