@@ -1,6 +1,6 @@
-"""Attacks: how images that a threat allows and a network misclassifies are searched for, without torch.
+"""Attacks: searches for images that a threat allows and a network misclassifies, as values without torch.
 
-How each is carried out stands in lib/attacks, which registers a search for every type (`stages`, lib/attacks/pool.py).
+lib/attacks carries them out: it registers a search for every type (`stages`, lib/attacks/pool.py).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ LOSSES = ("ce", "dlr", "cw", "kl")
 class Attack(Declared, ABC):
     """A search for images that a threat allows and a network misclassifies.
 
-    `targeted`: whether it goes towards given classes. `needs_clean_logits`: whether it starts from the network's logits
-    of the images as they are; those that are misclassified already are then left out. `targets`: how many other classes
-    than an image's own there must be, each of which it goes towards.
+    `targeted`: whether it aims at given classes. `needs_clean_logits`: whether it starts from the network's logits of
+    the clean images; images that are misclassified already are then left out. `targets`: the number of wrong classes
+    that it aims at for each image; the data must have as many.
     """
 
     where = "attack"
@@ -38,8 +38,8 @@ class Attack(Declared, ABC):
 
     @abstractmethod
     def passes(self, standing: float = 1.0, classes: int = 10) -> float:
-        """Forward passes per image, a gradient counting as one more, when the share `standing` in [0, 1] of the images
-        survives and the network tells so many classes apart.
+        """Forward passes per image (a gradient counts as one more) on a network with `classes` classes, if the share
+        `standing` in [0, 1] of the images survives.
         """
 
     @abstractmethod
@@ -47,13 +47,13 @@ class Attack(Declared, ABC):
         """Raise SettingsError unless the attack can search for images within `threat`."""
 
     def single_run(self, threat: Threat) -> PGD:
-        """The one PGD run whose last iterates stand for the attack where every image is to be moved."""
+        """The single PGD run whose last iterates represent the attack where every image has to be perturbed."""
         return PGD(20, threat.usual_step)
 
 
 def _searched(standing: float) -> float:
-    """The share of a search that is carried out: broken images cost a twentieth of it (measured with APGD on small
-    networks).
+    """The cost of a search relative to one that every image survives: a misclassified image costs a twentieth
+    (measured with APGD on small networks).
     """
     return standing + 0.05 * (1 - standing)
 
@@ -69,17 +69,17 @@ class PGD(Attack):
 
     steps: Annotated[int, whole(0)]  # gradient steps from each start
     step_size: Annotated[Fraction, above(0)]  # the length of a step in the threat's norm
-    restarts: Count = 1  # starts
-    random_start: bool = True  # whether it starts at a random point of the ball, or else at the image
-    loss: Annotated[str, OneOf(LOSSES)] = "ce"  # what it climbs; kl: against the clean prediction, as TRADES
-    targeted: bool = False  # whether it goes towards given classes
-    # for cw, where the margin stops to grow (Carlini & Wagner 2017, kappa; in logits); null: nowhere. An evaluation
-    # counts any misclassified iterate, so there it changes no verdict; it changes the last iterate.
+    restarts: Count = 1  # the number of starts
+    random_start: bool = True  # whether to start at a random point of the ball instead of the image
+    loss: Annotated[str, OneOf(LOSSES)] = "ce"  # the loss to maximise; kl: to the clean prediction, as in TRADES
+    targeted: bool = False  # whether to aim at given classes
+    # the margin in logits beyond which the cw loss stops growing (kappa in Carlini & Wagner 2017); null: none. It
+    # changes the last iterate but no evaluation, which counts any misclassified iterate
     confidence: NotNegative | None = later(None)
 
     def check_together(self):
         margin = self.loss == "cw" or self.confidence is None
-        need(margin, "attack.confidence", self.confidence, f"null for the loss {self.loss}: cw has one")
+        need(margin, "attack.confidence", self.confidence, f"null for the loss {self.loss}: only cw has a confidence")
 
     @property
     def title(self) -> str:
@@ -98,22 +98,22 @@ class PGD(Attack):
 
     def check(self, threat: Threat) -> None:
         starts = self.random_start or not threat.perceptual
-        need(starts, "attack.random_start", False, f"true for the norm {threat.norm}, whose scenes are drawn")
+        need(starts, "attack.random_start", False, f"true for the norm {threat.norm}, whose scenes are random")
 
     def single_run(self, threat: Threat) -> PGD:
         return replace(self, restarts=1)
 
     def with_one_more_restart(self) -> PGD:
-        """The attack that shows whether restarts matter (a sanity check of one robust network)."""
+        """The attack with one more restart, which shows whether restarts matter (a sanity check of robust networks)."""
         return replace(self, restarts=self.restarts + 1)
 
 
 class PixelAttack(Attack):
-    """An attack that moves nothing but pixels, and these within [0, 1]."""
+    """An attack that changes only pixels and keeps them within [0, 1]."""
 
     def check(self, threat: Threat) -> None:
         name = type(self).__name__
-        need(not threat.perceptual, "threat.norm", threat.norm, f"{', '.join(PIXEL_NORMS)} for {name} (PGD takes all)")
+        need(not threat.perceptual, "threat.norm", threat.norm, f"one of {', '.join(PIXEL_NORMS)} for {name}")
         need(threat.box, "threat.box", threat.box, f"true for {name}, whose images stay in [0, 1]")
 
 
@@ -123,7 +123,7 @@ class APGD(PixelAttack):
 
     steps: Count = 100  # gradient steps of each run
     restarts: Count = 1  # starts of each run
-    targets: Annotated[int, whole(0)] = 9  # other classes that it goes towards on DLR; 0: cross-entropy only
+    targets: Annotated[int, whole(0)] = 9  # wrong classes that the DLR runs aim at; 0: cross-entropy only
 
     @property
     def title(self) -> str:
@@ -140,7 +140,7 @@ class APGD(PixelAttack):
 class Square(PixelAttack):
     """Random search without gradients (Andriushchenko et al. 2020)."""
 
-    queries: Count = 5000  # forward passes an image at most
+    queries: Count = 5000  # the largest number of forward passes per image
 
     @property
     def title(self) -> str:
@@ -152,14 +152,15 @@ class Square(PixelAttack):
 
 @dataclass(frozen=True)
 class AutoAttack(PixelAttack):
-    """The standard AutoAttack: APGD-CE, APGD-T, FAB-T, Square, on the survivors of the one before.
+    """The standard AutoAttack (Croce & Hein 2020): APGD-CE, APGD-T, FAB-T and Square, each on the images that survive
+    the attacks before it.
 
-    FAB takes as many targets as APGD. Where there are fewer other classes, both take these; in l1 APGD-CE has five
-    restarts and APGD-T five targets, as the authors have it.
+    FAB has as many targets as APGD; if there are fewer wrong classes, both aim at all of them. In l1, APGD-CE has five
+    restarts and APGD-T five targets, as in the authors' code.
     """
 
     apgd: ClassVar[APGD] = APGD(100, targets=9)
-    fab_steps: ClassVar[int] = 100  # towards each target
+    fab_steps: ClassVar[int] = 100  # for each target
     square: ClassVar[Square] = Square(5000)
 
     version: Annotated[str, OneOf(("standard",))] = "standard"  # the authors' name for this list of attacks
@@ -169,15 +170,15 @@ class AutoAttack(PixelAttack):
         return "AutoAttack"
 
     def passes(self, standing: float = 1.0, classes: int = 10) -> float:
-        """An APGD run has a gradient at its start, too; a FAB step has one and looks at the image that it comes to, and
-        a FAB run looks at the nearest once more.
+        """An APGD run also takes a gradient at its start. A FAB step takes a gradient and a forward pass at the new
+        image, and a FAB run ends with one more forward pass at the nearest image.
         """
         apgd = (1 + self.apgd.targets) * 2 * (1 + self.apgd.steps)
         fab = self.apgd.targets * (3 * self.fab_steps + 1)
         return (1 + apgd + fab + self.square.queries) * _searched(standing)
 
 
-# Evaluations by name, from a step size to an attack.
+# {name of an evaluation: function from a step size to an attack}
 TIERS = {
     "clean": lambda size: None,
     "pgd20": lambda size: PGD(20, size),
@@ -189,17 +190,17 @@ TIERS = {
 
 
 def tier(name: str, threat: Threat) -> Attack | None:
-    """The attack of a named tier of evaluation; None for clean.
+    """The attack of a named tier of evaluation; None for clean. Raises SettingsError for an unknown name.
 
-    pgd20 and pgd50x10 (50 steps, 10 restarts) take the threat's `usual_step`, which is 2/255 at 8/255 as is usual for
-    CIFAR-10. apgd has 100 steps and 9 targets, square 5,000 queries, as in AutoAttack.
+    pgd20 and pgd50x10 (50 steps, 10 restarts) use the threat's `usual_step`, which is 2/255 for eps 8/255. apgd has
+    100 steps and 9 targets, square 5,000 queries, as in AutoAttack.
     """
     if name not in TIERS:
         raise unknown("tier", name, TIERS)
     return TIERS[name](threat.usual_step)
 
 
-# Lists of evaluations by name, from a threat and a step size to attacks.
+# {name of a list of evaluations: function from a threat and a step size to attacks}
 TIER_LISTS = {
     "harp": lambda threat, size: (fgsm(threat), PGD(10, size), PGD(20, size, loss="cw", confidence=50.0),
                                   APGD(50, restarts=5, targets=0), AutoAttack()),
@@ -207,10 +208,10 @@ TIER_LISTS = {
 
 
 def tiers(name: str, threat: Threat) -> tuple[Attack | None, ...]:
-    """The attacks of a named list, or the one of a named tier.
+    """The attacks of a named list, or the single attack of a named tier. Raises SettingsError for an unknown name.
 
-    harp: those of Zhao & Wressnegger (2023): FGSM, PGD-10, 20 steps on the CW margin with confidence 50, APGD-CE of 50
-    steps and 5 restarts, AutoAttack; steps of eps / 4.
+    harp: the attacks of Zhao & Wressnegger (2023), which are FGSM, PGD-10, 20 steps on the CW margin with confidence
+    50, APGD-CE with 50 steps and 5 restarts, and AutoAttack; the step size is eps / 4.
     """
     if name in TIER_LISTS:
         return TIER_LISTS[name](threat, threat.usual_step)

@@ -1,4 +1,4 @@
-"""Tables by type: what needs torch is found from a value's type, so that the value itself needs none."""
+"""Tables by type: they find the code that needs torch from a value's type, so that the value itself needs no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ByType:
-    """What belongs to values of a type, such as the loss of an objective.
+    """A table from types of values to what belongs to them, such as the losses of objectives.
 
         losses = ByType("loss")
 
@@ -16,7 +16,7 @@ class ByType:
 
         losses[TRADES(...)]  # TRADESLoss
 
-    The type must be exactly the one registered: a subclass without an entry of its own is an error, never its base.
+    Types must match exactly: a subclass without an entry of its own raises TypeError and never uses its base's entry.
     """
 
     def __init__(self, what: str):
@@ -24,7 +24,7 @@ class ByType:
         self.entries: dict[type, Any] = {}
 
     def register(self, *kinds: type) -> Callable[[Any], Any]:
-        """Enter the decorated function or class for these types. Raises ValueError for a type that has an entry."""
+        """Register the decorated function or class for these types. Raises ValueError for a type with an entry."""
 
         def enter(entry):
             for kind in kinds:

@@ -14,10 +14,11 @@ from lib.values.threats import Threat
 
 @dataclass(frozen=True)
 class Cell:
-    """A network by what it has in common with those of other repetitions, and by which repetition it is.
+    """A network by its condition, which it shares with the networks of other repetitions, and its repetition.
 
     condition: the paper's frozen `Condition`, whose `job(repetition)` names the batch job that makes the network.
-    repetition: from 0. measures: what it is measured under. may_diverge: whether the paper may go on without it.
+    repetition: from 0. measures: the threats and attacks (or certificates) under which the network is measured.
+    may_diverge: whether the experiment continues if the training of the network diverges.
     """
 
     condition: Any
@@ -28,5 +29,5 @@ class Cell:
 
     @property
     def job(self) -> str:
-        """The batch job that makes it, a word: names of profiles come into it, and it goes to a shell and to files."""
+        """The batch job that makes the network, as one word that is safe in shell commands and file names."""
         return re.sub(r"[^A-Za-z0-9._-]", "-", self.condition.job(self.repetition))

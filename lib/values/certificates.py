@@ -1,6 +1,6 @@
-"""Certificates: how it is proven that a threat changes no answer of a network, without torch.
+"""Certificates: proofs that no image within a threat changes a network's prediction, as values without torch.
 
-How each is computed stands in lib/certify, which registers a proof for every type (`proofs`, lib/certify/proof.py).
+lib/certify computes them: it registers a proof for every type (`proofs`, lib/certify/proof.py).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from lib.values.declared import Count, Declared, OneOf, Positive, between
 from lib.values.threats import Threat
 
 BOUNDS = ("interval", "CROWN-IBP", "CROWN")
-UNSTABLE = 500  # ReLUs of an image that CROWN bounds one by one: a guess until it was done once on this machine
+UNSTABLE = 500  # ReLUs per image that CROWN bounds one by one: a guess until a run on this machine has counted them
 
 
 class Certificate(Declared, ABC):
-    """A proof, image by image, that no image within a threat changes the answer."""
+    """A proof, image by image, that no image within a threat changes the prediction."""
 
     where = "certificate"
-    of_network = True  # whether it is about the network itself, not about another classifier made of it
+    of_network = True  # whether it is about the network itself, not about another classifier derived from it
 
     @property
     @abstractmethod
@@ -30,8 +30,8 @@ class Certificate(Declared, ABC):
 
     @abstractmethod
     def passes(self, standing: float = 1.0, classes: int = 10) -> float:
-        """Forward passes per image for a network that tells so many classes apart, a pass back counting as one; the
-        same whatever the share `standing` in [0, 1] for which the proof holds.
+        """Forward passes per image (a backward pass counts as one) on a network with `classes` classes. They do not
+        depend on `standing`, the share in [0, 1] of the images for which the proof holds.
         """
 
     @abstractmethod
@@ -41,12 +41,12 @@ class Certificate(Declared, ABC):
 
 @dataclass(frozen=True)
 class Bounds(Certificate):
-    """A proof, image by image, that no image of the ball is misclassified: bounds of the network's outputs. Of linf
+    """A proof, image by image, that no image of the ball is misclassified, by bounds on the network's outputs. For linf
     balls within [0, 1].
     """
 
-    # interval (Gowal et al. 2019); CROWN-IBP, linear bounds of the margins around interval bounds of the layers (Zhang
-    # et al. 2020); CROWN, linear bounds of every layer (Zhang et al. 2018)
+    # the bounds: interval (Gowal et al. 2019); CROWN-IBP, linear bounds on the margins from interval bounds on the
+    # layers (Zhang et al. 2020); CROWN, linear bounds on every layer (Zhang et al. 2018)
     method: Annotated[str, OneOf(BOUNDS)] = "interval"
 
     @property
@@ -54,7 +54,7 @@ class Bounds(Certificate):
         return f"{self.method} bounds"
 
     def passes(self, standing: float = 1.0, classes: int = 10) -> float:
-        """An interval is two passes; a linear function taken back is one forth and back."""
+        """Interval bounds cost two passes, propagating one linear function back a forward and a backward pass."""
         return 3 + {"interval": 0, "CROWN-IBP": 2 * classes, "CROWN": 2 * (classes + UNSTABLE)}[self.method]
 
     def check(self, threat: Threat) -> None:
@@ -64,22 +64,22 @@ class Bounds(Certificate):
 
 @dataclass(frozen=True)
 class Smoothing(Certificate):
-    """Randomised smoothing (Cohen et al. 2019), a proof about the smoothed classifier: the class that the network gives
-    most often to copies of the image with Gaussian noise. Of l2 balls; the largest radius that can be proven is
-    sigma * Phi^-1(alpha^(1/many)).
+    """Randomised smoothing (Cohen et al. 2019), a proof about the smoothed classifier, which returns the class that
+    the network predicts most often for copies of the image with Gaussian noise. For l2 balls; the largest radius that
+    can be proven is sigma * Phi^-1(alpha^(1/many)).
     """
 
-    sigma: Positive  # the standard deviation of the noise (pixels in [0, 1], not cut)
-    few: Count = 100  # copies that the class is guessed from (n0)
-    many: Count = 1000  # other copies that its probability is bounded from (n)
-    alpha: Annotated[float, between(0, 0.5)] = 0.001  # the largest probability with which a verdict is wrong
+    sigma: Positive  # the standard deviation of the noise (pixels in [0, 1], noisy ones not clipped)
+    few: Count = 100  # noisy copies from which the class is guessed (n0)
+    many: Count = 1000  # further noisy copies from which the probability of the class is bounded (n)
+    alpha: Annotated[float, between(0, 0.5)] = 0.001  # the largest probability of a wrong verdict
 
     of_network = False
 
     def check_together(self):
         provable = self.alpha > 0.5**self.many
         need(provable, "certificate.many", self.many,
-             f"more than log2(1 / alpha): at alpha {self.alpha:g} fewer copies prove nothing even where all agree")
+             f"more than log2(1 / alpha): at alpha {self.alpha:g} fewer copies prove nothing even if all agree")
 
     @property
     def title(self) -> str:

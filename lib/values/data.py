@@ -14,11 +14,11 @@ from lib.values.keys import later
 class DatasetInfo:
     """What is known of a data set before it is read: image shape, classes and the sizes of its official splits.
 
-    size: the height of its images in pixels and, unless `width` says otherwise, their width. sizes: the smallest and
-    the largest side that `Data.size` may ask for instead, where images come in sizes of their own and are resized; None
-    where `size` is all there is. unit: the length in pixels of one unit of the set's own space, whose origin is plain
-    grey: pixels = 0.5 + unit * x; networks are given x. files: whether it is read from a data folder. closed: whether
-    it is drawn from a distribution that is known in closed form, whose pixels are coordinates.
+    size: the height of the images in pixels and, unless `width` is given, their width. sizes: the smallest and the
+    largest side that `Data.size` may be, for sets whose images have various sizes and are resized; None: only `size`.
+    unit: the length in pixels of one unit of the set's own space, whose origin is mid-grey: pixels = 0.5 + unit * x,
+    and networks see x. files: whether the set is read from a data folder. closed: whether the set is drawn from a
+    distribution that is known in closed form, whose coordinates are the pixels.
     """
 
     channels: int
@@ -35,7 +35,7 @@ class DatasetInfo:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image of the size that is the set's own."""
+        """Channels, height and width of an image of the default size."""
         return self.channels, self.size, self.width or self.size
 
 
@@ -48,8 +48,8 @@ DATASETS = {
     "cifar100": DatasetInfo(3, 32, 100, 50_000, 10_000),
     "svhn": DatasetInfo(3, 32, 10, 73_257, 26_032),
     "stl10": DatasetInfo(3, 96, 10, 5_000, 8_000),
-    # Trees of fast.ai, each also with the short side brought to 320 and 160 pixels before: other pixels, so other sets.
-    # Up to the largest side no image of those two is enlarged, whose short side becomes 255/224 of the side.
+    # Sets of fast.ai. The versions with the short side resized to 320 or 160 pixels have other pixels, so they are sets
+    # of their own; no side up to their largest enlarges an image, whose short side becomes 255/224 of the side.
     "imagenette": DatasetInfo(3, 224, 10, 9_469, 3_925, sizes=(64, 512)),
     "imagenette_320": DatasetInfo(3, 224, 10, 9_469, 3_925, sizes=(64, 280)),
     "imagenette_160": DatasetInfo(3, 128, 10, 9_469, 3_925, sizes=(64, 140)),
@@ -57,7 +57,7 @@ DATASETS = {
     "imagewoof_320": DatasetInfo(3, 224, 10, 9_025, 3_929, sizes=(64, 280)),
     "imagewoof_160": DatasetInfo(3, 128, 10, 9_025, 3_929, sizes=(64, 140)),
     "imagenet": DatasetInfo(3, 224, 1000, 1_281_167, 50_000, sizes=(64, 512)),
-    # A digit and a letter, one above the other (lib/data/distractor.py).
+    # Each image is a digit and a letter, one above the other (lib/data/distractor.py).
     "mnist_letter_a": DatasetInfo(1, 56, 10, 60_000, 10_000, width=28),
     "mnist_letters": DatasetInfo(1, 56, 10, 60_000, 10_000, width=28),
     "digits_letter_a": DatasetInfo(1, 16, 10, 1197, 600, width=8, files=False),
@@ -78,10 +78,10 @@ class Data(Declared):
     """A data set and how much of it is used; every subset is random, class-balanced and fixed."""
 
     name: Annotated[str, OneOf(DATASETS)]  # the data set
-    train: Count | None = None  # images of the training split that are trained on; null: all that are not held out
-    holdout: Annotated[int, whole(0)] = 0  # images of the training split set aside for choosing (epochs, strengths)
-    test: Count | None = None  # images of the test split that are measured on; null: all
-    # the side in pixels that images of any size are brought to; null, and nothing else for sets of one size: their own
+    train: Count | None = None  # training images; null: all of the training split that are not held out
+    holdout: Annotated[int, whole(0)] = 0  # training images held out to choose epochs and strengths
+    test: Count | None = None  # test images; null: the whole test split
+    # the side in pixels to which images are resized; null: the set's default, the only choice if all have one size
     size: Count | None = later(None)
 
     where = "data"
@@ -108,7 +108,7 @@ class Data(Declared):
         allowed = f"a whole number of pixels from {low} to {high} for {self.name}, or null for {info.size}"
         need(fits, "data.size", self.size, allowed)
         if self.size == info.size:
-            object.__setattr__(self, "size", None)  # what means the same is the same value and has the same key
+            object.__setattr__(self, "size", None)  # equal meanings are equal values with equal keys
 
     @property
     def info(self) -> DatasetInfo:
@@ -116,7 +116,7 @@ class Data(Declared):
 
     @property
     def side(self) -> int:
-        """The side in pixels that images of any size are brought to; for sets of one size, their height."""
+        """The side in pixels to which images of various sizes are resized; for sets of one size, their height."""
         return self.size or self.info.size
 
     @property

@@ -1,4 +1,4 @@
-"""What a field may be, declared where the field is.
+"""Fields of dataclasses that declare which values they allow.
 
     @dataclass(frozen=True)
     class Smoothed(Declared):
@@ -10,8 +10,9 @@
         sizes: Annotated[tuple[Share, ...], growing()] = ()
 
 Bounds are checked when a value is made, and before that by the loader of profiles (lib/profiles/loader.py), which knows
-the full dotted name. What ties several fields together is written by hand in `check_together`. A bound that is a
-function of one's own has a name in its module: annotations are read late, where a lambda in one would know no globals.
+the full dotted name. Conditions on several fields together are written by hand in `check_together`. A bound with a
+function of its own is a named constant of its module: annotations are evaluated late, and a lambda inside one would not
+see the module's globals.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from lib.errors import fraction, is_int, is_number, need, unknown
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """What a value must be: `fits` says whether it is, `allowed` ends the sentence if it is not. of: the attribute of
-    the value, or of the entries of a tuple, that is meant; "": the value itself.
+    """A condition on a value: `fits` checks it, `allowed` completes the error "it must be ...". of: the attribute of
+    the value, or of the entries of a tuple, that is checked; "": the value itself.
     """
 
     fits: Callable[[Any], bool]
@@ -46,7 +47,7 @@ class Bound:
         return f"{self.of}: {self.allowed}".removeprefix(": ")
 
     def hold(self, value: Any, name: str, optional: bool = False) -> None:
-        """Raise SettingsError, which calls the value `name`, unless it fits. optional: null would be possible."""
+        """Raise SettingsError, with `name` for the value, unless it fits. optional: whether null is allowed."""
         if self.of:
             part, name = attrgetter(self.of), f"{name}.{self.of}"
             value = tuple(map(part, value)) if type(value) is tuple else part(value)
@@ -54,7 +55,7 @@ class Bound:
         need(self.fits(value), name, shown, self.allowed + ", or null" * optional)
 
 
-@dataclass(frozen=True, eq=False)  # what is known may have no hash
+@dataclass(frozen=True, eq=False)  # known names may be unhashable
 class OneOf:
     """A value must be one of the known names; an error suggests the nearest."""
 
@@ -66,7 +67,7 @@ class OneOf:
         return f"one of {', '.join(self.known)}"
 
     def hold(self, value: Any, name: str, optional: bool = False) -> None:
-        """Raise SettingsError, which calls the value `name`, unless it is known. optional: null would be possible."""
+        """Raise SettingsError, with `name` for the value, unless it is known. optional: whether null is allowed."""
         if value not in [*self.known]:
             raise unknown(name, value, [*self.known, *["null"] * optional])
 
@@ -89,7 +90,7 @@ def above(low: float) -> Bound:
 
 
 def below(low: float, high: float) -> Bound:
-    """A number from `low` on that is less than `high`."""
+    """A number of at least `low` that is less than `high`."""
     return Bound(lambda v: is_number(v, low, high) and v < high, f"a number from {low:g} to below {high:g}")
 
 
@@ -102,22 +103,22 @@ def between(low: float, high: float) -> Bound:
 def length(low: int, high: float = math.inf) -> Bound:
     """From `low` to `high` entries."""
     count = f"{low} to {high}" if high < math.inf else f"{low} or more"
-    return Bound(lambda v: low <= len(v) <= high, f"{count} in number")
+    return Bound(lambda v: low <= len(v) <= high, f"{count} entries long")
 
 
 def different(least: int = 0, of: str = "") -> Bound:
-    """Entries of which no two are equal, or have an equal attribute `of`; `least` of them or more."""
+    """At least `least` entries of which no two are equal (with `of`: in this attribute)."""
     return _ordered("different ones", lambda v: [*dict.fromkeys(v)], least, of)
 
 
 def growing(least: int = 0) -> Bound:
-    """Numbers each of which is greater than the one before; `least` of them or more."""
-    return _ordered("growing numbers", lambda v: sorted({*v}), least)
+    """At least `least` strictly increasing numbers."""
+    return _ordered("increasing numbers", lambda v: sorted({*v}), least)
 
 
 def falling(least: int = 0) -> Bound:
-    """Numbers each of which is less than the one before; `least` of them or more."""
-    return _ordered("falling numbers", lambda v: sorted({*v}, reverse=True), least)
+    """At least `least` strictly decreasing numbers."""
+    return _ordered("decreasing numbers", lambda v: sorted({*v}, reverse=True), least)
 
 
 def _ordered(what: str, order: Callable[[tuple], list], least: int, of: str = "") -> Bound:
@@ -136,8 +137,8 @@ Text = Annotated[str, Bound(lambda v: type(v) is str and bool(v.strip()), "text 
 
 @dataclass(frozen=True)
 class Hint:
-    """An annotation taken apart. types: what a value may be an instance of; optional: whether it may be None; bounds:
-    of the value; each: the hint of a tuple's entries.
+    """A parsed annotation. types: the types that a value may have; optional: whether it may be None; bounds: the
+    conditions on it; each: the hint of a tuple's entries.
     """
 
     types: tuple[type, ...]
@@ -147,7 +148,7 @@ class Hint:
 
     @classmethod
     def of(cls, annotation: Any) -> Hint:
-        """The annotation of a field, of a union's member or of a tuple's entries, resolved from its text."""
+        """The hint of a field, a union's member or a tuple's entries, from its resolved annotation."""
         origin, args = typing.get_origin(annotation), typing.get_args(annotation)
         if origin is Annotated:
             hint = cls.of(args[0])
@@ -160,12 +161,12 @@ class Hint:
 
     @functools.cached_property
     def declared(self) -> bool:
-        """Whether values are such as are declared themselves."""
+        """Whether the values are instances of `Declared`."""
         return all(issubclass(kind, Declared) for kind in self.types)
 
     def fit(self, value: Any, name: str) -> Any:
-        """The value, its fractions exact and its lists tuples. Raises SettingsError, which calls it `name`, unless it
-        is one that may be.
+        """The value, with exact fractions and with tuples for lists. Raises SettingsError, with `name` for the value,
+        unless it is allowed.
         """
         if value is None and self.optional:
             return None
@@ -185,17 +186,17 @@ class Hint:
 
 @functools.cache
 def hints_of(cls: type) -> dict[str, Hint]:
-    """{field: what it may be} of a dataclass."""
+    """{field: hint} of a dataclass."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {f.name: Hint.of(hints[f.name]) for f in dataclasses.fields(cls)}
 
 
 class Declared:
-    """The base of frozen dataclasses whose fields are checked when they are made. It has no fields, so that keys are
-    made of a value's own alone.
+    """The base of frozen dataclasses whose fields are checked when a value is made. It has no fields, so keys depend on
+    a value's own fields alone.
     """
 
-    where = ""  # what stands before the names of its fields in messages
+    where = ""  # the prefix of its fields' names in messages
 
     def __post_init__(self):
         for name, hint in hints_of(type(self)).items():

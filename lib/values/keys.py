@@ -1,4 +1,4 @@
-"""Keys: the frozen dataclasses that say what is meant, as plain data and as digests.
+"""Keys: frozen dataclasses as plain data and as digests.
 
 Architectures, threats, objectives and recipes are values: equal when they mean the same, checked when they are made.
 """
@@ -13,8 +13,8 @@ from typing import Any
 
 
 def later(default: Any) -> Any:
-    """A field that a value got after keys of it were in use: while it holds its default it does not enter the key, so
-    that what was stored before is found again.
+    """A field that was added after keys were in use: while it has its default it does not enter the key, so results
+    stored before are still found.
     """
     return dataclasses.field(default=default, metadata={"later": True})
 
@@ -26,7 +26,7 @@ def kinds_of(base: type) -> list[type]:
 
 
 def plain(value: Any) -> Any:
-    """A value made of dataclasses as JSON types; one with `as_plain` says itself what it stands for."""
+    """A value made of dataclasses as JSON types; a value with `as_plain` supplies its own."""
     if hasattr(value, "as_plain"):
         return value.as_plain()
     if dataclasses.is_dataclass(value):
@@ -45,7 +45,7 @@ def plain(value: Any) -> Any:
 
 
 def plain_fields(value: Any, without: tuple[str, ...] = ()) -> dict:
-    """The fields of a dataclass value as plain data, but not those that came `later` and hold their default."""
+    """The fields of a dataclass value as plain data, except those added `later` that have their default."""
     return {
         f.name: plain(getattr(value, f.name))
         for f in dataclasses.fields(value)

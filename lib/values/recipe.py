@@ -1,4 +1,4 @@
-"""Recipes: the values that say which network is meant, and nothing else.
+"""Recipes: the values that specify a network completely.
 
 A `Recipe` is frozen, checked when it is made, and built without importing torch, so that plans, price lists and
 error messages cost nothing. Its `key` is a hash of everything that decides the weights: the recipe, its parents, the
@@ -36,21 +36,21 @@ from lib.values.keys import digest, later, plain, plain_fields
 from lib.values.objectives import CrossEntropy, Objective
 from lib.values.threats import Threat
 
-# Raise when a change of the code changes the weights or outcomes that a recipe gives (tests/training/test_golden.py
-# notices).
+# Increase when a change of the code changes the weights or outcomes of a recipe (tests/training/test_golden.py then
+# fails).
 NUMERICS = 1
 
 
 @dataclass(frozen=True)
 class Optimiser(Declared):
-    """How weights follow gradients."""
+    """The rule by which gradients update the weights."""
 
-    name: Annotated[str, OneOf(("sgd", "adam"))] = "sgd"  # the rule
+    name: Annotated[str, OneOf(("sgd", "adam"))] = "sgd"  # the update rule
     lr: Positive = 0.1  # the learning rate at its peak
-    momentum: Annotated[float, below(0, 1)] = 0.9  # of sgd
+    momentum: Annotated[float, below(0, 1)] = 0.9  # the momentum of sgd
     nesterov: bool = True  # whether the momentum of sgd is Nesterov's
-    weight_decay: NotNegative = 1e-4  # the L2 kind with both rules, as in the papers
-    # parameters without weight decay, by their own name (quota, the last of conv1.quota)
+    weight_decay: NotNegative = 1e-4  # L2 weight decay, added to the gradient for both rules, as in the papers
+    # parameters without weight decay, by the last part of their name (quota for conv1.quota)
     no_decay: tuple[str, ...] = later(())
 
     where = "optimiser"
@@ -63,24 +63,24 @@ SCHEDULES = ("constant", "piecewise", "cosine", "linear", "onecycle")
 class Schedule(Declared):
     """The learning rate over training, step by step."""
 
-    # constant; piecewise, times 1/10 at each drop; cosine or linear, down to the final share; onecycle, linear up, then
-    # linear down to 0
+    # the shape: constant; piecewise, times 1/10 at each drop; cosine or linear, down to the final share; onecycle,
+    # linear up, then linear down to 0
     name: Annotated[str, OneOf(SCHEDULES)] = "piecewise"
     drops: tuple[ProperShare, ...] = (Fraction(1, 3), Fraction(2, 3))  # shares of training after which piecewise drops
-    warmup: Share = 0.25  # the share of training in which onecycle rises
-    final: Share = later(0.0)  # the share of the peak rate that cosine and linear come down to
+    warmup: Share = 0.25  # the share of training during which onecycle rises
+    final: Share = later(0.0)  # the share of the peak rate at which cosine and linear end
 
     where = "schedule"
 
     def check_together(self):
         ends = self.final == 0 or self.name in ("cosine", "linear")
-        need(ends, "schedule.final", self.final, f"0 for {self.name}: only cosine and linear come down to a share")
+        need(ends, "schedule.final", self.final, f"0 for {self.name}: only cosine and linear end at a share")
 
 
 @dataclass(frozen=True)
 class Choice(Declared):
     """Early choice: after every `every` epochs the network is measured on the held-out images of its data (never on
-    test images), under `attack` within `threat` or, without them, clean; the best epoch's weights are kept.
+    test images), under `attack` within `threat` or, without these, clean; the best epoch's weights are kept.
     """
 
     threat: Threat | None = None
@@ -91,7 +91,7 @@ class Choice(Declared):
 
     def check_together(self):
         paired = (self.threat is None) == (self.attack is None)
-        need(paired, "choice.attack", self.attack, "given exactly when a threat is")
+        need(paired, "choice.attack", self.attack, "given if and only if a threat is")
 
 
 Digest = Annotated[str, Bound(lambda text: bool(re.fullmatch("[0-9a-f]{64}", str(text))),
@@ -100,8 +100,8 @@ Digest = Annotated[str, Bound(lambda text: bool(re.fullmatch("[0-9a-f]{64}", str
 
 @dataclass(frozen=True)
 class Weights(Declared):
-    """Weights that others trained, in a file: its path, and the SHA-256 that it must have, in hexadecimal. Only what is
-    in it decides, not where it lies: the path enters no key and no comparison.
+    """Weights that others trained, in a file: its path, and the SHA-256 that it must have, in hexadecimal. Only the
+    content counts: the path enters no key and no comparison.
     """
 
     file: str = field(compare=False)
@@ -119,20 +119,20 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True)
 class Recipe(Declared):
-    """All that decides a network's weights.
+    """Everything that decides a network's weights.
 
-    data, arch, objective: what is learned, by what, how. epochs 0: an untrained network (or, with parents, one put
-    together but not trained). optimiser, schedule, batch_size, augment: as named. parents: the recipes of the networks
-    that a stitched, probed or fine-tuned one is made from. trainable: prefixes of the parameters that learn, () for
-    all. batchnorm: `train` (batch statistics, running ones adapt) or `frozen`. precision: fp32 or bf16 (autocast;
-    weights and loss stay fp32). seed: tells repetitions apart. ema: the decay per step of an exponential moving average
-    of the weights, which then is the network (None: none). choice: which epoch's weights are kept (None: the last's).
-    keep: the numbers of epochs after which the weights are kept besides, so that other recipes can take them; the last
-    epoch's too where there is a choice, which may have thrown them away.
-    checkpoint: no training, but the weights of the one parent after so many epochs, one of those that it keeps.
-    sources: the recipes of the networks that the objective takes its targets from, nothing of which is copied: a
-    denoiser where gradients are to align with scores.
-    weights: no training, but the weights of a file, of a ResNet or an ImageNetResNet.
+    data, arch, objective: what is learned, by which network, and how. epochs 0: an untrained network (or, with parents,
+    one that is assembled but not trained). parents: the recipes of the networks from which a stitched, probed, pruned
+    or fine-tuned network is made. trainable: prefixes of the parameters that are trained; (): all. batchnorm: `train`
+    (batch statistics, running ones adapt) or `frozen`. precision: fp32 or bf16 (autocast; weights and loss stay fp32).
+    seed: distinguishes repetitions. ema: the decay per step of an exponential moving average of the weights, which then
+    is the network (None: no average). choice: how the epoch is chosen whose weights are kept (None: the last epoch).
+    keep: further epochs after which the weights are kept, so that other recipes can take them; with a choice, the last
+    epoch is possible, too.
+    checkpoint: no training; the weights that the one parent kept after this epoch.
+    sources: the recipes of the networks from which the objective takes its targets but no weights: a denoiser, if
+    gradients are aligned with scores.
+    weights: no training; the weights of a file, for a ResNet or an ImageNetResNet.
     """
 
     data: Data
@@ -163,17 +163,17 @@ class Recipe(Declared):
         in_order = all(is_int(n, 1) for n in self.keep) and list(self.keep) == sorted({*self.keep})
         inside = in_order and all(n < self.epochs + (self.choice is not None) for n in self.keep)
         below = "" if self.choice else "below "  # without a choice the last epoch's weights are the network's own
-        need(inside, "keep", self.keep, f"growing numbers of epochs from 1 to {below}epochs = {self.epochs}")
+        need(inside, "keep", self.keep, f"increasing numbers of epochs from 1 to {below}epochs = {self.epochs}")
         self._check_parents()
         self._check_objective()
         if self.checkpoint is not None:
-            need(len(self.parents) == 1, "parents", len(self.parents), "1 for a checkpoint: the training it is of")
+            need(len(self.parents) == 1, "parents", len(self.parents), "1 for a checkpoint, the network in training")
             need(self.epochs == 0, "epochs", self.epochs, "0 for a checkpoint")
             kept = self.parents[0].keep
             need(self.checkpoint in kept, "checkpoint", self.checkpoint, f"an epoch that the parent keeps: {kept}")
         if self.weights is not None:
-            need(not self.parents, "parents", len(self.parents), "0 for a network whose weights a file gives")
-            need(self.epochs == 0, "epochs", self.epochs, "0 for a network whose weights a file gives")
+            need(not self.parents, "parents", len(self.parents), "0 for a network with weights from a file")
+            need(self.epochs == 0, "epochs", self.epochs, "0 for a network with weights from a file")
             allowed = "a ResNet or an ImageNetResNet for weights from a file"
             need(self.arch.reads_files, "arch", self.arch.name, allowed)
 
@@ -184,16 +184,16 @@ class Recipe(Declared):
         arch.check_recipe(self)
 
     def _check_objective(self):
-        """One source where the objective takes scores, else none; and what the objective itself asks for."""
+        """Check that there is one source if the objective needs scores, else none, and what the objective requires."""
         wanted = int(self.objective.needs_scores)
-        allowed = "1, the denoiser that the scores are taken from" if wanted else "0 for an objective without scores"
+        allowed = "1, the denoiser that gives the scores" if wanted else "0 for an objective without scores"
         need(len(self.sources) == wanted, "number of sources", len(self.sources), allowed)
         if self.epochs:
             self.objective.check(self)
 
     def as_plain(self) -> dict:
-        """What decides the weights as plain data: parents and sources stand for themselves by their keys, and what the
-        network is measured on (`Data.test`) is left out, so that networks are shared.
+        """What decides the weights, as plain data: parents and sources are represented by their keys, and `Data.test`,
+        the images to measure on, is left out, so that networks are shared.
         """
         out = plain_fields(self, without=("parents", "sources"))
         out["data"].pop("test")
@@ -203,13 +203,13 @@ class Recipe(Declared):
 
     @property
     def matched(self) -> bool:
-        """Whether it is a stitched network whose joint starts as a least-squares map of training images."""
+        """Whether it is a stitched network whose joint starts as a least-squares map, fitted on training images."""
         return self.arch.matched and len(self.parents) == 2
 
     @property
     def stored(self) -> bool:
-        """Whether images decide the weights, so that they are made once and stored; others follow from the recipe and
-        its parents alone.
+        """Whether the weights depend on images, so that they are made once and stored; other weights follow from the
+        recipe and its parents alone.
         """
         return self.epochs > 0 or self.matched
 
@@ -235,7 +235,7 @@ class Recipe(Declared):
 
 def outcome_key(recipe: Recipe, threat: Threat | None, attack: Attack | Certificate | None) -> str:
     """The key of a network's per-image outcomes on its test images: clean, or within a threat under an attack or by a
-    certificate. Raises SettingsError for networks that give no classes.
+    certificate. Raises SettingsError for networks that are not classifiers.
     """
     gives_classes = recipe.arch.gives == "classes"
     need(gives_classes, "arch", recipe.arch.name, "a classifier where accuracies are measured")

@@ -1,7 +1,7 @@
 """Threats: what an adversary may do to an image, without torch.
 
-How a threat is searched stands in lib/values/attacks.py, how it is ruled out in lib/values/certificates.py; the
-geometry of threats in lib/attacks.
+lib/values/attacks.py has the attacks that search a threat, lib/values/certificates.py the certificates that exclude it,
+lib/attacks its geometry.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ PER = ("image", "batch")
 
 @dataclass(frozen=True)
 class Threat(Declared):
-    """What an adversary may do: move an image in [0, 1] by at most `eps` in `norm`.
+    """What an adversary may do: change an image in [0, 1] by at most `eps` in `norm`.
 
-    Norms of pixels: linf, l2, l1, eps in units of pixels in [0, 1]. Perceptual threats (Kang et al. 2019), eps in the
-    authors' own units: jpeg and jpeg_linf, the l2 or linf norm of quantised JPEG coefficients; gabor, the height of the
+    Pixel norms: linf, l2, l1, with eps in units of pixels in [0, 1]. Perceptual threats (Kang et al. 2019), with eps in
+    the authors' units: jpeg and jpeg_linf, the l2 or linf norm of quantised JPEG coefficients; gabor, the height of the
     noise in grey levels of 255; snow, the brightness of a full flake (see lib/attacks/perceptual.py).
     """
 
-    norm: Annotated[str, OneOf(NORMS)]  # what the length of a perturbation is measured in
-    eps: Annotated[Fraction, number(0)]  # the largest length; at most 1 in linf
-    # image: each image for itself; batch: starts, steps and budget are those of the whole batch tensor, so images share
-    # one eps (Srinivas et al. 2023, for training in l2 only; see lib/attacks/geometry.py)
+    norm: Annotated[str, OneOf(NORMS)]  # the norm that measures a perturbation
+    eps: Annotated[Fraction, number(0)]  # the largest norm of a perturbation; at most 1 in linf
+    # what eps limits: each image by itself, or the whole batch as one tensor, whose images share starts, steps and eps
+    # (Srinivas et al. 2023, for training in l2 only; see lib/attacks/geometry.py)
     per: Annotated[str, OneOf(PER)] = later("image")
     box: bool = later(True)  # whether perturbed images stay in [0, 1]
 
@@ -46,13 +46,13 @@ class Threat(Declared):
 
     @property
     def perceptual(self) -> bool:
-        """Whether the adversary moves something other than the pixels themselves."""
+        """Whether the adversary changes something other than the pixels themselves."""
         return self.norm in PERCEPTUAL
 
     @property
     def usual_step(self) -> Fraction:
-        """A quarter of the ball's radius, the step of the named tiers: eps / 4 (1/4 at eps 0), and 1/4 for gabor and
-        snow, whose latents reach 1.
+        """The step size of the named tiers, a quarter of the ball's radius: eps / 4 (1/4 at eps 0), and 1/4 for gabor
+        and snow, whose latents reach 1.
         """
         radius = 1 if self.norm in ("gabor", "snow") else self.eps or 1
         return Fraction(radius) / 4

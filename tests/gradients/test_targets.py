@@ -290,7 +290,7 @@ def test_stored_scores_are_mapped_not_copied(tmp_path):
     ({"kind": "nearest neighbour", "sample": 1}, "targets.sample = 1.*at least 2"),
     ({"kind": "score"}, "targets.sigma = None"), ({"kind": "score", "sigma": 0.0}, "targets.sigma = 0.0"),
     ({"kind": "score", "sigma": 0.2, "draws": 1.5}, "targets.draws = 1.5"),
-    ({"kind": "class mean", "sigma": 0.2}, "targets.sigma = 0.2.*belongs to score"),
+    ({"kind": "class mean", "sigma": 0.2}, "targets.sigma = 0.2.*only score has"),
     ({"kind": "class mean", "draws": 2}, "targets.draws = 2"),
 ])
 def test_impossible_targets_are_one_sentence(wrong, words):

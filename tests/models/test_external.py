@@ -293,9 +293,9 @@ def test_every_misnomer_is_one_sentence_before_any_work(given, tmp_path):
         (lambda: External(ROBUSTBENCH[0], sha256="0" * 64).weights, [str(path), "0000", f"this one has {right}"]),
         (lambda: External(ROBUSTBENCH[0], sha256="12"), ["sha256", "12", "64 hexadecimal digits"]),
         (lambda: External("pyautoattack", str(path)).weights, ["399f52da9f914c32", f"this one has {right}"]),
-        (lambda: External(ROBUSTBENCH[0]).recipe(Data("svhn")), ["svhn", "cifar10, what it was trained on"]),
-        (lambda: replace(plain, weights=weights, epochs=1), ["epochs = 1", "0 for a network whose weights"]),
-        (lambda: replace(plain, weights=weights, parents=(plain,)), ["parents = 1", "0 for a network whose weights"]),
+        (lambda: External(ROBUSTBENCH[0]).recipe(Data("svhn")), ["svhn", "cifar10, which it was trained on"]),
+        (lambda: replace(plain, weights=weights, epochs=1), ["epochs = 1", "0 for a network with weights"]),
+        (lambda: replace(plain, weights=weights, parents=(plain,)), ["parents = 1", "0 for a network with weights"]),
         (lambda: replace(plain, weights=weights, arch=PreActResNet()), ["arch = PreActResNet", "an ImageNetResNet"]),
         (lambda: Weights("x.pt", "abc"), ["weights.sha256 = abc", "64 hexadecimal digits"]),
     ]:

@@ -317,14 +317,14 @@ GREY, PHOTOGRAPHS = (Recipe(Data(name), ResNet(16, (1, 1, 1, 1))) for name in ("
 
 @pytest.mark.parametrize("make, words", [
     (lambda: Stitch("stem", "lstsq"), ["unknown arch.init 'lstsq'", "least squares"]),
-    (lambda: Stitch("stem", fit=100), ["arch.fit = 100", "least squares has it"]),
+    (lambda: Stitch("stem", fit=100), ["arch.fit = 100", "least squares uses it"]),
     (lambda: Stitch("stem", LEAST_SQUARES, fit=0), ["arch.fit = 0", "at least 1"]),
     (lambda: Stitch("stem", rank=0), ["arch.rank = 0", "at least 1"]),
     (lambda: replace(MATCHED, arch=replace(MATCHED.arch, fit=600)), ["arch.fit = 600", "at most the 512"]),
     (lambda: replace(JOINED, arch=LOW, parents=(JOINED,)), ["epochs = 1", "0 for a joint that is cut"]),
     (lambda: replace(JOINED, arch=LOW, parents=(NET,)), ["parents = CNN", "a stitch at conv2"]),
     (lambda: replace(JOINED, arch=replace(LOW, joint="conv1"), parents=(JOINED,)), ["parents = stitch at conv2"]),
-    (lambda: replace(JOINED, arch=replace(LOW, init=LEAST_SQUARES), parents=(JOINED,)), ["starts in the same way"]),
+    (lambda: replace(JOINED, arch=replace(LOW, init=LEAST_SQUARES), parents=(JOINED,)), ["with the same start"]),
     (lambda: replace(JOINED, parents=(JOINED,)), ["parents = 1", "2 for a Stitch"]),
     (lambda: Recipe(PHOTOGRAPHS.data, Stitch("layer4.0", LEAST_SQUARES), parents=(PHOTOGRAPHS, GREY)),
      ["arch.init = least squares", "mnist", "another shape than those of mnist_rgb32"]),

@@ -65,7 +65,7 @@ def test_what_is_kept_and_taken_tells_networks_apart_and_changes_no_other_key():
 def test_a_network_may_be_too_large_for_the_short_side_only():
     assert Data("digits_letters").shape == (1, 16, 8) and Data("gaussian_subspace").shape == (1, 8, 16)
     assert Recipe(Data("digits_letters"), ResNet(16, (1,) * 4)).data.shape == (1, 16, 8)
-    with pytest.raises(SettingsError, match="16x8 pixels; this one needs 16 a side"):
+    with pytest.raises(SettingsError, match="16x8 pixels; this one needs at least 16 a side"):
         Recipe(Data("digits_letters"), ResNet(16, (1,) * 5))
 
 
@@ -101,8 +101,8 @@ def test_the_last_epoch_is_kept_where_a_choice_may_throw_it_away():
         (lambda: replace(BASE, keep=(0,)), ["keep = (0,)", "from 1 to below epochs = 2"]),
         (lambda: replace(BASE, keep=(2,)), ["keep = (2,)", "below epochs = 2"]),
         (lambda: replace(CHOOSING, keep=(3,)), ["keep = (3,)", "from 1 to epochs = 2"]),
-        (lambda: replace(BASE, epochs=4, keep=(2, 1)), ["keep = (2, 1)", "growing"]),
-        (lambda: replace(BASE, epochs=4, keep=(1, 1)), ["keep = (1, 1)", "growing"]),
+        (lambda: replace(BASE, epochs=4, keep=(2, 1)), ["keep = (2, 1)", "increasing"]),
+        (lambda: replace(BASE, epochs=4, keep=(1, 1)), ["keep = (1, 1)", "increasing"]),
         (lambda: replace(BASE, epochs=4, keep=(1.5,)), ["keep = (1.5,)", "numbers of epochs"]),
         (lambda: replace(BASE, epochs=0, keep=(1,)), ["keep = (1,)", "epochs = 0"]),
         (lambda: replace(BASE, epochs=0, checkpoint=1), ["parents = 0", "1 for a checkpoint"]),

@@ -1,6 +1,6 @@
-"""Architectures as values: what a network looks like, by its options and the names of its stages, without torch.
+"""Architectures as values: the options of networks and the names of their stages, without torch.
 
-How they are built stands in lib/models.
+lib/models builds the networks.
 """
 
 from lib.values.architectures.base import Architecture

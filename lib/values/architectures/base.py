@@ -1,4 +1,4 @@
-"""What all architectures have in common."""
+"""The base of all architectures, and what decorates and checks them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from lib.values.declared import Declared
 
 
 class Architecture(Declared, ABC):
-    """What a network looks like. Concrete architectures are frozen dataclasses; their bases have no fields, so that
-    keys are made of an architecture's own alone.
+    """The structure of a network. Concrete architectures are frozen dataclasses; their bases have no fields, so keys
+    depend on an architecture's own fields alone.
     """
 
     where = "arch"
-    gives = "classes"  # what the network makes of images: these, `images` or `denoised images`
-    rectified = True  # whether what leaves a stage comes out of a ReLU
-    any_size = True  # whether one network takes images of different sizes
-    min_size = 1  # the least number of pixels on a side of an image
-    patch = 1  # both sides must be multiples of it
-    channels = True  # whether there are channels to prune
-    reads_files = False  # whether weights of other projects' files can be read (lib/models/external.py)
-    derived = False  # whether the network is put together from trained ones
+    gives = "classes"  # the network's output: `classes` (logits), `images` or `denoised images`
+    rectified = True  # whether the outputs of its stages come from a ReLU
+    any_size = True  # whether the same network takes images of different sizes
+    min_size = 1  # the smallest side of an image in pixels
+    patch = 1  # a divisor of both sides of an image in pixels
+    channels = True  # whether it has channels to prune
+    reads_files = False  # whether it can take weights from other projects' files (lib/models/external.py)
+    derived = False  # whether the network is assembled from trained ones
     stitched = False  # whether it is a front and an end with a joint between them
-    frozen_front = False  # whether its first part is another network's as it is
-    matched = False  # whether, made from two networks, it starts as a least-squares map between their activations
+    frozen_front = False  # whether its first part is taken from another network and not trained
+    matched = False  # whether, with two parents, it starts with a least-squares map between their activations
 
     @property
     @abstractmethod
@@ -40,12 +40,12 @@ class Architecture(Declared, ABC):
 
     @property
     def joints(self) -> tuple[str, ...]:
-        """The stages after which networks can be cut and joined: those that give feature maps [B, C, H, W]."""
+        """The stages after which networks can be cut and joined; their outputs are feature maps [B, C, H, W]."""
         return self.stages[:-1]
 
     @property
     def dense(self) -> Architecture:
-        """The architecture without masks: itself, unless it is a pruned one."""
+        """The architecture without masks; itself, unless it is a pruned one."""
         return self
 
     @property
@@ -54,16 +54,16 @@ class Architecture(Declared, ABC):
         return self.dense is not self
 
     def check(self, height: int, width: int) -> None:
-        """Raise `SettingsError` unless this is a network for images of so many pixels."""
+        """Raise `SettingsError` unless the network takes images of `height` x `width` pixels."""
         size = f"{height}x{width} pixels"
         enough = min(height, width) >= self.min_size
-        need(enough, "arch", self, f"a network for {size}; this one needs {self.min_size} a side")
+        need(enough, "arch", self, f"a network for {size}; this one needs at least {self.min_size} a side")
         fits = height % self.patch == 0 and width % self.patch == 0
         need(fits, "arch.patch", self.patch, f"a divisor of both sides of {size}")
 
     def check_recipe(self, recipe) -> None:
-        """Raise `SettingsError` unless a recipe (lib/values/recipe.py) of this architecture has the parents that it is
-        made from, at most one to be fine-tuned unless it is derived, and images that it and they take.
+        """Raise `SettingsError` unless a recipe (lib/values/recipe.py) of this architecture has suitable parents and
+        images. Here: at most one parent, of the same architecture and number of classes, which is fine-tuned.
         """
         need(len(recipe.parents) <= 1, "parents", len(recipe.parents), "0 or 1 (fine-tuning)")
         self.check(*recipe.data.shape[1:])
@@ -73,12 +73,12 @@ class Architecture(Declared, ABC):
             check_classes(recipe, parent)
 
     def describe(self, recipe) -> str:
-        """A few words for logs on how the recipe's network starts; "" where its parents or their absence say it."""
+        """A few words for logs on how the recipe's network starts; "" if its parents say it."""
         return ""
 
     def halves(self, recipe) -> tuple[tuple[Any, slice], tuple[Any, slice]]:
-        """What a forward pass runs through up to the joint, and what after it: each the recipe of a network from
-        scratch or a pruned one, and which of its stages. A network without a joint has an empty first half.
+        """The parts of a forward pass before and after the joint, each as the recipe of a network (trained from scratch
+        or pruned) and a slice of its stages. Without a joint the first part is empty.
         """
         return (recipe, slice(0)), (recipe, slice(None))
 
@@ -92,7 +92,7 @@ def check_images(recipe, parent) -> None:
     need(parent.arch.any_size or recipe.data.shape[1:] == size, "data", recipe.data.name,
          f"one of {height} x {width} pixels as the parent, {parent.arch.name} on {parent.data.name}, takes")
     need(ours.unit == theirs.unit, "data", recipe.data.name,
-         f"a data set whose unit is {theirs.unit:g} pixels, by which the parent on {parent.data.name} divides")
+         f"a data set whose unit is {theirs.unit:g} pixels, as for the parent on {parent.data.name}")
 
 
 def check_classes(recipe, parent) -> None:
@@ -104,8 +104,8 @@ def check_classes(recipe, parent) -> None:
 
 
 def forwards(to: str, *names: str) -> Callable[[type], type]:
-    """A class decorator: the properties of these names are those of the value in the field `to`. It stands below
-    `@dataclass`, which looks last at what is still abstract.
+    """A class decorator: properties with these names return those of the value in the field `to`. It goes below
+    `@dataclass`, which must run last because it determines which properties are still abstract.
     """
 
     def decorate(cls: type) -> type:

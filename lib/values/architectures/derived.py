@@ -1,4 +1,4 @@
-"""Networks that are made from others, as values: stitched, probed and pruned ones."""
+"""Networks made from other networks, as values: stitched, probed and pruned ones."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ INITS = ("random", "identity", LEAST_SQUARES)
 
 
 class _Cut(Architecture):
-    """Networks that start with a parent's stages up to and with `joint`. They are not cut themselves."""
+    """Networks that start with a parent's stages up to and including `joint`. They cannot be cut themselves."""
 
     derived = True
     frozen_front = True
     joints = ()
 
     def _check_joint(self, recipe, wanted: int) -> None:
-        """Raise `SettingsError` unless the recipe has so many parents, all with stage `joint`."""
+        """Raise `SettingsError` unless the recipe has `wanted` parents, all with stage `joint`."""
         need(len(recipe.parents) == wanted, "parents", len(recipe.parents), f"{wanted} for a {type(self).__name__}")
         for parent in recipe.parents:
             joints = parent.arch.joints
-            maps = "networks with stages that give feature maps, which this one has not"
+            maps = "networks with stages that give feature maps"
             need(bool(joints), "parents", parent.arch.name, maps)
             if self.joint not in joints:
                 raise unknown("joint", self.joint, joints)
@@ -44,17 +44,18 @@ class _Cut(Architecture):
 
 @dataclass(frozen=True)
 class Stitch(_Cut):
-    """A stitched network: the parents' front up to and with stage `joint`, a 1x1 convolution T with bias and a ReLU
-    (none where the end takes what is not rectified), the other parent's stages after `joint`. Parents: (front, end).
-    Weights start as the parents'.
+    """A stitched network: the front's stages up to and including `joint`, a 1x1 convolution T with bias, a ReLU (unless
+    the end takes activations that are not rectified), and the end's stages after `joint`. Parents: (front, end), from
+    which the weights start.
 
-    init, what T starts as: `random` (torch's default), `identity`, or `least squares`, the affine map that takes the
-    front's activations closest to the end's own on the first `fit` training images (None: all), un-augmented. Left at
-    that (epochs 0) it is direct matching.
+    init, how T starts: `random` (torch's default), `identity`, or `least squares`, the affine map that takes the
+    front's activations closest to the end's own on the first `fit` training images (None: all) without augmentation.
+    Left untrained (epochs 0), this is direct matching.
 
-    rank: T = B A passes through so many channels, a 1x1 convolution each, started as the map of that rank closest to
-    `init`; both learn (None: T is one convolution). With one parent, a stitched network of the same joint and start
-    without a rank, it is that network with its T cut to the rank and not trained on, as in the paper's code.
+    rank: T = B A is two 1x1 convolutions with `rank` channels between them, which start as the map of this rank closest
+    to `init` and are both trained (None: T is one convolution). With one parent, a stitched network with the same joint
+    and start but no rank, it is that network with its T cut to the rank and not trained further, as in the paper's
+    code.
     """
 
     joint: str
@@ -67,7 +68,7 @@ class Stitch(_Cut):
 
     def check_together(self):
         fits = self.fit is None or self.init == LEAST_SQUARES
-        need(fits, "arch.fit", self.fit, f"null for the init {self.init}: {LEAST_SQUARES} has it")
+        need(fits, "arch.fit", self.fit, f"null for the init {self.init}: only {LEAST_SQUARES} uses it")
 
     @property
     def name(self) -> str:
@@ -78,12 +79,12 @@ class Stitch(_Cut):
         return self.init == LEAST_SQUARES
 
     def check_recipe(self, recipe) -> None:
-        """Raise `SettingsError` unless the recipe has a front that takes its images and an end that knows its classes,
-        both with stage `joint`, or one stitched network whose joint is cut to the rank.
+        """Raise `SettingsError` unless the recipe has a front that takes its images and an end with its number of
+        classes, both with stage `joint`, or one stitched network whose joint is cut to the rank.
         """
         if self.rank and len(recipe.parents) == 1:
             full, whole = replace(self, rank=None), recipe.parents[0].arch
-            allowed = f"2, a front and an end, or a {full.name} that starts in the same way, whose joint is cut"
+            allowed = f"a front and an end, or a {full.name} with the same start, whose joint is cut"
             need(whole == full, "parents", whole.name, allowed)
             need(recipe.epochs == 0, "epochs", recipe.epochs, "0 for a joint that is cut after its training")
         else:
@@ -93,7 +94,7 @@ class Stitch(_Cut):
         if recipe.matched:  # least squares compare what both parents make of the same images
             end, most = recipe.parents[1].data, recipe.data.n_train
             need(end.shape == recipe.data.shape, "arch.init", self.init,
-                 f"random where the end's images ({end.name}) have another shape than those of {recipe.data.name}")
+                 f"random, because the end's images ({end.name}) have another shape than those of {recipe.data.name}")
             need(self.fit is None or self.fit <= most, "arch.fit", self.fit, f"at most the {most} training images")
 
     def describe(self, recipe) -> str:
@@ -112,7 +113,7 @@ class Stitch(_Cut):
 
 @dataclass(frozen=True)
 class Probe(_Cut):
-    """A linear probe: the parent's front up to and with stage `joint`, global average pooling, one linear layer."""
+    """A linear probe: the parent's stages up to and including `joint`, global average pooling, one linear layer."""
 
     joint: str
 
@@ -123,12 +124,12 @@ class Probe(_Cut):
         return f"probe at {self.joint}"
 
     def check_recipe(self, recipe) -> None:
-        """Raise `SettingsError` unless the recipe has one parent with stage `joint`, which takes its images."""
+        """Raise `SettingsError` unless the recipe has one parent, with stage `joint`, that takes its images."""
         self._check_joint(recipe, 1)
         check_images(recipe, recipe.parents[0])
 
     def halves(self, recipe) -> tuple[tuple[Any, slice], tuple[Any, slice]]:
-        """The front only: the head costs next to nothing."""
+        """The front only: the cost of the head is negligible."""
         parent = recipe.parents[0]
         return self._front(parent), (parent, slice(0))
 
@@ -136,31 +137,33 @@ class Probe(_Cut):
 @dataclass(frozen=True)
 @forwards("of", "stages", "joints", "rectified", "any_size", "min_size", "patch")
 class Pruned(Architecture):
-    """A network of `of` in which masks remove weights of convolutions and linear layers (no biases, no BN). Its stages
-    are those of `of`.
+    """A network of architecture `of` with masks that remove weights of convolutions and linear layers (not biases, not
+    BatchNorm). It has the stages of `of`.
 
-    keep: the share of the prunable weights that the whole network keeps, in (0, 1); with granularity `channels`, the
-    share of input channels of every layer but those that read images, and the target is the FLOPs of that network.
+    keep: the share of the prunable weights that the whole network keeps, in (0, 1). With granularity `channels`: the
+    share of input channels that every layer keeps, except layers that read images; the target is then the FLOPs of that
+    network.
 
     rates, how much each layer keeps: `uniform`; `erk` (Erdos-Renyi kernel) and `lamp` (layer-adaptive magnitude);
-    `global` (the network's best weights by magnitude, or by gradient where scores are); `data-free` (what HARP's
-    hardware loss and weight decay give without any data); `parent` (those of the recipe's second parent, a pruned
-    network of the same architecture); `learned` (HARP), from `start`, a rule's rates at a share of `start_keep` (None:
-    1/10 or, if that is more, `keep`; 1 for channels), where no layer keeps less than `least * keep`.
+    `global` (the network's largest weights by magnitude, or by gradient if the scores are gradients); `data-free` (the
+    result of HARP's hardware loss and weight decay without any data); `parent` (the rates of the recipe's second
+    parent, a pruned network of the same architecture); `learned` (HARP), which starts from the rates of the rule
+    `start` at a share of `start_keep` (None: 1/10 or, if larger, `keep`; 1 for channels); then no layer keeps less than
+    `least * keep`.
 
-    scores, which weights a layer keeps: those of largest `magnitude` (channels: largest L1 norm of the layer's own
-    input slice), `random` ones, those whose loss changes most (`gradient`: |theta dL/dtheta| as in SNIP), or by scores
-    `learned` from the magnitudes with frozen weights (HYDRA, HARP). `filters`, for channels only: those made by the
-    filters of largest L1 norm, all weights of an output channel of the layer in front (Li et al. 2017), so that layers
-    that read the same tensor keep the same channels. A sum, as in residual networks, is made by several filters; its
-    channels rank by the L1 norms of the input slices of all layers that read it, added up. What a sum reads is still
-    computed whole: its channels leave the layers that read them, not the sum.
+    scores, which weights a layer keeps: the largest by `magnitude` (channels: by the L1 norm of the layer's own input
+    slice), `random` ones, the largest by their effect on the loss (`gradient`: |theta dL/dtheta| as in SNIP), or the
+    largest by scores `learned` from the magnitudes with frozen weights (HYDRA, HARP). `filters`, for channels only: a
+    channel's score is the L1 norm of its filter, all weights of this output channel in the layer before (Li et al.
+    2017), so layers that read the same tensor keep the same channels. In residual networks several filters add up to a
+    channel of a sum; its score is the total L1 norm of the input slices of all layers that read the sum. The sum is
+    still computed in full: its channels are removed from the layers that read it.
 
-    A recipe with this arch and a dense parent prunes it. Where scores or rates come from training, the objective is
-    Prune or Saliency and the weights stay as they are; otherwise the pruned weights are trained (fine-tuned) at once.
-    A recipe whose first parent has the same arch fine-tunes it: masks as they are. With a parent that is pruned in
-    another way it prunes once more (iterative pruning, say 1/2, 1/4, 1/10): `keep` is still a share of the dense
-    network, and what the parent has lost stays lost. Channels cannot follow where single weights were removed.
+    A recipe with this arch and a dense parent prunes it. If scores or rates are learned, the objective is Prune or
+    Saliency and the weights stay as they are; otherwise the pruned weights are trained (fine-tuned) at once. A recipe
+    whose first parent has the same arch fine-tunes it with the same masks. If the parent is pruned in another way, the
+    recipe prunes it further (iterative pruning, such as 1/2, 1/4, 1/10): `keep` is still a share of the dense network,
+    and weights that the parent has lost stay removed. Channels cannot be pruned after single weights.
     """
 
     of: FromScratch
@@ -181,7 +184,7 @@ class Pruned(Architecture):
             need(self.start == "uniform", "arch.start", self.start, "uniform for channels")
             need(self.of.channels, "arch.granularity", "channels", f"weights for {self.of.name}")
         else:
-            single = "another rule for weights: filters make whole channels"
+            single = "another rule for weights: filters rank whole channels"
             need(self.scores != "filters", "arch.scores", "filters", single)
         need(self.rates != "global" or self.scores in ("magnitude", "gradient"), "arch.rates", "global",
              f"another rule for {self.scores} scores: only magnitudes and gradients are comparable between layers")
@@ -204,7 +207,7 @@ class Pruned(Architecture):
 
     @property
     def searched(self) -> bool:
-        """Whether scores or rates come from a training with frozen weights."""
+        """Whether scores or rates are searched for with frozen weights."""
         return self.rates == "learned" or self.scores in ("learned", "gradient")
 
     @property
@@ -217,12 +220,12 @@ class Pruned(Architecture):
         return f"{self.of.name} keep {float(self.keep):g}{kind} ({self.rates} rates, {self.scores} scores)"
 
     def fine_tunes(self, recipe) -> bool:
-        """Whether the recipe trains what is left of a network that is pruned in just this way: masks as they are."""
+        """Whether the recipe fine-tunes a network of this very architecture, with its masks."""
         return bool(recipe.parents) and recipe.parents[0].arch == self
 
     def check_recipe(self, recipe) -> None:
-        """Raise `SettingsError` unless the recipe has at most one parent, a network of `of`, pruned or not, and with
-        rates `parent` a second one, and images that it and they take.
+        """Raise `SettingsError` unless the recipe has at most one parent, a network of `of`, pruned or not (with rates
+        `parent` a second one), and images that all of them take.
         """
         transplant = self.rates == "parent" and not self.fine_tunes(recipe)
         good = len(recipe.parents) == 2 if transplant else len(recipe.parents) <= 1

@@ -1,4 +1,4 @@
-"""Networks that give images instead of classes, as values: denoisers, whose outputs are scores, and auto-encoders."""
+"""Networks that give images instead of classes, as values: denoisers, which give scores, and auto-encoders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def multiple(of: int, why: str) -> Bound:
 
 
 class Generative(Architecture):
-    """Networks that give images, for images of one size; nothing is stitched to them."""
+    """Networks that give images, for images of one size; they cannot be stitched."""
 
     gives = "images"
     rectified = False
@@ -34,14 +34,14 @@ class Denoisers(Generative):
 
 @dataclass(frozen=True)
 class UNet(Denoisers):
-    """A class-conditional denoising U-Net: levels each half the size of the one before, and self-attention at the
-    smallest level. Both sides of images must be multiples of 2**(levels - 1).
+    """A class-conditional denoising U-Net: each level has half the side of the level before, the smallest one has
+    self-attention. Both sides of the images must be multiples of 2**(levels - 1).
     """
 
-    # channels that are multiplied
+    # the number of channels that `multipliers` multiply
     width: Annotated[int, multiple(8, "groups of 4 channels share a norm, 8 an attention head")] = 32
-    multipliers: Annotated[tuple[Count, ...], length(1, 6)] = (1, 2, 2)  # how many times the width each level has
-    blocks: Count = 1  # residual blocks of each level, one more on the way up
+    multipliers: Annotated[tuple[Count, ...], length(1, 6)] = (1, 2, 2)  # channels of each level divided by the width
+    blocks: Count = 1  # residual blocks per level on the way down; one more on the way up
 
     @property
     def name(self) -> str:
@@ -52,14 +52,14 @@ class UNet(Denoisers):
         super().check(height, width)
         least = 2 ** (len(self.multipliers) - 1)
         fits = height % least == 0 and width % least == 0
-        allowed = f"of fewer levels for {height}x{width} pixels: this one needs sides that are multiples of {least}"
+        allowed = f"a list of fewer levels for {height}x{width} pixels: this one needs multiples of {least}"
         need(fits, "arch.multipliers", self.multipliers, allowed)
 
 
 @dataclass(frozen=True)
 class DenoisingMLP(Denoisers):
-    """A class-conditional denoiser for small images and vectors: all pixels at once, hidden layers each of which is
-    told the noise and the class.
+    """A class-conditional denoiser for small images and vectors: a multi-layer perceptron on all pixels, whose hidden
+    layers also see the noise level and the class.
     """
 
     width: Count = 256  # units of a hidden layer
@@ -74,11 +74,11 @@ class DenoisingMLP(Denoisers):
 class AutoEncoder(Generative):
     """A smooth convolutional auto-encoder (SiLU, GroupNorm, no BatchNorm): the image is halved while both sides are
     even and more than 4 pixels (32 and 8 end at 4, 28 at 7, 8 x 16 at 4 x 8), the channels double from `width` to at
-    most 4 `width`, a linear layer gives the code; the decoder is its mirror image.
+    most 4 `width`, and a linear layer gives the code; the decoder is the mirror image of the encoder.
     """
 
-    width: Annotated[int, multiple(4, "groups of 4 channels share a norm")] = 32  # channels at first
-    latent: Count = 128  # numbers that stand for an image
+    width: Annotated[int, multiple(4, "groups of 4 channels share a norm")] = 32  # channels at full resolution
+    latent: Count = 128  # the length of the code of an image
 
     stages = ("encoder", "decoder")
 
@@ -88,7 +88,7 @@ class AutoEncoder(Generative):
 
     @staticmethod
     def halvings(height: int, width: int) -> int:
-        """How often images of so many pixels are halved."""
+        """How often images of `height` x `width` pixels are halved."""
         count = 0
         while min(height, width) > 4 and math.gcd(height, width) % 2 == 0:
             height, width, count = height // 2, width // 2, count + 1

@@ -1,4 +1,4 @@
-"""Networks from scratch, as values."""
+"""Architectures of networks that are trained from scratch, as values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lib.values.keys import later
 
 
 class FromScratch(Architecture):
-    """Classifiers from scratch: what profiles can name as the architecture of a network."""
+    """Classifiers that are trained from scratch: the architectures that profiles can name."""
 
 
 def _narrow(width: int) -> str:
@@ -20,7 +20,7 @@ def _narrow(width: int) -> str:
 
 
 class _Residual(FromScratch):
-    """Architectures of `blocks[k]` residual blocks in stage k."""
+    """Architectures with `blocks[k]` residual blocks in stage k."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -42,14 +42,14 @@ class _Tokens(FromScratch):
 
 @dataclass(frozen=True)
 class ResNet(_Residual):
-    """CIFAR-style ResNet of basic blocks behind a 3x3 stem.
+    """A CIFAR-style ResNet: a 3x3 stem followed by basic blocks.
 
     ResNet-18 is `ResNet(64, (2, 2, 2, 2))`. Stages after the first halve the image, so images need at least
     2**(stages - 1) pixels a side.
     """
 
-    width: Count = 64  # channels of the first stage; each further one has twice as many
-    blocks: Annotated[tuple[Count, ...], length(1, 6)] = (2, 2, 2, 2)  # of each stage
+    width: Count = 64  # channels of the first stage; each further stage has twice as many
+    blocks: Annotated[tuple[Count, ...], length(1, 6)] = (2, 2, 2, 2)  # residual blocks of each stage
 
     reads_files = True
 
@@ -64,8 +64,8 @@ class ResNet(_Residual):
 
 @dataclass(frozen=True)
 class PreActResNet(ResNet):
-    """ResNet with BN and ReLU in front of each convolution (He et al. 2016b): a stage gives the sum of a block, which
-    is not rectified. `PreActResNet(64, (2, 2, 2, 2))` is PreActResNet-18.
+    """A ResNet with BN and ReLU before each convolution (He et al. 2016b): a stage gives the sum of its block, which is
+    not rectified. `PreActResNet(64, (2, 2, 2, 2))` is PreActResNet-18.
     """
 
     rectified = False
@@ -86,8 +86,8 @@ class WideResNet(_Residual):
     (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times `widen` channels.
     """
 
-    depth: Annotated[int, WIDE] = 28  # layers
-    widen: Count = 10  # how many times as wide the three stages are as 16, 32 and 64 channels
+    depth: Annotated[int, WIDE] = 28  # the number of layers
+    widen: Count = 10  # the factor that multiplies the 16, 32 and 64 channels of the three stages
 
     rectified = False
     min_size = 4
@@ -103,11 +103,11 @@ class WideResNet(_Residual):
 
 @dataclass(frozen=True)
 class ImageNetResNet(_Residual):
-    """ResNet-18 or ResNet-50 as torchvision has them, for images of 64 to 224 pixels: a 7x7 stem that halves the image
-    twice; ResNet-50 of bottlenecks that stride in their 3x3 convolution.
+    """ResNet-18 or ResNet-50 as in torchvision, for images of 64 to 224 pixels: a 7x7 stem that halves the image twice;
+    ResNet-50 has bottlenecks with the stride in their 3x3 convolution.
     """
 
-    depth: Annotated[int, Bound(lambda depth: depth in (18, 50), "18 or 50")] = 18  # layers
+    depth: Annotated[int, Bound(lambda depth: depth in (18, 50), "18 or 50")] = 18  # the number of layers
     width: Count = 64  # channels of the first stage
 
     min_size = 32
@@ -124,13 +124,13 @@ class ImageNetResNet(_Residual):
 
 @dataclass(frozen=True)
 class CNN(FromScratch):
-    """A small plain network: 3x3 convolutions with BN and ReLU, 2x2 max-pooling between.
+    """A small plain network: 3x3 convolutions with BN and ReLU, and 2x2 max-pooling between them.
 
-    With width 64 and depth 4 the SimpleCNN of the stitching paper's code (64-128-256-512).
+    With width 64 and depth 4 it is the SimpleCNN of the stitching paper's code (64-128-256-512).
     """
 
-    width: Count = 16  # channels of the first convolution; each further one has twice as many
-    depth: Annotated[int, whole(1, 6)] = 3  # convolutions
+    width: Count = 16  # channels of the first convolution; each further convolution has twice as many
+    depth: Annotated[int, whole(1, 6)] = 3  # the number of convolutions
 
     @property
     def name(self) -> str:
@@ -147,7 +147,7 @@ class CNN(FromScratch):
 
 @dataclass(frozen=True)
 class VGG11(FromScratch):
-    """VGG-11 of the stitching paper's code for 32 pixels and up: BN, ReLU, head 512-256-128-classes with dropout."""
+    """VGG-11 of the stitching paper's code: BN, ReLU, head 512-256-128-classes with dropout; for 32 pixels and up."""
 
     width: Count = 64  # channels of the first convolution
 
@@ -205,10 +205,10 @@ class CNNLarge(FromScratch):
 
 @dataclass(frozen=True)
 class MLP(FromScratch):
-    """All pixels at once: hidden layers, then a linear head."""
+    """A multi-layer perceptron on all pixels: hidden layers, then a linear head."""
 
     widths: Annotated[tuple[Count, ...], length(1, 10)] = (256, 256)  # units of each hidden layer
-    activation: Annotated[str, OneOf(("relu", "softplus"))] = later("relu")  # softplus, with beta 5, is smooth
+    activation: Annotated[str, OneOf(("relu", "softplus"))] = later("relu")  # the activation; softplus with beta 5
 
     any_size = False
     joints = ()
@@ -232,11 +232,11 @@ class ViT(_Tokens):
     dropout.
     """
 
-    width: Count = 384  # units of a token
-    depth: Count = 7  # blocks
-    heads: Count = 12  # heads of attention of a block, a divisor of the width
-    mlp: Count = 384  # hidden units of a block's MLP
-    patch: Count = 4  # pixels on each side of a token
+    width: Count = 384  # units per token
+    depth: Count = 7  # the number of blocks
+    heads: Count = 12  # attention heads per block, a divisor of the width
+    mlp: Count = 384  # hidden units of the MLP of each block
+    patch: Count = 4  # the side in pixels of the patch of a token
 
     def check_together(self):
         need(self.width % self.heads == 0, "arch.heads", self.heads, f"a divisor of the width {self.width}")
@@ -248,15 +248,15 @@ class ViT(_Tokens):
 
 @dataclass(frozen=True)
 class Mixer(_Tokens):
-    """MLP-Mixer (Tolstikhin et al. 2021) without dropout: in turn an MLP over the patches and one over the channels.
-    The defaults are the options of Mixer-nano for CIFAR-10.
+    """MLP-Mixer (Tolstikhin et al. 2021) without dropout: each block is an MLP over the patches, then one over the
+    channels. The defaults are the options of Mixer-nano for CIFAR-10.
     """
 
-    width: Count = 128  # channels of a patch
-    depth: Count = 8  # blocks
+    width: Count = 128  # channels per patch
+    depth: Count = 8  # the number of blocks
     token_mlp: Count = 64  # hidden units of the MLP over the patches
     channel_mlp: Count = 512  # hidden units of the MLP over the channels
-    patch: Count = 4  # pixels on each side of a patch
+    patch: Count = 4  # the side of a patch in pixels
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
-"""Objectives as values: what a training minimises, without torch; their base, and one file a family.
+"""Objectives as values: what training minimises, without torch. Each family has a module.
 
-How they are computed stands in lib/training/losses.
+lib/training/losses computes them.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from lib.values.keys import later
 from lib.values.objectives.base import Objective, Passes
 from lib.values.threats import PIXEL_NORMS, Threat
 
-BATCHNORM = ("eval", "train")  # of an attack inside training
+BATCHNORM = ("eval", "train")  # the mode of BatchNorm during an attack in training
 
 
 def _training_attack(threat: Threat, attack: PGD) -> None:
     attack.check(threat)
-    need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 in training: one adversarial image an image")
+    need(attack.restarts == 1, "attack.restarts", attack.restarts, "1 in training: one adversarial image per image")
     need(not attack.targeted, "attack.targeted", True, "false in training")
 
 
@@ -32,12 +32,12 @@ class Adversarial(Objective):
     """PGD adversarial training: in each batch floor(alpha * B) random images are replaced by adversarial ones.
 
     `clean_statistics`: a forward pass over the clean batch precedes the mixed one, so that BatchNorm's running
-    statistics blend both (what the stitching paper's code does while it trains a joint). `batchnorm`: the mode of
-    BatchNorm while the attack runs: eval (its running statistics) or train (the batch's, and running ones adapt).
-    FGSM-RS is `fgsm_rs(threat)`. `clean_loss`: the share of the cross-entropy on the clean batch in the loss, the rest
-    is that on the adversarial batch (alpha 1); 0.5 is half clean, half adversarial. `accumulated`: the loss is the sum
-    over all images that the attack passed through, the last among them (alpha 1): what an update becomes whose
-    gradients were not set to zero after the attack (Srinivas et al. 2023, CIFAR-10 code).
+    statistics blend both (as in the stitching paper's code for training a joint). `batchnorm`: the mode of BatchNorm
+    during the attack: eval (running statistics) or train (batch statistics; the running ones adapt). FGSM-RS is
+    `fgsm_rs(threat)`. `clean_loss`: the weight in the loss of the cross-entropy on the clean batch; the rest is the
+    weight of the cross-entropy on the adversarial batch (alpha 1). `accumulated`: the loss is the sum over all iterates
+    of the attack, the last one included (alpha 1), as if gradients were not set to zero after the attack (Srinivas et
+    al. 2023, CIFAR-10 code).
     """
 
     threat: Threat
@@ -51,7 +51,7 @@ class Adversarial(Objective):
     def check_together(self):
         need(self.alpha == 1 or not self.clean_loss, "objective.alpha", self.alpha, "1 where clean_loss is given")
         whole = self.alpha == 1 and not self.clean_loss and not self.threat.perceptual
-        allowed = "false unless alpha is 1, clean_loss 0, and pixels move"
+        allowed = "false unless alpha is 1, clean_loss is 0 and the norm is of pixels"
         need(whole or not self.accumulated, "objective.accumulated", True, allowed)
         _training_attack(self.threat, self.attack)
 
@@ -72,8 +72,8 @@ def fgsm_rs(threat: Threat) -> Adversarial:
 class TRADES(Objective):
     """Cross-entropy on clean images plus beta times KL(clean || adversarial) (Zhang et al. 2019, eq. 5).
 
-    The attack climbs that KL from a Gaussian start of 0.001, whatever its `loss` and `random_start` say; `batchnorm` as
-    in Adversarial.
+    The attack maximises this KL from a Gaussian start of standard deviation 0.001; its own `loss` and `random_start`
+    have no effect. `batchnorm` as in Adversarial.
     """
 
     threat: Threat
@@ -94,7 +94,8 @@ class MART(Objective):
     """Misclassification-aware adversarial training (Wang et al. 2020, eq. 11): boosted cross-entropy on adversarial
     images plus `weight` (their lambda) times KL(clean || adversarial) weighted by 1 - p_y(clean).
 
-    The attack starts from a Gaussian of 0.001, whatever its `random_start` says; `batchnorm` as in Adversarial.
+    The attack has a Gaussian start of standard deviation 0.001; its own `random_start` has no effect. `batchnorm` as in
+    Adversarial.
     """
 
     threat: Threat
@@ -112,9 +113,9 @@ class MART(Objective):
 
 @dataclass(frozen=True)
 class FreeAdversarial(Objective):
-    """Free adversarial training (Shafahi et al. 2019, algorithm 1): every batch is replayed `replays` times; each
-    replay's one backward pass updates the weights and, by a step of eps, the perturbation, which is carried over to
-    the next batch. An epoch here is one pass over the data, of `replays` updates a batch.
+    """Free adversarial training (Shafahi et al. 2019, algorithm 1): every batch is replayed `replays` times; the
+    single backward pass of each replay updates the weights and, by a step of eps, the perturbation, which carries over
+    to the next batch. An epoch is one pass over the data, with `replays` updates per batch.
     """
 
     threat: Threat
@@ -133,14 +134,14 @@ Attacked = Annotated[str, OneOf(ATTACKED)]
 
 @dataclass(frozen=True)
 class Transferred(Objective):
-    """Training a stitched network on images that were made to fool other networks (the transfer-trained joints of the
-    code of Balogh & Jelasity 2023): the sum of its cross-entropies at adversarial images against each network of
-    `against` and, with `clean`, at the clean images.
+    """Training a stitched network on images that fool other networks (the transfer-trained joints in the code of Balogh
+    & Jelasity 2023): the sum of its cross-entropies on adversarial images against each network of `against` and, with
+    `clean`, on the clean images.
 
-    against: one or more of `front` and `end`, the whole networks that the halves are cut from, in eval mode and as they
-    were trained (in the paper's code, where they share BatchNorm with the stitched network, its statistics have moved);
-    `itself`, the stitched network as it stands: that alone is Adversarial. The robust ones of front and end, with
-    `clean` if one of the two is not robust, make the "representation union" of the code. clean_statistics: as in
+    against: one or more of `front` and `end`, the whole networks from which the parts are cut, in eval mode and as they
+    were trained (in the paper's code they share BatchNorm with the stitched network, so their statistics have moved),
+    and `itself`, the current stitched network, which alone is Adversarial. The "representation union" of the code is
+    the robust networks among front and end, with `clean` if one of the two is not robust. clean_statistics: as in
     Adversarial (in the code the clean batch passes after the update).
     """
 
@@ -153,18 +154,18 @@ class Transferred(Objective):
     attacks_parents = True
 
     def check_together(self):
-        # what means the same is the same value
+        # equal meanings are equal values
         object.__setattr__(self, "against", tuple(name for name in ATTACKED if name in self.against))
         _training_attack(self.threat, self.attack)
 
     def passes(self, classes: int, batch_size: int) -> Passes:
-        count = len(self.against)  # these networks cost about what is stitched from them
+        count = len(self.against)  # each of these networks costs about as much as the stitched one
         return Passes(count + self.clean, self.clean_statistics, count * self.attack.steps)
 
     def check(self, recipe) -> None:
         super().check(recipe)
         cut, ours = recipe.arch.stitched, recipe.data.name
-        need(cut, "objective", "Transferred", f"one that needs no front and end for {recipe.arch.name}")
+        need(cut, "objective", "Transferred", f"an objective without front and end for {recipe.arch.name}")
         for name, parent in zip(("front", "end"), recipe.parents, strict=True):
             judges = name not in self.against or parent.data.name == ours
             need(judges, f"data of the {name} network that is attacked", parent.data.name,

@@ -13,23 +13,23 @@ from lib.values.objectives.base import Passes, Wrapping
 from lib.values.objectives.plain import CrossEntropy
 
 TARGETS = ("one image", "class mean", "nearest neighbour", "score", "random direction")
-REPRESENTED = TARGETS[:3]  # the heuristics: the way from an image to what represents a class
+REPRESENTED = TARGETS[:3]  # the heuristics: the direction from an image to a representative of a class
 PERMUTED = ("classes", "images")
 
 
 @dataclass(frozen=True)
 class Targets(Declared):
-    """What the input gradients of a classifier are to align with: a direction g(x, t) for each image x and class t
+    """The directions with which the input gradients of a classifier are aligned: g(x, t) for each image x and class t
     (the ground-truth gradients of Ganz et al. 2023).
 
     kind: `one image`, r_t - x with r_t one arbitrary training image of the class; `class mean`, r_t the mean of its
     training images; `nearest neighbour`, r_t the one nearest to x (l2) among its first `sample` training images (None:
     all), x itself excluded; `score`, the class-conditional score minus the unconditional one of the recipe's source, a
-    denoiser, at noise `sigma` (pixels in [0, 1]): at the clean image (`draws` 0) or averaged over so many noisy ones;
-    `random direction`, a Gaussian direction of each class, the same for all images: a control.
-    centred: minus the mean over all classes, so that an image's targets sum to zero, as sum_t p_t grad log p_t does.
-    permuted: a control; `classes`, each class has another one's targets, or `images`, each training image has another
-    one's.
+    denoiser, at noise `sigma` (pixels in [0, 1]): at the clean image (`draws` 0) or averaged over `draws` noisy ones;
+    `random direction`, a Gaussian direction per class, the same for all images, as a control.
+    centred: subtract the mean over all classes, so that an image's targets sum to zero, as sum_t p_t grad log p_t does.
+    permuted: a control; `classes` gives each class the targets of another class, `images` gives each training image the
+    targets of another image.
     """
 
     kind: Annotated[str, OneOf(TARGETS)]
@@ -56,8 +56,8 @@ class Targets(Declared):
         if kind == "score":
             need(self.sigma is not None, "targets.sigma", None, "a noise level greater than 0 for score")
         else:
-            need(self.sigma is None, "targets.sigma", self.sigma, f"null for {kind}: it belongs to score")
-            need(self.draws == 0, "targets.draws", self.draws, f"0 for {kind}: they belong to score")
+            need(self.sigma is None, "targets.sigma", self.sigma, f"null for {kind}: only score has a noise level")
+            need(self.draws == 0, "targets.draws", self.draws, f"0 for {kind}: only score has draws")
 
 
 GRADIENTS = ("log-probability", "logit")
@@ -65,16 +65,16 @@ GRADIENTS = ("log-probability", "logit")
 
 @dataclass(frozen=True)
 class Aligned(Wrapping):
-    """`objective` plus `weight` (the paper's lambda) times the mean over images of the sum over classes t, the own one
-    included, of 1 - cos(grad_x log p_t(x), g(x, t)), g the `targets` (Ganz et al. 2023). The gradients are those at
-    the clean augmented images, also next to Adversarial and TRADES, whose images are others.
+    """`objective` plus `weight` (the paper's lambda) times the mean over images of the sum over all classes t
+    (the image's own included) of 1 - cos(grad_x log p_t(x), g(x, t)), with g the `targets` (Ganz et al. 2023). The
+    gradients are taken at the clean augmented images, even if `objective` is Adversarial or TRADES.
 
-    classes: so many of them, drawn for each image and update, stand for all C by a factor of C / classes, which makes
-    an unbiased estimate of the sum (None: all). gradient: of the `log-probability`, as in the paper's code, or of the
-    `logit`, as in its equation. batchnorm: `train` takes the network as it is in training, so that gradients flow
-    through the batch's statistics too, as in the paper's code; next to CrossEntropy both share one forward pass.
-    `eval` is a pass of its own at BatchNorm's running statistics, which stay as they are.
-    first_weight: the weight in the first `first_share` of training (their ViT: 2, then 3); None: the same throughout.
+    classes: the number of classes drawn for each image and update; a factor of C / classes makes their sum an unbiased
+    estimate of the sum over all C classes (None: all). gradient: of the `log-probability`, as in the paper's code, or
+    of the `logit`, as in its equation. batchnorm: `train` takes the network in training mode, so that gradients also
+    flow through the batch statistics, as in the paper's code; CrossEntropy then shares the forward pass. `eval` takes a
+    separate pass at BatchNorm's running statistics, which do not change.
+    first_weight: the weight in the first `first_share` of training (their ViT: 2, then 3); None: `weight` throughout.
     """
 
     objective: CrossEntropy | Adversarial | TRADES
@@ -88,16 +88,16 @@ class Aligned(Wrapping):
 
     @property
     def active(self) -> bool:
-        """Whether the alignment counts at any time; if not, this is the plain objective and needs no targets."""
+        """Whether the weight is ever positive; if not, this is the plain objective and needs no targets."""
         return bool(self.weight or self.first_weight)
 
     def weight_at(self, share: float) -> float:
-        """The weight when the share `share` of training is done."""
+        """The weight after the share `share` in [0, 1] of training."""
         return self.weight if self.first_weight is None or share >= self.first_share else self.first_weight
 
     @property
     def shared(self) -> bool:
-        """Whether the gradients are formed on the forward pass of the objective, which is cross-entropy."""
+        """Whether the gradients share the forward pass of the objective, which is cross-entropy."""
         return isinstance(self.objective, CrossEntropy) and self.batchnorm == "train"
 
     @property
@@ -108,7 +108,7 @@ class Aligned(Wrapping):
         found = super().passes(classes, batch_size)
         if not self.active:
             return found
-        updates = found.updates + 2 * (self.classes or classes)  # to form a class's gradient, and to differentiate it
+        updates = found.updates + 2 * (self.classes or classes)  # per class: its gradient, and differentiating it
         return found._replace(updates=updates, forwards=found.forwards + (not self.shared))
 
     def check(self, recipe) -> None:
@@ -121,12 +121,12 @@ class Aligned(Wrapping):
             need(denoises, "sources", source.arch.name, "a denoiser that was trained")
             ours, theirs = ((data.shape, data.info.classes) for data in (recipe.data, source.data))
             need(ours == theirs, "data of the source", source.data.name,
-                 f"images of shape {ours[0]} and {ours[1]} classes, as those of {recipe.data.name}")
+                 f"images of shape {ours[0]} and {ours[1]} classes, as in {recipe.data.name}")
             how = source.objective
             need(how.low <= sigma <= how.high, "targets.sigma", sigma,
                  f"a noise level that the source knows, from {how.low:g} to {how.high:g}")
             need(0 < how.label_dropout < 1, "label_dropout of the source", how.label_dropout,
-                 "between 0 and 1, both excluded, to know scores with a class and without one")
+                 "between 0 and 1, both excluded, to give scores with and without a class")
 
     def describe(self) -> str:
         return f"{super().describe()} {self.targets.kind} {self.weight:g}"

@@ -1,4 +1,4 @@
-"""What every objective says of itself: what it is around, what it needs of a recipe, what it costs."""
+"""The base of all objectives: what an objective wraps, what it requires of a recipe, and what it costs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from lib.values.keys import kinds_of
 
 
 class Passes(NamedTuple):
-    """What an objective asks of an image in an epoch: updates (forward, gradients for images and weights), forward
-    passes, attack steps (forward, gradient for the image).
+    """The cost of an objective per image and epoch: updates (forward pass, gradients of images and weights), forward
+    passes, and attack steps (forward pass, gradient of the image).
     """
 
     updates: float
@@ -21,33 +21,33 @@ class Passes(NamedTuple):
 
 
 class Objective(Declared, ABC):
-    """What a training minimises. Each objective is a frozen dataclass that derives from this class and says `passes`;
-    its loss registers itself for the type (lib/training/losses). There are no fields here, so that keys are made of the
-    objective's own alone.
+    """What training minimises. Each objective is a frozen dataclass that derives from this class and defines `passes`;
+    its loss registers itself for the type (lib/training/losses). This class has no fields, so keys depend on an
+    objective's own fields alone.
     """
 
     where = "objective"
-    inner: ClassVar[Objective | None] = None  # the objective that this one is around
-    needs_scores: ClassVar[bool] = False  # whether the recipe has one source, a denoiser, that class scores are of
-    replays: ClassVar[int] = 1  # updates that a batch serves for
-    attacks_parents: ClassVar[bool] = False  # whether it makes images that fool the networks of the recipe's parents
+    inner: ClassVar[Objective | None] = None  # the objective that this one wraps
+    needs_scores: ClassVar[bool] = False  # whether it takes class scores from the recipe's one source, a denoiser
+    replays: ClassVar[int] = 1  # updates per batch
+    attacks_parents: ClassVar[bool] = False  # whether it attacks the networks of the recipe's parents
 
     @abstractmethod
     def passes(self, classes: int, batch_size: int) -> Passes:
-        """The passes per image and epoch, averaged over all epochs, for so many classes and images a batch. Terms that
-        are not passes count as what costs as much: differentiating a gradient once more as another update.
+        """The cost per image and epoch, averaged over all epochs. Other operations count as passes of the same cost:
+        differentiating a gradient once more counts as another update.
         """
 
     @classmethod
     def alone_trains(cls, recipe) -> str:
-        """What a recipe is told that has another objective but a network that only this one trains (`Denoising for
-        U-Net`); empty where others train it too.
+        """The allowed objective in errors (`Denoising for U-Net`) if only this one can train the recipe's network;
+        otherwise "".
         """
         return ""
 
     def check(self, recipe) -> None:
-        """Raise SettingsError unless this objective, the recipe's own or the one inside it, can train the recipe's
-        network: its architecture, parents, sources and classes. Not called where nothing is trained.
+        """Raise SettingsError unless this objective (the recipe's own or one that it wraps) can train the recipe's
+        network, given its architecture, parents, sources and classes. Not called if nothing is trained.
         """
         own = type(recipe.objective)
         for kind in kinds_of(Objective):
@@ -60,9 +60,7 @@ class Objective(Declared, ABC):
 
 
 class Wrapping(Objective):
-    """An objective around the one in its field `objective`: unless it says otherwise it costs as much and needs what
-    that one needs.
-    """
+    """An objective that wraps the one in its field `objective`, whose cost and requirements it has by default."""
 
     @property
     def inner(self) -> Objective:

@@ -15,7 +15,7 @@ Radius = Annotated[Fraction, number(0, 1)]  # pixels lie in [0, 1]
 
 
 class _Certified(Objective):
-    """Objectives whose ball grows to `eps` over the share `start` to `end` of training."""
+    """Objectives whose ball grows to `eps` between the shares `start` and `end` of training."""
 
     def check_together(self):
         need(self.start <= self.end, "objective.start", self.start, f"at most end ({self.end})")
@@ -24,8 +24,8 @@ class _Certified(Objective):
 @dataclass(frozen=True)
 class IBP(_Certified):
     """Interval bound propagation (Gowal et al. 2019): kappa times the cross-entropy of the logits plus 1 - kappa times
-    that of their worst case in the linf ball of `eps`. Over the share `start` to `end` of training eps rises linearly
-    from 0 and kappa falls from 1 to `kappa`.
+    the cross-entropy of their worst case in the linf ball of `eps`. Between the shares `start` and `end` of training,
+    eps rises linearly from 0 and kappa falls from 1 to `kappa`.
     """
 
     eps: Radius
@@ -34,19 +34,19 @@ class IBP(_Certified):
     end: Share = 0.5
 
     def passes(self, classes: int, batch_size: int) -> Passes:
-        return Passes(3)  # an interval is two passes
+        return Passes(3)  # interval bounds cost two passes
 
 
 @dataclass(frozen=True)
 class CrownIBP(_Certified):
-    """CROWN-IBP (Zhang et al. 2020): kappa times the cross-entropy of the logits plus 1 - kappa times that of their
-    worst case in the linf ball of `eps`, bounded by beta * linear + (1 - beta) * interval bounds of the margins
-    (adaptive slopes, interval bounds of the ReLUs' inputs). Over the share `start` to `end` of training eps rises
-    linearly from 0 and beta falls from 1 to 0; from then on only interval bounds are computed.
+    """CROWN-IBP (Zhang et al. 2020): kappa times the cross-entropy of the logits plus 1 - kappa times the
+    cross-entropy of their worst case in the linf ball of `eps`, bounded by beta * linear + (1 - beta) * interval bounds
+    on the margins (adaptive slopes, interval bounds on the ReLUs' inputs). Between the shares `start` and `end` of
+    training, eps rises linearly from 0 and beta falls from 1 to 0; from then on only interval bounds are computed.
 
-    beta is 1 - eps(t) / eps, as in the code of both CROWN-IBP and HYDRA. kappa does not change, other than in IBP: 0
-    throughout, no natural cross-entropy at all, is HYDRA's loss and the plain one of the CROWN-IBP code (which can also
-    let it fall from 1 with eps). Until `start`, where the ball is a point, the loss is the cross-entropy.
+    beta is 1 - eps(t) / eps, as in the code of both CROWN-IBP and HYDRA. Unlike in IBP, kappa is constant: 0, without
+    natural cross-entropy, is HYDRA's loss and the plain loss of the CROWN-IBP code (which can also let kappa fall from
+    1 as eps rises). Until `start`, when the ball is a point, the loss is the cross-entropy.
     """
 
     eps: Radius
@@ -55,7 +55,7 @@ class CrownIBP(_Certified):
     end: Share = 0.5
 
     def passes(self, classes: int, batch_size: int) -> Passes:
-        """While eps rises a linear function is taken back through the network for each class."""
+        """While eps rises, one linear function per class is propagated back through the network."""
         within, rising = 1 - self.start, self.end - self.start
         clean = 1 if self.kappa else self.start
         return Passes(clean + 2 * within + classes * rising, 1 - clean)
@@ -63,16 +63,16 @@ class CrownIBP(_Certified):
 
 @dataclass(frozen=True)
 class MixTrain(_Certified):
-    """MixTrain (Wang et al. 2018) as in HYDRA's code: the cross-entropy of the batch, plus, in each batch with
-    probability `share`, w times that of the worst-case logits of `images` of its images, drawn at random, in the linf
+    """MixTrain (Wang et al. 2018) as in HYDRA's code: the cross-entropy of the batch plus, with probability `share`
+    in each batch, w times the cross-entropy of the worst-case logits of `images` random images of the batch in the linf
     ball of eps(t). The worst case is bounded by symbolic linear relaxation: parallel slopes for the margins and for the
-    bounds of every ReLU's input (lib/certify/linear.py).
+    bounds on every ReLU's input (lib/certify/linear.py).
 
-    eps(t) rises linearly from 0 over the share `start` to `end` of training. w is `weight` until then; after every
-    `every` further epochs it becomes `growth` times as large, but never more than `most`.
+    eps(t) rises linearly from 0 between the shares `start` and `end` of training. w is `weight` until `end`; after
+    every `every` further epochs it becomes `growth` times as large, but never more than `most`.
 
-    Their eps rises by a step an epoch, here by one an update; they draw images with replacement, here without. On a
-    batch of fewer images than `images` all are taken.
+    In their code eps rises once per epoch and images are drawn with replacement; here eps rises at every update and
+    images are drawn without replacement. All images of a batch with fewer than `images` are taken.
     """
 
     eps: Radius
@@ -90,8 +90,8 @@ class MixTrain(_Certified):
         need(self.most >= self.weight, "objective.most", self.most, f"a number of at least weight ({self.weight})")
 
     def passes(self, classes: int, batch_size: int) -> Passes:
-        """For an image that is bounded a linear function is taken back through the network for each class, and two for
-        each ReLU that stays unstable.
+        """For each bounded image, one linear function per class and two per unstable ReLU are propagated back through
+        the network.
         """
         bounded = self.share * min(self.images / batch_size, 1)
         return Passes(1 + bounded * (2 + classes + 2 * UNSTABLE))

@@ -11,7 +11,7 @@ from lib.values.objectives.base import Objective, Passes
 
 
 class _OfImages(Objective):
-    """What trains networks of its own `architectures`, which give images, and no others."""
+    """Objectives that train only networks of their `architectures`, which give images."""
 
     architectures = ()
 
@@ -25,15 +25,15 @@ class _OfImages(Objective):
     def check(self, recipe) -> None:
         super().check(recipe)
         need(bool(self.alone_trains(recipe)), "objective", type(self).__name__,
-             f"one that trains a classifier for {recipe.arch.name}")
+             f"one that trains classifiers, for {recipe.arch.name}")
 
 
 @dataclass(frozen=True)
 class Denoising(_OfImages):
     """Denoising score matching with the weights of EDM (Karras et al. 2022): the network sees images with Gaussian
-    noise of a standard deviation between `low` and `high` (pixels in [0, 1]; half of what it is for pixels in [-1, 1]),
-    drawn for each image so that its logarithm is uniform, and is to give the clean image. Equal ones are one level.
-    `label_dropout`: the probability with which an image comes without its class, so that one network learns the
+    noise of a standard deviation between `low` and `high` (pixels in [0, 1]; twice as much for pixels in [-1, 1]),
+    drawn for each image with a uniform logarithm, and learns to give the clean image. If both are equal there is one
+    noise level. `label_dropout`: the probability that an image comes without its class, so that one network learns the
     class-conditional scores and the unconditional one.
     """
 
@@ -49,8 +49,8 @@ class Denoising(_OfImages):
 
 @dataclass(frozen=True)
 class Reconstruction(_OfImages):
-    """The squared error of an auto-encoder's images, whose input has Gaussian noise of standard deviation `noise`
-    (pixels in [0, 1], not cut): 0 is a plain auto-encoder.
+    """The squared error of an auto-encoder's output, whose input has Gaussian noise of standard deviation `noise`
+    (pixels in [0, 1], noisy ones not clipped); 0 is a plain auto-encoder.
     """
 
     noise: NotNegative = 0.0

@@ -1,4 +1,4 @@
-"""Objectives on clean or noisy images: cross-entropy, alone and with a penalty on how outputs move."""
+"""Objectives on clean or noisy images: cross-entropy, alone or with a penalty on changes of the outputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class CrossEntropy(Objective):
 
 @dataclass(frozen=True)
 class Noise(Objective):
-    """Cross-entropy on images with Gaussian noise of standard deviation `sigma` (pixels in [0, 1], not cut): what
-    randomised smoothing trains on (Cohen et al. 2019).
+    """Cross-entropy on images with Gaussian noise of standard deviation `sigma` (pixels in [0, 1], noisy ones
+    not clipped), the training for randomised smoothing (Cohen et al. 2019).
     """
 
     sigma: NotNegative
@@ -30,8 +30,8 @@ class Noise(Objective):
 
 @dataclass(frozen=True)
 class Stability(Objective):
-    """Cross-entropy on clean images plus beta times KL(clean || noisy) with Gaussian noise of `sigma` (stability
-    training; the smoothing objective of Sehwag et al.).
+    """Cross-entropy on clean images plus beta times KL(clean || noisy) with Gaussian noise of standard deviation
+    `sigma` (stability training; the smoothing objective of Sehwag et al.).
     """
 
     sigma: NotNegative
@@ -43,8 +43,8 @@ class Stability(Objective):
 
 @dataclass(frozen=True)
 class GradientNorm(Objective):
-    """Cross-entropy plus `weight` times the mean over images of ||d CE_i / d x_i||_2^2 (pixels in [0, 1]); the
-    off-manifold paper's code with coefficient lambda and batches of B has weight = lambda * 1e5 / B^2.
+    """Cross-entropy plus `weight` times the mean over images of ||d CE_i / d x_i||_2^2 (pixels in [0, 1]).
+    Coefficient lambda and batches of B images in the off-manifold paper's code mean weight = lambda * 1e5 / B^2.
     """
 
     weight: NotNegative
@@ -55,8 +55,8 @@ class GradientNorm(Objective):
 
 @dataclass(frozen=True)
 class Smoothness(Objective):
-    """Cross-entropy plus `weight` times the mean over images of ||h(x) - h(x + n)||_2^2, h the logits and n Gaussian
-    noise of standard deviation `sigma`.
+    """Cross-entropy plus `weight` times the mean over images of ||h(x) - h(x + n)||_2^2, with logits h and Gaussian
+    noise n of standard deviation `sigma`.
     """
 
     weight: NotNegative

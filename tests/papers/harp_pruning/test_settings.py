@@ -12,7 +12,7 @@ from tests.papers.harp_pruning.world import sized
     ({"methods": ["HARP", "HARP"]}, r"methods = \[HARP, HARP\] .* different ones"),
     ({"methods": ["HARP"], "milder_methods": ["LWM"]}, "unknown harp_pruning.milder_methods 'LWM'"),
     ({"tier": "harpp"}, "unknown harp_pruning.tier 'harpp'; did you mean 'harp'"),
-    ({"keeps": [.02, .1]}, r"keeps = \[1/50, 1/10\] .* falling"),
+    ({"keeps": [.02, .1]}, r"keeps = \[1/50, 1/10\] .* decreasing"),
     ({"keeps": [1]}, "keeps = 1 .* between 0 and 1, both excluded"),
     ({"gamma": -1}, "harp_pruning.gamma = -1"),
     ({"above_chance": 2}, "harp_pruning.above_chance = 2"),

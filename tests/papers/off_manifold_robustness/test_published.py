@@ -367,7 +367,7 @@ UNET = {"arch": {"type": "UNet", "width": 8, "multipliers": [1, 2], "blocks": 1}
     ({"weights": ...}, ["published.weights is missing"]),
     ({"denoiser": "nowhere"}, ["published.denoiser", "nowhere", "a file or folder that is there"]),
     ({"denoiser": None}, ["published.denoiser = None", "no sweep trains a denoiser on ImageNet at 64 pixels"]),
-    ({"eps": [0, 3, 0.5]}, ["published.eps", "growing"]),
+    ({"eps": [0, 3, 0.5]}, ["published.eps", "increasing"]),
     ({"eps": [0, 3]}, ["published.eps", "3 or more"]),
     ({"eps": [-1, 0, 3]}, ["published.eps = -1", "at least 0"]),
     ({"sigma": 0}, ["published.sigma", "greater than 0"]),
