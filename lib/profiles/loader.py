@@ -16,24 +16,24 @@ from lib.values.architectures import ResNet
 from lib.values.declared import Hint, hints_of
 from lib.values.keys import kinds_of
 
-# Words of profiles for values with options of their own; all other values go by the name of their class.
+# Short names in profiles for values with options; all other values go by the name of their class.
 SHORT = {"ResNet18": ResNet(64, (2, 2, 2, 2))}
 PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a word or a text"}
 
 
 class Reader(yaml.SafeLoader):
-    """YAML as profiles, claims and command lines mean it. `true`, `false` and `null` (or `~`, or nothing) are those
+    """YAML as profiles, claims and command lines use it. `true`, `false` and `null` (or `~`, or nothing) are those
     values; decimal digits are a whole number, also after zeros (010 is ten); with a point or an exponent they are a
-    number (1e3 is 1000.0), and so are .inf and .nan. All else is a text: yes, no, on, off, 0x10, 0o10, 1_000, 1:30,
-    8/255, dates. A name that stands twice in one section is refused.
+    number (1e3 is 1000.0), and so are .inf and .nan. Everything else is a text: yes, no, on, off, 0x10, 0o10, 1_000,
+    1:30, 8/255, dates. A name that is given twice in one section is an error.
     """
 
     def compose_mapping_node(self, anchor):
-        """A section as it is written, before it gets what it merges (`<<`) from others."""
+        """A section as it is written, before others are merged into it (`<<`)."""
         node, seen = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
             if str(key.value) in seen:
-                raise yaml.composer.ComposerError(None, None, f"'{key.value}' stands twice", key.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"'{key.value}' is given twice", key.start_mark)
             seen.add(str(key.value))
         return node
 
@@ -49,11 +49,11 @@ Reader.add_constructor("tag:yaml.org,2002:int", lambda reader, node: int(reader.
 
 
 def read(path: Path):
-    """The plain data of a YAML file; a SettingsError names the file and the line that cannot be read."""
+    """The plain data of a YAML file. Raises SettingsError if it is not YAML, FileError if it cannot be read."""
     try:
         with named(f"{path} cannot be read"):
             return yaml.load(path.read_text(encoding="utf-8"), Reader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are not text
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", error)).split())
@@ -62,20 +62,20 @@ def read(path: Path):
 
 def parse(text: str, name: str = "the value"):
     """A value from a command line, as `Reader` reads it: 3, 0.5, true, null and [a, b] mean what they say; 8/255 stays
-    text. Raises SettingsError, which calls it `name`, for what is no YAML.
+    text. Raises SettingsError, with `name` for the value, if the text is not YAML.
     """
     try:
         return yaml.load(text, Reader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of too many digits or brackets
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the last two for too many digits or brackets
         problem = getattr(error, "problem", None) or type(error).__name__
         raise SettingsError(f"{name} = {reprlib.repr(text)} cannot be read ({problem}): write a number, a word or a "
                             "list like [a, b]") from None
 
 
 def make(cls, tree, where: str):
-    """An instance of a dataclass from nested plain data; `where` is the dotted name for messages ("": the fields' names
-    alone). Fields may be given as values that are made already. Raises SettingsError for names that the class does not
-    have, fields that are missing, and values that are not as the class annotates them or as it checks them.
+    """An instance of a dataclass from nested plain data; `where` is its dotted name in messages ("": none). Fields may
+    be instances already. Raises SettingsError for unknown names, missing fields, and values that the class's
+    annotations or checks do not allow.
     """
     need(type(tree) is dict, where, repr(tree), "a section with named settings")
     hints = hints_of(cls)
@@ -91,7 +91,7 @@ def make(cls, tree, where: str):
 
 
 def _value(hint: Hint, value, where: str):
-    """One value as its annotation wants it, within its bounds."""
+    """A value converted as its annotation requires. Raises SettingsError unless it is within its bounds."""
     if value is None:
         need(hint.optional, where, "null", "given")
         return None
@@ -102,7 +102,7 @@ def _value(hint: Hint, value, where: str):
         value = _typed(hint.types, value, where)
     elif hint.types == (float,):
         value = float(fraction(value, where))
-    if type(value) is str and hint.types in ((int,), (bool,)):  # in quotes, for it may look like what is allowed
+    if type(value) is str and hint.types in ((int,), (bool,)):  # in quotes, because it may look like an allowed value
         raise impossible(where, repr(value), hint.bounds[0].words if hint.bounds else PLAIN[hint.types[0]])
     value = hint.fit(value, where)
     if all(kind in PLAIN for kind in hint.types):
@@ -111,12 +111,12 @@ def _value(hint: Hint, value, where: str):
 
 
 def _entry(where: str, number: int, entry) -> str:
-    """The name of an entry of a list: a section goes by its own name or its number, counted from 0."""
+    """The name of a list's entry in messages; a section has its own name or its number, counted from 0."""
     return f"{where}[{entry.get('name', number)}]" if type(entry) is dict else where
 
 
 def _typed(bases: tuple, value, where: str):
-    """A declared value; where several types are possible, a word or the entry `type` says which."""
+    """A declared value; if several types are possible, a word or the entry `type` names one."""
     options = [kind for base in bases for kind in (kinds_of(base) if inspect.isabstract(base) else [base])]
     if type(value) in options:
         return value

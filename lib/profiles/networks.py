@@ -1,4 +1,4 @@
-"""The `networks:` section that all notebooks share, and what checks it: the common pool."""
+"""The section `networks` that all notebooks share, and its checks: the common pool of networks."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from lib.values.threats import Threat
 
 Augmentation = Annotated[str, OneOf(AUGMENTATIONS)]
 BatchSize = Annotated[int, whole(2)]
-FileName = Annotated[str, Bound(is_file_name, "a name of letters, digits, spaces, '-', '_', '+' and '.', which is not "
-                                "the first: files are named by it")]
-UNTARGETED = Bound(lambda targeted: not targeted, "false, for evaluation is untargeted", of="targeted")
+FileName = Annotated[str, Bound(is_file_name, "a name of letters, digits, spaces, '-', '_', '+' and '.' that does not "
+                                "start with '.'")]
+UNTARGETED = Bound(lambda targeted: not targeted, "false, because evaluation is untargeted", of="targeted")
 NO_ATTACK = Bound(lambda attack: attack is None, "left out", of="attack")
-ATTACK = Bound(lambda attack: attack is not None, "given, for robust networks train on one", of="attack")
+ATTACK = Bound(lambda attack: attack is not None, "given, because robust networks train on it", of="attack")
 
 
 @dataclass(frozen=True)
 class Training(Declared):
-    """How a kind of network is trained."""
+    """The training of a kind of network."""
 
     epochs: Annotated[int, whole(0)]  # passes over the training images
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
-    attack: PGD | None = None  # that training images are moved by; null: training is on clean images
+    attack: PGD | None = None  # the attack of adversarial training; null: training on clean images
 
     where = "training"
 
 
-# What is trained on clean images, or on images moved by another setting's attack.
+# Training on clean images, or on images that the attack of another setting perturbs.
 Unattacked = Annotated[Training, NO_ATTACK]
 
 
 @dataclass(frozen=True)
 class Pretraining(Training):
-    """How a robust network is trained whose weights others are made from."""
+    """The training of a robust network from whose weights others are made."""
 
-    # epochs on clean images before those: deep narrow networks hardly begin to learn on adversarial ones
+    # epochs on clean images before adversarial training, on which deep narrow networks hardly begin to learn
     warm_up: Annotated[int, whole(0)] = 0
 
     where = "pretrain"
@@ -55,18 +55,18 @@ class Pretraining(Training):
 
 @dataclass(frozen=True)
 class Denoiser(Training):
-    """How a class-conditional denoiser is trained that gives scores. Noise is in pixels in [0, 1]: 0.25 is 0.5 where
-    they lie in [-1, 1].
+    """The training of a class-conditional denoiser, which gives scores. Noise is in units of pixels in [0, 1]: 0.25 is
+    0.5 for pixels in [-1, 1].
     """
 
     arch: Denoisers = field(kw_only=True)
-    data: Data | None = None  # images to learn from, where there are more than the classifiers have
-    low: Positive = 0.1  # the smallest standard deviation of the noise
-    high: Positive = 0.5  # the largest standard deviation of the noise
+    data: Data | None = None  # the denoiser's own training data; null: the classifiers' data
+    low: Positive = 0.1  # the smallest standard deviation of the training noise
+    high: Positive = 0.5  # the largest standard deviation of the training noise
     sigma: Positive = 0.25  # the standard deviation of the noise at which scores are taken
-    label_dropout: Share = 0.2  # the probability with which an image comes without its label
-    batch_size: BatchSize = 128  # images an update
-    ema: Annotated[float, between(0, 1)] = 0.999  # the decay per step of the moving average of its weights
+    label_dropout: Share = 0.2  # the probability that an image comes without its label
+    batch_size: BatchSize = 128  # images per update
+    ema: Annotated[float, between(0, 1)] = 0.999  # the decay per step of the moving average of the weights
 
     where = "denoiser"
 
@@ -75,7 +75,7 @@ class Denoiser(Training):
         need(self.low <= self.sigma <= self.high, "denoiser.sigma", self.sigma, "between low and high")
 
     def recipe(self, data: Data, precision: str, seed: int) -> Recipe:
-        """The denoiser of a data set, of the denoiser's own images where it has any."""
+        """The recipe of a denoiser of `data`, or of the denoiser's own data if there are any."""
         objective = Denoising(self.low, self.high, self.label_dropout)
         recipe = Recipe(self.data or data, self.arch, objective=objective, batch_size=self.batch_size,
                         precision=precision, ema=self.ema, seed=seed)
@@ -84,26 +84,27 @@ class Denoiser(Training):
 
 @dataclass(frozen=True)
 class Pool(Training):
-    """How one type of network of the common pool is trained."""
+    """The training of one type of network of the common pool."""
 
-    count: Repetitions = 1  # networks of the type; grows to what the papers need
+    count: Repetitions = 1  # the number of networks; raised to what the papers need
 
     where = "pool"
 
 
 @dataclass(frozen=True)
 class Networks(Declared):
-    """The common pool that all notebooks choose from."""
+    """The common pool of networks from which all notebooks choose."""
 
-    data: Data  # what networks learn
-    arch: FromScratch  # what networks look like
-    threat: Threat  # that robust networks are trained against, and robustness is judged under
-    normal: Annotated[Pool, NO_ATTACK]  # how normal networks are trained
-    robust: Annotated[Pool, ATTACK]  # how robust networks are trained
-    batch_size: BatchSize = 128  # images an update
-    augment: Augmentation = "crop-flip"  # how training images are varied
-    precision: Annotated[str, OneOf(("auto", *PRECISIONS))] = "auto"  # of training; auto: bf16 where hardware has it
-    denoiser: Denoiser | None = None  # of the pool's data, where a notebook needs scores
+    data: Data  # the data of all networks of the pool
+    arch: FromScratch  # the architecture of the networks
+    threat: Threat  # the threat for training robust networks and for judging robustness
+    normal: Annotated[Pool, NO_ATTACK]  # the training of normal networks
+    robust: Annotated[Pool, ATTACK]  # the training of robust networks
+    batch_size: BatchSize = 128  # images per update
+    augment: Augmentation = "crop-flip"  # the augmentation of training images
+    # the precision of training; auto: bf16 if the hardware multiplies in it, else fp32
+    precision: Annotated[str, OneOf(("auto", *PRECISIONS))] = "auto"
+    denoiser: Denoiser | None = None  # a denoiser of the pool's data, for notebooks that need scores
 
     where = "networks"
 
@@ -113,7 +114,7 @@ class Networks(Declared):
 
     def member(self, kind: str, repetition: int, seed: Callable[[int], int]) -> Recipe:
         """The pool's network of a kind, `N` (normal), `R` (robust) or `U` (untrained), and a repetition (from 0);
-        repetitions beyond the pool's count wrap around. seed: of the recipes of a repetition.
+        repetitions beyond the pool's count wrap around. `seed` maps a repetition to its recipes' seed.
         """
         training = self.robust if kind == "R" else self.normal
         if kind != "U":
@@ -125,7 +126,7 @@ class Networks(Declared):
         return replace(recipe, epochs=0) if kind == "U" else recipe
 
     def pool(self, seed: Callable[[int], int]) -> dict[tuple[str, int], Recipe]:
-        """{(kind, repetition): recipe} of every trained network of the pool, normal and robust ones in turn so that an
+        """{(kind, repetition): recipe} of every trained network of the pool, normal and robust ones in turn, so that an
         interrupted run has pairs.
         """
         counts = {"N": self.normal.count, "R": self.robust.count}
@@ -133,7 +134,7 @@ class Networks(Declared):
         return {(kind, n): self.member(kind, n, seed) for kind, n in wanted}
 
     def resolved(self, count: int) -> Networks:
-        """The networks as they are trained: pools of `count` of each kind or more, and a precision that is one."""
+        """The networks as they are trained: at least `count` of each kind, and a precision that is not `auto`."""
         grown = {kind: replace(pool, count=max(count, pool.count))
                  for kind, pool in (("normal", self.normal), ("robust", self.robust))}
         return replace(self, **grown, precision=_precision(self.precision))
@@ -141,18 +142,18 @@ class Networks(Declared):
 
 @dataclass(frozen=True)
 class Gates(Declared):
-    """What a pool must show before a claim about it is judged, as accuracies (see the notebook's checks)."""
+    """Accuracies that a pool must have before a claim about it is judged (see the notebook's checks)."""
 
-    normal_clean: Share  # the least clean accuracy of normal networks
-    normal_robust: Share  # the largest robust accuracy of normal networks
-    robust_clean: Share  # the least clean accuracy of robust networks
-    robust_robust: Share  # the least robust accuracy of robust networks
+    normal_clean: Share  # the lowest clean accuracy of normal networks
+    normal_robust: Share  # the highest robust accuracy of normal networks
+    robust_clean: Share  # the lowest clean accuracy of robust networks
+    robust_robust: Share  # the lowest robust accuracy of robust networks
 
     where = "gates"
 
 
 def fewer_targets(where: str, attack: Attack, data: Data) -> None:
-    """Check that an attack has fewer targets than the data have classes."""
+    """Raise SettingsError unless an attack has fewer targets than the data have classes."""
     need(attack.targets < data.info.classes, where, attack.targets, f"less than the {data.info.classes} classes")
 
 
@@ -162,21 +163,21 @@ def trained_as(recipe: Recipe, training: Training) -> Recipe:
 
 
 def varied(recipe: Recipe, part: Any) -> Recipe:
-    """The recipe with the data, arch, batch_size and augment that a part of the settings has of its own; None: none."""
+    """The recipe with the data, arch, batch_size and augment of a part of the settings, unless they are None there."""
     own = {name: getattr(part, name) for name in ("data", "arch", "batch_size", "augment")}
     return replace(recipe, **{name: value for name, value in own.items() if value is not None})
 
 
 def warmed_up(recipe: Recipe, training: Pretraining | None) -> Recipe:
-    """The training, started from a network that saw clean images for its `warm_up` epochs (0: from scratch)."""
+    """The recipe, started from a network that trained on clean images for `warm_up` epochs (0: from scratch)."""
     if training is None or not training.warm_up:
         return recipe
     return replace(recipe, parents=(replace(recipe, objective=CrossEntropy(), epochs=training.warm_up),))
 
 
 def _precision(name: str) -> str:
-    """`auto` is bf16 where the hardware multiplies in it (otherwise it is slower than fp32), fp32 elsewhere.
-    REPRO_PRECISION tells the jobs of a run what it is where the run was started: keys of recipes depend on it.
+    """The precision for `name`: `auto` is bf16 if the hardware multiplies in it (otherwise bf16 is slower), else fp32.
+    Keys depend on it, so REPRO_PRECISION hands the choice of the machine that starts a run to the jobs of the run.
     """
     if name != "auto":
         return name
@@ -194,9 +195,9 @@ def _precision(name: str) -> str:
 
 @dataclass(frozen=True)
 class Repetition:
-    """What the networks of one repetition of a paper's experiment are made from; papers derive from it what they make.
+    """One repetition of a paper's experiment; papers derive classes from it that make its networks.
 
-    section: the paper's. number: of the repetition, from 0. seed: of the recipes of a repetition.
+    section: the paper's settings. number: the repetition, from 0. seed: maps a repetition to its recipes' seed.
     """
 
     networks: Networks

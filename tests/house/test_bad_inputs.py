@@ -103,7 +103,7 @@ def test_bad_parameters_of_a_notebook(names, words):
     (["-p", "seeds=" + "9" * 5000], ["seeds = '9999", "cannot be read"]),
     (["-p", "keeps=[0.1"], ["keeps = '[0.1'", "cannot be read"]),
     (["-p", "keeps=" + "[" * 3000], ["keeps = '[[[", "cannot be read"]),
-    (["-p", "prune={epochs: 2, epochs: 3}"], ["prune = ", "'epochs' stands twice"]),
+    (["-p", "prune={epochs: 2, epochs: 3}"], ["prune = ", "'epochs' is given twice"]),
     (["-p", "seeds=2", "-p", "seeds=3"], ["harp_pruning.seeds = 3", "given once", "harp_pruning.seeds = 2"]),
     (["-p", "seeds=2", "--seeds", "3"], ["harp_pruning.seeds = 3", "given once", "harp_pruning.seeds = 2"]),
     (["-p", "prune.epochs=2", "-p", "prune={epochs: 3}"], ["harp_pruning.prune = {'epochs': 3}", "epochs = 2"]),

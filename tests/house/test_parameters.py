@@ -207,7 +207,7 @@ def test_a_file_that_says_a_thing_twice_is_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("b: &b {d: 1, e: 2}\nc: {<<: *b, d: 3}\n")
     assert read(tmp_path / "a.yaml")["c"] == {"d": 3, "e": 2}
     (tmp_path / "a.yaml").write_text("a: 1\nb: 2\na: 3\n")
-    with pytest.raises(SettingsError, match="a.yaml is not YAML at line 3: 'a' stands twice"):
+    with pytest.raises(SettingsError, match="a.yaml is not YAML at line 3: 'a' is given twice"):
         read(tmp_path / "a.yaml")
     (tmp_path / "a.yaml").write_bytes(b"a: \xff\n")
     with pytest.raises(SettingsError, match="a.yaml is not YAML: .*utf-8"):
