@@ -1,4 +1,4 @@
-"""What is wrong with a value, in one sentence: the errors that every module raises before any work."""
+"""The errors that every module raises before any work: one sentence that says what is wrong with a value."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import difflib
 from fractions import Fraction
 from numbers import Integral, Real
 
-LARGEST = 100_000  # denominator that is looked for behind a float
+LARGEST = 100_000  # the largest denominator of a fraction that a float is read as
 
 
 class OneLineError(Exception):
-    """Something the user can mend; the message is one sentence, shown without a traceback by the command line."""
+    """Something the user can fix; the message is one sentence, which the command line shows without a traceback."""
 
 
 class SettingsError(OneLineError, ValueError):
@@ -39,7 +39,8 @@ def need(ok: bool, name: str, value, allowed: str) -> None:
 
 def fraction(value, name: str = "value") -> Fraction:
     """An exact number from an int, a decimal or a text like '8/255'. A float is read as the decimal it prints as, or,
-    if this has many digits, as the fraction of a denominator up to LARGEST that has the same float: 8 / 255.
+    if this has many digits, as a fraction with a denominator up to LARGEST and the same float, such as 8 / 255. Raises
+    SettingsError for anything else.
     """
     try:
         exact = value if isinstance(value, Fraction) else Fraction(str(value).replace(" ", ""))
@@ -54,10 +55,10 @@ def fraction(value, name: str = "value") -> Fraction:
 
 
 def is_int(value, low: int) -> bool:
-    """Whether `value` is a whole number (an int or NumPy's) of at least `low`; True and False are none."""
+    """Whether `value` is a whole number (an int or NumPy's) of at least `low`; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= low
 
 
 def is_number(value, low: float, high: float = float("inf")) -> bool:
-    """Whether `value` is a number (Python's or NumPy's) from `low` to `high`; True and False are none."""
+    """Whether `value` is a number (Python's or NumPy's) from `low` to `high`; True and False are not."""
     return isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, known by their SHA-256, found where a profile says that they lie."""
+"""Files: writing them whole or not at all, their SHA-256, and the paths that profiles name."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from lib.runtime import ROOT
 log = logging.getLogger("lib.files")
 _RIGHTS, _ROOM = "give this user the right to it, or name another place", "make room there"
 ADVICE = {errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS, errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM,
-          errno.EMFILE: "raise the limit that `ulimit -n` shows", errno.ENOENT: "name one that is there",
+          errno.EMFILE: "raise the limit that `ulimit -n` shows", errno.ENOENT: "name one that exists",
           errno.ENOTDIR: "name a folder", errno.EISDIR: "name a file"}
 
 
 def is_file_name(name) -> bool:
-    """Whether a text can be the name of a file or folder, so that it leads nowhere else: letters, digits, spaces and
-    `-._+`, the first no point.
+    """Whether a value is a safe name of a file or folder, which cannot lead to another folder: letters, digits, spaces
+    and `-._+`, not starting with a point.
     """
     return type(name) is str and name[:1] not in ("", ".") and all(c.isalnum() or c in " -._+" for c in name)
 
 
 class FileError(OneLineError, OSError):
-    """A file cannot be read or written for a reason that may pass, such as rights, a full disk or too many open files:
-    no sign of damage.
+    """A file cannot be read or written for a reason that may pass, such as missing rights, a full disk or too many open
+    files. It does not mean that the file is damaged.
     """
 
 
 def sentence(what: str, error: OSError) -> str:
     """One sentence: what failed, why, with which file, and what to do about it."""
     why = (error.strerror or " ".join(str(error).split())) + (f" ({error.filename})" if error.filename else "")
-    return f"{what}: {why}; {ADVICE.get(error.errno, 'mend that')} and try again"
+    return f"{what}: {why}; {ADVICE.get(error.errno, 'fix that')} and try again"
 
 
 @contextlib.contextmanager
@@ -55,8 +55,8 @@ def named(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write to that is put in the place of `path` at the end: a reader sees the old content or the new, never
-    a part, and a failure leaves nothing behind. Raises FileError where it cannot be written.
+    """A temporary file to write to, which replaces `path` at the end: a reader sees the old content or the new, never a
+    part, and a failure leaves nothing behind. Raises FileError if it cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with named(f"{path} cannot be written"):
@@ -71,7 +71,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write a file, `whole`, texts as UTF-8."""
+    """Write a file by `whole`, with text as UTF-8. Raises FileError if it cannot be written."""
     with whole(path) as part, open(part, "wb") as f:
         f.write(data.encode() if isinstance(data, str) else data)
         f.flush()
@@ -79,29 +79,29 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 
 def read_json(path: Path):
-    """The plain data of a JSON file. Raises FileError where it cannot be read, OneLineError where it is no JSON."""
+    """The plain data of a JSON file. Raises FileError if it cannot be read, OneLineError if it is not JSON."""
     with named(f"{path} cannot be read"):
         content = path.read_bytes()
     try:
         return json.loads(content)
-    except ValueError as error:  # broken UTF-8 among them
-        raise OneLineError(f"{path} is damaged: it is no JSON ({error}); run again what wrote it") from None
+    except ValueError as error:  # also for broken UTF-8
+        raise OneLineError(f"{path} is damaged: it is not JSON ({error}); run again what wrote it") from None
 
 
 def save_tensors(path: Path, tensors: dict) -> None:
-    """Write named tensors as safetensors, `whole`."""
+    """Write named tensors as safetensors, by `whole`. Raises FileError if they cannot be written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with whole(path) as part:
         try:
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part)
-        except SafetensorError as error:  # what it makes of an OSError
+        except SafetensorError as error:  # for an OSError
             raise FileError(f"{path} cannot be written: {error}; {_ROOM} and try again") from error
 
 
 def save_state(path: Path, state) -> None:
-    """Write what a killed job goes on from, plain values and tensors, `whole`."""
+    """Write the state from which a killed job resumes (plain values and tensors), by `whole`."""
     import torch
 
     data = io.BytesIO()
@@ -110,9 +110,9 @@ def save_state(path: Path, state) -> None:
 
 
 def load_state(path: Path, take: Callable, device="cpu") -> bool:
-    """Hand to `take` what `save_state` wrote; whether there was anything to go on from. What torch cannot read, or
-    `take` refuses by any error, is set aside as `<name>.damaged`, and the log says so. Raises FileError where the file
-    is there but cannot be read.
+    """Pass what `save_state` wrote to `take`; return whether there was a state to resume from. A file that torch cannot
+    read, or whose content `take` refuses with any error, is set aside as `<name>.damaged` and logged. Raises FileError
+    if the file exists but cannot be read.
     """
     import torch
 
@@ -124,7 +124,7 @@ def load_state(path: Path, take: Callable, device="cpu") -> bool:
         take(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a torn file makes torch raise, and another layout its reader
+    except Exception as error:  # a torn file or another layout may raise anything
         aside = path.with_name(f"{path.name}.damaged")
         why = (str(error).splitlines() or [""])[0]
         log.warning("%s cannot be read (%s: %s): it is set aside as %s and its work starts over",
@@ -136,14 +136,14 @@ def load_state(path: Path, take: Callable, device="cpu") -> bool:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal. Raises OSError where it cannot be read."""
+    """SHA-256 of a file in hexadecimal. Raises OSError if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_once(path: Path) -> str:
-    """The same for a file that is asked for again and again: computed anew only where its time or size has changed, so
-    that it cannot tell damage.
+    """SHA-256 of a file that is needed often: computed again only if the time or size of the file has changed, so it
+    does not detect damage.
     """
     state = path.stat()
     return _sha256(path, state.st_mtime_ns, state.st_size)
@@ -155,8 +155,8 @@ def _sha256(path: Path, changed: int, size: int) -> str:
 
 
 def resolve_path(path: str) -> Path:
-    """Where a file or folder that a profile names lies: a relative path is looked for in the folder that REPRO_DATA
-    names, then in data/. The first of them where it is nowhere.
+    """The path of a file or folder that a profile names: a relative path is looked for in the folder REPRO_DATA, then
+    in data/. If it exists in neither, the first of the two is returned.
     """
     bases = [*filter(None, [os.environ.get("REPRO_DATA")]), ROOT / "data"]
     tried = [Path(base).expanduser() / Path(path).expanduser() for base in bases]

@@ -25,7 +25,7 @@ from lib.runtime import results
 
 log = logging.getLogger("lib.store")
 META = "meta.json"
-APART = ("making", "damaged", "locks")  # folders of the store that are no kind of entry
+APART = ("making", "damaged", "locks")  # folders of the store that hold no finished entries
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Entry:
 
 
 class Store:
-    """The store in a folder; None: the folder that REPRO_STORE names, or else `store` in the results."""
+    """The store in the folder `root`; None: the folder REPRO_STORE or, without one, `store` in the results."""
 
     def __init__(self, root: Path | str | None = None):
         self.root = Path(root or os.environ.get("REPRO_STORE") or results() / "store")
@@ -70,8 +70,8 @@ class Store:
         return (self.folder(kind, key) / META).exists()
 
     def load(self, kind: str, key: str) -> Entry | None:
-        """The entry if it is in place and whole; a damaged one counts as absent. Nothing is changed: a store may
-        be read by who must not write to it.
+        """The entry, or None if it is absent or damaged. Nothing is changed, so that a store can be read without the
+        right to write to it.
         """
         meta, damage = _look(self.folder(kind, key))
         if damage:
@@ -87,7 +87,7 @@ class Store:
         log.warning("%s %s is set aside as %s and will be made again: %s", kind, key, aside, why)
 
     def _settled(self, kind: str, key: str) -> Entry | None:
-        """Under the lock: the entry if it is whole; if not, its place is free afterwards."""
+        """To be called under the lock: the entry if it is whole; else None, after which its place is free."""
         meta, damage = _look(self.folder(kind, key))
         if damage:
             self.set_aside(kind, key, f"damaged ({damage})")
@@ -96,7 +96,7 @@ class Store:
     @contextlib.contextmanager
     def lock(self, kind: str, key: str, timeout: float = -1):
         """Hold the lock under which an entry is made; the system frees it when its holder dies. Raises
-        filelock.Timeout where somebody else has it for longer than so many seconds (-1: waits).
+        filelock.Timeout if another process holds it for longer than `timeout` seconds (-1: wait without limit).
         """
         from filelock import FileLock, Timeout
 
@@ -104,7 +104,7 @@ class Store:
         lock = FileLock(str(path))
         with named(f"{kind} {key} cannot be made"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(Timeout):  # an OSError of its own kind
+            with contextlib.suppress(Timeout):  # a subclass of OSError
                 lock.acquire(timeout=timeout)
         if not lock.is_locked:
             raise Timeout(str(path))
@@ -112,7 +112,7 @@ class Store:
             yield
         finally:
             with contextlib.suppress(OSError):
-                path.unlink()  # whoever waits for a file that is gone takes the lock of a new one
+                path.unlink()  # a process that waits for the deleted file then locks a new one
             lock.release()
 
     def obtain(self, kind: str, key: str, make: Callable[[Path], dict | None]) -> Entry:
@@ -121,7 +121,7 @@ class Store:
         if entry is not None:
             return entry
         with self.lock(kind, key), named(f"{kind} {key} cannot be made"):
-            entry = self._settled(kind, key)  # somebody may have made it while we waited
+            entry = self._settled(kind, key)  # another process may have made it while this one waited
             if entry is not None:
                 return entry
             work = self.workdir(kind, key)
@@ -156,12 +156,12 @@ class Store:
 
     def _places(self):
         for folder in sorted(self.root.iterdir()) if self.root.is_dir() else ():
-            if folder.name not in APART and folder.is_dir():  # listed by iterdir: glob passes over what it may not read
+            if folder.name not in APART and folder.is_dir():  # iterdir, because glob skips folders without read rights
                 yield from ((folder.name, path.name, path) for path in folder.iterdir() if (path / META).exists())
 
     def set_damaged_aside(self, networks: set[str]) -> set[tuple[str, str]]:
         """Set aside every damaged entry that is one of these networks or was made from one, and every entry whose
-        meta.json is damaged; returns what would have to be made again, as (kind, key), these networks among it.
+        meta.json is damaged; returns what has to be made again, as (kind, key), including the networks concerned.
         """
         found = set()
         for kind, key, path in self._places():
@@ -174,9 +174,9 @@ class Store:
         return found
 
     def prune(self, keep: set[tuple[str, str]]) -> int:
-        """Delete every entry that is not in `keep` (kind, key), and all entries that were set aside; returns the bytes
-        freed. Entries made only from kept networks (`network` or `networks` in their metadata), such as outcomes and
-        maps, stay.
+        """Delete every entry that is not in `keep` (kind, key), and all entries that were set aside, except whole ones,
+        which are put back if their place is free; returns the bytes freed. Entries made only from kept networks
+        (`network` or `networks` in their metadata), such as outcomes and maps, stay.
         """
         freed = 0
         aside = self.root / "damaged"
@@ -195,8 +195,8 @@ class Store:
         return freed
 
     def export(self, archive: Path, kinds: tuple[str, ...] = ()) -> int:
-        """Write all entries (of these kinds) into one .tar file; returns how many."""
-        need(archive.parent.is_dir() and not archive.is_dir(), "archive", archive, "a file in a folder that is there")
+        """Write all entries (of these kinds) into one .tar file; returns their number."""
+        need(archive.parent.is_dir() and not archive.is_dir(), "archive", archive, "a file in a folder that exists")
         chosen = [(k, key) for k, key, _, _ in self.entries() if not kinds or k in kinds]
         with whole(archive) as part, tarfile.open(part, "w") as tar:
             for kind, key in chosen:
@@ -204,7 +204,7 @@ class Store:
         return len(chosen)
 
     def import_(self, archive: Path) -> int:
-        """Take over the entries of an exported .tar file that are not here yet and are whole; returns how many."""
+        """Import the whole entries of an exported .tar file that are missing here; returns their number."""
         from filelock import Timeout
 
         need(archive.is_file(), "archive", archive, "a .tar that `store export` wrote; there is no such file")
@@ -217,11 +217,10 @@ class Store:
                     with tarfile.open(archive, "r:") as tar:
                         tar.extractall(inbox, filter="data")
                 except tarfile.TarError as error:
-                    raise impossible("archive", archive, f"a .tar that `store export` wrote; it is cut or not a .tar "
-                                     f"({error})") from None
+                    raise impossible("archive", archive, f"a whole .tar that `store export` wrote ({error})") from None
                 need(bool(found := other.entries()), "archive", archive, "a .tar with entries of a store")
                 for kind, key, _, _ in found:
-                    # what is being made here at this moment need not be imported
+                    # an entry that is being made here at this moment need not be imported
                     with contextlib.suppress(Timeout), self.lock(kind, key, timeout=0):
                         if self._settled(kind, key) is None and other.load(kind, key) is not None:
                             self.folder(kind, key).parent.mkdir(parents=True, exist_ok=True)
@@ -231,8 +230,8 @@ class Store:
 
 
 def _look(path: Path) -> tuple[dict | None, str]:
-    """What the meta.json of an entry's folder says (None: there is none) and what of the entry is damaged. Raises
-    FileError where that cannot be told.
+    """The content of meta.json in an entry's folder (None: absent or damaged) and what is damaged ("": nothing). Raises
+    FileError if the entry cannot be read.
     """
     with named(f"the entry {path} cannot be read"):
         try:
@@ -246,7 +245,7 @@ def _look(path: Path) -> tuple[dict | None, str]:
 
 
 def _meta(path: Path) -> dict | None:
-    """What the meta.json of an entry's folder says; None where it is damaged or not there."""
+    """The content of meta.json in an entry's folder; None if it is absent or damaged."""
     try:
         meta = json.loads((path / META).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -255,12 +254,12 @@ def _meta(path: Path) -> dict | None:
 
 
 def _networks(kind: str, key: str, meta: dict) -> list[str | None]:
-    """The keys of the networks that an entry is or was made from; [None] where nothing is noted."""
+    """The keys of the networks that an entry is or was made from; [None] if none are recorded."""
     return [key] if kind == "network" else meta.get("networks") or [meta.get("network")]
 
 
 def _remove(path: Path) -> int:
-    """Delete a folder; returns its bytes."""
+    """Delete a file or folder; returns its bytes."""
     with named(f"{path} cannot be deleted"):
         size = sum(p.stat().st_size for p in [path, *path.rglob("*")])
         shutil.rmtree(path) if path.is_dir() else path.unlink()

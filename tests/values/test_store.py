@@ -303,9 +303,9 @@ def cut(path):
 
 @pytest.mark.parametrize("write, said", [
     (lambda path: None, "there is no such file"), (lambda path: path.mkdir(), "there is no such file"),
-    (lambda path: path.write_bytes(b""), "cut or not"), (lambda path: path.write_bytes(b"x" * 4000), "cut or not"),
-    (cut, "cut or not"), (lambda path: tar(path, "w:gz", a="text"), "cut or not"),
-    (lambda path: tar(path, **{"..__..__out": "text"}), "cut or not"),
+    (lambda path: path.write_bytes(b""), "a whole .tar"), (lambda path: path.write_bytes(b"x" * 4000), "a whole .tar"),
+    (cut, "a whole .tar"), (lambda path: tar(path, "w:gz", a="text"), "a whole .tar"),
+    (lambda path: tar(path, **{"..__..__out": "text"}), "a whole .tar"),
     (lambda path: tar(path, a__b="text"), "entries"), (lambda path: tar(path, network__a__text="{"), "entries"),
 ])
 def test_an_archive_that_cannot_be_imported_is_told_and_leaves_nothing(tmp_path, write, said):
@@ -344,14 +344,14 @@ def test_an_export_to_nowhere_is_told(tmp_path, place):
     box.obtain("network", "a", make())
     (tmp_path / "folder").mkdir()
     before = tree(tmp_path)
-    with pytest.raises(SettingsError, match="a file in a folder that is there"):
+    with pytest.raises(SettingsError, match="a file in a folder that exists"):
         box.export(tmp_path / place)
     assert tree(tmp_path) == before
 
 
 def test_json_that_is_torn_names_its_file(tmp_path):
     (tmp_path / "card.json").write_text('{"status"')
-    with pytest.raises(files.OneLineError, match="card.json is damaged: it is no JSON"):
+    with pytest.raises(files.OneLineError, match="card.json is damaged: it is not JSON"):
         files.read_json(tmp_path / "card.json")
     (tmp_path / "card.json").write_text(json.dumps({"a": "ä"}), encoding="utf-8")
     assert files.read_json(tmp_path / "card.json") == {"a": "ä"}
