@@ -25,7 +25,7 @@ from lib.store import Store
 from lib.values.keys import digest
 from lib.values.recipe import outcome_key
 
-LAST = 10  # lines shown of what Snakemake says of its own
+LAST = 10  # the last lines shown of Snakemake's own errors
 
 
 def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
@@ -58,7 +58,7 @@ def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict
 
 
 def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
-    """The jobs of which some work is not in the store yet."""
+    """The jobs with work that is not in the store yet."""
     def made(job: dict, kind: str, key: str) -> bool:
         return store.has(kind, key) or store.has("diverged", job["of"].get(key, key))
 
@@ -80,7 +80,7 @@ def mark_finished(jobs: dict[str, dict], store: Store, folder: Path) -> None:
 
 
 def take_back(damaged: set[tuple[str, str]], settings: Settings, notebooks: tuple[str, ...], folder: Path) -> None:
-    """Have the jobs and notebooks that rest on damaged entries run again: what said that they are done goes."""
+    """Make jobs and notebooks that rest on damaged entries run again, by removing what marks them as done."""
     for name, job in batch_jobs(settings, notebooks).items():
         if damaged & set(job["work"]):
             mark(folder, name).unlink(missing_ok=True)
@@ -92,13 +92,13 @@ def take_back(damaged: set[tuple[str, str]], settings: Settings, notebooks: tupl
 
 
 def code_digest() -> str:
-    """A hash of the library's source: a notebook runs again (and replays from the store) when it changed."""
+    """A hash of the library's source: a notebook runs again (and replays from the store) when it changes."""
     files = [p for p in sorted((ROOT / "lib").rglob("*")) if p.suffix in (".py", ".j2", ".css")]
     return digest([path.read_text(encoding="utf-8") for path in files])
 
 
 def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], jobs: int) -> int:
-    """Do what is missing, then write the index page even if something failed. Returns 0, or 1 if anything failed.
+    """Do what is missing, then write the index page even after failures. Returns 0, or 1 if anything failed.
 
     At most `jobs` training jobs run at a time and share the cores; a notebook has all cores. Raises OneLineError before
     any work if data are missing or another run writes to the same folder.
@@ -147,7 +147,7 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | env, start_new_session=True) as group:
         try:
             group.wait()
-        finally:  # killed, it goes on from the same point as stopped in any other way
+        finally:  # a killed run resumes from the same point as one stopped in any other way
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group.pid, signal.SIGKILL)
     if group.returncode and said.exists():
@@ -157,8 +157,8 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
 
 
 def snakemake() -> None:
-    """The process of `_snakemake`. The file that its first argument names gets the errors that stop Snakemake; it is
-    gone where a job has failed, which tells its own.
+    """The process that `_snakemake` starts. Its first argument names a file for the errors that stop Snakemake, which
+    is removed if a job has failed, because the job reports its own error.
     """
     from snakemake.cli import main
     from snakemake_interface_logger_plugins.common import LogEvent
@@ -173,7 +173,7 @@ def snakemake() -> None:
     handler = logging.FileHandler(said, "w", "utf-8")
     handler.setLevel(logging.ERROR)
     handler.addFilter(note)
-    logging.getLogger().addHandler(handler)  # Snakemake's own logger drops those that it finds
+    logging.getLogger().addHandler(handler)  # Snakemake's own logger drops handlers that it finds
     try:
         main(sys.argv[2:])
     finally:
@@ -182,7 +182,7 @@ def snakemake() -> None:
 
 
 def _check_data(settings: Settings, notebooks: tuple[str, ...]) -> None:
-    """Read the data once before jobs start, so that missing data are reported once and downloaded once."""
+    """Read the data before jobs start, so that missing data are downloaded or reported once."""
     every = [task.recipe.data for task in plan(settings, notebooks)]
     wanted = {data.name: data for data in every if data.info.files}
     if wanted:
@@ -228,7 +228,7 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
                 if not task.may_diverge:
                     zoo.obtain(task.recipe)
                 elif isinstance(zoo.attempt(task.recipe), str):
-                    continue  # it diverged, which the store knows: there is nothing to measure
+                    continue  # it diverged, as the store records: there is nothing to measure
             for threat, attack in task.measures:
                 zoo.outcomes(task.recipe, threat, attack)
     except Exception as error:
@@ -242,10 +242,10 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
 
 def again(tasks: list[Task], settings: Settings) -> None:
     """Train (or load) and measure networks. Print each measurement, then the rows of the profile's published tables
-    that are about the same network.
+    about the same network.
 
-    This runs on one thread unless REPRO_THREADS is set, like the jobs of a run, because the same processor then gives
-    the same weights bit by bit.
+    This uses one thread unless REPRO_THREADS is set, like the jobs of a run, because the same processor then gives the
+    same weights bit for bit.
     """
     from lib.runtime import device, set_threads
     from lib.training.evaluation import PROTOCOL
@@ -274,7 +274,7 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
     for old in ("claims.json", "snapshot.json", "card.json"):
         (folder / old).unlink(missing_ok=True)
     source, executed = ROOT / "notebooks" / f"{name}.ipynb", folder / "notebook.ipynb"
-    unset = dict.fromkeys(papermill.inspect_notebook(source))  # a value saved in it must not count
+    unset = dict.fromkeys(papermill.inspect_notebook(source))  # a value saved in the notebook must not count
     os.environ |= {"REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT)}
     status = 0
     try:
@@ -296,7 +296,7 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
         print(f"{name} failed: {lines[-1]}", file=sys.stderr, flush=True)
     if executed.exists():
         page = read_json(executed)
-        paths = {"input_path": f"notebooks/{name}.ipynb", "output_path": executed.name}  # not this machine's
+        paths = {"input_path": f"notebooks/{name}.ipynb", "output_path": executed.name}  # not the absolute ones
         page["metadata"].get("papermill", {}).update(paths)
         write_atomic(executed, json.dumps(page, indent=1, ensure_ascii=False))
         report.render(executed)

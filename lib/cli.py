@@ -1,7 +1,7 @@
 """The command line behind run_all.sh: `python -m lib run | again | compare | ...`.
 
-`run` checks everything first, lets Snakemake do what is missing (Snakefile), and writes the index page whatever
-failed. `train` and `notebook` are the jobs that Snakemake starts.
+`run` checks everything first, lets Snakemake do what is missing (Snakefile), and writes the index page even
+after failures. `train` and `notebook` are the jobs that Snakemake starts.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from lib.parameters import full_names, put
 from lib.profiles.loader import parse
 from lib.runtime import ROOT, cores, results
 
-STOPPED = 130  # exit status of what was interrupted
+STOPPED = 130  # the exit status after an interrupt
 
 
 class Parser(argparse.ArgumentParser):
-    """Unknown options are one-line errors like all others. script: what a user calls, whose help they name."""
+    """Reports unknown options as one-line errors, like all others. script: the command whose help they name."""
 
     script = "./run_all.sh"
 
@@ -47,14 +47,14 @@ def main(argv: list[str] | None = None) -> int:
 
     status = run_command(do)
     if status == STOPPED:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
     return status
 
 
 def run_command(do: Callable[[], int | None]) -> int:
-    """The exit status of `do`, where None counts as 0. An error of the user's or the system's (rights, a full disk) is
-    one line on standard error and status 2, an interrupt is STOPPED. Relative folders that the environment names become
-    absolute first, and what a terminal cannot show is replaced.
+    """Call `do` and return its exit status, where None counts as 0. An error of the user or the system (rights, a full
+    disk) gives one line on standard error and status 2, an interrupt gives STOPPED. Relative folders in environment
+    variables become absolute first, and characters that the terminal cannot show are replaced.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -69,7 +69,7 @@ def run_command(do: Callable[[], int | None]) -> int:
     except OneLineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # who read the output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -103,23 +103,23 @@ def parser() -> argparse.ArgumentParser:
     p = command("run", run, "run notebooks: train what is missing, execute, render, index", True)
     p.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"of {', '.join(papers())} (default: all)")
     p.add_argument("--seeds", type=int, metavar="N", help="repetitions of every experiment")
-    p.add_argument("--jobs", type=int, metavar="N", help="jobs side by side (default: one per core, threads shared)")
-    p.add_argument("--dry-run", action="store_true", help="say what would be done and what it costs; do nothing")
+    p.add_argument("--jobs", type=int, metavar="N", help="parallel jobs (default: one per core, threads shared)")
+    p.add_argument("--dry-run", action="store_true", help="show what would be done and what it costs; do nothing")
     p = command("train", train, "train and measure the networks of one batch job of the plan", True)
     p.add_argument("job")
     p.add_argument("--notebooks", default="")
     p.add_argument("--done", type=Path)
     p = command("notebook", notebook, "execute and render one notebook (a batch job)", True)
     p.add_argument("name")
-    p = command("index", index, "write index.html of a run's folder anew")
+    p = command("index", index, "rewrite index.html of a run's folder")
     p.add_argument("folder", type=Path)
-    p = command("publish", publish, "copy a run's report to results/reference and bring the README's table up to date")
+    p = command("publish", publish, "copy a run's report to results/reference and update the table of README.md")
     p.add_argument("run", help="name of a folder under results/, e.g. smoke")
-    p = command("again", again, "make single networks and their accuracies again, and show what was published", True)
-    p.add_argument("keys", nargs="+", metavar="KEY", help="a recipe key, as tables have it in their column network")
-    p = command("compare", compare, "hold the claims of a run against the published ones; status 1 if they disagree")
+    p = command("again", again, "train (or load) and measure single networks, and show what was published", True)
+    p.add_argument("keys", nargs="+", metavar="KEY", help="a recipe key, from the column network of tables")
+    p = command("compare", compare, "compare the claims of a run with the published ones; status 1 if they disagree")
     p.add_argument("run", help="name of a folder under results/, e.g. smoke")
-    p = command("new-paper", new_paper, "write the skeleton of a further paper, which runs as written")
+    p = command("new-paper", new_paper, "write the skeleton of another paper, which runs as written")
     p.add_argument("name", metavar="NAME", help="its name in lower case, such as feature_purification")
     command("readme", readme, "write the claims table of README.md from results/reference")
     command("settings", settings_page, "write docs/settings.md, the table of settings, from code and profiles")
@@ -130,8 +130,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def overrides(args, notebooks: tuple[str, ...]) -> dict:
-    """Dotted overrides from -p and --seeds. A bare name, also one that goes on (`prune.epochs`), is meant for every
-    chosen notebook that has such a setting.
+    """Dotted overrides from -p and --seeds. A bare name, also one with further parts (`prune.epochs`), applies to
+    every chosen notebook that has the setting.
     """
     found = {}
     for text in [*args.parameter, *([f"seeds={args.seeds}"] if getattr(args, "seeds", None) is not None else [])]:
@@ -147,12 +147,12 @@ def _prepare(args, notebooks) -> tuple[profiles.Settings, dict]:
     notebooks = chosen(profiles.load(args.profile), tuple(notebooks))
     given = overrides(args, notebooks)
     settings = profiles.load(args.profile, given)
-    plan(settings, notebooks)  # recipes refuse what no single setting shows
+    plan(settings, notebooks)  # recipes check what no single setting shows
     return settings, given
 
 
 def run(args) -> int:
-    """Everything: the batch graph, then the index. Status 1 if a job failed."""
+    """Run the batch graph, then write the index. Status 1 if a job failed."""
     settings, given = _prepare(args, args.notebooks)
     notebooks = chosen(settings, tuple(args.notebooks))
     jobs = args.jobs if args.jobs is not None else cores()
@@ -181,20 +181,20 @@ def notebook(args) -> int:
 
 
 def again(args) -> int:
-    """Networks by their keys: train what is missing, measure, print; the published rows of each below it."""
+    """Networks by their keys: train what is missing, measure, and print the results and the published rows."""
     settings, _ = _prepare(args, ())
     tasks = {task.recipe.key: task for task in plan(settings)}
     for key in args.keys:
         if key not in tasks:
             raise SettingsError(f"KEY = {key} is not possible: it must be the key of a network of profile "
                                 f"{settings.profile} (networks.precision is {settings.networks.precision} on this "
-                                "machine, which keys depend on; -p networks.precision=... plans for another)")
+                                "machine, and keys depend on it; -p networks.precision=... sets another)")
     batch.again([tasks[key] for key in args.keys], settings)
     return 0
 
 
 def compare(args) -> int:
-    """Every claim of a run, compared with the published one."""
+    """Compare every claim of a run with the published one. Status 1 if any disagrees."""
     table = report.compare(*_run_folders(args.run))
     values = table[table["comparison"] != "verdict"]
     for row in table[~table["agrees"]].itertuples():
@@ -205,7 +205,7 @@ def compare(args) -> int:
 
 
 def _run_folders(run: str) -> tuple[Path, Path]:
-    """The folder of a run, and of what is published of it."""
+    """The folder of a run, and the folder of its published report."""
     need(is_file_name(run), "run", run, "the name of a folder under results/, such as smoke")
     return results() / run, ROOT / "results" / "reference" / run
 
@@ -217,7 +217,7 @@ def index(args) -> int:
 
 
 def publish(args) -> int:
-    """Copy what a visitor reads, made small; only from a commit that anyone can check out."""
+    """Copy what a visitor reads, in reduced size; only from a commit that anyone can check out."""
     source, place = _run_folders(args.run)
     cards = sorted(source.glob("*/card.json"))
     if not cards:
@@ -241,14 +241,14 @@ def publish(args) -> int:
 
 
 def new_paper(args) -> int:
-    """Write a skeleton that runs as it is, and say how to go on."""
+    """Write a skeleton that runs as written, and print the next steps."""
     from lib import new_paper
 
     for path in new_paper.write(args.name, ROOT):
         print(path.relative_to(ROOT))
-    subprocess.run([sys.executable, "-m", "lib", "settings"], cwd=ROOT, check=True)  # this process knows six papers
+    subprocess.run([sys.executable, "-m", "lib", "settings"], cwd=ROOT, check=True)  # one that knows the paper
     print(f"\nIt runs as written: ./run_all.sh --profile test {args.name}, ./run_all.sh test tests/papers/{args.name}\n"
-          f"Then replace it part by part, first claims/{args.name}.yaml: CONTRIBUTING.md, \"A paper\", says how.")
+          f"Then replace it part by part, first claims/{args.name}.yaml: see CONTRIBUTING.md, \"A paper\".")
     return 0
 
 
@@ -263,7 +263,7 @@ def settings_page(args) -> int:
 
 
 def store(args) -> int:
-    """Show the store, or prune what no profile's plan names, or export and import it."""
+    """Show the store, prune entries that no profile's plan needs, or export or import entries."""
     from lib.store import Store
 
     box = Store()
@@ -277,11 +277,11 @@ def store(args) -> int:
         for profile, precision in itertools.product(profiles.profiles(), ("fp32", "bf16")):
             for task in plan(profiles.load(profile, {"networks.precision": precision})):
                 keep.add(("network", task.recipe.key))
-        print(f"{box.prune(keep) / 1e6:.1f} MB freed: what no profile's plan names or is made of, and damaged entries")
+        print(f"{box.prune(keep) / 1e6:.1f} MB freed: entries that no profile's plan needs, and damaged ones")
     elif args.action == "export":
         print(f"{box.export(args.archive)} entries written to {args.archive}")
     else:
-        print(f"{box.import_(args.archive)} entries taken from {args.archive}")
+        print(f"{box.import_(args.archive)} entries imported from {args.archive}")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""The parameters of a run: what a notebook's global names and a command line's `-p name=value` say, as plain values.
+"""The parameters of a run, from a notebook's global names or a command line's `-p name=value`, as plain values.
 
-Nothing that is given is dropped: it is taken, or refused in one sentence.
+No parameter is dropped: each is used or refused in one sentence.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def plain_value(name: str, value: Any) -> Any:
     """
     try:
         return _plain(value)
-    except Exception:  # whatever the conversion of a foreign type raises
+    except Exception:  # the conversion of a foreign type may raise anything
         shown = " ".join(reprlib.repr(value).split())
         raise SettingsError(f"{name} = {shown} is not possible: it must be a number, a text, true or false, None, or a "
                             "list or dictionary of these (a set has no order)") from None
@@ -69,18 +69,18 @@ def _plain(value: Any) -> Any:
 
 
 def _text(key: Any) -> str:
-    return str.__str__(key)  # a TypeError for what is none
+    return str.__str__(key)  # raises TypeError unless the key is text
 
 
 def parameters(names: dict, settings: set[str], made: set[str], last: dict | None) -> dict:
-    """The parameters of a notebook with these `settings` among its global `names`, as plain values: what cells assigned
-    before its first Study, as they were last run. Imports, functions and classes are none unless they have the name of
-    a setting.
+    """The parameters of a notebook with these `settings`, as plain values: those global `names` that cells assigned
+    before its first Study, as they were last run. Imports, functions and classes do not count unless they have the name
+    of a setting.
 
-    A live kernel remembers the code it ran, not the cell that it stood in. So a cell run after the first Study is a
-    parameters cell if it assigns `profile` or `overrides`, or if it assigns a name like a setting's and uses nothing
-    that later cells made. It replaces the former one with which it shares at least half of the names, typing errors
-    aside. What no parameters cell assigns any more is as the profile says, which is printed.
+    A live kernel remembers the code that it ran, not the cells. So a cell run after the first Study is a parameters
+    cell if it assigns `profile` or `overrides`, or if it assigns a name like a setting's and uses nothing that later
+    cells made. It replaces the earlier parameters cell with which it shares at least half of the names, apart from
+    typing errors. A name that no parameters cell assigns any more has the profile's value, and a message says so.
 
     made: the names bound to a Study. last: the parameters of the notebook's last Study, or None. Raises SettingsError
     for values that cannot be converted, and for parameters that a later cell has overwritten.
@@ -90,19 +90,19 @@ def parameters(names: dict, settings: set[str], made: set[str], last: dict | Non
              if name[0] != "_" and name not in _KERNEL_NAMES | made
              and (name in known or not (callable(value) or isinstance(value, ModuleType)))}
     mine, gone, later, assigned = _parameters_cells(names, known, made)
-    unseen = given.keys() - assigned  # by a magic command, or there is no kernel
+    unseen = given.keys() - assigned  # assigned by a magic command, or without a kernel
     mine |= unseen if last is None else unseen & (last.keys() if assigned else last.keys() | known)
     for name in sorted(gone & known & given.keys() - mine):
-        print(f"{name} is no longer set in the parameters cell: it is as the profile says")
+        print(f"{name} is no longer set in the parameters cell: it has the profile's value")
     for name in sorted(mine & later):
-        raise impossible(name, reprlib.repr(given[name]), "set by the parameters cell alone; a later cell has set "
-                         "it too: run the parameters cell again")
+        raise impossible(name, reprlib.repr(given[name]), "set by the parameters cell, but a later cell has changed it: "
+                         "run the parameters cell again")
     return {name: plain_value(name, value) for name, value in given.items() if name in mine}
 
 
 def _parameters_cells(names: dict, known: set[str], made: set[str]) -> tuple[set, set, set, set]:
-    """Of the global names: those that parameters cells assign now, those that they once assigned, those that later
-    cells assigned since, and all that cells assign.
+    """Four sets of global names: those that parameters cells assign now, those that they have ever assigned, those that
+    later cells have assigned since, and those that any cell has assigned.
     """
     now, once, later, every, begun = [], set(), set(made), set(), False
     for source in names.get("In", []):  # in the order they ran
@@ -119,7 +119,7 @@ def _parameters_cells(names: dict, known: set[str], made: set[str]) -> tuple[set
         if not stored & COMMON and (uses or begun and not _alike(stored, known)):
             later |= stored if uses else set()
             continue
-        injected = source.startswith("# Parameters")  # by papermill: never another state of a cell that people edit
+        injected = source.startswith("# Parameters")  # by papermill: never another version of a cell that people edit
         alike = [(_alike(stored, cell) / max(len(stored), len(cell)), cell) for was, cell in now if was == injected]
         share, former = max(alike, key=lambda pair: pair[0], default=(0, None))
         now = [(was, cell) for was, cell in now if share < 0.5 or cell is not former] + [(injected, stored)]
@@ -128,14 +128,14 @@ def _parameters_cells(names: dict, known: set[str], made: set[str]) -> tuple[set
 
 
 def _alike(names: set[str], known: set[str]) -> int:
-    """How many of the names are known, or known but for a typing error."""
+    """How many of the names are known, or known apart from a typing error."""
     return sum(bool(get_close_matches(name, known, 1, 0.8)) for name in names)
 
 
 def full_names(name: str, notebooks: tuple[str, ...]) -> list[str]:
-    """The dotted names in settings that a parameter's name stands for: itself if it begins with `networks`, a
-    notebook or another name at the top of a profile; otherwise a setting, or one inside it (`prune.epochs`), of every
-    one of the `notebooks` that has it. Raises SettingsError if none has.
+    """The dotted names of the settings that a parameter's name means: itself if it begins with `networks`, a notebook
+    or another name at the top of a profile; otherwise this setting, or one inside it (`prune.epochs`), of each of the
+    `notebooks` that has it. Raises SettingsError if none has it.
     """
     first = name.split(".")[0]
     tops, sections = {*SHARED, *papers()}, {n: papers()[n].parameters for n in notebooks}
@@ -151,13 +151,13 @@ def put(found: dict, name: str, value: Any) -> None:
     """Add an override by its full dotted name. Raises SettingsError if it would undo an earlier one."""
     for other, earlier in found.items():
         undone = f"{other}.".startswith(f"{name}.") and (other, earlier) != (name, value)
-        need(not undone, name, value, f"given once, before what is inside it; it would undo {other} = {earlier}")
+        need(not undone, name, value, f"given once, before any setting inside it; it would undo {other} = {earlier}")
     found[name] = value
 
 
 def overrides_of(notebook: str, given: dict) -> tuple[str, dict]:
     """Profile and overrides by full dotted names, from a notebook's parameters: bare names, and in `overrides` any
-    names. A bare None means: as the profile says.
+    names. None under a bare name means the profile's value.
     """
     given, found = dict(given), {}
     profile, more = given.pop("profile", "smoke"), given.pop("overrides", None)

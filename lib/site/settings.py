@@ -1,7 +1,7 @@
-"""docs/settings.md: every setting by its dotted name, what it may be and what it is, read off the code and profiles.
+"""docs/settings.md: every setting with its dotted name, allowed values and meaning, from the code and the profiles.
 
-A setting is one line of code: its annotation says what it may be (lib/values/declared.py), the comment behind it, or
-the lines of comment above it, what it is.
+A setting is a field in the code: its annotation gives the allowed values (lib/values/declared.py), the comment behind
+it or above it the meaning.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ from lib.values.declared import Hint, hints_of
 from lib.values.keys import kinds_of
 
 SHOWN = ("smoke", "laptop", "gpu", "paper")  # the profiles whose values are shown
-LONG = 60  # characters
+LONG = 60  # characters of the longest value that is shown
 HEAD = """# Settings
 
 Made by `python -m lib settings`; do not edit it by hand.
 
-Any setting can be given by its dotted name, `./run_all.sh -p stitching.seeds=5`, and a notebook's own by the last part
-of the name: `-p seeds=5`, or `seeds = 5` in its cell of parameters. Lists and sections are written as YAML:
-`-p 'alphas=[0, 0.5, 1]'`. `[]` in a name stands for the entries of a list, which is given as a whole. Values with
-options of their own (attacks, architectures, ...) have tables at the end; where there are several kinds `type` says
-which (`stitching.verify.type=APGD`), and a kind whose options have defaults can be given by its name alone.
+Any setting can be given by its dotted name, as in `./run_all.sh -p stitching.seeds=5`. A notebook's own settings can
+also be given without the notebook's name: `-p seeds=5`, or `seeds = 5` in its parameters cell. Lists and sections are
+written as YAML: `-p 'alphas=[0, 0.5, 1]'`. `[]` in a name marks the entries of a list, which is given as a whole.
 
-Under a profile stands what `configs/<profile>.yaml` says; where that is nothing, the default holds. `...`: a section,
-whose settings follow, or more than fits here.
+Values with options of their own (attacks, architectures, ...) have tables at the end. If several kinds are possible,
+`type` chooses one (`stitching.verify.type=APGD`); the name of a kind is enough if all its options have defaults.
+
+The column of a profile shows the value in `configs/<profile>.yaml`; if it is empty, the default holds. `...` marks a
+section, whose settings follow, or a value that is too long for the table.
 """
 
 
@@ -78,8 +79,8 @@ def page() -> str:
 
 
 def settings(cls: type, before: str, names: tuple[str, ...] = ()) -> Iterator[Setting]:
-    """The settings of a section (of these names; (): all) and of the sections inside it; `before` stands before their
-    names.
+    """The settings of a section (those in `names`; (): all) and of the sections inside it; `before` is the prefix of
+    their names.
     """
     hints, said = hints_of(cls), sentences(cls)
     for f in dataclasses.fields(cls):
@@ -92,17 +93,17 @@ def settings(cls: type, before: str, names: tuple[str, ...] = ()) -> Iterator[Se
         default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
         default = "set by the profile" if default is dataclasses.MISSING else f"`{written(default)}`"
         yield Setting(name, hint, default, said[f.name] or (_paragraph(inner.types[0]) if inner.declared else ""))
-        if _section(inner) and not (before and inner.types == (Networks,)):  # those of a paper are as the pool's
+        if _section(inner) and not (before and inner.types == (Networks,)):  # a paper's are as the pool's
             yield from settings(inner.types[0], f"{name}.")
 
 
 def _section(hint: Hint) -> bool:
-    """Whether a value is a section of a profile; values with options of their own are no sections."""
+    """Whether a value is a section of a profile; values with options of their own are not."""
     return hint.declared and not hint.types[0].__module__.startswith("lib.values")
 
 
 def sentences(cls: type) -> dict[str, str]:
-    """{field: what the code says of it}, "" where it says nothing."""
+    """{field: the comment behind it or above it}, "" without a comment."""
     found = {}
     for base in filter(dataclasses.is_dataclass, reversed(cls.__mro__)):
         source = textwrap.dedent(inspect.getsource(base))
@@ -132,7 +133,7 @@ def allowed(hint: Hint) -> str:
 
 
 def written(value: Any) -> str:
-    """A value as a profile has it; of declared ones what differs from their defaults."""
+    """A value as in a profile; declared values show only options that differ from their defaults."""
     if type(value) is dict:
         return f"{{{', '.join(f'{name}: {written(entry)}' for name, entry in value.items())}}}"
     if type(value) in (tuple, list):
@@ -146,7 +147,7 @@ def written(value: Any) -> str:
 
 def _table(found: list[Setting], profiles: dict[str, dict]) -> list[str]:
     """The rows of a table, with a column for each profile."""
-    head = ["setting", "may be", "default", *profiles, "what it is"]
+    head = ["setting", "allowed", "default", *profiles, "meaning"]
     rows = [head, ["---"] * len(head)]
     for name, hint, default, what in found:
         given = [_given(tree, name.replace("[]", "").split("."), hint) for tree in profiles.values()]
@@ -155,7 +156,7 @@ def _table(found: list[Setting], profiles: dict[str, dict]) -> list[str]:
 
 
 def _given(tree: Any, path: list[str], hint: Hint) -> str:
-    """What a profile says of a setting; "" if nothing."""
+    """The value that a profile gives a setting; "" if it gives none."""
     for name in path:
         if type(tree) is not dict or name not in tree:
             return ""

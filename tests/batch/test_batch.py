@@ -79,7 +79,7 @@ def test_stopped_in_any_way_it_leaves_nothing_running_and_the_next_run_goes_on(t
         assert third.wait(10) == 130
         wait_for(lambda: not children(third.pid), 10)
     for log in ("log2", "log3"):
-        assert (tmp_path / log).read_text().endswith("stopped; the same command goes on from here\n")
+        assert (tmp_path / log).read_text().endswith("stopped; the same command resumes from here\n")
     assert not list(tmp_path.glob("*/jobs/*.failed")) and not list(tmp_path.glob("*/*/card.json")), "nothing failed"
 
 

@@ -45,4 +45,4 @@ def test_a_wrong_option_names_the_script_that_helps(main, args, script, capsys):
 def test_a_run_that_is_stopped_says_that_it_can_go_on(monkeypatch, capsys):
     monkeypatch.setattr(cli, "index", interrupt)
     assert cli.main(["index", "somewhere"]) == 130
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "the same command resumes from here" in capsys.readouterr().err

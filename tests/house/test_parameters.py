@@ -169,7 +169,7 @@ def test_a_typing_error_before_the_first_good_run_can_be_mended(kernel):
 def test_a_name_gone_from_the_parameters_cell_is_as_the_profile_says(kernel, capsys):
     kernel(P, S, LATER)
     assert kernel(P.replace("seeds = 1\n", ""), S) == {"alphas": [0, 1]}
-    assert "seeds is no longer set in the parameters cell: it is as the profile says" in capsys.readouterr().out
+    assert "seeds is no longer set in the parameters cell: it has the profile's value" in capsys.readouterr().out
     assert kernel(P, S) == {"seeds": 1, "alphas": [0, 1]}
 
 
