@@ -116,7 +116,9 @@ class Store:
             lock.release()
 
     def obtain(self, kind: str, key: str, make: Callable[[Path], dict | None]) -> Entry:
-        """The entry, made if it is missing: `make(folder)` writes its files there and returns values for meta.json."""
+        """The entry, made if it is missing: `make(folder)` writes its files there and returns values for meta.json.
+        Raises FileError if the store cannot be read or written.
+        """
         entry = self.load(kind, key)
         if entry is not None:
             return entry
@@ -146,7 +148,7 @@ class Store:
             return Entry(kind, key, place, meta)
 
     def entries(self):
-        """All entries in the store as (kind, key, bytes, meta), newest last."""
+        """All entries in the store as (kind, key, bytes, meta), newest last. Raises FileError if it cannot be read."""
         found = []
         with named(f"the store {self.root} cannot be read"):
             for kind, key, path in self._places():
@@ -204,7 +206,9 @@ class Store:
         return len(chosen)
 
     def import_(self, archive: Path) -> int:
-        """Import the whole entries of an exported .tar file that are missing here; returns their number."""
+        """Import the whole entries of an exported .tar file that are missing here; returns their number. Raises
+        SettingsError for any other file.
+        """
         from filelock import Timeout
 
         need(archive.is_file(), "archive", archive, "a .tar that `store export` wrote; there is no such file")

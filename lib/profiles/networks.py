@@ -102,7 +102,7 @@ class Networks(Declared):
     robust: Annotated[Pool, ATTACK]  # the training of robust networks
     batch_size: BatchSize = 128  # images per update
     augment: Augmentation = "crop-flip"  # the augmentation of training images
-    # the precision of training; auto: bf16 if the hardware multiplies in it, else fp32
+    # the precision of training; auto: bf16 if the hardware multiplies in bf16, else fp32
     precision: Annotated[str, OneOf(("auto", *PRECISIONS))] = "auto"
     denoiser: Denoiser | None = None  # a denoiser of the pool's data, for notebooks that need scores
 

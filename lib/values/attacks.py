@@ -71,7 +71,7 @@ class PGD(Attack):
     step_size: Annotated[Fraction, above(0)]  # the length of a step in the threat's norm
     restarts: Count = 1  # the number of starts
     random_start: bool = True  # whether to start at a random point of the ball instead of the image
-    loss: Annotated[str, OneOf(LOSSES)] = "ce"  # the loss to maximise; kl: to the clean prediction, as in TRADES
+    loss: Annotated[str, OneOf(LOSSES)] = "ce"  # the loss to maximise; kl: from the clean prediction, as in TRADES
     targeted: bool = False  # whether to aim at given classes
     # the margin in logits beyond which the cw loss stops growing (kappa in Carlini & Wagner 2017); null: none. It
     # changes the last iterate but no evaluation, which counts any misclassified iterate

@@ -41,7 +41,7 @@ class Certificate(Declared, ABC):
 
 @dataclass(frozen=True)
 class Bounds(Certificate):
-    """A proof, image by image, that no image of the ball is misclassified, by bounds on the network's outputs. For linf
+    """A proof by bounds on the network's outputs, image by image, that no image of the ball is misclassified. For linf
     balls within [0, 1].
     """
 

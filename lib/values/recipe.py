@@ -63,8 +63,8 @@ SCHEDULES = ("constant", "piecewise", "cosine", "linear", "onecycle")
 class Schedule(Declared):
     """The learning rate over training, step by step."""
 
-    # the shape: constant; piecewise, times 1/10 at each drop; cosine or linear, down to the final share; onecycle,
-    # linear up, then linear down to 0
+    # the shape of the schedule: constant; piecewise, times 1/10 at each drop; cosine or linear, down to the final
+    # share; onecycle, linear up, then linear down to 0
     name: Annotated[str, OneOf(SCHEDULES)] = "piecewise"
     drops: tuple[ProperShare, ...] = (Fraction(1, 3), Fraction(2, 3))  # shares of training after which piecewise drops
     warmup: Share = 0.25  # the share of training during which onecycle rises

@@ -63,7 +63,7 @@ class DenoisingMLP(Denoisers):
     """
 
     width: Count = 256  # units of a hidden layer
-    depth: Count = 4  # hidden layers
+    depth: Count = 4  # the number of hidden layers
 
     @property
     def name(self) -> str:

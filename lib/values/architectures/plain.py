@@ -147,7 +147,7 @@ class CNN(FromScratch):
 
 @dataclass(frozen=True)
 class VGG11(FromScratch):
-    """VGG-11 of the stitching paper's code: BN, ReLU, head 512-256-128-classes with dropout; for 32 pixels and up."""
+    """VGG-11 of the stitching paper's code: BN, ReLU, head 512-256-128-classes with dropout; 32 pixels or more."""
 
     width: Count = 64  # channels of the first convolution
 
@@ -208,7 +208,7 @@ class MLP(FromScratch):
     """A multi-layer perceptron on all pixels: hidden layers, then a linear head."""
 
     widths: Annotated[tuple[Count, ...], length(1, 10)] = (256, 256)  # units of each hidden layer
-    activation: Annotated[str, OneOf(("relu", "softplus"))] = later("relu")  # the activation; softplus with beta 5
+    activation: Annotated[str, OneOf(("relu", "softplus"))] = later("relu")  # relu, or softplus with beta 5
 
     any_size = False
     joints = ()

@@ -29,7 +29,8 @@ def _pixels(threat: Threat, objective) -> None:
 
 @dataclass(frozen=True)
 class Adversarial(Objective):
-    """PGD adversarial training: in each batch floor(alpha * B) random images are replaced by adversarial ones.
+    """PGD adversarial training (Madry et al. 2018): floor(alpha * B) random images of each batch of B are replaced by
+    adversarial ones.
 
     `clean_statistics`: a forward pass over the clean batch precedes the mixed one, so that BatchNorm's running
     statistics blend both (as in the stitching paper's code for training a joint). `batchnorm`: the mode of BatchNorm
