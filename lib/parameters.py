@@ -95,8 +95,8 @@ def parameters(names: dict, settings: set[str], made: set[str], last: dict | Non
     for name in sorted(gone & known & given.keys() - mine):
         print(f"{name} is no longer set in the parameters cell: it has the profile's value")
     for name in sorted(mine & later):
-        raise impossible(name, reprlib.repr(given[name]), "set by the parameters cell, but a later cell has changed it: "
-                         "run the parameters cell again")
+        raise impossible(name, reprlib.repr(given[name]), "set by the parameters cell, but a later cell has changed "
+                         "it: run the parameters cell again")
     return {name: plain_value(name, value) for name, value in given.items() if name in mine}
 
 
