@@ -3,13 +3,22 @@
 A claim has parts, and a part has instances (a joint, an ordered pair, ...), for which a notebook hands over arrays with
 one row per seed. The claim holds when all its parts hold. The rules, in this order:
 
-1. `not tested`: the profile is out of scope, a measurement is absent, or a precondition or sanity check failed.
-2. `supported`, `contradicted` or `undecided`: intervals are compared with a margin fixed beforehand.
-   side above: the 95 % interval's lower bound lies above the margin (below: mirrored);
-   side within: the 90 % interval lies inside +-margin; contradicted when the 95 % interval lies wholly outside.
-   combine all: every instance must pass by itself; contradicted if one of them fails even at the level corrected for
-   all comparisons of the claim (Bonferroni). combine any: the best must pass after Holm's correction; contradicted if
-   all fail.
+1. `not tested`: the profile is out of scope, a measurement is absent, or a precondition or sanity check failed (then
+   the verdict that the measurements give is shown as withheld).
+2. Intervals are compared with a margin, the smallest effect of interest, and with a null value, the value of no effect;
+   both are fixed beforehand. For side above (below is mirrored):
+   `supported`: the 95 % interval's lower bound is above the margin;
+   `contradicted`: its upper bound is below the null value, so the effect has the other sign;
+   `weak`: its upper bound is below the margin, and its lower bound above the null value: the direction is right, the
+   effect is too small to matter;
+   `absent`: its upper bound is below the margin, and the sign is open;
+   `undecided`: otherwise.
+   A bar (keeps 0.8 of a reference) has no null value: an upper bound below its margin is `contradicted`.
+   side within: `supported` if the 90 % interval is inside +-margin, `contradicted` if the 95 % interval is wholly
+   outside, otherwise `undecided`.
+   combine all: every instance must pass by itself; one of them misses the margin only by the interval at the level
+   corrected for all comparisons of the claim (Bonferroni). combine any: the best must pass after Holm's correction.
+   A claim is as good as its worst part: contradicted, absent, undecided, weak, supported.
 3. Fewer than three seeds decide nothing.
 
 Verdicts are not corrected for the number of claims; `expected_false_decisions` and Holm's p-values give the price.

@@ -18,6 +18,9 @@ from lib.runtime import ROOT
 from lib.values.declared import Bound, Declared, OneOf, Text
 
 FOLDER = ROOT / "claims"
+# Whose question a claim is. paper: the paper claims it. control: does the pattern exceed what could explain it? ours:
+# data, measures or limits that the paper does not have.
+ASKS = ("paper", "control", "ours")
 
 
 def _said(value) -> bool:
@@ -32,9 +35,11 @@ Identifier = Annotated[str, Bound(lambda v: bool(re.fullmatch(r"C\d+[a-z]?", v))
 
 @dataclass(frozen=True)
 class Part(Declared):
-    """One comparison. `statistic` is one of `statistics.estimate`. `margin` is in the statistic's unit: shares for
-    accuracies and differences (0.02 is two points), the unit of the summary for maps (such as CKA). `paper_value` is
-    the paper's number in that unit, where it gives one. Raises SettingsError for impossible values.
+    """One comparison. `statistic` is one of `statistics.estimate`. `margin`, the smallest effect of interest, is in the
+    statistic's unit: shares for accuracies and differences (0.02 is two points), the unit of the summary for maps (such
+    as CKA). `null_value`, in the same unit, is the value of no effect; a bar, such as "keeps 0.8 of a reference", has
+    none, and neither has side within. `paper_value` is the paper's number in that unit, where it gives one. Raises
+    SettingsError for impossible values.
     """
 
     id: Text
@@ -42,6 +47,7 @@ class Part(Declared):
     statistic: Annotated[str, OneOf(statistics.STATISTICS)]
     side: Annotated[str, OneOf(("above", "below", "within"))]
     margin: Finite
+    null_value: Finite | None = None
     combine: Annotated[str, OneOf(("all", "any"))] = "all"
     paper_value: Finite | None = None
 
@@ -53,11 +59,16 @@ class Part(Declared):
         need(self.side != "within" or (self.margin > 0 and self.statistic in ("difference", "seeds", "map")),
              "margin", self.margin,
              f"greater than 0 and belong to a difference, seeds or a map for side within (here: {self.statistic})")
+        if self.null_value is not None:
+            need(self.side != "within", "null_value", self.null_value, "left out for side within")
+            beyond = self.null_value > self.margin if self.side == "above" else self.null_value < self.margin
+            need(not beyond, "null_value", self.null_value,
+                 f"at {'most' if self.side == 'above' else 'least'} the margin {self.margin:g} for side {self.side}")
 
 
 @dataclass(frozen=True)
 class Claim(Declared):
-    """A statement of the paper, or a control of ours, and how it is judged.
+    """A statement and how it is judged. `asks` says whose question it is, see ASKS.
 
     `scope`: the profiles that may test it; files give it as `from` and `skips` (see `tested_from`). `needs`: what is
     missing if the scope is empty. Raises SettingsError for impossible values.
@@ -65,6 +76,7 @@ class Claim(Declared):
 
     id: Identifier
     statement: Text
+    asks: Annotated[str, OneOf(ASKS)]
     paper_value: Annotated[str | int | float, Bound(_said, "a number or text (such as: number not found)")]
     paper_source: Text
     protocol: Text
@@ -135,7 +147,10 @@ def _claim(raw) -> Claim:
 def _part(raw) -> Part:
     _mapping(raw, "a part")
     with _named(f"part {raw.get('id', '(no id)')}"):
-        return make(Part, raw, "")
+        part = make(Part, raw, "")
+        need("null_value" in raw or part.side == "within", "null_value", "left out", "the value of no effect, or null "
+             "for a bar")
+        return part
 
 
 def tested_from(first: str | None, skips: Sequence[str] = ()) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from lib import statistics
-from lib.claims.verdict import MIN_SEEDS, Judged, alpha, limit, measured
+from lib.claims.verdict import MIN_SEEDS, NOT_TESTED, Judged, Row, alpha, limit, measured
 from lib.files import write_atomic
 
 
 def with_holm(judged: Sequence[Judged]) -> list[Judged]:
-    """The claims of one paper with Holm's p-values filled in, corrected over the claims and over all their rows."""
+    """The claims of one paper with Holm's p-values filled in, corrected over the claims and over all their rows. Claims
+    that are not tested have none.
+    """
     of_claims = statistics.holm([j.p for j in judged])
-    of_rows = iter(statistics.holm([row.p for j in judged for row in j.rows]))
+    of_rows = iter(statistics.holm([math.nan if j.verdict == NOT_TESTED else row.p for j in judged for row in j.rows]))
     out = []
     for j, p in zip(judged, of_claims, strict=True):
         rows = tuple(replace(row, p_holm=float(next(of_rows))) for row in j.rows)
@@ -29,10 +32,15 @@ def with_holm(judged: Sequence[Judged]) -> list[Judged]:
 def expected_false_decisions(judged: Sequence[Judged]) -> float:
     """The number of false verdicts that chance alone gives among these claims, at most.
 
-    A claim is either true or false, so it can only be wrongly contradicted or wrongly supported. The rate is at most
-    2.5 % for a claim that could be decided (5 % if it says that something is unchanged).
+    The rate is at most 2.5 % for a claim with a bar that could be decided: it is either true or false, so it can only
+    be wrongly contradicted or wrongly supported. It is at most 5 % for a claim with a null value, because an effect
+    between null value and margin can wrongly be called either, and for a claim that something is unchanged.
     """
-    return sum(max(alpha(row) for row in j.rows) for j in judged if any(row.seeds >= MIN_SEEDS for row in j.rows))
+    def rate(row: Row) -> float:
+        return alpha(row) * (1 if row.null_value in (None, row.threshold) else 2)
+
+    return sum(max(map(rate, j.rows)) for j in judged
+               if j.verdict != NOT_TESTED and any(row.seeds >= MIN_SEEDS for row in j.rows))
 
 
 def save(judged: Sequence[Judged], path: str | Path) -> None:
@@ -64,6 +72,12 @@ def evidence_table(judged: Sequence[Judged], evidence: Mapping[str, Mapping[str,
     return pd.DataFrame(rows, columns=["claim", "part", "instance", "statistic", "seed", "value", "over"])
 
 
+def said(judged: Judged) -> str:
+    """A verdict as text, with what is known besides: 'undecided, at best weak', 'not tested (withheld: supported)'."""
+    at_best = f", at best {judged.at_best}" if judged.at_best else ""
+    return f"{judged.verdict} (withheld: {judged.withheld}{at_best})" if judged.withheld else judged.verdict + at_best
+
+
 def table(judged: Sequence[Judged]):
     """One paper's claims as a pandas DataFrame for display, each with the comparison that decides its verdict."""
     import pandas as pd
@@ -72,7 +86,7 @@ def table(judged: Sequence[Judged]):
     for j in with_holm(judged):
         row = j.decisive
         rows.append({
-            "claim": j.claim.id, "statement": j.claim.statement, "verdict": j.verdict,
+            "claim": j.claim.id, "statement": j.claim.statement, "asks": j.claim.asks, "verdict": said(j),
             "decided by": row.name if row else "", "measured": measured(row) if row else "",
             "needed": limit(row) if row else "",
             "seeds": row.seeds if row else None, "images": row.images if row else None,

@@ -15,7 +15,11 @@ from lib.errors import SettingsError, unknown
 from lib.values.keys import digest
 
 MIN_SEEDS = 3
-SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
+SUPPORTED, WEAK, ABSENT, CONTRADICTED = "supported", "weak", "absent", "contradicted"
+UNDECIDED, NOT_TESTED = "undecided", "not tested"
+WORST_FIRST = (CONTRADICTED, ABSENT, UNDECIDED, WEAK, SUPPORTED)  # a claim is as good as its worst part
+MISSED = (CONTRADICTED, ABSENT, WEAK)  # the effect is smaller than the margin, or has the other sign
+
 
 @dataclass(frozen=True)
 class Precondition:
@@ -29,12 +33,12 @@ class Precondition:
 
 @dataclass(frozen=True)
 class Row:
-    """One instance of one part.
+    """One instance of one part, with a verdict of its own.
 
-    low, high: the interval at `level` (0.90 for side within, else 0.95). `passed`: True, False or None (undecided).
-    `p`: the one-sided p-value of what `passed` says (of passing if it is None). `p_holm`: the same after Holm's
-    correction over all rows of the paper. `size`: whether the value is smaller than, consistent with or larger than
-    the paper's number.
+    low, high: the interval at `level` (0.90 for side within, else 0.95). `threshold`: the part's margin. `p`: the
+    one-sided p-value of what `verdict` says (of support if it is undecided). `p_holm`: the same after Holm's correction
+    over all rows of the paper. `size`: whether the value is smaller than, consistent with or larger than the paper's
+    number.
     """
 
     name: str
@@ -44,12 +48,13 @@ class Row:
     high: float
     level: float
     threshold: float
+    null_value: float | None
     side: str
     statistic: str
     seeds: int
     images: int
     method: str
-    passed: bool | None
+    verdict: str
     p: float
     p_holm: float = math.nan
     size: str | None = None
@@ -58,7 +63,9 @@ class Row:
 @dataclass(frozen=True)
 class Judged:
     """A claim with its verdict. `p`: the one-sided p-value of the verdict (of support if it is undecided). `decisive`:
-    the row that decides it. `margins_hash`: a hash of the claim's text and margins at the time of the verdict.
+    the row that decides it. `at_best`: weak if the claim is undecided, but a part of it is weak. `withheld`: the
+    verdict that failed preconditions withhold from a claim that is not tested. `margins_hash`: a hash of the claim's
+    text and margins at the time of the verdict.
     """
 
     claim: Claim
@@ -68,6 +75,9 @@ class Judged:
     decisive: Row | None = None
     p: float = math.nan
     p_holm: float = math.nan
+    at_best: str = ""
+    withheld: str = ""
+    preconditions: tuple[Precondition, ...] = ()
 
     @property
     def margins_hash(self) -> str:
@@ -77,11 +87,12 @@ class Judged:
         """The claim's entry in claims.json; numbers that are missing or infinite become null."""
         claim = self.claim
         return _json({
-            "id": claim.id, "statement": claim.statement, "verdict": self.verdict,
+            "id": claim.id, "statement": claim.statement, "asks": claim.asks, "verdict": self.verdict,
+            "at_best": self.at_best, "withheld": self.withheld,
             "parts": [asdict(row) for row in self.rows],
             "paper_value": claim.paper_value, "paper_source": claim.paper_source, "protocol": claim.protocol,
             "figure": claim.figure, "reason": self.reason, "margins_hash": self.margins_hash,
-            "p": self.p, "p_holm": self.p_holm,
+            "p": self.p, "p_holm": self.p_holm, "preconditions": [asdict(check) for check in self.preconditions],
         })
 
 
@@ -101,29 +112,31 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
     for part_id in evidence:
         if part_id not in {p.id for p in claim.parts}:
             raise unknown(f"part of claim {claim.id}", part_id, [p.id for p in claim.parts])
+    checks = tuple(Precondition(**c) if type(c) is dict else c for c in preconditions)
     absent = [p.what for p in claim.parts if not evidence.get(p.id)]
     if absent:
-        return Judged(claim, NOT_TESTED, f"No measurement of {'; '.join(absent)}.")
-    checks = [Precondition(**c) if type(c) is dict else c for c in preconditions]
-    failed = [f"{c.name} ({c.detail})" if c.detail else c.name for c in checks if not c.ok]
-    if failed:
-        return Judged(claim, NOT_TESTED, f"Precondition not met: {'; '.join(failed)}.")
+        return Judged(claim, NOT_TESTED, f"No measurement of {'; '.join(absent)}.", preconditions=checks)
 
     # How many comparisons could contradict the claim by chance: each instance of an `all`, an `any` only as a whole.
     family = sum(len(evidence[p.id]) if p.combine == "all" else 1 for p in claim.parts)
     parts = [_judge_part(claim, part, evidence[part.id], family) for part in claim.parts]
     rows = tuple(row for part in parts for row in part.rows)
-    for verdict in (CONTRADICTED, UNDECIDED, SUPPORTED):
-        deciding = [part for part in parts if part.verdict == verdict]
-        if deciding:
-            break
-    if verdict == CONTRADICTED:
+    verdict = min((part.verdict for part in parts), key=WORST_FIRST.index)
+    deciding = [part for part in parts if part.verdict == verdict]
+    if verdict in MISSED:
         part = min(deciding, key=lambda part: part.p)
         p = min(1.0, family * part.p)
     else:
         part = max(deciding, key=lambda part: _known(part.p))
         p = part.p
-    return Judged(claim, verdict, part.reason, rows, part.decisive, p)
+    reason, at_best, withheld = part.reason, "", ""
+    if verdict == UNDECIDED and WEAK in (other.verdict for other in parts):
+        at_best = WEAK
+    failed = [f"{c.name} ({c.detail})" if c.detail else c.name for c in checks if not c.ok]
+    if failed:
+        verdict, withheld, p, reason = NOT_TESTED, verdict, math.nan, f"Precondition not met: {'; '.join(failed)}."
+    return Judged(claim, verdict, reason, rows, part.decisive, p, at_best=at_best, withheld=withheld,
+                  preconditions=checks)
 
 
 @dataclass(frozen=True)
@@ -136,59 +149,85 @@ class _JudgedPart:
 
 
 def _judge_part(claim: Claim, part: Part, instances: Mapping[str, np.ndarray], family: int) -> _JudgedPart:
-    rows, p_pass, p_fail = [], [], []
+    rows, p_pass = [], []
     for name, data in instances.items():
         try:
             estimate = statistics.estimate(part.statistic, data)
         except SettingsError as error:
             raise SettingsError(f"claim {claim.id}, part {part.id}, {name}: {error}") from None
-        row, passing, failing = _row(part, name, estimate, family)
-        rows, p_pass, p_fail = [*rows, row], [*p_pass, passing], [*p_fail, failing]
+        row, passing = _row(part, name, estimate, family)
+        rows, p_pass = [*rows, row], [*p_pass, passing]
 
     if part.combine == "any":
         # Instances with too few seeds cannot pass, but they were looked at and count among the comparisons.
         p_pass = [float(p) for p in statistics.holm(
             [_known(p) if row.seeds >= MIN_SEEDS else 1.0 for row, p in zip(rows, p_pass, strict=True)])]
-        rows = [replace(row, passed=None) if row.passed and p >= alpha(row) else row
+        rows = [replace(row, verdict=UNDECIDED) if row.verdict == SUPPORTED and p >= alpha(row) else row
                 for row, p in zip(rows, p_pass, strict=True)]
-        enough, ruined = any, all
-    else:
-        enough, ruined = all, any
-
-    if enough(row.passed is True for row in rows):
-        verdict, p_values, chosen = SUPPORTED, p_pass, True
-    elif ruined(row.passed is False for row in rows):
-        verdict, p_values, chosen = CONTRADICTED, p_fail, False
-    else:
-        verdict, p_values, chosen = UNDECIDED, p_pass, None
-    # The decisive row: the least convincing one of an `all`, the most convincing one of an `any`; if contradicted, the
-    # other way round.
-    among = [i for i, row in enumerate(rows) if row.passed is chosen]
-    pick = min if (part.combine == "any") != (verdict == CONTRADICTED) else max
+    found = {row.verdict for row in rows}
+    if part.combine == "all":
+        verdict = min(found, key=WORST_FIRST.index)
+    elif SUPPORTED in found:
+        verdict = SUPPORTED
+    else:  # an instance that is open may still pass
+        verdict = UNDECIDED if UNDECIDED in found else max(found, key=WORST_FIRST.index)
+    # The decisive row: the least convincing one of an `all`, the most convincing one of an `any`; for a part that
+    # misses its margin, the other way round.
+    among = [i for i, row in enumerate(rows) if row.verdict == verdict]
+    p_values = p_pass if verdict in (SUPPORTED, UNDECIDED) else [row.p for row in rows]
+    pick = min if (part.combine == "any") != (verdict in MISSED) else max
     at = pick(among, key=lambda i: _known(p_values[i]))
     return _JudgedPart(verdict, tuple(rows), rows[at], p_values[at], _reason(part, rows[at], verdict, family))
 
 
-def _row(part: Part, name: str, estimate: statistics.Estimate, family: int) -> tuple[Row, float, float]:
-    """The row of one instance, the p-value of passing and the p-value of failing."""
+def _row(part: Part, name: str, estimate: statistics.Estimate, family: int) -> tuple[Row, float]:
+    """The row of one instance, and the p-value of its support."""
     level = 0.90 if part.side == "within" else 0.95
     shown, usual = estimate(level), estimate(0.95)
+    verdict = _verdict(part, shown, estimate(statistics.bonferroni(0.95, family)))
     least, most = _range(part)
     passing = max(statistics.p_value(estimate, least, "above"), statistics.p_value(estimate, most, "below"))
-    failing = min(statistics.p_value(estimate, least, "below"), statistics.p_value(estimate, most, "above"))
-    passed = None
-    if shown.n_seeds >= MIN_SEEDS and least < shown.low and shown.high < most:
-        passed = True
-    elif shown.n_seeds >= MIN_SEEDS and _misses(part, estimate(statistics.bonferroni(0.95, family))):
-        passed = False
     size = None
     if part.paper_value is not None and not math.isnan(usual.low):
         paper = part.paper_value
         size = "smaller" if usual.high < paper else "larger" if usual.low > paper else "consistent"
-    row = Row(f"{part.id}: {name}", part.what, shown.value, shown.low, shown.high, level, part.margin, part.side,
-              part.statistic, shown.n_seeds, shown.n_images, shown.method, passed,
-              failing if passed is False else passing, size=size)
-    return row, passing, failing
+    row = Row(f"{part.id}: {name}", part.what, shown.value, shown.low, shown.high, level, part.margin, part.null_value,
+              part.side, part.statistic, shown.n_seeds, shown.n_images, shown.method, verdict,
+              _p(part, estimate, verdict, passing), size=size)
+    return row, passing
+
+
+def _verdict(part: Part, shown: statistics.Interval, corrected: statistics.Interval) -> str:
+    """The verdict of one instance. shown: its interval. corrected: its interval at the level that is corrected for all
+    comparisons of the claim, which a miss needs.
+    """
+    least, most = _range(part)
+    if shown.n_seeds < MIN_SEEDS:
+        return UNDECIDED
+    if least < shown.low and shown.high < most:
+        return SUPPORTED
+    if not _misses(part, corrected):
+        return UNDECIDED
+    if part.null_value is None:
+        return CONTRADICTED
+    above = part.side == "above"
+    if corrected.high < part.null_value if above else corrected.low > part.null_value:
+        return CONTRADICTED
+    return WEAK if (shown.low > part.null_value if above else shown.high < part.null_value) else ABSENT
+
+
+def _p(part: Part, estimate: statistics.Estimate, verdict: str, passing: float) -> float:
+    """The one-sided p-value of what a verdict says."""
+    if verdict not in MISSED:
+        return passing
+    other = "below" if part.side == "above" else "above"
+    missing = min(statistics.p_value(estimate, end, way) for end, way in
+                  zip(_range(part), ("below", "above"), strict=True))
+    if part.null_value is None or verdict == ABSENT:
+        return missing
+    if verdict == CONTRADICTED:
+        return statistics.p_value(estimate, part.null_value, other)
+    return max(missing, statistics.p_value(estimate, part.null_value, part.side))
 
 
 def _range(part: Part) -> tuple[float, float]:
@@ -227,12 +266,17 @@ def _reason(part: Part, row: Row, verdict: str, family: int) -> str:
         same = "in every minibatch of images" if "minibatches" in row.method else f"for each of {seeds}"
         return f"{subject} is {measured(row)} {same}, so their spread is unknown."
     best = "at best " if part.combine == "any" else ""
+    said = f"{subject} is {best}{measured(row)}"
+    if verdict == WEAK:
+        return f"{said}: the effect has the claimed direction, but the claim needs {limit(row)}."
+    if verdict == ABSENT:
+        return f"{said}: the claim needs {limit(row)}, and the direction of a smaller effect is open."
     if verdict == CONTRADICTED:
-        return f"{subject} is {best}{measured(row)}; for the claim it must be {limit(row)}."
+        other = "" if row.null_value is None or row.side == "within" else "the effect has the other direction; "
+        return f"{said}: {other}the claim needs {limit(row)}."
     if _misses(part, row) and part.combine == "all" and family > 1:
-        return (f"{subject} is {measured(row)}; for the claim it must be {limit(row)}, but one such miss among "
-                f"{family} comparisons may be chance.")
-    return f"{subject} is {best}{measured(row)}, so it may or may not be {limit(row)}."
+        return (f"{said}; the claim needs {limit(row)}, but one such miss among {family} comparisons may be chance.")
+    return f"{said}, so it may or may not be {limit(row)}."
 
 
 def limit(row: Row) -> str:

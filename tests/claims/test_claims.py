@@ -20,7 +20,7 @@ def part(name="gain", **changes) -> Part:
 
 
 def claim(*parts, **changes) -> Claim:
-    return Claim(**{"id": "C1a", "statement": "A gains on B.", "paper_value": "number not found",
+    return Claim(**{"id": "C1a", "statement": "A gains on B.", "asks": "paper", "paper_value": "number not found",
                     "paper_source": "abstract", "protocol": "as it is done", "scope": ("laptop",),
                     "parts": parts or (part(),), **changes})
 
@@ -50,8 +50,62 @@ def verdict(c, evidence, profile="laptop", preconditions=()):
 def test_each_side(side, margin, mean, wanted):
     got = verdict(claim(part(side=side, margin=margin)), {"gain": {"x": data(mean)}})
     assert got.verdict == wanted
-    assert got.rows[0].passed is {"supported": True, "undecided": None, "contradicted": False}[wanted]
+    assert got.rows[0].verdict == wanted
     assert bool(got.reason) == (wanted != "supported")
+
+
+def steady(mean):
+    """Five values of this mean whose 95 % interval is 0.001 wide to either side."""
+    return mean + np.array([-1.0, 1.0, 0.0, -1.0, 1.0]) * 0.001 / 1.2417
+
+
+@pytest.mark.parametrize("mean, null_value, wanted", [
+    (0.06, 0, "supported"), (0.0505, 0, "undecided"), (0.03, 0, "weak"), (0.0005, 0, "absent"),
+    (-0.0005, 0, "absent"), (-0.002, 0, "contradicted"), (0.03, None, "contradicted"), (0.03, 0.04, "contradicted"),
+    (0.0495, 0.05, "undecided"), (0.04, 0.05, "contradicted"),
+])
+@pytest.mark.parametrize("side, sign", [("above", 1), ("below", -1)])
+def test_an_effect_that_is_smaller_than_the_margin_is_told_from_one_of_the_other_sign(mean, null_value, wanted, side,
+                                                                                      sign):
+    null_value = null_value and sign * null_value
+    one = claim(part(statistic="seeds", side=side, margin=sign * 0.05, null_value=null_value))
+    got = verdict(one, {"gain": {"x": steady(sign * mean)}})
+    row = got.rows[0]
+    assert got.verdict == row.verdict == wanted and row.null_value == null_value
+    assert row.high - row.value == pytest.approx(0.001, rel=1e-3)
+    assert wanted == "undecided" or row.p < 0.025
+    assert ("the other direction" in got.reason) == (wanted == "contradicted" and null_value is not None)
+    assert ("has the claimed direction" in got.reason) == (wanted == "weak")
+
+
+def test_a_claim_is_as_good_as_its_worst_part():
+    found = {"supported": 0.06, "weak": 0.03, "undecided": 0.0505, "absent": 0.0, "contradicted": -0.03}
+    parts = [part(word, statistic="seeds", null_value=0) for word in found]
+    order = ["supported", "weak", "undecided", "absent", "contradicted"]  # from best to worst
+    for worst in range(1, 6):
+        among = [one for one in parts if order.index(one.id) < worst]
+        got = verdict(claim(*among), {one.id: {"x": steady(found[one.id])} for one in among})
+        assert got.verdict == order[worst - 1] and got.decisive.name == f"{order[worst - 1]}: x"
+        assert got.at_best == ("weak" if got.verdict == "undecided" else "")
+    assert claims.table([got])["verdict"][0] == "contradicted"
+    open_ = verdict(claim(*parts[:3]), {one.id: {"x": steady(found[one.id])} for one in parts[:3]})
+    assert claims.table([open_])["verdict"][0] == "undecided, at best weak"
+
+
+def test_the_best_of_several_instances_is_judged_where_any_may_pass():
+    some = claim(part(statistic="seeds", null_value=0, combine="any"))
+    for means, wanted in (((0.06, -0.03), "supported"), ((0.03, -0.03), "weak"), ((0.0, -0.03), "absent"),
+                          ((-0.02, -0.03), "contradicted"), ((0.0505, 0.03), "undecided")):
+        got = verdict(some, {"gain": {f"x{mean}": steady(mean) for mean in means}})
+        assert (got.verdict, got.decisive.name) == (wanted, f"gain: x{means[0]}")
+
+
+def test_a_miss_of_one_among_many_comparisons_needs_their_corrected_interval():
+    values = np.array([-0.6, -0.5, -0.4, -0.7, -0.3])  # half-width 0.196 at 95 %, 0.42 for one of 20
+    near = part(statistic="seeds", margin=0.0, null_value=-0.3)
+    for n, wanted in ((1, "contradicted"), (20, "absent")):
+        got = verdict(claim(near), {"gain": {f"x{i}": values + 10 * (i > 0) for i in range(n)}})
+        assert got.verdict == wanted
 
 
 def test_within_is_judged_by_90_percent_and_contradicted_by_95():
@@ -68,7 +122,7 @@ def test_reasons_name_the_instance_and_its_numbers():
     got = verdict(claim(), evidence)
     assert got.verdict == "contradicted" and got.decisive.name == "gain: layer2.0"
     assert got.reason.startswith("The gain, layer2.0, is -5.0 points (95 % interval -")
-    assert got.reason.endswith("for the claim it must be more than +5.0 points.")
+    assert got.reason.endswith("the claim needs more than +5.0 points.")
     got = verdict(claim(), {"gain": {"stem": data(0.15), "layer2.0": data(0.06)}})
     assert got.verdict == "undecided" and "layer2.0, is +6.0 points" in got.reason
     assert got.reason.endswith("so it may or may not be more than +5.0 points.")
@@ -83,7 +137,10 @@ def test_order_of_the_rules():
     assert verdict(claim(), {}, preconditions=[bad]).reason == "No measurement of the gain."
     assert verdict(claim(), {"gain": {}}).verdict == "not tested"
     got = verdict(claim(), good, preconditions=[Precondition("a", True), bad, Precondition("exact", False)])
-    assert got.verdict == "not tested" and not got.rows
+    assert (got.verdict, got.withheld) == ("not tested", "supported") and got.rows and math.isnan(got.p)
+    assert claims.table([got])["verdict"][0] == "not tested (withheld: supported)"
+    assert claims.expected_false_decisions([got]) == 0 and math.isnan(claims.with_holm([got])[0].rows[0].p_holm)
+    assert [check["ok"] for check in got.to_dict()["preconditions"]] == [True, False, False]
     assert got.reason == "Precondition not met: robust networks are robust (20 %, 25 % needed); exact."
     assert verdict(claim(), good, preconditions=[{"name": "a", "ok": True, "detail": ""}]).verdict == "supported"
 
@@ -128,8 +185,8 @@ def test_maps_on_each_side_with_any_margin(side, margin, mean, wanted):
 def test_maps_are_told_in_plain_numbers():
     low = part(statistic="map", margin=0.05, paper_value=0.19)
     got = verdict(claim(low), {"gain": {"x": crossed(-0.0712)}})
-    assert got.reason == ("The gain, x, is -0.071 (95 % interval -0.084 to -0.058); "
-                          "for the claim it must be more than +0.050.")
+    assert got.reason == ("The gain, x, is -0.071 (95 % interval -0.084 to -0.058): "
+                          "the claim needs more than +0.050.")
     assert got.rows[0].size == "smaller"
     for side, margin, wanted in (("above", 0, "more than 0"), ("below", 0.9, "less than +0.900"),
                                  ("within", 0.2, "within ±0.200")):
@@ -239,10 +296,11 @@ def test_what_is_saved(tmp_path):
     assert [row["verdict"] for row in rows] == ["supported", "contradicted", "not tested"]
     assert {"id", "statement", "verdict", "parts", "paper_value", "paper_source", "protocol", "figure", "reason",
             "margins_hash"} <= set(rows[0])
-    assert {"name", "value", "low", "high", "threshold", "side", "seeds", "images", "passed", "p",
+    assert {"name", "value", "low", "high", "threshold", "side", "seeds", "images", "verdict", "null_value", "p",
             "p_holm"} <= set(rows[0]["parts"][0])
     first = rows[0]["parts"][0]
-    assert (first["name"], first["seeds"], first["images"], first["passed"]) == ("gain: x", 3, IMAGES, True)
+    assert (first["name"], first["seeds"], first["images"], first["verdict"]) == ("gain: x", 3, IMAGES,
+                                                                                     "supported")
     assert first["value"] == pytest.approx(0.15, abs=2e-3)
     assert rows[2]["parts"] == [] and rows[2]["p"] is None
     assert all(part["p"] <= part["p_holm"] for row in rows for part in row["parts"])
@@ -258,6 +316,8 @@ def test_table_and_expected_false_decisions():
     assert claims.expected_false_decisions(judged) == pytest.approx(0.05)
     same = verdict(claim(part(side="within")), {"gain": {"x": data(0.001)}})
     assert claims.expected_false_decisions([same]) == pytest.approx(0.05)
+    either = verdict(claim(part(null_value=0)), {"gain": {"x": data(0.03)}})
+    assert claims.expected_false_decisions([either]) == pytest.approx(0.05)
     assert claims.table([]).empty and claims.expected_false_decisions([]) == 0
 
 
@@ -292,12 +352,13 @@ paper: {title: T, authors: A, venue: V, key: k}
 claims:
   - id: C1
     statement: S
+    asks: paper
     paper_value: 0.5
     paper_source: Table 1
     protocol: P
     from: laptop
     parts:
-      - {id: gain, what: the gain, statistic: difference, side: above, margin: 0.02}
+      - {id: gain, what: the gain, statistic: difference, side: above, margin: 0.02, null_value: 0}
 """
 
 
@@ -339,6 +400,11 @@ def test_scopes_of_claims(paper, claim_id, scope):
     ("margin: 0.02", "margin: 8/255", "margin = 8/255 is not possible: it must be a finite number"),
     ("paper_value: 0.5", "paper_value: .nan", "paper_value = nan"),
     ("paper_value: 0.5", "paper_value: []", r"paper_value = \[\] is not possible: it must be a number or text"),
+    ("asks: paper", "asks: nobody", "asks 'nobody'"), ("    asks: paper\n", "", "claim C1, asks is missing"),
+    (", null_value: 0", "", "part gain, null_value = left out is not possible: it must be the value of no effect"),
+    ("null_value: 0", "null_value: 0.03", "null_value = 0.03 is not possible: it must be at most the margin 0.02"),
+    ("side: above, margin: 0.02", "side: below, margin: 0.02", "at least the margin 0.02"),
+    ("side: above", "side: within", "null_value = 0 is not possible: it must be left out"),
     (", margin: 0.02", "", "claim C1, part gain, margin is missing"),
     ("side: above", "side: abov", "side 'abov'; did you mean 'above'"),
     ("difference, side: above", "accuracy, side: within", "side within"),
@@ -369,11 +435,12 @@ def test_each_mistake_is_named(tmp_path, old, new, message):
 
 @pytest.mark.parametrize("margin", [-3, 0, 0.05, 12.5])
 def test_maps_take_any_finite_margin(tmp_path, margin):
-    text = GOOD.replace("difference", "map").replace("margin: 0.02", f"margin: {margin}")
+    text = GOOD.replace("difference", "map").replace("margin: 0.02, null_value: 0",
+                                                     f"margin: {margin}, null_value: {min(margin, 0)}")
     assert read(tmp_path, text)["C1"].parts[0].margin == margin
     with pytest.raises(SettingsError, match="margin = inf"):
         read(tmp_path, GOOD.replace("difference", "map").replace("margin: 0.02", "margin: .inf"))
-    within = text.replace("side: above", "side: within")
+    within = text.replace("side: above", "side: within").replace(", null_value: 0", "")
     if margin > 0:
         assert read(tmp_path, within)["C1"].parts[0].side == "within"
     else:
