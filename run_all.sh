@@ -9,6 +9,7 @@ usage() {
 ./run_all.sh lab [jupyter arguments]    open JupyterLab on the notebooks
 ./run_all.sh again KEY ...              make single networks of a profile and their accuracies again, by recipe key
 ./run_all.sh compare RUN                compare the claims of results/RUN with the published ones
+./run_all.sh verify [FOLDER]            compute the verdicts of a results folder again from its files
 ./run_all.sh publish RUN                put the report of results/RUN under results/reference
 ./run_all.sh store ACTION               show, prune, export or import the networks and outcomes kept in results/store
 ./run_all.sh new-paper NAME             write the skeleton of a further paper
@@ -87,7 +88,7 @@ install_packages() {
   fi
 }
 
-case ${1:-} in test | lab | again | compare | publish | store | new-paper) ;; *) check_options "$@" ;; esac
+case ${1:-} in test | lab | again | compare | publish | store | verify | new-paper) ;; *) check_options "$@" ;; esac
 for name in REPRO_DATA REPRO_RESULTS REPRO_STORE; do # relative to the caller's folder
   case ${!name:-/} in /*) ;; *) export "$name=$PWD/${!name}" ;; esac
 done
@@ -110,6 +111,6 @@ case ${1:-} in
     export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # notebooks import lib
     exec "$python" -m jupyterlab notebooks "$@"
     ;;
-  again | compare | publish | store | new-paper) exec "$python" -m lib "$@" ;;
+  again | compare | publish | store | verify | new-paper) exec "$python" -m lib "$@" ;;
   *) exec "$python" -m lib run "$@" ;;
 esac

@@ -119,6 +119,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("keys", nargs="+", metavar="KEY", help="a recipe key, from the column network of tables")
     p = command("compare", compare, "compare the claims of a run with the published ones; status 1 if they disagree")
     p.add_argument("run", help="name of a folder under results/, e.g. smoke")
+    p = command("verify", verify,
+                "compute the verdicts of a results folder again from its files; status 1 for differences")
+    p.add_argument("folder", type=Path, nargs="?", default=ROOT / "results" / "reference",
+                   help="of a run or a notebook (default: results/reference)")
     p = command("new-paper", new_paper, "write the skeleton of another paper, which runs as written")
     p.add_argument("name", metavar="NAME", help="its name in lower case, such as feature_purification")
     command("readme", readme, "write the claims table of README.md from results/reference")
@@ -202,6 +206,16 @@ def compare(args) -> int:
     print(f"{table['notebook'].nunique()} notebooks, {len(values)} values: {values['equal'].sum()} equal to the "
           f"published ones, {values['agrees'].sum()} in agreement; {(~table['agrees']).sum()} disagreements")
     return int(not table["agrees"].all())
+
+
+def verify(args) -> int:
+    """Compute every verdict of a results folder again from the files in it. Status 1 if any differs."""
+    from lib import claims
+
+    need(args.folder.is_dir(), "folder", args.folder, "the folder of a run, such as results/smoke")
+    count, wrong = claims.verify(args.folder)
+    print("\n".join([*wrong, f"{count} comparisons computed again from their evidence; {len(wrong)} differences"]))
+    return int(bool(wrong))
 
 
 def _run_folders(run: str) -> tuple[Path, Path]:

@@ -119,8 +119,8 @@ class Study:
         return frame.style.hide().set_properties(**left).set_table_styles(heads).format(na_rep="–")
 
     def judge(self, evidence: dict, preconditions: list, own: dict[str, list] | None = None):
-        """Judge the notebook's claims, save the evidence by repetition as the table `evidence`, and return the table of
-        verdicts to show.
+        """Judge the notebook's claims, save the evidence as evidence.npz and, by repetition, as the table `evidence`.
+        Returns the table of verdicts to show.
 
         evidence: {claim: {part: {instance: array}}}, see `claims.judge`. preconditions: of all claims. own: {claim:
         further preconditions of that claim}. Raises SettingsError as `claims.judge` does.
@@ -133,6 +133,7 @@ class Study:
                          [*preconditions, *own.get(claim.id, [])])
             for claim in claims.load(self.paper.name).claims
         ]
+        claims.write_evidence(evidence, self.folder)
         self.table("evidence", claims.evidence_table(self.claims, evidence))
         frame = claims.table(self.claims)
         held = frame["decided by"] + ": " + frame["measured"] + ", needed " + frame["needed"]

@@ -24,9 +24,11 @@ one row per seed. The claim holds when all its parts hold. The rules, in this or
 Verdicts are not corrected for the number of claims; `expected_false_decisions` and Holm's p-values give the price.
 """
 
+from lib.claims.evidence_file import read_evidence, write_evidence
 from lib.claims.sheet import Claim, ClaimSheet, Part, load
 from lib.claims.summary import evidence_table, expected_false_decisions, save, table, with_holm
 from lib.claims.verdict import Judged, Precondition, Row, judge, measured
+from lib.claims.verify import verify
 
 __all__ = ["Claim", "Judged", "ClaimSheet", "Part", "Precondition", "Row", "evidence_table", "expected_false_decisions",
-           "judge", "load", "measured", "save", "table", "with_holm"]
+           "judge", "load", "measured", "read_evidence", "save", "table", "verify", "with_holm", "write_evidence"]
