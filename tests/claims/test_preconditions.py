@@ -89,7 +89,7 @@ def test_an_attack_that_raised_a_doubt_closes_a_gate():
 
 def test_the_judge_takes_them_as_preconditions():
     part = claims.Part("gain", "the gain", "seeds", "above", 0.05)
-    claim = claims.Claim("C1", "It gains.", "none", "none", "none", ("smoke",), (part,))
+    claim = claims.Claim("C1", "It gains.", "paper", "none", "none", "none", ("smoke",), (part,))
     evidence = {"gain": {"x": np.array([0.2, 0.21, 0.22])}}
     assert claims.judge(claim, evidence, "smoke", of_pool()).verdict == "supported"
     got = claims.judge(claim, evidence, "smoke", of_pool(normal_clean=0.5))

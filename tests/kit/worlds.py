@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib import claims
+from lib.claims.verdict import MISSED
 from lib.runtime import seed_of
 from lib.training.evaluation import Outcomes
 
@@ -55,7 +56,7 @@ def failed_by_claim(own):
     return {claim: names for claim, checks in own.items() if (names := failed(checks))}
 
 
-def contradicted_parts(got):
-    """The parts, as 'claim part', with a row that contradicts the claim."""
+def missed_parts(got):
+    """The parts, as 'claim part', with a row that misses its margin."""
     return {f"{claim} {row.name.split(':')[0]}" for claim, one in got.items() for row in one.rows
-            if row.passed is False}
+            if row.verdict in MISSED}

@@ -7,6 +7,7 @@ import pytest
 
 from lib.claims.evidence import Contrast
 from lib.claims.preconditions import preconditions_by_claim
+from lib.claims.verdict import MISSED
 from lib.papers.compact_robust_pruning.evidence import claim_preconditions, evidence, preconditions, warnings
 from lib.papers.compact_robust_pruning.networks import Condition, setup_named
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST
@@ -130,10 +131,10 @@ REVERSED = {  # what is not so, and the claims that it contradicts
 
 
 @pytest.mark.parametrize("changes, fails", REVERSED.values(), ids=REVERSED)
-def test_what_is_not_so_is_contradicted_and_nothing_else_changes(changes, fails):
+def test_what_is_not_so_misses_its_margin_and_nothing_else_changes(changes, fails):
     got = verdicts(found(accuracy=changes))
     assert {claim for claim, verdict in got.items() if verdict != "supported"} == fails
-    assert {got[claim] for claim in fails} == {"contradicted"}
+    assert {got[claim] for claim in fails} <= {*MISSED}
 
 
 def test_every_claim_is_contradicted_in_one_of_the_worlds():

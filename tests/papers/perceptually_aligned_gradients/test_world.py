@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lib.claims.verdict import MISSED
 from lib.papers.perceptually_aligned_gradients import results as study
 from lib.papers.perceptually_aligned_gradients import tables
 from lib.papers.perceptually_aligned_gradients.evidence import (
@@ -26,7 +27,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
 )
 from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT
 from tests.kit import worlds
-from tests.kit.worlds import contradicted_parts, failed_by_claim
+from tests.kit.worlds import failed_by_claim, missed_parts
 from tests.papers.perceptually_aligned_gradients.world import (
     COMBINED,
     GENERATED,
@@ -156,7 +157,7 @@ REVERSED = {
     "a centred one is as good": ({"world": {(CENTRED[1], "robust"): .46}}, {"C4 best"}),
     "weight does not make robust": ({"world": by_weight(SCORE, "robust", .47, .45, .46)},
                                     {"C5 rises", "C5 tracks"}),
-    "weight does not align": ({"world": by_weight(SCORE, "cosine", .36, .35, .37)}, {"C5 aligns"}),
+    "weight does not align": ({"world": by_weight(SCORE, "cosine", .36, .37, .35)}, {"C5 aligns", "C5 tracks"}),
     "the better aligned is less robust": (
         {"world": by_weight(SCORE, "robust", .50, .45, .40)}, {"C5 rises", "C5 tracks"}),
     "permuted classes win as much without alignment": (
@@ -176,12 +177,12 @@ REVERSED = {
 
 
 @pytest.mark.parametrize("changes, parts", REVERSED.values(), ids=REVERSED)
-def test_what_is_not_so_is_contradicted_and_nothing_else_changes(changes, parts, verdicts):
+def test_what_is_not_so_misses_its_margin_and_nothing_else_changes(changes, parts, verdicts):
     got = judged(found(**changes))
-    assert contradicted_parts(got) == parts
+    assert missed_parts(got) == parts
     fails = {part.split()[0] for part in parts}
     assert {claim for claim, one in got.items() if one.verdict != verdicts[claim].verdict} == fails
-    assert {got[claim].verdict for claim in fails} == {"contradicted"}
+    assert {got[claim].verdict for claim in fails} <= {*MISSED}
 
 
 def test_every_part_of_every_claim_fails_in_one_of_the_worlds():
@@ -191,7 +192,7 @@ def test_every_part_of_every_claim_fails_in_one_of_the_worlds():
 
 def test_a_cost_in_accuracy_on_the_toy_is_a_verdict_and_not_a_missing_precondition():
     got = judged(found(points={"nearest neighbour": (.92, .9, .85, .05)}))
-    assert contradicted_parts(got) == {"C1a clean"} and got["C1a"].verdict == "contradicted"
+    assert missed_parts(got) == {"C1a clean"} and got["C1a"].verdict == "contradicted"
     assert got["C1b"].verdict == "not tested" and "nearest neighbour networks are trained" in got["C1b"].reason
 
 
