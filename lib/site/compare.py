@@ -11,6 +11,7 @@ from lib.site import files
 if TYPE_CHECKING:  # importing pandas takes a second, in every batch job
     import pandas as pd
 
+OPPOSITE = ({"supported", "absent"}, {"supported", "contradicted"}, {"weak", "contradicted"})
 COLUMNS = ["notebook", "claim", "comparison", "published", "here", "equal", "agrees", "why"]
 
 
@@ -20,8 +21,10 @@ def compare(run: Path, published: Path) -> pd.DataFrame:
     as they are on similar machines), whether they agree, and if not, why.
 
     Two values agree if their intervals overlap, which must hold on any machine. They also count as agreeing if either
-    has no interval. A claim disagrees if its verdict went from supported to contradicted or back, or if its text or
-    margins differ from the published ones. Raises SettingsError if the folders share no finished notebook.
+    has no interval. A claim disagrees if its verdict went from supported to absent or contradicted, from weak to
+    contradicted, or back, or if its text or margins differ from the published ones. Other changes of a verdict, such
+    as from supported to weak or undecided, are no disagreement: its values are compared by themselves. Raises
+    SettingsError if the folders share no finished notebook.
     """
     import pandas as pd
 
@@ -44,7 +47,7 @@ def _of_claim(old: dict | None, new: dict | None) -> list[tuple]:
     if old["margins_hash"] != new["margins_hash"]:
         return [("", None, None, False, False, "the claim's text or margins have changed since")]
     verdicts = old["verdict"], new["verdict"]
-    flipped = set(verdicts) == {"supported", "contradicted"}
+    flipped = {*verdicts} in OPPOSITE
     rows = [("verdict", *verdicts, verdicts[0] == verdicts[1], not flipped,
              f"{verdicts[0]} became {verdicts[1]}" if flipped else "")]
     before, after = ({part["name"]: part for part in claim["parts"]} for claim in (old, new))

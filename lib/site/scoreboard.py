@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from lib.errors import SettingsError
@@ -12,10 +13,10 @@ from lib.files import write_atomic
 from lib.profiles import PROFILES, loader
 from lib.runtime import ROOT
 from lib.site import files
-from lib.site.words import VERDICTS, interval, template, unit, words
+from lib.site.words import ASKS, OPEN, VERDICTS, counted, interval, needed, said, template, unit, words
 
-CAUSES = {"claim": "it does not hold here", "seeds": "too few repetitions", "size": "the profile is too small",
-          "margin": "as large as its margin", "wording": "the paper leaves it open"}
+CAUSES = {"claim": "it does not hold here", "small": "the effect is smaller here", "seeds": "too few repetitions",
+          "size": "the profile is too small", "margin": "as large as its margin", "wording": "the paper leaves it open"}
 SHOWN = (".png", ".svg", ".jpg")  # what a browser shows as a picture; other figures are links only
 
 
@@ -50,7 +51,8 @@ def readings(folder: Path) -> dict:
 
 def _notebook(folder: Path, read: dict) -> dict:
     """All that the scoreboard says about one notebook. read: {claim: reading}, see `readings`. Claims of a failed run
-    are not shown, because they may be old; neither are readings of another verdict than the present one.
+    are not shown, because they may be old; neither are readings of another verdict than the present one. Claims are
+    in groups by whose question they are, the paper's own first.
     """
     card = _read(folder / "card.json", {"status": "failed", "error": "It stopped before its last cell."})
     ok = card.get("status") == "ok"
@@ -61,13 +63,21 @@ def _notebook(folder: Path, read: dict) -> dict:
     for claim in claims:
         reading = read.get(claim["id"], {})
         claim["reading"] = reading if reading.get("verdict") == claim["verdict"] else None
+        claim["warnings"] = [w["sentence"] for w in card.get("warnings", ()) if claim["id"] in (w["claims"] or ())]
         for part in claim["parts"]:
             part["by_seed"] = by_seed.get((claim["id"], part["name"]), [])
     downloads = [*sorted(folder.glob("tables/*.csv")), *sorted(folder.glob("*.json")), *sorted(folder.glob("*.ipynb"))]
+    groups = {asks: some for asks in ASKS if (some := [claim for claim in claims if claim["asks"] == asks])}
     return {"name": folder.name, "title": card.get("title") or folder.name.replace("_", " ").capitalize(), "ok": ok,
             "card": card, "page": f"{folder.name}/{pages[0]}" if pages else None, "files": downloads,
-            "keyed": [path.name for path in files.keyed(folder)], "claims": claims, "figures": figures,
-            "counts": Counter(claim["verdict"] for claim in claims)}
+            "keyed": [path.name for path in files.keyed(folder)], "figures": figures,
+            "groups": groups, "counts": {asks: Counter(c["verdict"] for c in some) for asks, some in groups.items()}}
+
+
+def _totals(notebooks: Iterable[dict]) -> dict[str, Counter]:
+    """{whose question: {verdict: number of claims}} over all notebooks, without questions that nobody asks."""
+    found = {asks: sum((n["counts"][asks] for n in notebooks if asks in n["counts"]), Counter()) for asks in ASKS}
+    return {asks: counts for asks, counts in found.items() if counts}
 
 
 def _notebooks(folder: Path) -> list[dict]:
@@ -81,15 +91,14 @@ def index(folder: Path) -> Path:
     """Write the scoreboard `index.html` of a results folder from the files in it; returns its path."""
     folder = Path(folder)
     notebooks = _notebooks(folder)
-    counts = Counter()
-    for notebook in notebooks:
-        counts.update(notebook["counts"])
+    counts = _totals(notebooks)
+    decided = sum(count for found in counts.values() for verdict, count in found.items() if verdict not in OPEN)
     done = [n["card"] for n in notebooks if n["ok"]]
     same = {name: found.pop() for name in ("device", "threads", "commit")
             if len(found := {words(card[name]) for card in done if card.get(name) is not None}) == 1}
     page = folder / "index.html"
     write_atomic(page, template("index.html.j2").render(
-        profile=folder.name, notebooks=notebooks, counts=counts, decided=counts["supported"] + counts["contradicted"],
+        profile=folder.name, notebooks=notebooks, counts=counts, decided=decided,
         causes=CAUSES, expected=sum(card.get("expected_false_decisions") or 0 for card in done), same=same,
         failed=[n for n in notebooks if not n["ok"]], seconds=sum(card.get("seconds") or 0 for card in done),
         training=sum(card.get("training_seconds") or 0 for card in done)))
@@ -99,39 +108,56 @@ def index(folder: Path) -> Path:
 def _cell(claim: dict | None) -> str:
     if claim is None:
         return ""
-    parts = claim.get("parts") or []
+    parts = claim["parts"]
     if claim["verdict"] == "not tested" or not parts:
-        said = ""
+        found = ""
     elif len(parts) == 1:
-        said = f" {interval(parts[0])}{unit(parts[0])}"
+        found = f" {interval(parts[0])}{unit(parts[0])}, needed {needed(parts[0])}"
     else:
-        said = f" ({sum(bool(part.get('passed')) for part in parts)} of {len(parts)} parts)"
-    if reading := claim.get("reading"):
-        said += f": {CAUSES[reading['cause']]}"
-    return f"{VERDICTS.get(claim['verdict'], '')} {claim['verdict']}{said}"
+        found = f" ({sum(part['verdict'] == 'supported' for part in parts)} of {len(parts)} hold)"
+    if reading := claim["reading"]:
+        found += f": {CAUSES[reading['cause']]}"
+    return f"{VERDICTS[claim['verdict']]} {said(claim)}{found}"
 
 
-def claims_table_markdown(folders) -> str:
-    """A Markdown table of all claims: one row a claim, one column for each results folder (named by its profile)."""
-    runs = {Path(folder).name: {n["name"]: n for n in _notebooks(folder)} for folder in folders}
-    lines = [["Claim", "The paper", *runs], ["---"] * (2 + len(runs))]
-    for name in sorted({name for run in runs.values() for name in run}):
-        found = {}  # claim id -> {run: claim}, in the order of the files
-        for run, notebooks in runs.items():
-            for claim in notebooks[name]["claims"] if name in notebooks else ():
-                found.setdefault(claim["id"], {})[run] = claim
-        if found:
-            lines.append([f"**{name}**", *[""] * (1 + len(runs))])
-        for key, claims in found.items():
-            first = next(iter(claims.values()))
-            paper = " · ".join(words(first[k]) for k in ("paper_value", "paper_source") if first.get(k) is not None)
-            lines.append([f"{key}: {first['statement']}", paper, *(_cell(claims.get(run)) for run in runs)])
+def _table(lines: list[list[str]]) -> str:
+    """A Markdown table; the first line is its head."""
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     tidy = [[" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in tidy)
 
 
+def claims_table_markdown(folders) -> str:
+    """Two Markdown tables with one column for each results folder (named by its profile): the numbers of verdicts, and
+    all claims, one row each. Both tell apart whose question a claim is.
+    """
+    runs = {Path(folder).name: {n["name"]: n for n in _notebooks(folder)} for folder in folders}
+    counts = {run: _totals([*notebooks.values()]) for run, notebooks in runs.items()}
+    totals = [["Verdicts", *runs]]
+    for asks, (*_, many) in ASKS.items():
+        if any(asks in found for found in counts.values()):
+            totals.append([many, *(f"{found[asks].total()}: {counted(found[asks])}" if asks in found else ""
+                                   for found in counts.values())])
+    lines = [["Claim", "The paper", *runs]]
+    for name in sorted({name for run in runs.values() for name in run}):
+        for asks, (_, group, _) in ASKS.items():
+            found = {}  # claim id -> {run: claim}, in the order of the files
+            for run, notebooks in runs.items():
+                for claim in notebooks[name]["groups"].get(asks, ()) if name in notebooks else ():
+                    found.setdefault(claim["id"], {})[run] = claim
+            if found:
+                lines.append([f"**{name}: {group[0].lower()}{group[1:]}**", *[""] * (1 + len(runs))])
+            for key, claims in found.items():
+                first = next(iter(claims.values()))
+                # what the paper says about a question that it does not ask stands on the scoreboard only
+                told = ("paper_value", "paper_source") if asks == "paper" else ()
+                paper = " · ".join(words(first[k]) for k in told if first[k] is not None)
+                lines.append([f"{key}: {first['statement']}", paper, *(_cell(claims.get(run)) for run in runs)])
+    return f"{_table(totals)}\n\n{_table(lines)}"
+
+
 def readme(path: Path = ROOT / "README.md") -> None:
-    """Put the table of the published runs (results/reference/) between the README's two `claims` marks.
+    """Put the tables of the published runs (results/reference/) between the README's two `claims` marks.
 
     Raises SettingsError if the marks are not there.
     """

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
-VERDICTS = {"supported": "✓", "contradicted": "✗", "undecided": "?", "not tested": "–"}
+VERDICTS = {"supported": "✓", "weak": "~", "absent": "∅", "contradicted": "✗", "undecided": "?", "not tested": "–"}
+OPEN = ("undecided", "not tested")  # the verdicts that decide nothing
+# Whose question a claim is: what one claim, the claims of a notebook and those of several are called. Counts are always
+# given apart, because only the first kind speaks for a paper.
+ASKS = {
+    "paper": ("Claim of the paper", "Claims of the paper", "Claims of the papers"),
+    "control": ("Control", "Controls", "Controls"),
+    "ours": ("Our own question", "Our own questions", "Our own questions"),
+}
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -53,12 +62,35 @@ def by_seed(part: dict) -> str:
     return ", ".join(_in_unit({**part, "value": value}, "value") for value in part.get("by_seed", ()))
 
 
+def _bound(part: dict, name: str) -> str:
+    """A margin or null value of a claim's part as text, without trailing zeros where it has no unit."""
+    value = part[name]
+    return f"{value:g}".replace("-", "−") if value == 0 or not unit(part) else _in_unit(part, name)
+
+
 def needed(part: dict) -> str:
-    """Where the interval must lie: 'above 0.020', 'within ±3.0 points'."""
-    if part.get("threshold") is None:
+    """Where the interval must lie: 'more than 0.02', 'within ±3.0 points'."""
+    how = {"above": "more than ", "below": "less than ", "within": "within ±"}[part["side"]]
+    bound = _bound(part, "threshold")
+    return f"{how}{bound.lstrip('+') if part['side'] == 'within' else bound}{unit(part)}"
+
+
+def null(part: dict) -> str:
+    """What a part counts as no effect: 'no effect: 0 points'; 'a bar' if no value stands for it; "" for side within."""
+    if part["side"] == "within":
         return ""
-    side, threshold = part.get("side"), _in_unit(part, "threshold")
-    return f"{side} {'±' + threshold.lstrip('+') if side == 'within' else threshold}{unit(part)}"
+    return "a bar" if part["null_value"] is None else f"no effect: {_bound(part, 'null_value')}{unit(part)}"
+
+
+def said(claim: dict) -> str:
+    """A verdict as text: 'undecided, at best weak', 'not tested, withheld: supported'."""
+    at_best = f", at best {claim['at_best']}" if claim["at_best"] else ""
+    return f"{claim['verdict']}{', withheld: ' * bool(claim['withheld'])}{claim['withheld']}{at_best}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Numbers of verdicts as text: '9 supported, 2 weak'."""
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
 
 
 def duration(seconds) -> str:
@@ -103,16 +135,19 @@ def words(value) -> str:
 
 
 def plot(parts: list[dict], width: int = 120) -> list[dict | None]:
-    """Positions, in pixels from the left of a drawing of `width`, of each part's interval, value and allowed range
-    (`wanted`). All parts share one scale, so that they can be compared. None for a part in which a number is missing.
+    """Positions, in pixels from the left of a drawing of `width`, of each part's interval, value, margin (`threshold`),
+    null value if it has one, and required range (`wanted`). All parts share one scale, so that they can be compared.
+    None for a part in which a number is missing.
     """
     rows = []
     for part in parts:
-        row = {k: part.get(k) for k in ("low", "value", "high", "threshold")}
+        row = {k: part[k] for k in ("low", "value", "high", "threshold")}
         good = all(isinstance(v, (int, float)) and math.isfinite(v) for v in row.values())
         rows.append(row if good else None)
-        if good and part.get("side") == "within":
+        if good and part["side"] == "within":
             row["opposite"] = -row["threshold"]
+        if good and part["null_value"] is not None:
+            row["null"] = part["null_value"]
     known = [v for row in rows if row for v in row.values()]
     if not known:
         return rows
@@ -122,16 +157,17 @@ def plot(parts: list[dict], width: int = 120) -> list[dict | None]:
               for row in rows]
     for part, at in zip(parts, places, strict=True):
         if at:
-            ends = {"below": [0, at["threshold"]], "within": sorted((at["threshold"], at.get("opposite", 0)))}
-            at["wanted"] = ends.get(part.get("side"), [at["threshold"], width])
+            ends = {"above": [at["threshold"], width], "below": [0, at["threshold"]],
+                    "within": sorted((at["threshold"], at.get("opposite", 0)))}
+            at["wanted"] = ends[part["side"]]
     return places
 
 
 def comparisons(claim: dict) -> list[dict]:
     """A claim's parts, grouped by comparison: a list of {what, parts, places (see `plot`)}."""
     groups = {}
-    for part in claim.get("parts") or []:
-        groups.setdefault(part.get("what") or part["name"].split(": ")[0], []).append(part)
+    for part in claim["parts"]:
+        groups.setdefault(part["what"], []).append(part)
     return [{"what": what, "parts": parts, "places": plot(parts)} for what, parts in groups.items()]
 
 
@@ -141,7 +177,7 @@ def template(name: str):
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=lambda file: "html" in (file or ""),
                               trim_blocks=True, lstrip_blocks=True)
-    filters = (number, interval, by_seed, needed, unit, duration, size, words, seeds, command)
+    filters = (number, interval, by_seed, needed, null, said, counted, duration, size, words, seeds, command)
     environment.filters.update({f.__name__: f for f in filters})
-    environment.globals.update(symbols=VERDICTS, comparisons=comparisons)
+    environment.globals.update(symbols=VERDICTS, asks=ASKS, comparisons=comparisons)
     return environment.get_template(name)
