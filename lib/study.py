@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from lib.errors import need, unknown
@@ -22,6 +23,7 @@ from lib.papers import settings as profiles
 from lib.papers.plan import Task, chosen, plan
 from lib.parameters import overrides_of, parameters
 from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
+from lib.site import words
 from lib.store import Store
 from lib.values.keys import plain
 from lib.values.recipe import NUMERICS
@@ -72,7 +74,7 @@ class Study:
         self.started = time.time()
         self.seconds = time.monotonic()
         self.claims: list = []
-        self.warnings: list[str] = []
+        self.warnings: list[dict] = []
 
     @property
     def folder(self) -> Path:
@@ -84,16 +86,23 @@ class Study:
         """Train and measure all of the paper's networks, or load what is in the store; returns the paper's results."""
         return self.paper.measure(self.zoo, self.cells, self.settings.networks, self.section, self.settings.seed)
 
-    def table(self, name: str, frame):
-        """Save a DataFrame as tables/<name>.csv and return it. Print the warnings in its column `warnings`; those that
-        differ only in their numbers are printed once.
+    def table(self, name: str, frame, touched: Mapping[str, Sequence[str]] | None = None):
+        """Save a DataFrame as tables/<name>.csv and return it. Give the warnings in its column `warnings` (see `warn`);
+        those that differ only in their numbers are given once.
+
+        touched: from a warning without its numbers to the claims that it touches, see `lib.claims.doubts.touched`; a
+        warning that is missing there touches none. None: all warnings touch all claims.
         """
+        from lib.claims.doubts import alike
+
         write_atomic(_place(self.folder, "tables", name, "csv"), frame.to_csv(index=False))
         if "warnings" in frame:
-            alike: dict[str, list[str]] = {}
+            found: dict[str, list[str]] = {}
             for sentence in (s for row in frame["warnings"] for s in row.split("; ") if s):
-                alike.setdefault(re.sub(r"[\d.]+", "#", sentence), []).append(sentence)
-            self.warn([f"{some[0]} ({len(some)} of {len(frame)} rows of the table {name})" for some in alike.values()])
+                found.setdefault(alike(sentence), []).append(sentence)
+            for kind, some in found.items():
+                self.warn([f"{some[0]} ({len(some)} of {len(frame)} rows of the table {name})"],
+                          None if touched is None else touched.get(kind, ()))
         return frame
 
     def figure(self, name: str, figure):
@@ -104,11 +113,16 @@ class Study:
                 figure.savefig(part, dpi=150, bbox_inches="tight", metadata=date, format=kind)
         return figure
 
-    def warn(self, sentences: list[str]) -> list[str]:
-        """Print warnings, keep them for the card, from which the report shows them, and return them."""
-        self.warnings += sentences
+    def warn(self, sentences: list[str], claims: Sequence[str] | None = None) -> list[str]:
+        """Print warnings, keep them for the card, from which the page of claims shows them, and return them.
+
+        claims: the ids of the claims whose numbers they touch. None: all claims of the notebook, as a failed check of
+        the attack does, which is a precondition of every claim. Empty: no claim.
+        """
+        where = "all claims" if claims is None else ", ".join(claims) or "no claim"
+        self.warnings += [{"sentence": one, "claims": None if claims is None else list(claims)} for one in sentences]
         for sentence in sentences:
-            print("warning:", sentence)
+            print(f"warning (touches {where}): {sentence}")
         return sentences
 
     @staticmethod
@@ -135,10 +149,9 @@ class Study:
         ]
         claims.write_evidence(evidence, self.folder)
         self.table("evidence", claims.evidence_table(self.claims, evidence))
-        frame = claims.table(self.claims)
-        held = frame["decided by"] + ": " + frame["measured"] + ", needed " + frame["needed"]
-        frame["because"] = frame["reason"].where(frame["reason"] != "", held)
-        return self.show(frame[["claim", "statement", "verdict", "because"]])
+        frame = claims.table(self.claims).rename(columns={"asks": "asked by"})
+        frame["because"] = [_because(judged) for judged in self.claims]
+        return self.show(frame[["claim", "asked by", "statement", "verdict", "because"]])
 
     def trainings(self):
         """A DataFrame with one row per trained network: key, what it is, device and threads of its training, seconds,
@@ -197,6 +210,17 @@ class Study:
             f"{card['device']} with {card['threads']} threads; commit {card['commit']}; "
             f"results in {_short(self.folder)}"
         )
+
+
+def _because(judged) -> str:
+    """Why a claim got its verdict: the reason, what was measured, the required range and the value of no effect."""
+    if judged.decisive is None:
+        return judged.reason
+    part = asdict(judged.decisive)
+    told = judged.verdict not in ("supported", "not tested")  # these reasons say what was measured
+    found = f"{part['what']}, {part['name'].split(': ', 1)[1]}: {words.interval(part)}{words.unit(part)}."
+    limits = " · ".join(filter(None, (words.needed(part), words.null(part))))
+    return " ".join(filter(None, (judged.reason, "" if told else found, f"Needed: {limits}.")))
 
 
 def _place(folder: Path, what: str, name: str, kind: str) -> Path:

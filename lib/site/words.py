@@ -52,7 +52,7 @@ def unit(part: dict) -> str:
 
 def interval(part: dict) -> str:
     """Value and interval of a claim's part: '0.120 [0.080, 0.160]'; differences of accuracies are in points."""
-    if part.get("low") is None and part.get("high") is None:
+    if all(part[end] is None or math.isnan(part[end]) for end in ("low", "high")):
         return _in_unit(part, "value")
     return f"{_in_unit(part, 'value')} [{_in_unit(part, 'low')}, {_in_unit(part, 'high')}]"
 
