@@ -16,7 +16,6 @@ from lib.errors import SettingsError
 from lib.papers.plan import Task
 from lib.runtime import ROOT
 from lib.store import Store
-from lib.study import Study
 from lib.training import evaluation, price, tables, zoo
 from lib.training.certification import certified
 from lib.training.evaluation import PROTOCOL, evaluate
@@ -188,30 +187,6 @@ def test_a_table_takes_bare_recipes_and_refuses_unknown_tiers_before_any_work(bo
     monkeypatch.setattr(tables, "ProgressBar", None)
     with pytest.raises(SettingsError, match="did you mean 'pgd20'"):
         table(box, [NORMAL], THREAT, ["pgd2"])
-
-
-def test_a_saved_table_says_its_warnings_below_it_with_the_claims_that_they_touch(tmp_path):
-    said = []
-    study = SimpleNamespace(folder=tmp_path, warn=lambda sentences, claims: said.append((*sentences, claims)))
-    frame = pd.DataFrame({"warnings": ["3 of 9 images survive; Square wins", "", "5 of 9 images survive"]})
-    assert Study.table(study, "cells", frame, {"# of # images survive": ["C2a"]}) is frame
-    Study.table(study, "others", frame[1:])
-    assert said == [("3 of 9 images survive (2 of 3 rows of the table cells)", ["C2a"]),
-                    ("Square wins (1 of 3 rows of the table cells)", ()),
-                    ("5 of 9 images survive (1 of 2 rows of the table others)", None)]
-    assert (tmp_path / "tables" / "cells.csv").exists()
-
-
-def test_warnings_are_kept_with_the_claims_that_they_touch(capsys):
-    study = SimpleNamespace(warnings=[])
-    assert Study.warn(study, ["a", "b"], ("C1", "C2b")) == ["a", "b"]
-    Study.warn(study, ["c"], [])
-    Study.warn(study, ["d"])
-    assert study.warnings == [{"sentence": "a", "claims": ["C1", "C2b"]}, {"sentence": "b", "claims": ["C1", "C2b"]},
-                              {"sentence": "c", "claims": []}, {"sentence": "d", "claims": None}]
-    assert capsys.readouterr().out.splitlines() == [
-        "warning (touches C1, C2b): a", "warning (touches C1, C2b): b", "warning (touches no claim): c",
-        "warning (touches all claims): d"]
 
 
 # --------------------------------------------------------------------------------------------------- transfer, sweeps

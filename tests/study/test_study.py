@@ -1,0 +1,76 @@
+"""What a notebook's study says: warnings, and the table of verdicts."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import claims
+from lib.claims import Claim, ClaimSheet, Part
+from lib.study import Study
+
+
+def test_a_saved_table_says_its_warnings_below_it_with_the_claims_that_they_touch(tmp_path):
+    said = []
+    study = SimpleNamespace(folder=tmp_path, warn=lambda sentences, claims: said.append((*sentences, claims)))
+    frame = pd.DataFrame({"warnings": ["3 of 9 images survive; Square wins", "", "5 of 9 images survive"]})
+    assert Study.table(study, "cells", frame, {"# of # images survive": ["C2a"]}) is frame
+    Study.table(study, "others", frame[1:])
+    assert said == [("3 of 9 images survive (2 of 3 rows of the table cells)", ["C2a"]),
+                    ("Square wins (1 of 3 rows of the table cells)", ()),
+                    ("5 of 9 images survive (1 of 2 rows of the table others)", None)]
+    assert (tmp_path / "tables" / "cells.csv").exists()
+
+
+def test_warnings_are_kept_with_the_claims_that_they_touch(capsys):
+    study = SimpleNamespace(warnings=[])
+    assert Study.warn(study, ["a", "b"], ("C1", "C2b")) == ["a", "b"]
+    Study.warn(study, ["c"], [])
+    Study.warn(study, ["d"])
+    assert study.warnings == [{"sentence": "a", "claims": ["C1", "C2b"]}, {"sentence": "b", "claims": ["C1", "C2b"]},
+                              {"sentence": "c", "claims": []}, {"sentence": "d", "claims": None}]
+    assert capsys.readouterr().out.splitlines() == [
+        "warning (touches C1, C2b): a", "warning (touches C1, C2b): b", "warning (touches no claim): c",
+        "warning (touches all claims): d"]
+
+
+def sheet():
+    """Three claims about differences of accuracies: of the paper, a control, and a bar of ours."""
+    def one(key, asks, **more):
+        limits = {"margin": 0.02, "null_value": 0} | more
+        part = Part("gap", "robust accuracy, R minus N", "difference", "above", **limits)
+        return Claim(key, f"Statement of {key}.", asks, "number not found", "abstract", "PGD-20", ("smoke",), (part,))
+
+    return ClaimSheet("Title", "Authors", "Venue", "key", (
+        one("C1", "paper"), one("C2", "control"), one("C3", "ours", margin=-0.01, null_value=None), one("C4", "paper")))
+
+
+def gaps(mean):
+    """[4, 400]: differences of outcomes with this mean in every repetition, up to 0.5 points."""
+    values = np.zeros((4, 400))
+    for row, more in zip(values, (-2, 0, 0, 2), strict=True):
+        row[:round(400 * mean) + more] = 1
+    return values
+
+
+@pytest.fixture
+def table(monkeypatch):
+    monkeypatch.setattr(claims, "load", lambda name: sheet())
+    study = SimpleNamespace(paper=SimpleNamespace(name="made up"), settings=SimpleNamespace(profile="smoke"),
+                            table=lambda name, frame: frame, show=lambda frame: frame)
+    evidence = {key: {"gap": {"linf": gaps(0.2)}} for key in ("C1", "C2", "C3")}
+    failed = [{"name": "robust networks are robust", "ok": False, "detail": "12 %"}]
+    return Study.judge(study, evidence, [], {"C2": failed})
+
+
+def test_the_table_of_verdicts_says_who_asks_and_why(table):
+    assert list(table) == ["claim", "asked by", "statement", "verdict", "because"]
+    assert table["asked by"].tolist() == ["paper", "control", "ours", "paper"]
+    assert table["verdict"].tolist() == ["supported", "not tested (withheld: supported)", "supported", "not tested"]
+    first, control, bar, missing = table["because"]
+    assert first.startswith("robust accuracy, R minus N, linf: +20.0 [")
+    assert first.endswith("] points. Needed: more than +2.0 points · no effect: 0 points.")
+    assert control == f"Precondition not met: robust networks are robust (12 %). {first}"
+    assert bar.endswith("Needed: more than −1.0 points · a bar.")
+    assert missing == "No measurement of robust accuracy, R minus N."
