@@ -92,13 +92,14 @@ def index(folder: Path) -> Path:
     folder = Path(folder)
     notebooks = _notebooks(folder)
     counts = _totals(notebooks)
-    decided = sum(count for found in counts.values() for verdict, count in found.items() if verdict not in OPEN)
+    every = sum(counts.values(), Counter())
+    decided = every.total() - sum(every[verdict] for verdict in OPEN)
     done = [n["card"] for n in notebooks if n["ok"]]
     same = {name: found.pop() for name in ("device", "threads", "commit")
             if len(found := {words(card[name]) for card in done if card.get(name) is not None}) == 1}
     page = folder / "index.html"
     write_atomic(page, template("index.html.j2").render(
-        profile=folder.name, notebooks=notebooks, counts=counts, decided=decided,
+        profile=folder.name, notebooks=notebooks, counts=counts, judged=every.total(), decided=decided,
         causes=CAUSES, expected=sum(card.get("expected_false_decisions") or 0 for card in done), same=same,
         failed=[n for n in notebooks if not n["ok"]], seconds=sum(card.get("seconds") or 0 for card in done),
         training=sum(card.get("training_seconds") or 0 for card in done)))

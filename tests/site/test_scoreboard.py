@@ -35,7 +35,7 @@ def test_scoreboard(results):
     page.check_alone(results)
     assert "0.120 [0.080, 0.160]" in page.text and "−0.050" in page.text
     assert "a &lt; b" in page.text and "needs &lt;CIFAR-10&gt;" in page.text  # text is never taken for markup
-    assert "4 of\n  all verdicts are decisions" in page.text and "at most about 0.1 of them" in page.text
+    assert "4 of\n  all 6 verdicts are decisions" in page.text and "at most about 0.1 of them" in page.text
     assert "cpu: x86_64" in page.text and "0123456789ab" in page.text and "13 min" in page.text
     assert "R→N minus untrained: 0.110, 0.130, 0.120" in page.text and "repetitions: 3 (seeds 100 to 102)" in page.text
     assert "./run_all.sh --profile laptop -p stitching.epochs=3 stitching" in page.text
