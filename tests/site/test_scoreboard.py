@@ -3,8 +3,10 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
+from lib import claims
 from lib import site as report
 from lib.claims import sheet, verdict
 from lib.site import words
@@ -48,6 +50,22 @@ def test_scoreboard(results):
 def test_the_page_knows_the_words_of_the_judge():
     assert {*words.VERDICTS} == {*verdict.WORST_FIRST, verdict.NOT_TESTED} and tuple(words.ASKS) == sheet.ASKS
     assert len({*words.VERDICTS.values()}) == len(words.VERDICTS), "verdicts are told apart without colour"
+
+
+def test_the_page_takes_what_the_judge_writes(tmp_path):
+    judged = []
+    for number, (values, failed) in enumerate((([.1, .11, .12], False), ([.1, .11, .12], True), ([.3], False),
+                                               (None, False))):
+        one = sheet.Claim(f"C{number}", "A statement.", sheet.ASKS[number % 3], 0.4, "Fig. 1", "PGD-20", ("smoke",),
+                          (sheet.Part("gap", "robust minus normal", "seeds", "above", .02, 0),))
+        evidence = {"gap": {"linf": np.array(values)}} if values else {}
+        judged.append(claims.judge(one, evidence, "smoke", [{"name": "trained", "ok": not failed, "detail": "9 %"}]))
+    place = write(tmp_path, "stitching", card(), [])
+    claims.save(judged, place / "claims.json")
+    page = Page(report.index(tmp_path).read_text())
+    said = [plain(re.search(r'(?s)<td role="cell">(.*?)(<p|</td>)', row_of(page, f"C{n}"))[1]) for n in range(4)]
+    assert said == ["✓ supported", "– not tested withheld: ✓ supported", "? undecided", "– not tested"]
+    assert "0.300 " in plain(row_of(page, "C2")) and "fewer than 3 decide nothing" in row_of(page, "C2")
 
 
 def test_counts_are_apart_by_whose_question_it_is(tmp_path):
