@@ -1,0 +1,27 @@
+"""Intervals and p-values for repeated trainings measured on the same images; numpy and scipy only.
+
+Both the seed (one training) and the test image are random: an interval that ignores either is too narrow. All intervals
+are two-sided at `level` (at 0.95 each bound errs in 2.5 % of cases). Bounds are NaN for fewer than two seeds (of
+similarity maps: three), and for a spread of exactly zero unless there is another bound on it: an interval of width 0
+would claim certainty.
+"""
+
+from lib.statistics.comparisons import bonferroni, holm, p_value
+from lib.statistics.intervals import (
+    STATISTICS,
+    Estimate,
+    Interval,
+    accuracy,
+    clopper_pearson,
+    correlation,
+    crossed,
+    estimate,
+    fieller,
+    jackknife,
+    log_ratio,
+    paired_difference,
+    seeds,
+)
+
+__all__ = ["STATISTICS", "Estimate", "Interval", "accuracy", "bonferroni", "clopper_pearson", "correlation", "crossed",
+           "estimate", "fieller", "holm", "jackknife", "log_ratio", "p_value", "paired_difference", "seeds"]
