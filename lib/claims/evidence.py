@@ -40,10 +40,14 @@ Contrasts = Mapping[str, Mapping[str, Mapping[str, Contrast]]]  # claim -> part 
 class Evidence(dict):
     """{claim: {part: {instance: float array}}}, as `claims.judge` takes its evidence."""
 
-    def add(self, claim: str, part: str, instance: str, values: np.ndarray | None) -> None:
-        """Add an instance of a part of a claim. Values None (could not be measured) are left out."""
+    def add(self, claim: str, part: str, instance: str, values: np.ndarray | tuple[np.ndarray, ...] | None) -> None:
+        """Add an instance of a part of a claim; a tuple has an array for each set of images. Values None (could not be
+        measured) are left out.
+        """
         if values is not None:
-            self.setdefault(claim, {}).setdefault(part, {})[instance] = np.asarray(values, float)
+            several = isinstance(values, tuple)
+            self.setdefault(claim, {}).setdefault(part, {})[instance] = (
+                tuple(np.asarray(one, float) for one in values) if several else np.asarray(values, float))
 
     def add_parts(self, claim: str, instance: str, parts: Mapping[str, np.ndarray | None]) -> None:
         """Add the same instance of several parts of a claim."""

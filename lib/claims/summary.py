@@ -54,8 +54,8 @@ def evidence_table(judged: Sequence[Judged], evidence: Mapping[str, Mapping[str,
     repetition of a comparison. Columns: claim, part, instance, statistic, seed (repetitions from 0, as in all tables),
     value, and over (the number of images or minibatches that the value is a mean of).
 
-    The scoreboard's value is the mean over the seeds, except for ratios, where it is the ratio over all seeds, which
-    is close to the mean. The values of maps are pseudo-values (`statistics.jackknife`).
+    The scoreboard's value is the mean over the seeds, except for ratios, where it is their geometric mean. The values
+    of maps are pseudo-values (`statistics.jackknife`).
     """
     import pandas as pd
 
@@ -63,10 +63,7 @@ def evidence_table(judged: Sequence[Judged], evidence: Mapping[str, Mapping[str,
     for claim in (j.claim for j in judged):
         for part in claim.parts:
             for instance, data in evidence.get(claim.id, {}).get(part.id, {}).items():
-                data = np.asarray(data, float)
-                over = data.shape[1] if data.ndim == 2 and part.statistic != "ratio" else 1
-                with np.errstate(divide="ignore", invalid="ignore"):  # division by 0 gives inf or NaN
-                    values = data[0] / data[1] if part.statistic == "ratio" else data.reshape(len(data), -1).mean(1)
+                values, over = statistics.by_seed(part.statistic, data)
                 rows += [{"claim": claim.id, "part": part.id, "instance": instance, "statistic": part.statistic,
                           "seed": seed, "value": value, "over": over} for seed, value in enumerate(values)]
     return pd.DataFrame(rows, columns=["claim", "part", "instance", "statistic", "seed", "value", "over"])

@@ -101,8 +101,9 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
     """Judge a claim.
 
     evidence: part id -> instance name -> array. Its shape depends on the part's statistic: [S, m] for difference (per
-    seed and image, in [-1, 1]) and accuracy (true or false), [2, S] for ratio (numerators and denominators, both above
-    chance), [S] for seeds, [S, B] for map (per seed and minibatch of images, from `statistics.jackknife`).
+    seed and image, in [-1, 1]) and accuracy (true or false), [2, S, m] for ratio (outcomes of numerator and
+    denominator), [S] for seeds, [S, B] for map (per seed and minibatch of images, from `statistics.jackknife`). For
+    means over K networks, see `statistics.paired_difference`.
     preconditions: `Precondition`s or mappings with their fields.
     Raises SettingsError for evidence of unknown parts or of wrong shape, which is a mistake in the notebook.
     """

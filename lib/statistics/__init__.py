@@ -9,19 +9,18 @@ would claim certainty.
 from lib.statistics.comparisons import bonferroni, holm, p_value
 from lib.statistics.intervals import (
     STATISTICS,
-    Estimate,
-    Interval,
     accuracy,
+    by_seed,
     clopper_pearson,
     correlation,
     crossed,
     estimate,
-    fieller,
     jackknife,
-    log_ratio,
     paired_difference,
+    ratio,
     seeds,
 )
+from lib.statistics.two_way import Estimate, Interval
 
-__all__ = ["STATISTICS", "Estimate", "Interval", "accuracy", "bonferroni", "clopper_pearson", "correlation", "crossed",
-           "estimate", "fieller", "holm", "jackknife", "log_ratio", "p_value", "paired_difference", "seeds"]
+__all__ = ["STATISTICS", "Estimate", "Interval", "accuracy", "bonferroni", "by_seed", "clopper_pearson", "correlation",
+           "crossed", "estimate", "holm", "jackknife", "p_value", "paired_difference", "ratio", "seeds"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lib.errors import need, unknown
-from lib.statistics.intervals import Estimate
+from lib.statistics.two_way import Estimate
 
 _P_FLOOR = 1e-9  # smaller p-values are not resolved
 

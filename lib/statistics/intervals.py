@@ -4,53 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
 
 from lib.errors import is_int, need, unknown
+from lib.statistics.ratios import of_ratio
+from lib.statistics.two_way import (
+    Estimate,
+    Interval,
+    binomial_upper,
+    flat,
+    numbers,
+    read_sets,
+    standard_error,
+    tail_of,
+    two_way,
+    unknown_spread,
+)
 
-# If fewer images than this differ from the most common outcome, intervals by normal theory are too narrow, and exact
-# binomial bounds on the images replace them where they are wider.
-RARE = 10
 MIN_PAIRED = 3  # seeds, so that a pair of networks remains when one seed is left out
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its bounds. `n_images` is 0 if images are not used or come in minibatches; `method` names the
-    formula used."""
-
-    value: float
-    low: float
-    high: float
-    n_seeds: int
-    n_images: int
-    level: float
-    method: str
-
-
-# Maps a level to the interval at that level; the data have been read already.
-Estimate = Callable[[float], Interval]
 
 
 def paired_difference(d, level: float = 0.95) -> Interval:
     """The mean of per-image differences between two conditions, measured on the same images with paired seeds.
 
-    d: [S, m] for seeds s and images i, in [-1, 1] (correct minus correct, or minus a fraction of correct).
-    se^2 = var_s(mean_i d) / S + var_i(mean_s d) / m, Student t with Satterthwaite's degrees of freedom. If nearly all
-    differences are the same, the interval is at least as wide as Clopper-Pearson's for m images (m, not S x m).
-    Simulated coverage at 95 %: 94-98 % if seeds scatter d by 2 points (SD); at worst 91 %, for 3 seeds and 5 points.
+    d: [S, m] for seeds s and images i, in [-1, 1] (correct minus correct, or minus a fraction of correct); for the mean
+    over K networks [K, S, m] if they were measured on the same images, or else a tuple of such arrays, one for each set
+    of images. Seeds of different networks are independent.
+    se^2 = sum_n var_s(mean_i d) / (K^2 S) + sum over sets of images of var_i(sum_n mean_s d) / (K^2 m), Student t with
+    Satterthwaite's degrees of freedom. If nearly all differences are the same, the interval is at least as wide as
+    Clopper-Pearson's for m images (m, not S x m).
     Raises SettingsError for another shape, values outside [-1, 1] or fewer than 2 images.
     """
     return estimate("difference", d)(level)
 
 
 def accuracy(correct, level: float = 0.95) -> Interval:
-    """The share of correct outcomes. correct: bool [S, m], seeds and images. The standard error is computed as in
-    `paired_difference`; if (nearly) all outcomes are the same, the interval is at least as wide as Clopper-Pearson's
-    for m images. Raises SettingsError for another shape, other values or fewer than 2 images."""
+    """The share of correct outcomes. correct: bool [S, m], seeds and images, or as for `paired_difference`, like the
+    standard error; if (nearly) all outcomes are the same, the interval is at least as wide as Clopper-Pearson's for m
+    images. Raises SettingsError for another shape, other values or fewer than 2 images.
+    """
     return estimate("accuracy", correct)(level)
 
 
@@ -61,20 +55,18 @@ def seeds(values, level: float = 0.95) -> Interval:
     return estimate("seeds", values)(level)
 
 
-def log_ratio(a, b, level: float = 0.95) -> Interval:
-    """The ratio a / b of two paired conditions, each [S] (one value per seed) and measured above its chance level.
+def ratio(outcomes, level: float = 0.95) -> Interval:
+    """The ratio of two conditions' accuracies, measured on the same images with paired seeds: the geometric mean over
+    seeds (and networks) of a_s / b_s.
 
-    The exponential of the t interval of log(a / b), so the value is the geometric mean of the ratios. `fieller` is used
-    instead if the mean of b is within 3 standard errors of 0 or a logarithm does not exist.
+    outcomes: [2, S, m] for numerator and denominator, seeds s and images i, in [0, 1]; for the geometric mean over K
+    networks [2, K, S, m] if they were measured on the same images, or else a tuple of such arrays, one for each set of
+    images. The exponential of the interval that `paired_difference` gives for
+    psi = log(a_s / b_s) + (a_si - a_s) / a_s - (b_si - b_s) / b_s, the logarithm's first-order value by image. If an
+    a_s is 0, or b is within 3 standard errors of 0, the interval holds the ratios r for which the interval of a - r b
+    holds 0 (means over networks first), and ends at infinity if b may be 0 at this `level`.
     """
-    return estimate("ratio", _pairs(a, b))(level)
-
-
-def fieller(a, b, level: float = 0.95) -> Interval:
-    """Fieller's interval of mean(a) / mean(b) for paired conditions, [S] each; -inf to inf if mean(b) may be 0 at this
-    `level`.
-    """
-    return _fieller(_pairs(a, b))(level)
+    return estimate("ratio", outcomes)(level)
 
 
 def crossed(values, level: float = 0.95) -> Interval:
@@ -130,8 +122,8 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     """
     need(isinstance(n, (int, np.integer)) and n >= 1, "n", n, "a whole number of at least 1")
     need(isinstance(k, (int, np.integer)) and 0 <= k <= n, "k", k, f"a whole number from 0 to {n}")
-    tail = _tail(level)
-    return Interval(k / n, 1 - _binomial_upper(n - k, n, tail), _binomial_upper(k, n, tail), 1, int(n), level,
+    tail = tail_of(level)
+    return Interval(k / n, 1 - binomial_upper(n - k, n, tail), binomial_upper(k, n, tail), 1, int(n), level,
                     "Clopper-Pearson")
 
 
@@ -146,77 +138,58 @@ def correlation(one, other) -> float:
 def estimate(statistic: str, data) -> Estimate:
     """Read the data once and return the interval as a function of the level.
 
-    statistic: 'difference' (data [S, m] in [-1, 1]), 'accuracy' ([S, m] of 0 and 1), 'ratio' ([2, S]: numerators and
-    denominators above chance), 'seeds' ([S]) or 'map' ([S, B]: seeds and minibatches). Raises SettingsError for an
-    unknown statistic and for data that do not fit it.
+    statistic: 'difference' (data as for `paired_difference`), 'accuracy' ([S, m] of 0 and 1), 'ratio' (as for `ratio`),
+    'seeds' ([S]) or 'map' ([S, B]: seeds and minibatches). Raises SettingsError for an unknown statistic and for data
+    that do not fit it.
     """
     if statistic not in STATISTICS:
         raise unknown("statistic", statistic, STATISTICS)
     return STATISTICS[statistic](data)
 
 
+def by_seed(statistic: str, data) -> tuple[np.ndarray, int]:
+    """What each seed contributes, [S], means over networks (of ratios geometric ones), and the number of images or
+    minibatches that it is a mean of (1 for statistic 'seeds'). statistic, data: as for `estimate`.
+    """
+    sets = [np.asarray(one, float) for one in (data if isinstance(data, tuple) else (data,))]
+    sets = [one[:, None] if statistic == "seeds" else one for one in sets]
+    of_both = 2 if statistic == "ratio" else 1
+    means = np.concatenate([one.mean(-1).reshape(of_both, -1, one.shape[-2]) for one in sets], 1)
+    over = sum(one.shape[-1] for one in sets)
+    if statistic != "ratio":
+        return means[0].mean(0), over
+    with np.errstate(divide="ignore", invalid="ignore"):  # division by 0 gives inf or NaN
+        return np.prod(means[0] / means[1], 0) ** (1 / means.shape[1]), over
+
+
 def _difference(d) -> Estimate:
-    d = _numbers("d", d, 2, "[seeds, images]")
-    need(np.abs(d).max() <= 1, "d", f"up to {np.abs(d).max():g}", "in [-1, 1], differences of outcomes")
-    return _two_way(d, -1.0, 1.0)
+    sets = read_sets("d", d, 2, "[seeds, images]")
+    most = max(np.abs(one).max() for one in sets)
+    need(most <= 1, "d", f"up to {most:g}", "in [-1, 1], differences of outcomes")
+    return two_way(sets, -1.0, 1.0)
 
 
 def _accuracy(correct) -> Estimate:
-    correct = _numbers("correct", correct, 2, "[seeds, images]")
-    need(np.isin(correct, (0, 1)).all(), "correct", "an array with other values", "true or false (1 or 0) everywhere")
-    return _two_way(correct, 0.0, 1.0)
-
-
-def _two_way(d: np.ndarray, least: float, most: float) -> Estimate:
-    """The estimate with both seeds and images random. d: [S, m] with values in [least, most]."""
-    (n_seeds, n_images), value = d.shape, float(d.mean())
-    need(n_images >= 2, "images", n_images, "at least 2")
-    if n_seeds < 2:
-        return _unknown_spread(value, n_seeds, n_images, "one seed")
-    se, df = _standard_error(d)
-
-    common = float(np.median(d))
-    rare = np.count_nonzero((d != common).any(0)) < RARE
-    # Deviations from the common value in units of the largest possible one: the number of whole images they amount to.
-    up = float(np.maximum(d - common, 0).mean(0).sum()) / (most - common) if common < most else 0.0
-    down = float(np.maximum(common - d, 0).mean(0).sum()) / (common - least) if common > least else 0.0
-
-    def at(level: float) -> Interval:
-        tail = _tail(level)
-        half = float(se * special.stdtrit(df, 1 - tail))
-        low, high, method = value - half, value + half, "two-way t"
-        if rare:
-            low = min(low, common - (common - least) * _binomial_upper(down, n_images, tail))
-            high = max(high, common + (most - common) * _binomial_upper(up, n_images, tail))
-            method = "two-way t, at least Clopper-Pearson on images"
-        return Interval(value, max(low, least), min(high, most), n_seeds, n_images, level, method)
-
-    return at
-
-
-def _standard_error(d: np.ndarray) -> tuple[float, float]:
-    """The standard error of the mean of d [S, m], rows and columns both random, and Satterthwaite's degrees of freedom.
-    """
-    rows, columns = d.shape
-    by_row, by_column = d.mean(1).var(ddof=1) / rows, d.mean(0).var(ddof=1) / columns
-    total = by_row + by_column
-    df = total**2 / (by_row**2 / (rows - 1) + by_column**2 / (columns - 1)) if total else 1.0
-    return math.sqrt(total), float(df)
+    sets = read_sets("correct", correct, 2, "[seeds, images]")
+    need(all(np.isin(one, (0, 1)).all() for one in sets), "correct", "an array with other values",
+         "true or false (1 or 0) everywhere")
+    return two_way(sets, 0.0, 1.0)
 
 
 def _map(values) -> Estimate:
-    values = _numbers("values", values, 2, "[seeds, minibatches]")
+    values = numbers("values", values, 2, "[seeds, minibatches]")
     (n_seeds, n_batches), value = values.shape, float(values.mean())
     _need_batches(n_batches)
     if n_seeds < MIN_PAIRED:
-        return _unknown_spread(value, n_seeds, 0, f"fewer than {MIN_PAIRED} seeds")
+        return unknown_spread(value, n_seeds, 0, f"fewer than {MIN_PAIRED} seeds")
     for unit, means in (("seeds", values.mean(1)), ("minibatches", values.mean(0))):
-        if _flat(means):
-            return _unknown_spread(value, n_seeds, 0, f"no spread over {unit}")
-    se, df = _standard_error(values)
+        if flat(means):
+            return unknown_spread(value, n_seeds, 0, f"no spread over {unit}")
+    se, df = standard_error(np.array([values.mean(1).var(ddof=1) / n_seeds, values.mean(0).var(ddof=1) / n_batches]),
+                             np.array([n_seeds - 1, n_batches - 1]))
 
     def at(level: float) -> Interval:
-        half = float(se * special.stdtrit(df, 1 - _tail(level)))
+        half = float(se * special.stdtrit(df, 1 - tail_of(level)))
         return Interval(value, value - half, value + half, n_seeds, 0, level, f"two-way t, {n_batches} minibatches")
 
     return at
@@ -227,86 +200,17 @@ def _need_batches(batches: int) -> None:
 
 
 def _seeds(values) -> Estimate:
-    values = _numbers("values", values, 1, "[seeds]")
+    values = numbers("values", values, 1, "[seeds]")
     n, value = len(values), float(values.mean())
-    if n < 2 or _flat(values):
-        return _unknown_spread(value, n, 0, "one seed" if n < 2 else "no spread over seeds")
+    if n < 2 or flat(values):
+        return unknown_spread(value, n, 0, "one seed" if n < 2 else "no spread over seeds")
     se = values.std(ddof=1) / math.sqrt(n)
 
     def at(level: float) -> Interval:
-        half = float(se * special.stdtrit(n - 1, 1 - _tail(level)))
+        half = float(se * special.stdtrit(n - 1, 1 - tail_of(level)))
         return Interval(value, value - half, value + half, n, 0, level, "t over seeds")
 
     return at
 
 
-def _ratio(pairs) -> Estimate:
-    pairs = _numbers("ratio", pairs, 2, "[2, seeds]")
-    need(len(pairs) == 2, "ratio", f"of shape {pairs.shape}", "of shape [2, seeds]: numerators and denominators")
-    a, b = pairs
-    if (pairs <= 0).any() or (len(b) > 1 and b.mean() < 3 * b.std(ddof=1) / math.sqrt(len(b))):
-        return _fieller(pairs)
-    of_logs = _seeds(np.log(a) - np.log(b))
-
-    def at(level: float) -> Interval:
-        logs = of_logs(level)
-        method = logs.method.replace("t over seeds", "t of log-ratios")
-        value, low, high = (float(x) for x in np.exp((logs.value, logs.low, logs.high)))  # e^1000 is inf, no error
-        return replace(logs, value=value, low=low, high=high, method=method)
-
-    return at
-
-
-def _fieller(pairs: np.ndarray) -> Estimate:
-    n = pairs.shape[1]
-    a, b = pairs.mean(1)
-    value = float(a / b) if b else math.nan
-    if n < 2 or (_flat(pairs[0]) and _flat(pairs[1])):
-        return _unknown_spread(value, n, 0, "one seed" if n < 2 else "no spread over seeds")
-    (aa, ab), (_, bb) = np.cov(pairs) / n
-
-    def at(level: float) -> Interval:
-        t2 = special.stdtrit(n - 1, 1 - _tail(level)) ** 2
-        # The ratios r with (a - r b)^2 <= t^2 var(a - r b); they are unbounded if b = 0 is possible.
-        x, y, z = b * b - t2 * bb, a * b - t2 * ab, a * a - t2 * aa
-        low, high = -math.inf, math.inf
-        if x > 0:
-            root = math.sqrt(max(y * y - x * z, 0.0))
-            low, high = float((y - root) / x), float((y + root) / x)
-        return Interval(value, low, high, n, 0, level, "Fieller")
-
-    return at
-
-
-STATISTICS = {"difference": _difference, "accuracy": _accuracy, "ratio": _ratio, "seeds": _seeds, "map": _map}
-
-
-def _flat(values: np.ndarray) -> bool:
-    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())  # equal up to rounding
-
-
-def _unknown_spread(value: float, n_seeds: int, n_images: int, why: str) -> Estimate:
-    return lambda level: Interval(value, math.nan, math.nan, n_seeds, n_images, level, why)
-
-
-def _binomial_upper(k: float, n: int, tail: float) -> float:
-    """The share at which k or fewer successes of n have probability `tail`; k may be fractional."""
-    return 1.0 if k >= n else float(special.betaincinv(k + 1, n - k, 1 - tail))
-
-
-def _tail(level: float) -> float:
-    need(0 < level < 1, "level", level, "between 0 and 1, such as 0.95")
-    return (1 - level) / 2
-
-
-def _pairs(a, b) -> np.ndarray:
-    a, b = _numbers("a", a, 1, "[seeds]"), _numbers("b", b, 1, "[seeds]")
-    need(len(a) == len(b), "b", f"of {len(b)} seeds", f"paired with a, of {len(a)} seeds")
-    return np.stack((a, b))
-
-
-def _numbers(name: str, values, dims: int, shape: str) -> np.ndarray:
-    values = np.asarray(values, dtype=float)
-    need(values.ndim == dims and values.size > 0, name, f"of shape {values.shape}", f"a non-empty array {shape}")
-    need(bool(np.isfinite(values).all()), name, "an array with NaN or infinity", "finite everywhere")
-    return values
+STATISTICS = {"difference": _difference, "accuracy": _accuracy, "ratio": of_ratio, "seeds": _seeds, "map": _map}

@@ -323,17 +323,19 @@ def test_table_and_expected_false_decisions():
 
 def test_the_evidence_table_has_every_repetition_and_its_mean_is_the_verdict_s_value():
     parts = (part(), part("share", statistic="ratio", margin=0.5), part("slope", statistic="seeds", margin=0))
-    given = {"gain": {"x": data(0.15), "y": data(0.1)}, "share": {"x": np.array([[4., 6, 5], [8., 8, 8]])},
-             "slope": {"x": np.array([1., 2, 3])}}
+    right = np.arange(10) < np.array([[4, 6, 5], [8, 8, 8]])[..., None]  # [2, seeds, images]
+    given = {"gain": {"x": data(0.15), "y": (np.stack([data(0.1), data(0.2)]), data(0.3, images=100))},
+             "share": {"x": right}, "slope": {"x": np.array([1., 2, 3])}}
     judged = verdict(claim(*parts), given)
     table = claims.evidence_table([judged], {"C1a": given})
     assert list(table) == ["claim", "part", "instance", "statistic", "seed", "value", "over"] and len(table) == 12
-    assert table["seed"].tolist() == [0, 1, 2] * 4 and set(table["over"][:6]) == {IMAGES}
+    assert table["seed"].tolist() == [0, 1, 2] * 4
+    assert table["over"].tolist() == [IMAGES] * 3 + [IMAGES + 100] * 3 + [10] * 3 + [1] * 3
     means = table.groupby(["part", "instance"])["value"].mean()
     for row in judged.rows:
         if row.statistic != "ratio":
             assert means[tuple(row.name.split(": "))] == pytest.approx(row.value)
-    assert table[table.part == "share"]["value"].tolist() == [0.5, 0.75, 0.625]
+    assert table[table.part == "share"]["value"].tolist() == pytest.approx([0.5, 0.75, 0.625])
     assert claims.evidence_table([verdict(claim(), {})], {}).empty
 
 

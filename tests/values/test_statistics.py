@@ -114,7 +114,7 @@ def test_a_constant_difference_has_an_interval_of_some_width(constant):
 
 def test_too_few_seeds_have_no_bounds():
     for got in (statistics.paired_difference(np.zeros((1, 50))), statistics.accuracy(np.ones((1, 50))),
-                statistics.seeds([0.3]), statistics.log_ratio([0.3], [0.4])):
+                statistics.seeds([0.3]), statistics.ratio(np.ones((2, 1, 50)))):
         assert math.isnan(got.low) and math.isnan(got.high) and got.n_seeds == 1
 
 
@@ -126,31 +126,100 @@ def test_seeds_is_the_t_interval():
     assert math.isnan(statistics.seeds([0.1, 0.1, 0.1]).low), "no spread is no certainty"
 
 
-def test_ratio_of_paired_arms():
-    b = np.array([0.30, 0.40, 0.50, 0.35])
-    a = b * np.array([0.90, 0.88, 0.92, 0.91])
-    got = statistics.log_ratio(a, b)
-    assert got.method == "t of log-ratios" and 0.87 < got.low < got.value < got.high < 0.94
-    logs = stats.t.interval(0.95, 3, np.log(a / b).mean(), stats.sem(np.log(a / b)))
-    assert (got.low, got.high) == pytest.approx(np.exp(logs))
-    assert (statistics.fieller(a, b).low, statistics.fieller(a, b).high) == pytest.approx((0.88, 0.93), abs=0.02)
+def kept(rng, seeds=4, networks=1, images=400, rates=(0.4, 0.5)):
+    """Outcomes [2, networks, seeds, images] of two arms on the same images; each arm's accuracy in `rates`."""
+    image, own = rng.normal(size=images), 0.3 * rng.normal(size=(2, networks, 1, images))
+    latent = image + own + 0.2 * rng.normal(size=(2, networks, seeds, images))
+    return (latent < math.sqrt(1.13) * stats.norm.ppf(rates)[:, None, None, None]).astype(float)
 
 
-def test_ratio_over_something_near_chance_is_fiellers():
-    wild = statistics.log_ratio([0.02, 0.01, 0.03], [0.01, 0.03, 0.001])
-    assert wild.method == "Fieller" and (wild.low, wild.high) == (-math.inf, math.inf)
-    assert statistics.log_ratio([0.02, -0.01, 0.03], [0.3, 0.31, 0.32]).method == "Fieller"
+def two_way(parts):
+    """The standard error and the degrees of freedom of a sum of variances, [(variance, its degrees of freedom)]."""
+    total = sum(part for part, _ in parts)
+    return math.sqrt(total), total**2 / sum(part**2 / df for part, df in parts)
 
 
-def test_coverage_of_ratios():
-    rng, covered, fieller = np.random.default_rng(3), 0, 0
-    for _ in range(REPEATS):
-        b = rng.normal(0.4, 0.02, 4)
-        a = 0.8 * b + rng.normal(0, 0.01, 4)
-        logs, exact = statistics.log_ratio(a, b), statistics.fieller(a, b)
-        covered += logs.low <= 0.8 <= logs.high
-        fieller += exact.low <= 0.8 <= exact.high
-    assert 0.93 <= covered / REPEATS <= 0.97 and 0.93 <= fieller / REPEATS <= 0.97
+def test_means_over_networks_by_hand():
+    """Each network has seeds of its own; networks on the same images share their noise, on others they do not."""
+    a, b = kept(np.random.default_rng(1), networks=3)
+    d = a - 0.8 * b
+    by_seed = [(one.mean(1).var(ddof=1) / (9 * 4), 3) for one in d]
+    same = statistics.paired_difference(d)
+    se, df = two_way([*by_seed, (d.mean((0, 1)).var(ddof=1) / 400, 399)])
+    assert (same.value, same.high) == pytest.approx((d.mean(), d.mean() + stats.t.ppf(0.975, df) * se))
+    assert (same.n_seeds, same.n_images) == (4, 400)
+    other = statistics.paired_difference((d[:2], d[2]))
+    se, df = two_way([*by_seed, (4 / 9 * d[:2].mean((0, 1)).var(ddof=1) / 400, 399),
+                      (1 / 9 * d[2].mean(0).var(ddof=1) / 400, 399)])
+    assert (other.value, other.high) == pytest.approx((d.mean(), d.mean() + stats.t.ppf(0.975, df) * se))
+    assert other.n_images == 800 and other.high < same.high, "one network cannot make up for the noise of the others"
+    unequal = statistics.paired_difference((d[:2], d[2, :, :200]))
+    assert unequal.value == pytest.approx((d[:2].mean() * 2 + d[2, :, :200].mean()) / 3), "networks count, not images"
+
+
+def test_a_mean_over_networks_that_all_agree_has_an_interval_of_some_width():
+    for d in (np.zeros((3, 4, 1000)), (np.zeros((4, 1000)), np.full((4, 1000), 0.2))):
+        got = statistics.paired_difference(d)
+        assert got.low < got.value < got.high and got.high - got.low > 0.006 and "Clopper-Pearson" in got.method
+
+
+def test_ratio_by_hand():
+    a, b = kept(np.random.default_rng(2))[:, 0]
+    of_a, of_b = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
+    psi = np.log(of_a / of_b) + (a - of_a) / of_a - (b - of_b) / of_b
+    se, df = two_way([(psi.mean(1).var(ddof=1) / 4, 3), (psi.mean(0).var(ddof=1) / 400, 399)])
+    logs = psi.mean() + stats.t.ppf(0.975, df) * se * np.array([0, -1, 1])
+    got = statistics.ratio([a, b])
+    assert (got.value, got.low, got.high) == pytest.approx(np.exp(logs)) and got.method == "two-way t of log-ratios"
+    assert (got.n_seeds, got.n_images) == (4, 400)
+    only_seeds = stats.t.interval(0.95, 3, np.log(of_a / of_b).mean(), stats.sem(np.log(of_a / of_b))[0])
+    assert got.high - got.low > 1.5 * np.ptp(np.exp(only_seeds)), "the images are the larger part of the error here"
+
+
+def test_ratio_of_several_networks_is_the_geometric_mean():
+    pairs = kept(np.random.default_rng(3), networks=2, rates=(0.3, 0.6))
+    pairs[0, 1] = pairs[1, 1]  # this network keeps everything
+    alone = statistics.ratio(pairs[:, 0])
+    same, other = statistics.ratio(pairs), statistics.ratio((pairs[:, 0], pairs[:, 1]))
+    assert same.value == pytest.approx(math.sqrt(alone.value)) == other.value
+    assert np.log(same.high / same.low) == pytest.approx(np.log(alone.high / alone.low) / 2, rel=0.01)
+
+
+def test_a_ratio_of_little_or_over_little_tests_a_minus_r_b():
+    rng = np.random.default_rng(4)
+    none = kept(rng, rates=(1e-9, 0.5))[:, 0]
+    got = statistics.ratio(none)
+    assert got.method.startswith("test of a - r b") and got.value == got.low == 0
+    assert got.high == pytest.approx(statistics.accuracy(none[0]).high / none[1].mean()), "0 of 400 is not exactly 0"
+    little = statistics.ratio(kept(rng, rates=(0.02, 0.01))[:, 0])
+    assert little.method.startswith("test of a - r b") and 0 < little.low < little.value < little.high
+    unbounded = statistics.ratio(kept(rng, rates=(0.3, 0.001))[:, 0])
+    assert unbounded.low > 0 and unbounded.high == math.inf
+    assert math.isnan(statistics.ratio(kept(rng, rates=(0.5, 1e-9))[:, 0]).value)
+
+
+def test_the_bounds_of_a_ratio_are_where_a_minus_r_b_may_be_zero():
+    a, b = kept(np.random.default_rng(5), images=300, rates=(0.05, 0.025))[:, 0]
+    got = statistics.ratio([a, b])
+    assert got.method == "test of a - r b" and got.value == pytest.approx(a.mean() / b.mean())
+    assert 0 < got.low < got.value < got.high < math.inf
+    assert statistics.paired_difference((a - got.low * b) / got.low).low == pytest.approx(0, abs=1e-7)
+    assert statistics.paired_difference((a - got.high * b) / got.high).high == pytest.approx(0, abs=1e-7)
+
+
+def test_a_ratio_of_equal_arms_is_no_certainty():
+    pairs = kept(np.random.default_rng(6))[:, 0]
+    got = statistics.ratio([pairs[1], pairs[1]])
+    assert got.value == 1 and 0.98 < got.low < 0.995 and 1.005 < got.high < 1.02
+
+
+def test_what_each_seed_contributes():
+    pairs = kept(np.random.default_rng(7), networks=2)
+    values, over = statistics.by_seed("ratio", pairs)
+    assert values == pytest.approx(np.sqrt(np.divide(*pairs.mean(3)).prod(0))) and over == 400
+    values, over = statistics.by_seed("difference", (pairs[0], pairs[1, :, :, :100]))
+    assert values == pytest.approx((pairs[0].mean(2).sum(0) + pairs[1, :, :, :100].mean(2).sum(0)) / 4) and over == 500
+    assert statistics.by_seed("seeds", [1.0, 2.0])[0].tolist() == [1, 2]
 
 
 def groups(rng, seeds, batches):
@@ -295,7 +364,11 @@ def test_holm_and_bonferroni():
     ("difference", [[0, 3.0], [0, 0]], r"in \[-1, 1\]"),
     ("accuracy", [[0.5, 1.0], [0, 1]], "true or false"),
     ("accuracy", [[1], [0]], "images = 1"),
-    ("ratio", [[1.0, 2.0]], "numerators"),
+    ("ratio", [[1.0, 2.0]], r"ratio = of shape \(1, 2\)"),
+    ("ratio", np.ones((3, 2, 4)), "first a, then b"),
+    ("ratio", np.full((2, 2, 4), 1.5), r"in \[0, 1\]"),
+    ("difference", (np.zeros((2, 4)), np.zeros((2, 3, 1))), "images = 1"),
+    ("difference", np.zeros((1, 2, 3, 4)), r"d = of shape \(1, 2, 3, 4\)"),
     ("seeds", [], "non-empty"),
     ("map", [0.1, 0.2], r"values = of shape \(2,\).*\[seeds, minibatches\]"),
     ("map", [[0.1], [0.2], [0.3]], "minibatches = 1 is not possible: it must be at least 2"),

@@ -19,10 +19,11 @@ from lib.values.cell import Cell
 
 ABOVE_CHANCE = 0.05  # a condition whose clean accuracy is less than this above guessing is broken and not compared
 KEPT = 0.9  # share of the clean accuracy that a pruning rule must keep for C1 to ask what it does to robustness
+KEEPS = 0.8  # share of the reference's accuracy that a network keeps at least, for C2 and C3
 MOST = 3  # the number of such rules that C1 needs to speak of "most"
 # rules that see the training objective
 AWARE = tuple(rule for rule, how in RULES.items() if how["scores"] in ("gradient", "learned"))
-# Retained shares: claim -> part -> (which accuracy, compared with which network)
+# What is kept: claim -> part -> (which accuracy, compared with which network)
 RETAINED = {"C2a": {"clean": ("clean", "unpruned"), "robust": ("robust", "unpruned")},
             "C2b": {"clean": ("clean", DENSE), "robust": ("robust", DENSE)},
             "C3": {"verified": ("verified", "unpruned"), "verified_of_dense": ("verified", DENSE)}}
@@ -82,8 +83,9 @@ def _bounded(f: Results) -> list[NetworkSetup]:
 
 
 def evidence(f: Results) -> Evidence:
-    """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; for C2 and C3 pairs of
-    accuracies [2, S] whose ratio is judged; for C6 one number per repetition.
+    """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; for C2 and C3 outcomes minus
+    four fifths of the reference's, [K, S, m] of K networks (a tuple of such arrays if their test images differ); for C6
+    one number per repetition.
 
     Robust accuracy is accuracy under the stronger attack. Instances of a difference with a condition at chance are left
     out, unless no other is left.
@@ -94,14 +96,15 @@ def evidence(f: Results) -> Evidence:
         nets = retaining(f, claim)
         name = nets[0].name if len(nets) == 1 else f"mean of {', '.join(net.name for net in nets)}"
         for part, (measure, over) in parts.items() if nets else ():
-            found.add(claim, part, name, f.retained(nets, measure, over))
+            pairs = f.pairs(nets, measure, over)
+            found.add(claim, part, name, tuple(pruned - KEEPS * whole for pruned, whole in pairs))
     for net in _bounded(f):
         found.add("C6", "verified_minus_empirical", net.name, _verified_minus_empirical(f, net))
     return found
 
 
 def retaining(f: Results, claim: str) -> list[NetworkSetup]:
-    """The networks whose retained shares a claim is about."""
+    """The networks of whose accuracy a claim asks how much is retained."""
     return f.empirical if claim in ("C2a", "C2b") else f.verifiable
 
 
@@ -145,7 +148,7 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """{claim: what else must hold before it is judged}
 
     Every claim: pruned networks are above chance. For differences, instances with a network at chance are left out, and
-    the check fails if a part has no other instance. Retained shares are means over all networks, so one network at
+    the check fails if a part has no other instance. What is retained is a mean over all networks, so one network at
     chance fails the check. C1: three rules keep the clean accuracy. C3, C4a and C6: unpruned networks are verified on
     the required share of test images.
     """

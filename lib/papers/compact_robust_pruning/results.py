@@ -49,13 +49,29 @@ class Results(results.Results):
         base = self.accuracy(reference_condition(setup_named(self.section, self.section.rules_on), "unpruned"))
         return {rule: float((self.accuracy(one) / base).mean()) for rule, one in self.benign_rules.items()}
 
-    def retained(self, nets: Sequence[NetworkSetup], measure: str, over: str) -> np.ndarray:
-        """[2, S]: accuracies of the pruned networks and of their references (see `reference_condition`), geometric
-        means over `nets`. Their ratio is the geometric mean of the retained shares of the networks.
+    def pairs(self, nets: Sequence[NetworkSetup], measure: str, over: str) -> tuple[np.ndarray, ...]:
+        """Outcomes of the pruned networks and of their references (see `reference_condition`), as `statistics.ratio`
+        takes them: an array [2, K, S, m] for each set of test images, of K networks. Networks that began with the same
+        training are not independent: their outcomes are averaged, and they count as one.
         """
-        pairs = [(self.accuracy(self.pruned(net), measure), self.accuracy(reference_condition(net, over), measure))
-                 for net in nets]
-        return np.prod(pairs, axis=0) ** (1 / len(pairs))
+        families, sets = {}, {}
+        for net in nets:
+            first = self.of(reference_condition(net, "unpruned"))[0].recipe
+            while first.parents:
+                first, = first.parents
+            families.setdefault(first, []).append(
+                [self.correct(c, measure) for c in (self.pruned(net), reference_condition(net, over))])
+        for first, of_family in families.items():
+            images = first.data.name, first.data.test, first.data.size
+            sets.setdefault(images, []).append(np.mean(of_family, 0))
+        return tuple(np.stack(networks, 1) for networks in sets.values())
+
+    def retained(self, nets: Sequence[NetworkSetup], measure: str, over: str) -> np.ndarray:
+        """[2, S]: accuracies of the pruned networks and of their references, geometric means over the networks of
+        `pairs`. Their ratio is the geometric mean of the retained shares of the networks.
+        """
+        accuracies = np.concatenate([pair.mean(3) for pair in self.pairs(nets, measure, over)], 1)
+        return np.prod(accuracies, 1) ** (1 / accuracies.shape[1])
 
     def label(self, c: Condition) -> str:
         """`VGG16 robust > LWM 0.1 > robust`"""

@@ -10,9 +10,10 @@ import pandas as pd
 
 from lib.papers.compact_robust_pruning.evidence import KEPT
 from lib.papers.compact_robust_pruning.networks import DENSE, Condition, Repetition, threat_of
+from lib.papers.compact_robust_pruning.reference import ABSTRACT
 from lib.papers.compact_robust_pruning.results import Results, reference_condition
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, NetworkSetup
-from lib.statistics import Interval, log_ratio, paired_difference
+from lib.statistics import Interval, paired_difference, ratio
 from lib.values.threats import Threat
 
 CONDITION = ("net", "pre", "rule", "keep", "fine", "longer")
@@ -84,41 +85,43 @@ def _groups(f: Results) -> dict[str, tuple[list[NetworkSetup], tuple[str, ...]]]
 
 
 def _retained(f: Results):
-    """Yield the columns net, measure and over, the networks, and their pair of accuracies [2, S]."""
+    """Yield the columns net, measure and over, whether the paper's share is of such networks and of this reference, the
+    outcomes (`Results.pairs`) and their pair of accuracies [2, S].
+    """
     for name, (nets, measures) in _groups(f).items():
         for measure in measures:
             for over in ("unpruned", DENSE):
-                yield {"net": name, "measure": measure, "over": over}, nets, f.retained(nets, measure, over)
+                asked = nets, measure, over
+                yield ({"net": name, "measure": measure, "over": over}, over != DENSE and not nets[0].verifiable,
+                       f.pairs(*asked), f.retained(*asked))
 
 
 def shares(f: Results) -> pd.DataFrame:
     """Columns net, measure, over, seed, share, low, high: the retained share of each repetition (NaN if the reference
-    accuracy is 0), and the 95 % interval of the geometric mean over repetitions, repeated on every row of the same net,
-    measure and over (`unpruned`, or `dense`: the unpruned network with the same fine-tuning).
+    accuracy is 0), and the 95 % interval of the geometric mean, over images and repetitions, repeated on every row of
+    the same net, measure and over (`unpruned`, or `dense`: the unpruned network with the same fine-tuning).
     """
     rows = []
-    for what, _, (pruned, base) in _retained(f):
-        found = log_ratio(pruned, base)
-        rows += [{**what, "seed": seed, "share": a / b if b else np.nan, **_bounds(found)}
-                 for seed, (a, b) in enumerate(zip(pruned, base, strict=True))]
+    for what, _, pairs, accuracies in _retained(f):
+        bounds = _bounds(ratio(pairs))
+        rows += [{**what, "seed": seed, "share": pruned / whole if whole else np.nan, **bounds}
+                 for seed, (pruned, whole) in enumerate(accuracies.T)]
     return pd.DataFrame(rows)
 
 
 def retention(f: Results) -> pd.DataFrame:
-    """Columns net, measure, over, pruned, whole, share, low, high, drop, drop_low, drop_high: mean accuracies of the
-    pruned network and of its reference (`over`), the retained share (geometric mean over repetitions) and the absolute
-    drop, each with a 95 % interval (for the drop, over images and repetitions). Means over networks have no drop.
+    """Columns net, measure, over, pruned, whole, share, low, high, paper, drop, drop_low, drop_high: mean accuracies of
+    the pruned networks and of their references (`over`), the retained share (geometric mean over repetitions and
+    networks), the paper's share (its mean over four networks; NaN where it has none of such networks) and the absolute
+    drop. Intervals are over images and repetitions.
     """
     rows = []
-    for what, nets, (pruned, base) in _retained(f):
-        found, drop = log_ratio(pruned, base), {}
-        if len(nets) == 1:
-            net, = nets
-            lost = paired_difference(f.correct(reference_condition(net, what["over"]), what["measure"])
-                                     - f.correct(f.pruned(net), what["measure"]))
-            drop = {"drop": lost.value, "drop_low": lost.low, "drop_high": lost.high}
-        rows.append({**what, "pruned": pruned.mean(), "whole": base.mean(), "share": found.value, **_bounds(found),
-                     **drop})
+    for what, of_paper, pairs, accuracies in _retained(f):
+        share, drop = ratio(pairs), paired_difference(tuple(whole - pruned for pruned, whole in pairs))
+        pruned, whole = accuracies.mean(1)
+        rows.append({**what, "pruned": pruned, "whole": whole, "share": share.value, **_bounds(share),
+                     "paper": ABSTRACT[what["measure"]] if of_paper else np.nan,
+                     "drop": drop.value, "drop_low": drop.low, "drop_high": drop.high})
     return pd.DataFrame(rows)
 
 
