@@ -19,10 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
 
     def do():
-        if argv[:1] == ["torture"]:  # no race, so it needs no peers
-            from benchmarks import torture
-
-            return torture.main(argv[1:])
+        if argv[:1] in (["torture"], ["coverage"]):  # no races, so they need no peers
+            return importlib.import_module(f"benchmarks.{argv[0]}").main(argv[1:])
         args = parsed(argv)
         from benchmarks import environment
 

@@ -90,10 +90,9 @@ def exact_bounds(sets: list[np.ndarray], least: float, most: float,
     bounds = []
     for d in sets:
         d = d.mean(0)
-        common, images = float(np.median(d)), d.shape[1]
+        common, images = float(np.median(d[0])), d.shape[1]  # if nearly all are equal, one seed shows to what
         above, below = np.maximum(d - common, 0), np.maximum(common - d, 0)
-        few = RARE if above.any() and below.any() else one_sided
-        if np.count_nonzero((d != common).any(0)) >= few:
+        if np.count_nonzero((d != common).any(0)) >= (RARE if above.any() and below.any() else one_sided):
             return None
         # Deviations from the common value in units of the largest possible one: how many whole images they amount to.
         up = float(above.mean(0).sum()) / (most - common) if common < most else 0.0

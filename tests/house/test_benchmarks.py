@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import evaluation, networks, similarity, timing
+from benchmarks import coverage, evaluation, networks, similarity, timing
 from benchmarks.peers import train, with_weight_gradients
 from benchmarks.timing import Run, compared, race, text
 from benchmarks.training import ATTACK, THREAT, made_up
@@ -20,6 +21,7 @@ from lib.errors import SettingsError
 from lib.models import build
 from lib.models.taps import taps
 from lib.runtime import ROOT, generator, initialise_with
+from lib.statistics import Interval
 from lib.values.architectures import WideResNet
 from lib.values.data import Data
 from lib.values.objectives import CrossEntropy
@@ -98,12 +100,45 @@ def test_every_name_has_its_rows(name):
     (["similarity", "--images", "0"], "--images = 0 is not possible: it must be at least 1"),
     ([], "NAME"),
     (["data", "--device", "tpu"], "unknown device 'tpu'"),
+    (["coverage", "--repetitions", "0"], "--repetitions = 0 is not possible: it must be at least 1"),
 ])
 def test_a_wrong_call_is_one_sentence(args, said, capsys, monkeypatch):
     monkeypatch.setattr("benchmarks.environment.enter", lambda argv: None)
     assert command.main(args) == 2
     line, = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_coverage_counts_the_errors_of_each_bound():
+    def study(rng, size):
+        for name, low, high in (("holds", -1, 1), ("too high", size, 2), ("too low", -2, -size),
+                                ("none", np.nan, np.nan)):
+            yield name, Interval(0.0, low, high, 3, 100, 0.95, ""), 0.0
+
+    found = coverage.coverage(study, 4, 0.5)
+    assert {name: (one.low, one.high, one.covered) for name, one in found.items()} == {
+        "holds": (0, 0, 1), "too high": (1, 0, 0), "too low": (0, 1, 0), "none": (0, 0, 1)}
+    just, little, much = coverage.Coverage(0.05, 0.031, 1000), coverage.Coverage(0.07, 0.05, 1000), found["holds"]
+    assert (just.mark, little.mark, much.mark) == ("<", "<", ">")
+    assert little.too_little and not just.too_little, "0.1 % may be chance"
+
+
+def test_made_up_outcomes_are_those_that_are_asked_for():
+    rng = np.random.default_rng(0)
+    a, b = coverage.conditions(rng, [(0.5, 0.0), (0.5, 0.0)], 2, coverage.normal(rng, 200_000))
+    assert a.mean(1) == pytest.approx(0.5, abs=0.004) and (a != b).mean() == pytest.approx(0.12, abs=0.01)
+    scattered = coverage.conditions(rng, [(0.1, 0.05)], 2000, coverage.normal(rng, 500))[0].mean(1)
+    assert scattered.mean() == pytest.approx(0.1, abs=0.025) and scattered.std() == pytest.approx(0.05, abs=0.02)
+    assert coverage.scatters(0.005) == [0, 0.0025] and coverage.scatters(0.5) == [0, 0.006, 0.02, 0.05]
+
+
+def test_the_tables_of_coverage_have_every_statistic(capsys):
+    assert command.main(["coverage", "--repetitions", "1"]) in (0, 1)
+    said = capsys.readouterr().out
+    for title in ("difference (seeds x images)", "accuracy (", "a - 0.8 b, 3 networks, other images", "ratio", "seeds",
+                  "map, mean over pairs within a type"):
+        assert f"\n{title}" in said
+    assert said.count("accuracy 10 %, seed SD 5 points") >= 6
 
 
 def test_the_script_tells_a_wrong_name_before_installing_anything(tmp_path):

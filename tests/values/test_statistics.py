@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks import coverage
+from benchmarks.coverage import groups, pairs, without
 from lib import statistics
 from lib.errors import SettingsError
 
@@ -222,40 +224,22 @@ def test_what_each_seed_contributes():
     assert statistics.by_seed("seeds", [1.0, 2.0])[0].tolist() == [1, 2]
 
 
-def groups(rng, seeds, batches):
-    """Self-similarities of two types, each a ratio taken once over its minibatches; the difference of their means.
-    Types share part of the image noise."""
-    scale, image = 1 + 0.1 * rng.normal(size=batches), rng.normal(size=batches)
-    top = {}
-    for kind, mean in (("N", 0.5), ("R", 0.7)):
-        noise = 0.02 * (image + rng.normal(size=batches)) + 0.005 * rng.normal(size=(seeds, batches))
-        top[kind] = scale * (mean + 0.03 * rng.normal(size=(seeds, 1))) + noise
-
-    def summary(nets, images):
-        means = {kind: values[np.ix_(nets, images)].mean() / scale[images].mean() for kind, values in top.items()}
-        return means["R"] - means["N"]
-
-    return summary, 0.2
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds, images", [(3, 1000), (5, 2000)])
+@pytest.mark.parametrize("sd", [0, 0.006, 0.05])
+@pytest.mark.parametrize("accuracy", [0.1, 0.5])
+def test_coverage_of_the_statistics_of_outcomes(accuracy, sd, seeds, images):
+    """A small form of `benchmarks/run.sh coverage`."""
+    found = coverage.coverage(coverage.study_of_outcomes, 500, accuracy, sd, seeds, images)
+    assert {"difference", "accuracy", "ratio", "a - 0.8 b"} < {*found}
+    assert not [f"{name}: {one}" for name, one in found.items() if one.too_little]
 
 
-def pairs(rng, seeds, batches, within):
-    """Mean similarity of pairs of networks: each network moves all of its pairs, an image all pairs alike. `within`:
-    pairs of different networks of one type, otherwise every network of one type with every one of another."""
-    x, y = 0.05 * rng.normal(size=(2, seeds))
-    pair = 0.02 * rng.normal(size=(seeds, seeds))
-    cells = np.outer(0.8 + x, 0.8 + x if within else 0.7 + y) + (pair + pair.T) / math.sqrt(2)
-    cells = cells[..., None] + 0.05 * rng.normal(size=batches) + 0.01 * rng.normal(size=(seeds, seeds, batches))
-
-    def summary(nets, images):
-        means = cells[np.ix_(nets, nets, images)].mean(2)
-        return means[np.triu_indices(len(nets), 1)].mean() if within else means.mean()
-
-    return summary, 0.64 if within else 0.56
-
-
-def without(summary, seeds, batches):
-    """`summary` of what is left, as `jackknife` asks for it."""
-    return lambda s, b: summary([i for i in range(seeds) if i != s], [i for i in range(batches) if i != b])
+@pytest.mark.slow
+@pytest.mark.parametrize("accuracy", [0.005, 0.995])
+def test_coverage_of_the_statistics_of_rare_outcomes(accuracy):
+    found = coverage.coverage(coverage.study_of_outcomes, 500, accuracy, 0.0025, 8, 2000)
+    assert not [f"{name}: {one}" for name, one in found.items() if one.too_little]
 
 
 @pytest.mark.parametrize("make", [groups, partial(pairs, within=False), partial(pairs, within=True)],
