@@ -20,7 +20,7 @@ from lib.statistics.intervals import (
     ratio,
     seeds,
 )
-from lib.statistics.two_way import Estimate, Interval
+from lib.statistics.two_way import Estimate, Interval, Moments
 
-__all__ = ["STATISTICS", "Estimate", "Interval", "accuracy", "bonferroni", "by_seed", "clopper_pearson", "correlation",
-           "crossed", "estimate", "holm", "jackknife", "p_value", "paired_difference", "ratio", "seeds"]
+__all__ = ["STATISTICS", "Estimate", "Interval", "Moments", "accuracy", "bonferroni", "by_seed", "clopper_pearson",
+           "correlation", "crossed", "estimate", "holm", "jackknife", "p_value", "paired_difference", "ratio", "seeds"]

@@ -13,6 +13,7 @@ from lib.statistics.ratios import of_ratio
 from lib.statistics.two_way import (
     Estimate,
     Interval,
+    Moments,
     binomial_upper,
     flat,
     numbers,
@@ -139,18 +140,20 @@ def estimate(statistic: str, data) -> Estimate:
     """Read the data once and return the interval as a function of the level.
 
     statistic: 'difference' (data as for `paired_difference`), 'accuracy' ([S, m] of 0 and 1), 'ratio' (as for `ratio`),
-    'seeds' ([S]) or 'map' ([S, B]: seeds and minibatches). Raises SettingsError for an unknown statistic and for data
-    that do not fit it.
+    'seeds' ([S]) or 'map' ([S, B]: seeds and minibatches). For 'difference', 'accuracy' and 'map' data may be
+    `Moments`. Raises SettingsError for an unknown statistic and for data that do not fit it.
     """
     if statistic not in STATISTICS:
         raise unknown("statistic", statistic, STATISTICS)
-    return STATISTICS[statistic](data)
+    return _of_moments(statistic, data) if isinstance(data, Moments) else STATISTICS[statistic](data)
 
 
 def by_seed(statistic: str, data) -> tuple[np.ndarray, int]:
     """What each seed contributes, [S], means over networks (of ratios geometric ones), and the number of images or
     minibatches that it is a mean of (1 for statistic 'seeds'). statistic, data: as for `estimate`.
     """
+    if isinstance(data, Moments):
+        return data.means, data.images
     sets = [np.asarray(one, float) for one in (data if isinstance(data, tuple) else (data,))]
     sets = [one[:, None] if statistic == "seeds" else one for one in sets]
     of_both = 2 if statistic == "ratio" else 1
@@ -191,6 +194,24 @@ def _map(values) -> Estimate:
     def at(level: float) -> Interval:
         half = float(se * special.stdtrit(df, 1 - tail_of(level)))
         return Interval(value, value - half, value + half, n_seeds, 0, level, f"two-way t, {n_batches} minibatches")
+
+    return at
+
+
+def _of_moments(statistic: str, data: Moments) -> Estimate:
+    bounds = {"difference": (-1.0, 1.0), "accuracy": (0.0, 1.0), "map": (-math.inf, math.inf)}
+    if statistic not in bounds:
+        raise unknown("statistic of moments", statistic, bounds)
+    (least, most), value, n_seeds = bounds[statistic], float(data.means.mean()), len(data.means)
+    need(n_seeds >= MIN_PAIRED and data.variance > 0, "moments", f"of {n_seeds} seeds", "of 3 or more, which scatter")
+    se, df = standard_error(np.array([data.means.var(ddof=1) / n_seeds, data.variance / data.images]),
+                            np.array([n_seeds - 1, data.images - 1]))
+    images, what = (0, f", {data.images} minibatches") if statistic == "map" else (data.images, "")
+
+    def at(level: float) -> Interval:
+        half = float(se * special.stdtrit(df, 1 - tail_of(level)))
+        return Interval(value, max(value - half, least), min(value + half, most), n_seeds, images, level,
+                        f"two-way t{what}, by moments")
 
     return at
 

@@ -31,6 +31,17 @@ class Interval:
     method: str
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What an interval needs of values [S, m], of seeds and images (or minibatches), that were not kept: the mean of
+    each seed, [S], the number m of images, and the variance over images of the mean over seeds.
+    """
+
+    means: np.ndarray
+    images: int
+    variance: float
+
+
 # Maps a level to the interval at that level; the data have been read already.
 Estimate = Callable[[float], Interval]
 

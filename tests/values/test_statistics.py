@@ -364,3 +364,19 @@ def test_bad_data_is_named(statistic, data, message):
         statistics.estimate(statistic, data)
     with pytest.raises(SettingsError, match="level = 95"):
         statistics.seeds([1.0, 2.0], 95)
+
+
+@pytest.mark.parametrize("statistic, values", [
+    ("difference", np.random.default_rng(0).choice([-1.0, 0.0, 1.0], (5, 400), p=(0.1, 0.6, 0.3))),
+    ("accuracy", (np.random.default_rng(0).random((3, 400)) < 0.7).astype(float)),
+    ("map", np.random.default_rng(0).normal(0.3, 0.1, (4, 8))),
+])
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.999])
+def test_moments_give_the_interval_of_the_values_that_they_are_of(statistic, values, level):
+    whole = statistics.estimate(statistic, values)(level)
+    kept = statistics.Moments(values.mean(1), values.shape[1], values.mean(0).var(ddof=1))
+    found = statistics.estimate(statistic, kept)(level)
+    assert (found.value, found.low, found.high) == pytest.approx((whole.value, whole.low, whole.high), rel=1e-12)
+    assert (found.n_seeds, found.n_images) == (whole.n_seeds, whole.n_images) and found.method.endswith("by moments")
+    with pytest.raises(SettingsError, match="statistic of moments 'seeds'"):
+        statistics.estimate("seeds", kept)
