@@ -114,9 +114,12 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
         if part_id not in {p.id for p in claim.parts}:
             raise unknown(f"part of claim {claim.id}", part_id, [p.id for p in claim.parts])
     checks = tuple(Precondition(**c) if type(c) is dict else c for c in preconditions)
+    failed = [f"{c.name} ({c.detail})" if c.detail else c.name for c in checks if not c.ok]
+    not_met = f"Precondition not met: {'; '.join(failed)}."
     absent = [p.what for p in claim.parts if not evidence.get(p.id)]
     if absent:
-        return Judged(claim, NOT_TESTED, f"No measurement of {'; '.join(absent)}.", preconditions=checks)
+        why = not_met if failed else f"No measurement of {'; '.join(absent)}."
+        return Judged(claim, NOT_TESTED, why, preconditions=checks)
 
     # How many comparisons could contradict the claim by chance: each instance of an `all`, an `any` only as a whole.
     family = sum(len(evidence[p.id]) if p.combine == "all" else 1 for p in claim.parts)
@@ -133,9 +136,8 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
     reason, at_best, withheld = part.reason, "", ""
     if verdict == UNDECIDED and WEAK in (other.verdict for other in parts):
         at_best = WEAK
-    failed = [f"{c.name} ({c.detail})" if c.detail else c.name for c in checks if not c.ok]
     if failed:
-        verdict, withheld, p, reason = NOT_TESTED, verdict, math.nan, f"Precondition not met: {'; '.join(failed)}."
+        verdict, withheld, p, reason = NOT_TESTED, verdict, math.nan, not_met
     return Judged(claim, verdict, reason, rows, part.decisive, p, at_best=at_best, withheld=withheld,
                   preconditions=checks)
 

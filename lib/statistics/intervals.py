@@ -153,7 +153,7 @@ def by_seed(statistic: str, data) -> tuple[np.ndarray, int]:
     minibatches that it is a mean of (1 for statistic 'seeds'). statistic, data: as for `estimate`.
     """
     if isinstance(data, Moments):
-        return data.means, data.images
+        return np.atleast_2d(data.means).mean(0), data.images
     sets = [np.asarray(one, float) for one in (data if isinstance(data, tuple) else (data,))]
     sets = [one[:, None] if statistic == "seeds" else one for one in sets]
     of_both = 2 if statistic == "ratio" else 1
@@ -202,16 +202,19 @@ def _of_moments(statistic: str, data: Moments) -> Estimate:
     bounds = {"difference": (-1.0, 1.0), "accuracy": (0.0, 1.0), "map": (-math.inf, math.inf)}
     if statistic not in bounds:
         raise unknown("statistic of moments", statistic, bounds)
-    (least, most), value, n_seeds = bounds[statistic], float(data.means.mean()), len(data.means)
-    need(n_seeds >= MIN_PAIRED and data.variance > 0, "moments", f"of {n_seeds} seeds", "of 3 or more, which scatter")
-    se, df = standard_error(np.array([data.means.var(ddof=1) / n_seeds, data.variance / data.images]),
-                            np.array([n_seeds - 1, data.images - 1]))
+    (least, most), means = bounds[statistic], np.atleast_2d(data.means)
+    n_networks, n_seeds = means.shape
+    need(n_seeds >= MIN_PAIRED, "moments", f"of {n_seeds} seeds", f"of {MIN_PAIRED} or more")
+    parts = [(of_seeds / n_seeds / n_networks**2, n_seeds - 1) for of_seeds in means.var(1, ddof=1)]
+    known = not math.isnan(data.variance)
+    se, df = standard_error(*np.array([*parts, *[(data.variance / data.images, data.images - 1)][:known]]).T)
+    value = float(means.mean())
     images, what = (0, f", {data.images} minibatches") if statistic == "map" else (data.images, "")
+    method = f"two-way t{what}, by moments" if known else "t over seeds, interval of repetitions only"
 
     def at(level: float) -> Interval:
         half = float(se * special.stdtrit(df, 1 - tail_of(level)))
-        return Interval(value, max(value - half, least), min(value + half, most), n_seeds, images, level,
-                        f"two-way t{what}, by moments")
+        return Interval(value, max(value - half, least), min(value + half, most), n_seeds, images, level, method)
 
     return at
 

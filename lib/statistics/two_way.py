@@ -34,7 +34,9 @@ class Interval:
 @dataclass(frozen=True, eq=False)
 class Moments:
     """What an interval needs of values [S, m], of seeds and images (or minibatches), that were not kept: the mean of
-    each seed, [S], the number m of images, and the variance over images of the mean over seeds.
+    each seed, [S] (of networks and seeds, [K, S], for a mean over K networks on the same images), the number m of
+    images, and the variance over images of the mean over seeds and networks, NaN if it is not known either: then the
+    interval is of the repetitions only, and too narrow.
     """
 
     means: np.ndarray

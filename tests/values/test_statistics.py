@@ -380,3 +380,15 @@ def test_moments_give_the_interval_of_the_values_that_they_are_of(statistic, val
     assert (found.n_seeds, found.n_images) == (whole.n_seeds, whole.n_images) and found.method.endswith("by moments")
     with pytest.raises(SettingsError, match="statistic of moments 'seeds'"):
         statistics.estimate("seeds", kept)
+
+
+def test_moments_of_several_networks_and_of_repetitions_only():
+    values = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], (2, 5, 400), p=(0.1, 0.6, 0.3))
+    whole = statistics.estimate("difference", values)(0.95)
+    variance = values.mean((0, 1)).var(ddof=1)
+    found = statistics.estimate("difference", statistics.Moments(values.mean(2), 400, variance))(0.95)
+    assert (found.value, found.low, found.high) == pytest.approx((whole.value, whole.low, whole.high), rel=1e-12)
+    alone = statistics.estimate("difference", statistics.Moments(values[0].mean(1), 400, math.nan))(0.95)
+    by_t = statistics.seeds(values[0].mean(1))
+    assert (alone.low, alone.high) == pytest.approx((by_t.low, by_t.high), rel=1e-12)
+    assert alone.method == "t over seeds, interval of repetitions only"
