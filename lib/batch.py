@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lib import site as report
 from lib.errors import OneLineError, unknown
-from lib.files import read_json, write_atomic
+from lib.files import PARTS, read_json, write_atomic
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
 from lib.runtime import ROOT, cores, results, watch_parent
@@ -119,8 +119,8 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
         damaged = store.set_damaged_aside({task.recipe.key for task in plan(settings, notebooks)})
         take_back(damaged, settings, notebooks, folder)
         mark_finished(batch_jobs(settings, notebooks), store, folder)
-        for old in folder.glob("jobs/*.failed"):
-            old.unlink()
+        for old in (*folder.glob("jobs/*.failed"), *folder.rglob(PARTS)):
+            old.unlink(missing_ok=True)
         status = _snakemake(settings, overrides, notebooks, jobs, folder)
         _note_failures(settings, notebooks, folder)
         page = report.index(folder)

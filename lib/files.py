@@ -17,6 +17,7 @@ from lib.errors import OneLineError
 from lib.runtime import ROOT
 
 log = logging.getLogger("lib.files")
+PARTS = ".*.part"  # the temporary files of `whole`, which stay where a process was killed while it wrote
 _RIGHTS, _ROOM = "give this user the right to it, or name another place", "make room there"
 ADVICE = {errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS, errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM,
           errno.EMFILE: "raise the limit that `ulimit -n` shows", errno.ENOENT: "name one that exists",
@@ -58,7 +59,7 @@ def whole(path: Path) -> Iterator[Path]:
     """A temporary file to write to, which replaces `path` at the end: a reader sees the old content or the new, never a
     part, and a failure leaves nothing behind. Raises FileError if it cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # as in PARTS
     with named(f"{path} cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

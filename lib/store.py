@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.errors import impossible, need
-from lib.files import named, sha256, whole, write_atomic
+from lib.files import PARTS, FileError, named, sha256, whole, write_atomic
 from lib.runtime import results
 
 log = logging.getLogger("lib.store")
@@ -115,6 +115,16 @@ class Store:
                 path.unlink()  # a process that waits for the deleted file then locks a new one
             lock.release()
 
+    def _free_locks(self) -> None:
+        """Delete the lock files of finished entries, which processes left that were killed at the end of their work."""
+        from filelock import Timeout
+
+        for path in (self.root / "locks").glob("*.lock"):
+            kind, _, key = path.stem.partition("-")
+            if self.has(kind, key):
+                with contextlib.suppress(Timeout, FileError), self.lock(kind, key, timeout=0):
+                    pass
+
     def obtain(self, kind: str, key: str, make: Callable[[Path], dict | None]) -> Entry:
         """The entry, made if it is missing: `make(folder)` writes its files there and returns values for meta.json.
         Raises FileError if the store cannot be read or written.
@@ -130,7 +140,7 @@ class Store:
             work.mkdir(parents=True, exist_ok=True)
             started = time.time()
             meta = make(work) or {}
-            for scratch in work.glob("checkpoint*"):
+            for scratch in (*work.glob("checkpoint*"), *work.glob(PARTS)):  # parts of files of a killed process
                 scratch.unlink()
             files = {p.name: sha256(p) for p in sorted(work.iterdir()) if p.is_file() and not p.name.startswith(".")}
             meta = {
@@ -165,6 +175,7 @@ class Store:
         """Set aside every damaged entry that is one of these networks or was made from one, and every entry whose
         meta.json is damaged; returns what has to be made again, as (kind, key), including the networks concerned.
         """
+        self._free_locks()
         found = set()
         for kind, key, path in self._places():
             meta = _meta(path)

@@ -260,7 +260,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path, started, capsys):
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_left_alone(tmp_path):
     from benchmarks.torture import torture
 
-    assert torture(tmp_path, "test", ["harp_pruning"], kills=2, seed=1) == []
+    assert torture(tmp_path, "test", ["harp_pruning"], kills=2, seeds=range(1, 2)) == []
 
 
 def test_torture_notices_what_differs_and_what_is_left_behind(tmp_path):
@@ -269,8 +269,8 @@ def test_torture_notices_what_differs_and_what_is_left_behind(tmp_path):
     for place, text in (("whole", "a,1"), ("broken", "a,2")):
         write_atomic(tmp_path / place / "results/test/harp_pruning/tables/accuracies.csv", text)
         write_atomic(tmp_path / place / "results/test/harp_pruning/tables/networks.csv", place)
-    assert torture._differences(tmp_path / "whole", tmp_path / "broken") == [
+    assert torture.differences(tmp_path / "whole", tmp_path / "broken") == [
         "results/test/harp_pruning/tables/accuracies.csv differs"]
     (tmp_path / "broken/store/making/network-a").mkdir(parents=True)
     (tmp_path / "broken/results/test/.x.csv.12.part").touch()
-    assert len(torture._left_behind(tmp_path / "broken")) == 2 and not torture._left_behind(tmp_path / "whole")
+    assert len(torture.left_behind(tmp_path / "broken")) == 2 and not torture.left_behind(tmp_path / "whole")
