@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
@@ -12,10 +13,12 @@ from lib.papers import settings as profiles
 from lib.runtime import ROOT, results
 from lib.values.keys import digest
 
-# lib.batch gives Snakemake a cache of the run's own, as the user's may not be writable; jobs have the user's
-if (theirs := os.environ.pop("REPRO_CACHE_HOME", None)) is not None:
-    os.environ.pop("XDG_CACHE_HOME")
-    os.environ |= {"XDG_CACHE_HOME": theirs} if theirs else {}
+# lib.batch gives Snakemake folders of the run's own for cache and temporary files, since the user's cache may not be
+# writable and a killed Snakemake leaves its files; jobs have the user's folders
+for name, theirs in json.loads(os.environ.pop("REPRO_THEIRS", "{}")).items():
+    os.environ.pop(name, None)
+    os.environ |= {name: theirs} if theirs else {}
+tempfile.tempdir = None  # read again from the environment
 
 notebooks = tuple(config["notebooks"])
 settings = profiles.load(config["profile"], config["overrides"])

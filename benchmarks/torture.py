@@ -31,7 +31,7 @@ from lib.runtime import ROOT
 
 TIMED = "networks.csv"  # the table of trainings, which holds seconds and speeds
 AIMS = (*3 * ["any moment"], "a checkpoint", "a move", "an end")  # of kills in turn; the last three are short
-PATIENCE = 60.0  # seconds that a kill waits for the moment it is aimed at
+SOON, PATIENCE = 40.0, 60.0  # seconds: any moment comes within the first, an aimed kill waits for the second at most
 
 
 def main(argv: list[str]) -> int:
@@ -43,15 +43,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="how often all of it is done (default 1)")
     parser.add_argument("--profile", default="smoke", help=f"one of {', '.join(profiles())} (default smoke)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first round's moments (default 0)")
+    parser.add_argument("--folder", type=Path, metavar="FOLDER",
+                        help="where to work, kept at the end; a run there that was left alone is used again")
     args = parser.parse_args(argv)
     need(args.kills >= 1, "--kills", args.kills, "at least 1")
     need(args.rounds >= 1, "--rounds", args.rounds, "at least 1")
     for name in args.notebooks:
         if name not in papers():
             raise unknown("notebook", name, papers())
-    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+    with contextlib.nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory() as folder:
         seeds = range(args.seed, args.seed + args.rounds)
-        faults = torture(Path(folder), args.profile, args.notebooks, args.kills, seeds)
+        faults = torture(Path(folder).resolve(), args.profile, args.notebooks, args.kills, seeds)
     print("\n".join(faults) or "the same tables and claims, nothing left behind")
     return 1 if faults else 0
 
@@ -61,25 +63,24 @@ def torture(folder: Path, profile: str, notebooks: list[str], kills: int, seeds:
     of the random moments, one for each round.
     """
     command = [sys.executable, "-m", "lib", "run", "--profile", profile, *notebooks]
-    whole, started = folder / "whole", time.monotonic()
+    whole = folder / "whole"
     faults = [] if start(command, whole).wait() == 0 else ["the run that is left alone fails"]
-    seconds = time.monotonic() - started
-    print(f"left alone: {seconds:.0f} s", flush=True)
     for seed in seeds if not faults else ():
         broken = folder / f"broken-{seed}"
-        found = _killed(command, broken, kills, seconds, random.Random(seed))
+        shutil.rmtree(broken, ignore_errors=True)
+        found = _killed(command, broken, kills, random.Random(seed))
         found = found or differences(whole, broken) + left_behind(broken)
         print(f"seed {seed}: {'; '.join(found) or 'equal, nothing left behind'}", flush=True)
         faults += [f"seed {seed}: {fault}" for fault in found]
     return faults
 
 
-def _killed(command: list[str], place: Path, kills: int, seconds: float, moments: random.Random) -> list[str]:
+def _killed(command: list[str], place: Path, kills: int, moments: random.Random) -> list[str]:
     """Run a command with results in `place` until it was killed `kills` times, then to its end; returns what failed."""
     met: Counter[str] = Counter()
     while met.total() < kills:
         aim = AIMS[met.total() % len(AIMS)]
-        longest = moments.uniform(0.5, 5 + 2 * seconds / kills) if aim == "any moment" else PATIENCE
+        longest = moments.uniform(0.5, SOON) if aim == "any moment" else PATIENCE
         run = start(command, place)
         found, every = _aimed(run, place, aim, longest, moments)
         if run.poll() is not None:
@@ -135,8 +136,9 @@ def _verdicts(place: Path) -> set[Path]:
 
 def start(command: list[str], place: Path) -> subprocess.Popen:
     """Start a run with its store and results in the folder `place`, where `log` takes what it prints."""
-    place.mkdir(parents=True, exist_ok=True)
-    env = os.environ | {"REPRO_RESULTS": str(place / "results"), "REPRO_STORE": str(place / "store")}
+    (place / "tmp").mkdir(parents=True, exist_ok=True)
+    env = os.environ | {"REPRO_RESULTS": str(place / "results"), "REPRO_STORE": str(place / "store"),
+                        "TMPDIR": str(place / "tmp")}
     with open(place / "log", "a", encoding="utf-8") as log:
         return subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
 
@@ -205,5 +207,5 @@ def differences(whole: Path, broken: Path) -> list[str]:
 def left_behind(place: Path) -> list[str]:
     """A sentence for each temporary, damaged or failed file of a run."""
     patterns = ("**/*.part", "store/making/*", "store/locks/*", "store/damaged/*", "**/*.damaged",
-                "results/*/jobs/*.failed")
+                "results/*/jobs/*.failed", "results/*/.scratch", "tmp/[!t]*", "tmp/t[!o]*")  # torch keeps its caches
     return [f"{path.relative_to(place)} is left behind" for pattern in patterns for path in place.glob(pattern)]

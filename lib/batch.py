@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from lib.store import Store
 from lib.values.keys import digest
 from lib.values.recipe import outcome_key
 
+SCRATCH = ".scratch"  # in a run's folder: temporary files of others, such as Snakemake's, deleted when the run ends
 LAST = 10  # the last lines shown of Snakemake's own errors
 
 
@@ -132,9 +134,13 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
     """Run Snakemake and its jobs as a group of processes, none of which outlives this call; returns its exit status."""
     config = {"profile": settings.profile, "overrides": overrides, "notebooks": notebooks, "cores": cores()}
     write_atomic(folder / "run.json", json.dumps({**config, "jobs": jobs}, indent=1))
+    scratch = folder / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
+    scratch.mkdir()
     env = {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1",
            "REPRO_PRECISION": settings.networks.precision,  # what `auto` means here holds on every host of the run
-           "XDG_CACHE_HOME": str(folder / ".snakemake"), "REPRO_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", "")}
+           "REPRO_THEIRS": json.dumps({name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "TMPDIR")}),
+           "XDG_CACHE_HOME": str(scratch), "TMPDIR": str(scratch)}
     where = ["--snakefile", "Snakefile", "--directory", str(folder), "--configfile", str(folder / "run.json")]
     limits = ["--cores", str(max(cores(), jobs)), "--resources", f"job={jobs}"]
     # --nolock: Snakemake's own lock stays behind when a run is killed; the system frees ours
@@ -150,6 +156,7 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
         finally:  # a killed run resumes from the same point as one stopped in any other way
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group.pid, signal.SIGKILL)
+            shutil.rmtree(scratch, ignore_errors=True)
     if group.returncode and said.exists():
         lines = [line for line in said.read_text(encoding="utf-8").splitlines() if line.strip()]
         print(*lines[-LAST:] or [f"Snakemake ended with status {group.returncode}"], sep="\n", file=sys.stderr)
@@ -267,6 +274,7 @@ def again(tasks: list[Task], settings: Settings) -> None:
 def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
     """Execute a notebook through papermill and render its page, even if it failed. Returns 0, or 1 if it failed."""
     import papermill
+    from traitlets.config import Config
 
     watch_parent()
     folder = results() / settings.run / name
@@ -276,6 +284,8 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
     source, executed = ROOT / "notebooks" / f"{name}.ipynb", folder / "notebook.ipynb"
     unset = dict.fromkeys(papermill.inspect_notebook(source))  # a value saved in the notebook must not count
     os.environ |= {"REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT)}
+    connection = folder.parent / SCRATCH / f"{name}.json"  # a kernel that is killed does not delete it
+    connection.parent.mkdir(exist_ok=True)
     status = 0
     try:
         papermill.execute_notebook(
@@ -288,6 +298,7 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
             request_save_on_cell_execute=True,
+            config=Config(ConnectionFileMixin={"connection_file": str(connection)}),
         )
     except Exception as error:
         status = 1
