@@ -182,6 +182,15 @@ def test_a_run_that_is_done_notices_damage_in_what_it_rests_on(tmp_path, started
     assert not claims.exists() and not store.has(kind, key) and "damaged (data.txt)" in caplog.text
 
 
+def test_temporary_files_of_a_killed_run_are_deleted(tmp_path, started):
+    left = [tmp_path / "test" / "stitching" / "tables" / ".a.csv.1.part", tmp_path / "test" / ".index.html.1.part"]
+    for path in left:
+        write_atomic(path, "half")
+    started(lambda: 0)
+    assert cli.main(["run", "stitching", "--profile", "test"]) == 0
+    assert not [path for path in left if path.exists()]
+
+
 def test_what_stops_snakemake_is_shown(tmp_path, monkeypatch, capfd):
     """Braces in the folder's name, a home that cannot be written and Latin-1 are no reasons to stop."""
     folder = tmp_path / "results {2} ä"
@@ -196,7 +205,7 @@ def test_what_stops_snakemake_is_shown(tmp_path, monkeypatch, capfd):
     shutil.rmtree(folder / "test" / ".snakemake")
     (folder / "test" / ".snakemake").write_text("a file where Snakemake wants a folder")
     assert cli.main(command) == 1
-    assert "Not a directory" in capfd.readouterr().err
+    assert "File exists" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("rule, said", [
@@ -221,6 +230,7 @@ def test_the_jobs_of_a_run_are_told_its_precision(tmp_path, monkeypatch, precisi
 
         def __init__(self, command, env, **options):
             told.append(env["REPRO_PRECISION"])
+            assert Path(env["XDG_CACHE_HOME"]) == Path(env["TMPDIR"]) == scratch and not list(scratch.iterdir())
 
         def __enter__(self):
             return self
@@ -236,8 +246,10 @@ def test_the_jobs_of_a_run_are_told_its_precision(tmp_path, monkeypatch, precisi
     monkeypatch.setenv("REPRO_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("REPRO_PRECISION", precision)
     settings = load("test", {"networks.precision": "auto"})
+    scratch = tmp_path / settings.run / batch.SCRATCH
+    write_atomic(scratch / "left by a killed run", "")
     assert batch.run_graph(settings, {"networks.precision": "auto"}, ("stitching",), 1) == 0
-    assert told == [precision]
+    assert told == [precision] and not scratch.exists()
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path, started, capsys):

@@ -190,6 +190,22 @@ def test_locks_do_not_pile_up(tmp_path):
     assert not list((tmp_path / "locks").iterdir())
 
 
+def test_what_a_killed_process_left_is_deleted(tmp_path):
+    box = Store(tmp_path)
+    work = box.workdir("network", "k")
+    write_atomic(work / ".data.txt.1.part", "half")
+    entry = box.obtain("network", "k", make())
+    assert [path.name for path in sorted(entry.path.iterdir())] == ["data.txt", "meta.json"]
+    for name in ("network-k", "network-other"):
+        write_atomic(tmp_path / "locks" / f"{name}.lock", "")
+    box.set_damaged_aside(set())
+    assert [path.name for path in (tmp_path / "locks").iterdir()] == ["network-other.lock"], "it is not made yet"
+    write_atomic(tmp_path / "locks" / "network-k.lock", "")
+    with box.lock("network", "k"):
+        box.set_damaged_aside(set())
+        assert (tmp_path / "locks" / "network-k.lock").exists(), "it is held"
+
+
 def test_damage_in_what_a_run_rests_on_is_found(tmp_path):
     box = Store(tmp_path)
     for kind, key in (("network", "a"), ("network", "b"), ("outcomes", "of a"), ("maps", "torn")):
