@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lib import site as report
 from lib.errors import OneLineError, unknown
-from lib.files import PARTS, read_json, write_atomic
+from lib.files import PARTS, read_json, sha256, write_atomic
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
 from lib.runtime import ROOT, cores, results, watch_parent
@@ -26,6 +26,8 @@ from lib.store import Store
 from lib.values.keys import digest
 from lib.values.recipe import outcome_key
 
+log = logging.getLogger("lib.batch")
+WRITTEN = ".written.json"  # in a notebook's folder: SHA-256 of each file of its results
 SCRATCH = ".scratch"  # in a run's folder: temporary files of others, such as Snakemake's, deleted when the run ends
 LAST = 10  # the last lines shown of Snakemake's own errors
 
@@ -93,6 +95,22 @@ def take_back(damaged: set[tuple[str, str]], settings: Settings, notebooks: tupl
             (folder / name / "claims.json").unlink(missing_ok=True)
 
 
+def refuse_changed_results(notebooks: tuple[str, ...], folder: Path) -> None:
+    """Make finished notebooks run again whose results are not those that they wrote, by removing claims.json."""
+    for name in notebooks:
+        claims, changed = folder / name / "claims.json", ""
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                written = json.loads((folder / name / WRITTEN).read_bytes())
+                changed = ", ".join(one for one, digest in written.items() if not (folder / name / one).is_file()
+                                    or sha256(folder / name / one) != digest)
+            except (ValueError, AttributeError):
+                changed = WRITTEN
+        if changed and claims.exists():
+            log.warning("results of %s have changed since it ran (%s): it runs again", name, changed)
+            claims.unlink()
+
+
 def code_digest() -> str:
     """A hash of the library's source: a notebook runs again (and replays from the store) when it changes."""
     files = [p for p in sorted((ROOT / "lib").rglob("*")) if p.suffix in (".py", ".j2", ".css")]
@@ -120,6 +138,7 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
         store = Store()
         damaged = store.set_damaged_aside({task.recipe.key for task in plan(settings, notebooks)})
         take_back(damaged, settings, notebooks, folder)
+        refuse_changed_results(notebooks, folder)
         mark_finished(batch_jobs(settings, notebooks), store, folder)
         for old in (*folder.glob("jobs/*.failed"), *folder.rglob(PARTS)):
             old.unlink(missing_ok=True)
@@ -311,4 +330,7 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
         page["metadata"].get("papermill", {}).update(paths)
         write_atomic(executed, json.dumps(page, indent=1, ensure_ascii=False))
         report.render(executed)
+    if status == 0:
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+        write_atomic(folder / WRITTEN, json.dumps({str(path.relative_to(folder)): sha256(path) for path in files}))
     return status

@@ -102,18 +102,18 @@ def save_tensors(path: Path, tensors: dict) -> None:
 
 
 def save_state(path: Path, state) -> None:
-    """Write the state from which a killed job resumes (plain values and tensors), by `whole`."""
+    """Write the state from which a killed job resumes (plain values and tensors), by `whole`, after its SHA-256."""
     import torch
 
     data = io.BytesIO()
     torch.save(state, data)
-    write_atomic(path, data.getvalue())
+    write_atomic(path, hashlib.sha256(data.getvalue()).digest() + data.getvalue())
 
 
 def load_state(path: Path, take: Callable, device="cpu") -> bool:
-    """Pass what `save_state` wrote to `take`; return whether there was a state to resume from. A file that torch cannot
-    read, or whose content `take` refuses with any error, is set aside as `<name>.damaged` and logged. Raises FileError
-    if the file exists but cannot be read.
+    """Pass what `save_state` wrote to `take`; return whether there was a state to resume from. A damaged file, or one
+    whose content `take` refuses with any other error than FileError, is set aside as `<name>.damaged` and logged.
+    Raises FileError if the file exists but cannot be read.
     """
     import torch
 
@@ -122,8 +122,11 @@ def load_state(path: Path, take: Callable, device="cpu") -> bool:
             return False
         content = path.read_bytes()
     try:
-        take(torch.load(io.BytesIO(content), map_location=device, weights_only=True))
-    except (MemoryError, torch.OutOfMemoryError):
+        head = hashlib.sha256().digest_size
+        if content[:head] != hashlib.sha256(content[head:]).digest():  # torch reads changed tensors without an error
+            raise ValueError("its SHA-256 is not the one that was written with it")
+        take(torch.load(io.BytesIO(content[head:]), map_location=device, weights_only=True))
+    except (MemoryError, torch.OutOfMemoryError, FileError):
         raise
     except Exception as error:  # a torn file or another layout may raise anything
         aside = path.with_name(f"{path.name}.damaged")

@@ -8,6 +8,7 @@ entry, it is made once. A damaged entry is detected when it is read, moved to `d
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from lib.runtime import results
 
 log = logging.getLogger("lib.store")
 META = "meta.json"
+OWN = "sha256_of_the_rest"  # the field of meta.json that tells whether the others have changed
 APART = ("making", "damaged", "locks")  # folders of the store that hold no finished entries
 
 
@@ -151,7 +153,7 @@ class Store:
                 "made_seconds": time.time() - started,
                 "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
-            write_atomic(work / META, json.dumps(meta, indent=1))
+            write_atomic(work / META, json.dumps({**meta, OWN: _digest(meta)}, indent=1))
             place = self.folder(kind, key)
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(work, place)
@@ -252,7 +254,7 @@ def _look(path: Path) -> tuple[dict | None, str]:
         try:
             if not path.exists():
                 return None, ""
-            meta = json.loads((path / META).read_bytes())
+            meta = _read(path)
             return meta, ", ".join(name for name, digest in meta["files"].items() if sha256(path / name) != digest)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, KeyError, TypeError,
                 AttributeError) as error:
@@ -262,10 +264,21 @@ def _look(path: Path) -> tuple[dict | None, str]:
 def _meta(path: Path) -> dict | None:
     """The content of meta.json in an entry's folder; None if it is absent or damaged."""
     try:
-        meta = json.loads((path / META).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return _read(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
         return None
-    return meta if isinstance(meta, dict) else None
+
+
+def _read(path: Path) -> dict:
+    """The content of meta.json in an entry's folder. Raises ValueError or AttributeError if it is damaged."""
+    meta = json.loads((path / META).read_bytes())
+    if meta.pop(OWN, None) not in (None, _digest(meta)):  # entries of earlier versions have none
+        raise ValueError("its SHA-256 is not the one that was written with it")
+    return meta
+
+
+def _digest(meta: dict) -> str:
+    return hashlib.sha256(json.dumps(meta).encode()).hexdigest()
 
 
 def _networks(kind: str, key: str, meta: dict) -> list[str | None]:

@@ -17,7 +17,7 @@ import torch
 
 from lib.data import ImageSet
 from lib.errors import OneLineError
-from lib.files import load_state, save_state, save_tensors
+from lib.files import load_state, save_state, save_tensors, sha256
 from lib.models import memory_format
 from lib.runtime import ProgressBar, autocast, generator, initialise_with
 from lib.training.evaluation import evaluate
@@ -80,6 +80,7 @@ class _Training:
         self.average = Average(net, recipe.ema) if recipe.ema else None
         self.best: dict | None = None  # state of the chosen epoch so far
         self.rows: list[dict] = []
+        self.kept: dict[str, str] = {}  # SHA-256 of each file of `_keep`
         self.steps = len(images) // recipe.batch_size
 
     @property
@@ -218,7 +219,9 @@ class _Training:
         """Save the candidate's weights after `epochs` epochs in the work folder if the recipe asks for them."""
         if epochs not in self.recipe.keep or self.work is None:
             return
-        save_tensors(self.work / f"{EPOCH.format(epochs)}.safetensors", self.candidate.state_dict())
+        path = self.work / f"{EPOCH.format(epochs)}.safetensors"
+        save_tensors(path, self.candidate.state_dict())
+        self.kept[path.name] = sha256(path)
 
     def _save(self) -> None:
         if self.work is not None:
@@ -232,16 +235,20 @@ class _Training:
             "objective": self.loss.state_dict(),
             "average": self.average.net.state_dict() if self.average else None,
             "best": self.best,
+            "kept": self.kept,
         }
 
     def _take(self, state: dict) -> None:
+        for name, digest in state["kept"].items():
+            if not (self.work / name).exists() or sha256(self.work / name) != digest:
+                raise ValueError(f"{name} has changed since")
         self.net.load_state_dict(state["net"])
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["optimiser"])
-        self.loss.load_state_dict(state["objective"] or {})  # in older checkpoints None means no state
+        self.loss.load_state_dict(state["objective"])
         if self.average:
             self.average.net.load_state_dict(state["average"])
-        self.best, self.rows = state["best"], state["rows"]
+        self.best, self.rows, self.kept = state["best"], state["rows"], state["kept"]
 
     def _resume(self) -> None:
         """Put the last checkpoint's state back; training starts over from one that is damaged or of another layout."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lib import batch, cli
-from lib.files import write_atomic
+from lib.files import sha256, write_atomic
 from lib.papers.settings import load
 from lib.runtime import ROOT
 from lib.store import Store
@@ -180,6 +180,22 @@ def test_a_run_that_is_done_notices_damage_in_what_it_rests_on(tmp_path, started
     assert cli.main(command) == 0
     assert [one for one in jobs if not batch.mark(folder, one).exists()] == [name]
     assert not claims.exists() and not store.has(kind, key) and "damaged (data.txt)" in caplog.text
+
+
+@pytest.mark.parametrize("name, content, again", [
+    ("tables/a.csv", "a,1", False), ("tables/a.csv", "a,2", True), ("tables/a.csv", None, True),
+    ("claims.json", "[]\n", True), (batch.WRITTEN, "{", True), (batch.WRITTEN, "[]", True),
+])
+def test_a_notebook_whose_results_have_changed_runs_again(tmp_path, started, name, content, again):
+    folder = tmp_path / "test" / "stitching"
+    files = {"claims.json": "[]", "tables/a.csv": "a,1"}
+    for path, text in files.items():
+        write_atomic(folder / path, text)
+    write_atomic(folder / batch.WRITTEN, json.dumps({path: sha256(folder / path) for path in files}))
+    write_atomic(folder / name, content) if content is not None else (folder / name).unlink()
+    started(lambda: 0)
+    assert cli.main(["run", "stitching", "--profile", "test"]) == 0
+    assert (folder / "claims.json").exists() != again
 
 
 def test_temporary_files_of_a_killed_run_are_deleted(tmp_path, started):

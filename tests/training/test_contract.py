@@ -178,17 +178,6 @@ def test_a_killed_training_ends_with_the_same_weights(recipe, tmp_path, monkeypa
     assert same(straight, resumed) and [row["loss"] for row in rows] == [row["loss"] for row in expected]
 
 
-@pytest.mark.parametrize("kind, before", [
-    (CrossEntropy, lambda state: None), (Aligned, lambda state: None), (Prune, lambda state: {**state, "inner": None}),
-], ids=["CrossEntropy", "Aligned", "Prune"])
-def test_an_older_checkpoint_has_no_state_where_there_is_none(kind, before, tmp_path, monkeypatch):
-    killed(EXAMPLES[kind], tmp_path, monkeypatch)
-    file = tmp_path / "checkpoint.pt"
-    checkpoint = torch.load(file, weights_only=True)
-    torch.save(checkpoint | {"objective": before(checkpoint["objective"])}, file)
-    assert same(train(EXAMPLES[kind], tmp_path)[0], train(EXAMPLES[kind])[0])
-
-
 # -------------------------------------------------------------------------------------------------------------- passes
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from lib.attacks.pgd import pgd
 from lib.data import load
 from lib.errors import SettingsError
+from lib.files import load_state, save_state
 from lib.models import build
 from lib.papers.stitching.networks import NOTHING
 from lib.runtime import ROOT, device, generator
@@ -250,15 +251,28 @@ def test_a_checkpoint_that_cannot_serve_is_set_aside_and_leaves_no_trace(tmp_pat
     loop.fit(straight, recipe, images, "cpu", tmp_path)
     file = tmp_path / "checkpoint.pt"
     if damage == "of another layout":
-        state = torch.load(file, weights_only=True)
-        name = list(state["net"])[-1]
-        state["net"][name] = state["net"][name][:1]
-        torch.save(state, file)
+        found = []
+        load_state(file, found.append)
+        name = list(found[0]["net"])[-1]
+        found[0]["net"][name] = found[0]["net"][name][:1]
+        save_state(file, found[0])
     else:
         file.write_bytes(b"torn" if damage == "torn" else b"")
     loop.fit(net, recipe, images, "cpu", tmp_path)
     assert "its work starts over" in caplog.text and (tmp_path / "checkpoint.pt.damaged").exists()
     assert torch.equal(net.state_dict()["stem.0.weight"], straight.state_dict()["stem.0.weight"])
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"torn")])
+def test_a_training_starts_over_if_an_epoch_it_kept_has_changed(tmp_path, caplog, monkeypatch, damage):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
+    recipe = replace(BASE, epochs=3, keep=(1,))
+    loop.fit(build(recipe), recipe, load(recipe.data, "train"), "cpu", tmp_path)
+    before = (tmp_path / "epoch-1.safetensors").read_bytes()
+    damage(tmp_path / "epoch-1.safetensors")
+    loop.fit(build(recipe), recipe, load(recipe.data, "train"), "cpu", tmp_path)
+    assert "epoch-1.safetensors has changed" in caplog.text
+    assert (tmp_path / "epoch-1.safetensors").read_bytes() == before
 
 
 def test_kill_9_in_the_middle_then_the_same_command(tmp_path):

@@ -28,6 +28,12 @@ def make(text="one"):
     return maker
 
 
+def flip(path, word: bytes):
+    """Change one bit in the first of these words of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content.replace(word, bytes([word[0] ^ 1]) + word[1:], 1))
+
+
 def refuse(work):
     raise AssertionError("made although it was there")
 
@@ -45,6 +51,7 @@ def test_made_once_and_read_back(tmp_path):
     lambda path: (path / "meta.json").write_text("{"),
     lambda path: (path / "meta.json").unlink(),
     lambda path: (path / "meta.json").write_bytes(b"\xff\xfe"),
+    lambda path: flip(path / "meta.json", b"what"),
     lambda path: (path / "meta.json").write_text("[]"),
     lambda path: (path / "meta.json").write_text('{"files": ["data.txt"]}'),
     lambda path: (path.rename(path.with_name("other")), path.write_text("a file")),
@@ -144,14 +151,16 @@ def test_what_a_killed_job_goes_on_from_survives_what_passes(tmp_path, monkeypat
     assert load_state(path, got.append) and got == [{"epoch": 3}]
 
 
-@pytest.mark.parametrize("content", [b"", b"torn", "another layout"])
-def test_what_a_killed_job_cannot_go_on_from_is_set_aside(tmp_path, caplog, content):
+@pytest.mark.parametrize("damage, take", [
+    (lambda path: path.write_bytes(b""), refuse), (lambda path: path.write_bytes(b"torn"), refuse),
+    (lambda path: flip(path, b"weights"), refuse), (lambda path: None, lambda state: state["step"]),
+])
+def test_what_a_killed_job_cannot_go_on_from_is_set_aside(tmp_path, caplog, damage, take):
     path = tmp_path / "checkpoint.pt"
-    save_state(path, {"epoch": 3})
-    if isinstance(content, bytes):
-        path.write_bytes(content)
+    save_state(path, {"epoch": 3, "words": "weights"})
+    damage(path)
     content = path.read_bytes()
-    assert not load_state(path, lambda state: state["step"])
+    assert not load_state(path, take)
     assert not path.exists() and (tmp_path / "checkpoint.pt.damaged").read_bytes() == content
     assert "its work starts over" in caplog.text
     assert not load_state(path, refuse), "nothing stays in the way"

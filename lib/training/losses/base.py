@@ -148,4 +148,4 @@ class Wrapper(Loss):
         return {"inner": self.inner.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.inner.load_state_dict(state.get("inner") or {})  # in older checkpoints None or no entry means no state
+        self.inner.load_state_dict(state["inner"])
