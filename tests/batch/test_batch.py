@@ -292,13 +292,13 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_left_alone(tm
 
 
 def test_torture_notices_what_differs_and_what_is_left_behind(tmp_path):
-    from benchmarks import torture
+    from benchmarks import runs
 
     for place, text in (("whole", "a,1"), ("broken", "a,2")):
         write_atomic(tmp_path / place / "results/test/harp_pruning/tables/accuracies.csv", text)
         write_atomic(tmp_path / place / "results/test/harp_pruning/tables/networks.csv", place)
-    assert torture.differences(tmp_path / "whole", tmp_path / "broken") == [
+    assert runs.differences(tmp_path / "whole", tmp_path / "broken") == [
         "results/test/harp_pruning/tables/accuracies.csv differs"]
     (tmp_path / "broken/store/making/network-a").mkdir(parents=True)
     (tmp_path / "broken/results/test/.x.csv.12.part").touch()
-    assert len(torture.left_behind(tmp_path / "broken")) == 2 and not torture.left_behind(tmp_path / "whole")
+    assert len(runs.left_behind(tmp_path / "broken")) == 2 and not runs.left_behind(tmp_path / "whole")
