@@ -196,6 +196,7 @@ def snakemake() -> None:
         return True
 
     watch_parent()
+    logging.raiseExceptions = False  # a full disk must not print a traceback for each line of a log
     handler = logging.FileHandler(said, "w", "utf-8")
     handler.setLevel(logging.ERROR)
     handler.addFilter(note)

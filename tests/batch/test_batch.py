@@ -237,6 +237,16 @@ def test_a_failed_job_speaks_for_itself(tmp_path, rule, said):
     assert said in ((tmp_path / "said").read_text() if said else "") and "RuleException" not in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
+def test_logs_on_a_full_disk_are_no_traceback(tmp_path):
+    (tmp_path / "said").symlink_to("/dev/full")
+    (tmp_path / "Snakefile").write_text("rule all:\n    output: 'made'\n    shell: 'exit 3'\n")
+    command = [sys.executable, "-c", "from lib.batch import snakemake; snakemake()", str(tmp_path / "said"),
+               "--snakefile", str(tmp_path / "Snakefile"), "--directory", str(tmp_path), "--cores=1", "--quiet", "all"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode and not done.stderr
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_jobs_of_a_run_are_told_its_precision(tmp_path, monkeypatch, precision):
     told = []
