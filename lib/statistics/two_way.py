@@ -12,9 +12,9 @@ from scipy import special
 from lib.errors import need
 
 # If fewer images than this differ from the most common outcome, intervals by normal theory are too narrow, and exact
-# binomial bounds on the images replace them where they are wider. If all of them differ to the same side, these bounds
-# are hardly wider, and normal theory needs more of them.
-RARE, RARE_ONE_SIDED = 10, 50
+# binomial bounds on the images replace them where they are wider. If the most common outcome is an end of the range, as
+# for an accuracy near 0 or 1, normal theory needs more images.
+RARE, RARE_AT_AN_END = 10, 50
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,17 @@ def standard_error(variances: np.ndarray, dfs: np.ndarray) -> tuple[float, float
 
 
 def exact_bounds(sets: list[np.ndarray], least: float, most: float,
-                 one_sided: int = RARE_ONE_SIDED) -> Callable[[float], np.ndarray] | None:
+                 at_an_end: int = RARE_AT_AN_END) -> Callable[[float], np.ndarray] | None:
     """Clopper-Pearson's bounds of the mean over networks, each missed with probability `tail` at most, as a function of
-    `tail`; None unless all but `RARE` images of each set have one value in all seeds (all but `one_sided` if all others
-    lie on the same side of it).
+    `tail`; None unless all but `RARE` images of each set have one value in all seeds (all but `at_an_end` if that value
+    is `least` or `most`).
     """
     bounds = []
     for d in sets:
         d = d.mean(0)
         common, images = float(np.median(d[0])), d.shape[1]  # if nearly all are equal, one seed shows to what
         above, below = np.maximum(d - common, 0), np.maximum(common - d, 0)
-        if np.count_nonzero((d != common).any(0)) >= (RARE if above.any() and below.any() else one_sided):
+        if np.count_nonzero((d != common).any(0)) >= (at_an_end if common in (least, most) else RARE):
             return None
         # Deviations from the common value in units of the largest possible one: how many whole images they amount to.
         up = float(above.mean(0).sum()) / (most - common) if common < most else 0.0
