@@ -110,6 +110,12 @@ def test_a_published_number_leads_to_its_row_its_keys_and_its_command(folder):
     hold(folder)
 
 
+def test_every_published_verdict_is_computed_again_from_its_evidence():
+    count, wrong = claims.verify(REFERENCE)
+    assert not wrong and count == sum(len(claim["parts"]) for folder in PUBLISHED
+                                      for claim in read_json(folder / "claims.json"))
+
+
 @contextlib.contextmanager
 def changed(path):
     """The value of a JSON file, to be changed in place and written back."""
