@@ -17,12 +17,12 @@ import time
 from pathlib import Path
 
 from lib import site as report
-from lib.errors import OneLineError, unknown
+from lib.errors import NetworkFailed, OneLineError, unknown
 from lib.files import PARTS, read_json, sha256, write_atomic
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
 from lib.runtime import ROOT, cores, results, watch_parent
-from lib.store import Store
+from lib.store import FAILED, Store
 from lib.values.keys import digest
 from lib.values.recipe import outcome_key
 
@@ -35,9 +35,9 @@ LAST = 10  # the last lines shown of Snakemake's own errors
 def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
     """The batch jobs of a run: {job: {work, of, after, wanted_by}}; empty if the settings let notebooks do everything.
 
-    `work`: the networks and outcomes that the job makes, as (kind, key) in the store. `of`: {outcomes: network} for
-    networks whose training may diverge. `after`: the jobs that make its networks' parents and sources. `wanted_by`:
-    the notebooks that need any of its work.
+    `work`: the networks and outcomes that the job makes, as (kind, key) in the store. `of`: {key: the network
+    that it is or is about, and all that this network is made from}. `after`: the jobs that make its networks' parents
+    and sources. `wanted_by`: the notebooks that need any of its work.
     """
     if settings.jobs == "none":
         return {}
@@ -51,7 +51,7 @@ def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict
         job["work"] += [("network", task.recipe.key)] * task.recipe.stored
         outcomes = [outcome_key(task.recipe, *m) for m in task.measures]
         job["work"] += [("outcomes", key) for key in outcomes]
-        job["of"] |= dict.fromkeys(outcomes, task.recipe.key) if task.may_diverge else {}
+        job["of"] |= dict.fromkeys((task.recipe.key, *outcomes), task.recipe.lineage)
         needed = (*task.recipe.parents, *task.recipe.sources)
         job["after"] |= {home[r.key] for r in needed if r.stored} - {task.job}
     for name in notebooks:
@@ -62,9 +62,9 @@ def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict
 
 
 def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
-    """The jobs with work that is not in the store yet."""
+    """The jobs with work that is not in the store yet, except for networks that failed."""
     def made(job: dict, kind: str, key: str) -> bool:
-        return store.has(kind, key) or store.has("diverged", job["of"].get(key, key))
+        return store.has(kind, key) or any(store.has(FAILED, network) for network in job["of"][key])
 
     return {name: job for name, job in jobs.items() if not all(made(job, *entry) for entry in job["work"])}
 
@@ -237,10 +237,12 @@ def _note_failures(settings: Settings, notebooks, folder: Path) -> None:
 
 
 def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Path | None) -> None:
-    """Train and measure those networks of a job that are not in the store, then touch `done`; on failure write the
-    reason next to it, with the suffix `.failed`. Raises SettingsError for an unknown job.
+    """Train and measure those networks of a job that are not in the store, then write `done`, with a line for each
+    network that failed. If the job fails, write the reason next to it, with the suffix `.failed`. Raises SettingsError
+    for an unknown job.
     """
     from lib.runtime import device, set_threads
+    from lib.training.memory import named_when_full
     from lib.training.zoo import Zoo
 
     watch_parent()
@@ -248,23 +250,25 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
     if not mine:
         raise unknown("job", job, batch_jobs(settings, notebooks))
     set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
-    zoo = Zoo(Store(), device(settings.device))
+    zoo, without = Zoo(Store(), device(settings.device)), ""
     try:
         for task in mine:
-            if task.recipe.stored and not zoo.store.has("network", task.recipe.key):
-                if not task.may_diverge:
-                    zoo.obtain(task.recipe)
-                elif isinstance(zoo.attempt(task.recipe), str):
-                    continue  # it diverged, as the store records: there is nothing to measure
-            for threat, attack in task.measures:
-                zoo.outcomes(task.recipe, threat, attack)
+            try:
+                with named_when_full(task.recipe.describe()):
+                    if task.recipe.stored and not zoo.store.has("network", task.recipe.key):
+                        zoo.obtain(task.recipe)
+                    for threat, attack in task.measures:
+                        zoo.outcomes(task.recipe, threat, attack)
+            except NetworkFailed as error:
+                without += f"without {task.recipe.describe()}: {error}\n"
+        print(without, end="")
     except Exception as error:
         if done:
             write_atomic(done.with_suffix(".failed"), f"{type(error).__name__}: {error}\n")
         raise
     if done:
         done.with_suffix(".failed").unlink(missing_ok=True)
-        write_atomic(done, "")
+        write_atomic(done, without)
 
 
 def again(tasks: list[Task], settings: Settings) -> None:

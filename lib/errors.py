@@ -13,6 +13,20 @@ class OneLineError(Exception):
     """Something the user can fix; the message is one sentence, which the command line shows without a traceback."""
 
 
+class NetworkFailed(OneLineError):
+    """A network cannot be made or measured; everything else goes on without it. Advice follows after a semicolon.
+    lasting: whether it would fail again, on any machine. noted: whether its zoo has noted it under the network's key.
+    """
+
+    lasting = True
+    noted = False
+
+    @property
+    def reason(self) -> str:
+        """Why, without advice."""
+        return str(self).split(";")[0]
+
+
 class SettingsError(OneLineError, ValueError):
     """A parameter has an impossible value; the message is one sentence naming parameter, value and what is allowed."""
 

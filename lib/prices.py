@@ -5,7 +5,7 @@ from __future__ import annotations
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
 from lib.runtime import device
-from lib.store import Store
+from lib.store import FAILED, Store
 from lib.training import price
 from lib.values.recipe import outcome_key
 
@@ -37,8 +37,9 @@ def price_list(settings: Settings, notebooks: tuple[str, ...]) -> int:
 def _missing(store: Store, task: Task):
     """(FLOPs, key of comparable work) for every training and evaluation of a task that is not in the store."""
     recipe = task.recipe
-    made = store.has("network", recipe.key) or store.has("diverged", recipe.key)
-    if recipe.stored and not made:
+    if any(store.has(FAILED, key) for key in recipe.lineage):
+        return
+    if recipe.stored and not store.has("network", recipe.key):
         yield price.training(recipe), price.like_training(recipe)
     for threat, attack in task.measures:
         if not store.has("outcomes", outcome_key(recipe, threat, attack)):

@@ -27,6 +27,7 @@ from lib.runtime import results
 log = logging.getLogger("lib.store")
 META = "meta.json"
 OWN = "sha256_of_the_rest"  # the field of meta.json that tells whether the others have changed
+FAILED = "diverged"  # the kind of notes on networks that cannot be made, named after the first reason that was known
 APART = ("making", "damaged", "locks")  # folders of the store that hold no finished entries
 
 

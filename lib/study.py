@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib.errors import need, unknown
 from lib.files import is_file_name, whole, write_atomic
@@ -27,6 +28,9 @@ from lib.site import words
 from lib.store import Store
 from lib.values.keys import plain
 from lib.values.recipe import NUMERICS
+
+if TYPE_CHECKING:
+    from lib.claims.evidence import Evidence
 
 
 def snapshot(claims: list, tasks: list[Task]) -> dict:
@@ -75,6 +79,7 @@ class Study:
         self.seconds = time.monotonic()
         self.claims: list = []
         self.warnings: list[dict] = []
+        self.failures: list[str] = []
 
     @property
     def folder(self) -> Path:
@@ -84,7 +89,9 @@ class Study:
 
     def measure(self):
         """Train and measure all of the paper's networks, or load what is in the store; returns the paper's results."""
-        return self.paper.measure(self.zoo, self.cells, self.settings.networks, self.section, self.settings.seed)
+        found = self.paper.measure(self.zoo, self.cells, self.settings.networks, self.section, self.settings.seed)
+        self.failures = found.failures()
+        return found
 
     def table(self, name: str, frame, touched: Mapping[str, Sequence[str]] | None = None):
         """Save a DataFrame as tables/<name>.csv and return it. Give the warnings in its column `warnings` (see `warn`);
@@ -132,9 +139,9 @@ class Study:
         heads = [{"selector": "th", "props": [("text-align", "left")]}]
         return frame.style.hide().set_properties(**left).set_table_styles(heads).format(na_rep="–")
 
-    def judge(self, evidence: dict, preconditions: list, own: dict[str, list] | None = None):
+    def judge(self, evidence: Evidence, preconditions: list, own: dict[str, list] | None = None):
         """Judge the notebook's claims, save the evidence as evidence.npz and, by repetition, as the table `evidence`.
-        Returns the table of verdicts to show.
+        Returns the table of verdicts to show. Networks that failed are warned of, with the claims that lack them.
 
         evidence: {claim: {part: {instance: array}}}, see `claims.judge`. preconditions: of all claims. own: {claim:
         further preconditions of that claim}. Raises SettingsError as `claims.judge` does.
@@ -142,11 +149,11 @@ class Study:
         from lib import claims
 
         own = own or {}
-        self.claims = [
-            claims.judge(claim, evidence.get(claim.id, {}), self.settings.profile,
-                         [*preconditions, *own.get(claim.id, [])])
-            for claim in claims.load(self.paper.name).claims
-        ]
+        for phrase in self.failures:
+            lacking = [claim for claim, lost in evidence.lost.items() if phrase in lost]
+            self.warn([f"this run goes on without {phrase}"], lacking)
+        self.claims = [evidence.judge(claim, self.settings.profile, [*preconditions, *own.get(claim.id, [])])
+                       for claim in claims.load(self.paper.name).claims]
         claims.write_evidence(evidence, self.folder)
         self.table("evidence", claims.evidence_table(self.claims, evidence))
         frame = claims.table(self.claims).rename(columns={"asks": "asked by"})

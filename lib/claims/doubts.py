@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -51,13 +51,3 @@ def _same(one: Mapping[str, Mapping[str, np.ndarray]], other: Mapping[str, Mappi
         one[part].keys() == other[part].keys()
         and all(np.array_equal(values, other[part][name], equal_nan=True) for name, values in one[part].items())
         for part in one)
-
-
-def about(sentence: str, own: Mapping[str, Sequence[Mapping]]) -> list[str]:
-    """The claims with a precondition about the study that a sentence begins with: 'digits goes on without ...' is about
-    the claims with a precondition 'digits: ...'. own: {claim: its preconditions}.
-    """
-    subjects = {claim: {check["name"].split(": ")[0] for check in checks} for claim, checks in own.items()}
-    # the longest one: the name of a study may begin with another's
-    study = max((s for some in subjects.values() for s in some if sentence.startswith(f"{s} ")), key=len, default=None)
-    return [claim for claim, some in subjects.items() if study in some]

@@ -4,13 +4,15 @@ between conditions that give these values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lib.claims.preconditions import Preconditions
+from lib.claims.sheet import Claim
+from lib.claims.verdict import Judged, judge
 from lib.results import Results
 
 
@@ -29,7 +31,9 @@ class Contrast:
         return self.over + self.under
 
     def values(self, results: Results, measure: str) -> np.ndarray:
-        """[S, m]: the contrast of a measure, on the same m images in S paired repetitions."""
+        """[S, m]: the contrast of a measure, on the same m images in S paired repetitions. The row of a repetition in
+        which one of the networks failed is NaN.
+        """
         over, under = (sum(results.correct(c, measure) for c in conditions) for conditions in (self.over, self.under))
         return self.shares[0] * over - self.shares[1] * under
 
@@ -38,21 +42,44 @@ Contrasts = Mapping[str, Mapping[str, Mapping[str, Contrast]]]  # claim -> part 
 
 
 class Evidence(dict):
-    """{claim: {part: {instance: float array}}}, as `claims.judge` takes its evidence."""
+    """{claim: {part: {instance: float array}}}, as `claims.judge` takes its evidence, but the rows of repetitions that
+    lack a network, because it failed, are NaN. lost: {claim: these networks and why they failed, in phrases}.
+    """
 
-    def add(self, claim: str, part: str, instance: str, values: np.ndarray | tuple[np.ndarray, ...] | None) -> None:
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.lost: dict[str, list[str]] = {}
+
+    def add(self, claim: str, part: str, instance: str, values: np.ndarray | tuple[np.ndarray, ...] | None,
+            lost: Iterable[str] = ()) -> None:
         """Add an instance of a part of a claim; a tuple has an array for each set of images. Values None (could not be
-        measured) are left out.
+        measured) are left out. lost: the networks that it lacks (`Results.failures`).
         """
         if values is not None:
             several = isinstance(values, tuple)
             self.setdefault(claim, {}).setdefault(part, {})[instance] = (
                 tuple(np.asarray(one, float) for one in values) if several else np.asarray(values, float))
+        self.note(claim, lost)
 
-    def add_parts(self, claim: str, instance: str, parts: Mapping[str, np.ndarray | None]) -> None:
+    def note(self, claim: str, lost: Iterable[str]) -> None:
+        """Note networks that a claim lacks."""
+        if lost := [*lost]:
+            self.lost[claim] = list(dict.fromkeys([*self.lost.get(claim, []), *lost]))
+
+    def add_parts(self, claim: str, instance: str, parts: Mapping[str, np.ndarray | None],
+                  lost: Iterable[str] = ()) -> None:
         """Add the same instance of several parts of a claim."""
         for part, values in parts.items():
-            self.add(claim, part, instance, values)
+            self.add(claim, part, instance, values, lost)
+
+    def add_contrast(self, results: Results, claim: str, part: str, instance: str, contrast: Contrast,
+                     measure: str) -> None:
+        """Add a contrast of a measure as an instance."""
+        self.add(claim, part, instance, contrast.values(results, measure), results.failures(contrast.conditions))
+
+    def judge(self, claim: Claim, profile: str, preconditions: Sequence = ()) -> Judged:
+        """`claims.judge` on this evidence."""
+        return judge(claim, self.get(claim.id, {}), profile, preconditions, self.lost.get(claim.id, ()))
 
     def add_contrasts(self, results: Results, contrasts: Contrasts, broken: Mapping[Any, float],
                       measure: Callable[[str], str]) -> None:
@@ -62,7 +89,7 @@ class Evidence(dict):
         for claim, parts in contrasts.items():
             for part, instances in parts.items():
                 for instance, contrast in without_broken(broken, instances).items():
-                    self.add(claim, part, instance, contrast.values(results, measure(part)))
+                    self.add_contrast(results, claim, part, instance, contrast, measure(part))
 
 
 def without_broken(broken: Mapping[Any, float], instances: Mapping[str, Contrast]) -> Mapping[str, Contrast]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from lib.profiles.networks import Gates
+from lib.results import measured_rows
 from lib.statistics import accuracy
 from lib.training.zoo import Zoo
 from lib.values.attacks import PGD, Attack
-from lib.values.recipe import Recipe
+from lib.values.cell import Cell
 from lib.values.threats import Threat
 
 
 def lower_bound(correct) -> float:
     """The lower 95 % bound of the accuracy, in [0, 1], of outcomes [S, m] (seeds, images; 1 for correct). A single seed
-    gives no bound; then it is the accuracy itself.
+    gives no bound; then it is the accuracy itself. Raises SettingsError for no seed and for NaN.
     """
     found = accuracy(correct)
     return found.low if np.isfinite(found.low) else found.value
@@ -29,36 +30,52 @@ class Preconditions(list):
         """Add a check. name: what must hold. ok: whether it does. detail: the numbers, in words."""
         self.append({"name": name, "ok": bool(ok), "detail": detail})
 
-    def trained(self, networks: str, correct, least: float) -> None:
-        """Check that networks have learned: the lower bound of the accuracy of outcomes `correct` [S, m] is at least
-        `least`.
+    def about(self, name: str, correct, holds: Callable[[np.ndarray], tuple[bool, str]], failed: Sequence[str]) -> None:
+        """Add a check of outcomes `correct` [S, m]. holds: from the rows of networks that did not fail to whether the
+        check holds, and the numbers. If no row is left, the check does not hold; failed: why.
         """
-        low = lower_bound(correct)
-        self.add(f"{networks} are trained", low >= least,
-                 f"lower bound of the accuracy {low:.1%}, at least {least:.0%} needed")
+        rows = measured_rows(correct)
+        self.add(name, *(holds(rows) if len(rows) else (False, f"no network is left; {'; '.join(failed)}")))
+
+    def trained(self, networks: str, correct, least: float, failed: Sequence[str] = ()) -> None:
+        """Check that networks have learned: the lower bound of the accuracy of outcomes `correct` [S, m] is at least
+        `least`. failed: the networks whose rows are NaN, and why.
+        """
+        def holds(rows) -> tuple[bool, str]:
+            low = lower_bound(rows)
+            return low >= least, f"lower bound of the accuracy {low:.1%}, at least {least:.0%} needed"
+
+        self.about(f"{networks} are trained", correct, holds, failed)
 
     def pool(self, gates: Gates, verify: Attack, normal_clean, normal_robust, robust_clean, robust_robust,
-             where: str = "") -> None:
+             failed: Sequence[str] = (), where: str = "") -> None:
         """Check that the pool's networks are trained, and that exactly the robust ones are robust.
 
         The outcomes of normal and robust networks, clean and under attack, are [S, m] (seeds, test images; 1 for
-        correct); `robust_robust` is under the attack `verify`. where: whose networks they are, a prefix of the name of
-        each check.
+        correct, NaN for networks that `failed`); `robust_robust` is under the attack `verify`. where: whose networks
+        they are, a prefix of the name of each check.
         """
         of = f"{where}: " if where else ""
-        normal = accuracy(normal_clean)
-        self.add(f"{of}normal networks are trained", normal.value >= gates.normal_clean,
-                 f"clean accuracy {normal.value:.1%}, at least {gates.normal_clean:.0%} needed")
-        broken = accuracy(normal_robust)
-        self.add(f"{of}normal networks are not robust", broken.value <= gates.normal_robust,
-                 f"robust accuracy {broken.value:.1%}, at most {gates.normal_robust:.0%} allowed")
-        good = accuracy(robust_clean)
-        self.add(f"{of}robust networks are trained", good.value >= gates.robust_clean,
-                 f"clean accuracy {good.value:.1%}, at least {gates.robust_clean:.0%} needed")
-        low = lower_bound(robust_robust)
-        self.add(f"{of}robust networks are robust", low >= gates.robust_robust,
-                 f"lower bound of robust accuracy under {verify.title} {low:.1%}, "
-                 f"at least {gates.robust_robust:.0%} needed")
+
+        def at_least(least: float):
+            return lambda rows: ((value := accuracy(rows).value) >= least,
+                                 f"clean accuracy {value:.1%}, at least {least:.0%} needed")
+
+        def broken(rows) -> tuple[bool, str]:
+            value = accuracy(rows).value
+            return value <= gates.normal_robust, (f"robust accuracy {value:.1%}, at most {gates.normal_robust:.0%} "
+                                                  "allowed")
+
+        def robust(rows) -> tuple[bool, str]:
+            low = lower_bound(rows)
+            return low >= gates.robust_robust, (f"lower bound of robust accuracy under {verify.title} {low:.1%}, "
+                                                f"at least {gates.robust_robust:.0%} needed")
+
+        for name, correct, holds in (("normal networks are trained", normal_clean, at_least(gates.normal_clean)),
+                                     ("normal networks are not robust", normal_robust, broken),
+                                     ("robust networks are trained", robust_clean, at_least(gates.robust_clean)),
+                                     ("robust networks are robust", robust_robust, robust)):
+            self.about(f"{of}{name}", correct, holds, failed)
 
     def attack(self, warnings: list[str], where: str = "") -> None:
         """Check that the attack works, that is, that there are no `warnings` (see `attack_warnings`). where: on whose
@@ -76,10 +93,14 @@ class Preconditions(list):
                              for c in self])
 
 
-def attack_warnings(zoo: Zoo, recipe: Recipe, threat: Threat, attack: PGD) -> list[str]:
-    """Reasons to mistrust robust accuracies, one sentence each, found on one robust network: failed sanity checks of
-    lib.training.sanity, or one more restart that lowers robust accuracy by at least one percentage point.
+def attack_warnings(zoo: Zoo, robust: Sequence[Cell], threat: Threat, attack: PGD) -> list[str]:
+    """Reasons to mistrust robust accuracies, one sentence each, found on the first robust network: failed sanity checks
+    of lib.training.sanity, or one more restart that lowers robust accuracy by at least one percentage point. Without a
+    network that says so.
     """
+    if not robust:
+        return ["there is no robust network to try the attack on"]
+    recipe = robust[0].recipe
     first, again = (zoo.outcomes(recipe, threat, a) for a in (attack, attack.with_one_more_restart()))
     found, once, twice = list(first.warnings), first.accuracy("robust"), again.accuracy("robust")
     if once - twice >= 0.01:

@@ -64,8 +64,8 @@ class Row:
 class Judged:
     """A claim with its verdict. `p`: the one-sided p-value of the verdict (of support if it is undecided). `decisive`:
     the row that decides it. `at_best`: weak if the claim is undecided, but a part of it is weak. `withheld`: the
-    verdict that failed preconditions withhold from a claim that is not tested. `margins_hash`: a hash of the claim's
-    text and margins at the time of the verdict.
+    verdict that failed preconditions withhold from a claim that is not tested. `lost`: networks that failed, see
+    `judge`. `margins_hash`: a hash of the claim's text and margins at the time of the verdict.
     """
 
     claim: Claim
@@ -78,6 +78,7 @@ class Judged:
     at_best: str = ""
     withheld: str = ""
     preconditions: tuple[Precondition, ...] = ()
+    lost: tuple[str, ...] = ()
 
     @property
     def margins_hash(self) -> str:
@@ -93,18 +94,21 @@ class Judged:
             "paper_value": claim.paper_value, "paper_source": claim.paper_source, "protocol": claim.protocol,
             "figure": claim.figure, "reason": self.reason, "margins_hash": self.margins_hash,
             "p": self.p, "p_holm": self.p_holm, "preconditions": [asdict(check) for check in self.preconditions],
+            "lost": self.lost,
         })
 
 
 def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profile: str,
-          preconditions: Sequence[Precondition | Mapping] = ()) -> Judged:
-    """Judge a claim.
+          preconditions: Sequence[Precondition | Mapping] = (), lost: Sequence[str] = ()) -> Judged:
+    """Judge a claim, on the repetitions whose values are not NaN.
 
     evidence: part id -> instance name -> array. Its shape depends on the part's statistic: [S, m] for difference (per
     seed and image, in [-1, 1]) and accuracy (true or false), [2, S, m] for ratio (outcomes of numerator and
     denominator), [S] for seeds, [S, B] for map (per seed and minibatch of images, from `statistics.jackknife`). For
     means over K networks, see `statistics.paired_difference`.
-    preconditions: `Precondition`s or mappings with their fields.
+    preconditions: `Precondition`s or mappings with their fields. lost: networks that the claim lacks because they
+    failed, in phrases, which its reason repeats; a part that needs every instance has no measurement if one of them has
+    no repetition left.
     Raises SettingsError for evidence of unknown parts or of wrong shape, which is a mistake in the notebook.
     """
     if profile not in claim.scope:
@@ -114,12 +118,26 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
         if part_id not in {p.id for p in claim.parts}:
             raise unknown(f"part of claim {claim.id}", part_id, [p.id for p in claim.parts])
     checks = tuple(Precondition(**c) if type(c) is dict else c for c in preconditions)
+    found = _judge(claim, {part.id: _measured(part, evidence.get(part.id, {})) for part in claim.parts}, checks)
+    if lost:
+        found = replace(found, reason=f"{found.reason} Left out, as it failed: {'; '.join(lost)}.".strip())
+    return replace(found, preconditions=checks, lost=tuple(lost))
+
+
+def _measured(part: Part, instances: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The evidence of a part without the repetitions whose values are NaN; {} if it is not enough for a verdict."""
+    left = {name: statistics.without_missing(data) for name, data in instances.items()}
+    some = {name: data for name, data in left.items() if statistics.repetitions(data)}
+    return some if len(some) == len(left) or part.combine == "any" else {}
+
+
+def _judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], checks: Sequence[Precondition]) -> Judged:
     failed = [f"{c.name} ({c.detail})" if c.detail else c.name for c in checks if not c.ok]
     not_met = f"Precondition not met: {'; '.join(failed)}."
     absent = [p.what for p in claim.parts if not evidence.get(p.id)]
     if absent:
         why = not_met if failed else f"No measurement of {'; '.join(absent)}."
-        return Judged(claim, NOT_TESTED, why, preconditions=checks)
+        return Judged(claim, NOT_TESTED, why)
 
     # How many comparisons could contradict the claim by chance: each instance of an `all`, an `any` only as a whole.
     family = sum(len(evidence[p.id]) if p.combine == "all" else 1 for p in claim.parts)
@@ -138,8 +156,7 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
         at_best = WEAK
     if failed:
         verdict, withheld, p, reason = NOT_TESTED, verdict, math.nan, not_met
-    return Judged(claim, verdict, reason, rows, part.decisive, p, at_best=at_best, withheld=withheld,
-                  preconditions=checks)
+    return Judged(claim, verdict, reason, rows, part.decisive, p, at_best=at_best, withheld=withheld)
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,11 @@ def _notebook(folder: Path) -> tuple[int, list[str]]:
         written = {entry["id"]: entry for entry in read_json(folder / "claims.json")}
         claims = [_claim(entry) for entry in read_json(folder / "snapshot.json")["claims"]]
         profile = read_json(folder / "card.json")["profile"]
-        checks = {name: entry["preconditions"] for name, entry in written.items()}
+        given = {name: (entry["preconditions"], entry["lost"]) for name, entry in written.items()}
     except (TypeError, KeyError, SettingsError) as error:
         raise OneLineError(f"{folder} is damaged ({error}); run its notebook again") from None
     evidence = read_evidence(folder)
-    judged = [judge(claim, evidence.get(claim.id, {}), profile, checks.get(claim.id, ())) for claim in claims]
+    judged = [judge(claim, evidence.get(claim.id, {}), profile, *given.get(claim.id, ())) for claim in claims]
     wrong = [f"claim {name} is not in snapshot.json" for name in written.keys() - {claim.id for claim in claims}]
     for one in with_holm(judged):
         wrong += _differences(one.claim.id, written.get(one.claim.id, {}), one.to_dict())

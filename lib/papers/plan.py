@@ -19,14 +19,11 @@ from lib.values.threats import Threat
 
 @dataclass(frozen=True)
 class Task:
-    """A network to train, and the threats and attacks (or certificates) to measure it under. job: its batch job.
-    may_diverge: whether the job may continue if the training diverges.
-    """
+    """A network to train, and the threats and attacks (or certificates) to measure it under. job: its batch job."""
 
     recipe: Recipe
     measures: tuple[tuple[Threat, Attack | Certificate], ...]
     job: str
-    may_diverge: bool = False
 
 
 def chosen(settings: Settings, names: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -60,7 +57,7 @@ def plan(settings: Settings, names: tuple[str, ...] = ()) -> list[Task]:
             if old.measures and not task.measures:
                 recipe = old.recipe  # the recipe with the number of test images it is measured on
             measures = tuple(dict.fromkeys(old.measures + task.measures))
-            task = Task(recipe, measures, old.job, old.may_diverge and task.may_diverge)
+            task = Task(recipe, measures, old.job)
         tasks[recipe.key] = task
 
     for name in chosen(settings, names):
@@ -68,5 +65,5 @@ def plan(settings: Settings, names: tuple[str, ...] = ()) -> list[Task]:
         sources = {recipe.key for cell in cells for recipe in cell.recipe.sources}  # all repetitions wait for them
         for cell in cells:
             job = cell.job if not together else "sources" if cell.recipe.key in sources else cell.repetition
-            add(Task(cell.recipe, cell.measures, f"{name}-{job}", cell.may_diverge))
+            add(Task(cell.recipe, cell.measures, f"{name}-{job}"))
     return list(tasks.values())

@@ -38,7 +38,7 @@ class Results(results.Results):
         """{condition: clean accuracy} of the pruned conditions whose accuracy is less than `by` above guessing. They
         are broken, and comparisons with them mean nothing.
         """
-        clean = {c: float(self.correct(c).mean()) for c in self.conditions if c.keep != 1}
+        clean = {c: results.mean(self.correct(c)) for c in self.conditions if c.keep != 1}
         return {c: value for c, value in clean.items() if value < self.chance(c) + by}
 
     def counted(self, cell: Cell, outcomes: Outcomes, column: str) -> dict:

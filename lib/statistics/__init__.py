@@ -18,9 +18,12 @@ from lib.statistics.intervals import (
     jackknife,
     paired_difference,
     ratio,
+    repetitions,
     seeds,
+    without_missing,
 )
 from lib.statistics.two_way import Estimate, Interval, Moments
 
 __all__ = ["STATISTICS", "Estimate", "Interval", "Moments", "accuracy", "bonferroni", "by_seed", "clopper_pearson",
-           "correlation", "crossed", "estimate", "holm", "jackknife", "p_value", "paired_difference", "ratio", "seeds"]
+           "correlation", "crossed", "estimate", "holm", "jackknife", "p_value", "paired_difference", "ratio",
+           "repetitions", "seeds", "without_missing"]

@@ -148,14 +148,41 @@ def estimate(statistic: str, data) -> Estimate:
     return _of_moments(statistic, data) if isinstance(data, Moments) else STATISTICS[statistic](data)
 
 
+def without_missing(data):
+    """Data as for `estimate` without the seeds for which a value is NaN (the network failed)."""
+    if isinstance(data, Moments):
+        return data
+    sets = _sets(data)
+    lost = [np.isnan(one).any(tuple(k for k in range(one.ndim) if k != _seed_axis(one))) for one in sets]
+    if not any(one.any() for one in lost):
+        return data
+    left = [np.compress(~np.any(lost, axis=0), one, _seed_axis(one)) for one in sets]
+    return tuple(left) if isinstance(data, tuple) else left[0]
+
+
+def repetitions(data) -> int:
+    """The number of seeds in data as for `estimate`."""
+    if isinstance(data, Moments):
+        return data.means.shape[-1]
+    first = _sets(data)[0]
+    return first.shape[_seed_axis(first)]
+
+
+def _seed_axis(data: np.ndarray) -> int:
+    return max(data.ndim - 2, 0)  # the last is of images
+
+
+def _sets(data) -> list[np.ndarray]:
+    return [np.asarray(one, float) for one in (data if isinstance(data, tuple) else (data,))]
+
+
 def by_seed(statistic: str, data) -> tuple[np.ndarray, int]:
     """What each seed contributes, [S], means over networks (of ratios geometric ones), and the number of images or
     minibatches that it is a mean of (1 for statistic 'seeds'). statistic, data: as for `estimate`.
     """
     if isinstance(data, Moments):
         return np.atleast_2d(data.means).mean(0), data.images
-    sets = [np.asarray(one, float) for one in (data if isinstance(data, tuple) else (data,))]
-    sets = [one[:, None] if statistic == "seeds" else one for one in sets]
+    sets = [one[:, None] if statistic == "seeds" else one for one in _sets(data)]
     of_both = 2 if statistic == "ratio" else 1
     means = np.concatenate([one.mean(-1).reshape(of_both, -1, one.shape[-2]) for one in sets], 1)
     over = sum(one.shape[-1] for one in sets)

@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 
 from lib.data import ImageSet
-from lib.errors import OneLineError
+from lib.errors import NetworkFailed
 from lib.files import load_state, save_state, save_tensors, sha256
 from lib.models import memory_format
 from lib.runtime import ProgressBar, autocast, generator, initialise_with
 from lib.training.evaluation import evaluate
 from lib.training.losses import Progress, TrainingBatch, loss_for
-from lib.training.memory import halves_that_fit
+from lib.training.memory import OutOfMemory, halves_that_fit
 from lib.training.schedule import Average, learning_rate, make_optimiser
 from lib.values.recipe import Recipe
 
@@ -33,12 +33,8 @@ LOOK_EVERY = 50  # steps between two looks at the loss: looking makes a GPU wait
 EXPLODED = 1e6  # in nats; a training whose loss is larger has diverged
 
 
-class TrainingDiverged(OneLineError):
+class TrainingDiverged(NetworkFailed):
     """The loss is not finite, or larger than `EXPLODED`."""
-
-
-class OutOfMemory(OneLineError):
-    """An update does not fit into the device's memory."""
 
 
 def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None, holdout: ImageSet | None = None,

@@ -1,11 +1,33 @@
-"""When a batch does not fit into the device's memory: attacks are split, and for updates the size that fits is found.
+"""When something does not fit into memory: attacks are split, for updates the size that fits is found, and a network
+that still does not fit has failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
+
+from lib.errors import NetworkFailed
+
+
+class OutOfMemory(NetworkFailed):
+    """A network or an update of its training does not fit into memory."""
+
+    lasting = False
+
+
+@contextlib.contextmanager
+def named_when_full(network: str) -> Iterator[None]:
+    """Where memory runs out inside the block, of the device or of the machine, raise OutOfMemory for the `network`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch has no class of its own for the machine's memory
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise OutOfMemory(f"{network} does not fit into memory") from None
 
 
 def halves_that_fit(attempt: Callable[[int], object], batch: int) -> int | None:

@@ -12,17 +12,18 @@ import torch
 
 from lib.data import ImageSet, load
 from lib.door import in_own_state
-from lib.errors import SettingsError, need
+from lib.errors import NetworkFailed, SettingsError, need
 from lib.files import save_tensors, write_atomic
 from lib.gradients.targets import SCORES, save_scores
 from lib.gradients.targets import VERSION as TARGETS_VERSION
 from lib.models import build, least_squares, memory_format
 from lib.runtime import keep_freed_memory, provenance
-from lib.store import Store
+from lib.store import FAILED, Store
 from lib.training import evaluation, price
 from lib.training.certification import certified
 from lib.training.evaluation import Outcomes, evaluate
-from lib.training.loop import EPOCH, TrainingDiverged, fit
+from lib.training.loop import EPOCH, fit
+from lib.training.memory import OutOfMemory, named_when_full
 from lib.training.sanity import beaten_by_square, sanity_within
 from lib.values.attacks import Attack
 from lib.values.certificates import Certificate
@@ -55,6 +56,7 @@ class Zoo:
         self.store, self.device, self.allowed = store, torch.device(device), allowed
         self.trained_here: list[str] = []
         self._images: dict[tuple, ImageSet] = {}
+        self._too_large: dict[str, str] = {}  # networks that did not fit into memory, and the sentence that says so
         self._gradient_warnings: dict[tuple, list[str]] = {}
 
     def images(self, data, split: str) -> ImageSet:
@@ -68,8 +70,9 @@ class Zoo:
         """The network of a recipe, after its parents; trained if the store lacks it.
 
         The store keeps only the tensors that training changed: a stitched network costs a joint, not two networks.
-        Raises SettingsError for a network outside the plan, RuntimeError for stored tensors that do not belong to it,
-        and as `fit` does.
+        A training that fails is not tried again: the store notes why, or, where memory was too small, this zoo. Raises
+        NetworkFailed for such a network and for those that are made from it, SettingsError for a network outside the
+        plan, and RuntimeError for stored tensors that do not belong to it.
         """
         if self.allowed is not None and recipe.key not in self.allowed:
             raise SettingsError(f"the network {recipe.describe()} is not in this run's plan: add it to its "
@@ -91,19 +94,6 @@ class Zoo:
         net.to(device=self.device, memory_format=memory_format(net)).eval().requires_grad_(False)
         return Trained(recipe, net, log, meta)
 
-    def attempt(self, recipe: Recipe) -> Trained | str:
-        """The network of a recipe or, if its training diverged, one sentence saying so, which is stored: the training
-        is not tried again.
-        """
-        if noted := self.store.load("diverged", recipe.key):
-            return noted.meta["sentence"]
-        try:
-            return self.obtain(recipe)
-        except TrainingDiverged as error:
-            note = {"sentence": str(error).split(";")[0], "network": recipe.key,
-                    "what": f"divergence of {recipe.describe()}"}
-            return self.store.obtain("diverged", recipe.key, lambda work: note).meta["sentence"]
-
     def _entry(self, recipe: Recipe, net):
         """The stored network. It is made again if the weights of its parents have changed since it was trained.
 
@@ -114,7 +104,36 @@ class Zoo:
         noted = entry and entry.meta.get("parents")
         if noted and noted != self._weights_of_parents(recipe):
             self.store.set_aside("network", recipe.key, "it was trained on other weights of its parents")
-        return self.store.obtain("network", recipe.key, lambda work: self._train(recipe, net, work))
+        if entry is None:
+            self._check_notes(recipe)
+        try:
+            with named_when_full(recipe.describe()):
+                return self.store.obtain("network", recipe.key, lambda work: self._train(recipe, net, work))
+        except NetworkFailed as error:
+            self._note(recipe, error)
+            raise
+
+    def _check_notes(self, recipe: Recipe) -> None:
+        """Raise NetworkFailed if the training failed before."""
+        error = None
+        if note := self.store.load(FAILED, recipe.key):
+            error = NetworkFailed(note.meta["sentence"])
+        elif recipe.key in self._too_large:
+            error = OutOfMemory(self._too_large[recipe.key])
+        if error:
+            error.noted = True
+            raise error
+
+    def _note(self, recipe: Recipe, error: NetworkFailed) -> None:
+        """Note that a training failed, unless it was another network that failed, from which this one takes targets."""
+        if error.noted:
+            return
+        error.noted = True
+        if error.lasting:
+            note = {"sentence": error.reason, "network": recipe.key, "what": f"failure of {recipe.describe()}"}
+            self.store.obtain(FAILED, recipe.key, lambda work: note)
+        else:
+            self._too_large[recipe.key] = error.reason
 
     def _weights_of_parents(self, recipe: Recipe) -> dict[str, str]:
         """SHA-256 of the stored weights of the recipe's trained parents."""

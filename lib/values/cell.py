@@ -18,14 +18,12 @@ class Cell:
 
     condition: the paper's frozen `Condition`, whose `job(repetition)` names the batch job that makes the network.
     repetition: from 0. measures: the threats and attacks (or certificates) under which the network is measured.
-    may_diverge: whether the experiment continues if the training of the network diverges.
     """
 
     condition: Any
     repetition: int
     recipe: Recipe
     measures: tuple[tuple[Threat, Attack | Certificate], ...] = ()
-    may_diverge: bool = False
 
     @property
     def job(self) -> str:

@@ -206,6 +206,12 @@ class Recipe(Declared):
         """Whether it is a stitched network whose joint starts as a least-squares map, fitted on training images."""
         return self.arch.matched and len(self.parents) == 2
 
+    @functools.cached_property
+    def lineage(self) -> tuple[str, ...]:
+        """The keys of this network and of all that it cannot be made without."""
+        made_from = [key for recipe in (*self.parents, *self.sources) for key in recipe.lineage]
+        return tuple(dict.fromkeys((self.key, *made_from)))
+
     @property
     def stored(self) -> bool:
         """Whether the weights depend on images, so that they are made once and stored; other weights follow from the

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from lib import batch, cli
-from lib.files import sha256, write_atomic
+from lib.files import FileError, sha256, write_atomic
 from lib.papers.settings import load
 from lib.runtime import ROOT
 from lib.store import Store
+from lib.training import zoo
 
 RUN = [sys.executable, "-m", "lib", "run", "stitching", "--profile", "test", "-p", "jobs=networks",
        "-p", "networks.normal.epochs=400"]
@@ -139,9 +140,9 @@ def started(tmp_path, monkeypatch):
     return lambda instead: monkeypatch.setattr(batch, "_snakemake", lambda *given: instead())
 
 
-def test_a_failed_job_leaves_no_old_verdicts(tmp_path, started):
+def test_a_failed_job_leaves_no_old_verdicts(tmp_path, started, monkeypatch):
     group, names = "representation_similarity-overfits-0", ["stitching", "representation_similarity"]
-    given = {"jobs": "networks", "representation_similarity.overfitting.training.optimiser.lr": 1e12}
+    given = {"jobs": "networks"}
     options = ["--profile", "test", *(word for name, value in given.items() for word in ("-p", f"{name}={value}"))]
     folder, old = tmp_path / load("test", given).run, {"status": "ok", "seconds": 1.0}
     for name in names:
@@ -149,15 +150,19 @@ def test_a_failed_job_leaves_no_old_verdicts(tmp_path, started):
         (folder / name / "claims.json").write_text("[]")
         (folder / name / "card.json").write_text(json.dumps(old))
 
+    def refuse(*args):
+        raise FileError("there is no room left")
+
     def fail():
         done = ["--done", str(folder / "jobs" / f"{group}.done")]
         assert cli.main(["train", group, *options, "--notebooks", ",".join(names), *done]) == 2
         return 1
 
     started(fail)
+    monkeypatch.setattr(zoo, "fit", refuse)
     assert cli.main(["run", *names, *options]) == 1
     card = json.loads((folder / "representation_similarity" / "card.json").read_text())
-    assert card["status"] == "failed" and group in card["error"] and "lower optimiser.lr" in card["error"]
+    assert card["status"] == "failed" and group in card["error"] and "no room left" in card["error"]
     assert not (folder / "representation_similarity" / "claims.json").exists()
     assert json.loads((folder / "stitching" / "card.json").read_text()) == old, "it needs no such network"
     assert (folder / "stitching" / "claims.json").exists()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.claims.doubts import about, alike, touched
+from lib.claims.doubts import alike, touched
 from lib.results import Results
 from tests.kit.worlds import outcomes
 
@@ -49,11 +49,3 @@ def test_warnings_that_differ_in_numbers_only_are_one(made):
 
 def test_without_warnings_nothing_is_computed(made):
     assert touched(made, lambda f: pytest.fail("no evidence is needed")) == {}
-
-
-def test_a_sentence_about_a_study_touches_the_claims_with_a_precondition_about_it():
-    own = {claim: [{"name": name, "ok": True, "detail": ""} for name in names] for claim, names in {
-        "C1": ["toy: networks are trained"], "C2": ["digits: networks are trained", "digits ViT: vanilla"],
-        "C3": ["digits ViT: vanilla"], "C4": []}.items()}
-    assert about("digits goes on without weight 3", own) == ["C2"]
-    assert about("digits ViT goes on without weight 3", own) == ["C2", "C3"]

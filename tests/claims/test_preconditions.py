@@ -108,14 +108,17 @@ class OneNetwork:
         return SimpleNamespace(warnings=self.warnings, accuracy=lambda which: self.accuracies[attack.restarts])
 
 
+ROBUST = [SimpleNamespace(recipe="a recipe"), SimpleNamespace(recipe="another")]
+
+
 @pytest.mark.parametrize("again, found", [(0.5, 0), (0.492, 0), (0.488, 1), (0.4, 1)])
 def test_a_restart_that_finds_a_point_more_is_a_doubt(again, found):
-    doubts = attack_warnings(OneNetwork({2: 0.5, 3: again}), "a recipe", Threat("linf", "0.1"), PGD(5, "0.02", 2))
+    doubts = attack_warnings(OneNetwork({2: 0.5, 3: again}), ROBUST, Threat("linf", "0.1"), PGD(5, "0.02", 2))
     assert len(doubts) == found
     assert all("50.0%" in doubt and f"{again:.1%}" in doubt and "one more restart" in doubt for doubt in doubts)
 
 
 def test_what_the_zoo_doubts_is_passed_on_and_not_changed():
     zoo = OneNetwork({1: 0.5, 2: 0.3}, ["gradients are masked"])
-    doubts = attack_warnings(zoo, "a recipe", Threat("linf", "0.1"), PGD(5, "0.02"))
+    doubts = attack_warnings(zoo, ROBUST, Threat("linf", "0.1"), PGD(5, "0.02"))
     assert doubts[0] == "gradients are masked" and len(doubts) == 2 and zoo.warnings == ["gradients are masked"]

@@ -17,6 +17,7 @@ import pytest
 from lib import claims, cli, values
 from lib import site as report
 from lib.claims import sheet
+from lib.claims.evidence import Evidence
 from lib.errors import SettingsError
 from lib.papers import papers
 from lib.papers.plan import plan
@@ -140,7 +141,7 @@ def made(tmp_path, monkeypatch):
     study = Study(GUARDED, {"profile": "test"})
     keys = [task.recipe.key for task in plan(study.settings, (GUARDED,))]
     study.table("cells", pd.DataFrame({"network": keys}))
-    study.judge({}, [])
+    study.judge(Evidence(), [])
     study.close()
     with changed(study.folder / "card.json") as card:
         card["commit"] = "0123456789ab"  # this one may have changes
@@ -160,7 +161,7 @@ def test_a_snapshot_holds_the_claims_that_were_judged(tmp_path, monkeypatch):
     """Though the claims file is edited before the notebook ends."""
     monkeypatch.setenv("REPRO_RESULTS", str(tmp_path))
     study = Study(GUARDED, {"profile": "test"})
-    study.judge({}, [])
+    study.judge(Evidence(), [])
     used = todays_claims(GUARDED)
     edit_a_margin(tmp_path, monkeypatch)
     study.close()

@@ -7,7 +7,6 @@ import functools
 import numpy as np
 import pandas as pd
 
-from lib import claims
 from lib.claims.verdict import MISSED
 from lib.runtime import seed_of
 from lib.training.evaluation import Outcomes
@@ -40,10 +39,10 @@ def shift(*parts):
 
 
 def judged(paper, evidence, own, common=(), profile="paper"):
-    """{claim id: result of claims.judge}, as Study.judge does it; by default for the profile that tests all claims.
+    """{claim id: result of Evidence.judge}, as Study.judge does it; by default for the profile that tests all claims.
     paper: the paper's claims. own: {claim id: preconditions}. common: preconditions of all claims.
     """
-    return {c.id: claims.judge(c, evidence.get(c.id, {}), profile, [*common, *own.get(c.id, [])]) for c in paper}
+    return {c.id: evidence.judge(c, profile, [*common, *own.get(c.id, [])]) for c in paper}
 
 
 def failed(checks):
@@ -54,6 +53,16 @@ def failed(checks):
 def failed_by_claim(own):
     """{claim id: names of its own preconditions that do not hold}, without claims that have none."""
     return {claim: names for claim, checks in own.items() if (names := failed(checks))}
+
+
+def lose(f, *lost, why="the loss is nan"):
+    """Let these networks of a study fail: nothing was measured of them."""
+    for cell in lost:
+        f.failed[cell] = why
+        for measured in vars(f).values():
+            if isinstance(measured, dict) and measured is not f.failed:
+                measured.pop(cell, None)
+    return f
 
 
 def missed_parts(got):

@@ -469,7 +469,7 @@ def test_a_plan_holds_sources_once_before_what_needs_them_and_jobs_wait_for_them
     source = Recipe(Data("digits"), DenoisingMLP(32, 1), Denoising(0.1, 0.5))
     spec = aligned(Targets("score", sigma=0.25), classes=1)
     learning = [Recipe(Data("digits"), MLP((16,)), spec, seed=seed, sources=(source,)) for seed in range(2)]
-    cells = [SimpleNamespace(recipe=recipe, measures=((THREAT, ATTACK),), job=job, repetition=seed, may_diverge=False)
+    cells = [SimpleNamespace(recipe=recipe, measures=((THREAT, ATTACK),), job=job, repetition=seed)
              for recipe, job, seed in ((source, "generative", 0), (learning[0], "a", 0), (learning[1], "b", 1))]
     cells[0].measures = ()
     s = settings.load("test", {"jobs": "networks"})

@@ -12,21 +12,20 @@ import torch
 
 from lib import batch, prices
 from lib.attacks.notes import Notes
-from lib.errors import SettingsError
+from lib.errors import NetworkFailed, SettingsError
 from lib.papers.plan import Task
 from lib.runtime import ROOT
-from lib.store import Store
+from lib.store import FAILED, Store
 from lib.training import evaluation, price, tables, zoo
 from lib.training.certification import certified
 from lib.training.evaluation import PROTOCOL, evaluate
-from lib.training.loop import TrainingDiverged
 from lib.training.tables import table
 from lib.training.zoo import SEED, Zoo
-from lib.values.architectures import CNN, MLP
+from lib.values.architectures import CNN, MLP, Pruned
 from lib.values.attacks import APGD, PGD, tier
 from lib.values.certificates import Bounds, Smoothing
 from lib.values.data import Data
-from lib.values.objectives import Adversarial, GradientNorm
+from lib.values.objectives import Adversarial, CrossEntropy, GradientNorm, Prune
 from lib.values.recipe import Optimiser, Recipe, Schedule, outcome_key
 from lib.values.threats import Threat
 
@@ -295,10 +294,13 @@ def test_jobs_make_the_certificates_of_a_plan(root, tmp_path, monkeypatch):
     assert batch.unfinished(jobs, Store(tmp_path)) == {} and not [*prices._missing(Store(tmp_path), tasks[0])]
 
 
-# ------------------------------------------------------------------------------------------ trainings that diverge
+# -------------------------------------------------------------------------------------------- networks that fail
 
 QUICK = replace(NORMAL, arch=MLP((16,)), epochs=1)
 EXPLODES = replace(QUICK, objective=GradientNorm(1e12))
+CHILD = replace(QUICK, parents=(EXPLODES,))
+MISSES = replace(QUICK, arch=Pruned(MLP((16,)), "0.01", rates="learned", scores="learned"), parents=(QUICK,),
+                 objective=Prune(CrossEntropy(), gamma=0.0, growing=False))
 
 
 @pytest.fixture
@@ -309,30 +311,72 @@ def trainings(monkeypatch):
     return begun
 
 
-def test_a_training_that_diverges_is_noted_and_not_tried_again(tmp_path, trainings):
+def fails(zoo_, recipe):
+    """Why a network cannot be had."""
+    with pytest.raises(NetworkFailed) as error:
+        zoo_.obtain(recipe)
+    return error.value
+
+
+@pytest.mark.parametrize("recipe, begins", [
+    (EXPLODES, f"{EXPLODES.describe()}: the loss of step 0 of epoch 0 is"),
+    (MISSES, "the search has not met its target: the network's cost is")])
+def test_a_training_that_fails_is_noted_and_not_tried_again(tmp_path, trainings, recipe, begins):
     first = Zoo(Store(tmp_path))
-    why = first.attempt(EXPLODES)
-    assert why.startswith(f"{EXPLODES.describe()}: the loss of step 0 of epoch 0 is") and "\n" not in why
-    assert trainings == [EXPLODES] and first.trained_here == [] and not first.store.has("network", EXPLODES.key)
-    assert Zoo(Store(tmp_path)).attempt(EXPLODES) == why and trainings == [EXPLODES]
-    assert first.store.load("diverged", EXPLODES.key).meta["network"] == EXPLODES.key
-    assert first.attempt(QUICK).recipe == QUICK and trainings == [EXPLODES, QUICK]
-    assert not first.store.has("diverged", QUICK.key) and first.attempt(QUICK).log == first.obtain(QUICK).log
-    with pytest.raises(TrainingDiverged):
-        first.obtain(EXPLODES)
+    why = fails(first, recipe)
+    assert why.reason.startswith(begins) and "\n" not in str(why) and ";" in str(why) and ";" not in why.reason
+    assert trainings[-1] == recipe and not first.store.has("network", recipe.key)
+    assert recipe.key not in first.trained_here
+    count = len(trainings)
+    for again in (first, Zoo(Store(tmp_path))):
+        assert str(fails(again, recipe)) == why.reason and len(trainings) == count
+    assert first.store.load(FAILED, recipe.key).meta["network"] == recipe.key
+    assert first.obtain(QUICK).recipe == QUICK and not first.store.has(FAILED, QUICK.key)
 
 
-def test_only_divergence_is_noted(tmp_path, monkeypatch):
+def test_what_is_made_from_a_failed_network_fails_with_its_sentence(tmp_path, trainings):
+    first = Zoo(Store(tmp_path))
+    why = fails(first, CHILD).reason
+    assert why.startswith(EXPLODES.describe()) and trainings == [EXPLODES]
+    assert first.store.has(FAILED, EXPLODES.key) and not first.store.has(FAILED, CHILD.key)
+    with pytest.raises(NetworkFailed, match="the loss of step 0"):
+        first.outcomes(CHILD, THREAT, ATTACK)
+    assert fails(Zoo(Store(tmp_path)), replace(CHILD, parents=(CHILD,))).reason == why and trainings == [EXPLODES]
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")])
+def test_a_network_too_large_for_this_machine_is_not_noted_in_the_store(tmp_path, monkeypatch, error):
+    tried, fit = [], zoo.fit
+
+    def full(net, recipe, *rest):
+        tried.append(recipe)
+        raise error
+
+    monkeypatch.setattr(zoo, "fit", full)
+    here = Zoo(Store(tmp_path))
+    for _ in range(2):
+        why = fails(here, QUICK)
+        assert why.reason == f"{QUICK.describe()} does not fit into memory" and not why.lasting
+    child = replace(QUICK, parents=(QUICK,))
+    assert fails(here, child).reason == why.reason and tried == [QUICK], "this process does not try again"
+    assert not here.store.has(FAILED, QUICK.key)
+    monkeypatch.setattr(zoo, "fit", fit)
+    assert Zoo(Store(tmp_path)).obtain(QUICK).log, "where there is more memory"
+
+
+def test_only_failures_of_networks_are_noted(tmp_path, monkeypatch):
     def broken(*args):
         raise RuntimeError("the disk is full")
 
     monkeypatch.setattr(zoo, "fit", broken)
     box_ = Zoo(Store(tmp_path), allowed={QUICK.key})
     with pytest.raises(RuntimeError, match="disk"):
-        box_.attempt(QUICK)
+        box_.obtain(QUICK)
     with pytest.raises(SettingsError, match="not in this run's plan"):
-        box_.attempt(EXPLODES)
-    assert not box_.store.has("diverged", QUICK.key) and not box_.store.has("diverged", EXPLODES.key)
+        box_.obtain(EXPLODES)
+    assert not box_.store.has(FAILED, QUICK.key) and not box_.store.has(FAILED, EXPLODES.key)
 
 
 @pytest.fixture
@@ -340,22 +384,24 @@ def job(tmp_path, monkeypatch):
     """Sets the tasks of one job; gives its folder's mark."""
     monkeypatch.setattr(batch, "Store", lambda: Store(tmp_path / "store"))
 
-    def of_tasks(*tasks):
-        monkeypatch.setattr(batch, "plan", lambda *args: [Task(recipe, (), "sweep", may) for recipe, may in tasks])
+    def of_recipes(*recipes, measures=()):
+        monkeypatch.setattr(batch, "plan", lambda *args: [Task(recipe, measures, "sweep") for recipe in recipes])
         return batch.mark(tmp_path, "sweep")
 
-    return of_tasks
+    return of_recipes
 
 
 SETTINGS = SimpleNamespace(jobs="networks", device="cpu")
 
 
-def test_a_job_goes_on_without_a_network_that_may_diverge_and_is_done(tmp_path, job, trainings):
-    done = job((EXPLODES, True), (QUICK, True))
+def test_a_job_goes_on_without_networks_that_fail_and_is_done(tmp_path, job, trainings):
+    done = job(EXPLODES, CHILD, QUICK, measures=((THREAT, ATTACK),))
     jobs, store = batch.batch_jobs(SETTINGS, ()), Store(tmp_path / "store")
     assert batch.unfinished(jobs, store) == jobs
     batch.train_job(SETTINGS, (), "sweep", done)
-    assert done.exists() and trainings == [EXPLODES, QUICK] and store.has("network", QUICK.key)
+    assert trainings == [EXPLODES, QUICK] and store.has("outcomes", outcome_key(QUICK, THREAT, ATTACK))
+    first, second = done.read_text().splitlines()
+    assert first.startswith(f"without {EXPLODES.describe()}: ") and second.startswith(f"without {CHILD.describe()}: ")
     assert batch.unfinished(jobs, store) == {} and not done.with_suffix(".failed").exists()
     batch.train_job(SETTINGS, (), "sweep", done)
     assert trainings == [EXPLODES, QUICK], "neither is trained again"
@@ -364,28 +410,48 @@ def test_a_job_goes_on_without_a_network_that_may_diverge_and_is_done(tmp_path, 
     assert batch.mark(elsewhere, "sweep").exists(), "another run need not start it"
 
 
-def test_a_job_fails_with_a_network_that_may_not_diverge(tmp_path, job, trainings):
-    done = job((EXPLODES, False), (QUICK, False))
-    with pytest.raises(TrainingDiverged):
-        batch.train_job(SETTINGS, (), "sweep", done)
-    store = Store(tmp_path / "store")
-    assert not done.exists() and "TrainingDiverged" in done.with_suffix(".failed").read_text()
-    assert not store.has("diverged", EXPLODES.key) and trainings == [EXPLODES]
-    jobs = batch.batch_jobs(SETTINGS, ())
+def test_a_job_goes_on_where_memory_is_too_small_and_is_not_finished_elsewhere(tmp_path, job, monkeypatch):
+    done = job(QUICK, replace(QUICK, seed=1))
+
+    def full(net, recipe, *rest):
+        if recipe == QUICK:
+            raise torch.OutOfMemoryError("made up")
+        return fit(net, recipe, *rest)
+
+    fit = zoo.fit
+    monkeypatch.setattr(zoo, "fit", full)
+    batch.train_job(SETTINGS, (), "sweep", done)
+    jobs, store = batch.batch_jobs(SETTINGS, ()), Store(tmp_path / "store")
+    assert "does not fit into memory" in done.read_text() and store.has("network", replace(QUICK, seed=1).key)
     assert batch.unfinished(jobs, store) == jobs
 
 
-def test_what_diverged_costs_nothing_more(tmp_path):
-    store, task = Store(tmp_path), Task(EXPLODES, (), "sweep", True)
-    assert len([*prices._missing(store, task)]) == 1
-    Zoo(store).attempt(EXPLODES)
-    assert not [*prices._missing(store, task)]
+def test_a_job_fails_with_any_other_error(tmp_path, job, monkeypatch):
+    done = job(QUICK)
+
+    def broken(*args):
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(zoo, "fit", broken)
+    with pytest.raises(RuntimeError, match="disk"):
+        batch.train_job(SETTINGS, (), "sweep", done)
+    assert not done.exists() and "disk" in done.with_suffix(".failed").read_text()
+    jobs = batch.batch_jobs(SETTINGS, ())
+    assert batch.unfinished(jobs, Store(tmp_path / "store")) == jobs
 
 
-def test_a_note_of_divergence_stays_while_its_network_is_in_the_plan(tmp_path):
+def test_what_failed_costs_nothing_more(tmp_path):
+    store, measures = Store(tmp_path), ((THREAT, ATTACK),)
+    tasks = [Task(recipe, measures, "sweep") for recipe in (EXPLODES, CHILD)]
+    assert [len([*prices._missing(store, task)]) for task in tasks] == [2, 2]
+    fails(Zoo(store), EXPLODES)
+    assert not [row for task in tasks for row in prices._missing(store, task)]
+
+
+def test_a_note_of_a_failure_stays_while_its_network_is_in_the_plan(tmp_path):
     store = Store(tmp_path)
-    Zoo(store).attempt(EXPLODES)
+    fails(Zoo(store), EXPLODES)
     store.prune({("network", EXPLODES.key)})
-    assert store.has("diverged", EXPLODES.key)
+    assert store.has(FAILED, EXPLODES.key)
     store.prune({("network", QUICK.key)})
-    assert not store.has("diverged", EXPLODES.key)
+    assert not store.has(FAILED, EXPLODES.key)

@@ -392,3 +392,15 @@ def test_moments_of_several_networks_and_of_repetitions_only():
     by_t = statistics.seeds(values[0].mean(1))
     assert (alone.low, alone.high) == pytest.approx((by_t.low, by_t.high), rel=1e-12)
     assert alone.method == "t over seeds, interval of repetitions only"
+
+
+def test_seeds_without_a_value_are_left_out():
+    nan = math.nan
+    assert statistics.without_missing([1.0, nan, 2.0]).tolist() == [1, 2]
+    one, several = np.ones((3, 4)), np.ones((2, 3, 5))
+    one[1], several[0, 2] = nan, nan
+    assert statistics.without_missing(one).shape == (2, 4) and statistics.without_missing(several).shape == (2, 2, 5)
+    left = statistics.without_missing((several, one))
+    assert [x.shape for x in left] == [(2, 1, 5), (1, 4)] and [*map(statistics.repetitions, left)] == [1, 1]
+    assert statistics.repetitions(statistics.without_missing(np.full((3, 1), nan))) == 0
+    assert statistics.without_missing(several[:, :2]).shape == (2, 2, 5)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
@@ -97,10 +98,17 @@ def evidence(f: Results) -> Evidence:
         name = nets[0].name if len(nets) == 1 else f"mean of {', '.join(net.name for net in nets)}"
         for part, (measure, over) in parts.items() if nets else ():
             pairs = f.pairs(nets, measure, over)
-            found.add(claim, part, name, tuple(pruned - KEEPS * whole for pruned, whole in pairs))
+            kept = tuple(pruned - KEEPS * whole for pruned, whole in pairs)
+            found.add(claim, part, name, kept, f.failures(_of_shares(f, nets, over)))
     for net in _bounded(f):
-        found.add("C6", "verified_minus_empirical", net.name, _verified_minus_empirical(f, net))
+        used = _of_shares(f, [net], "unpruned")
+        found.add("C6", "verified_minus_empirical", net.name, _verified_minus_empirical(f, net), f.failures(used))
     return found
+
+
+def _of_shares(f: Results, nets: Sequence[NetworkSetup], over: str) -> list[Condition]:
+    """The conditions whose accuracies give the retained shares of networks."""
+    return [condition for net in nets for condition in (f.pruned(net), reference_condition(net, over))]
 
 
 def retaining(f: Results, claim: str) -> list[NetworkSetup]:
@@ -110,9 +118,9 @@ def retaining(f: Results, claim: str) -> list[NetworkSetup]:
 
 def warnings(zoo: Zoo, f: Results) -> list[str]:
     """Reasons to mistrust robust accuracies, one sentence each, found on one unpruned robust network per setup."""
-    recipes = {net: f.of(reference_condition(net, "unpruned"))[0].recipe for net in f.section.nets}
-    return [f"{net.name}: {sentence}" for net, recipe in recipes.items()
-            for sentence in attack_warnings(zoo, recipe, threat_of(f.networks, net), f.section.search)]
+    robust = {net: f.of(reference_condition(net, "unpruned")) for net in f.section.nets}
+    return [f"{net.name}: {sentence}" for net, cells in robust.items()
+            for sentence in attack_warnings(zoo, cells, threat_of(f.networks, net), f.section.search)]
 
 
 def preconditions(f: Results, warnings: list[str]) -> Preconditions:
@@ -144,6 +152,12 @@ def off_target(f: Results, cell: Cell) -> list[str]:
     return [] if meets else [f"{f.label(cell.condition)} keeps {left} of {every} weights"]
 
 
+def _verified(least: float, correct: np.ndarray) -> tuple[bool, str]:
+    """Whether so large a share of images is verified by outcomes [S, m], and the numbers."""
+    low = lower_bound(correct)
+    return low >= least, f"lower bound of verified accuracy {low:.1%}, at least {least:.0%} needed"
+
+
 def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """{claim: what else must hold before it is judged}
 
@@ -161,9 +175,9 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
         found[claim].add("pruned networks are above chance", not said, "; ".join(said) or "no arm is near guessing")
     for claim in ("C3", "C4a", "C6"):
         for net in f.verifiable:
-            low = lower_bound(f.correct(reference_condition(net, "unpruned"), "verified"))
-            found[claim].add(f"{net.name}: unpruned networks are verified", low >= net.verified,
-                             f"lower bound of verified accuracy {low:.1%}, at least {net.verified:.0%} needed")
+            unpruned = reference_condition(net, "unpruned")
+            found[claim].about(f"{net.name}: unpruned networks are verified", f.correct(unpruned, "verified"),
+                               partial(_verified, net.verified), f.failures((unpruned,)))
     share = f.benign_kept
     kept = sum(value >= KEPT for value in share.values())
     found["C1"].add("three rules keep clean accuracy", kept >= MOST,

@@ -14,6 +14,7 @@ from lib.papers.compact_robust_pruning.networks import DENSE, Condition, setup_n
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, NetworkSetup, Section
 from lib.profiles.networks import Networks
 from lib.pruning import results
+from lib.results import mean
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
 
@@ -47,24 +48,25 @@ class Results(results.Results):
     def benign_kept(self) -> dict[str, float]:
         """{rule: share of the clean accuracy that pruning and benign fine-tuning keep}, means over repetitions."""
         base = self.accuracy(reference_condition(setup_named(self.section, self.section.rules_on), "unpruned"))
-        return {rule: float((self.accuracy(one) / base).mean()) for rule, one in self.benign_rules.items()}
+        return {rule: mean(self.accuracy(one) / base) for rule, one in self.benign_rules.items()}
 
     def pairs(self, nets: Sequence[NetworkSetup], measure: str, over: str) -> tuple[np.ndarray, ...]:
         """Outcomes of the pruned networks and of their references (see `reference_condition`), as `statistics.ratio`
         takes them: an array [2, K, S, m] for each set of test images, of K networks. Networks that began with the same
-        training are not independent: their outcomes are averaged, and they count as one.
+        training are not independent: their outcomes are averaged, and they count as one. NaN for a repetition in which
+        one of the networks failed.
         """
         families, sets = {}, {}
         for net in nets:
-            first = self.of(reference_condition(net, "unpruned"))[0].recipe
+            first = self.of(reference_condition(net, "unpruned"), failed=True)[0].recipe
             while first.parents:
                 first, = first.parents
-            families.setdefault(first, []).append(
-                [self.correct(c, measure) for c in (self.pruned(net), reference_condition(net, over))])
+            both = (self.correct(c, measure) for c in (self.pruned(net), reference_condition(net, over)))
+            families.setdefault(first, []).append(np.stack(np.broadcast_arrays(*both)))
         for first, of_family in families.items():
             images = first.data.name, first.data.test, first.data.size
-            sets.setdefault(images, []).append(np.mean(of_family, 0))
-        return tuple(np.stack(networks, 1) for networks in sets.values())
+            sets.setdefault(images, []).append(np.mean(np.broadcast_arrays(*of_family), 0))
+        return tuple(np.stack(np.broadcast_arrays(*networks), 1) for networks in sets.values())
 
     def retained(self, nets: Sequence[NetworkSetup], measure: str, over: str) -> np.ndarray:
         """[2, S]: accuracies of the pruned networks and of their references, geometric means over the networks of
@@ -97,8 +99,11 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     found = Results(networks, section, seed, cells)
     names = {section.verify: "robust", section.search: "search"}
     names |= {net.certificate: "verified" for net in found.verifiable}
-    for cell in found.each(cells, "compact networks"):
+
+    def one(cell: Cell) -> None:
         found.take(zoo, cell, lambda _, how: names.get(how))
         if (proof := setup_named(section, cell.condition.net).certificate) and proof.of_network:
             found.outcomes[cell]["robust"].with_bounds(found.outcomes[cell]["verified"])  # an error if proof is broken
+
+    found.each(cells, "compact networks", one)
     return found

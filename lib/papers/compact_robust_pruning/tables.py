@@ -5,6 +5,8 @@ Accuracies and shares are in [0, 1]; seed counts repetitions from 0; intervals a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -13,9 +15,11 @@ from lib.papers.compact_robust_pruning.networks import DENSE, Condition, Repetit
 from lib.papers.compact_robust_pruning.reference import ABSTRACT
 from lib.papers.compact_robust_pruning.results import Results, reference_condition
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, NetworkSetup
-from lib.statistics import Interval, paired_difference, ratio
+from lib.results import mean
+from lib.statistics import Interval, paired_difference, ratio, without_missing
 from lib.values.threats import Threat
 
+NOTHING = Interval(np.nan, np.nan, np.nan, 0, 0, 0.95, "every network failed")
 CONDITION = ("net", "pre", "rule", "keep", "fine", "longer")
 
 
@@ -103,7 +107,7 @@ def shares(f: Results) -> pd.DataFrame:
     """
     rows = []
     for what, _, pairs, accuracies in _retained(f):
-        bounds = _bounds(ratio(pairs))
+        bounds = _bounds(_interval(ratio, pairs))
         rows += [{**what, "seed": seed, "share": pruned / whole if whole else np.nan, **bounds}
                  for seed, (pruned, whole) in enumerate(accuracies.T)]
     return pd.DataFrame(rows)
@@ -117,12 +121,19 @@ def retention(f: Results) -> pd.DataFrame:
     """
     rows = []
     for what, of_paper, pairs, accuracies in _retained(f):
-        share, drop = ratio(pairs), paired_difference(tuple(whole - pruned for pruned, whole in pairs))
-        pruned, whole = accuracies.mean(1)
+        share = _interval(ratio, pairs)
+        drop = _interval(paired_difference, tuple(whole - pruned for pruned, whole in pairs))
+        pruned, whole = map(mean, accuracies)
         rows.append({**what, "pruned": pruned, "whole": whole, "share": share.value, **_bounds(share),
                      "paper": ABSTRACT[what["measure"]] if of_paper else np.nan,
                      "drop": drop.value, "drop_low": drop.low, "drop_high": drop.high})
     return pd.DataFrame(rows)
+
+
+def _interval(statistic: Callable, data: tuple[np.ndarray, ...]) -> Interval:
+    """A statistic over the repetitions in which no network failed."""
+    left = without_missing(data)
+    return statistic(left) if left[0].shape[-2] else NOTHING
 
 
 def _bounds(found: Interval) -> dict:
@@ -154,7 +165,8 @@ def rules(f: Results) -> pd.DataFrame:
     """
     return pd.DataFrame([
         {"rule": c.rule, "keep": float(c.keep), "measure": measure, "seed": seed, "accuracy": value}
-        for c in _ruled(f) for measure in ("clean", "robust") for seed, value in enumerate(f.accuracy(c, measure))])
+        for c in _ruled(f) for measure in ("clean", "robust") for seed, value in enumerate(f.accuracy(c, measure))
+        if not np.isnan(value)])
 
 
 def against_lwm(f: Results) -> pd.DataFrame:
@@ -164,10 +176,10 @@ def against_lwm(f: Results) -> pd.DataFrame:
     conditions, rows = _ruled(f), []
     for c in conditions:
         row = {"rule": c.rule, "keep": float(c.keep),
-               **{measure: f.accuracy(c, measure).mean() for measure in ("clean", "robust")}}
+               **{measure: mean(f.accuracy(c, measure)) for measure in ("clean", "robust")}}
         lwm = Condition(c.net, c.pre, "LWM", c.keep, c.fine)
         if lwm in conditions and c != lwm:
-            more = paired_difference(f.correct(c, "robust") - f.correct(lwm, "robust"))
+            more = _interval(paired_difference, (f.correct(c, "robust") - f.correct(lwm, "robust"),))
             row |= {"difference": more.value, "low": more.low, "high": more.high}
         rows.append(row)
     return pd.DataFrame(rows, columns=["rule", "keep", "clean", "robust", "difference", "low", "high"])
@@ -179,9 +191,9 @@ def benign(f: Results) -> pd.DataFrame:
     unpruned network), lost (share of it that is lost), counts (whether C1 takes the rule).
     """
     net = next(net for net in f.section.nets if net.name == f.section.rules_on)
-    base, share, rows = f.accuracy(reference_condition(net, "unpruned"), "robust").mean(), f.benign_kept, []
+    base, share, rows = mean(f.accuracy(reference_condition(net, "unpruned"), "robust")), f.benign_kept, []
     for rule, condition in f.benign_rules.items():
-        clean, robust = (f.accuracy(condition, which).mean() for which in ("clean", "robust"))
+        clean, robust = (mean(f.accuracy(condition, which)) for which in ("clean", "robust"))
         rows.append({"rule": rule, "clean": clean, "kept": share[rule], "robust": robust,
                      "unpruned": base, "lost": 1 - robust / base if base else np.nan,
                      "counts": "yes" if share[rule] >= KEPT else f"no, keeps less than {KEPT:.0%}"})

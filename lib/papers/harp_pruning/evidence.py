@@ -12,6 +12,7 @@ from lib.papers.harp_pruning.networks import Condition
 from lib.papers.harp_pruning.results import Results
 from lib.papers.harp_pruning.settings import METHODS
 from lib.training.zoo import Zoo
+from lib.values.cell import Cell
 
 UNIFORM = tuple(name for name, rule in METHODS.items() if rule["rates"] == "uniform")
 MOST_OVER = 1.02  # a pruned network may keep at most this multiple of its target
@@ -74,9 +75,10 @@ def evidence(f: Results) -> Evidence:
     methods = "HARP", "HYDRA + data-free", "data-free"
     harp, *free = (Condition(method, s.keeps[-1], loss=s.losses[0]) for method in methods)
     if harp in f.conditions:
-        found.add("C10", "ends_kept", "HARP", _ends(f, harp))
+        found.add("C10", "ends_kept", "HARP", _ends(f, harp), f.failures((harp,)))
         for one in [one for one in free if one in f.conditions][:1]:
-            found.add("C10", "beyond_data_free", f"HARP minus {one.method}", _ends(f, harp) - _ends(f, one))
+            found.add("C10", "beyond_data_free", f"HARP minus {one.method}", _ends(f, harp) - _ends(f, one),
+                      f.failures((harp, one)))
     return found
 
 
@@ -84,18 +86,18 @@ def _ends(f: Results, condition: Condition) -> np.ndarray:
     """[S]: the mean kept share of the first and the last layer minus the mean kept share of the widest layers, which
     have the most weights.
     """
-    values = []
-    for cell in f.of(condition):
+    def read(cell: Cell) -> float:
         counted = f.layers[cell]
         widest = counted.share[counted.weights == counted.weights.max()]
-        values.append((counted.share.iloc[0] + counted.share.iloc[-1]) / 2 - widest.mean())
-    return np.array(values)
+        return (counted.share.iloc[0] + counted.share.iloc[-1]) / 2 - widest.mean()
+
+    return f.by_repetition(condition, read)
 
 
 def warnings(zoo: Zoo, f: Results) -> list[str]:
     """Reasons to mistrust robust accuracies, one sentence each, found on the first dense robust network."""
-    first, *_ = f.of(Condition("pre-trained", loss=f.section.losses[0]))
-    return attack_warnings(zoo, first.recipe, f.networks.threat, f.section.search)
+    robust = f.of(Condition("pre-trained", loss=f.section.losses[0]))
+    return attack_warnings(zoo, robust, f.networks.threat, f.section.search)
 
 
 def preconditions(f: Results, warnings: list[str]) -> Preconditions:

@@ -59,16 +59,19 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     s, compared = section, [cell for cell in cells if cell.condition.epoch is None]
     found = Results(networks, section, seed, compared)
     names = {attack: attack.title for attack in s.further(networks.threat)} | {s.search: "search", s.verify: "verify"}
-    for cell in found.each(cells, "pruned networks"):
+
+    def one(cell: Cell) -> None:
         if cell.condition.epoch is not None:
             found.choices.append(_kept_epoch(zoo, cell))
-            continue
+            return
         found.take(zoo, cell, lambda _, attack: names.get(attack))
         if cell.condition == Condition("pre-trained", loss=s.losses[0]):
             net = zoo.obtain(cell.recipe).net
             found.dense_weights[cell.repetition] = {name: layer.weight for name, layer in layers(net).items()}
         if search := search_of(cell.recipe):
             found.logs[cell] = zoo.obtain(search).log
+
+    found.each(cells, "pruned networks", one)
     return found
 
 

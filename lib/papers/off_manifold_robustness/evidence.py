@@ -15,6 +15,7 @@ from lib.papers.off_manifold_robustness.networks import NONE, PER_BATCH, PER_IMA
 from lib.papers.off_manifold_robustness.results import BAYES, Results
 from lib.papers.off_manifold_robustness.settings import Sweep
 from lib.statistics import correlation
+from lib.values.cell import Cell
 
 FIGURE = ("gradient norm", "noise", "PGD")  # regularisers in the paper's summary figure
 ALL = ("gradient norm", "smoothness", "noise", "PGD")
@@ -25,7 +26,8 @@ BELOW = 0.5  # changes below this multiple of 1 / images are raised to it before
 
 @dataclass(frozen=True)
 class Curve:
-    """A regulariser of a sweep over its strengths, 0 first, without the strengths at which a repetition diverged.
+    """A regulariser of a sweep over its strengths, 0 first, without the repetitions whose network without a regulariser
+    failed, and without the strengths at which one of the other repetitions failed.
 
     values[column]: [K, S, m] for K strengths, S repetitions and m images (the columns are
     lib.papers.off_manifold_robustness.results.COLUMNS). right: [K, S, M], 1 for a test image that is classified
@@ -99,12 +101,14 @@ def curves(f: Results) -> dict[str, dict[str, Curve]]:
     found: dict[str, dict[str, Curve]] = {}
     for sweep in f.section.sweeps:
         for kind, strengths in sweep.strengths.of.items():
-            every = {0.0: f.of(Condition(sweep.name, NONE))}
-            every |= {strength: f.of(Condition(sweep.name, kind, strength)) for strength in strengths}
-            kept = {strength: cells for strength, cells in every.items() if len(cells) == f.section.seeds}
-            if 0.0 not in kept:
+            plain = f.of(Condition(sweep.name, NONE))
+            left = [cell.repetition for cell in plain]
+            every = {strength: [c for c in f.of(Condition(sweep.name, kind, strength)) if c.repetition in left]
+                     for strength in strengths}
+            kept = {0.0: plain} | {strength: cells for strength, cells in every.items() if len(cells) == len(left)}
+            if not plain:
                 continue
-            first, *_ = kept[0.0]
+            first, *_ = plain
             columns = [c for c in f.sensitivity[first] if c not in ("index", "label")]
             values = {c: np.array([[f.sensitivity[cell][c].to_numpy(float) for cell in cells]
                                    for cells in kept.values()]) for c in columns}
@@ -115,31 +119,49 @@ def curves(f: Results) -> dict[str, dict[str, Curve]]:
     return found
 
 
+def _by_repetition(f: Results, sweep: Sweep, values) -> np.ndarray | None:
+    """Values of a curve's repetitions, [S, ...], with a row of NaN for each repetition that the sweep is without."""
+    left = [cell.repetition for cell in f.of(Condition(sweep.name, NONE))]
+    if values is None or len(left) == f.section.seeds:
+        return values
+    values = np.asarray(values, float)
+    rows = np.full((f.section.seeds, *values.shape[1:]), np.nan)
+    rows[left] = values
+    return rows
+
+
 def evidence(f: Results) -> Evidence:
     """{claim: {part: {instance: array}}} for the judge; an instance that could not be measured is left out."""
     found = Evidence()
     _theory(f, found)
+    for sweep in f.section.sweeps:
+        _note_failures(f, sweep, found)
     for name, every in curves(f).items():
         sweep, plain = f.sweep(name), next(iter(every.values()))
         letter = "a" if sweep.closed_form else "b"
         none = {column: values[0] for column, values in plain.values.items()}
-        found.add(f"C3{letter}", "off_over_on", name, none["off"] - none["on"])
+
+        def add(claim: str, instance: str, parts: dict, sweep: Sweep = sweep) -> None:
+            rows = {part: _by_repetition(f, sweep, values) for part, values in parts.items()}
+            found.add_parts(claim, instance, rows)
+
+        add(f"C3{letter}", name, {"off_over_on": none["off"] - none["on"]})
         if not sweep.closed_form:
-            found.add("C3c", "phases", name, none["phases"] - none["on"])
+            add("C3c", name, {"phases": none["phases"] - none["on"]})
         long = {kind: curve for kind, curve in every.items() if len(curve.strengths) >= FEWEST}
         for kind, curve in long.items():
             instance, flips, rises, falls = f"{name}, {kind}", _flips(curve), _rises(curve), _falls(curve)
             if kind in FIGURE:
-                found.add_parts(f"C4{letter}", instance, {part: flips.get(part) for part in ("flips", "first")})
-                found.add_parts(f"C5{letter}", instance, rises)
-                found.add_parts(f"C6{letter}", instance, falls)
-                found.add_parts(f"C12{letter}", instance, _accurate(curve))
+                add(f"C4{letter}", instance, {part: flips.get(part) for part in ("flips", "first")})
+                add(f"C5{letter}", instance, rises)
+                add(f"C6{letter}", instance, falls)
+                add(f"C12{letter}", instance, _accurate(curve))
                 if not sweep.closed_form:
-                    found.add("C4c", "phases", instance, flips.get("phases"))
+                    add("C4c", instance, {"phases": flips.get("phases")})
             if not sweep.closed_form and long.keys() >= {*ALL}:
-                found.add_parts("C7", instance, {"flips": flips.get("flips"), "rises": rises.get("rises")})
+                add("C7", instance, {"flips": flips.get("flips"), "rises": rises.get("rises")})
             if kind == "PGD" and sweep.data and sweep.data.name == "imagenet":
-                found.add_parts("C9", instance, {"rises": rises.get("rises"), "falls": falls.get("alignment")})
+                add("C9", instance, {"rises": rises.get("rises"), "falls": falls.get("alignment")})
     if f.published is not None:
         found.add_parts("C8", "ImageNet", f.published.trends())  # one number: there is one network for each eps
     if f.section.distractor:
@@ -147,9 +169,20 @@ def evidence(f: Results) -> Evidence:
     return found
 
 
+def _note_failures(f: Results, sweep: Sweep, found: Evidence) -> None:
+    """Note the failed networks of a sweep: a strength that failed is missing from every curve over strengths."""
+    letter, plain = "a" if sweep.closed_form else "b", f.failures((Condition(sweep.name, NONE),))
+    needs = {f"C3{letter}": (), **{f"C{number}{letter}": FIGURE for number in (4, 5, 6, 12)}}
+    needs |= {} if sweep.closed_form else {"C3c": (), "C4c": FIGURE, "C7": ALL}
+    for claim, kinds in needs.items():
+        found.note(claim, plain + [phrase for kind in kinds for phrase in f.failures(where=sweep.name, kind=kind)])
+
+
 def _theory(f: Results, found: Evidence) -> None:
     """C1 and C2: rho1 and rho2 on closed forms."""
     for (where, kind), rows in f.theory.groupby(["where", "kind"]):
+        if kind != BAYES:
+            found.note("C1", f.failures(where=where, kind=NONE) + f.failures(where=where, kind="noise"))
         by_seed = [r.sort_values("sigma") for _, r in rows.groupby("seed")]
         first = [r.iloc[0] for r in by_seed]
         if kind == BAYES:
@@ -228,25 +261,37 @@ def _accurate(curve: Curve) -> dict[str, np.ndarray]:
 def log_ratios(f: Results, where: str, kind: str, above: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Two arrays [S, L], for S networks of a kind and L noise levels: the logarithm of the mean change by noise on the
     digit's half over the mean change by noise on the letter's half, and whether it counts (one of the changes reaches
-    `least`). above: only images whose digit is above the letter (True) or below (False); None: all.
+    `least`). For a network that failed, everything is NaN and counts. above: only images whose digit is above the
+    letter (True) or below (False); None: all.
     """
-    how, logs, counts = f.section.distractor, [], []
-    for cell in f.of(where=where, kind=kind):
+    how = f.section.distractor
+
+    def read(cell: Cell) -> np.ndarray:
         table = f.distractor[cell]
         rows = table if above is None else table[table.above == above]
-        signal, letter = (np.array([rows[f"{half} {sigma:g}"].mean() for sigma in how.noise])
-                          for half in ("signal", "distractor"))
-        logs.append(np.log(np.maximum(signal, 1e-6)) - np.log(np.maximum(letter, 1e-6)))
-        counts.append(np.maximum(signal, letter) >= how.least)
-    return np.array(logs), np.array(counts)
+        return np.array([[rows[f"{half} {sigma:g}"].mean() for sigma in how.noise]
+                         for half in ("signal", "distractor")])
+
+    found = f.by_repetition(_condition(f, where, kind), read, np.full((2, len(how.noise)), np.nan))
+    signal, letter = found.swapaxes(0, 1)
+    logs = np.log(np.maximum(signal, 1e-6)) - np.log(np.maximum(letter, 1e-6))
+    return logs, ~(np.maximum(signal, letter) < how.least)
+
+
+def _condition(f: Results, where: str, kind: str) -> Condition:
+    """The condition of a kind of networks for digits next to a letter."""
+    return f.of(where=where, kind=kind, failed=True)[0].condition
 
 
 def _distractor(f: Results, found: Evidence) -> None:
     """C10 and C11: log ratios of changes, and gradient energy in the digit's half."""
     for data in f.section.distractor.data:
         for kind in (PER_IMAGE, PER_BATCH):
-            energies = {k: np.stack([f.distractor[c]["energy"] for c in f.of(where=data.name, kind=k)])
-                        for k in (kind, STANDARD, UNTRAINED)}
+            energies = {k: f.by_repetition(_condition(f, data.name, k), lambda c: f.distractor[c]["energy"],
+                                           np.full(1, np.nan)) for k in (kind, STANDARD, UNTRAINED)}
+            lost = {k: f.failures(where=data.name, kind=k) for k in energies}
+            for claim, others in (("C11", energies), ("C10a", (kind, STANDARD)), ("C10b", (kind, UNTRAINED))):
+                found.note(claim, [phrase for k in others for phrase in lost[k]])
             for other in (STANDARD, UNTRAINED):
                 found.add("C11", other, f"{data.name}, {kind}", energies[kind] - energies[other])
             for above, words in ((True, "digit above"), (False, "digit below")):
@@ -268,12 +313,6 @@ def _area(logs: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
 # --------------------------------------------------------------------------------------------------- preconditions
 
 
-def warnings(f: Results) -> list[str]:
-    """One sentence for each network that is missing from a sweep because its training diverged."""
-    return [f"{sweep.name} goes on without {words}" for sweep in f.section.sweeps
-            for words in f.sentences_of_divergence(where=sweep.name)]
-
-
 def named_checks(f: Results) -> dict[str, Preconditions]:
     """Preconditions by subject: `exact` (sweeps on closed forms), `images` (the other sweeps), `letters` (digits next
     to a letter); each is empty if the run has no such networks. Networks must have learned, and tangent spaces and
@@ -282,17 +321,19 @@ def named_checks(f: Results) -> dict[str, Preconditions]:
     exact, images, letters = Preconditions(), Preconditions(), Preconditions()
     for sweep in f.section.sweeps:
         checks = exact if sweep.closed_form else images
-        plain = f.correct(Condition(sweep.name, NONE))
-        checks.trained(f"{sweep.name}: networks without a regulariser", plain, sweep.clean)
-        lost = f.sentences_of_divergence(where=sweep.name)
+        plain = Condition(sweep.name, NONE)
+        checks.trained(f"{sweep.name}: networks without a regulariser", f.correct(plain), sweep.clean,
+                       f.failures((plain,)))
+        lost = f.failures(where=sweep.name)
         checks.add(f"{sweep.name}: trainings did not diverge", True, "; ".join(lost) or "none did")
         for what, better, detail in f.quality.get(sweep.name, ()):
             checks.add(f"{sweep.name}: {what}", better, detail)
     if how := f.section.distractor:
         for data in how.data:
             for kind in (STANDARD, PER_IMAGE, PER_BATCH):
-                right = f.stacked(f.of(where=data.name, kind=kind))
-                letters.trained(f"{data.name}: {kind} networks", right, how.clean)
+                condition = _condition(f, data.name, kind)
+                letters.trained(f"{data.name}: {kind} networks", f.correct(condition), how.clean,
+                                f.failures((condition,)))
     return {"exact": exact, "images": images, "letters": letters}
 
 

@@ -133,7 +133,7 @@ def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> l
         for of in sweeps:
             for kind, strength, recipe in _swept(of, repetition):
                 condition = Condition(of.sweep.name, kind, strength, small=of.data.info.closed)
-                found.append(Cell(condition, repetition, recipe, may_diverge=strength > 0))
+                found.append(Cell(condition, repetition, recipe))
         if section.distractor:
             found += _distracted(networks, section.distractor, repetition, seed)
     return found

@@ -79,15 +79,22 @@ class Results(results.Results):
     def label(self, condition: Condition) -> str:
         return f"{condition.kind} {condition.strength:g}" if condition.strength else condition.kind
 
+    def place(self, cell: Cell) -> str:
+        return f"{cell.condition.where}, "
+
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
     """Train (or load) every network and measure it; whatever the store holds is read from it."""
     given = networks, section, seed
     found = Results(*given, cells, published=published.measure(zoo, *given))  # first: its files may not fit
     materials: dict[str, Material] = {}
-    for cell in found.each(cells, "networks"):
-        if cell.condition.kind not in (MANIFOLD, SCORE) and found.train(zoo, cell):
+
+    def one(cell: Cell) -> None:
+        if cell.condition.kind not in (MANIFOLD, SCORE):
+            found.train(zoo, cell)
             _measure(zoo, cell, found, materials)
+
+    found.each(cells, "networks", one)
     found.theory = _theory(zoo, found)
     return found
 
@@ -188,7 +195,7 @@ class Pictures:
 
 def pictures(zoo: Zoo, f: Results, where: str, shown: Sequence[tuple[str, float]], count: int = 6) -> Pictures:
     """The first test image of each of the first `count` classes of a sweep, with the gradients of the networks of the
-    first repetition for each (kind, strength).
+    first repetition that did not fail for each (kind, strength).
     """
     on = Material(zoo, f.networks_of(f.sweep(where)))
     labels = on.test.labels
@@ -196,7 +203,7 @@ def pictures(zoo: Zoo, f: Results, where: str, shown: Sequence[tuple[str, float]
     x, y = on.images[first], labels[first]
     found = {}
     for kind, strength in shown:
-        for cell in [c for c in f.of(Condition(where, kind, strength)) if c.repetition == 0]:
+        for cell in f.of(Condition(where, kind, strength))[:1]:
             found[kind, strength] = inputs.input_gradient(zoo.obtain(cell.recipe).net, x, "label log-probability", y)
     density = None if on.of_density is None else on.of_density[first].cpu().numpy()
     of_class = on.by_class[first, y].cpu().numpy()

@@ -32,7 +32,7 @@ def placed(table, kind: str):
 
 
 def kinds(table) -> list[str]:
-    """The regularisers with at least one strength above 0; others diverged at all of them."""
+    """The regularisers with at least one strength above 0; others failed at all of them."""
     return list(dict.fromkeys(table.kind[table.strength > 0]))
 
 

@@ -54,9 +54,10 @@ def describe(study) -> str:
 
 
 def networks(f: Results) -> pd.DataFrame:
-    """A row per network of the sweeps. Columns: where, kind, strength (in units of the data's space), seed, the
-    MEASURES, means over images of the COLUMNS and of changes for every tangent space and length, diverged (why, or
-    empty), network (key). The training loss is of the last epoch and includes the penalty.
+    """A row per network of the sweeps, and per network of the distractor that failed. Columns: where, kind, strength
+    (in units of the data's space), seed, the MEASURES, means over images of the COLUMNS and of changes for every
+    tangent space and length, diverged (why it failed, or empty), network (key). The training loss is of the last epoch
+    and includes the penalty.
     """
     rows = []
     for cell in f.cells:
@@ -69,12 +70,12 @@ def networks(f: Results) -> pd.DataFrame:
             row |= {"accuracy": f.measured(cell).accuracy(), "training loss": last.get("loss", np.nan),
                     "training accuracy": last.get("accuracy", np.nan)}
             row |= f.sensitivity[cell].drop(columns=["index", "label"]).mean().to_dict()
-        rows.append({**row, "diverged": f.diverged.get(cell, ""), "network": cell.recipe.key})
+        rows.append({**row, "diverged": f.failed.get(cell, ""), "network": cell.recipe.key})
     return pd.DataFrame(rows)
 
 
 def summary(f: Results, where: str) -> pd.DataFrame:
-    """Means over repetitions for one sweep, without diverged networks: kind, strength, and those of MEASURES and
+    """Means over repetitions for one sweep, without failed networks: kind, strength, and those of MEASURES and
     COLUMNS that were measured.
     """
     table = networks(f)
@@ -157,7 +158,10 @@ def distractor(f: Results) -> pd.DataFrame:
     for data in how.data if how else ():
         for kind, above in itertools.product((UNTRAINED, STANDARD, PER_IMAGE, PER_BATCH), (True, False)):
             logs, counts = log_ratios(f, data.name, kind, above)
-            for cell, values, keep in zip(f.of(where=data.name, kind=kind), logs, counts, strict=True):
+            every = f.of(where=data.name, kind=kind, failed=True)
+            for cell, values, keep in zip(every, logs, counts, strict=True):
+                if cell in f.failed:
+                    continue
                 rows += [{"where": data.name, "kind": kind, "position": "digit above" if above else "digit below",
                           "seed": cell.repetition, "noise": sigma, "log ratio": value, "counts": bool(k),
                           "accuracy": f.measured(cell).accuracy()}

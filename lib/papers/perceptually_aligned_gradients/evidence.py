@@ -4,6 +4,8 @@ claims/perceptually_aligned_gradients.yaml.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from lib.claims.evidence import Evidence
@@ -49,8 +51,10 @@ def evidence(f: Results) -> Evidence:
 
 
 def robust(f: Results, cells: list[Cell], norm: str) -> np.ndarray | None:
-    """Outcomes [S, M] of the networks of one kind and weight under `verify` in a norm; None without networks."""
-    return f.stacked(cells, norm) if cells else None
+    """Outcomes [S, M] of the networks of one kind and weight under `verify` in a norm, NaN for repetitions that failed;
+    None without networks.
+    """
+    return f.correct(cells[0].condition, norm) if cells else None
 
 
 def _minus(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
@@ -58,7 +62,9 @@ def _minus(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | Non
 
 
 def aligned(f: Results, cells: list[Cell], truth: str = INDEPENDENT) -> np.ndarray | None:
-    """[S]: the mean cosine, over images and all classes, of the gradients with a truth; None if it was not measured."""
+    """[S]: the mean cosine, over images and all classes, of the gradients with a truth, for these networks; None if it
+    was not measured.
+    """
     if not cells or f"own, {truth}" not in f.alignment[cells[0]]:
         return None
     classes = cells[0].recipe.data.info.classes
@@ -69,14 +75,25 @@ def aligned(f: Results, cells: list[Cell], truth: str = INDEPENDENT) -> np.ndarr
 
 def _toy(f: Results, found: Evidence) -> None:
     """C1: the toy in the plane."""
-    of = {kind: np.array([f.toy[c][["right", "exact", "far"]].to_numpy(float).T for c in f.of(where=TOY, kind=kind)])
-          for kind in (VANILLA, "nearest neighbour", CLASSES, RANDOM)}
-    right, exact, far = of["nearest neighbour"].swapaxes(0, 1)
-    found.add_parts("C1a", "nearest neighbour", {"clean": right, "gain": exact - of[VANILLA][:, 1], "collapse": far})
-    found.add("C1a", "clean", VANILLA, of[VANILLA][:, 0])
+    of = _toy_networks(f)
+    (right, exact, far), plain = of["nearest neighbour"].swapaxes(0, 1), of[VANILLA]
+
+    def lost(*kinds: str) -> list[str]:
+        return [phrase for kind in kinds for phrase in f.failures(where=TOY, kind=kind)]
+
+    parts = {"clean": right, "gain": exact - plain[:, 1], "collapse": far}
+    found.add_parts("C1a", "nearest neighbour", parts, lost("nearest neighbour", VANILLA))
+    found.add("C1a", "clean", VANILLA, plain[:, 0])
     for control in (RANDOM, CLASSES):
-        if len(of[control]):
-            found.add("C1b", "gain", control, exact - of[control][:, 1])
+        if control in of:
+            found.add("C1b", "gain", control, exact - of[control][:, 1], lost("nearest neighbour", control))
+
+
+def _toy_networks(f: Results) -> dict[str, np.ndarray]:
+    """{kind: [S, 3, points]}: whether the toy's networks are right, exactly robust, and robust far away."""
+    conditions = dict.fromkeys(c.condition for c in f.of(where=TOY, failed=True))
+    return {one.kind: f.by_repetition(one, lambda c: f.toy[c][["right", "exact", "far"]].to_numpy(float).T,
+                                      np.full((3, 1), np.nan)) for one in conditions}
 
 
 def _images(f: Results, study: Experiment, found: Evidence) -> None:
@@ -84,17 +101,24 @@ def _images(f: Results, study: Experiment, found: Evidence) -> None:
     plain = f.at_own_weight(study.name, VANILLA)
     for kind in REALISATIONS:
         cells, instance = f.at_own_weight(study.name, kind), f"{study.name}, {kind}"
+        lost = f.lost(study.name, kind, VANILLA)
+        for claim in ("C2a", "C2b"):
+            found.note(claim, lost)
         if not cells or not plain:
             continue
         if all(c in f.rate for c in cells + plain):
-            rates = [np.stack([_by_image(f, c) for c in some]) for some in (cells, plain)]
+            rates = [f.by_repetition(some[0].condition, lambda c: _by_image(f, c)) for some in (cells, plain)]
             found.add("C2a", "rate", instance, rates[0] - rates[1])
-        here, there = (aligned(f, some) for some in (cells, plain))
-        if here is None:
+        if aligned(f, cells) is None:
             continue
-        pairs = [aligned(f, some, SHUFFLED) for some in (cells, plain)]
-        found.add("C2b", "cosine", instance, here - there)
-        found.add("C2b", "pairs", instance, here - there - (pairs[0] - pairs[1]))
+        gaps = [_aligned_again(f, cells, truth) - _aligned_again(f, plain, truth) for truth in (INDEPENDENT, SHUFFLED)]
+        found.add("C2b", "cosine", instance, gaps[0])
+        found.add("C2b", "pairs", instance, gaps[0] - gaps[1])
+
+
+def _aligned_again(f: Results, cells: list[Cell], truth: str) -> np.ndarray:
+    """[S]: as `aligned`, for all repetitions, NaN for those that failed."""
+    return f.by_repetition(cells[0].condition, lambda c: aligned(f, [c], truth)[0])
 
 
 def _by_image(f: Results, cell: Cell) -> np.ndarray:
@@ -106,21 +130,25 @@ def _methods(f: Results, study: Experiment, norm: str, found: Evidence) -> None:
     """C3, C4, C6, C7: each realisation compared with no alignment and with controls, the score with the others."""
     where = study.name
     of = {kind: robust(f, f.at_own_weight(where, kind), norm) for kind in (VANILLA, *REALISATIONS, *CENTRED, RANDOM)}
+
+    def add(claim: str, part: str, instance: str, over: str, under: str) -> None:
+        found.add(claim, part, instance, _minus(of[over], of[under]), f.lost(where, over, under))
+
     for kind in REALISATIONS:
-        found.add("C3a", "gain", f"{where}, {kind}, {norm}", _minus(of[kind], of[VANILLA]))
-        found.add("C3c", "random", f"{where}, {kind}, {norm}", _minus(of[kind], of[RANDOM]))
+        add("C3a", "gain", f"{where}, {kind}, {norm}", kind, VANILLA)
+        add("C3c", "random", f"{where}, {kind}, {norm}", kind, RANDOM)
     for name, control in (("permuted", CLASSES), ("norm", NORM)):
         matched = robust(f, f.matched_control(where, control), norm)
-        found.add("C3b", name, f"{where}, {norm}", _minus(of[SCORE], matched))
-    images = robust(f, f.at_own_weight(where, IMAGES), norm)
-    found.add("C3d", "images", f"{where}, {norm}", _minus(of[SCORE], images))
+        lost = f.lost(where, SCORE) + f.failures(where=where, kind=control)
+        found.add("C3b", name, f"{where}, {norm}", _minus(of[SCORE], matched), lost)
+    of[IMAGES] = robust(f, f.at_own_weight(where, IMAGES), norm)
+    add("C3d", "images", f"{where}, {norm}", SCORE, IMAGES)
     for kind in (*HEURISTICS, *CENTRED):
-        found.add("C4", "best", f"{where}, {kind}, {norm}", _minus(of[SCORE], of[kind]))
-    gain = _minus(of[SCORE], of[VANILLA])
+        add("C4", "best", f"{where}, {kind}, {norm}", SCORE, kind)
     if other_architecture(f, study):
-        found.add("C6", "gain", f"{where}, {norm}", gain)
+        add("C6", "gain", f"{where}, {norm}", SCORE, VANILLA)
     elif len({f.networks_of(s).data.name for s in f.studies}) > 1:
-        found.add("C7", "gain", f"{where}, {norm}", gain)
+        add("C7", "gain", f"{where}, {norm}", SCORE, VANILLA)
 
 
 def other_architecture(f: Results, study: Experiment) -> bool:
@@ -133,6 +161,7 @@ def _strengths(f: Results, study: Experiment, found: Evidence) -> None:
     """C5: trends over the weights of the score, without weight 0."""
     where, norms = study.name, [threat.norm for threat in study.threats]
     weights = f.weights(where, SCORE)
+    found.note("C5", f.failures(where=where, kind=SCORE) + f.failures(where=where, kind=CLASSES))
     if len(weights) < FEWEST:
         return
     cells, logs = [f.of(Condition(where, SCORE, w)) for w in weights], np.log10(weights)
@@ -156,6 +185,8 @@ def _added(f: Results, study: Experiment, norm: str, found: Evidence) -> None:
     first, where = study.threats[0].norm, study.name
     alone, at_cost = (robust(f, f.at_own_weight(where, kind(first)), norm) for kind in (plan.adversarial, plan.longer))
     with_it = robust(f, f.best_on_holdout(where, plan.combined(first)), norm)
+    kinds = plan.adversarial(first), plan.longer(first), plan.combined(first), TRADES_ALONE, TRADES_SCORE
+    found.note("C8", [phrase for kind in kinds for phrase in f.failures(where=where, kind=kind)])
     found.add("C8", "gain", f"{where}, AT, {norm}", _minus(with_it, alone))
     found.add("C8", "cost", f"{where}, AT, {norm}", _minus(with_it, at_cost))
     alone = robust(f, f.at_own_weight(where, TRADES_ALONE), norm)
@@ -166,22 +197,20 @@ def _added(f: Results, study: Experiment, norm: str, found: Evidence) -> None:
 def _masking(f: Results, study: Experiment, norm: str, found: Evidence) -> None:
     """C9: attacks that need no gradients of this network break no more images; in a huge ball none survives."""
     cells = [c for c in f.at_own_weight(study.name, SCORE) if c in f.masking]
+    sources = VANILLA, plan.adversarial(study.threats[0].norm)
+    found.note("C9", f.lost(study.name, SCORE, *sources))
     if not cells:
         return
-    by_way = {name: np.stack([f.masking[c][norm][name] for c in cells]).astype(float)
-              for name in f.masking[cells[0]][norm]}
+    every = [f.masking[c][norm] for c in cells]
+    nothing = np.full_like(every[0]["verify"], np.nan, float)
+    by_way = {name: np.stack([one.get(name, nothing) for one in every]).astype(float)
+              for name in dict.fromkeys(name for one in every for name in one)}
     found.add_parts("C9", f"{study.name}, {norm}", {
         "square": by_way["square"] - by_way["verify"], "steps": by_way["FGSM"] - by_way["PGD"],
         "zero": by_way["largest ball"]})
     for name, values in by_way.items():
         if name.startswith("from "):
             found.add("C9", "transfer", f"{study.name}, {norm}, {name}", values - by_way["verify"])
-
-
-def warnings(f: Results) -> list[str]:
-    """One sentence for each network that is missing from a study because its training diverged."""
-    return [f"{study.name} goes on without {words}" for study in f.studies
-            for words in f.sentences_of_divergence(where=study.name)]
 
 
 def named_checks(f: Results) -> dict[str, Preconditions]:
@@ -201,17 +230,16 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """
     plain, toy, main, whole, judged, added = (Preconditions() for _ in range(6))
     for kind, checks in ((VANILLA, (plain, toy)), ("nearest neighbour", (toy,))):
-        right = np.stack([f.toy[c]["right"] for c in f.of(where=TOY, kind=kind)])
+        right = _toy_networks(f)[kind][:, 0]
         for some in checks:
-            some.trained(f"toy: {kind} networks", right, TOY_CLEAN)
+            some.trained(f"toy: {kind} networks", right, TOY_CLEAN, f.failures(where=TOY, kind=kind))
     for study in f.studies:
-        cells = f.at_own_weight(study.name, VANILLA)
-        main.trained(f"{study.name}: vanilla networks", f.stacked(cells), study.clean)
+        condition, lost = Condition(study.name, VANILLA), f.lost(study.name, VANILLA)
+        main.trained(f"{study.name}: vanilla networks", f.correct(condition), study.clean, lost)
         for threat in study.threats:
-            left = robust(f, cells, threat.norm).mean()
-            main.add(f"{study.name}: vanilla networks are not robust, {threat.norm}", left <= study.vanilla,
-                     f"robust accuracy {left:.1%}, at most {study.vanilla:.0%} allowed")
-        warnings = sorted({w for c in (*cells, *f.at_own_weight(study.name, SCORE)) for w in f.warnings(c)})
+            main.about(f"{study.name}: vanilla networks are not robust, {threat.norm}",
+                       f.correct(condition, threat.norm), partial(_broken, study.vanilla), lost)
+        warnings = sorted({w for c in (*f.of(condition), *f.at_own_weight(study.name, SCORE)) for w in f.warnings(c)})
         main.attack(warnings, study.name)
         for what, good, detail in f.quality.get(study.name, ()):
             main.add(f"{study.name}: {what}", good, detail)
@@ -227,9 +255,20 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     return of | dict.fromkeys(("C2b", "C3b", "C3d", "C5", "C6", "C7", "C9"), main)
 
 
+def _broken(most: float, correct: np.ndarray) -> tuple[bool, str]:
+    """Whether at most this share of outcomes [S, m] is robust, and the numbers."""
+    left = correct.mean()
+    return left <= most, f"robust accuracy {left:.1%}, at most {most:.0%} allowed"
+
+
 def _robust(f: Results, study: Experiment, norm: str, checks: Preconditions) -> None:
     """Check that adversarial training in a norm saves at least the share of images allowed to vanilla networks."""
-    alone, plain = (robust(f, f.at_own_weight(study.name, k), norm) for k in (plan.adversarial(norm), VANILLA))
-    gain = lower_bound(np.maximum(alone - plain, 0).astype(bool))
-    checks.add(f"{study.name}: adversarial training makes robust, {norm}", gain >= study.vanilla,
-               f"it saves at least {gain:.1%} of the images in {norm} ({study.vanilla:.0%} needed)")
+    alone, plain = (Condition(study.name, kind) for kind in (plan.adversarial(norm), VANILLA))
+
+    def saves(gained: np.ndarray) -> tuple[bool, str]:
+        gain = lower_bound(np.maximum(gained, 0).astype(bool))
+        return gain >= study.vanilla, (f"it saves at least {gain:.1%} of the images in {norm} ({study.vanilla:.0%} "
+                                       "needed)")
+
+    checks.about(f"{study.name}: adversarial training makes robust, {norm}",
+                 f.correct(alone, norm) - f.correct(plain, norm), saves, f.failures((alone, plain)))

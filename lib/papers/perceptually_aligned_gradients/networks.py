@@ -139,7 +139,7 @@ def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> l
             measures = tuple((threat, section.verify) for threat in of.study.threats)
             for kind, weight, recipe in _trained(of, repetition):
                 condition = Condition(of.study.name, kind, weight, small=not of.data.info.files)
-                found.append(Cell(condition, repetition, recipe, measures, may_diverge=weight > 0))
+                found.append(Cell(condition, repetition, recipe, measures))
     return found
 
 

@@ -92,19 +92,30 @@ class Results(results.Results):
         return [sentence for norm in norms for sentence in self.outcomes[cell][norm].warnings]
 
     def weights(self, where: str, kind: str) -> list[float]:
-        """The weights of a kind at which no repetition diverged, in increasing order."""
+        """The weights of a kind at which no repetition failed, in increasing order; 0 even if one did, because it is
+        not one of several.
+        """
         weights = sorted({c.condition.weight for c in self.of(where=where, kind=kind)})
-        return [w for w in weights if len(self.of(Condition(where, kind, w))) == self.section.seeds]
+        return [w for w in weights if w == 0 or len(self.of(Condition(where, kind, w))) == self.section.seeds]
 
-    def at_own_weight(self, where: str, kind: str) -> list[Cell]:
-        """The networks of a kind at its own weight; none if a repetition diverged. A control has the score's weight, or
-        its own smallest weight if it was not trained at the score's.
+    def own_weight(self, where: str, kind: str) -> float | None:
+        """The weight of a kind that is compared with other kinds. A control has the score's weight, or its own smallest
+        weight at which no repetition failed if it was not trained at the score's; None if there is none.
         """
         weights, every = self.study(where).weights.of, self.weights(where, kind)
         weight = weights.get(kind, weights.get(SCORE))
-        if weight not in {c.condition.weight for c in self.of(diverged=True, where=where, kind=kind)}:
-            weight = every[0] if every else None
-        return self.of(Condition(where, kind, weight)) if weight in every else []
+        if weight in {c.condition.weight for c in self.of(failed=True, where=where, kind=kind)}:
+            return weight
+        return every[0] if every else None
+
+    def at_own_weight(self, where: str, kind: str) -> list[Cell]:
+        """The networks of a kind at its own weight; above weight 0, none if a repetition failed."""
+        weight = self.own_weight(where, kind)
+        return self.of(Condition(where, kind, weight)) if weight in self.weights(where, kind) else []
+
+    def lost(self, where: str, *kinds: str) -> list[str]:
+        """The `failures` of these kinds at their own weights."""
+        return self.failures([Condition(where, kind, self.own_weight(where, kind) or 0) for kind in kinds])
 
     def matched_control(self, where: str, control: str) -> list[Cell]:
         """The networks of a control at its strongest fair weight. A weight is fair if clean accuracy on held-out images
@@ -132,18 +143,26 @@ class Results(results.Results):
     def label(self, condition: Condition) -> str:
         return f"{condition.kind} {condition.weight:g}"
 
+    def place(self, cell: Cell) -> str:
+        return f"{cell.condition.where}, "
+
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
     """Train (or load) every network and measure it; whatever the store holds is read from it."""
     found = Results(networks, section, seed, cells)
     truths = {study.name: Truths(zoo, found.networks_of(study)) for study in found.studies}
-    for cell in found.each(cells, "networks"):
+
+    def one(cell: Cell) -> None:
         where = cell.condition.where
-        trained = None if cell.condition.kind in (TEACHER, JUDGE) else found.train(zoo, cell)
-        if trained and where == TOY:
+        if cell.condition.kind in (TEACHER, JUDGE):
+            return  # they are made when they are needed
+        trained = found.train(zoo, cell)
+        if where == TOY:
             _toy(zoo, trained, cell, found)
-        elif trained:
+        else:
             _measure(zoo, trained, cell, found, truths[where])
+
+    found.each(cells, "networks", one)
     curves = []
     for study in found.studies:
         if study.scored:
@@ -279,8 +298,8 @@ def _masking(zoo: Zoo, f: Results, study: Experiment) -> None:
     """Fill `Results.masking`: outcomes of the networks trained on scores that would reveal masked gradients (C9)."""
     sources = [k for k in (VANILLA, plan.adversarial(study.threats[0].norm)) if f.at_own_weight(study.name, k)]
     for cell in f.at_own_weight(study.name, SCORE):
-        others = {kind: next(c for c in f.at_own_weight(study.name, kind) if c.repetition == cell.repetition)
-                  for kind in sources}
+        others = {kind: c for kind in sources for c in f.at_own_weight(study.name, kind)
+                  if c.repetition == cell.repetition}
         f.masking[cell] = {}
         for threat in study.threats:
             ways = {"verify": f.section.verify, "square": f.section.query, "FGSM": fgsm(threat), "PGD": search(threat)}

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lib.papers.perceptually_aligned_gradients import networks as plan
 from lib.papers.perceptually_aligned_gradients import reference
-from lib.papers.perceptually_aligned_gradients.evidence import aligned, robust
+from lib.papers.perceptually_aligned_gradients.evidence import aligned
 from lib.papers.perceptually_aligned_gradients.networks import (
     CLASSES,
     IMAGES,
@@ -83,13 +83,13 @@ def networks(f: Results) -> pd.DataFrame:
     """A row per network of the studies. Columns: where, kind, weight, seed, clean, robust (one per norm, at the study's
     eps), held-out clean and held-out robust if measured, rate (share of generated images that an independent network
     assigns to the intended class), mean cosines with each truth for the own class and for the others, loss, cosine and
-    clamped (share of pairs) of the last training epoch, diverged (why, or empty), network (key), warnings (about the
-    attacks).
+    clamped (share of pairs) of the last training epoch, diverged (why it failed, or empty), network (key), warnings
+    (about the attacks).
     """
     rows = []
     for cell in f.cells:
         c = cell.condition
-        if c.where == TOY or cell not in f.outcomes and cell not in f.diverged:
+        if c.where == TOY or cell not in f.outcomes and cell not in f.failed:
             continue
         row = {"where": c.where, "kind": c.kind, "weight": c.weight, "seed": cell.repetition}
         if cell in f.outcomes:
@@ -102,13 +102,13 @@ def networks(f: Results) -> pd.DataFrame:
             row |= f.alignment[cell].drop(columns=["index", "label"]).mean().to_dict()
             row |= {name: f.last_epoch[cell].get(name, np.nan) for name in ("loss", "cosine", "clamped")}
         warnings = f.warnings(cell) if cell in f.outcomes else []
-        rows.append({**row, "diverged": f.diverged.get(cell, ""), "network": cell.recipe.key,
+        rows.append({**row, "diverged": f.failed.get(cell, ""), "network": cell.recipe.key,
                      "warnings": "; ".join(warnings)})
     return pd.DataFrame(rows)
 
 
 def summary(f: Results, where: str) -> pd.DataFrame:
-    """Means over repetitions for one study, without diverged networks: kind, weight, the measures of `networks`, and
+    """Means over repetitions for one study, without failed networks: kind, weight, the measures of `networks`, and
     `spread`, the standard deviation over repetitions of robust accuracy under the first threat.
     """
     table = networks(f)
@@ -250,7 +250,7 @@ def methods(f: Results, where: str) -> pd.DataFrame:
     for kind in _kinds(f, where, f.outcomes):  # no denoisers
         cells = _compared(f, where, kind)
         values = {"clean": f.stacked(cells)} if cells else {}
-        values |= {threat_name(t): robust(f, cells, t.norm) for t in study.threats if cells}
+        values |= {threat_name(t): f.stacked(cells, t.norm) for t in study.threats if cells}
         for threat, right in values.items():
             whole = accuracy(right)
             rows += [{"method": kind, "group": group(kind), "weight": cell.condition.weight, "threat": threat,
@@ -280,7 +280,7 @@ def controls(f: Results) -> pd.DataFrame:
                 row = {"where": study.name, "norm": threat.norm, "control": kind, "weight": weight}
                 for name, some in (("", cells), (", score", score)):
                     row |= {f"clean{name}": np.mean([f.measured(c).accuracy() for c in some]),
-                            f"robust{name}": robust(f, some, threat.norm).mean()}
+                            f"robust{name}": f.stacked(some, threat.norm).mean()}
                 rows.append(row)
     return pd.DataFrame(rows, columns=["where", "norm", "control", "weight", "clean", "clean, score", "robust",
                                        "robust, score"])
@@ -301,7 +301,7 @@ def added(f: Results) -> pd.DataFrame:
                 cells = f.of(Condition(study.name, kind, weight))
                 row = {"where": study.name, "kind": kind, "weight": weight,
                        "clean": np.mean([f.measured(c).accuracy() for c in cells])}
-                row |= {f"robust {t.norm}": robust(f, cells, t.norm).mean() for t in study.threats}
+                row |= {f"robust {t.norm}": f.stacked(cells, t.norm).mean() for t in study.threats}
                 row["held-out robust"] = np.mean([f.on_holdout[c]["robust"].mean() if c in f.on_holdout else np.nan
                                                   for c in cells])
                 rows.append({**row, "chosen": "yes" if cells == f.best_on_holdout(study.name, kind) else ""})

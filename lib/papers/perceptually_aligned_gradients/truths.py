@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lib.alignment import measures
 from lib.data import ImageSet
+from lib.errors import NetworkFailed
 from lib.gradients import scores
 from lib.gradients.targets import TrainingTargets
 from lib.papers.perceptually_aligned_gradients.networks import HEURISTICS, JUDGE, TEACHER, StudyNetworks
@@ -61,7 +62,7 @@ class Truths:
 
     def by_name(self) -> dict[str, Tensor]:
         """{name: [N, classes, C, H, W]}: the heuristics at the test images and, where there are denoisers, the class
-        scores of the one that judges, and those of another image.
+        scores of the one that judges, unless its training failed, and those of another image.
         """
         if not self.made:
             test, classes = self.test, self.data.info.classes
@@ -71,8 +72,13 @@ class Truths:
                 spec = Targets(kind, sample=self.study.sample if kind == HEURISTICS[2] else None)
                 self.made[kind] = TrainingTargets.of(spec, train, classes).at(images, every, None)
             if self.study.scored:
-                sigma = self.networks.denoising.sigma
-                of_class = scores.class_score(self.zoo.obtain(self.sources[1]).net, images, sigma)
+                try:
+                    judge = self.zoo.obtain(self.sources[1]).net
+                except NetworkFailed as error:
+                    if not error.lasting:  # what is stored holds on every machine
+                        raise
+                    return self.made
+                of_class = scores.class_score(judge, images, self.networks.denoising.sigma)
                 self.made[INDEPENDENT] = of_class
                 self.made[SHUFFLED] = of_class.roll(1, 0)
         return self.made
@@ -100,6 +106,11 @@ class Truths:
                 errors = scores.errors_against_wiener(self.zoo.obtain(recipe).net, train, images, sigma, noise)
                 return pd.DataFrame({which: error.cpu() for which, error in errors.items()})
 
-            table = self.zoo.table("quality", recipe, [VERSION, sigma, self.study.images, plain(self.data)], make)
+            key = [VERSION, sigma, self.study.images, plain(self.data)]
+            try:
+                table = self.zoo.table("quality", recipe, key, make)
+            except NetworkFailed as error:
+                found.append((f"the {name} could be trained", False, error.reason))
+                continue
             found.append(scores.beats_wiener(name, table["denoiser"].mean(), table["Wiener"].mean(), sigma))
         return found

@@ -5,7 +5,7 @@ claims/representation_similarity.yaml. Every summary of maps is jackknifed over 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import combinations, pairwise
 
@@ -21,82 +21,105 @@ from lib.statistics import jackknife
 from lib.training.zoo import Zoo
 
 
-def pairs_of(a: str, b: str, seeds: int, without: int | None) -> Iterable[tuple[int, int]]:
+def pairs_of(a: str, b: str, repetitions: Sequence[int]) -> Iterable[tuple[int, int]]:
     """The pairs of repetitions of two kinds of networks: all pairs of different repetitions; for a single kind, each
-    unordered pair once. without: a repetition to leave out.
+    unordered pair once.
     """
-    chosen = [seed for seed in range(seeds) if seed != without]
-    return combinations(chosen, 2) if a == b else ((i, j) for i in chosen for j in chosen if i != j)
+    if a == b:
+        return combinations(repetitions, 2)
+    return ((i, j) for i in repetitions for j in repetitions if i != j)
 
 
-def across(maps: Maps, a: str, b: str, seeds: int, seed: int | None = None, batch: int | None = None) -> float:
-    """Mean same-layer similarity of networks of kinds a and b, over pairs of different repetitions. seed, batch: a
-    repetition and a minibatch to leave out.
+def across(maps: Maps, a: str, b: str, repetitions: Sequence[int], batch: int | None = None) -> float:
+    """Mean same-layer similarity of networks of kinds a and b, over pairs of different repetitions. batch: a minibatch
+    to leave out.
     """
     return float(np.mean([same_layer(maps.between(f"{a}{i}", f"{b}{j}", without=batch))
-                          for i, j in pairs_of(a, b, seeds, seed)]))
+                          for i, j in pairs_of(a, b, repetitions)]))
 
 
-def inside(maps: Maps, kind: str, seeds: int, summary: Callable = mean_off_diagonal, seed: int | None = None,
-           batch: int | None = None) -> float:
-    """Mean over repetitions of a summary of self maps. seed, batch: a repetition and a minibatch to leave out."""
-    names = [f"{kind}{i}" for i in range(seeds) if i != seed]
+def inside(maps: Maps, kind: str, repetitions: Sequence[int], batch: int | None = None,
+           summary: Callable = mean_off_diagonal) -> float:
+    """Mean over repetitions of a summary of self maps. batch: a minibatch to leave out."""
+    names = [f"{kind}{i}" for i in repetitions]
     return float(np.mean([summary(maps.between(name, name, without=batch)) for name in names]))
 
 
 def evidence(f: Results) -> Evidence:
     """{claim: {part: {instance: array}}} for the judge: jackknifed pseudo-values [S, B], over S repetitions and B
-    minibatches, of differences between kinds of networks in units of CKA; for C9a values [S] of a further measure.
+    minibatches, of differences between kinds of networks in units of CKA; for C9a values [S] of a further measure. The
+    rows of repetitions in which a network of these kinds failed are NaN.
     """
     found = Evidence()
     for part in (_within, _between, _perturbed, _overfitting, _arms):
         part(f, found)
     for name, maps in f.second.items():
-        found.add("C9a", "gap", name, _per_seed(f, maps))
+        found.add("C9a", "gap", name, _per_seed(f, maps), _failures(f, "NR"))
     return found
+
+
+def _failures(f: Results, kinds: Collection[str]) -> list[str]:
+    return f.failures([condition for condition in f.conditions if condition.kind in kinds])
+
+
+def _jackknifed(summary: Callable[[list[int], int | None], float], left: list[int], seeds: int, batches: int,
+                fewest: int = 1) -> np.ndarray:
+    """[seeds, batches]: the pseudo-values of a summary of repetitions and all minibatches but one (None: of all), with
+    a row of NaN for every repetition that is not `left`. fewest: how many repetitions the summary needs.
+    """
+    values = np.full((seeds, batches), np.nan)
+    if len(left) >= fewest:
+        values[left] = jackknife(lambda seed, batch: summary([i for k, i in enumerate(left) if k != seed], batch),
+                                 len(left), batches)
+    return values
 
 
 def _within(f: Results, found: Evidence) -> None:
     """C1 and C2: self maps."""
     pool, seeds = f.pool, f.section.seeds
-    layers = pool.layers["N0"]
+    layers = next(iter(pool.layers.values()))
 
-    def gap(a: str, b: str, summary: Callable = mean_off_diagonal) -> np.ndarray:
-        return jackknife(lambda seed, batch: inside(pool, a, seeds, summary, seed, batch)
-                         - inside(pool, b, seeds, summary, seed, batch), seeds, pool.batches)
+    def gap(claim: str, part: str, a: str, b: str, summary: Callable = mean_off_diagonal) -> None:
+        values = _jackknifed(lambda *w: inside(pool, a, *w, summary) - inside(pool, b, *w, summary),
+                             f.left((a, b), seeds), seeds, pool.batches)
+        found.add(claim, part, f"{a} minus {b}", values, _failures(f, (a, b)))
 
     blocks, share = (partial(summary, layers=layers) for summary in (block_index, block_share))
-    found.add("C1a", "gap", "R minus N", gap("R", "N"))
-    found.add("C1b", "beyond_underfitting", "R minus M", gap("R", "M"))
-    found.add("C2a", "fades", "N minus R", gap("N", "R", blocks))
-    found.add("C2b", "fades_beyond_brightness", "N minus R", gap("N", "R", share))
-    found.add("C2b", "is_learned", "N minus U", gap("N", "U", share))
+    gap("C1a", "gap", "R", "N")
+    gap("C1b", "beyond_underfitting", "R", "M")
+    gap("C2a", "fades", "N", "R", blocks)
+    gap("C2b", "fades_beyond_brightness", "N", "R", share)
+    gap("C2b", "is_learned", "N", "U", share)
 
 
 def _between(f: Results, found: Evidence) -> None:
     """C3: maps between networks."""
     pool, seeds = f.pool, f.section.seeds
 
-    def gap(a: tuple[str, str], b: tuple[str, str]) -> np.ndarray:
-        return jackknife(lambda *w: across(pool, *a, seeds, *w) - across(pool, *b, seeds, *w), seeds, pool.batches)
+    def gap(claim: str, part: str, instance: str, a: tuple[str, str], b: tuple[str, str]) -> None:
+        values = _jackknifed(lambda *w: across(pool, *a, *w) - across(pool, *b, *w), f.left(a + b, seeds), seeds,
+                             pool.batches, fewest=2)
+        found.add(claim, part, instance, values, _failures(f, a + b))
 
     if seeds < 3:
         return  # leaving one out leaves no pair
     for a in "NR":
-        found.add("C3a", "below_same_type", f"{a}-{a}' minus N-R", gap((a, a), ("N", "R")))
-    found.add("C3b", "below_matched", "N-M minus N-R", gap(("N", "M"), ("N", "R")))
+        gap("C3a", "below_same_type", f"{a}-{a}' minus N-R", (a, a), ("N", "R"))
+    gap("C3b", "below_matched", "N-M minus N-R", ("N", "M"), ("N", "R"))
 
 
 def _perturbed(f: Results, found: Evidence) -> None:
     """C4: clean compared with perturbed images, in early and deep layers (the first and the last third)."""
-    seeds = f.section.seeds
+    seeds, failures = f.section.seeds, _failures(f, "NR")
+    left = [i for i in range(seeds) if ("N", i) in f.moved]
+    batches = next((maps.batches for maps in f.moved.values()), 1)
 
-    def mean(kind: str, moved: str, read: Callable, seed, batch) -> float:
-        chosen = [i for i in range(seeds) if i != seed]
-        return float(np.mean([read(*thirds(f.moved[kind, i].between("clean", moved, without=batch))) for i in chosen]))
+    def mean(kind: str, moved: str, read: Callable, repetitions, batch) -> float:
+        return float(np.mean([read(*thirds(f.moved[kind, i].between("clean", moved, without=batch)))
+                              for i in repetitions]))
 
-    def values(summary: Callable) -> np.ndarray:
-        return jackknife(summary, seeds, f.moved["N", 0].batches)
+    def add(claim: str, part: str, instance: str, summary: Callable) -> None:
+        found.add(claim, part, instance, _jackknifed(summary, left, seeds, batches), failures)
 
     def early(first, last):
         return first
@@ -104,22 +127,20 @@ def _perturbed(f: Results, found: Evidence) -> None:
     def fall(first, last):
         return first - last
 
-    found.add("C4a", "early_unchanged", "R", values(lambda *w: mean("R", "own", early, *w)))
+    add("C4a", "early_unchanged", "R", lambda *w: mean("R", "own", early, *w))
     for name in ("own", "of N", "of R"):
-        less = values(lambda *w, n=name: mean("N", n, fall, *w) - mean("R", n, fall, *w))
-        found.add("C4a", "deep_changes_less", name, less)
-    apart = values(lambda *w: mean("R", "own", early, *w) - mean("N", "own", early, *w))
-    found.add("C4b", "early_above_normal", "R minus N", apart)
-    aimed = values(lambda *w: mean("N", "own", fall, *w) - mean("N", "noise", fall, *w))
-    found.add("C4b", "more_than_noise", "N", aimed)
+        add("C4a", "deep_changes_less", name, lambda *w, n=name: mean("N", n, fall, *w) - mean("R", n, fall, *w))
+    add("C4b", "early_above_normal", "R minus N",
+        lambda *w: mean("R", "own", early, *w) - mean("N", "own", early, *w))
+    add("C4b", "more_than_noise", "N", lambda *w: mean("N", "own", fall, *w) - mean("N", "noise", fall, *w))
 
 
 def overfitted(f: Results) -> dict[int, tuple[int, float]]:
-    """{seed: (best epoch, fall)} of the overfitting runs: the kept epoch with the highest robust accuracy on held-out
-    images, and by how much robust accuracy on test images fell from that epoch to the last.
+    """{seed: (best epoch, fall)} of the overfitting runs that did not fail: the kept epoch with the highest robust
+    accuracy on held-out images, and by how much robust accuracy on test images fell from that epoch to the last.
     """
     found = {}
-    for seed in range(f.section.overfitting.seeds):
+    for seed in [seed for kind, seed, split in f.runs if (kind, split) == ("overfits", "test")]:
         members = {c.condition.epoch: f.outcomes[c] for c in f.of(kind="overfits") if c.repetition == seed}
         best = max(members, key=lambda epoch: members[epoch]["holdout"].accuracy("robust"))
         tests = {epoch: got["search"].accuracy("robust") for epoch, got in members.items()}
@@ -131,9 +152,10 @@ def _overfitting(f: Results, found: Evidence) -> None:
     """C5: how much more deep layers than early ones have changed since the best epoch, by itself and compared with the
     control run.
     """
-    if not f.runs:
+    if not f.section.overfitting:
         return
     o, best = f.section.overfitting, overfitted(f)
+    batches = next((maps.batches for maps in f.runs.values()), 1)
 
     def moved(kind: str, seed: int, batch) -> float:
         maps = f.runs[kind, seed, "test"]
@@ -143,14 +165,16 @@ def _overfitting(f: Results, found: Evidence) -> None:
         early, deep = thirds(maps.between(str(start), str(epochs[-1]), without=batch))
         return early - deep
 
-    def mean(kind: str, seed, batch) -> float:
-        return float(np.mean([moved(kind, i, batch) for i in range(o.seeds) if i != seed]))
+    def mean(kind: str, repetitions, batch) -> float:
+        return float(np.mean([moved(kind, i, batch) for i in repetitions]))
 
-    batches = f.runs["overfits", 0, "test"].batches
-    moves = jackknife(lambda *w: mean("overfits", *w), o.seeds, batches)
-    found.add("C5", "deep_moves", "deep minus early", moves)
-    beyond = jackknife(lambda *w: mean("overfits", *w) - mean("control", *w), o.seeds, batches)
-    found.add("C5", "beyond_control", "overfitting run minus control", beyond)
+    def add(part: str, instance: str, needed: Collection[str], summary: Callable) -> None:
+        values = _jackknifed(summary, f.left(needed, o.seeds), o.seeds, batches)
+        found.add("C5", part, instance, values, _failures(f, needed))
+
+    add("deep_moves", "deep minus early", ("overfits",), lambda *w: mean("overfits", *w))
+    add("beyond_control", "overfitting run minus control", ("overfits", "control"),
+        lambda *w: mean("overfits", *w) - mean("control", *w))
 
 
 def _arms(f: Results, found: Evidence) -> None:
@@ -160,41 +184,38 @@ def _arms(f: Results, found: Evidence) -> None:
     if s.arm_seeds < 3:
         return
 
-    def values(summary: Callable, where: Maps = maps) -> np.ndarray:
-        return jackknife(summary, s.arm_seeds, where.batches)
+    def add(claim: str, part: str, instance: str, kinds: Collection[str], summary: Callable, where: Maps | None = maps,
+            fewest: int = 2) -> None:
+        left = f.left(kinds, s.arm_seeds) if where else []
+        values = _jackknifed(summary, left, s.arm_seeds, where.batches if where else 1, fewest)
+        found.add(claim, part, instance, values, _failures(f, kinds))
 
-    def near(a: str, b: str, w) -> float:
-        return across(maps, a, b, s.arm_seeds, *w)
-
+    near = partial(across, maps)
     threats = ["R", *(name for name, arm in arms.items() if arm.group == "threat")]
     pairs = list(combinations(threats, 2))
     noise = next((name for name, arm in arms.items() if arm.training == "noise"), None)
     for a, b in pairs:
-        alike = values(lambda *w, a=a, b=b: near(a, b, w) - (near(a, "N", w) + near(b, "N", w)) / 2)
-        found.add("C6a", "alike", f"{a}-{b}", alike)
+        add("C6a", "alike", f"{a}-{b}", (a, b, "N"),
+            lambda *w, a=a, b=b: near(a, b, *w) - (near(a, "N", *w) + near(b, "N", *w)) / 2)
         if noise:
-            beyond = values(lambda *w, a=a, b=b: near(a, b, w) - (near(a, noise, w) + near(b, noise, w)) / 2)
-            found.add("C6b", "beyond_noise", f"{a}-{b}", beyond)
+            add("C6b", "beyond_noise", f"{a}-{b}", (a, b, noise),
+                lambda *w, a=a, b=b: near(a, b, *w) - (near(a, noise, *w) + near(b, noise, *w)) / 2)
     budgets = by_strength(f)
     if len(budgets) >= 2:
         first, last = budgets[0], budgets[-1]
-        found.add("C7", "falls_at_once", first, values(lambda *w: near("N", "N", w) - near("N", first, w)))
+        add("C7", "falls_at_once", first, ("N", first), lambda *w: near("N", "N", *w) - near("N", first, *w))
         for a, b in pairwise(budgets):
-            found.add("C7", "neighbours_alike", f"{a}-{b}",
-                      values(lambda *w, a=a, b=b: near(a, b, w) - near("N", b, w)))
-        found.add("C7", "grows", f"{last} minus {first}", values(
-            lambda *w: inside(maps, last, s.arm_seeds, mean_off_diagonal, *w)
-            - inside(maps, first, s.arm_seeds, mean_off_diagonal, *w)))
-
-    def gap(kind: str, normal: str) -> np.ndarray:
-        where = f.maps(kind)
-        return values(lambda *w: inside(where, kind, s.arm_seeds, mean_off_diagonal, *w)
-                      - inside(where, normal, s.arm_seeds, mean_off_diagonal, *w), where)
+            add("C7", "neighbours_alike", f"{a}-{b}", (a, b, "N"),
+                lambda *w, a=a, b=b: near(a, b, *w) - near("N", b, *w))
+        add("C7", "grows", f"{last} minus {first}", (first, last),
+            lambda *w: inside(maps, last, *w) - inside(maps, first, *w), fewest=1)
 
     for claim, group in (("C8a", "procedure"), ("C8b", "architecture"), ("C9b", "data")):
         for name in [name for name, arm in arms.items() if arm.group == group and arm.training != "noise"]:
-            kinds = (name, "N") if group == "procedure" else (f"R {name}", f"N {name}")
-            found.add(claim, "gap", name, gap(*kinds))
+            kind, normal = (name, "N") if group == "procedure" else (f"R {name}", f"N {name}")
+            where = f.maps(kind)
+            add(claim, "gap", name, (kind, normal), lambda *w, k=kind, n=normal, where=where:
+                inside(where, k, *w) - inside(where, n, *w), where, fewest=1)
 
 
 def by_strength(f: Results) -> list[str]:
@@ -210,13 +231,12 @@ def _per_seed(f: Results, maps: Maps) -> np.ndarray:
     minibatches.
     """
     own = {name: mean_off_diagonal(maps.between(name, name)) for name in maps.views}
-    return np.array([own[f"R{i}"] - own[f"N{i}"] for i in range(f.section.seeds)])
+    return np.array([own.get(f"R{i}", np.nan) - own.get(f"N{i}", np.nan) for i in range(f.section.seeds)])
 
 
 def warnings(zoo: Zoo, f: Results) -> list[str]:
     """Reasons to mistrust robust accuracies, one sentence each, found on the pool's first robust network."""
-    first, *_ = f.of(kind="R")
-    return attack_warnings(zoo, first.recipe, f.networks.threat, f.section.search)
+    return attack_warnings(zoo, f.of(kind="R"), f.networks.threat, f.section.search)
 
 
 def preconditions(f: Results, warnings: list[str]) -> Preconditions:
@@ -238,16 +258,24 @@ def named_checks(f: Results) -> dict[str, Preconditions]:
     ones on test and training images) and, with overfitting runs, `overfitting` (they overfit).
     """
     s, found = f.section, {"matched": Preconditions()}
+    def close(pairs: np.ndarray) -> tuple[bool, str]:
+        brief, robust = pairs.mean(0)
+        return abs(brief - robust) <= s.matched_within, (
+            f"the briefly trained normal networks' clean accuracy is {brief:.1%}, the robust ones' {robust:.1%}, at "
+            f"most {s.matched_within:.0%} apart allowed")
+
+    def falls(values: np.ndarray) -> tuple[bool, str]:
+        return values.mean() >= s.overfitting.fall, (
+            f"robust accuracy on test images fell by {values.mean():.1%} from its best epoch, at least "
+            f"{s.overfitting.fall:.0%} needed")
+
     for which, where in (("clean", "test"), ("train", "training")):
-        brief, robust = (f.correct(Condition(kind), which).mean() for kind in "MR")
-        found["matched"].add(f"matched on {where} images", abs(brief - robust) <= s.matched_within,
-                             f"the briefly trained normal networks' clean accuracy is {brief:.1%}, the robust ones' "
-                             f"{robust:.1%}, at most {s.matched_within:.0%} apart allowed")
-    if f.runs:
-        fall, found["overfitting"] = np.mean([fall for _, fall in overfitted(f).values()]), Preconditions()
-        found["overfitting"].add("the run overfits", fall >= s.overfitting.fall,
-                                 f"robust accuracy on test images fell by {fall:.1%} from its best epoch, at least "
-                                 f"{s.overfitting.fall:.0%} needed")
+        pairs = np.stack([f.accuracy(Condition(kind), which) for kind in "MR"], 1)
+        found["matched"].about(f"matched on {where} images", pairs, close, _failures(f, "MR"))
+    if s.overfitting:
+        found["overfitting"] = Preconditions()
+        found["overfitting"].about("the run overfits", [fall for _, fall in overfitted(f).values()], falls,
+                                   _failures(f, ("overfits",)))
     return found
 
 

@@ -6,7 +6,7 @@ lib/papers/representation_similarity/networks.py says which networks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from lib import results
@@ -46,7 +46,7 @@ class Results(results.Results):
 
     def note(self, kind: str) -> str:
         """Clean accuracy and robust accuracy under the search attack of a kind, in words, for the title of a map."""
-        clean, robust = (self.correct(Condition(kind), measure).mean() for measure in ("clean", "search"))
+        clean, robust = (results.mean(self.correct(Condition(kind), measure)) for measure in ("clean", "search"))
         return f"clean {clean:.0%}, PGD-{self.section.search.steps} {robust:.0%}"
 
     def maps(self, kind: str) -> Maps:
@@ -58,8 +58,13 @@ class Results(results.Results):
     def seeds(self, kind: str) -> int:
         return self.section.seeds if kind in POOL else self.section.arm_seeds
 
+    def left(self, kinds: Collection[str], seeds: int) -> list[int]:
+        """Of the first `seeds` repetitions, those in which no network of these kinds failed."""
+        failed = {cell.repetition for cell in self.failed if cell.condition.kind in kinds}
+        return [seed for seed in range(seeds) if seed not in failed]
+
     def label(self, condition: Condition) -> str:
-        return condition.kind
+        return condition.kind if condition.epoch is None else f"{condition.kind}, epoch {condition.epoch}"
 
     def named(self, cell: Cell) -> dict:
         return {"kind": cell.condition.kind, "seed": cell.repetition, "epoch": cell.condition.epoch}
@@ -86,10 +91,9 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
         within = {s.search: "search", s.verify: "verify"}.get(attack, "restart")
         return within if threat == networks.threat else "own"
 
-    for cell in found.each(cells, "networks"):
-        found.take(zoo, cell, name)
+    found.each(cells, "networks", lambda cell: found.take(zoo, cell, name))
     options = {"images": s.images, "layers": s.layers, "batch": s.batch}
-    clean = [c for c in cells if c.condition.epoch is None]
+    clean = [c for c in found.of() if c.condition.epoch is None]
     of_pool = [_look(c) for c in clean if c.condition.kind in POOL]
     found.pool = measure_maps(zoo, of_pool, **options)
     arms = [c for c in clean if c.condition.variant]
@@ -116,14 +120,16 @@ def _look(cell: Cell) -> RecipeView:
 def _look_at_moved_images(zoo: Zoo, found: Results, options: dict) -> None:
     """Fill `Results.moved`: every normal and robust network on clean images, on its own adversarial images, on
     adversarial images for a normal and for a robust network of another repetition, and on noise as large as its own
-    adversarial perturbations.
+    adversarial perturbations. A repetition in which one of the two failed is left out, and all if no other is left.
     """
     s, threat = found.section, found.networks.threat
+    left = found.left(("N", "R"), s.seeds)
     nets = {(c.condition.kind, c.repetition): c.recipe for c in found.cells
-            if c.condition.kind in ("N", "R") and c.condition.epoch is None}
+            if c.condition.kind in ("N", "R") and c.repetition in left}
+    nets = nets if len(left) > 1 or s.seeds == 1 else {}
     with ProgressBar(len(nets), "adversarial images", "network") as bar:
         for (kind, seed), recipe in nets.items():
-            other = (seed + 1) % s.seeds
+            other = left[(left.index(seed) + 1) % len(left)]
             sources = {"own": recipe, "of N": nets["N", other], "of R": nets["R", other], "noise": recipe}
             looks = [RecipeView(name, recipe, PerturbedImages(source, threat, s.search, noise=name == "noise"))
                      for name, source in sources.items()]
@@ -134,13 +140,16 @@ def _look_at_moved_images(zoo: Zoo, found: Results, options: dict) -> None:
 
 
 def _look_at_checkpoints(zoo: Zoo, found: Results, options: dict) -> None:
-    """Fill `Results.runs`: the checkpoints of every overfitting and control run, on test and on training images."""
+    """Fill `Results.runs`: the checkpoints of every overfitting and control run, on test and on training images. A run
+    of which one checkpoint failed is left out.
+    """
     runs: dict[tuple[str, int], list[Cell]] = {}
     data = found.networks.data
     for cell in found.cells:
         if cell.condition.epoch is not None:
             runs.setdefault((cell.condition.kind, cell.repetition), []).append(cell)
-    for (kind, seed), members in runs.items():
+    whole = {run: members for run, members in runs.items() if found.failed.keys().isdisjoint(members)}
+    for (kind, seed), members in whole.items():
         looks = [RecipeView(str(cell.condition.epoch), cell.recipe) for cell in members]
         last = looks[-1].name
         for split in ("test", "train"):

@@ -42,7 +42,7 @@ def self_maps(f: Results):
     """Yield (kind, seed, map [L, L], layers) for every network's self map on clean test images."""
     for kind in kinds_of(f):
         maps = f.maps(kind)
-        for seed in range(f.seeds(kind)):
+        for seed in f.left((kind,), f.seeds(kind)):
             name = f"{kind}{seed}"
             yield kind, seed, maps.between(name, name), maps.layers[name]
 
@@ -51,16 +51,19 @@ def mean_map(f: Results, a: str, b: str) -> np.ndarray:
     """The mean map [L, L] of two kinds of the pool: over self maps if the kinds are the same, otherwise over pairs of
     different repetitions.
     """
+    left = f.left((a, b), f.section.seeds)
     if a == b:
-        return np.mean([f.pool.between(f"{a}{i}", f"{a}{i}") for i in range(f.section.seeds)], axis=0)
-    pairs = list(pairs_of(a, b, f.section.seeds, None))
+        return np.mean([f.pool.between(f"{a}{i}", f"{a}{i}") for i in left], axis=0)
+    pairs = list(pairs_of(a, b, left))
     return np.mean([f.pool.between(f"{a}{i}", f"{b}{j}") for i, j in pairs], axis=0)
 
 
 def maps_of(f: Results, panels: Mapping[str, tuple[str, str]]) -> tuple[dict, dict, dict]:
     """Three dictionaries by panel title, as plots.similarity_maps takes them: mean maps [L, L], notes with the
-    accuracies of the kinds, names of the kinds for the axes. panels: {title: two kinds of the pool}.
+    accuracies of the kinds, names of the kinds for the axes. panels: {title: two kinds of the pool}; one whose networks
+    failed is left out.
     """
+    panels = {name: pair for name, pair in panels.items() if len(f.left(pair, f.section.seeds)) >= len({*pair})}
     maps = {name: mean_map(f, *pair) for name, pair in panels.items()}
     notes = {name: "; ".join(f.note(kind) for kind in dict.fromkeys(pair)) for name, pair in panels.items()}
     return maps, notes, {name: tuple(title(kind) for kind in pair) for name, pair in panels.items()}
@@ -111,12 +114,12 @@ def kinds(f: Results, which: tuple[str, ...]) -> pd.DataFrame:
     for n, a in enumerate(which):
         for b in which[n:]:
             maps = f.pool if a in POOL and b in POOL else f.arms
-            seeds = f.section.seeds if maps is f.pool else f.section.arm_seeds
-            names = {f"{kind}{seed}" for kind in (a, b) for seed in range(seeds)}
+            seeds = f.left((a, b), f.section.seeds if maps is f.pool else f.section.arm_seeds)
+            names = {f"{kind}{seed}" for kind in (a, b) for seed in seeds}
             if names <= set(maps.views):
                 rows += [{"kind": title(a), "other": title(b), "seed": i, "other_seed": j,
                           "similarity": same_layer(maps.between(f"{a}{i}", f"{b}{j}"))}
-                         for i, j in pairs_of(a, b, seeds, None)]
+                         for i, j in pairs_of(a, b, seeds)]
     return pd.DataFrame(rows)
 
 
@@ -147,9 +150,9 @@ def strengths(f: Results) -> pd.DataFrame:
     rows = []
     for kind in ["N", *by_strength(f)]:
         budget = float({**eps, "N": 0, "R": threat.eps}[kind])
-        for seed in range(seeds):
+        for seed in f.left((kind,), seeds):
             name = f"{kind}{seed}"
-            near = [same_layer(maps.between(name, f"N{j}")) for j in range(seeds) if j != seed]
+            near = [same_layer(maps.between(name, f"N{j}")) for j in f.left(("N",), seeds) if j != seed]
             rows.append({"eps": budget, "seed": seed, "to_normal": np.mean(near) if near else np.nan,
                          "self": mean_off_diagonal(maps.between(name, name))})
     return pd.DataFrame(rows)
@@ -167,7 +170,7 @@ def runs(f: Results) -> pd.DataFrame:
             for quantity, value in zip(("early", "deep"), thirds(maps.between(epoch, last)), strict=True):
                 rows.append({"kind": kind, "seed": seed, "epoch": int(epoch), "images": split, "quantity": quantity,
                              "value": value})
-    for cell in f.cells:
+    for cell in f.of():
         if cell.condition.epoch is not None:
             rows.append({"kind": cell.condition.kind, "seed": cell.repetition, "epoch": cell.condition.epoch,
                          "images": "test", "quantity": "accuracy",

@@ -29,12 +29,13 @@ def stitching_depth(cells, joints: list[str], pairs: list[str], alphas: list[flo
         for axis, pair in zip(row, pairs, strict=True):
             mine = cells[(cells.role == "pair") & (cells.pair == pair) & (cells.alpha == alpha)]
             mine = mine.assign(position=mine.joint.map(position))
-            front, end = pair.split("->")
+            front, end = pair.rstrip("2").split("->")
             for measure, colour, label in (("clean", CLEAN, "clean"), (robust, ROBUST, "robust")):
                 curve(axis, mine[mine.measure == measure], "position", "accuracy", colour, label, marker="o", dots=True,
                       xs=list(position.values()))
-                axis.axhline(endpoints.get((front, measure)), color=colour, linestyle="--", linewidth=1)
-                axis.axhline(endpoints.get((end.rstrip("2"), measure)), color=colour, linestyle=":", linewidth=1.4)
+                for name, line, width in ((front, "--", 1), (end, ":", 1.4)):
+                    if (name, measure) in endpoints:
+                        axis.axhline(endpoints[name, measure], color=colour, linestyle=line, linewidth=width)
             axis.set_title(f"{pair.replace('->', ' → ')},  α = {alpha:g}")
             axis.set_xticks(list(position.values()), joints, rotation=35, ha="right")
             axis.set_ylim(-0.02, 1.0 if endpoints.max() > 0.85 else 0.9)

@@ -77,8 +77,7 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     """
     found = Results(networks, section, seed, cells)
     names = {section.verify: "verify", **{one.search: "search" for one in (section, *section.elsewhere)}}
-    for cell in found.each(cells, "stitched networks"):
-        found.take(zoo, cell, lambda _, attack: names.get(attack))
+    found.each(cells, "stitched networks", lambda cell: found.take(zoo, cell, lambda _, attack: names.get(attack)))
     return found
 
 

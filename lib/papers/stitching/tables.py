@@ -10,6 +10,7 @@ import numpy as np
 
 from lib.papers.stitching.networks import CORE, DIRECT, EXTERNAL, MIXED, OTHER, STARTED
 from lib.papers.stitching.results import Results
+from lib.results import measured_rows
 from lib.runtime import ProgressBar
 from lib.statistics import accuracy
 from lib.stitching.measures import (
@@ -46,8 +47,10 @@ def describe(study) -> str:
 
 
 def _here(m: Results) -> list[Cell]:
-    """The cells of the setting of `m`, without the endpoints of other tasks, which are measured on other images."""
-    data, here = m.networks.data.name, [c for c in m.cells if c.condition.where == m.where]
+    """The measured cells of the setting of `m`, without the endpoints of other tasks, which are measured on other
+    images.
+    """
+    data, here = m.networks.data.name, m.of(where=m.where)
     return [c for c in here if c.condition.role != "endpoint" or c.recipe.data.name == data]
 
 
@@ -101,7 +104,7 @@ def against_controls(m: Results, joint: str):
         name = f"{pair.replace('->', ' → ')} alone" if role == "endpoint" else pair.replace("->", " → ")
         strong = "verify" if all("verify" in m.outcomes[cell] for cell in m.of(condition)) else "search"
         for measure, which in (("clean", "clean"), ("robust", strong)):
-            got = accuracy(m.correct(condition, which))
+            got = accuracy(measured_rows(m.correct(condition, which)))
             rows.append({"what": name if role in ("endpoint", "pair") else f"{name}  ({role})", "measure": measure,
                          "value": got.value, "low": got.low, "high": got.high, "under": which})
     return pd.DataFrame(rows)
@@ -128,7 +131,7 @@ def accuracy_and_similarity(zoo: Zoo, m: Results, cells: Sequence[Cell] | None =
     """
     import pandas as pd
 
-    rows, wanted = [], [c for c in (m.cells if cells is None else cells) if c.recipe.arch.stitched]
+    rows, wanted = [], [c for c in (m.of() if cells is None else cells) if c.recipe.arch.stitched]
     with ProgressBar(len(wanted), "stitched networks", "network") as bar:
         for cell in wanted:
             rows.append({**_names(cell), **_relative(zoo, m, cell), **_agreements(zoo, cell.recipe),
@@ -164,8 +167,8 @@ def _relative(zoo: Zoo, m: Results, cell: Cell) -> dict[str, float]:
     clean = m.outcomes[cell]["clean"].accuracy()
     found = {"clean": clean, **{f"clean {name}": share for name, share in relative_accuracy(clean, *ends).items()}}
     data = cell.recipe.data.name
-    measured = {c.recipe.key: m.outcomes[c]["search"].accuracy("robust") for c in m.cells
-                if c.condition.role == "endpoint" and c.recipe.data.name == data}
+    measured = {c.recipe.key: m.outcomes[c]["search"].accuracy("robust") for c in m.of(role="endpoint")
+                if c.recipe.data.name == data}
     robust = m.outcomes[cell]["search"].accuracy("robust")
     shares = relative_accuracy(robust, *(measured.get(one.key, np.nan) for one in both))
     return {**found, "robust": robust, **{f"robust {name}": share for name, share in shares.items()}}

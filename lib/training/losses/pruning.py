@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from lib.errors import OneLineError, need
+from lib.errors import NetworkFailed, need
 from lib.models import rates
 from lib.models.masked import masked_layers, opened, refresh
 from lib.models.prune import Cost
@@ -17,7 +17,7 @@ from lib.values.objectives import Prune, Saliency
 SLACK = 0.01  # a search may end this share above its target, since L_hw only has a gradient where it is positive
 
 
-class TargetMissed(OneLineError):
+class TargetMissed(NetworkFailed):
     """A search ended with a network larger than its target."""
 
 
@@ -117,12 +117,12 @@ class SaliencyLoss(Wrapper):
 
     def finish(self, net) -> None:
         """Set how many weights each layer keeps if the scores of the whole network are ranked together. Raises
-        OneLineError for a network whose scores are all 0.
+        NetworkFailed for a network whose scores are all 0.
         """
         super().finish(net)
         layers = list(masked_layers(net).values())
         if not any(layer.scores.any() for layer in layers):
-            raise OneLineError("no weight of the network changes its loss: there is no saliency to prune by")
+            raise NetworkFailed("no weight of the network changes its loss: there is no saliency to prune by")
         if layers[0].overall:
             counts = rates.overall([layer.scores for layer in layers], layers[0].keep)
             for layer, count in zip(layers, counts, strict=True):

@@ -8,11 +8,12 @@ import pytest
 from lib.claims.evidence import Contrast
 from lib.claims.preconditions import preconditions_by_claim
 from lib.claims.verdict import MISSED
+from lib.papers.compact_robust_pruning import figures, tables
 from lib.papers.compact_robust_pruning.evidence import claim_preconditions, evidence, preconditions, warnings
 from lib.papers.compact_robust_pruning.networks import Condition, setup_named
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST
 from lib.training.evaluation import Outcomes
-from tests.kit.worlds import failed
+from tests.kit.worlds import failed, lose
 from tests.papers.compact_robust_pruning.world import (
     BOUNDED,
     HARSH,
@@ -259,3 +260,50 @@ def test_doubts_name_the_network():
     assert f.section.search.restarts == 3
     said, = warnings(Doubtful(), f)
     assert said.startswith("pooled: one more restart") and "50.0%" in said and "40.0%" in said
+
+
+# -------------------------------------------------------------------------------------------- networks that failed
+
+
+def without(condition, *repetitions):
+    f = found()
+    return lose(f, *(c for c in f.of(condition) if c.repetition in repetitions))
+
+
+def test_claims_go_on_without_the_repetition_of_a_failed_network_and_name_it(made):
+    f = without(lwm("pooled"), 1)
+    got, whole = judged(f), judged(made)
+    assert {claim: one.verdict for claim, one in got.items()} == {claim: one.verdict for claim, one in whole.items()}
+    said = "pooled robust > LWM 0.1 > robust, repetition 1: the loss is nan"
+    assert {claim for claim, one in got.items() if said in one.reason} == {"C2a", "C2b", "C4a", "C4b", "C5a"}
+    assert {row.seeds for row in got["C5a"].rows} == {3} and {row.seeds for row in got["C3"].rows} == {SEEDS}
+    assert {row.seeds for claim in ("C2a", "C2b") for row in got[claim].rows} == {3}
+    assert {row.name.split(": ")[1]: row.seeds for row in got["C4a"].rows} == {
+        "pooled": 3, "traded": 4, "bounded": 4, "crowned": 4}
+
+
+def test_a_claim_with_no_repetition_left_is_not_tested_and_says_why():
+    f = without(lwm("pooled"), *range(SEEDS))
+    got = judged(f)
+    assert {claim for claim, one in got.items() if one.verdict == "not tested"} == {"C2a", "C2b", "C4a", "C4b", "C5a"}
+    assert all("repetition 3: the loss is nan" in got[claim].reason for claim in ("C2a", "C4a", "C5a"))
+    assert got["C1"].verdict == got["C3"].verdict == "supported"
+
+
+@pytest.mark.parametrize("condition", [Condition("pooled", ROBUST), lwm("pooled"), lwm("pooled", fine=BENIGN),
+                                       Condition("bounded", ROBUST)])
+@pytest.mark.parametrize("repetitions", [(1,), range(SEEDS)])
+def test_tables_figures_and_checks_go_on_without_failed_networks(condition, repetitions):
+    f = without(condition, *repetitions)
+    lost = f.table()[f.table().failed != ""]
+    assert len(lost) == len(repetitions) and lost.accuracy.isna().all() and set(lost.failed) == {"the loss is nan"}
+    tables.summary(f)
+    figures.retained(tables.shares(f))
+    assert len(tables.retention(f)) == len(tables.retention(found()))
+    figures.objective_grid(tables.grid(f))
+    figures.pruning_rules(tables.rules(f))
+    assert not tables.rules(f).accuracy.isna().any() and len(tables.against_lwm(f)) and len(tables.benign(f))
+    checks = preconditions(f, [])
+    gone = condition.fine is None and len(repetitions) == SEEDS
+    assert failed(checks) == [f"{condition.net}: robust networks are {what}" for what in ("trained", "robust")] * gone
+    assert not gone or "repetition 0: the loss is nan" in checks[2 if condition.net == "pooled" else 10]["detail"]

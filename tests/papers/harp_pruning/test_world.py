@@ -6,7 +6,8 @@ import pytest
 from lib import claims
 from lib.claims.verdict import MISSED
 from lib.papers import settings
-from lib.papers.harp_pruning.evidence import claim_preconditions, evidence, preconditions
+from lib.papers.harp_pruning import figures, tables
+from lib.papers.harp_pruning.evidence import claim_preconditions, evidence, preconditions, warnings
 from lib.papers.harp_pruning.networks import Condition
 from lib.runtime import seed_of
 from tests.kit import worlds
@@ -147,6 +148,72 @@ def test_a_claim_whose_only_comparison_is_with_chance_is_not_tested():
 def test_an_arm_just_above_the_bar_is_compared():
     f = found(accuracy={Condition("random", HARSH): (.18, .02)})
     assert f.at_chance(.05) == {} and f.at_chance(.1)
+
+
+# ------------------------------------------------------------------------------------ networks that failed
+
+UNMET = "the search has not met its target"
+OF_HARP = {"C1", "C2a", "C2b", "C4b", "C5", "C6", "C10"}  # the claims about HARP at the harsh target
+
+
+def without(condition, *repetitions):
+    f = found()
+    return worlds.lose(f, *(c for c in f.of(condition) if c.repetition in repetitions), why=UNMET)
+
+
+def test_a_claim_goes_on_without_the_repetition_of_a_failed_network_and_names_it(verdicts):
+    f = without(H, 2)
+    got, ready = judged(f), evidence(f)
+    assert {claim: one.verdict for claim, one in got.items()} == {c: one.verdict for c, one in verdicts.items()}
+    said = f"HARP at 0.02, repetition 2: {UNMET}"
+    assert {claim for claim, one in got.items() if said in one.reason} == OF_HARP
+    assert {row.seeds for claim in OF_HARP for row in got[claim].rows} == {3}
+    assert {row.seeds for claim in ("C3", "C4a", "C7") for row in got[claim].rows} == {4}
+    (gap,) = ready["C5"]["above_rates_only"].values()
+    whole = found().correct(H, "verify") - found().correct(Condition("rates only", HARSH), "verify")
+    assert np.isnan(gap[2]).all() and np.array_equal(gap[[0, 1, 3]], whole[[0, 1, 3]]), "pairs stay pairs"
+    assert np.isnan(ready["C10"]["ends_kept"]["HARP"]).tolist() == [False, False, True, False]
+
+
+def test_a_claim_with_no_repetition_left_is_not_tested_and_says_why():
+    f = without(H, 0, 1, 2, 3)
+    got = judged(f)
+    assert {claim for claim, one in got.items() if one.verdict == "not tested"} == OF_HARP | {"C9"}
+    assert all("No measurement of" in got[claim].reason and f"repetition 3: {UNMET}" in got[claim].reason
+               for claim in OF_HARP)
+    assert {got[claim].verdict for claim in ("C3", "C4a", "C7")} == {"supported"}
+
+
+def test_claims_go_on_without_a_repetition_whose_dense_network_failed():
+    f = found()
+    lost = worlds.lose(f, *(c for c in f.cells if c.repetition == 1 and c.condition.loss == "PGD-AT"))
+    assert failed(lost) == [] and preconditions(lost, [])[0]["ok"]
+    got = judged(lost)
+    assert got["C2a"].verdict == "supported" and {row.seeds for row in got["C2a"].rows} == {3}
+    assert {row.seeds for row in got["C7"].rows} == {4}, "another loss has dense networks of its own"
+
+
+def test_without_any_reference_network_the_check_fails_and_says_why():
+    f = found()
+    worlds.lose(f, *f.of(Condition("pre-trained")))
+    checks = preconditions(f, warnings(None, f))
+    assert worlds.failed(checks) == ["robust networks are trained", "robust networks are robust",
+                                     "the attack can be trusted"]
+    assert "pre-trained at 1, repetition 3: the loss is nan" in checks[2]["detail"]
+    assert "there is no robust network" in checks[4]["detail"]
+
+
+def test_tables_and_figures_go_on_without_failed_networks(made):
+    f = without(H, 0, 1, 2, 3)
+    table = f.table()
+    rows = table[table.failed != ""]
+    assert set(rows.method) == {"HARP"} and rows.seed.tolist() == [0, 1, 2, 3] and set(rows.failed) == {UNMET}
+    assert rows.accuracy.isna().all() and "failed" not in made.table()
+    shown = tables.summary(f)
+    assert not len(shown[(shown.method == "HARP") & (shown.keep == .02) & (shown.training == "PGD-AT")])
+    figures.compression(tables.of_weights(table, f.section))
+    figures.keep_rates(tables.of_weights(tables.rates(f), f.section), tables.rules(f))
+    assert len(tables.rates(f)) == len(tables.rates(made)) - 4 * 5
 
 
 # ------------------------------------------------------------------------------------ preconditions

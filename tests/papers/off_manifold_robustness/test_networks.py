@@ -50,11 +50,6 @@ def test_every_sweep_has_its_networks_of_every_repetition(cells):
     assert [c.condition.kind for c in cells[:len(first)]] == first, "what others are measured with comes first"
 
 
-def test_only_strengths_and_controls_may_diverge(cells):
-    may = {c.condition.kind for c in cells if c.may_diverge}
-    assert may == {*ALL, *CONTROLS} and not may & {c.condition.kind for c in cells if not c.may_diverge}
-
-
 @pytest.mark.parametrize("profile", EVERY)
 def test_no_network_is_made_twice_and_the_pools_are_shared(profile):
     s = settings.load(profile)
@@ -65,7 +60,7 @@ def test_no_network_is_made_twice_and_the_pools_are_shared(profile):
     for c in own:
         kind, = [kind for kind, name in POOL.items() if name == c.condition.kind]
         assert c.recipe == s.networks.member(kind, c.repetition, s.seed)
-        assert shared[c.recipe.key].job.startswith("pool-") and not shared[c.recipe.key].may_diverge
+        assert shared[c.recipe.key].job.startswith("pool-")
     wanted = any(sweep.data is None for sweep in s.sections[S].sweeps)
     assert len(own) == (2 * s.sections[S].seeds if wanted else 0)
 
@@ -125,7 +120,6 @@ def test_a_batch_job_is_a_regulariser_or_all_small_networks_of_a_repetition(plan
 def test_networks_that_are_measured_are_in_the_plan(planned, cells):
     tasks = {t.recipe.key: t for t in plan(planned, (S,))}
     assert {*tasks} == {c.recipe.key for c in cells}
-    assert {k for k, t in tasks.items() if t.may_diverge} == {c.recipe.key for c in cells if c.may_diverge}
 
 
 # ---------------------------------------------------------------- a made-up study with known numbers

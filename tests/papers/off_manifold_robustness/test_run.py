@@ -61,7 +61,7 @@ def cell_of(f, where, kind, strength=0.):
 def test_all_that_is_planned_is_trained_and_measured(real):
     zoo, s, f = real
     lost = cell_of(f, "digits", "gradient norm", 1e12), cell_of(f, "digits", "reduced lr", 1e12)
-    assert set(f.diverged) == set(lost) and all("loss of step" in why for why in f.diverged.values())
+    assert set(f.failed) == set(lost) and all("loss of step" in why for why in f.failed.values())
     generative = {c for c in f.cells if c.condition.kind in (MANIFOLD, SCORE)}
     letters_ = {c for c in f.cells if c.condition.where == "digits_letters"}
     assert set(f.outcomes) == set(f.cells) - generative - set(lost) and set(f.distractor) == letters_
@@ -102,7 +102,7 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
         monkeypatch.setattr(zoos, name, refuse)
     again = Zoo(first.store, allowed=first.allowed)
     g = measure(again, networks.cells(*given(s)), *given(s))
-    assert not again.trained_here and g.diverged == f.diverged and g.quality == f.quality
+    assert not again.trained_here and g.failed == f.failed and g.quality == f.quality
     assert g.last_epoch == f.last_epoch
     pd.testing.assert_frame_equal(g.theory, f.theory)
     for one, other in ((g.sensitivity, f.sensitivity), (g.distractor, f.distractor)):

@@ -13,7 +13,6 @@ from lib.papers.off_manifold_robustness.evidence import (
     claim_preconditions,
     curves,
     evidence,
-    warnings,
 )
 from lib.papers.off_manifold_robustness.networks import NONE, PER_BATCH, PER_IMAGE, STANDARD, UNTRAINED
 from tests.kit import worlds
@@ -209,19 +208,14 @@ def test_a_strength_at_which_one_repetition_diverged_is_left_out_for_all(made):
     assert before.strengths == (0., *SIX) and after.strengths == (0., .01, .1, .5, 1., 4.)
     assert after.right.shape == (6, 4, TESTED) and after.mean("on")[-1] == pytest.approx(.02, rel=.02)
     assert curves(f)["digits"]["PGD"].strengths == (0., *SIX)
-    told = f.sentences_of_divergence(where="digits")
-    assert sorted(told) == ["noise 2, repetition 3: the loss is nan", "per batch 1, repetition 0: the loss is nan"]
-    assert f.sentences_of_divergence(where="subspace") == []
+    told = f.failures(where="digits")
+    assert sorted(told) == ["digits, noise 2, repetition 3: the loss is nan",
+                            "digits, per batch 1, repetition 0: the loss is nan"]
+    assert f.failures(where="subspace") == []
     noted = next(c for c in claim_preconditions(f)["C4b"] if "the loss is nan" in c["detail"])
     assert noted["ok"] and all(words in noted["detail"] for words in told)
     # the peak was there: the next best is picked
     assert evidence(f)["C5b"]["rises"]["digits, noise"].mean() == pytest.approx(.50 - .10, abs=.01)
-
-
-def test_a_study_goes_on_without_what_diverged_and_says_so(made):
-    f = found(gone={("digits", "noise", 4., 1)})
-    said, = warnings(f)
-    assert said.startswith("digits goes on without ") and said.endswith("the loss is nan") and warnings(made) == []
 
 
 def test_a_short_curve_has_no_flip_peak_or_fall(made, measured):

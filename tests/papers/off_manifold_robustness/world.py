@@ -107,7 +107,7 @@ def found(s=None, world=(), halves=(), theory=(), gone=(), clean=(), odd=True):
         if kind in (MANIFOLD, SCORE):
             continue
         if named in gone:
-            f.diverged[c] = "the loss is nan"
+            f.failed[c] = "the loss is nan"
             continue
         own = shift(*named)
         if where in ("digits_letter_a", "digits_letters"):

@@ -66,9 +66,6 @@ def test_every_study_has_its_networks_of_every_repetition(cells):
     others = [c for c in cells if kind_of(c) not in (TEACHER, JUDGE)]
     assert [*map(kind_of, cells[:6])] == [TEACHER, JUDGE] * 3, "what others learn from and are measured by comes first"
     assert all(c.recipe.seed == c.repetition for c in others)
-    assert {c.condition.kind for c in cells if c.may_diverge} == {
-        *HEURISTICS, *CENTRED, SCORE, CLASSES, RANDOM, IMAGES, LOGIT, NORM, COMBINED, TRADES_SCORE}
-    assert not any(c.may_diverge for c in cells if c.condition.where == TOY)
 
 
 def test_repetitions_beyond_the_pools_number_are_others():
@@ -219,7 +216,6 @@ def test_what_is_measured_is_planned_once(profile):
     s = settings.load(profile)
     every, tasks = cells_of(s), {t.recipe.key: t for t in plan(s, (S,))}
     assert {*tasks} == {c.recipe.key for c in every}
-    assert {k for k, t in tasks.items() if t.may_diverge} == {c.recipe.key for c in every if c.may_diverge}
     assert len({c.recipe.key for c in every if c.condition.kind not in (TEACHER, JUDGE)}) == sum(
         c.condition.kind not in (TEACHER, JUDGE) for c in every), "only denoisers are shared by studies"
     assert not [t.job for t in tasks.values() if not t.job.replace("-", "").replace("_", "").isalnum()]

@@ -78,7 +78,7 @@ def right(f, c):
 def test_all_that_is_planned_is_trained_and_measured(real):
     zoo, s, f = real
     lost = {c for c in f.cells if c.condition.kind == NORM}
-    assert set(f.diverged) == lost and len(lost) == 2 and all("loss of step" in why for why in f.diverged.values())
+    assert set(f.failed) == lost and len(lost) == 2 and all("loss of step" in why for why in f.failed.values())
     classifiers = {c for c in f.cells if c.condition.kind not in (TEACHER, JUDGE)} - lost
     toy = {c for c in classifiers if c.condition.where == TOY}
     assert set(f.last_epoch) == classifiers and set(f.toy) == toy and len(toy) == 2
@@ -220,7 +220,7 @@ def test_a_second_time_everything_comes_from_the_store(real, monkeypatch):
         monkeypatch.setattr(of, name, refuse)
     again = Zoo(first.store, allowed=first.allowed)
     g = measure(again, cells_of(s), *given(s))
-    assert not again.trained_here and g.diverged == f.diverged and g.quality == f.quality
+    assert not again.trained_here and g.failed == f.failed and g.quality == f.quality
     for name in ("alignment", "toy"):
         one, other = getattr(g, name), getattr(f, name)
         assert set(one) == set(other)

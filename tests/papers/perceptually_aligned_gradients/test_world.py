@@ -11,7 +11,6 @@ from lib.papers.perceptually_aligned_gradients.evidence import (
     evidence,
     named_checks,
     other_architecture,
-    warnings,
 )
 from lib.papers.perceptually_aligned_gradients.networks import (
     CENTRED,
@@ -235,9 +234,9 @@ def test_a_weight_at_which_one_repetition_diverged_is_left_out_for_all(made):
     assert f.weights("digits", SCORE) == [.03, 3] and f.weights("digits", NORM) == [.5, 4]
     assert all(f.at_own_weight("digits", kind) == [] for kind in (SCORE, CLASSES, "one image"))
     assert len(f.of(where="digits", kind=SCORE)) == 8 and main(f, NORM) == .5
-    assert sorted(f.sentences_of_divergence(where="digits"))[:2] == ["AT l2 + score 0.1, repetition 0: the loss is nan",
-                                                "gradient norm 1, repetition 0: the loss is nan"]
-    assert len(f.sentences_of_divergence(where="digits")) == 5 and f.sentences_of_divergence(where="CIFAR-10") == []
+    assert sorted(f.failures(where="digits"))[:2] == ["digits, AT l2 + score 0.1, repetition 0: the loss is nan",
+                                                      "digits, gradient norm 1, repetition 0: the loss is nan"]
+    assert len(f.failures(where="digits")) == 5 and f.failures(where="CIFAR-10") == []
     ready = evidence(f)
     assert {name for name in ready["C3a"]["gain"] if name.startswith("digits,")} == {
         f"digits, {kind}, {norm}" for kind in ("class mean", "nearest neighbour") for norm in ("l2", "linf")}
@@ -249,11 +248,6 @@ def test_a_weight_at_which_one_repetition_diverged_is_left_out_for_all(made):
         assert got[claim].verdict == "not tested" and "one image, score" in got[claim].reason
     assert got["C3b"].verdict == "not tested" and "No measurement of" in got["C3b"].reason
     assert got["C6"].verdict == got["C7"].verdict == "supported"
-
-
-def test_a_study_goes_on_without_what_diverged_and_says_so(made):
-    said, = warnings(found(gone={("digits", SCORE, 3., 1)}))
-    assert said.startswith("digits goes on without ") and said.endswith("the loss is nan") and warnings(made) == []
 
 
 def test_a_repetition_is_judged_by_the_next_one(made):

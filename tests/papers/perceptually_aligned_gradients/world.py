@@ -165,7 +165,7 @@ def found(s=None, world=(), masking=(), points=(), gone=()):
             f.toy[c] = pd.DataFrame(dict(zip(("right", "PGD", "exact", "far"), columns, strict=True)))
             continue
         if named_by(c) in gone:
-            f.diverged[c] = "the loss is nan"
+            f.failed[c] = "the loss is nan"
             continue
         one = f.study(where)
         norms = [threat.norm for threat in one.threats]

@@ -5,7 +5,7 @@ import pytest
 from lib import claims
 from lib.claims.verdict import MISSED
 from lib.papers import settings
-from lib.papers.stitching import evidence
+from lib.papers.stitching import evidence, figures, networks, tables
 from tests.kit import worlds
 from tests.papers.stitching.world import IMAGES, S, as_the_paper_says, made_up
 
@@ -77,3 +77,59 @@ def test_every_part_of_every_claim_in_scope_gets_evidence():
     for parts in found.values():
         for instances in parts.values():
             assert instances and all(array.shape == (4, IMAGES) for array in instances.values())
+
+
+# -------------------------------------------------------------------------------------------- networks that failed
+
+
+def without(repetitions, **fields):
+    m = made_up(as_the_paper_says)
+    return worlds.lose(m, *(c for c in m.of(**fields) if c.repetition in repetitions), why="it failed")
+
+
+def test_a_claim_goes_on_without_the_repetition_of_a_failed_joint_and_names_it():
+    m = without([1], role="pair", pair="R->R2", joint=S.sections["stitching"].middle, alpha=1.0)
+    got, whole = verdicts(m), verdicts(made_up(as_the_paper_says))
+    assert {k: v.verdict for k, v in got.items()} == {k: v.verdict for k, v in whole.items()}
+    said = f"pair R->R2 {S.sections['stitching'].middle} 1, repetition 1: it failed"
+    assert {k for k, v in got.items() if said in v.reason} == {"C2a"}
+    assert {row.seeds for row in got["C2a"].rows} == {3} and {row.seeds for row in got["C2b"].rows} == {4}
+
+
+def test_a_claim_with_no_joint_left_is_not_tested_and_says_why():
+    m = without(range(4), role="pair", pair="R->R2", joint=S.sections["stitching"].middle)
+    got = verdicts(m)
+    assert got["C2a"].verdict == "not tested" and "repetition 3: it failed" in got["C2a"].reason
+    assert got["C2b"].verdict == got["C3a"].verdict == "supported"
+
+
+def test_without_any_robust_network_the_check_fails_and_says_why():
+    m = without(range(4), role="endpoint", pair="R")
+    checks = evidence.preconditions(m, evidence.self_stitch_gap(Zoo(), m), evidence.warnings(None, m))
+    assert worlds.failed(checks) == ["robust networks are trained", "robust networks are robust",
+                                     "self-stitch is exact", "the attack can be trusted"]
+    assert "endpoint R 0, repetition 0: it failed" in checks[2]["detail"]
+    got = verdicts(m, failed=True)
+    assert {v.verdict for v in got.values()} == {"not tested"}
+
+
+class Zoo:
+    def images(self, data, split):
+        return None
+
+
+@pytest.mark.parametrize("repetitions, pair", [([0], "R"), (range(4), "N"), (range(4), "R->R2"), ([0], "N->R")])
+def test_tables_and_figures_go_on_without_failed_networks(repetitions, pair):
+    m, section = without(repetitions, pair=pair), S.sections["stitching"]
+    cells = m.table()
+    assert cells[cells.failed != ""].accuracy.isna().all() and set(cells[cells.failed != ""].pair) == {pair}
+    tables.endpoint_accuracies(cells)
+    figures.stitching_depth(cells, list(section.joints), list(networks.PAIRS), list(section.alphas))
+    assert len(tables.clean_controls(cells, section.joints))
+    for joint in (section.middle, section.joints[-1]):
+        shown = tables.against_controls(m, joint)
+        assert shown.value.notna().all()
+        figures.bars_against_controls(shown, "")
+        figures.stitching_matrix(tables.matrix(m, joint))
+    tables.kinds_of_joints(cells, section.middle)
+    assert not [c for c in (*tables.mixed_cells(m), *tables.transferred_cells(m)) if c in m.failed]
