@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import string
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -126,8 +127,10 @@ class Study:
         claims: the ids of the claims whose numbers they touch. None: all claims of the notebook, as a failed check of
         the attack does, which is a precondition of every claim. Empty: no claim.
         """
+        if claims is not None:
+            claims = sorted(claims, key=lambda key: (len(key.rstrip(string.ascii_lowercase)), key))  # C2b, C10a
         where = "all claims" if claims is None else ", ".join(claims) or "no claim"
-        self.warnings += [{"sentence": one, "claims": None if claims is None else list(claims)} for one in sentences]
+        self.warnings += [{"sentence": one, "claims": claims} for one in sentences]
         for sentence in sentences:
             print(f"warning (touches {where}): {sentence}")
         return sentences

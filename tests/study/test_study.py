@@ -25,13 +25,13 @@ def test_a_saved_table_says_its_warnings_below_it_with_the_claims_that_they_touc
 
 def test_warnings_are_kept_with_the_claims_that_they_touch(capsys):
     study = SimpleNamespace(warnings=[])
-    assert Study.warn(study, ["a", "b"], ("C1", "C2b")) == ["a", "b"]
+    assert Study.warn(study, ["a", "b"], ("C10a", "C2b")) == ["a", "b"]
     Study.warn(study, ["c"], [])
     Study.warn(study, ["d"])
-    assert study.warnings == [{"sentence": "a", "claims": ["C1", "C2b"]}, {"sentence": "b", "claims": ["C1", "C2b"]},
+    assert study.warnings == [{"sentence": "a", "claims": ["C2b", "C10a"]}, {"sentence": "b", "claims": ["C2b", "C10a"]},
                               {"sentence": "c", "claims": []}, {"sentence": "d", "claims": None}]
     assert capsys.readouterr().out.splitlines() == [
-        "warning (touches C1, C2b): a", "warning (touches C1, C2b): b", "warning (touches no claim): c",
+        "warning (touches C2b, C10a): a", "warning (touches C2b, C10a): b", "warning (touches no claim): c",
         "warning (touches all claims): d"]
 
 
