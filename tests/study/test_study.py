@@ -28,8 +28,8 @@ def test_warnings_are_kept_with_the_claims_that_they_touch(capsys):
     assert Study.warn(study, ["a", "b"], ("C10a", "C2b")) == ["a", "b"]
     Study.warn(study, ["c"], [])
     Study.warn(study, ["d"])
-    assert study.warnings == [{"sentence": "a", "claims": ["C2b", "C10a"]}, {"sentence": "b", "claims": ["C2b", "C10a"]},
-                              {"sentence": "c", "claims": []}, {"sentence": "d", "claims": None}]
+    touches = {"a": ["C2b", "C10a"], "b": ["C2b", "C10a"], "c": [], "d": None}
+    assert study.warnings == [{"sentence": one, "claims": which} for one, which in touches.items()]
     assert capsys.readouterr().out.splitlines() == [
         "warning (touches C2b, C10a): a", "warning (touches C2b, C10a): b", "warning (touches no claim): c",
         "warning (touches all claims): d"]
