@@ -154,16 +154,10 @@ class Coverage:
 
     low: float
     high: float
-    repetitions: int
 
     @property
     def covered(self) -> float:
         return 1 - self.low - self.high
-
-    @property
-    def too_little(self) -> bool:
-        """Whether the coverage lies below `LEAST` by more than three standard errors."""
-        return self.covered < LEAST - 3 * math.sqrt(LEAST * (1 - LEAST) / self.repetitions)
 
     @property
     def mark(self) -> str:
@@ -183,7 +177,7 @@ def coverage(study: Callable[..., Study], repetitions: int, *sizes) -> dict[str,
             slack = 1e-12  # of rounding
             misses = np.array([interval.low > true + slack, interval.high < true - slack])
             counts[name] = counts.get(name, 0) + misses
-    return {name: Coverage(*(misses / repetitions).tolist(), repetitions) for name, misses in counts.items()}
+    return {name: Coverage(*(misses / repetitions).tolist()) for name, misses in counts.items()}
 
 
 def scatters(accuracy: float) -> list[float]:
@@ -213,7 +207,7 @@ def tables(repetitions: int) -> Iterable[tuple[str, dict[str, dict[str, Coverage
 
 
 def main(argv: list[str]) -> int:
-    """Print the tables; returns 1 if a coverage lies below 92 % by more than three standard errors, otherwise 0."""
+    """Print the tables, and what lies below 92 % or above 98.5 %."""
     parser = Parser(prog="benchmarks/run.sh coverage", description=__doc__.splitlines()[0])
     parser.script = parser.prog
     parser.add_argument("--repetitions", type=int, default=2000, metavar="N", help="studies per cell (default 2000)")
@@ -223,15 +217,14 @@ def main(argv: list[str]) -> int:
     print("Coverage of 95 % intervals in percent; in brackets: lower bound too high, upper bound too low.\n"
           f"{args.repetitions} studies each, standard error {100 * error:.2f} at 95 %. "
           f"<: below {100 * LEAST:g}, >: above {100 * MOST:g}.")
-    outside, failed = {"<": [], " ": [], ">": []}, False
+    outside = {"<": [], " ": [], ">": []}
     for title, rows in tables(args.repetitions):
         columns = list(next(iter(rows.values())))
         print(f"\n{title}\n{'':40}" + "".join(f"{column:>19}" for column in columns))
         for row, cells in rows.items():
             print(f"{row:40}" + "".join(f"{cells[column]!s:>19}" for column in columns), flush=True)
             for column, one in cells.items():
-                failed |= one.too_little
                 outside[one.mark].append(f"{title}: {row}, {column}: {one}")
     for mark, words in (("<", f"below {100 * LEAST:g} %"), (">", f"above {100 * MOST:g} %")):
         print(f"\n{len(outside[mark])} {words}", *outside[mark], sep="\n  ")
-    return 1 if failed else 0
+    return 0

@@ -3,7 +3,7 @@
 Both the seed (one training) and the test image are random: an interval that ignores either is too narrow. All intervals
 are two-sided at `level` (at 0.95 each bound errs in 2.5 % of cases). Bounds are NaN for fewer than two seeds (of
 similarity maps: three), and for a spread of exactly zero unless there is another bound on it: an interval of width 0
-would claim certainty.
+would claim certainty. `benchmarks/run.sh coverage` simulates how often they hold the true value.
 """
 
 from lib.statistics.comparisons import bonferroni, holm, p_value

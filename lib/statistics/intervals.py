@@ -36,6 +36,8 @@ def paired_difference(d, level: float = 0.95) -> Interval:
     se^2 = sum_n var_s(mean_i d) / (K^2 S) + sum over sets of images of var_i(sum_n mean_s d) / (K^2 m), Student t with
     Satterthwaite's degrees of freedom. If nearly all differences are the same, the interval is at least as wide as
     Clopper-Pearson's for m images (m, not S x m).
+    Simulated coverage at 95 %: 95-98 % if seeds scatter d by 0.6 points (SD), 92-96 % if by 2 or 5 points; the lowest
+    is 92 %, for 3 seeds that scatter by much more than the images do.
     Raises SettingsError for another shape, values outside [-1, 1] or fewer than 2 images.
     """
     return estimate("difference", d)(level)
@@ -44,14 +46,17 @@ def paired_difference(d, level: float = 0.95) -> Interval:
 def accuracy(correct, level: float = 0.95) -> Interval:
     """The share of correct outcomes. correct: bool [S, m], seeds and images, or as for `paired_difference`, like the
     standard error; if (nearly) all outcomes are the same, the interval is at least as wide as Clopper-Pearson's for m
-    images. Raises SettingsError for another shape, other values or fewer than 2 images.
+    images. Simulated coverage at 95 %: as of `paired_difference`; but 91-93 % if seeds scatter by half of the accuracy,
+    where the upper bound errs in 7 %, and 97-99.5 % for accuracies of half a percent. Raises SettingsError for another
+    shape, other values or fewer than 2 images.
     """
     return estimate("accuracy", correct)(level)
 
 
 def seeds(values, level: float = 0.95) -> Interval:
     """The mean of one number per seed, values: [S]. Student t with S - 1 degrees of freedom; bounds are NaN for one
-    seed or equal values.
+    seed or equal values. Numbers must be about normal: of exponential ones it covers 89 % at 95 %, since the bound on
+    the side of the long tail errs in 11 %.
     """
     return estimate("seeds", values)(level)
 
@@ -65,7 +70,8 @@ def ratio(outcomes, level: float = 0.95) -> Interval:
     images. The exponential of the interval that `paired_difference` gives for
     psi = log(a_s / b_s) + (a_si - a_s) / a_s - (b_si - b_s) / b_s, the logarithm's first-order value by image. If an
     a_s is 0, or b is within 3 standard errors of 0, the interval holds the ratios r for which the interval of a - r b
-    holds 0 (means over networks first), and ends at infinity if b may be 0 at this `level`.
+    holds 0 (means over networks first), and ends at infinity if b may be 0 at this `level`. Simulated coverage as of
+    `paired_difference`; 96-100 % for accuracies of half a percent.
     """
     return estimate("ratio", outcomes)(level)
 
@@ -76,7 +82,7 @@ def crossed(values, level: float = 0.95) -> Interval:
 
     se^2 = var_s(mean_b) / S + var_b(mean_s) / B, Student t with Satterthwaite's degrees of freedom. Bounds are NaN for
     fewer than three seeds, or if seeds or minibatches do not differ at all. Raises SettingsError for one minibatch.
-    Simulated coverage at 95 % for 3 and 5 seeds and 8 minibatches, means over networks and over pairs: 92.5-98.5 %.
+    Simulated coverage at 95 % for 3 to 8 seeds and 8 minibatches, means over networks and over pairs: 92.5-99 %.
     """
     return estimate("map", values)(level)
 

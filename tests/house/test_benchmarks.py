@@ -118,9 +118,8 @@ def test_coverage_counts_the_errors_of_each_bound():
     found = coverage.coverage(study, 4, 0.5)
     assert {name: (one.low, one.high, one.covered) for name, one in found.items()} == {
         "holds": (0, 0, 1), "too high": (1, 0, 0), "too low": (0, 1, 0), "none": (0, 0, 1)}
-    just, little, much = coverage.Coverage(0.05, 0.031, 1000), coverage.Coverage(0.07, 0.05, 1000), found["holds"]
-    assert (just.mark, little.mark, much.mark) == ("<", "<", ">")
-    assert little.too_little and not just.too_little, "0.1 % may be chance"
+    assert str(coverage.Coverage(0.05, 0.031)) == " 91.9<(5.0 3.1)" and str(coverage.Coverage(0.03, 0.02))[5] == " "
+    assert str(found["holds"]) == "100.0>(0.0 0.0)"
 
 
 def test_made_up_outcomes_are_those_that_are_asked_for():
@@ -133,7 +132,7 @@ def test_made_up_outcomes_are_those_that_are_asked_for():
 
 
 def test_the_tables_of_coverage_have_every_statistic(capsys):
-    assert command.main(["coverage", "--repetitions", "1"]) in (0, 1)
+    assert command.main(["coverage", "--repetitions", "1"]) == 0
     said = capsys.readouterr().out
     for title in ("difference (seeds x images)", "accuracy (", "a - 0.8 b, 3 networks, other images", "ratio", "seeds",
                   "map, mean over pairs within a type"):
