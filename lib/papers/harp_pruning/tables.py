@@ -92,10 +92,11 @@ def searches(f: Results) -> pd.DataFrame:
     """Columns method, keep, granularity, training, seed, epoch, loss, accuracy, hardware_loss, share, gamma: a row per
     epoch of every search that learns rates. share: the cost of the masked network as a share of the dense network's.
     """
-    return pd.DataFrame([
-        {**f.named(cell), "epoch": row["epoch"] + 1, "loss": row["loss"], "accuracy": row["accuracy"],
-         "hardware_loss": row["hardware_loss"], "share": row["kept"], "gamma": row["gamma"]}
-        for cell, log in f.logs.items() for row in log if "gamma" in row])
+    rows = [{**f.named(cell), "epoch": row["epoch"] + 1, "loss": row["loss"], "accuracy": row["accuracy"],
+             "hardware_loss": row["hardware_loss"], "share": row["kept"], "gamma": row["gamma"]}
+            for cell, log in f.logs.items() for row in log if "gamma" in row]
+    return pd.DataFrame(rows, columns=["method", "keep", "granularity", "training", "seed", "epoch", "loss", "accuracy",
+                                       "hardware_loss", "share", "gamma"])
 
 
 def choices(f: Results) -> pd.DataFrame:

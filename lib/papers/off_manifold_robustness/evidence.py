@@ -4,9 +4,11 @@ regulariser and log ratios of the distractor; its claims are in claims/off_manif
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from lib import claims
 from lib.claims.evidence import Evidence
@@ -183,16 +185,23 @@ def _theory(f: Results, found: Evidence) -> None:
     for (where, kind), rows in f.theory.groupby(["where", "kind"]):
         if kind != BAYES:
             found.note("C1", f.failures(where=where, kind=NONE) + f.failures(where=where, kind="noise"))
-        by_seed = [r.sort_values("sigma") for _, r in rows.groupby("seed")]
-        first = [r.iloc[0] for r in by_seed]
+        runs = {seed: run.sort_values("sigma") for seed, run in rows.groupby("seed")}
+
+        def each(read: Callable, runs: dict = runs) -> list[float]:
+            return [read(runs[seed]) if seed in runs else np.nan for seed in range(f.section.seeds)]
+
         if kind == BAYES:
-            found.add("C2", "aligned", where, [r["worst rho2"] for r in first])
-            found.add("C2", "robust", where, [r.rho1 for r in first])
+            found.add("C2", "aligned", where, each(lambda run: run["worst rho2"].iloc[0]))
+            found.add("C2", "robust", where, each(lambda run: run.rho1.iloc[0]))
             continue
-        gaps = [(r.rho1 - r.rho2).abs().clip(lower=1e-300) for r in by_seed]
-        slopes = [np.polyfit(np.log(r.sigma), np.log(gap), 1)[0] for r, gap in zip(by_seed, gaps, strict=True)]
-        found.add("C1", "order", f"{where}, {kind}", slopes)
-        found.add("C1", "limit", f"{where}, {kind}", [r.rho1 - r.rho2 for r in first])
+        found.add("C1", "order", f"{where}, {kind}", each(_order))
+        found.add("C1", "limit", f"{where}, {kind}", each(lambda run: run.rho1.iloc[0] - run.rho2.iloc[0]))
+
+
+def _order(run: pd.DataFrame) -> float:
+    """The exponent with which |rho1 - rho2| falls with the noise."""
+    gap = (run.rho1 - run.rho2).abs().clip(lower=1e-300)
+    return np.polyfit(np.log(run.sigma), np.log(gap), 1)[0]
 
 
 def theory_margins() -> dict[str, float]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lib.claims.verdict import MISSED
+from lib.papers.off_manifold_robustness import tables
 from lib.papers.off_manifold_robustness.evidence import (
     ALL,
     FEWEST,
@@ -216,6 +217,49 @@ def test_a_strength_at_which_one_repetition_diverged_is_left_out_for_all(made):
     assert noted["ok"] and all(words in noted["detail"] for words in told)
     # the peak was there: the next best is picked
     assert evidence(f)["C5b"]["rises"]["digits, noise"].mean() == pytest.approx(.50 - .10, abs=.01)
+
+
+def lost(*names):
+    f = found()
+    return worlds.lose(f, *(c for c in f.cells if (c.condition.where, c.condition.kind, c.repetition) in names))
+
+
+def test_a_repetition_without_its_unregularised_network_is_left_out_of_its_sweep(made, verdicts):
+    f = lost(("digits", NONE, 2))
+    got, ready, whole = judged(f), evidence(f), evidence(made)
+    said = "digits, none, repetition 2: the loss is nan"
+    about = {"C3b", "C3c", "C4b", "C4c", "C5b", "C6b", "C7", "C12b"}
+    assert {claim for claim, one in got.items() if said in one.reason} == about
+    for claim in about:
+        assert {row.seeds for row in got[claim].rows if ": digits" in row.name} == {3}, claim
+        assert got[claim].verdict == verdicts[claim].verdict
+    same = [claim for claim in ("C1", "C2", "C3a", "C4a", "C10a", "C11") if got[claim].reason != verdicts[claim].reason]
+    assert not same
+    rows, before = (one["C3b"]["off_over_on"]["digits"] for one in (ready, whole))
+    assert np.isnan(rows[2]).all() and np.array_equal(rows[[0, 1, 3]], before[[0, 1, 3]])
+    assert failed_by_claim(claim_preconditions(f)) == {}
+
+
+def test_a_sweep_without_any_unregularised_network_is_not_tested_and_says_why():
+    f = lost(*(("digits", NONE, seed) for seed in range(4)), *(("ImageNet-64", NONE, seed) for seed in range(4)))
+    got = judged(f)
+    for claim in ("C3b", "C4b", "C5b", "C7"):
+        assert got[claim].verdict == "not tested" and "repetition 3: the loss is nan" in got[claim].reason
+    checks = [c for c in claim_preconditions(f)["C3b"] if not c["ok"]]
+    assert len(checks) == 2 and all("no network is left; " in c["detail"] for c in checks)
+    assert got["C3a"].verdict == got["C10a"].verdict == "supported"
+
+
+def test_the_distractor_goes_on_without_a_failed_network(verdicts):
+    f = lost(("digits_letter_a", STANDARD, 1))
+    got = judged(f)
+    said = "digits_letter_a, standard, repetition 1: the loss is nan"
+    assert {claim for claim, one in got.items() if said in one.reason} == {"C10a", "C11"}
+    assert {claim: one.verdict for claim, one in got.items()} == {c: one.verdict for c, one in verdicts.items()}
+    assert {row.seeds for row in got["C11"].rows if f"{STANDARD}: digits_letter_a," in row.name} == {3}
+    assert {row.seeds for row in got["C10b"].rows} == {4}
+    assert (tables.networks(f).diverged != "").sum() == 1
+    assert not tables.distractor(f)["log ratio"].isna().any() and len(tables.energies(f))
 
 
 def test_a_short_curve_has_no_flip_peak_or_fall(made, measured):

@@ -21,6 +21,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     NORM,
     RANDOM,
     SCORE,
+    TOY,
     TRADES_ALONE,
     VANILLA,
 )
@@ -248,6 +249,48 @@ def test_a_weight_at_which_one_repetition_diverged_is_left_out_for_all(made):
         assert got[claim].verdict == "not tested" and "one image, score" in got[claim].reason
     assert got["C3b"].verdict == "not tested" and "No measurement of" in got["C3b"].reason
     assert got["C6"].verdict == got["C7"].verdict == "supported"
+
+
+def lost(*names):
+    f = found()
+    return worlds.lose(f, *(c for c in f.cells if (c.condition.where, c.condition.kind, c.repetition) in names))
+
+
+def test_claims_go_on_without_the_repetition_of_a_failed_vanilla_network(made, verdicts):
+    f = lost(("digits", VANILLA, 1))
+    got, ready, whole = judged(f), evidence(f), evidence(made)
+    said = "digits, vanilla 0, repetition 1: the loss is nan"
+    named = {claim for claim, one in got.items() if said in one.reason}
+    assert {"C2a", "C2b", "C3a", "C7"} <= named and not named & {"C1a", "C3b", "C3c", "C3d", "C4", "C5", "C8"}
+    rows = {row.name: row.seeds for row in got["C3a"].rows}
+    assert {seeds for name, seeds in rows.items() if "gain: digits," in name} == {2}
+    assert {seeds for name, seeds in rows.items() if "gain: CIFAR-10," in name} == {3}
+    assert {row.seeds for row in got["C3c"].rows} == {3}
+    gain, before = (one["C3a"]["gain"]["digits, score, l2"] for one in (ready, whole))
+    assert np.isnan(gain[1]).all() and np.array_equal(gain[[0, 2]], before[[0, 2]])
+    cosine, before = (one["C2b"]["cosine"]["digits, score"] for one in (ready, whole))
+    assert np.isnan(cosine).tolist() == [False, True, False] and np.array_equal(cosine[[0, 2]], before[[0, 2]])
+    assert got["C4"].verdict == verdicts["C4"].verdict and failed_by_claim(claim_preconditions(f)) == {}
+    for one in f.studies:
+        assert len(tables.summary(f, one.name)) and len(tables.methods(f, one.name))
+    assert len(tables.controls(f)) and len(tables.added(f)) and len(tables.masking(f))
+
+
+def test_a_study_without_any_vanilla_network_fails_its_check_and_says_why():
+    f = lost(*(("digits", VANILLA, seed) for seed in range(3)))
+    failed = [check for check in claim_preconditions(f)["C3b"] if not check["ok"]]
+    assert failed[0]["name"] == "digits: vanilla networks are trained"
+    assert failed[0]["detail"].startswith("no network is left; digits, vanilla 0, repetition 0: the loss is nan")
+    assert judged(f)["C3a"].verdict == "not tested"
+
+
+def test_the_toy_goes_on_without_a_failed_network():
+    f = lost((TOY, RANDOM, 0))
+    got = judged(f)
+    assert {claim for claim, one in got.items() if "toy, random direction 1, repetition 0" in one.reason} == {"C1b"}
+    seeds = {row.name: row.seeds for row in got["C1b"].rows}
+    assert seeds == {"gain: random direction": 3, "gain: permuted classes": 4}
+    assert {row.seeds for row in got["C1a"].rows} == {4}
 
 
 def test_a_repetition_is_judged_by_the_next_one(made):
