@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lib import claims
+from lib.claims.evidence import Evidence
 from lib.claims import Claim, ClaimSheet, Part
 from lib.study import Study
 
@@ -55,11 +56,11 @@ def gaps(mean):
 
 
 @pytest.fixture
-def table(monkeypatch):
+def table(monkeypatch, tmp_path):
     monkeypatch.setattr(claims, "load", lambda name: sheet())
     study = SimpleNamespace(paper=SimpleNamespace(name="made up"), settings=SimpleNamespace(profile="smoke"),
-                            table=lambda name, frame: frame, show=lambda frame: frame)
-    evidence = {key: {"gap": {"linf": gaps(0.2)}} for key in ("C1", "C2", "C3")}
+                            failures=[], folder=tmp_path, table=lambda name, frame: frame, show=lambda frame: frame)
+    evidence = Evidence({key: {"gap": {"linf": gaps(0.2)}} for key in ("C1", "C2", "C3")})
     failed = [{"name": "robust networks are robust", "ok": False, "detail": "12 %"}]
     return Study.judge(study, evidence, [], {"C2": failed})
 
