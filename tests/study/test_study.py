@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from lib import claims
-from lib.claims.evidence import Evidence
 from lib.claims import Claim, ClaimSheet, Part
+from lib.claims.evidence import Evidence
 from lib.study import Study
 
 
