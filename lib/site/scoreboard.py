@@ -66,7 +66,8 @@ def _notebook(folder: Path, read: dict) -> dict:
         claim["warnings"] = [w["sentence"] for w in card.get("warnings", ()) if claim["id"] in (w["claims"] or ())]
         for part in claim["parts"]:
             part["by_seed"] = by_seed.get((claim["id"], part["name"]), [])
-    downloads = [*sorted(folder.glob("tables/*.csv")), *sorted(folder.glob("*.json")), *sorted(folder.glob("*.ipynb"))]
+    kinds = ("tables/*.csv", "*.json", "*.npz", "*.ipynb")
+    downloads = [path for kind in kinds for path in sorted(folder.glob(kind))]
     groups = {asks: some for asks in ASKS if (some := [claim for claim in claims if claim["asks"] == asks])}
     return {"name": folder.name, "title": card.get("title") or folder.name.replace("_", " ").capitalize(), "ok": ok,
             "card": card, "page": f"{folder.name}/{pages[0]}" if pages else None, "files": downloads,
