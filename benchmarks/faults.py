@@ -151,8 +151,9 @@ def damaged(bench: Bench):
             if status == 2 and "Traceback" not in said:
                 wrong = []
             wrong += [one for one in left_behind(place) if "damaged" not in one]
-            noticed = last(said) if status else "noticed" if "damaged" in said or "changed" in said else "no matter"
-            print(f"  {kind}, {what}: {'; '.join(wrong) or noticed}", flush=True)
+            noticed = any(words in said for words in ("is damaged (", "have changed"))
+            outcome = "; ".join(wrong) or (last(said) if status else "made again" if noticed else "no matter")
+            print(f"  {kind}, {what}: {outcome}", flush=True)
             found += [f"{path}, {what}: {one}" for one in wrong]
     return found
 
