@@ -161,7 +161,7 @@ def test_a_kept_epoch_is_the_network_of_a_training_stopped_there(tmp_path, monke
     recipe = replace(BASE, epochs=4, keep=(1, 3), **changes)
     images, holdout = load(recipe.data, "train"), load(recipe.data, "holdout") if recipe.choice else None
     loop.fit(build(recipe), recipe, images, "cpu", tmp_path, holdout)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch-1.safetensors", "epoch-3.safetensors"]
+    assert sorted(p.name for p in tmp_path.glob("epoch-*")) == ["epoch-1.safetensors", "epoch-3.safetensors"]
     real, kept = loop._Training._epoch, {n: load_file(tmp_path / f"epoch-{n}.safetensors") for n in recipe.keep}
 
     class Stopped(Exception):
