@@ -242,6 +242,23 @@ def test_a_failed_job_speaks_for_itself(tmp_path, rule, said):
     assert said in ((tmp_path / "said").read_text() if said else "") and "RuleException" not in done.stderr
 
 
+def test_a_notebook_whose_kernel_dies_says_so(tmp_path, monkeypatch, capfd):
+    import nbformat.v4 as nbf
+
+    for name, value in {"REPRO_RESULTS": str(tmp_path), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT)}.items():
+        monkeypatch.setenv(name, value)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    page = nbf.new_notebook(cells=[nbf.new_code_cell("import os; os.kill(os.getpid(), 9)")],
+                            metadata={"kernelspec": kernel})
+    write_atomic(tmp_path / "notebooks" / "stitching.ipynb", json.dumps(page))
+    monkeypatch.setattr(batch, "ROOT", tmp_path)
+    assert batch.run_notebook(load("test"), {}, "stitching") == 1
+    assert capfd.readouterr().err.endswith("stitching failed: Kernel died\n")
+    card = json.loads((tmp_path / "test" / "stitching" / "card.json").read_text())
+    assert card["status"] == "failed" and card["error"] == "Kernel died"
+    assert not list((tmp_path / "test" / batch.SCRATCH).iterdir())
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full disk")
 def test_logs_on_a_full_disk_are_no_traceback(tmp_path):
     (tmp_path / "said").symlink_to("/dev/full")
