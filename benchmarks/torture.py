@@ -30,7 +30,7 @@ from lib.papers import papers
 from lib.papers.settings import profiles
 
 AIMS = (*3 * ["any moment"], "a checkpoint", "a move", "an end")  # of kills in turn; the last three are short
-SOON, PATIENCE = 40.0, 60.0  # seconds: any moment comes within the first, an aimed kill waits for the second at most
+SOON, PATIENCE = 40.0, 120.0  # seconds: any moment comes within the first, an aimed kill waits for the second at most
 
 
 def main(argv: list[str]) -> int:
@@ -86,9 +86,18 @@ def torture(folder: Path, profile: str, notebooks: list[str], kills: int, seeds:
 
 
 def _killed(command: list[str], place: Path, kills: int, moments: random.Random) -> list[str]:
-    """Run a command with results in `place` until it was killed `kills` times, then to its end; returns what failed."""
+    """Run a command with results in `place` until it was killed `kills` times, then to its end; returns what failed.
+
+    In between it runs to its end once, so that half of the kills meet training jobs and half notebooks.
+    """
     met: Counter[str] = Counter()
+    late = False
     while met.total() < kills:
+        if not late and met.total() >= kills // 2:
+            late = True
+            if start(command, place).wait():
+                return [f"after {met.total()} kills the run fails"]
+            _forget(place, moments, late)
         aim = AIMS[met.total() % len(AIMS)]
         longest = moments.uniform(0.5, SOON) if aim == "any moment" else PATIENCE
         run = start(command, place)
@@ -96,7 +105,7 @@ def _killed(command: list[str], place: Path, kills: int, moments: random.Random)
         if run.poll() is not None:
             if run.returncode:
                 return [f"after {met.total()} kills the run fails"]
-            _forget(place, moments)  # the run ended before the kill: make work for the next one
+            _forget(place, moments, late)  # the run ended before the kill: make work for the next one
             continue
         short = found in ("a checkpoint", "a move")
         moment = f"writing {found} of the store" if short else doing(run.pid)
@@ -140,9 +149,12 @@ def _being_written(place: Path) -> set[str]:
     return found
 
 
-def _forget(place: Path, moments: random.Random) -> None:
-    """Delete a third of the store's entries and all verdicts, so that there is work again."""
-    entries = sorted(path for path in (place / "store").glob("*/*") if (path / "meta.json").exists())
+def _forget(place: Path, moments: random.Random, late: bool) -> None:
+    """Delete a third of the store's entries and all verdicts, so that there is work again. late: only entries that
+    notebooks make.
+    """
+    entries = sorted(path for path in (place / "store").glob("*/*") if (path / "meta.json").exists()
+                     and not (late and path.parent.name in ("network", "outcomes")))
     for entry in moments.sample(entries, -(-len(entries) // 3)):
         shutil.rmtree(entry)
     for path in [*verdicts(place), *place.glob("results/*/jobs/*.done")]:
