@@ -72,7 +72,7 @@ def measuring(recipe: Recipe, attack: Attack | Certificate | None) -> float:
     """
     robust = recipe.weights is not None or bool(recipe.epochs) and recipe.objective != CrossEntropy()
     asked = attack.passes(0.5 * robust, recipe.data.info.classes) if attack else 1
-    return forward(recipe) * asked * (recipe.data.test or recipe.data.info.test)
+    return forward(recipe) * asked * recipe.data.n_test
 
 
 def compile_pays(recipe: Recipe, where) -> bool:

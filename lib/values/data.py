@@ -127,3 +127,7 @@ class Data(Declared):
     @property
     def n_train(self) -> int:
         return self.info.train - self.holdout if self.train is None else self.train
+
+    @property
+    def n_test(self) -> int:
+        return self.test or self.info.test

@@ -43,7 +43,7 @@ def networks(repetition: Repetition) -> pd.DataFrame:
         attack, threat = getattr(robust.objective, "attack", None), threat_of(repetition.networks, net)
         certificate = f"{net.certificate.title}, {_ball(net.certified or threat)}" if net.verifiable else "–"
         rows.append({"net": net.name, "data": robust.data.name, "training images": robust.data.n_train,
-                     "test images": robust.data.test or robust.data.info.test, "architecture": robust.arch.name,
+                     "test images": robust.data.n_test, "architecture": robust.arch.name,
                      "robust objective": f"{net.training}, {attack.title}" if attack else net.training,
                      "threat": _ball(threat), "certificate": certificate, "benign epochs": benign.epochs,
                      "robust epochs": " clean + ".join(str(r.epochs) for r in (*robust.parents, robust)),

@@ -22,7 +22,7 @@ def describe(study) -> str:
     data, threat = s.data or networks.data, networks.threat
     base = next(cell.recipe for cell in study.cells if cell.condition == Condition("pre-trained", loss=s.losses[0]))
     return (f"{data.name}: {data.n_train} training images, {data.holdout} held out for the choice of epochs, "
-            f"{data.test or data.info.test} test images; {base.arch.name}; threat {threat.norm}, eps {threat.eps}, "
+            f"{data.n_test} test images; {base.arch.name}; threat {threat.norm}, eps {threat.eps}, "
             f"trained against {training_attack(networks, s).title}\n"
             f"kept: {', '.join(f'{float(keep):.1%}' for keep in s.keeps)}; methods: {'; '.join(s.methods)}; "
             f"{s.seeds} repetitions; {base.epochs} epochs of training, {s.prune.epochs} of searching, "

@@ -37,8 +37,6 @@ class Curve:
     more than `chance` above guessing and its on-manifold change is above `on`.
     """
 
-    sweep: Sweep
-    kind: str
     strengths: tuple[float, ...]
     values: dict[str, np.ndarray]
     right: np.ndarray
@@ -115,7 +113,7 @@ def curves(f: Results) -> dict[str, dict[str, Curve]]:
             values = {c: np.array([[f.sensitivity[cell][c].to_numpy(float) for cell in cells]
                                    for cells in kept.values()]) for c in columns}
             right = np.array([f.stacked(cells) for cells in kept.values()])
-            found.setdefault(sweep.name, {})[kind] = Curve(sweep, kind, tuple(kept), values, right,
+            found.setdefault(sweep.name, {})[kind] = Curve(tuple(kept), values, right,
                                                            first.recipe.data.info.classes, f.section.chance,
                                                            f.section.on)
     return found

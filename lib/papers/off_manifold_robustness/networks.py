@@ -21,7 +21,6 @@ from lib.values.threats import Threat
 NONE, SCORE, MANIFOLD = "none", "score", "manifold"
 POOL = {"N": "pool, normal", "R": "pool, robust"}
 STANDARD, PER_IMAGE, PER_BATCH, UNTRAINED = "standard", "robust, eps per image", "robust, eps per batch", "untrained"
-DISTRACTED = STANDARD, PER_IMAGE, PER_BATCH  # trained networks for digits with a letter
 SHAKE = 0.1  # standard deviation of the smoothness penalty's noise, as in the paper's experiments
 LR_FALLS_FROM = 0.061  # weight of the gradient norm above which the paper cuts the learning rate, in proportion
 

@@ -154,7 +154,7 @@ class Distractor(Declared):
     where = "distractor"
 
     def check_together(self):
-        most = min(data.test or data.info.test for data in self.data)
+        most = min(data.n_test for data in self.data)
         need(self.images <= most, "distractor.images", self.images, f"at most the {most} test images")
 
 
@@ -278,7 +278,7 @@ class Section(Declared):
             need(latent < pixels, f"{where}.autoencoder.arch.latent", latent, f"below the {pixels} pixels of an image")
             given = sweep.denoiser or (networks.denoiser if sweep.data is None else None)
             need(closed or given is not None, f"{where}.denoiser", None, f"given for {data.name}, or for the pool")
-            most = data.test or data.info.test
+            most = data.n_test
             need(sweep.images <= most, f"{where}.images", sweep.images, f"at most the {most} test images")
             enough = not closed or self.seeds * self.theory.points <= most
             need(enough, "theory.points", self.theory.points, f"at most {most // self.seeds}: {self.seeds} repetitions "

@@ -215,7 +215,7 @@ class Section(Declared):
             per_class = data.n_train // classes
             good = study.sample is None or study.sample <= per_class
             need(good, f"{where}.sample", study.sample, f"a whole number from 2 to {per_class}, or null for all")
-            most = data.test or data.info.test
+            most = data.n_test
             for name in ("images", "generated"):
                 value = getattr(study, name)
                 need(value <= most, f"{where}.{name}", value, f"at most the {most} test images")

@@ -153,6 +153,6 @@ def _look_at_checkpoints(zoo: Zoo, found: Results, options: dict) -> None:
         looks = [RecipeView(str(cell.condition.epoch), cell.recipe) for cell in members]
         last = looks[-1].name
         for split in ("test", "train"):
-            images = options["images"] or data.test or data.info.test
+            images = options["images"] or data.n_test
             found.runs[kind, seed, split] = measure_maps(zoo, looks, **{**options, "images": images}, split=split,
                                                     pairs=[(look.name, last) for look in looks])

@@ -122,7 +122,7 @@ class Section(Declared):
     def check(self, networks: Networks) -> None:
         """Raise SettingsError unless the section fits the networks."""
         data = networks.data
-        tests = data.test or data.info.test
+        tests = data.n_test
         images = tests if self.images is None else self.images
         need(2 * self.batch <= images <= tests, "representation_similarity.images", images,
              f"from two minibatches of {self.batch} to the {tests} test images of networks.data")

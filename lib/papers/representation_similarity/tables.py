@@ -22,7 +22,7 @@ def describe(study) -> str:
     """
     s, networks = study.section, study.settings.networks
     data, threat = networks.data, networks.threat
-    return (f"{data.name}: {data.n_train} training images, {s.images or data.test or data.info.test} test images "
+    return (f"{data.name}: {data.n_train} training images, {s.images or data.n_test} test images "
             f"looked at, in minibatches of {s.batch}; {s.arch or networks.arch}, layers: {s.layers}\n"
             f"threat: {threat.norm}, eps {threat.eps}; {s.seeds} networks of each kind, {s.arm_seeds} of each arm: "
             f"{', '.join(arm.name for arm in s.arms)}; {len(study.keys)} trained networks in the plan")

@@ -12,7 +12,7 @@ def curve(columns, right=None, classes=10, chance=.05, on=.01, images=16):
     share = np.full((k, s), .9) if right is None else np.array(right)
     right = np.arange(100) < np.round(100 * share)[..., None]
     values = {"on": np.full((k, s, images), .5)} | values
-    return Curve(None, "noise", tuple(range(k)), values, right, classes, chance, on)
+    return Curve(tuple(range(k)), values, right, classes, chance, on)
 
 
 ODD = [[.1, .1, .1], [.5, .5, .2], [.3, .3, .9]]  # the third repetition would pick another strength than the others
