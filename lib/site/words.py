@@ -164,11 +164,13 @@ def plot(parts: list[dict], width: int = 120) -> list[dict | None]:
 
 
 def comparisons(claim: dict) -> list[dict]:
-    """A claim's parts, grouped by comparison: a list of {what, parts, places (see `plot`)}."""
-    groups = {}
-    for part in claim["parts"]:
-        groups.setdefault(part["what"], []).append(part)
-    return [{"what": what, "parts": parts, "places": plot(parts)} for what, parts in groups.items()]
+    """A claim's parts, grouped by comparison: a list of {asked (what must hold), parts, places (see `plot`)}. Without
+    parts if nothing was measured.
+    """
+    measured = {asked["what"]: [part for part in claim["parts"] if part["what"] == asked["what"]]
+                for asked in claim["asked"]}
+    return [{"asked": asked, "parts": measured[asked["what"]], "places": plot(measured[asked["what"]])}
+            for asked in claim["asked"]]
 
 
 def template(name: str):

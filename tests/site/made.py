@@ -16,9 +16,16 @@ def part(value, low, high, threshold=0.02, side="above", verdict="supported", **
             "verdict": verdict, **more}
 
 
+def asked(parts):
+    """What must hold in each comparison of these parts."""
+    names = ("what", "statistic", "side", "threshold", "null_value")
+    return list({one["what"]: {name: one[name] for name in names} for one in parts}.values())
+
+
 def claim(key, verdict, parts=(), asks="paper", **more):
     return {"id": key, "statement": f"Statement of {key} with a < b | c", "asks": asks, "verdict": verdict,
-            "at_best": "", "withheld": "", "parts": list(parts), "paper_value": "0.93", "paper_source": "Fig. 3",
+            "at_best": "", "withheld": "", "parts": list(parts), "asked": asked(parts),
+            "paper_value": "0.93", "paper_source": "Fig. 3",
             "protocol": "PGD-20, 8/255", "figure": "curves", "reason": "", "margins_hash": "abc", "p": 0.01,
             "p_holm": 0.02, "preconditions": [], **more}
 

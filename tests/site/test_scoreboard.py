@@ -10,7 +10,7 @@ from lib import claims
 from lib import site as report
 from lib.claims import sheet, verdict
 from lib.site import words
-from tests.site.made import Page, card, claim, part, write
+from tests.site.made import Page, asked, card, claim, part, write
 
 CHECKS = [{"name": "networks are <trained>", "ok": True, "detail": "clean accuracy 91.0%"},
           {"name": "the attack can be trusted", "ok": False, "detail": "7 of 32 images fall to Square & co"}]
@@ -151,7 +151,7 @@ def test_a_comparison_says_what_it_needs_and_what_counts_as_no_effect(tmp_path, 
 def test_who_asks_stands_with_the_statement(tmp_path):
     page = board(tmp_path, claim("C1a", "supported"), claim("C1b", "supported", asks="control", paper_source="our <b>"),
                  claim("C1c", "supported", asks="ours", paper_value=None))
-    for key, said in (("C1a", "Claim of the paper: 0.93 · Fig. 3"), ("C1b", "Control: 0.93 · our &lt;b&gt;"),
+    for key, said in (("C1a", "Claim of the paper: 0.93 · Fig. 3"), ("C1b", "Control: our &lt;b&gt;"),
                       ("C1c", "Our own question: Fig. 3")):
         head = plain(row_of(page, key).split("</th>")[0])
         assert head.startswith(f"{key} Statement of {key} with a &lt; b") and said in head
@@ -230,8 +230,10 @@ def test_one_comparison_has_one_scale():
     parts = [part(0.1, 0.05, 0.15, name="a: N→R at stem", what="more"),
              part(0.3, 0.2, 0.4, name="a: R→N at stem", what="more"),
              part(0, -0.01, 0.01, 0.03, "within", name="b: largest", what="equal")]
-    first, second = words.comparisons({"parts": parts})
-    assert first["what"] == "more" and len(first["parts"]) == 2
+    nothing = part(0, 0, 0, what="not measured")
+    first, second, third = words.comparisons({"parts": parts, "asked": asked([*parts, nothing])})
+    assert third["asked"]["what"] == "not measured" and not third["parts"] and not third["places"]
+    assert first["asked"]["what"] == "more" and len(first["parts"]) == 2
     assert first["places"][0]["threshold"] == first["places"][1]["threshold"]
     assert first["places"][0]["wanted"] == [first["places"][0]["threshold"], 120]
     at = second["places"][0]
