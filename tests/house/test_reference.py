@@ -92,7 +92,7 @@ def hold(folder):
     for claim in judged:
         for part in claim["parts"]:
             assert part["threshold"] == margins[claim["id"], part["name"].split(": ")[0]]
-            values = evidence[claim["id"], part["name"]]
+            values = [value for value in evidence[claim["id"], part["name"]] if value == value]  # without what failed
             if part["statistic"] != "ratio":
                 assert sum(values) / len(values) == pytest.approx(part["value"], abs=1e-9)
     planned = {*card["networks"], *snapshot["unstored_networks"]}

@@ -320,7 +320,7 @@ def fails(zoo_, recipe):
 
 @pytest.mark.parametrize("recipe, begins", [
     (EXPLODES, f"{EXPLODES.describe()}: the loss of step 0 of epoch 0 is"),
-    (MISSES, "the search has not met its target: the network's cost is")])
+    (MISSES, "the search has not met its target: the network's cost is")], ids=["diverged", "missed"])
 def test_a_training_that_fails_is_noted_and_not_tried_again(tmp_path, trainings, recipe, begins):
     first = Zoo(Store(tmp_path))
     why = fails(first, recipe)

@@ -150,7 +150,7 @@ def mean_similarity(table: pd.DataFrame, joints: Sequence[str]) -> pd.DataFrame:
     keys, depth = ["role", "pair", "alpha", "joint"], {joint: k for k, joint in enumerate(joints)}
     numbers = ["clean", "clean of end", "clean of weaker", "robust", "robust of end", "agrees with end",
                "agrees with front", "cka before", "cka", "cka shuffled", "unexplained"]
-    means = table.groupby(keys)[numbers].mean().reset_index()
+    means = table.reindex(columns=[*keys, *numbers]).groupby(keys)[numbers].mean().reset_index()
     return means.sort_values(keys, key=lambda column: column.map(depth) if column.name == "joint" else column,
                              ascending=[False, True, True, True])
 
@@ -218,8 +218,8 @@ def transfers(zoo: Zoo, cells: Sequence[Cell], threat: Threat, attack: Attack) -
 
 def mean_transfers(table: pd.DataFrame) -> pd.DataFrame:
     """Means over repetitions of `transfers`: columns pair, joint, source, robust, robust of source."""
-    runs = table.groupby(["pair", "joint", "source"], sort=False)
-    return runs[["robust", "robust of source"]].mean().reset_index()
+    keys, numbers = ["pair", "joint", "source"], ["robust", "robust of source"]
+    return table.reindex(columns=[*keys, *numbers]).groupby(keys, sort=False)[numbers].mean().reset_index()
 
 
 ENDS = ("pair", "untrained front", "untrained end", OTHER, EXTERNAL)

@@ -133,3 +133,14 @@ def test_tables_and_figures_go_on_without_failed_networks(repetitions, pair):
         figures.stitching_matrix(tables.matrix(m, joint))
     tables.kinds_of_joints(cells, section.middle)
     assert not [c for c in (*tables.mixed_cells(m), *tables.transferred_cells(m)) if c in m.failed]
+
+
+def test_tables_are_empty_where_every_mixed_pair_failed():
+    m = made_up(as_the_paper_says)
+    worlds.lose(m, *(c for c in m.cells if "N" in c.condition.pair))
+    cells, section = m.table(), S.sections["stitching"]
+    similar = tables.accuracy_and_similarity(None, m, tables.mixed_cells(m))
+    moved = tables.transfers(None, tables.transferred_cells(m), m.networks.threat, section.search)
+    assert not len(tables.mean_similarity(similar, section.joints)) and not len(tables.mean_transfers(moved))
+    assert not len(tables.kinds_of_joints(cells, section.middle)) and len(tables.clean_controls(cells, section.joints))
+    assert len(tables.against_controls(m, section.middle)) and len(tables.matrix(m, section.middle))
