@@ -119,8 +119,8 @@ def test_objectives_train_their_own_kind_of_network():
     for arch, bad, words in ((UNet(), CrossEntropy(), "CrossEntropy.*Denoising for U-Net"),
                              (SMALL, reconstruction, "Reconstruction.*Denoising for denoising MLP"),
                              (AutoEncoder(), denoising, "Denoising.*Reconstruction for auto-encoder"),
-                             (CNN(), denoising, "Denoising.*a classifier for CNN"),
-                             (Pruned(CNN(), "0.1", scores="learned"), Prune(denoising), "Denoising.*a classifier")):
+                             (CNN(), denoising, "Denoising.*classifiers, for CNN"),
+                             (Pruned(CNN(), "0.1", scores="learned"), Prune(denoising), "Denoising.*classifiers")):
         with pytest.raises(SettingsError, match=words):
             replace(BASE, arch=arch, objective=bad)
 

@@ -249,15 +249,15 @@ def test_a_network_that_one_objective_alone_trains_is_refused_to_the_others(reci
 
 
 @pytest.mark.parametrize("kind, changes, words", [
-    (Denoising, {"arch": BASE.arch}, "Denoising .* a classifier"),
-    (Reconstruction, {"arch": BASE.arch}, "Reconstruction .* a classifier"),
-    (Transferred, {"arch": BASE.arch, "parents": ()}, "Transferred .* no front and end"),
+    (Denoising, {"arch": BASE.arch}, "Denoising .* classifiers"),
+    (Reconstruction, {"arch": BASE.arch}, "Reconstruction .* classifiers"),
+    (Transferred, {"arch": BASE.arch, "parents": ()}, "Transferred .* without front and end"),
     (Transferred, {"parents": (BASE, replace(BASE, data=Data("mnist", train=64)))}, "end network .* attacked = mnist"),
     (Aligned, {"objective": replace(EXAMPLES[Aligned].objective, classes=11)}, "at most the 10 classes"),
     (Aligned, {"sources": (EXAMPLES[Denoising],)}, "number of sources = 1"),
     (Prune, {"arch": FIXED}, "Prune .* trains weights"),
     (Prune, {"parents": (EXAMPLES[Prune],)}, "Prune .* trains weights"),
-    (Prune, {"objective": Prune(Reconstruction())}, "Reconstruction .* a classifier"),
+    (Prune, {"objective": Prune(Reconstruction())}, "Reconstruction .* classifiers"),
     (Saliency, {"arch": FIXED}, "Saliency .* trains weights"),
     (ADMM, {"arch": FIXED}, "the dense network"),
     (Rewire, {"arch": FIXED}, "random scores for Rewire"),

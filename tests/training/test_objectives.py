@@ -367,7 +367,7 @@ PARENT = Recipe(Data("digits"), ResNet(16, (1, 1)))
     (lambda: Transferred(*STEP, ("fronts",)), "unknown objective.against 'fronts'; did you mean 'front'"),
     (lambda: Transferred(STEP[0], PGD(1, "0.2", restarts=2)), "attack.restarts = 2"),
     (lambda: ADMM(Transferred(*STEP), keep="0.5"), "objective of ADMM = Transferred .* attacks the network it trains"),
-    (lambda: replace(BASE, objective=Transferred(*STEP)), "objective = Transferred .* no front and end for MLP"),
+    (lambda: replace(BASE, objective=Transferred(*STEP)), "objective = Transferred .* without front and end for MLP"),
     (lambda: Recipe(Data("digits"), Stitch("stem"), Transferred(*STEP, ("end",)),
                     parents=(PARENT, replace(PARENT, data=Data("mnist")))),
      "data of the end network that is attacked = mnist .* digits, whose images"),

@@ -227,7 +227,7 @@ def test_the_best_epoch_is_the_one_of_held_out_images(made):
 
 def test_claim_preconditions_reach_the_judge_for_their_claim_only(made, monkeypatch, tmp_path):
     study = object.__new__(Study)
-    study.paper, study.settings = papers()[SECTION], sized()
+    study.paper, study.settings, study.failures = papers()[SECTION], sized(), []
     monkeypatch.setattr(study, "table", lambda name, frame: frame, raising=False)
     monkeypatch.setattr(Study, "folder", tmp_path)
     bad = {"name": "made up", "ok": False, "detail": "it is not so"}
