@@ -74,7 +74,7 @@ def test_a_notebook_goes_on_without_all_of_its_normal_networks_and_names_them(pl
     folder = next((place["base"] / "results").glob("test+*")) / "stitching"
     card = json.loads((folder / "card.json").read_text())
     assert card["status"] == "ok" and (folder / "claims.json").exists()
-    said = [warning for warning in card["warnings"] if "goes on without endpoint N" in warning]
+    said = [one["sentence"] for one in card["warnings"] if "goes on without endpoint N" in one["sentence"]]
     assert said and all("of epoch 0 is" in warning for warning in said)
     cells = pd.read_csv(folder / "tables" / "cells.csv")
     lost = cells[cells.failed.notna()]
