@@ -11,6 +11,7 @@ import numpy as np
 from lib.errors import NetworkFailed
 from lib.profiles.networks import Networks
 from lib.runtime import ProgressBar
+from lib.statistics import without_missing
 from lib.training.evaluation import Outcomes, columns
 from lib.training.memory import named_when_full
 from lib.training.zoo import Trained, Zoo
@@ -28,16 +29,9 @@ def outcome_column(measure: str, outcomes: Outcomes) -> str:
     return next((name for name in every if name in outcomes.table), "clean")
 
 
-def measured_rows(values) -> np.ndarray:
-    """The rows of `values` [S, ...], a row per repetition, without those of failed networks, which are NaN."""
-    values = np.asarray(values, float)
-    lost = np.isnan(values).reshape(len(values), -1).any(1)
-    return values[~lost] if lost.any() else values
-
-
 def mean(values) -> float:
-    """The mean of values [S, ...] over the networks that did not fail; NaN if all did."""
-    rows = measured_rows(values)
+    """The mean of values [S] or [S, m] over the networks that did not fail; NaN if all did."""
+    rows = without_missing(values)
     return float(rows.mean()) if len(rows) else np.nan
 
 

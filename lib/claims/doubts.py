@@ -49,5 +49,12 @@ def _same(one: Mapping[str, Mapping[str, np.ndarray]], other: Mapping[str, Mappi
     """Whether a claim's evidence is the same."""
     return one.keys() == other.keys() and all(
         one[part].keys() == other[part].keys()
-        and all(np.array_equal(values, other[part][name], equal_nan=True) for name, values in one[part].items())
+        and all(_equal(values, other[part][name]) for name, values in one[part].items())
         for part in one)
+
+
+def _equal(one: np.ndarray | tuple, other: np.ndarray | tuple) -> bool:
+    """Whether two arrays, or two tuples of arrays (one for each set of images), are the same."""
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return np.array_equal(one, other, equal_nan=True)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from lib.profiles.networks import Gates
-from lib.results import measured_rows
-from lib.statistics import accuracy
+from lib.statistics import accuracy, without_missing
 from lib.training.zoo import Zoo
 from lib.values.attacks import PGD, Attack
 from lib.values.cell import Cell
@@ -34,7 +33,7 @@ class Preconditions(list):
         """Add a check of outcomes `correct` [S, m]. holds: from the rows of networks that did not fail to whether the
         check holds, and the numbers. If no row is left, the check does not hold; failed: why.
         """
-        rows = measured_rows(correct)
+        rows = without_missing(correct)
         self.add(name, *(holds(rows) if len(rows) else (False, f"no network is left; {'; '.join(failed)}")))
 
     def trained(self, networks: str, correct, least: float, failed: Sequence[str] = ()) -> None:

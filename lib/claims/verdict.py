@@ -118,13 +118,13 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
         if part_id not in {p.id for p in claim.parts}:
             raise unknown(f"part of claim {claim.id}", part_id, [p.id for p in claim.parts])
     checks = tuple(Precondition(**c) if type(c) is dict else c for c in preconditions)
-    found = _judge(claim, {part.id: _measured(part, evidence.get(part.id, {})) for part in claim.parts}, checks)
+    found = _judge(claim, {part.id: _left(part, evidence.get(part.id, {})) for part in claim.parts}, checks)
     if lost:
         found = replace(found, reason=f"{found.reason} Left out, as it failed: {'; '.join(lost)}.".strip())
     return replace(found, preconditions=checks, lost=tuple(lost))
 
 
-def _measured(part: Part, instances: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _left(part: Part, instances: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The evidence of a part without the repetitions whose values are NaN; {} if it is not enough for a verdict."""
     left = {name: statistics.without_missing(data) for name, data in instances.items()}
     some = {name: data for name, data in left.items() if statistics.repetitions(data)}

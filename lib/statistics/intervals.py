@@ -155,14 +155,14 @@ def estimate(statistic: str, data) -> Estimate:
 
 
 def without_missing(data):
-    """Data as for `estimate` without the seeds for which a value is NaN (the network failed)."""
+    """Data as for `estimate`, as arrays, without the seeds for which a value is NaN (the network failed)."""
     if isinstance(data, Moments):
         return data
     sets = _sets(data)
     lost = [np.isnan(one).any(tuple(k for k in range(one.ndim) if k != _seed_axis(one))) for one in sets]
-    if not any(one.any() for one in lost):
-        return data
-    left = [np.compress(~np.any(lost, axis=0), one, _seed_axis(one)) for one in sets]
+    left = sets
+    if any(one.any() for one in lost):
+        left = [np.compress(~np.any(lost, axis=0), one, _seed_axis(one)) for one in sets]
     return tuple(left) if isinstance(data, tuple) else left[0]
 
 

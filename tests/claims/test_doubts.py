@@ -49,3 +49,13 @@ def test_warnings_that_differ_in_numbers_only_are_one(made):
 
 def test_without_warnings_nothing_is_computed(made):
     assert touched(made, lambda f: pytest.fail("no evidence is needed")) == {}
+
+
+def test_evidence_on_several_sets_of_images_is_compared_set_by_set(made):
+    def several(f):
+        robust = f.outcomes["a"]["verify"].table["robust"].to_numpy(float)
+        return {"C1": {"gap": {"all": (robust[None], np.ones((1, 7)))}},
+                "C2": {"gap": {"all": (np.ones((1, 5)), robust * 0)}}}
+
+    made.outcomes["a"]["verify"].warnings.append(SURVIVE)
+    assert touched(made, several) == {alike(SURVIVE): ["C1"]}

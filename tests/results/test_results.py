@@ -10,7 +10,8 @@ import torch
 from lib import claims
 from lib.claims.evidence import Contrast, Evidence, above_chance
 from lib.errors import NetworkFailed
-from lib.results import Results, mean, measured_rows
+from lib.results import Results, mean
+from lib.statistics import without_missing
 from lib.training.evaluation import Outcomes
 from lib.training.zoo import Trained
 from lib.values.architectures import ResNet
@@ -109,9 +110,9 @@ def test_any_other_error_ends_the_measurement():
 def test_repetitions_keep_their_places_if_a_network_failed(measured):
     rows = measured.correct(B)
     assert rows[0].tolist() == CLEAN and np.isnan(rows[1]).all() and measured.correct(A).shape == rows.shape == (2, 4)
-    assert measured_rows(rows).tolist() == [CLEAN] and mean(rows) == 0.75
+    assert without_missing(rows).tolist() == [CLEAN] and mean(rows) == 0.75
     measured.failed |= {one: "gone" for one in measured.of(A)}
-    assert measured.correct(A).shape == (2, 1) and measured_rows(measured.correct(A)).shape == (0, 1)
+    assert measured.correct(A).shape == (2, 1) and without_missing(measured.correct(A)).shape == (0, 1)
     assert np.isnan(measured.correct(A) - rows).all() and np.isnan(mean(measured.correct(A)))
     assert measured.by_repetition(B, lambda one: 3.0).tolist()[0] == 3.0
     assert np.isnan(measured.by_repetition(A, lambda one: 3.0)).tolist() == [True, True]

@@ -10,9 +10,8 @@ import numpy as np
 
 from lib.papers.stitching.networks import CORE, DIRECT, EXTERNAL, MIXED, OTHER, STARTED
 from lib.papers.stitching.results import Results
-from lib.results import measured_rows
 from lib.runtime import ProgressBar
-from lib.statistics import accuracy
+from lib.statistics import accuracy, without_missing
 from lib.stitching.measures import (
     IMAGES,
     LIKENESS,
@@ -104,7 +103,7 @@ def against_controls(m: Results, joint: str):
         name = f"{pair.replace('->', ' → ')} alone" if role == "endpoint" else pair.replace("->", " → ")
         strong = "verify" if all("verify" in m.outcomes[cell] for cell in m.of(condition)) else "search"
         for measure, which in (("clean", "clean"), ("robust", strong)):
-            got = accuracy(measured_rows(m.correct(condition, which)))
+            got = accuracy(without_missing(m.correct(condition, which)))
             rows.append({"what": name if role in ("endpoint", "pair") else f"{name}  ({role})", "measure": measure,
                          "value": got.value, "low": got.low, "high": got.high, "under": which})
     return pd.DataFrame(rows)
