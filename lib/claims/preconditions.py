@@ -30,8 +30,8 @@ class Preconditions(list):
         self.append({"name": name, "ok": bool(ok), "detail": detail})
 
     def about(self, name: str, correct, holds: Callable[[np.ndarray], tuple[bool, str]], failed: Sequence[str]) -> None:
-        """Add a check of outcomes `correct` [S, m]. holds: from the rows of networks that did not fail to whether the
-        check holds, and the numbers. If no row is left, the check does not hold; failed: why.
+        """Add a check of values `correct` [S] or [S, m], a row per seed. holds: from the rows of networks that did not
+        fail to whether the check holds, and the numbers. If no row is left, the check does not hold; failed: why.
         """
         rows = without_missing(correct)
         self.add(name, *(holds(rows) if len(rows) else (False, f"no network is left; {'; '.join(failed)}")))

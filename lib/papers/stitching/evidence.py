@@ -145,12 +145,12 @@ def preconditions(m: Results, self_gap: float, warnings: list[str]) -> Precondit
     once, twice = (m.condition(role, "N->R", s.middle, 1.0) for role in ("pair", "twice the epochs"))
     if m.of(twice, failed=True):
         def close(pairs: np.ndarray) -> tuple[bool, str]:
-            once, twice = pairs.mean((0, 2))
+            once, twice = pairs.mean(0)
             return abs(twice - once) <= s.budget, (
                 f"robust accuracy of N->R at {s.middle} {once:.1%}, after twice the epochs {twice:.1%}, at most "
                 f"{s.budget:.0%} apart allowed")
 
-        pairs = np.stack(np.broadcast_arrays(*(m.correct(one, "verify") for one in (once, twice))), 1)
+        pairs = np.stack(np.broadcast_arrays(*(m.correct(one, "verify").mean(-1) for one in (once, twice))), 1)
         checks.about("twice the epochs change little", pairs, close, m.failures((once, twice)))
     for one in s.external:
         def known(correct: np.ndarray, wanted=one.known.clean) -> tuple[bool, str]:
