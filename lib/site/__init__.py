@@ -5,6 +5,7 @@ scoreboard shows the figures in its folder. Pages are made only from the files t
 `card.json`, `tables/`, `figures/`), so that they can be made again at any time.
 """
 
+from lib.site.answers import Answer, answers
 from lib.site.compare import compare
 from lib.site.files import about
 from lib.site.page import mathml, render
@@ -13,7 +14,9 @@ from lib.site.settings import write as write_settings
 from lib.site.shrink import few_colours, shrink
 
 __all__ = [
+    "Answer",
     "about",
+    "answers",
     "claims_table_markdown",
     "compare",
     "few_colours",
