@@ -49,7 +49,7 @@ def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict
             continue
         job = found.setdefault(task.job, {"work": [], "of": {}, "after": set(), "wanted_by": set()})
         job["work"] += [("network", task.recipe.key)] * task.recipe.stored
-        outcomes = [outcome_key(task.recipe, *m) for m in task.measures]
+        outcomes = [outcome_key(*measure) for measure in task.measures]
         job["work"] += [("outcomes", key) for key in outcomes]
         job["of"] |= dict.fromkeys((task.recipe.key, *outcomes), task.recipe.lineage)
         needed = (*task.recipe.parents, *task.recipe.sources)
@@ -90,7 +90,7 @@ def take_back(damaged: set[tuple[str, str]], settings: Settings, notebooks: tupl
             mark(folder, name).unlink(missing_ok=True)
     for name in notebooks:
         tasks = plan(settings, (name,))
-        made = {("outcomes", outcome_key(task.recipe, *measure)) for task in tasks for measure in task.measures}
+        made = {("outcomes", outcome_key(*measure)) for task in tasks for measure in task.measures}
         if damaged & (made | {("network", task.recipe.key) for task in tasks}):
             (folder / name / "claims.json").unlink(missing_ok=True)
 
@@ -257,8 +257,8 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
                 with named_when_full(task.recipe.describe()):
                     if task.recipe.stored and not zoo.store.has("network", task.recipe.key):
                         zoo.obtain(task.recipe)
-                    for threat, attack in task.measures:
-                        zoo.outcomes(task.recipe, threat, attack)
+                    for measure in task.measures:
+                        zoo.outcomes(*measure)
             except NetworkFailed as error:
                 without += f"without {task.recipe.describe()}: {error}\n"
         print(without, end="")
@@ -286,8 +286,8 @@ def again(tasks: list[Task], settings: Settings) -> None:
     zoo = Zoo(Store(), device(settings.device))
     for task in tasks:
         print(task.recipe.describe())
-        for threat, attack in task.measures or [(None, None)]:
-            row = zoo.outcomes(task.recipe, threat, attack).row()
+        for measure in task.measures or [(task.recipe,)]:
+            row = zoo.outcomes(*measure).row()
             found = ", ".join(f"{name} {row[name]:.4f}" for name in ("clean", "robust", "verified") if name in row)
             print(f"  here: {found} ({row['attack']}, {row['images']} images)")
         for table, row in report.about(task.recipe.key, ROOT / "results" / "reference" / settings.profile):

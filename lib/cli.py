@@ -18,11 +18,12 @@ from pathlib import Path
 from lib import batch
 from lib import site as report
 from lib.errors import OneLineError, SettingsError, need
-from lib.files import is_file_name, read_json, sentence
+from lib.files import is_file_name, read_json, sentence, write_atomic
 from lib.papers import papers
 from lib.papers import settings as profiles
 from lib.papers.plan import chosen, plan
 from lib.parameters import full_names, put
+from lib.profiles.frozen import STARTS, starts
 from lib.profiles.loader import parse
 from lib.runtime import ROOT, cores, results
 
@@ -115,6 +116,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("folder", type=Path)
     p = command("publish", publish, "copy a run's report to results/reference and update the table of README.md")
     p.add_argument("run", help="name of a folder under results/, e.g. smoke")
+    p = command("freeze", freeze, "draw seeds and test images for a run to publish, and note expected verdicts")
+    p.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"of {', '.join(papers())} (default: all)")
+    p.add_argument("--profile", required=True, help=f"one of {', '.join(profiles.profiles())}")
     p = command("again", again, "train (or load) and measure single networks, and show what was published", True)
     p.add_argument("keys", nargs="+", metavar="KEY", help="a recipe key, from the column network of tables")
     p = command("compare", compare, "compare the claims of a run with the published ones; status 1 if they disagree")
@@ -169,6 +173,7 @@ def run(args) -> int:
         from lib.prices import price_list
 
         return price_list(settings, notebooks)
+    settings.note_start(notebooks, "run")
     return batch.run_graph(settings, given, notebooks, jobs)
 
 
@@ -182,6 +187,21 @@ def train(args) -> int:
 def notebook(args) -> int:
     settings, given = _prepare(args, [args.name])
     return batch.run_notebook(settings, given, args.name)
+
+
+def freeze(args) -> int:
+    """Freeze papers for a profile, and print what was drawn."""
+    from lib.papers.freeze import freeze
+    from lib.profiles.frozen import place
+
+    found = freeze(args.profile, tuple(args.notebooks))
+    print(f"profile {args.profile}: first seed {found.first_seed}")
+    for paper in found.papers:
+        print(f"{paper.name}: frozen on {paper.frozen} at commit {paper.commit}, draw {paper.test_draw} of test "
+              f"images, {len(paper.claims)} claims")
+    print(f"written to {place(args.profile).relative_to(ROOT)}: commit it before the run; first_seed: frozen in "
+          f"configs/{args.profile}.yaml uses the seed")
+    return 0
 
 
 def again(args) -> int:
@@ -248,6 +268,8 @@ def publish(args) -> int:
         shutil.rmtree(place / path.parent.name, ignore_errors=True)
         shutil.copytree(path.parent, place / path.parent.name, ignore=shutil.ignore_patterns(".*"))
         report.shrink(place / path.parent.name)
+    if log := starts(str(card["profile"])):
+        write_atomic(place / STARTS, log)
     report.index(place)
     report.readme(ROOT / "README.md")
     print(f"published {', '.join(p.parent.name for p in cards)} under {place.relative_to(ROOT)}")

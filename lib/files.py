@@ -79,6 +79,16 @@ def write_atomic(path: Path, data: str | bytes) -> None:
         os.fsync(f.fileno())
 
 
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file in one piece, also when several processes do. Raises FileError if it cannot be
+    written.
+    """
+    with named(f"{path} cannot be written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab", buffering=0) as f:
+            f.write(text.encode())
+
+
 def read_json(path: Path):
     """The plain data of a JSON file. Raises FileError if it cannot be read, OneLineError if it is not JSON."""
     with named(f"{path} cannot be read"):

@@ -41,6 +41,7 @@ def _missing(store: Store, task: Task):
         return
     if recipe.stored and not store.has("network", recipe.key):
         yield price.training(recipe), price.like_training(recipe)
-    for threat, attack in task.measures:
-        if not store.has("outcomes", outcome_key(recipe, threat, attack)):
-            yield price.measuring(recipe, attack), price.like_outcomes(recipe, threat, attack)
+    for measure in task.measures:
+        if not store.has("outcomes", outcome_key(*measure)):
+            on, _, attack = measure
+            yield price.measuring(on, attack), price.like_outcomes(*measure)

@@ -32,11 +32,13 @@ from lib.values.recipe import NUMERICS
 
 if TYPE_CHECKING:
     from lib.claims.evidence import Evidence
+    from lib.profiles.frozen import FrozenPaper
 
 
-def snapshot(claims: list, tasks: list[Task]) -> dict:
-    """Plan and claims of a run, as JSON types. Together with the card, which has the settings and the keys of the
-    stored networks, it allows to check a published run after settings and claims have changed.
+def snapshot(claims: list, tasks: list[Task], frozen: FrozenPaper | None) -> dict:
+    """Plan and claims of a run, and how its paper was frozen, as JSON types. Together with the card, which has the
+    settings and the keys of the stored networks, it allows to check a published run after settings and claims have
+    changed.
 
     `claims`: each with its parts and margins; the `digest` of one is its margins_hash. `numerics` and `data_versions`:
     all that recipe keys depend on besides the settings. `unstored_networks`: the keys of those networks of the plan
@@ -47,6 +49,7 @@ def snapshot(claims: list, tasks: list[Task]) -> dict:
         "data_versions": {t.recipe.data.name: t.recipe.data.info.version for t in tasks},
         "unstored_networks": [t.recipe.key for t in tasks if not t.recipe.stored],
         "claims": [plain(claim) for claim in claims],
+        **({"frozen": asdict(frozen)} if frozen else {}),
     }
 
 
@@ -66,11 +69,13 @@ class Study:
         self.settings = profiles.load(profile, overrides)
         chosen(self.settings, (notebook,))  # refuses a profile without a section for it
         self.section = self.settings.sections[notebook]
+        self.networks = self.settings.networks_of(notebook)
+        self.frozen = self.settings.frozen_paper(notebook)
         self.batch = bool(os.environ.get("REPRO_HEADLESS"))
         watch_parent()
         set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
         self.device = device(self.settings.device)
-        self.cells = self.paper.cells(self.settings.networks, self.section, self.settings.seed)
+        self.cells = self.paper.cells(self.networks, self.section, self.settings.seed)
         from lib.training.zoo import Zoo
 
         tasks = plan(self.settings, (notebook,))
@@ -81,6 +86,8 @@ class Study:
         self.claims: list = []
         self.warnings: list[dict] = []
         self.failures: list[str] = []
+        if self.frozen and not self.batch:  # a batch run notes its start itself
+            self.settings.note_start((notebook,), "interactive")
 
     @property
     def folder(self) -> Path:
@@ -90,7 +97,7 @@ class Study:
 
     def measure(self):
         """Train and measure all of the paper's networks, or load what is in the store; returns the paper's results."""
-        found = self.paper.measure(self.zoo, self.cells, self.settings.networks, self.section, self.settings.seed)
+        found = self.paper.measure(self.zoo, self.cells, self.networks, self.section, self.settings.seed)
         self.failures = found.failures()
         return found
 
@@ -155,8 +162,9 @@ class Study:
         for phrase in self.failures:
             lacking = [claim for claim, lost in evidence.lost.items() if phrase in lost]
             self.warn([f"this run goes on without {phrase}"], lacking)
-        self.claims = [evidence.judge(claim, self.settings.profile, [*preconditions, *own.get(claim.id, [])])
-                       for claim in claims.load(self.paper.name).claims]
+        judged = [evidence.judge(claim, self.settings.profile, [*preconditions, *own.get(claim.id, [])])
+                  for claim in claims.load(self.paper.name).claims]
+        self.claims = claims.as_expected(judged, self.frozen)
         claims.write_evidence(evidence, self.folder)
         self.table("evidence", claims.evidence_table(self.claims, evidence))
         frame = claims.table(self.claims).rename(columns={"asks": "asked by"})
@@ -193,7 +201,7 @@ class Study:
             "run": self.settings.run,
             "status": "ok",
             "parameters": plain(self.section),
-            "networks_section": plain(self.settings.networks),
+            "networks_section": plain(self.networks),
             "overrides": dict(self.settings.overrides),
             "seeds": self.section.seeds,
             "first_seed": self.settings.first_seed,
@@ -210,7 +218,7 @@ class Study:
             **provenance(self.device),
         }
         claims.save(self.claims, self.folder / "claims.json")
-        used = snapshot([judged.claim for judged in self.claims], tasks)
+        used = snapshot([judged.claim for judged in self.claims], tasks, self.frozen)
         write_atomic(self.folder / "snapshot.json", json.dumps(used, indent=1, ensure_ascii=False))
         write_atomic(self.folder / "card.json", json.dumps(card, indent=1))
         print(

@@ -20,6 +20,8 @@ one row per seed. The claim holds when all its parts hold. The rules, in this or
    corrected for all comparisons of the claim (Bonferroni). combine any: the best must pass after Holm's correction.
    A claim is as good as its worst part: contradicted, absent, undecided, weak, supported.
 3. Fewer than three seeds decide nothing.
+4. Of a frozen paper (lib/papers/freeze.py) each claim says which verdict was expected, and whether its text or margins
+   were changed after the freeze.
 
 Verdicts are not corrected for the number of claims; `expected_false_decisions` and Holm's p-values give the price.
 """
@@ -27,8 +29,9 @@ Verdicts are not corrected for the number of claims; `expected_false_decisions` 
 from lib.claims.evidence_file import read_evidence, write_evidence
 from lib.claims.sheet import Claim, ClaimSheet, Part, load
 from lib.claims.summary import evidence_table, expected_false_decisions, save, table, with_holm
-from lib.claims.verdict import Judged, Precondition, Row, judge, measured
+from lib.claims.verdict import Judged, Precondition, Row, as_expected, judge, measured
 from lib.claims.verify import verify
 
-__all__ = ["Claim", "Judged", "ClaimSheet", "Part", "Precondition", "Row", "evidence_table", "expected_false_decisions",
-           "judge", "load", "measured", "read_evidence", "save", "table", "verify", "with_holm", "write_evidence"]
+__all__ = ["Claim", "Judged", "ClaimSheet", "Part", "Precondition", "Row", "as_expected", "evidence_table",
+           "expected_false_decisions", "judge", "load", "measured", "read_evidence", "save", "table", "verify",
+           "with_holm", "write_evidence"]

@@ -16,11 +16,13 @@ from lib.profiles import LADDER, PROFILES
 from lib.profiles.loader import make, read
 from lib.runtime import ROOT
 from lib.values.declared import Bound, Declared, OneOf, Text
+from lib.values.keys import plain_fields
 
 FOLDER = ROOT / "claims"
 # Whose question a claim is. paper: the paper claims it. control: does the pattern exceed what could explain it? ours:
 # data, measures or limits that the paper does not have.
 ASKS = ("paper", "control", "ours")
+VERDICTS = ("supported", "weak", "absent", "contradicted", "undecided", "not tested")
 
 
 def _said(value) -> bool:
@@ -67,11 +69,22 @@ class Part(Declared):
 
 
 @dataclass(frozen=True)
+class Expectation(Declared):
+    """The verdict that we expect of a claim at a profile, written down before its run."""
+
+    profile: Annotated[str, OneOf(PROFILES)]
+    verdict: Annotated[str, OneOf(VERDICTS)]
+
+    where = "expected"
+
+
+@dataclass(frozen=True)
 class Claim(Declared):
     """A statement and how it is judged. `asks` says whose question it is, see ASKS.
 
-    `scope`: the profiles that may test it; files give it as `from` and `skips` (see `tested_from`). `needs`: what is
-    missing if the scope is empty. Raises SettingsError for impossible values.
+    `expected`: files give it as {profile: verdict}; digests do not depend on it, because it does not decide what is
+    judged. `scope`: the profiles that may test it; files give it as `from` and `skips` (see `tested_from`). `needs`:
+    what is missing if the scope is empty. Raises SettingsError for impossible values.
     """
 
     id: Identifier
@@ -84,6 +97,16 @@ class Claim(Declared):
     parts: tuple[Part, ...] = ()
     figure: str = ""
     needs: str = ""
+    expected: tuple[Expectation, ...] = ()
+
+    def as_plain(self) -> dict:
+        return {"type": "Claim", **plain_fields(self, without=("expected",))}
+
+    def expected_at(self, profile: str) -> str | None:
+        """The verdict that we expect at a profile: `not tested` outside the claim's scope, None if none is written."""
+        if profile not in self.scope:
+            return "not tested"
+        return next((one.verdict for one in self.expected if one.profile == profile), None)
 
     def check_together(self):
         need(bool(self.parts or not self.scope), "parts", "none", "given, because the scope is not empty")
@@ -140,6 +163,9 @@ def _claim(raw) -> Claim:
             if key not in names:
                 raise unknown("setting", key, names)
         given = {**raw, "parts": tuple(_part(p) for p in _list(raw.get("parts", []), "parts"))}
+        expected = given.get("expected", {})
+        _mapping(expected, "expected")
+        given["expected"] = tuple({"profile": profile, "verdict": verdict} for profile, verdict in expected.items())
         given["scope"] = tested_from(given.pop("from", None), _list(given.pop("skips", []), "skips"))
         return make(Claim, given, "")
 

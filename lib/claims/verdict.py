@@ -12,12 +12,14 @@ import numpy as np
 from lib import statistics
 from lib.claims.sheet import Claim, Part
 from lib.errors import SettingsError, unknown
+from lib.profiles.frozen import FrozenPaper
 from lib.values.keys import digest
 
 MIN_SEEDS = 3
 SUPPORTED, WEAK, ABSENT, CONTRADICTED = "supported", "weak", "absent", "contradicted"
 UNDECIDED, NOT_TESTED = "undecided", "not tested"
 WORST_FIRST = (CONTRADICTED, ABSENT, UNDECIDED, WEAK, SUPPORTED)  # a claim is as good as its worst part
+NOTHING = "nothing"  # is expected of a claim that was added after the paper was frozen
 MISSED = (CONTRADICTED, ABSENT, WEAK)  # the effect is smaller than the margin, or has the other sign
 
 
@@ -65,7 +67,8 @@ class Judged:
     """A claim with its verdict. `p`: the one-sided p-value of the verdict (of support if it is undecided). `decisive`:
     the row that decides it. `at_best`: weak if the claim is undecided, but a part of it is weak. `withheld`: the
     verdict that failed preconditions withhold from a claim that is not tested. `lost`: networks that failed, see
-    `judge`. `margins_hash`: a hash of the claim's text and margins at the time of the verdict.
+    `judge`. `expected`: the verdict that was expected when the paper was frozen; "" if it was not. `changed`: whether
+    the claim was changed after that. `margins_hash`: a hash of the claim's text and margins at the time of the verdict.
     """
 
     claim: Claim
@@ -79,6 +82,8 @@ class Judged:
     withheld: str = ""
     preconditions: tuple[Precondition, ...] = ()
     lost: tuple[str, ...] = ()
+    expected: str = ""
+    changed: bool = False
 
     @property
     def margins_hash(self) -> str:
@@ -95,7 +100,18 @@ class Judged:
             "figure": claim.figure, "reason": self.reason, "margins_hash": self.margins_hash,
             "p": self.p, "p_holm": self.p_holm, "preconditions": [asdict(check) for check in self.preconditions],
             "lost": self.lost,
+            **({"expected": self.expected, "changed_after_seeing": self.changed} if self.expected else {}),
         })
+
+
+def as_expected(judged: Sequence[Judged], frozen: FrozenPaper | None) -> list[Judged]:
+    """The verdicts, each with what was expected of it when the paper was frozen, and whether the claim was changed
+    after that; as they are if the paper is not frozen.
+    """
+    if frozen is None:
+        return [*judged]
+    return [replace(one, expected=frozen.expected().get(one.claim.id, NOTHING),
+                    changed=frozen.changed(one.claim.id, one.margins_hash)) for one in judged]
 
 
 def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profile: str,

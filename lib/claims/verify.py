@@ -10,9 +10,10 @@ from pathlib import Path
 from lib.claims.evidence_file import read_evidence
 from lib.claims.sheet import Claim, Part
 from lib.claims.summary import evidence_table, with_holm
-from lib.claims.verdict import judge
+from lib.claims.verdict import as_expected, judge
 from lib.errors import OneLineError, SettingsError, need
 from lib.files import read_json
+from lib.profiles.frozen import FrozenPaper
 from lib.profiles.loader import make
 
 CLOSE = 1e-9  # the relative difference that another processor's rounding may make
@@ -39,25 +40,29 @@ def verify(folder: Path) -> tuple[int, list[str]]:
 def _notebook(folder: Path) -> tuple[int, list[str]]:
     try:
         written = {entry["id"]: entry for entry in read_json(folder / "claims.json")}
-        claims = [_claim(entry) for entry in read_json(folder / "snapshot.json")["claims"]]
+        kept = read_json(folder / "snapshot.json")
+        claims = [_claim(entry) for entry in kept["claims"]]
+        frozen = make(FrozenPaper, kept["frozen"], "frozen") if "frozen" in kept else None
         profile = read_json(folder / "card.json")["profile"]
         given = {name: (entry["preconditions"], entry["lost"]) for name, entry in written.items()}
     except (TypeError, KeyError, SettingsError) as error:
         raise OneLineError(f"{folder} is damaged ({error}); run its notebook again") from None
     evidence = read_evidence(folder)
-    judged = [judge(claim, evidence.get(claim.id, {}), profile, *given.get(claim.id, ())) for claim in claims]
+    judged = as_expected(
+        [judge(claim, evidence.get(claim.id, {}), profile, *given.get(claim.id, ())) for claim in claims], frozen)
     wrong = [f"claim {name} is not in snapshot.json" for name in written.keys() - {claim.id for claim in claims}]
     for one in with_holm(judged):
         wrong += _differences(one.claim.id, written.get(one.claim.id, {}), one.to_dict())
     return sum(len(one.rows) for one in judged), [*wrong, *_table(folder, evidence_table(judged, evidence))]
 
 
-def _claim(entry: dict) -> Claim:
-    def fields(plain: dict) -> dict:
-        return {name: value for name, value in plain.items() if name != "type"}
+def _fields(plain: dict) -> dict:
+    return {name: value for name, value in plain.items() if name != "type"}
 
-    parts = tuple(make(Part, fields(part), "") for part in entry["parts"])
-    return make(Claim, {**fields(entry), "parts": parts}, "")
+
+def _claim(entry: dict) -> Claim:
+    parts = tuple(make(Part, _fields(part), "") for part in entry["parts"])
+    return make(Claim, {**_fields(entry), "parts": parts}, "")
 
 
 def _differences(where: str, written, computed) -> Iterator[str]:

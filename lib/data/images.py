@@ -100,7 +100,8 @@ def load(data: Data, split: str, device="cpu") -> ImageSet:
 
     Train and holdout both come from the official training split and are disjoint. Every subset is class-balanced
     (counts differ by at most 1 while each class has images left), random, in a fixed order, and the same on every
-    call and machine: it is the beginning of one fixed order, so smaller subsets are contained in larger ones.
+    call and machine: it is the beginning of one fixed order, of test images one for each `data.draw`, so smaller
+    subsets are contained in larger ones.
 
     Raises SettingsError for an unknown split or a holdout of size 0, DataError when files are missing, corrupt or
     cannot be opened.
@@ -116,7 +117,9 @@ def load(data: Data, split: str, device="cpu") -> ImageSet:
                         f"({error.strerror or error}): let it be read, or name a folder with a good copy in REPRO_DATA"
                         ) from error
     dealer = distractor.base_of(relabelled.base_of(data.name))  # the same images in all sets of a base
-    shuffled = torch.randperm(len(labels), generator=generator("split", dealer, DATASETS[dealer].version, official))
+    drawn = ("draw", data.draw) if split == "test" and data.draw else ()
+    shuffled = torch.randperm(len(labels),
+                              generator=generator("split", dealer, DATASETS[dealer].version, official, *drawn))
     first = _dealt(shuffled, labels)
     if split == "test":
         chosen = first[: data.test]

@@ -19,10 +19,12 @@ from lib.values.threats import Threat
 
 @dataclass(frozen=True)
 class Task:
-    """A network to train, and the threats and attacks (or certificates) to measure it under. job: its batch job."""
+    """A network to train, and its measures: each the recipe on whose test images it is measured (papers differ in
+    them), a threat, and an attack or certificate. job: its batch job.
+    """
 
     recipe: Recipe
-    measures: tuple[tuple[Threat, Attack | Certificate], ...]
+    measures: tuple[tuple[Recipe, Threat, Attack | Certificate], ...]
     job: str
 
 
@@ -54,16 +56,13 @@ def plan(settings: Settings, names: tuple[str, ...] = ()) -> list[Task]:
             add(Task(needed, (), job))
         task = replace(task, job=job)
         if old := tasks.get(recipe.key):
-            if old.measures and not task.measures:
-                recipe = old.recipe  # the recipe with the number of test images it is measured on
-            measures = tuple(dict.fromkeys(old.measures + task.measures))
-            task = Task(recipe, measures, old.job)
+            task = replace(old, measures=tuple(dict.fromkeys(old.measures + task.measures)))
         tasks[recipe.key] = task
 
     for name in chosen(settings, names):
-        cells = papers()[name].cells(settings.networks, settings.sections[name], settings.seed)
+        cells = papers()[name].cells(settings.networks_of(name), settings.sections[name], settings.seed)
         sources = {recipe.key for cell in cells for recipe in cell.recipe.sources}  # all repetitions wait for them
         for cell in cells:
             job = cell.job if not together else "sources" if cell.recipe.key in sources else cell.repetition
-            add(Task(cell.recipe, cell.measures, f"{name}-{job}"))
+            add(Task(cell.recipe, tuple((cell.recipe, *measure) for measure in cell.measures), f"{name}-{job}"))
     return list(tasks.values())

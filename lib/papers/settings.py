@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 from lib.errors import need, unknown
 from lib.papers import papers
+from lib.profiles import frozen as freezing
+from lib.profiles.frozen import Frozen, FrozenPaper, drawn
 from lib.profiles.loader import make, read
 from lib.profiles.networks import Networks
 from lib.runtime import ROOT
@@ -38,9 +40,11 @@ class Settings(Declared):
     # what a batch job trains and measures before the notebooks: networks (one, or a few that belong together), seeds
     # (most of a repetition, for networks that train faster than a job starts), or none (the notebooks do everything)
     jobs: Annotated[str, OneOf(JOBS)] = "none"
-    # the seed of the first repetition; the others count up from it, so that a run can be repeated on new seeds
+    # the seed of the first repetition; the others count up from it, so that a run can be repeated on new seeds;
+    # frozen: the one that was drawn when the profile was frozen
     first_seed: Annotated[int, whole(0)] = 0
     overrides: tuple[tuple[str, str], ...] = ()
+    frozen: Frozen | None = None
 
     def check_together(self):
         for section in self.sections.values():
@@ -63,6 +67,19 @@ class Settings(Declared):
         """The papers with a section in the profile, whose notebooks a run executes."""
         return tuple(self.sections)
 
+    def networks_of(self, paper: str) -> Networks:
+        """The common pool as a paper measures it: with the test images that were drawn when the paper was frozen."""
+        return drawn(self.networks, _test_draw(self.frozen, paper))
+
+    def frozen_paper(self, paper: str) -> FrozenPaper | None:
+        """What is frozen of a paper in this profile, or None."""
+        return self.frozen.paper(paper) if self.frozen else None
+
+    def note_start(self, papers: tuple[str, ...], how: str) -> None:
+        """Log a start of papers, if one of them is frozen. how: run or interactive."""
+        if any(map(self.frozen_paper, papers)):
+            freezing.note_start(self.profile, self.run, papers, self.first_seed, dict(self.overrides), how)
+
     def seed(self, repetition: int) -> int:
         """The seed of the recipes of a repetition (from 0)."""
         return self.first_seed + repetition
@@ -74,7 +91,8 @@ class Settings(Declared):
 
 
 # The settings at the top of a profile, which belong to no single paper.
-SHARED = tuple(f.name for f in dataclasses.fields(Settings) if f.name not in ("sections", "profile", "overrides"))
+SHARED = tuple(f.name for f in dataclasses.fields(Settings)
+               if f.name not in ("sections", "profile", "overrides", "frozen"))
 
 
 def profiles() -> list[str]:
@@ -96,10 +114,19 @@ def load(profile: str = "smoke", overrides: dict | None = None) -> Settings:
     for name in tree:
         if name not in (*SHARED, *papers()):
             raise unknown("setting", name, (*SHARED, *papers()))
+    frozen = freezing.load_frozen(profile)
+    freezing.resolve_first_seed(tree, profile, frozen)
     given = {name: tree.pop(name, None) for name in papers()}
-    sections = {name: make(papers()[name].Section, given[name], name) for name in given if given[name] is not None}
+    sections = {name: drawn(make(papers()[name].Section, given[name], name), _test_draw(frozen, name))
+                for name in given if given[name] is not None}
     noted = tuple(sorted((k, str(v)) for k, v in overrides.items()))
-    return make(Settings, {**tree, "sections": sections, "profile": profile, "overrides": noted}, "")
+    return make(Settings, {**tree, "sections": sections, "profile": profile, "overrides": noted, "frozen": frozen}, "")
+
+
+def _test_draw(frozen: Frozen | None, paper: str) -> int | None:
+    """The draw of test images with which a paper is frozen, or None."""
+    found = frozen.paper(paper) if frozen else None
+    return found.test_draw if found else None
 
 
 def _set(tree: dict, name: str, value) -> None:

@@ -167,4 +167,5 @@ def like_training(recipe: Recipe) -> str:
 
 def like_outcomes(recipe: Recipe, threat, attack: Attack | Certificate | None) -> str:
     """A key that evaluations of the same cost share."""
-    return digest([like_training(recipe), plain(recipe.data), threat, attack])
+    images = {**recipe.data.training, "test": recipe.data.test}  # whichever are drawn
+    return digest([like_training(recipe), images, threat, attack])

@@ -196,9 +196,8 @@ class Zoo:
             return {"networks": [source.key], "what": f"class scores at noise {spec.sigma:g}, {spec.draws} draws, of "
                                                       f"{len(images)} images, by {source.describe()}"}
 
-        data = plain(recipe.data)
-        data.pop("test")
-        key = digest([TARGETS_VERSION, source.key, recipe.data.info.version, data, spec.sigma, spec.draws])
+        data = recipe.data
+        key = digest([TARGETS_VERSION, source.key, data.info.version, data.training, spec.sigma, spec.draws])
         return self.store.obtain("targets", key, make).tensors()[SCORES]
 
     def outcomes(self, recipe: Recipe, threat: Threat | None = None, attack: Attack | Certificate | None = None,

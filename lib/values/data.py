@@ -7,7 +7,7 @@ from typing import Annotated
 
 from lib.errors import need
 from lib.values.declared import Count, Declared, OneOf, whole
-from lib.values.keys import later
+from lib.values.keys import later, plain
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class Data(Declared):
     test: Count | None = None  # test images; null: the whole test split
     # the side in pixels to which images are resized; null: the set's default, the only choice if all have one size
     size: Count | None = later(None)
+    # which test images; null: the first of one fixed order; otherwise the first of an order that this number seeds
+    draw: Count | None = later(None)
 
     where = "data"
 
@@ -109,6 +111,11 @@ class Data(Declared):
         need(fits, "data.size", self.size, allowed)
         if self.size == info.size:
             object.__setattr__(self, "size", None)  # equal meanings are equal values with equal keys
+
+    @property
+    def training(self) -> dict:
+        """What decides the training images, as plain data: all but the images to measure on."""
+        return {name: value for name, value in plain(self).items() if name not in ("test", "draw")}
 
     @property
     def info(self) -> DatasetInfo:

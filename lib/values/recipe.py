@@ -192,11 +192,11 @@ class Recipe(Declared):
             self.objective.check(self)
 
     def as_plain(self) -> dict:
-        """What decides the weights, as plain data: parents and sources are represented by their keys, and `Data.test`,
-        the images to measure on, is left out, so that networks are shared.
+        """What decides the weights, as plain data: parents and sources are represented by their keys, and the images to
+        measure on are left out, so that networks are shared.
         """
         out = plain_fields(self, without=("parents", "sources"))
-        out["data"].pop("test")
+        out["data"] = self.data.training
         if self.sources:
             out["sources"] = [s.key for s in self.sources]
         return {**out, "parents": [p.key for p in self.parents]}

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from lib import claims
 from lib.claims import Claim, Part
 from lib.errors import OneLineError, SettingsError
+from lib.profiles.frozen import FrozenClaim, FrozenPaper
 from lib.statistics import Moments
-from lib.values.keys import plain
+from lib.values.keys import digest, plain
 
 
 def part(name, statistic, **more) -> Part:
@@ -127,6 +129,19 @@ def test_a_planted_change_is_named(run, plant, said):
     plant(run)
     wrong = claims.verify(run)[1]
     assert f"\nlaptop/notebook: {said}" in "\n" + "\n".join(wrong)
+
+
+def test_a_claim_changed_after_the_freeze_is_verified_too(run):
+    place = run / "notebook"
+    paper = FrozenPaper("notebook", "2026-01-01", "0123", "45", 6, (FrozenClaim("C1a", digest(CLAIM), "weak"),
+                                                                    FrozenClaim("C2", "old", "supported")))
+    rewritten(place / "snapshot.json", lambda c: c.update(frozen=asdict(paper)))
+    rewritten(place / "claims.json", lambda c: [one.update(expected=expected, changed_after_seeing=changed)
+                                                for one, (expected, changed) in
+                                                zip(c, [("weak", False), ("supported", True)], strict=True)])
+    assert claims.verify(run) == (8, [])
+    rewritten(place / "claims.json", lambda c: c[1].update(changed_after_seeing=False))
+    assert claims.verify(run)[1] == ["laptop/notebook: C2, changed_after_seeing is False, by its evidence True"]
 
 
 def test_damaged_and_missing_files_are_one_sentence(run, tmp_path):

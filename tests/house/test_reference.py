@@ -66,7 +66,7 @@ def todays_plan(folder):
         settings = load(card["profile"], {**given, **card["overrides"]})
     except SettingsError:  # a profile or a setting that is no more
         return None
-    configured = [plain(settings.networks), plain(settings.sections[folder.name])]
+    configured = [plain(settings.networks_of(folder.name)), plain(settings.sections[folder.name])]
     if meant(configured) != meant([card["networks_section"], card["parameters"]]):
         return None
     tasks = plan(settings, (folder.name,))

@@ -107,7 +107,7 @@ def test_a_network_of_two_notebooks_is_one_task_with_the_measures_of_both():
     assert {s.networks.member(kind, seed, s.seed).key for kind in "NR" for seed in range(3)} <= shared
     for key in shared:
         assert set(both[key].measures) == {m for tasks in alone.values() for m in tasks[key].measures}
-    assert {attack.steps for _, attack in both[s.networks.member("N", 0, s.seed).key].measures} == {7, 20}
+    assert {attack.steps for *_, attack in both[s.networks.member("N", 0, s.seed).key].measures} == {7, 20}
     assert both.keys() == alone["stitching"].keys() | alone[S].keys()
     assert {key: both[key].job for key in alone["stitching"]} == {
         key: task.job for key, task in alone["stitching"].items()}, "the first to need a network makes it"

@@ -59,7 +59,8 @@ def gaps(mean):
 def table(monkeypatch, tmp_path):
     monkeypatch.setattr(claims, "load", lambda name: sheet())
     study = SimpleNamespace(paper=SimpleNamespace(name="made up"), settings=SimpleNamespace(profile="smoke"),
-                            failures=[], folder=tmp_path, table=lambda name, frame: frame, show=lambda frame: frame)
+                            frozen=None, failures=[], folder=tmp_path, table=lambda name, frame: frame,
+                            show=lambda frame: frame)
     evidence = Evidence({key: {"gap": {"linf": gaps(0.2)}} for key in ("C1", "C2", "C3")})
     failed = [{"name": "robust networks are robust", "ok": False, "detail": "12 %"}]
     return Study.judge(study, evidence, [], {"C2": failed})

@@ -283,7 +283,7 @@ def test_certificates_are_priced_by_their_passes():
 def test_jobs_make_the_certificates_of_a_plan(root, tmp_path, monkeypatch):
     """A batch job's work names certificates as it names attacks, and its run makes them."""
     recipe = replace(PLAIN, epochs=0)
-    tasks = [Task(recipe, tuple(MEASURES), "proofs")]
+    tasks = [Task(recipe, tuple((recipe, *measure) for measure in MEASURES), "proofs")]
     for name in ("plan", "Store"):
         monkeypatch.setattr(batch, name, {"plan": lambda *args: tasks, "Store": lambda: Store(tmp_path)}[name])
     settings = SimpleNamespace(jobs="networks", device="cpu")
@@ -385,7 +385,8 @@ def job(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "Store", lambda: Store(tmp_path / "store"))
 
     def of_recipes(*recipes, measures=()):
-        monkeypatch.setattr(batch, "plan", lambda *args: [Task(recipe, measures, "sweep") for recipe in recipes])
+        monkeypatch.setattr(batch, "plan", lambda *args: [
+            Task(recipe, tuple((recipe, *measure) for measure in measures), "sweep") for recipe in recipes])
         return batch.mark(tmp_path, "sweep")
 
     return of_recipes
@@ -441,8 +442,8 @@ def test_a_job_fails_with_any_other_error(tmp_path, job, monkeypatch):
 
 
 def test_what_failed_costs_nothing_more(tmp_path):
-    store, measures = Store(tmp_path), ((THREAT, ATTACK),)
-    tasks = [Task(recipe, measures, "sweep") for recipe in (EXPLODES, CHILD)]
+    store = Store(tmp_path)
+    tasks = [Task(recipe, ((recipe, THREAT, ATTACK),), "sweep") for recipe in (EXPLODES, CHILD)]
     assert [len([*prices._missing(store, task)]) for task in tasks] == [2, 2]
     fails(Zoo(store), EXPLODES)
     assert not [row for task in tasks for row in prices._missing(store, task)]

@@ -18,7 +18,7 @@ def describe(study) -> str:
     """Two lines on what a run compares: data, architecture, threat and attack; kept shares, methods, repetitions,
     epochs and the number of trained networks. study: the notebook's `lib.study.Study`.
     """
-    s, networks = study.section, study.settings.networks
+    s, networks = study.section, study.networks
     data, threat = s.data or networks.data, networks.threat
     base = next(cell.recipe for cell in study.cells if cell.condition == Condition("pre-trained", loss=s.losses[0]))
     return (f"{data.name}: {data.n_train} training images, {data.holdout} held out for the choice of epochs, "

@@ -175,7 +175,8 @@ def _quality(on: Material) -> list[tuple[str, bool, str]]:
             errors |= {"auto-encoder": float(left / around), "PCA": float(rest / around)}
         return {"errors": errors, "networks": [source.key], "what": f"quality of score and tangents of {sweep.name}"}
 
-    key = digest([VERSION, "quality", source.key, how.sigma, encoder and encoder.key, sweep.images])
+    key = digest([VERSION, "quality", source.key, how.sigma, encoder and encoder.key, plain(on.networks.data),
+                  sweep.images])
     errors = zoo.store.obtain("quality", key, made).meta["errors"]
     found.append(scores.beats_wiener("denoiser", errors["denoiser"], errors["Wiener"], how.sigma))
     if encoder:

@@ -40,7 +40,7 @@ def describe(study) -> str:
     """
     lines = [f"{study.section.seeds} repetitions; {len(study.keys)} trained networks in the plan"]
     for sweep in study.section.sweeps:
-        base = SweepNetworks(study.settings.networks, sweep, study.settings.seed).base(0)
+        base = SweepNetworks(study.networks, sweep, study.settings.seed).base(0)
         sizes = " and ".join(f"{size:g}" for size in sweep.sizes)
         lines += ["", f"{sweep.name}: {base.data.n_train} examples to train on, {base.arch.name}, {base.epochs} "
                       f"epochs; tangent spaces: {', '.join(sweep.tangents)}; steps of length {sizes}, {sweep.draws} "

@@ -45,7 +45,7 @@ def describe(study) -> str:
     lines = [f"{s.seeds} repetitions ({s.toy.seeds} of the toy); {len(study.keys)} trained networks in the plan; "
              f"attack: {s.verify.title}"]
     for part in s.studies:
-        base = plan.StudyNetworks(study.settings.networks, part, study.settings.seed).vanilla(0)
+        base = plan.StudyNetworks(study.networks, part, study.settings.seed).vanilla(0)
         radii = ", ".join(f"{threat.norm} {float(threat.eps):.3g}" for threat in part.threats)
         lines += ["", f"{part.name}: {base.data.n_train} images to train on, {base.arch.name}, {base.epochs} epochs; "
                       f"{part.classes or 'all'} of {base.data.info.classes} classes for each image and update; judged "

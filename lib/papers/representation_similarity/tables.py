@@ -20,7 +20,7 @@ def describe(study) -> str:
     """Two lines on what a run compares: data, test images used, architecture and layers; threat, networks per kind,
     arms and the number of trained networks. study: the notebook's `lib.study.Study`.
     """
-    s, networks = study.section, study.settings.networks
+    s, networks = study.section, study.networks
     data, threat = networks.data, networks.threat
     return (f"{data.name}: {data.n_train} training images, {s.images or data.n_test} test images "
             f"looked at, in minibatches of {s.batch}; {s.arch or networks.arch}, layers: {s.layers}\n"

@@ -37,7 +37,7 @@ def describe(study) -> str:
     """Two lines on what a run compares: data, architecture and joints; threat, repetitions, and the numbers of cells
     and trained networks. study: the notebook's `lib.study.Study`.
     """
-    s, n = study.section, study.settings.networks
+    s, n = study.section, study.networks
     data, test = n.data, study.zoo.images(n.data, "test")
     return (f"{data.name}: {data.n_train} training images, {data.holdout} held out, {len(test)} test images "
             f"(random, class-balanced, the same for every network); {n.arch}, cut after {', '.join(s.joints)}\n"

@@ -39,7 +39,8 @@ def test_weights_and_channels_are_looked_at_apart(made):
 def test_a_run_is_described_before_it_starts():
     planned = sized()
     section = planned.sections[S]
-    study = SimpleNamespace(settings=planned, section=section, cells=cells(planned), keys=["a"] * 7)
+    study = SimpleNamespace(settings=planned, networks=planned.networks, section=section, cells=cells(planned),
+                            keys=["a"] * 7)
     first, second = tables.describe(study).split("\n")
     assert first.startswith("digits: ") and "threat linf, eps 3/20, trained against PGD" in first
     assert second.startswith("kept: 10.0%, 2.0%; methods: HARP; ") and "; 4 repetitions; " in second

@@ -83,7 +83,7 @@ def test_the_ends_and_the_peak_of_a_published_curve():
 
 
 def test_a_run_is_described_before_it_starts(planned):
-    run = SimpleNamespace(settings=planned, section=planned.sections[S], keys=["a"] * 7)
+    run = SimpleNamespace(settings=planned, networks=planned.networks, section=planned.sections[S], keys=["a"] * 7)
     first, *lines = tables.describe(run).split("\n")
     assert first == "4 repetitions; 7 trained networks in the plan"
     digits = next(line for line in lines if line.startswith("digits: "))

@@ -185,7 +185,8 @@ def test_one_threat_one_attack_and_published_weights(made):
 
 def test_a_run_is_described_before_it_starts():
     s = sized()
-    first, *lines = tables.describe(SimpleNamespace(settings=s, section=s.sections[S], keys=["a"] * 7)).split("\n")
+    study = SimpleNamespace(settings=s, networks=s.networks, section=s.sections[S], keys=["a"] * 7)
+    first, *lines = tables.describe(study).split("\n")
     assert first.startswith("3 repetitions (4 of the toy); 7 trained networks in the plan; attack: ")
     digits, = [line for line in lines if line.startswith("digits: ")]
     assert digits.endswith("2 of 10 classes for each image and update; judged at l2 1, linf 0.2")

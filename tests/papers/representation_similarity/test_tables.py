@@ -50,7 +50,7 @@ def test_threats_and_normal_and_robust_networks_in_words(made):
 
 def test_a_run_is_described_before_it_starts(made):
     s = sized()
-    run = SimpleNamespace(settings=s, section=s.sections[SECTION], keys=["a"] * 7)
+    run = SimpleNamespace(settings=s, networks=s.networks, section=s.sections[SECTION], keys=["a"] * 7)
     first, second = tables.describe(run).split("\n")
     assert f"in minibatches of {run.section.batch}; " in first and first.endswith(f"layers: {run.section.layers}")
     assert f"{run.section.seeds} networks of each kind" in second and second.endswith("7 trained networks in the plan")

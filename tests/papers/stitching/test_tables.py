@@ -139,7 +139,7 @@ def test_joints_are_looked_at_where_there_are_any(zoo, measured):
 
 
 def test_a_run_is_described_before_it_starts():
-    study = SimpleNamespace(settings=S, section=SECTION, cells=cells(), keys=["a"] * 7,
+    study = SimpleNamespace(settings=S, networks=S.networks, section=SECTION, cells=cells(), keys=["a"] * 7,
                             zoo=SimpleNamespace(images=lambda data, split: range(55)))
     first, second = tables.describe(study).split("\n")
     assert "training images, 200 held out, 55 test images" in first and first.endswith(", ".join(SECTION.joints))
