@@ -9,9 +9,10 @@ from lib.site.answers import Answer, answers
 from lib.site.compare import compare
 from lib.site.files import about
 from lib.site.page import mathml, render
-from lib.site.scoreboard import claims_table_markdown, index, readme
+from lib.site.scoreboard import index
 from lib.site.settings import write as write_settings
 from lib.site.shrink import few_colours, shrink
+from lib.site.tables import claims_table_markdown, readme
 
 __all__ = [
     "Answer",
