@@ -33,6 +33,8 @@ def _said(value) -> bool:
 Finite = Annotated[int | float, Bound(lambda v: type(v) in (int, float) and math.isfinite(v), "a finite number")]
 Identifier = Annotated[str, Bound(lambda v: bool(re.fullmatch(r"C\d+[a-z]?", v)),
                                   "C, a number and perhaps a letter, such as C1a")]
+Url = Annotated[str, Bound(lambda v: bool(re.fullmatch(r"https://[^\s()|]+", v)),
+                           "an address that begins with https://, without spaces, brackets and |")]
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class ClaimSheet(Declared):
     authors: Text
     venue: Text
     key: Text
+    url: Url  # the paper's page: arXiv, DOI or its proceedings
     claims: tuple[Claim, ...]
 
     def check_together(self):

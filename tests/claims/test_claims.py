@@ -351,7 +351,7 @@ def test_the_hash_covers_text_and_margins():
 # ------------------------------------------------------------------------------------------------------- claims files
 
 GOOD = """
-paper: {title: T, authors: A, venue: V, key: k}
+paper: {title: T, authors: A, venue: V, key: k, url: "https://example.org/k"}
 claims:
   - id: C1
     statement: S
@@ -426,8 +426,9 @@ def test_scopes_of_claims(paper, claim_id, scope):
     ("from: laptop\n", "\n", "needs = empty"),
     ("id: C1\n", "id: one\n", "id = one"),
     ("claims:", "clams:", "it must be a mapping of exactly paper and claims"),
-    ("key: k}", "key: k", "paper.yaml is not YAML at line"),
+    ("key: k,", "key: k: ,", "paper.yaml is not YAML at line"),
     ("venue: V, ", "", "paper, venue is missing"),
+    ("https://example.org/k", "arXiv:1906.06110", "paper, url = arXiv:1906.06110 is not possible.*https://"),
 ])
 def test_each_mistake_is_named(tmp_path, old, new, message):
     assert old in GOOD

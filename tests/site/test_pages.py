@@ -169,7 +169,7 @@ def test_publishing(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(cli, "ROOT", tmp_path)
     readme = tmp_path / "README.md"
-    readme.write_text("<!-- claims:begin -->\n<!-- claims:end -->\n")
+    readme.write_text("".join(f"<!-- {name}:begin -->\n<!-- {name}:end -->\n" for name in ("answers", "counts")))
     place = executed(write(tmp_path / "runs" / "laptop", "stitching", card(commit="0123456789ab+changes"), CLAIMS))
     (place / ".left.part").write_text("half a file")
     (place / "snapshot.json").write_text('{"numerics": 0}')  # of the run, whatever the settings and claims are now
@@ -186,4 +186,5 @@ def test_publishing(tmp_path, monkeypatch, capsys):
     assert all(after[name] == before[name] for name in ("claims.json", "card.json", "snapshot.json"))
     assert after["figures/curves.png"] == report.few_colours(before["figures/curves.png"])
     Page((published / "index.html").read_text()).check_alone(published)
-    assert "Statement of C1a" in readme.read_text()
+    assert "4: 1 supported" in readme.read_text()
+    assert "Statement of C1a" in (published.parent / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""The scoreboard and the README's tables, from results that were made up here."""
+"""The scoreboard, from results that were made up here."""
 
 import json
 import re
@@ -240,27 +240,6 @@ def test_one_comparison_has_one_scale():
     assert at["wanted"] == [at["opposite"], at["threshold"]] and at["wanted"][0] < at["low"]
 
 
-def test_markdown_table(results, tmp_path):
-    withheld = claim("C1a", "not tested", [part(0.1, 0.05, 0.15)], withheld="undecided", at_best="weak")
-    write(tmp_path / "smoke", "stitching", card(), [withheld])
-    text = report.claims_table_markdown([tmp_path / "smoke", results])
-    totals, table = (block.splitlines() for block in text.split("\n\n"))
-    assert totals[2:] == ["| Claims of the papers | 1: 1 not tested | "
-                          "4: 1 supported, 1 contradicted, 1 undecided, 1 not tested |",
-                          "| Controls |  | 1: 1 weak |", "| Our own questions |  | 1: 1 absent |"]
-    assert table[0] == "| Claim | The paper | smoke | laptop |"
-    for block in (totals, table):
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block}) == 1
-    assert [line.split(" |")[0][2:] for line in table if "**" in line] == [
-        "**stitching: claims of the paper**", "**stitching: controls**", "**stitching: our own questions**"]
-    cells = {line[2:].split(":")[0]: line.split(" | ", 1)[1] for line in table if "Statement" in line}
-    assert list(cells) == ["C1a", "C2", "C3", "C4", "C5", "C6"]
-    assert cells["C1a"] == ("0.93 · Fig. 3 | – not tested, withheld: undecided, at best weak | "
-                            "✓ supported (2 of 2 hold) |")
-    assert cells["C2"].endswith("|  | ✗ contradicted −0.050 [−0.080, −0.030], needed more than 0.02 |")
-    assert cells["C5"].startswith(" |  | ~ weak"), "what a paper says about our controls stands on the page only"
-
-
 def test_readings_stand_beside_the_verdicts_they_were_written_for(results):
     (results.parent / "readings.yaml").write_text("""
 laptop:
@@ -272,23 +251,3 @@ smoke: {stitching: {C3: {verdict: undecided, cause: size, why: of another profil
     page = report.index(results).read_text()
     assert "Our reading, it does not hold here:" in page and "a &lt; b, whatever the seed" in page
     assert "before the last run" not in page and "another profile" not in page
-    table = report.claims_table_markdown([results])
-    assert "✗ contradicted −0.050 [−0.080, −0.030], needed more than 0.02: it does not hold here |" in table
-    assert "? undecided 0.030 [−0.010, 0.070], needed more than 0.02 |" in table
-
-
-def test_readme(tmp_path, results):
-    (tmp_path / "results" / "reference").mkdir(parents=True)
-    results.rename(tmp_path / "results" / "reference" / "laptop")
-    path = tmp_path / "README.md"
-    path.write_text("before\n<!-- claims:begin -->\nold\n<!-- claims:end -->\nafter\n")
-    report.readme(path)
-    text = path.read_text()
-    assert text.startswith("before\n<!-- claims:begin -->\n| Verdicts")
-    assert text.endswith("|\n<!-- claims:end -->\nafter\n")
-    assert "\nold\n" not in text
-    report.readme(path)
-    assert path.read_text() == text
-    path.write_text("no marks")
-    with pytest.raises(ValueError, match="no place for the claims"):
-        report.readme(path)
