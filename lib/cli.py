@@ -270,7 +270,7 @@ def publish(args) -> int:
         report.shrink(place / path.parent.name)
     if log := starts(str(card["profile"])):
         write_atomic(place / STARTS, log)
-    report.index(place)
+    report.published(place.parent)
     report.readme(ROOT / "README.md")
     print(f"published {', '.join(p.parent.name for p in cards)} under {place.relative_to(ROOT)}")
     return 0

@@ -13,6 +13,7 @@ import numpy as np
 from lib import statistics
 from lib.claims.verdict import MIN_SEEDS, NOT_TESTED, Judged, Row, alpha, limit, measured
 from lib.files import write_atomic
+from lib.values.verdicts import said
 
 
 def with_holm(judged: Sequence[Judged]) -> list[Judged]:
@@ -54,8 +55,8 @@ def evidence_table(judged: Sequence[Judged], evidence: Mapping[str, Mapping[str,
     repetition of a comparison. Columns: claim, part, instance, statistic, seed (repetitions from 0, as in all tables),
     value, and over (the number of images or minibatches that the value is a mean of).
 
-    The scoreboard's value is the mean over the seeds, except for ratios, where it is their geometric mean. The values
-    of maps are pseudo-values (`statistics.jackknife`).
+    The value of a comparison is the mean over the seeds, except for ratios, where it is their geometric mean. The
+    values of maps are pseudo-values (`statistics.jackknife`).
     """
     import pandas as pd
 
@@ -69,12 +70,6 @@ def evidence_table(judged: Sequence[Judged], evidence: Mapping[str, Mapping[str,
     return pd.DataFrame(rows, columns=["claim", "part", "instance", "statistic", "seed", "value", "over"])
 
 
-def said(judged: Judged) -> str:
-    """A verdict as text, with what is known besides: 'undecided, at best weak', 'not tested (withheld: supported)'."""
-    at_best = f", at best {judged.at_best}" if judged.at_best else ""
-    return f"{judged.verdict} (withheld: {judged.withheld}{at_best})" if judged.withheld else judged.verdict + at_best
-
-
 def table(judged: Sequence[Judged]):
     """One paper's claims as a pandas DataFrame for display, each with the comparison that decides its verdict."""
     import pandas as pd
@@ -83,7 +78,8 @@ def table(judged: Sequence[Judged]):
     for j in with_holm(judged):
         row = j.decisive
         rows.append({
-            "claim": j.claim.id, "statement": j.claim.statement, "asks": j.claim.asks, "verdict": said(j),
+            "claim": j.claim.id, "statement": j.claim.statement, "asks": j.claim.asks,
+            "verdict": said(j.verdict, j.withheld, j.at_best),
             "decided by": row.name if row else "", "measured": measured(row) if row else "",
             "needed": limit(row) if row else "",
             "seeds": row.seeds if row else None, "images": row.images if row else None,

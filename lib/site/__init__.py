@@ -1,18 +1,20 @@
-"""The pages that show a run: one page per notebook, the scoreboard of claims, and the tables in Markdown.
+"""The pages that show runs: one page per notebook, the site over one run or all published ones, and tables in Markdown.
 
-A notebook's page is one file that loads nothing else: pictures and styles are embedded, formulas are MathML. The
-scoreboard shows the figures in its folder. Pages are made only from the files that a run leaves (`claims.json`,
-`card.json`, `tables/`, `figures/`), so that they can be made again at any time.
+A notebook's page has its styles and formulas (MathML) in it; the other pages share one style. All show the figures of
+the runs where they lie. They are made only from the files that a run leaves (`claims.json`, `card.json`,
+`evidence.npz`, `tables/`, `figures/`), so that they can be made again at any time.
 """
 
 from lib.site.answers import Answer, answers
 from lib.site.compare import compare
 from lib.site.files import about
-from lib.site.page import mathml, render
-from lib.site.scoreboard import index
+from lib.site.markup import mathml
+from lib.site.page import render
+from lib.site.pages import index, published
+from lib.site.scoreboard import runs
 from lib.site.settings import write as write_settings
 from lib.site.shrink import few_colours, shrink
-from lib.site.tables import answers_markdown, claims_table_markdown, counts_markdown, readme, reference_markdown, runs
+from lib.site.tables import answers_markdown, claims_table_markdown, counts_markdown, readme, reference_markdown
 
 __all__ = [
     "Answer",
@@ -25,6 +27,7 @@ __all__ = [
     "few_colours",
     "index",
     "mathml",
+    "published",
     "readme",
     "reference_markdown",
     "render",

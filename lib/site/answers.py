@@ -21,6 +21,8 @@ class Answer:
     answer: str  # at most MOST_WORDS words
     gates: str  # which networks behind it are weaker than a reference network must be; "" if none is
     rests: Mapping[str, Mapping[str, str]]  # {run: {claim: verdict}}: the verdicts that the answer rests on
+    picture: str = ""  # a figure that shows it, by its path in the folder of the published runs
+    shows: str = ""  # what the picture shows, in a sentence
 
     def outdated(self, paper: str, reference: Path) -> list[str]:
         """The verdicts of the published runs in the folder `reference` that are no longer those the answer rests on, as

@@ -1,4 +1,4 @@
-"""The scoreboard of a results folder."""
+"""What the files of a results folder say about its notebooks and their claims."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from lib.files import write_atomic
-from lib.profiles import loader
+from lib.profiles import PROFILES, loader
 from lib.site import files
-from lib.site.words import ASKS, OPEN, template, words
+from lib.site.words import ASKS
 
 CAUSES = {"claim": "it does not hold here", "small": "the effect is smaller here", "seeds": "too few repetitions",
           "size": "the profile is too small", "margin": "as large as its margin", "wording": "the paper leaves it open"}
-SHOWN = (".png", ".svg", ".jpg")  # what a browser shows as a picture; other figures are links only
 
 
 def _read(path: Path, missing):
@@ -27,15 +25,12 @@ def _read(path: Path, missing):
     return found if isinstance(found, type(missing)) else missing
 
 
-def _figure(folder: Path, name: str) -> dict | None:
-    """A claim's figure: its name, its link from the scoreboard, and whether it can be shown there."""
+def _figures(folder: Path, name: str) -> list[Path]:
+    """The files of a claim's figure: one, or one for each data set (curves_digits.png of "curves")."""
     if not name:
-        return None
-    for path in (folder / name, folder / "figures" / name, folder / "figures" / f"{name}.png"):
-        if path.is_file():
-            href = path.relative_to(folder.parent).as_posix()
-            return {"name": path.stem, "href": href, "shown": path.suffix in SHOWN}
-    return None
+        return []
+    named = (folder / name, folder / "figures" / name, folder / "figures" / f"{name}.png")
+    return [path for path in named if path.is_file()][:1] or sorted(folder.glob(f"figures/{name}_*.png"))
 
 
 def readings(folder: Path) -> dict:
@@ -47,28 +42,28 @@ def readings(folder: Path) -> dict:
 
 
 def _notebook(folder: Path, read: dict) -> dict:
-    """All that the scoreboard says about one notebook. read: {claim: reading}, see `readings`. Claims of a failed run
-    are not shown, because they may be old; neither are readings of another verdict than the present one. Claims are
-    in groups by whose question they are, the paper's own first.
+    """All that the pages say about one notebook. read: {claim: reading}, see `readings`. Claims of a failed run are not
+    shown, because they may be old; neither are readings of another verdict than the present one. Claims are in groups
+    by whose question they are, the paper's own first.
     """
     card = _read(folder / "card.json", {"status": "failed", "error": "It stopped before its last cell."})
     ok = card.get("status") == "ok"
     claims = _read(folder / "claims.json", []) if ok else []
-    figures = {claim["figure"]: figure for claim in claims if (figure := _figure(folder, claim.get("figure")))}
-    pages = [name for name in ("notebook.html", "notebook.ipynb") if (folder / name).exists()]
+    pages = [folder / name for name in ("notebook.html", "notebook.ipynb") if (folder / name).exists()]
     by_seed = files.evidence(folder) if ok else {}
     for claim in claims:
         reading = read.get(claim["id"], {})
         claim["reading"] = reading if reading.get("verdict") == claim["verdict"] else None
-        claim["warnings"] = [w["sentence"] for w in card.get("warnings", ()) if claim["id"] in (w["claims"] or ())]
+        claim["warnings"] = [w["sentence"] for w in card.get("warnings", ())
+                             if w["claims"] is None or claim["id"] in w["claims"]]
+        claim["figures"] = _figures(folder, claim.get("figure"))
         for part in claim["parts"]:
             part["by_seed"] = by_seed.get((claim["id"], part["name"]), [])
-    kinds = ("tables/*.csv", "*.json", "*.npz", "*.ipynb")
-    downloads = [path for kind in kinds for path in sorted(folder.glob(kind))]
+    kinds = ("claims.json", "evidence.npz", "tables/evidence.csv")
     groups = {asks: some for asks in ASKS if (some := [claim for claim in claims if claim["asks"] == asks])}
     return {"name": folder.name, "title": card.get("title") or folder.name.replace("_", " ").capitalize(), "ok": ok,
-            "card": card, "page": f"{folder.name}/{pages[0]}" if pages else None, "files": downloads,
-            "keyed": [path.name for path in files.keyed(folder)], "figures": figures,
+            "card": card, "folder": folder, "page": pages[0] if pages else None, "keyed": files.keyed(folder),
+            "outcomes": [folder / kind for kind in kinds if (folder / kind).is_file()],
             "groups": groups, "counts": {asks: Counter(c["verdict"] for c in some) for asks, some in groups.items()}}
 
 
@@ -85,20 +80,7 @@ def _notebooks(folder: Path) -> list[dict]:
             if f.is_dir() and any((f / m).exists() for m in marks)]
 
 
-def index(folder: Path) -> Path:
-    """Write the scoreboard `index.html` of a results folder from the files in it; returns its path."""
-    folder = Path(folder)
-    notebooks = _notebooks(folder)
-    counts = _totals(notebooks)
-    every = sum(counts.values(), Counter())
-    decided = every.total() - sum(every[verdict] for verdict in OPEN)
-    done = [n["card"] for n in notebooks if n["ok"]]
-    same = {name: found.pop() for name in ("device", "threads", "commit")
-            if len(found := {words(card[name]) for card in done if card.get(name) is not None}) == 1}
-    page = folder / "index.html"
-    write_atomic(page, template("index.html.j2").render(
-        profile=folder.name, notebooks=notebooks, counts=counts, judged=every.total(), decided=decided,
-        causes=CAUSES, expected=sum(card.get("expected_false_decisions") or 0 for card in done), same=same,
-        failed=[n for n in notebooks if not n["ok"]], seconds=sum(card.get("seconds") or 0 for card in done),
-        training=sum(card.get("training_seconds") or 0 for card in done)))
-    return page
+def runs(reference: Path) -> list[Path]:
+    """The folders of the published runs in the folder `reference`: the profiles in their order, then others by name."""
+    folders = {path.parent.parent for path in Path(reference).glob("*/*/card.json")}
+    return sorted(folders, key=lambda f: (PROFILES.index(f.name) if f.name in PROFILES else len(PROFILES), f.name))

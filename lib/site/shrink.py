@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from pathlib import Path
 
 from lib.files import write_atomic
-from lib.site.page import render
+from lib.site.page import image, render
+from lib.site.pictures import figures
 
 FURTHEST, SPREAD = 24, 2.0  # of 255: how far a pixel may move, and the root mean square of all pixels' moves
 
@@ -27,20 +27,30 @@ def few_colours(png: bytes) -> bytes:
             image.mode == "RGBA" and image.getextrema()[3][0] < 255):
         return png
     image = image.convert("RGB")
-    # a palette that covers all colours, not only frequent ones: thin lines and small dots keep theirs
-    found = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
-    moves = np.abs(np.asarray(found.convert("RGB"), int) - np.asarray(image, int)).max(-1)
-    kept = found if moves.max() <= FURTHEST and np.sqrt((moves**2).mean()) <= SPREAD else image
+    kept = [image]
+    for colours in (256, 64):
+        # a palette that covers all colours, not only frequent ones: thin lines and small dots keep theirs
+        found = image.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
+        moves = np.abs(np.asarray(found.convert("RGB"), int) - np.asarray(image, int)).max(-1)
+        if moves.max() <= FURTHEST and np.sqrt((moves**2).mean()) <= SPREAD:
+            kept.append(found)
+    return min([png, *(_saved(one, image.info) for one in kept)], key=len)
+
+
+def _saved(image, info: dict) -> bytes:
     buffer = io.BytesIO()
-    kept.save(buffer, "PNG", optimize=True, **({"dpi": image.info["dpi"]} if "dpi" in image.info else {}))
-    return min(png, buffer.getvalue(), key=len)
+    image.save(buffer, "PNG", optimize=True, **({"dpi": info["dpi"]} if "dpi" in info else {}))
+    return buffer.getvalue()
 
 
 def shrink(folder: Path) -> None:
-    """Make the results of one notebook small, in place: reduce figures and the notebook's pictures to few colours
-    (`few_colours`), drop each SVG that is larger than its PNG, and make the page again. Texts, tables and numbers do
-    not change, nor does a folder that is already small.
+    """Make the results of one notebook small, in place, and store each picture once. Figures are reduced to few colours
+    (`few_colours`), an SVG that is larger than its PNG is dropped, and the notebook shows saved figures from their
+    files (JupyterLab follows the links). Then the page is made again. Texts, tables and numbers do not change, nor does
+    a folder that is already small.
     """
+    import nbformat
+
     folder = Path(folder)
     for path in sorted(folder.glob("figures/*.png")):
         data = path.read_bytes()
@@ -52,10 +62,12 @@ def shrink(folder: Path) -> None:
     notebook = folder / "notebook.ipynb"
     if not notebook.is_file():
         return
-    page = json.loads(notebook.read_text(encoding="utf-8"))
-    for output in (o for cell in page["cells"] for o in cell.get("outputs", ())):
+    page = nbformat.read(notebook, as_version=4)
+    for output, figure in figures(page, folder):
+        output["data"].pop("image/png", None)
+        output["data"]["text/html"] = image(figure)
+    for output in (output for cell in page.cells for output in cell.get("outputs", ())):
         if found := output.get("data", {}).get("image/png"):
-            small = few_colours(base64.b64decode("".join(found)))
-            output["data"]["image/png"] = base64.b64encode(small).decode()
-    write_atomic(notebook, json.dumps(page, indent=1, ensure_ascii=False))
+            output["data"]["image/png"] = base64.b64encode(few_colours(base64.b64decode(found))).decode()
+    write_atomic(notebook, nbformat.writes(page) + "\n")
     render(notebook)

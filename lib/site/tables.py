@@ -12,7 +12,7 @@ from lib.files import write_atomic
 from lib.profiles import PROFILES
 from lib.runtime import ROOT
 from lib.site.answers import answers
-from lib.site.scoreboard import CAUSES, _notebooks, _totals
+from lib.site.scoreboard import CAUSES, _notebooks, _totals, runs
 from lib.site.words import ASKS, VERDICTS, counted, interval, needed, said, template, unit, words
 
 OUTDATED = "to be answered anew"  # stands for an answer whose verdicts have changed
@@ -45,12 +45,6 @@ def _sheet(paper: str):
     from lib import claims  # imports scipy, which most commands do without
 
     return claims.load(paper)
-
-
-def runs(reference: Path) -> list[Path]:
-    """The folders of the published runs: the profiles in their order, then other runs by name."""
-    folders = [folder for folder in Path(reference).glob("*") if folder.is_dir()]
-    return sorted(folders, key=lambda f: (PROFILES.index(f.name) if f.name in PROFILES else len(PROFILES), f.name))
 
 
 def answers_markdown(reference: Path) -> str:

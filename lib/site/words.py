@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+
+from lib.site.measures import STATISTICS
+from lib.values import verdicts
 
 VERDICTS = {"supported": "✓", "weak": "~", "absent": "∅", "contradicted": "✗", "undecided": "?", "not tested": "–"}
 OPEN = ("undecided", "not tested")  # the verdicts that decide nothing
@@ -37,35 +42,34 @@ def number(value) -> str:
     return str(value)
 
 
-def _in_unit(part: dict, name: str) -> str:
-    """A number of a claim's part as text, in the unit of its statistic: percent, points, or plain."""
-    value, statistic = part.get(name), part.get("statistic")
-    if statistic not in ("difference", "accuracy") or value is None or not math.isfinite(value):
+def _in_unit(part: dict, value: float | None) -> str:
+    """A value of a claim's part as text, in the unit of its statistic: percent, points, or plain."""
+    if not unit(part) or value is None or not math.isfinite(value):
         return number(value)
-    return f"{100 * value:{'+' if statistic == 'difference' and value else ''}.1f}".replace("-", "−")
+    return f"{100 * value:{'+' if part['statistic'] == 'difference' and value else ''}.1f}".replace("-", "−")
 
 
 def unit(part: dict) -> str:
     """The unit of a claim's part, with a space before it; "" if it has none."""
-    return {"difference": " points", "accuracy": " %"}.get(part.get("statistic"), "")
+    measure = STATISTICS.get(part.get("statistic"))
+    return f" {measure.unit}" if measure and measure.unit else ""
 
 
 def interval(part: dict) -> str:
     """Value and interval of a claim's part: '0.120 [0.080, 0.160]'; differences of accuracies are in points."""
-    if all(part[end] is None or math.isnan(part[end]) for end in ("low", "high")):
-        return _in_unit(part, "value")
-    return f"{_in_unit(part, 'value')} [{_in_unit(part, 'low')}, {_in_unit(part, 'high')}]"
+    value, low, high = (_in_unit(part, part[name]) for name in ("value", "low", "high"))
+    return value if low == high == number(None) else f"{value} [{low}, {high}]"
 
 
-def by_seed(part: dict) -> str:
-    """The value of each repetition, in the unit of the part's value: '0.110, 0.130, 0.120'."""
-    return ", ".join(_in_unit({**part, "value": value}, "value") for value in part.get("by_seed", ()))
+def by_seed(part: dict) -> list[str]:
+    """The value of each repetition as text, in the unit of the part's value."""
+    return [_in_unit(part, value) for value in part["by_seed"]]
 
 
 def _bound(part: dict, name: str) -> str:
     """A margin or null value of a claim's part as text, without trailing zeros where it has no unit."""
     value = part[name]
-    return f"{value:g}".replace("-", "−") if value == 0 or not unit(part) else _in_unit(part, name)
+    return f"{value:g}".replace("-", "−") if value == 0 or not unit(part) else _in_unit(part, value)
 
 
 def needed(part: dict) -> str:
@@ -83,9 +87,8 @@ def null(part: dict) -> str:
 
 
 def said(claim: dict) -> str:
-    """A verdict as text: 'undecided, at best weak', 'not tested, withheld: supported'."""
-    at_best = f", at best {claim['at_best']}" if claim["at_best"] else ""
-    return f"{claim['verdict']}{', withheld: ' * bool(claim['withheld'])}{claim['withheld']}{at_best}"
+    """A claim's verdict as text, see `verdicts.said`."""
+    return verdicts.said(claim["verdict"], claim["withheld"], claim["at_best"])
 
 
 def counted(counts: Mapping[str, int]) -> str:
@@ -134,10 +137,16 @@ def words(value) -> str:
     return number(value)
 
 
-def plot(parts: list[dict], width: int = 120) -> list[dict | None]:
-    """Positions, in pixels from the left of a drawing of `width`, of each part's interval, value, margin (`threshold`),
-    null value if it has one, and required range (`wanted`). All parts share one scale, so that they can be compared.
-    None for a part in which a number is missing.
+def anchor(text: str) -> str:
+    """A text as an anchor or as part of a file's name."""
+    return re.sub(r"[^\w.+-]", "_", text)
+
+
+def plot(parts: list[dict], width: int = 240) -> tuple[list[dict | None], list[tuple[float, str]]]:
+    """A drawing of the intervals of parts that share a statistic, `width` pixels wide: for each part the positions of
+    its interval, value, margin (`threshold`), null value if it has one, and required range (`wanted`), or None if a
+    number is missing; and the marks of the axis as (position, text). All parts share one scale, so that they can be
+    compared.
     """
     rows = []
     for part in parts:
@@ -150,36 +159,55 @@ def plot(parts: list[dict], width: int = 120) -> list[dict | None]:
             row["null"] = part["null_value"]
     known = [v for row in rows if row for v in row.values()]
     if not known:
-        return rows
+        return rows, []
     least, most = min(known), max(known)
     room = (most - least or 1) * 0.08
-    places = [row and {k: round((v - least + room) / (most - least + 2 * room) * width, 1) for k, v in row.items()}
-              for row in rows]
-    for part, at in zip(parts, places, strict=True):
-        if at:
-            ends = {"above": [at["threshold"], width], "below": [0, at["threshold"]],
-                    "within": sorted((at["threshold"], at.get("opposite", 0)))}
-            at["wanted"] = ends[part["side"]]
-    return places
+
+    def at(value: float) -> float:
+        return round((value - least + room) / (most - least + 2 * room) * width, 1)
+
+    places = [row and {k: at(v) for k, v in row.items()} for row in rows]
+    for part, place in zip(parts, places, strict=True):
+        if place:
+            ends = {"above": [place["threshold"], width], "below": [0, place["threshold"]],
+                    "within": sorted((place["threshold"], place.get("opposite", 0)))}
+            place["wanted"] = ends[part["side"]]
+    factor = 100 if unit(parts[0]) else 1
+    step = 10 ** math.floor(math.log10((most - least or 1) / 3))
+    step *= next(k for k in (1, 2, 5, 10) if (most - least) / (k * step) <= 4)
+    marks = [k * step for k in range(math.ceil(least / step - 1e-9), math.floor(most / step + 1e-9) + 1)]
+    return places, [(at(mark), f"{factor * mark:.4g}".replace("-", "−")) for mark in marks]
 
 
-def comparisons(claim: dict) -> list[dict]:
-    """A claim's parts, grouped by comparison: a list of {asked (what must hold), parts, places (see `plot`)}. Without
-    parts if nothing was measured.
+def comparisons(claims: Mapping[str, dict]) -> list[dict]:
+    """The comparisons of a claim in all its runs, {run: claim}: a list of {asked (what must hold), runs ({run: [(part,
+    its place)]}, without runs that measured nothing), marks}, see `plot`.
     """
-    measured = {asked["what"]: [part for part in claim["parts"] if part["what"] == asked["what"]]
-                for asked in claim["asked"]}
-    return [{"asked": asked, "parts": measured[asked["what"]], "places": plot(measured[asked["what"]])}
-            for asked in claim["asked"]]
+    every = {asked["what"]: asked for claim in claims.values() for asked in claim["asked"]}
+    found = []
+    for what, asked in every.items():
+        parts = [(run, part) for run, claim in claims.items() for part in claim["parts"] if part["what"] == what]
+        places, marks = plot([part for _, part in parts])
+        runs: dict[str, list] = {}
+        for (run, part), place in zip(parts, places, strict=True):
+            runs.setdefault(run, []).append((part, place))
+        found.append({"asked": asked, "runs": runs, "marks": marks})
+    return found
 
 
-def template(name: str):
-    """The jinja template of this name, with the functions above as filters."""
+@functools.cache
+def _environment():
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=lambda file: "html" in (file or ""),
                               trim_blocks=True, lstrip_blocks=True)
-    filters = (number, interval, by_seed, needed, null, said, counted, duration, size, words, seeds, command)
+    filters = (number, interval, unit, by_seed, needed, null, said, duration, size, words, seeds, command, anchor)
     environment.filters.update({f.__name__: f for f in filters})
-    environment.globals.update(symbols=VERDICTS, asks=ASKS, comparisons=comparisons)
-    return environment.get_template(name)
+    environment.tests.update(contains=lambda values, one: one in values, shared=lambda values: len(values) > 1)
+    environment.globals.update(symbols=VERDICTS, asks=ASKS, statistics=STATISTICS, comparisons=comparisons)
+    return environment
+
+
+def template(name: str):
+    """The jinja template of this name, with the functions above as filters."""
+    return _environment().get_template(name)

@@ -64,8 +64,8 @@ def test_it_runs_is_judged_and_appears_on_the_report(seventh, tmp_path):
     folder = next((tmp_path / "results").glob("test+*")) / NAME
     row, = json.loads((folder / "claims.json").read_text())
     assert row["verdict"] in ("supported", "contradicted", "undecided") and row["parts"][0]["low"] is not None
-    index = (folder.parent / "index.html").read_text()
-    assert f"{NAME}/notebook.html" in index and row["statement"] in index
+    front, every = ((folder.parent / name).read_text() for name in ("index.html", "claims.html"))
+    assert f"{NAME}/notebook.html" in front and row["statement"] in every
 
 
 def _gates(text):

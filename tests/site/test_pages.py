@@ -71,6 +71,103 @@ def test_formulas_that_cannot_be_converted_are_shown_as_written():
     assert "<mtable" in report.mathml(r"\begin{align*} a &= b \end{align*}", block=True)
 
 
+def told(place):
+    """The results of a notebook that shows two saved figures, other pictures, a wide table and its verdicts."""
+    (place / "figures" / "curves.png").unlink()
+    for name, image in (("curves_digits", drawing()), ("curves_torus", photograph())):
+        (place / "figures" / f"{name}.png").write_bytes(png(image))
+    shown = [new_output("display_data", {"image/png": base64.b64encode(png(image.resize((120, 90)))).decode() + "\n",
+                                         "text/plain": "<Figure>"}) for image in (photograph(), drawing())]
+    table = ('<style>#T_a_b { background-color: #d6604d;\n color: #f1f1f1; }\n'
+             '#T_a_c { background-color: #67001f;\n color: #f1f1f1; }</style>'
+             '<table id="T_a"><thead><tr><th id="T_a_b" class="blank">&nbsp;</th><th>pair</th></tr></thead>'
+             '<tbody><tr><th>first</th><td class="data row0">N->R</td></tr></tbody></table>')
+    verdicts = "<table><tr><th>verdict</th></tr><tr><td>some_part: N->R</td></tr></table>"
+    cells = [new_markdown_cell("# A title"),
+             new_markdown_cell("## Three curves (C1, C2)\n\n*Blue*: where $\\alpha$ is 1.\n\nMore."),
+             new_code_cell('cells = study.table("cells", found)\nfor part in parts:\n'
+                           '    study.figure(f"curves_{part}", figure)', execution_count=1, outputs=shown),
+             new_code_cell("show", execution_count=2, outputs=[new_output("display_data", {
+                 "image/png": base64.b64encode(PNG).decode(), "text/plain": "map of N0 and R0"})]),
+             new_code_cell("wide", execution_count=3, outputs=[new_output("display_data", {"text/html": table})]),
+             new_markdown_cell("## Claims"),
+             new_code_cell("study.judge(evidence, checks)", execution_count=4,
+                           outputs=[new_output("execute_result", {"text/html": verdicts}, execution_count=4)])]
+    nbformat.write(new_notebook(cells=cells), place / "notebook.ipynb")
+    return place
+
+
+def test_a_page_shows_what_was_found_before_the_notebook(tmp_path):
+    place = told(write(tmp_path / "laptop", "stitching", card(), CLAIMS))
+    page = Page(report.render(place / "notebook.ipynb").read_text())
+    page.check_alone(place)
+    summary, notebook = page.text.split('id="the-notebook"')
+    assert summary.index("On the Functional Similarity") < summary.index("figures/curves_digits.png")
+    for one in CLAIMS:
+        assert f'href="../claims/stitching-{one["id"]}.html#laptop"' in summary
+        assert one["statement"].replace("<", "&lt;") in summary and one["verdict"] in summary
+    assert "some_part" not in page.text, "verdicts are those of claims.json, without names of parts"
+    assert notebook.count('class="badge') == len(CLAIMS) and "0.120 [0.080, 0.160]" in notebook
+    assert "needs &lt;CIFAR-10&gt;" in notebook
+    assert "./run_all.sh --profile laptop -p stitching.epochs=3 stitching" in summary
+
+
+def test_a_page_refers_to_saved_figures_and_says_what_they_show(tmp_path):
+    place = told(write(tmp_path / "laptop", "stitching", card(), CLAIMS))
+    text = report.render(place / "notebook.ipynb").read_text()
+    notebook = text.split('id="the-notebook"')[1]
+    shown = re.findall(r'<img alt="([^"]+)"[^>]* src="([^"]+)"', notebook)
+    assert [source for _, source in shown[:2]] == ["figures/curves_torus.png", "figures/curves_digits.png"], (
+        "the pictures are told apart by their looks")
+    assert shown[0][0] == "Three curves, figure curves torus. Blue : where α is 1."
+    assert "map of N0 and R0" in shown[2][0] and shown[2][1].startswith("data:image/png")
+    assert text.count("data:image/png") == 1
+    assert "Three curves</b>: curves torus" in notebook and 'href="tables/cells.csv"' in notebook
+    assert notebook.count('title="Statement of C1a') == 2, "a claim's figure is one for each data set"
+
+
+def test_tables_are_for_readers(tmp_path):
+    place = told(write(tmp_path / "laptop", "stitching", card(), CLAIMS))
+    text = report.render(place / "notebook.ipynb").read_text()
+    table = re.search(r'<div class="scroll"><table.*?</table></div>', text, re.DOTALL)[0]
+    assert "<th></th>" not in table and "<th>\xa0</th>" not in table and len(re.findall("<th[ >]", table)) == 2
+    assert '<th scope="row">first</th>' in table and "N→R" in table and "data row0" not in table
+    assert re.findall(r"background-color: #\w+;\s*color: (#\w+)", text) == ["#000000", "#ffffff"], "it can be read"
+
+
+def test_published_pages_lead_to_the_site_that_they_share(tmp_path):
+    place = told(write(tmp_path / "laptop", "stitching", card(), CLAIMS))
+    answer = {"question": "Alike?", "answer": "Not quite.", "gates": ""}
+    for verdict, shown in (("contradicted", True), ("supported", False)):
+        answers = {"stitching": {**answer, "rests": {"laptop": {"C2": verdict}}}}
+        (tmp_path / "answers.yaml").write_text(json.dumps(answers))
+        text = report.render(place / "notebook.ipynb").read_text()
+        assert 'href="../../claims/stitching-C1a.html#laptop"' in text
+        assert ("Alike?" in text) == ("Not quite." in text) == shown, "an answer rests on verdicts as they are"
+
+
+def test_a_failed_run_shows_no_claims_of_an_older_one(tmp_path):
+    place = told(write(tmp_path / "laptop", "stitching", card(status="failed", error="killed"), CLAIMS))
+    text = report.render(place / "notebook.ipynb").read_text()
+    assert "Statement of C1a" not in text and "figures/curves_torus.png" in text
+
+
+def test_a_published_notebook_stores_no_picture_twice(tmp_path):
+    place = told(write(tmp_path / "laptop", "stitching", card(), CLAIMS))
+    before = Page(report.render(place / "notebook.ipynb").read_text()).text
+    report.shrink(place)
+    after = nbformat.read(place / "notebook.ipynb", as_version=4)
+    first, second = (output["data"] for output in after.cells[2].outputs)
+    assert "image/png" not in first and 'src="figures/curves_torus.png"' in first["text/html"]
+    assert "image/png" not in second and 'src="figures/curves_digits.png"' in second["text/html"]
+    assert "image/png" in after.cells[3].outputs[0]["data"], "this picture is nowhere else"
+    nbformat.validate(after)
+    assert (place / "notebook.html").read_text() == before
+    small = contents(place)
+    report.shrink(place)
+    assert contents(place) == small
+
+
 def png(image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", dpi=(150, 150))

@@ -52,7 +52,7 @@ def test_all_claims_and_their_counts(results, tmp_path):
         "**stitching: claims of the paper**", "**stitching: controls**", "**stitching: our own questions**"]
     found = {line[0].split(":")[0]: line[1:] for line in cells(table) if "Statement" in line[0]}
     assert list(found) == ["C1a", "C2", "C3", "C4", "C5", "C6"]
-    assert found["C1a"] == ["0.93 · Fig. 3", "– not tested, withheld: undecided, at best weak",
+    assert found["C1a"] == ["0.93 · Fig. 3", "– not tested (withheld: undecided, at best weak)",
                             "✓ supported (2 of 2 hold)"]
     assert found["C2"][1:] == ["", "✗ contradicted −0.050 [−0.080, −0.030], needed more than 0.02"]
     assert found["C5"][0] == "", "what a paper says about our controls stands on the page only"
@@ -117,6 +117,8 @@ def test_a_readme_without_marks_is_refused(published, name):
 
 def test_runs_stand_in_the_order_of_profiles(tmp_path):
     for name in ("mine", "laptop", "smoke", "paper"):
+        write(tmp_path / name, "stitching", card())
+    for name in ("claims", "docs"):  # the pages of the site
         (tmp_path / name).mkdir()
     (tmp_path / "answers.yaml").touch()
     assert [folder.name for folder in report.runs(tmp_path)] == ["smoke", "laptop", "paper", "mine"]

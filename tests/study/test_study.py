@@ -43,7 +43,7 @@ def sheet():
         part = Part("gap", "robust accuracy, R minus N", "difference", "above", **limits)
         return Claim(key, f"Statement of {key}.", asks, "number not found", "abstract", "PGD-20", ("smoke",), (part,))
 
-    return ClaimSheet("Title", "Authors", "Venue", "key", (
+    return ClaimSheet("Title", "Authors", "Venue", "key", "https://example.org/paper", (
         one("C1", "paper"), one("C2", "control"), one("C3", "ours", margin=-0.01, null_value=None), one("C4", "paper")))
 
 
