@@ -17,12 +17,12 @@ from lib.profiles.loader import make, read
 from lib.runtime import ROOT
 from lib.values.declared import Bound, Declared, OneOf, Text
 from lib.values.keys import plain_fields
+from lib.values.verdicts import VERDICTS
 
 FOLDER = ROOT / "claims"
 # Whose question a claim is. paper: the paper claims it. control: does the pattern exceed what could explain it? ours:
 # data, measures or limits that the paper does not have.
 ASKS = ("paper", "control", "ours")
-VERDICTS = ("supported", "weak", "absent", "contradicted", "undecided", "not tested")
 
 
 def _said(value) -> bool:

@@ -79,7 +79,7 @@ def table(judged: Sequence[Judged]):
         row = j.decisive
         rows.append({
             "claim": j.claim.id, "statement": j.claim.statement, "asks": j.claim.asks,
-            "verdict": said(j.verdict, j.withheld, j.at_best),
+            "verdict": said(j.verdict, j.withheld, j.at_best, j.changed),
             "decided by": row.name if row else "", "measured": measured(row) if row else "",
             "needed": limit(row) if row else "",
             "seeds": row.seeds if row else None, "images": row.images if row else None,

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 from lib.files import write_atomic
 from lib.papers import papers
 from lib.profiles import loader
+from lib.profiles.frozen import STARTS
 from lib.runtime import ROOT
 from lib.site import documents
 from lib.site.answers import answers
@@ -24,7 +25,7 @@ from lib.site.words import ASKS, OPEN, TEMPLATES, anchor, template
 
 COLUMNS = ("run", "paper", "claim", "asks", "verdict", "comparison", "instance", "statistic", "value", "low", "high",
            "level", "side", "needed", "null", "verdict of the comparison", "seeds", "images", "p", "p_holm",
-           "paper's value", "source", "statement", "page")
+           "paper's value", "source", "expected", "changed after seeing", "statement", "page")
 SHOWN = (".png", ".svg", ".jpg")  # what a browser shows as a picture; other figures are links only
 
 
@@ -63,7 +64,7 @@ class _Site:
     """The pages, and what several of them show. Runs stand with the largest first."""
 
     def __init__(self, root: Path, folders: dict[str, Path]):
-        self.root = root
+        self.root, self.folders = root, folders
         self.runs = {name: {n["name"]: n for n in _notebooks(folders[name])} for name in reversed(folders)}
         self.networks = {name: networks(found.values()) for name, found in self.runs.items()}
         known = [*papers()]
@@ -91,6 +92,8 @@ class _Site:
                 page.unlink()
         corrections = next((source for source in self.documents if source.stem == "corrections"), None)
         return self._page("index.html", "index.html.j2", cost=cost, networks=self.networks, expected=self._expected(),
+                          foreseen=self._foreseen(), starts={run: file for run, folder in self.folders.items()
+                                                             if (file := folder / STARTS).is_file()},
                           totals={run: _totals(found.values()) for run, found in self.runs.items()},
                           failed=[n for found in self.runs.values() for n in found.values() if not n["ok"]],
                           dated=documents.headings(corrections) if corrections else {},
@@ -165,6 +168,17 @@ class _Site:
         sections = [n["card"].get("networks_section") for n in notebooks.values()]
         return ", ".join(dict.fromkeys(section["data"]["name"] for section in sections if section))
 
+    def _foreseen(self) -> dict[str, tuple[int, int]]:
+        """{run: (verdicts that were expected when papers were frozen, how many of them came out so)}; only runs with
+        such papers.
+        """
+        found = {}
+        for run in self.runs:
+            ours = [one for claim in self.claims if (one := claim["runs"].get(run)) and "expected" in one]
+            if ours:
+                found[run] = len(ours), sum(one["expected"] == one["verdict"] for one in ours)
+        return found
+
     def _expected(self) -> dict[str, tuple[int, int, float]]:
         """{run: (verdicts, decisions among them, how many of these chance alone makes false at most)}."""
         found = {}
@@ -188,7 +202,8 @@ class _Site:
             for run, one in claim["runs"].items():
                 about = {"run": run, "paper": claim["paper"], "claim": one["id"], "asks": one["asks"],
                          "verdict": one["verdict"], "paper's value": one["paper_value"],
-                         "source": one["paper_source"], "statement": one["statement"],
+                         "source": one["paper_source"], "expected": one.get("expected", ""),
+                         "changed after seeing": one.get("changed_after_seeing", ""), "statement": one["statement"],
                          "page": claim["page"].relative_to(self.root).as_posix()}
                 for part in one["parts"]:
                     yield about | {name: part[name] for name in ("statistic", "value", "low", "high", "level", "side",

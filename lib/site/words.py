@@ -88,7 +88,8 @@ def null(part: dict) -> str:
 
 def said(claim: dict) -> str:
     """A claim's verdict as text, see `verdicts.said`."""
-    return verdicts.said(claim["verdict"], claim["withheld"], claim["at_best"])
+    return verdicts.said(claim["verdict"], claim["withheld"], claim["at_best"],
+                         claim.get("changed_after_seeing", False))
 
 
 def counted(counts: Mapping[str, int]) -> str:

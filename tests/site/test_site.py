@@ -385,3 +385,27 @@ def test_every_measure_says_what_it_is():
     every = [*ACCURACIES.values(), *STATISTICS.values()]
     assert all(isinstance(one, Measure) and one.title and one.sentence.endswith(".") for one in every)
     assert not [name for name, count in Counter(one.name for one in every).items() if count > 1]
+
+
+def test_pages_say_what_was_expected_before_a_frozen_run_and_what_was_changed_after(tmp_path):
+    right = claim("C1a", "supported", [part(0.1, 0.05, 0.15)], expected="supported", changed_after_seeing=False)
+    wrong = claim("C2a", "weak", [part(0.01, 0.005, 0.015, verdict="weak")], expected="supported",
+                  changed_after_seeing=True)
+    (tmp_path / "smoke").mkdir()
+    (tmp_path / "smoke" / "starts.csv").write_text("started,profile\n", encoding="utf-8")
+    root = made(tmp_path / "smoke", right, wrong)
+    front = page(root)
+    assert "At smoke, 1 of 2 verdicts are those that were expected before the run." in plain(front.text)
+    assert 'href="starts.csv"' in front.text
+    assert "Expected before the run: supported." in plain(page_of(root, "C1a").text)
+    assert "changed after" not in page_of(root, "C1a").text
+    changed = page_of(root, "C2a")
+    assert "weak, changed after seeing" in outcome(changed) and "was changed after its paper was frozen" in changed.text
+    rows = list(csv.DictReader((root / "claims.csv").read_text(encoding="utf-8").splitlines()))
+    assert [(row["expected"], row["changed after seeing"]) for row in rows] == [("supported", "False"),
+                                                                               ("supported", "True")]
+
+
+def test_pages_of_a_run_that_was_not_frozen_do_not_speak_of_expectations(tmp_path):
+    root = made(tmp_path / "smoke", claim("C1a", "supported", [part(0.1, 0.05, 0.15)]))
+    assert "expected before" not in page(root).text.lower() + page_of(root, "C1a").text.lower()
