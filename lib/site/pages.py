@@ -57,7 +57,7 @@ def site(root: Path, folders: Mapping[str, Path]) -> Path:
     them: from their files, the documents of this repository, and the answers, readings and corrections of the published
     runs where `root` has them. Returns the front page.
     """
-    return _Site(Path(root), {name: Path(folder) for name, folder in folders.items()}).write()
+    return _Site(Path(root).absolute(), {name: Path(folder).absolute() for name, folder in folders.items()}).write()
 
 
 class _Site:

@@ -98,6 +98,12 @@ def test_every_link_of_a_run_s_site_arrives(results):
     assert "../stitching/figures/curves.png" in page_of(results, "C1a").loaded
 
 
+def test_a_folder_may_be_relative(results, monkeypatch):
+    monkeypatch.chdir(results.parent)
+    assert report.index(Path(results.name)) == results / "index.html"
+    check_links(results)
+
+
 def test_a_number_in_a_table_of_verdicts_leads_to_its_repetitions(published):
     for path in [published / "claims.html", *published.glob("claims/*-C*.html")]:
         text = path.read_text(encoding="utf-8")
