@@ -59,10 +59,9 @@ rule networks:
     resources:
         job=1,
     shell:
-        "export REPRO_THREADS={threads}; started=$SECONDS; "
-        "if {python} -m lib train {wildcards.job:q} {options} --notebooks {names} --done {output:q} > {log:q} 2>&1; "
-        "then echo {wildcards.job}: ready after $((SECONDS - started)) s; "
-        "else tail -n 3 {log:q} >&2; echo {wildcards.job} failed: see {log:q} >&2; exit 1; fi"
+        "export REPRO_THREADS={threads}; "
+        "{python} -m lib train {wildcards.job:q} {options} --notebooks {names} --done {output:q} > {log:q} 2>&1 || {{ "
+        "tail -n 3 {log:q} >&2; echo {wildcards.job} failed: see {log:q} >&2; exit 1; }}"
 
 
 rule notebook:

@@ -5,22 +5,29 @@ set -eu
 usage() {
   cat <<'TEXT'
 ./run_all.sh [options] [notebook ...]   run the notebooks (all of them if none is named) and write the report
-./run_all.sh test [pytest arguments]    check the code: ruff and the tests (the slow ones: -m slow)
-./run_all.sh lab [jupyter arguments]    open JupyterLab on the notebooks
-./run_all.sh again KEY ...              make single networks of a profile and their accuracies again, by recipe key
+./run_all.sh lab [jupyter arguments]    open JupyterLab on the notebook start.ipynb
 ./run_all.sh compare RUN                compare the claims of results/RUN with the published ones
 ./run_all.sh verify [FOLDER]            compute the verdicts of a results folder again from its files
-./run_all.sh publish RUN                put the report of results/RUN under results/reference
-./run_all.sh store ACTION               show, prune, export or import the networks and outcomes kept in results/store
+./run_all.sh again KEY ...              make single networks of a profile and their accuracies again, by recipe key
+./run_all.sh store [show [--all]]       show what results/store keeps of networks and outcomes
+./run_all.sh store prune                delete what no profile needs
+./run_all.sh store export FILE.tar      write the store into a file; store import FILE.tar reads it
+./run_all.sh test [pytest arguments]    check the code: ruff and the tests (the slow ones: -m slow)
+./run_all.sh publish RUN [--yes]        put the report of results/RUN under results/reference
 ./run_all.sh new-paper NAME             write the skeleton of a further paper
+./run_all.sh index FOLDER               write the index page of a run's folder again
+./run_all.sh readme                     write the table of published claims again
+./run_all.sh settings                   write docs/settings.md again
 
-  --profile NAME   how big: test, smoke (the default), laptop, gpu or paper
+  --profile NAME   how big: test, smoke (the default), laptop, gpu, paper or imagenet
   -p name=value    override a parameter, e.g. -p epochs=4 (may be given more than once)
   --seeds N        repeat every experiment with N seeds
   --jobs N         run up to N jobs at once
   --dry-run        print what would be done and what it costs, do nothing
   --help           this text
 
+Notebooks: stitching, representation_similarity, perceptually_aligned_gradients, off_manifold_robustness, harp_pruning,
+compact_robust_pruning. Each command tells its own options: ./run_all.sh store --help
 The report is results/<profile>/index.html. Data are looked for under data/, or in the folder that REPRO_DATA names.
 The first call makes .venv and installs requirements.txt there; an activated conda environment is used instead.
 TEXT
@@ -36,6 +43,7 @@ check_options() {
   while [ $# -gt 0 ]; do
     case $1 in
       -h | --help) usage; exit 0 ;;
+      -profile* | -seeds* | -jobs* | -dry*) die "unknown option '$1': write -$1, with two dashes." 2 ;;
       --profile | --seeds | --jobs | -p) [ $# -ge 2 ] || die "$1 needs a value: ./run_all.sh --help shows how." 2; shift ;;
       --profile=* | --seeds=* | --jobs=* | -p?* | --dry-run) ;;
       -*) die "unknown option '$1': ./run_all.sh --help lists the options." 2 ;;
@@ -88,7 +96,12 @@ install_packages() {
   fi
 }
 
-case ${1:-} in test | lab | again | compare | publish | store | verify | new-paper) ;; *) check_options "$@" ;; esac
+case ${1:-} in
+  help) usage; exit 0 ;;
+  run) shift; check_options "$@" ;;
+  test | lab | again | compare | publish | store | verify | new-paper | index | readme | settings) ;;
+  *) check_options "$@" ;;
+esac
 for name in REPRO_DATA REPRO_RESULTS REPRO_STORE; do # relative to the caller's folder
   case ${!name:-/} in /*) ;; *) export "$name=$PWD/${!name}" ;; esac
 done
@@ -111,6 +124,6 @@ case ${1:-} in
     export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # notebooks import lib
     exec "$python" -m jupyterlab notebooks "$@"
     ;;
-  again | compare | publish | store | verify | new-paper) exec "$python" -m lib "$@" ;;
+  again | compare | publish | store | verify | new-paper | index | readme | settings) exec "$python" -m lib "$@" ;;
   *) exec "$python" -m lib run "$@" ;;
 esac

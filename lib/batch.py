@@ -21,8 +21,10 @@ from lib.errors import NetworkFailed, OneLineError, unknown
 from lib.files import PARTS, read_json, sha256, write_atomic
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
-from lib.runtime import ROOT, cores, results, watch_parent
+from lib.prices import Countdown, missing
+from lib.runtime import ROOT, cores, device, results, watch_parent, without_gpu
 from lib.store import FAILED, Store
+from lib.training.price import Prices
 from lib.values.keys import digest
 from lib.values.recipe import outcome_key
 
@@ -134,6 +136,8 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
         raise OneLineError(f"another run is writing to {folder}: wait for it or stop it") from None
     with lock:
         started = time.monotonic()
+        if warning := without_gpu(settings.profile, settings.device):
+            print(f"warning: {warning}", flush=True)
         _check_data(settings, notebooks)
         store = Store()
         damaged = store.set_damaged_aside({task.recipe.key for task in plan(settings, notebooks)})
@@ -142,15 +146,55 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
         mark_finished(batch_jobs(settings, notebooks), store, folder)
         for old in (*folder.glob("jobs/*.failed"), *folder.rglob(PARTS)):
             old.unlink(missing_ok=True)
-        status = _snakemake(settings, overrides, notebooks, jobs, folder)
+        countdown = _countdown(settings, notebooks, store, folder, jobs)
+        status = _snakemake(settings, overrides, notebooks, jobs, folder, countdown)
         _note_failures(settings, notebooks, folder)
         page = report.index(folder)
     print(f"{'failed' if status else 'done'} in {time.monotonic() - started:.0f} s; open {page}", flush=True)
     return 1 if status else 0
 
 
-def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder: Path) -> int:
-    """Run Snakemake and its jobs as a group of processes, none of which outlives this call; returns its exit status."""
+def _countdown(settings: Settings, notebooks, store: Store, folder: Path, jobs: int) -> Countdown:
+    """What is left of a run that is about to start: jobs with work that the store lacks, and notebooks without results
+    or whose results are older than the library. Seconds of notebooks are those of the last run here or, without one, of
+    the published run, on its machine.
+    """
+    waiting = unfinished(batch_jobs(settings, notebooks), store)
+    needed = {name for job in waiting.values() for name in job["wanted_by"]}
+    changed = max(path.stat().st_mtime for path in (ROOT / "lib").rglob("*.py"))
+    work = {name: [] for name in waiting}
+    for one in missing(plan(settings, notebooks), store) if waiting else ():
+        if one.job in work:
+            work[one.job].append(one)
+    took: dict[str, float | None] = {}
+    for name in notebooks:
+        claims = folder / name / "claims.json"
+        if name in needed or not claims.exists() or claims.stat().st_mtime < changed:
+            cards = (base / name / "card.json" for base in (folder, ROOT / "results" / "reference" / settings.run))
+            took[name] = next((read_json(path).get("seconds") for path in cards if path.exists()), None)
+    prices = Prices(store, device(settings.device), max(1, cores() // jobs)) if waiting else None
+    return Countdown(work, took, prices, jobs if prices is None or prices.where.type == "cpu" else 1)
+
+
+def _report(countdown: Countdown, folder: Path, done: set[str], started: float) -> set[str]:
+    """Print a line if jobs or notebooks have finished or failed since `done`; returns all that have by now. started:
+    when the run started, in seconds since 1970.
+    """
+    def over(name: str) -> bool:
+        files = ([folder / name / "claims.json"] if name in countdown.notebooks
+                 else [mark(folder, name), mark(folder, name).with_suffix(".failed")])
+        return any(path.exists() and path.stat().st_mtime >= started for path in files)
+
+    now = {name for name in (*countdown.cost, *countdown.notebooks) if over(name)}
+    for name in sorted(now - done):
+        print(f"{name} is finished: {countdown.said(now, time.time() - started)}", flush=True)
+    return now
+
+
+def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder: Path, countdown: Countdown) -> int:
+    """Run Snakemake and its jobs as a group of processes, none of which outlives this call; returns its exit status.
+    Prints what has finished and how much is left.
+    """
     config = {"profile": settings.profile, "overrides": overrides, "notebooks": notebooks, "cores": cores()}
     write_atomic(folder / "run.json", json.dumps({**config, "jobs": jobs}, indent=1))
     scratch = folder / SCRATCH
@@ -170,8 +214,15 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
     command = [sys.executable, "-c", "from lib.batch import snakemake; snakemake()", str(said)]
     command += [*where, *limits, *manner]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | env, start_new_session=True) as group:
+        started, done, runs = time.time(), set(), True
         try:
-            group.wait()
+            while runs:
+                try:
+                    group.wait(1.0)
+                    runs = False
+                except subprocess.TimeoutExpired:
+                    pass
+                done = _report(countdown, folder, done, started)
         finally:  # a killed run resumes from the same point as one stopped in any other way
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group.pid, signal.SIGKILL)
@@ -322,7 +373,11 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
             request_save_on_cell_execute=True,
-            config=Config(ConnectionFileMixin={"connection_file": str(connection)}),
+            config=Config(
+                ConnectionFileMixin={"connection_file": str(connection)},
+                KernelManager={"transport_encryption": "auto"},  # else the kernel warns that it is not encrypted
+                NotebookClient={"shutdown_kernel": "immediate"},  # a polite request interrupts it, which it reports
+            ),
         )
     except Exception as error:
         status = 1

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 
 from lib import batch
@@ -25,9 +26,11 @@ from lib.papers.plan import chosen, plan
 from lib.parameters import full_names, put
 from lib.profiles.frozen import STARTS, starts
 from lib.profiles.loader import parse
-from lib.runtime import ROOT, cores, results
+from lib.runtime import ROOT, cores, duration, results
+from lib.store import Store
 
 STOPPED = 130  # the exit status after an interrupt
+COMMANDS = ("test", "lab", "again", "compare", "verify", "publish", "freeze", "store", "new-paper", "index", "readme", "settings")
 
 
 class Parser(argparse.ArgumentParser):
@@ -101,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
             )
         return p
 
-    p = command("run", run, "run notebooks: train what is missing, execute, render, index", True)
+    p = command("run", run, "run notebooks (all by default): train what is missing, execute, write the report", True)
     p.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"of {', '.join(papers())} (default: all)")
     p.add_argument("--seeds", type=int, metavar="N", help="repetitions of every experiment")
     p.add_argument("--jobs", type=int, metavar="N", help="parallel jobs (default: one per core, threads shared)")
@@ -113,27 +116,30 @@ def parser() -> argparse.ArgumentParser:
     p = command("notebook", notebook, "execute and render one notebook (a batch job)", True)
     p.add_argument("name")
     p = command("index", index, "rewrite index.html of a run's folder")
-    p.add_argument("folder", type=Path)
-    p = command("publish", publish, "copy a run's report to results/reference and update the table of README.md")
-    p.add_argument("run", help="name of a folder under results/, e.g. smoke")
+    p.add_argument("folder", metavar="FOLDER", type=Path)
+    p = command("publish", publish, "copy a run's report to results/reference and update the table of claims")
+    p.add_argument("run", metavar="RUN", help="name of a folder under results/, e.g. smoke")
+    p.add_argument("--yes", action="store_true", help="replace what is published under this name")
     p = command("freeze", freeze, "draw seeds and test images for a run to publish, and note expected verdicts")
     p.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"of {', '.join(papers())} (default: all)")
     p.add_argument("--profile", required=True, help=f"one of {', '.join(profiles.profiles())}")
     p = command("again", again, "train (or load) and measure single networks, and show what was published", True)
-    p.add_argument("keys", nargs="+", metavar="KEY", help="a recipe key, from the column network of tables")
+    p.add_argument("keys", nargs="+", metavar="KEY",
+                   help="a recipe key, from the column network of tables, or its first characters")
     p = command("compare", compare, "compare the claims of a run with the published ones; status 1 if they disagree")
-    p.add_argument("run", help="name of a folder under results/, e.g. smoke")
+    p.add_argument("run", metavar="RUN", help="name of a folder under results/, e.g. smoke")
     p = command("verify", verify,
                 "compute the verdicts of a results folder again from its files; status 1 for differences")
-    p.add_argument("folder", type=Path, nargs="?", default=ROOT / "results" / "reference",
+    p.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=ROOT / "results" / "reference",
                    help="of a run or a notebook (default: results/reference)")
     p = command("new-paper", new_paper, "write the skeleton of another paper, which runs as written")
     p.add_argument("name", metavar="NAME", help="its name in lower case, such as feature_purification")
     command("readme", readme, "write the claims table of README.md from results/reference")
     command("settings", settings_page, "write docs/settings.md, the table of settings, from code and profiles")
     p = command("store", store, "show, prune, export or import the store of networks and outcomes")
-    p.add_argument("action", choices=["show", "prune", "export", "import"])
+    p.add_argument("action", nargs="?", choices=["show", "prune", "export", "import"], default="show")
     p.add_argument("archive", nargs="?", type=Path, help="the .tar file of export and import")
+    p.add_argument("--all", action="store_true", help="show every entry, not only the sums")
     return top
 
 
@@ -146,9 +152,27 @@ def overrides(args, notebooks: tuple[str, ...]) -> dict:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise SettingsError(f"-p {text} is not possible: it must read name=value")
+        if name.strip() == "profile":
+            raise SettingsError(f"-p {text} is not possible: a profile is chosen by --profile {value.strip()}")
         for full in full_names(name.strip(), notebooks):
             put(found, full, parse(value, name.strip()))
     return found
+
+
+def _named(words: list[str]) -> tuple[str, ...]:
+    """The notebooks that the words name, also by their files. Raises SettingsError for profiles and for commands, which
+    are often typed where a notebook belongs, with what to type instead.
+    """
+    names = tuple(Path(word).stem if word.endswith(".ipynb") else word for word in words)
+    for name in names:
+        if name == "all":
+            raise SettingsError("unknown notebook 'all': name none of them to run all")
+        if name in profiles.profiles():
+            raise SettingsError(f"{name} is a profile, not a notebook: type --profile {name}")
+        near = get_close_matches(name, COMMANDS, 1, 0.7)
+        if name not in papers() and near and not get_close_matches(name, papers(), 1, 0.7):
+            raise SettingsError(f"unknown notebook '{name}': type the command first, {Parser.script} {near[0]}")
+    return names
 
 
 def _prepare(args, notebooks) -> tuple[profiles.Settings, dict]:
@@ -161,8 +185,9 @@ def _prepare(args, notebooks) -> tuple[profiles.Settings, dict]:
 
 def run(args) -> int:
     """Run the batch graph, then write the index. Status 1 if a job failed."""
-    settings, given = _prepare(args, args.notebooks)
-    notebooks = chosen(settings, tuple(args.notebooks))
+    names = _named(args.notebooks)
+    settings, given = _prepare(args, names)
+    notebooks = chosen(settings, names)
     jobs = args.jobs if args.jobs is not None else cores()
     need(jobs >= 1, "--jobs", jobs, "1 or more")
     from lib import claims
@@ -172,7 +197,7 @@ def run(args) -> int:
     if args.dry_run:
         from lib.prices import price_list
 
-        return price_list(settings, notebooks)
+        return price_list(settings, notebooks, jobs)
     settings.note_start(notebooks, "run")
     return batch.run_graph(settings, given, notebooks, jobs)
 
@@ -207,19 +232,29 @@ def freeze(args) -> int:
 def again(args) -> int:
     """Networks by their keys: train what is missing, measure, and print the results and the published rows."""
     settings, _ = _prepare(args, ())
-    tasks = {task.recipe.key: task for task in plan(settings)}
+    tasks, found = {task.recipe.key: task for task in plan(settings)}, []
     for key in args.keys:
-        if key not in tasks:
-            raise SettingsError(f"KEY = {key} is not possible: it must be the key of a network of profile "
-                                f"{settings.profile} (networks.precision is {settings.networks.precision} on this "
-                                "machine, and keys depend on it; -p networks.precision=... sets another)")
-    batch.again([tasks[key] for key in args.keys], settings)
+        alike = [known for known in tasks if known.startswith(key)]
+        if len(alike) != 1:
+            raise SettingsError(f"KEY = {key} is not possible: it must be a key, or its first characters, of one "
+                                f"network of profile {settings.profile} ({len(alike)} have it); keys stand in the "
+                                f"column network of the tables under results/reference/{settings.profile} and "
+                                f"results/{settings.profile}; they depend on networks.precision, here "
+                                f"{settings.networks.precision}, which -p networks.precision=... changes")
+        found.append(tasks[alike[0]])
+    batch.again(found, settings)
     return 0
 
 
 def compare(args) -> int:
     """Compare every claim of a run with the published one. Status 1 if any disagrees."""
-    table = report.compare(*_run_folders(args.run))
+    run, published = _run_folders(args.run)
+    for folder, what in ((run, "run"), (published, "published run")):
+        if not folder.is_dir():
+            others = sorted(path.parent.parent.name for path in folder.parent.glob("*/*/claims.json"))
+            there = f"there are {', '.join(dict.fromkeys(others))}" if others else "there is none yet"
+            raise SettingsError(f"run = {args.run} is not possible: there is no {what} {folder}; {there}")
+    table = report.compare(run, published)
     values = table[table["comparison"] != "verdict"]
     for row in table[~table["agrees"]].itertuples():
         print(f"{row.notebook} {row.claim} {row.comparison}: published {row.published}, here {row.here}: {row.why}")
@@ -232,10 +267,16 @@ def verify(args) -> int:
     """Compute every verdict of a results folder again from the files in it. Status 1 if any differs."""
     from lib import claims
 
-    need(args.folder.is_dir(), "folder", args.folder, "the folder of a run, such as results/smoke")
-    count, wrong = claims.verify(args.folder)
+    count, wrong = claims.verify(_folder(args.folder))
     print("\n".join([*wrong, f"{count} comparisons computed again from their evidence; {len(wrong)} differences"]))
     return int(bool(wrong))
+
+
+def _folder(given: Path) -> Path:
+    """The folder of a run, from its path or from its name under results/."""
+    folder = given if given.is_dir() else results() / given
+    need(folder.is_dir(), "folder", given, "the folder of a run, such as results/smoke")
+    return folder
 
 
 def _run_folders(run: str) -> tuple[Path, Path]:
@@ -245,8 +286,7 @@ def _run_folders(run: str) -> tuple[Path, Path]:
 
 
 def index(args) -> int:
-    need(args.folder.is_dir(), "folder", args.folder, "the folder of a run, such as results/smoke")
-    print(report.index(args.folder))
+    print(report.index(_folder(args.folder)))
     return 0
 
 
@@ -264,6 +304,11 @@ def publish(args) -> int:
                 f"run = {args.run} is not possible: {path.parent.name} was run at commit {commit} with status "
                 f"{status}; commit first, run again, then publish"
             )
+    old = [path.parent.name for path in cards if (place / path.parent.name).exists()]
+    if old and not args.yes:
+        raise SettingsError(f"publishing replaces {len(old)} notebooks under {place.relative_to(ROOT)} "
+                            f"({', '.join(old)}) and the table of claims by those of results/{args.run}: "
+                            "add --yes if you want that")
     for path in cards:
         shutil.rmtree(place / path.parent.name, ignore_errors=True)
         shutil.copytree(path.parent, place / path.parent.name, ignore=shutil.ignore_patterns(".*"))
@@ -298,16 +343,33 @@ def settings_page(args) -> int:
     return 0
 
 
+def _show_store(box: Store, every: bool) -> None:
+    """Print the sums over the store's entries, then those of each kind, the largest first; every: and each entry."""
+    entries = sorted(box.entries(), key=lambda entry: -entry[2])
+    kinds: dict[str, list] = {}
+    for entry in entries:
+        kinds.setdefault(entry[0], []).append(entry)
+
+    def sums(name: str, some: list) -> str:
+        size, took = sum(one[2] for one in some), sum(meta.get("made_seconds", 0) for *_, meta in some)
+        return f"{name:12} {len(some):6} entries {size / 1e6:9.1f} MB  made in {duration(took)}"
+
+    print(f"{box.root}\n{sums('all', entries)}")
+    for kind, some in sorted(kinds.items(), key=lambda pair: -sum(size for _, _, size, _ in pair[1])):
+        print(sums(kind, some))
+    for kind, key, size, meta in entries if every else ():
+        print(f"{kind:12} {key} {size / 1e6:8.2f} MB {meta.get('made_seconds', 0):7.1f} s  {meta.get('what', '')}")
+    if entries and not every:
+        print("store show --all lists every entry, the largest first")
+
+
 def store(args) -> int:
     """Show the store, prune entries that no profile's plan needs, or export or import entries."""
-    from lib.store import Store
-
     box = Store()
     if args.action in ("export", "import") and args.archive is None:
         raise SettingsError(f"store {args.action} needs the name of a .tar file")
     if args.action == "show":
-        for kind, key, size, meta in box.entries():
-            print(f"{kind:9} {key} {size / 1e6:8.2f} MB {meta.get('made_seconds', 0):7.1f} s  {meta.get('what', '')}")
+        _show_store(box, args.all)
     elif args.action == "prune":
         keep = set()
         for profile, precision in itertools.product(profiles.profiles(), ("fp32", "bf16")):

@@ -6,6 +6,7 @@ import difflib
 from fractions import Fraction
 from numbers import Integral, Real
 
+MANY = 24  # so many known names are given, of more only the nearest
 LARGEST = 100_000  # the largest denominator of a fraction that a float is read as
 
 
@@ -31,12 +32,18 @@ class SettingsError(OneLineError, ValueError):
     """A parameter has an impossible value; the message is one sentence naming parameter, value and what is allowed."""
 
 
-def unknown(what: str, name: str, known) -> SettingsError:
-    """An error for an unknown name, suggesting the nearest known one."""
+def unknown(what: str, name: str, known, place: str = "") -> SettingsError:
+    """An error for an unknown name, with the nearest known one. Of many known names it gives only the nearest few,
+    and the `place` that lists all.
+    """
     known = sorted(str(k) for k in known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), known, n=4, cutoff=0.5)
+    near[1:] = difflib.get_close_matches(str(name), near[1:], n=3, cutoff=0.65)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    return SettingsError(f"unknown {what} '{name}'{hint} (known: {', '.join(known)})")
+    if len(known) <= MANY or not near and not place:
+        return SettingsError(f"unknown {what} '{name}'{hint} (known: {', '.join(known)})")
+    hint = f"; did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
+    return SettingsError(f"unknown {what} '{name}'{hint} ({len(known)} are known{f', see {place}' if place else ''})")
 
 
 def impossible(name: str, value, allowed: str) -> SettingsError:

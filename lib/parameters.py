@@ -143,7 +143,7 @@ def full_names(name: str, notebooks: tuple[str, ...]) -> list[str]:
         return [name]
     found = [f"{notebook}.{name}" for notebook in notebooks if first in sections[notebook]]
     if not found:
-        raise unknown("parameter", first, tops.union(*sections.values()))
+        raise unknown("parameter", first, tops.union(*sections.values()), "docs/settings.md")
     return found
 
 

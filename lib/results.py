@@ -61,13 +61,14 @@ class Results:
         """Call `measure` for the cells one after the other, with a progress bar titled `what`. Fills `failed`."""
         with ProgressBar(len(cells), what, "network") as bar:
             for cell in cells:
+                bar.work_on(f"{self.place(cell)}{self.label(cell.condition)}, repetition {cell.repetition}")
                 try:
                     with named_when_full(cell.recipe.describe()):
                         measure(cell)
                 except NetworkFailed as error:
                     self.failed[cell] = error.reason
                     self.outcomes.pop(cell, None)
-                bar.step(1, network=f"{self.label(cell.condition)}, {cell.repetition}")
+                bar.step()
 
     def train(self, zoo: Zoo, cell: Cell) -> Trained:
         """Train (or load) a network. Fills `last_epoch`."""

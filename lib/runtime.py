@@ -18,6 +18,7 @@ from pathlib import Path
 from lib.errors import SettingsError, is_int, need, unknown
 
 ROOT = Path(__file__).resolve().parent.parent
+FOR_GPUS = ("gpu", "paper", "imagenet")  # the profiles whose networks are too large for a CPU
 
 
 def results() -> Path:
@@ -140,9 +141,46 @@ def set_threads(threads: int | None) -> int:
     return torch.get_num_threads()
 
 
+@contextlib.contextmanager
+def threads(count: int | None):
+    """Use this many CPU threads in a block (None: as many as before). Tiny networks are faster on one."""
+    import torch
+
+    before = torch.get_num_threads()
+    set_threads(count)
+    try:
+        yield
+    finally:
+        set_threads(before)
+
+
 def cores() -> int:
     """The number of cores that this process may use (in containers and under Slurm, fewer than the machine has)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as text: '42 s', '13 min', '2 h 05 min', '12 days', '75 years'; '–' for None."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, days = round(seconds / 60), seconds / 86400
+    if minutes < 60:
+        return f"{minutes} min"
+    if days < 2:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{days:,.0f} days" if days < 730 else f"{days / 365.25:,.0f} years"
+
+
+def without_gpu(profile: str, name: str) -> str:
+    """A sentence of warning if a profile that needs a GPU is about to run on the CPU, otherwise an empty text. name: as
+    for `device`.
+    """
+    if profile not in FOR_GPUS or device(name).type == "cuda":
+        return ""
+    return (f"the profile {profile} is made for a GPU and none is used here: it would take very long (--dry-run says "
+            "how long); the profile laptop is made for CPUs")
 
 
 def interactive() -> bool:
@@ -156,20 +194,32 @@ class ProgressBar:
     """A progress bar with loss, accuracy and remaining time if a person watches; otherwise one plain line per `every`
     seconds and at the end.
 
-    Use it as a context manager.
+    Use it as a context manager. `now` names what is being worked on, and with it a bar that a person sees opened inside
+    this one: 'N->R layer1.0, 2' says more than a recipe's key.
     """
+
+    _open: list[ProgressBar] = []  # in this process, the outermost first
 
     def __init__(self, total: int, text: str, unit: str = "it", every: float = 20.0):
         self.total, self.text, self.unit, self.every = total, text, unit, every
-        self.done, self.shown, self.bar = 0, {}, None
+        self.done, self.shown, self.bar, self.now = 0, {}, None, ""
 
     def __enter__(self):
         self.started = self.last = time.monotonic()
         if interactive():
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=self.total, desc=self.text, unit=self.unit, leave=False, mininterval=0.5)
+            around = next((bar.now for bar in reversed(self._open) if bar.now), "")
+            text = f"for {around}" if around else self.text
+            self.bar = tqdm(total=self.total, desc=text, unit=self.unit, leave=False, mininterval=0.5)
+        self._open.append(self)
         return self
+
+    def work_on(self, now: str):
+        """Say what is being worked on, such as the name of a network."""
+        self.now = now
+        if self.bar is not None:
+            self.bar.set_description(f"{self.text}: {now}")
 
     def step(self, n: int = 1, **shown):
         """Advance by n units and show these values (such as loss=0.5)."""
@@ -185,10 +235,12 @@ class ProgressBar:
         self.last = time.monotonic()
         took = self.last - self.started
         left = took / max(self.done, 1) * (self.total - self.done)
-        shown = " ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.shown.items())
-        print(f"{self.text}: {self.done}/{self.total} {self.unit} {shown} {took:.0f} s, {left:.0f} s left", flush=True)
+        shown = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.shown.items()]
+        told = ", ".join([f"{self.done} of {self.total} {self.unit}s", *([self.now] if self.now else []), *shown])
+        print(f"{self.text}: {told}; {duration(took)}, {duration(left)} left", flush=True)
 
     def __exit__(self, *exc):
+        self._open.remove(self)
         if self.bar is not None:
             self.bar.close()
         elif exc[0] is None and time.monotonic() - self.started > self.every / 4:

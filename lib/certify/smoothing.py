@@ -53,7 +53,7 @@ def _answers(net: nn.Module, images: ImageSet, smoothing: Smoothing, seed_parts:
     if path:
         load_state(path, lambda noted: found.extend(noted.view(-1, 2).split(AT_ONCE)), device)
     left = torch.arange(len(images), device=device).split(AT_ONCE)[len(found):]
-    with ProgressBar(sum(map(len, left)), smoothing.title, "images") as bar:
+    with ProgressBar(sum(map(len, left)), smoothing.title, "image") as bar:
         for part in left:
             own = [generator(*seed_parts, "smoothing", index, device=device) for index in images.indices[part].tolist()]
             answers, radii = certify(net, images.pixels(part), smoothing, own, batch_size=batch_size)

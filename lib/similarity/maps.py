@@ -153,7 +153,7 @@ def maps(views: Sequence[View], measure: str = "cka", batch_size: int = 256, poo
     with contextlib.ExitStack() as stack, torch.no_grad():
         for look in looks:
             stack.enter_context(evaluating(look.net))
-        bar = stack.enter_context(ProgressBar(len(parts) * (2 if exact else 1), f"{measure} maps", "batch"))
+        bar = stack.enter_context(ProgressBar(len(parts) * (2 if exact else 1), f"{measure} maps", "part"))
         terms, reasons = (_exact if exact else _streamed)(kind, looks, parts, wanted, rows, bar)
     order = [first + k for look, first in zip(looks, _offsets(looks), strict=True) for k in look.where]
     labels = [(look.name, tap.label) for look in looks for tap in look.taps]

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from lib.runtime import duration
 from lib.site.measures import STATISTICS
 from lib.values import verdicts
 
@@ -95,16 +96,6 @@ def said(claim: dict) -> str:
 def counted(counts: Mapping[str, int]) -> str:
     """Numbers of verdicts as text: '9 supported, 2 weak'."""
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-
-
-def duration(seconds) -> str:
-    """Seconds as text: '42 s', '13 min', '2 h 05 min'; '–' for None."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def seeds(card: dict) -> str:

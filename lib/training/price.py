@@ -9,7 +9,7 @@ import functools
 import statistics
 import time
 
-from lib.runtime import autocast, initialise_with, matmul_rate, provenance
+from lib.runtime import autocast, matmul_rate, provenance, threads
 from lib.store import Store
 from lib.values.architectures import Architecture
 from lib.values.attacks import Attack
@@ -25,12 +25,14 @@ COMPILE_FROM = 2e15  # FLOPs of a training from which on a minute of compiling i
 @functools.lru_cache
 def _stages(data: Data, arch: Architecture) -> list[int]:
     """FLOPs of a forward pass of one image by stage; a single sum for networks that are not sequences of stages."""
+    import torch
+
     from lib.models import Staged, forward_flops, network, stage_flops
 
     shape = data.shape
-    with initialise_with("price"):
+    with torch.device("meta"):  # counts shapes without computing anything
         net = network(arch.dense, shape, data.info.classes)
-    return list(stage_flops(net, shape).values()) if isinstance(net, Staged) else [forward_flops(_map(net), shape)]
+        return list(stage_flops(net, shape).values()) if isinstance(net, Staged) else [forward_flops(_map(net), shape)]
 
 
 def _map(net):
@@ -116,7 +118,7 @@ def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
     net.to(memory_format=memory_format(net))
     batch = recipe.batch_size
     if torch.device(where).type == "cpu":
-        batch = max(2, min(batch, int(1e11 / (3 * forward(recipe)))))  # a step of about a second at most
+        batch = max(2, min(batch, int(2e10 / (3 * forward(recipe)))))  # a step of less than a second
     x = torch.zeros(batch, *recipe.data.shape, device=where)
     x = x.contiguous(memory_format=memory_format(net))
 
@@ -136,11 +138,14 @@ def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
 
 class Prices:
     """Seconds that work still to be done will take: the median over similar work in the store from a machine like this
-    one or, if there is none, FLOPs divided by a rate measured now.
+    one or, if there is none, FLOPs divided by a rate measured now. After `patience` seconds of measuring, architectures
+    that are still to be measured get the median rate of the others. of_job: the threads of a job on the
+    CPU (None: of this process).
     """
 
-    def __init__(self, store: Store, where):
-        self.where, here = where, provenance(where)
+    def __init__(self, store: Store, where, of_job: int | None = None, patience: float = 8.0):
+        self.where, self.patience, here = where, patience, provenance(where)
+        self.threads = here["threads"] = of_job or here["threads"]
         self.known: dict[str, list[float]] = {}
         self.measured: dict[str, float] = {}
         for kind, _, _, meta in store.entries():
@@ -152,9 +157,12 @@ class Prices:
         if like in self.known:
             return statistics.median(self.known[like])
         name = digest([recipe.arch if not recipe.parents else recipe.parents[-1].arch, recipe.precision])
-        if name not in self.measured:
-            self.measured[name] = measured_rate(recipe, self.where)
-        return flops / self.measured[name]
+        if name not in self.measured and self.patience > 0:
+            started = time.monotonic()
+            with threads(self.threads):
+                self.measured[name] = measured_rate(recipe, self.where, 0.2)
+            self.patience -= time.monotonic() - started
+        return flops / (self.measured.get(name) or statistics.median(self.measured.values()))
 
 
 def like_training(recipe: Recipe) -> str:

@@ -91,7 +91,7 @@ ROWS = [
     (["publish", "nosuch"], {}, ["run = nosuch", "no finished notebook"]),
     (["publish", "torn"], {}, ["torn/stitching/card.json is damaged", "not JSON"]),
     (["publish", "list"], {}, ["run = list", "status failed"]),
-    (["compare", "nosuch"], {}, ["run = nosuch", "must share a finished notebook"]),
+    (["compare", "nosuch"], {}, ["run = nosuch", "there is no run", "there are "]),
     (["compare", "smoke"], {}, ["smoke/stitching/claims.json is damaged", "not JSON"]),
     (["store", "sell"], {}, ["invalid choice: 'sell'"]),
     (["store", "export"], {}, ["store export needs the name of a .tar file"]),

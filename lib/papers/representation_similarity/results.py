@@ -136,7 +136,7 @@ def _look_at_moved_images(zoo: Zoo, found: Results, options: dict) -> None:
             everything = [RecipeView("clean", recipe), *looks]
             found.moved[kind, seed] = measure_maps(zoo, everything, **options,
                                               pairs=[("clean", look.name) for look in everything])
-            bar.step(1, network=f"{kind}{seed}")
+            bar.step()
 
 
 def _look_at_checkpoints(zoo: Zoo, found: Results, options: dict) -> None:
