@@ -122,7 +122,9 @@ case ${1:-} in
   lab)
     shift
     export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # notebooks import lib
-    exec "$python" -m jupyterlab notebooks "$@"
+    # at the root, on the start notebook; notebooks are saved without outputs, which are no part of the project
+    exec "$python" -m jupyterlab --ServerApp.root_dir="$PWD" --LabApp.default_url=/lab/tree/start.ipynb \
+      --FileContentsManager.pre_save_hook=lib.lab.without_outputs --KernelManager.transport_encryption=auto "$@"
     ;;
   again | compare | publish | store | verify | new-paper | index | readme | settings) exec "$python" -m lib "$@" ;;
   *) exec "$python" -m lib run "$@" ;;

@@ -30,7 +30,8 @@ from lib.runtime import ROOT, cores, duration, results
 from lib.store import Store
 
 STOPPED = 130  # the exit status after an interrupt
-COMMANDS = ("test", "lab", "again", "compare", "verify", "publish", "freeze", "store", "new-paper", "index", "readme", "settings")
+COMMANDS = ("test", "lab", "again", "compare", "verify", "publish", "freeze", "store", "new-paper", "index", "readme",
+            "settings")
 
 
 class Parser(argparse.ArgumentParser):
@@ -306,9 +307,9 @@ def publish(args) -> int:
             )
     old = [path.parent.name for path in cards if (place / path.parent.name).exists()]
     if old and not args.yes:
-        raise SettingsError(f"publishing replaces {len(old)} notebooks under {place.relative_to(ROOT)} "
-                            f"({', '.join(old)}) and the table of claims by those of results/{args.run}: "
-                            "add --yes if you want that")
+        many = f"{len(old)} notebook{'s' * (len(old) > 1)}"
+        raise SettingsError(f"publishing replaces {many} under {place.relative_to(ROOT)} ({', '.join(old)}) "
+                            f"and the table of claims by those of results/{args.run}: add --yes if you want that")
     for path in cards:
         shutil.rmtree(place / path.parent.name, ignore_errors=True)
         shutil.copytree(path.parent, place / path.parent.name, ignore=shutil.ignore_patterns(".*"))

@@ -11,7 +11,13 @@ LARGEST = 100_000  # the largest denominator of a fraction that a float is read 
 
 
 class OneLineError(Exception):
-    """Something the user can fix; the message is one sentence, which the command line shows without a traceback."""
+    """Something the user can fix; the message is one sentence, which is shown without a traceback on the command line
+    and in notebooks.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class NetworkFailed(OneLineError):

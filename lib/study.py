@@ -24,7 +24,8 @@ from lib.papers import papers
 from lib.papers import settings as profiles
 from lib.papers.plan import Task, chosen, plan
 from lib.parameters import overrides_of, parameters
-from lib.runtime import ROOT, device, provenance, results, set_threads, watch_parent
+from lib.prices import announce
+from lib.runtime import ROOT, device, interactive, provenance, results, set_threads, watch_parent, without_gpu
 from lib.site import words
 from lib.store import Store
 from lib.values.keys import plain
@@ -88,6 +89,10 @@ class Study:
         self.failures: list[str] = []
         if self.frozen and not self.batch:  # a batch run notes its start itself
             self.settings.note_start((notebook,), "interactive")
+        if not self.batch and interactive():
+            print(announce(self.settings, notebook, self.zoo.store, self.device))
+            if warning := without_gpu(self.settings.profile, self.settings.device):
+                print(f"warning: {warning}")
 
     @property
     def folder(self) -> Path:

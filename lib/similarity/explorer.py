@@ -10,13 +10,12 @@ networks and says so.
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from html import escape
-from io import BytesIO
 
 from lib.errors import OneLineError, need, unknown
+from lib.plots.explorer import LIVE, attended, dropdown, png, stacked
 from lib.plots.maps import similarity_maps
 
 ALL, RECTIFIED, ENDS = "all layers", "ReLU outputs", "last of each block"
@@ -64,21 +63,6 @@ def summary(values, rows: Sequence, columns: Sequence, same: bool) -> dict[str, 
             if [layer.label for layer in rows] == [layer.label for layer in columns]:
                 found["mean of equal layers"] = same_layer(values)
     return found | {"undefined pairs of layers": int(np.isnan(values).sum())}
-
-
-def attended() -> bool:
-    """Whether a person can use widgets here, that is, whether the kernel's frontend can be asked for input. It cannot
-    under papermill and nbconvert, nor in plain Python, which has no kernel; a batch run sets REPRO_HEADLESS.
-    """
-    if os.environ.get("REPRO_HEADLESS"):
-        return False
-    try:
-        import ipywidgets  # noqa: F401
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    kernel = getattr(get_ipython(), "kernel", None)
-    return kernel is not None and bool(getattr(kernel, "_allow_stdin", True))
 
 
 class Explorer:
@@ -163,15 +147,12 @@ class Explorer:
     def _make(self) -> None:
         import ipywidgets
 
-        names, wide = list(self.maps.views), {"description_width": "110px"}
-        first = ipywidgets.Dropdown(options=names, value=self.first, description="vertical", style=wide)
-        second = ipywidgets.Dropdown(options=names, value=self.second, description="horizontal", style=wide)
-        layers = ipywidgets.ToggleButtons(options=self.subsets(self.first, self.second), value=self.which,
-                                          description="layers", style=wide)
-        picture, numbers = ipywidgets.Image(format="png", width=600), ipywidgets.HTML()
-        side = ipywidgets.VBox([first, second, layers, numbers])
+        names = [(f"{view} ({self.notes[view]})" if view in self.notes else view, view) for view in self.maps.views]
+        first, second = dropdown("vertical", names, self.first), dropdown("horizontal", names, self.second)
+        layers = dropdown("layers", self.subsets(self.first, self.second), self.which)
+        picture, numbers = ipywidgets.Image(format="png"), ipywidgets.HTML()
         self.widgets = {"first": first, "second": second, "layers": layers, "picture": picture, "numbers": numbers,
-                        "box": ipywidgets.HBox([side, picture])}
+                        "box": stacked((first, second, layers), picture, numbers)}
         for control in (first, second, layers):
             control.observe(self._changed, names="value")
         self._draw()
@@ -197,7 +178,7 @@ class Explorer:
         cells = (f"<tr><td style='padding-right: 1em'>{escape(name)}</td><td style='text-align: right'>"
                  f"{_text(value)}</td></tr>" for name, value in found.items())
         reasons = "".join(f"<p>{escape(reason)}</p>" for reason in self.reasons())
-        w["numbers"].value = f"<div style='margin-left: 110px'><table>{''.join(cells)}</table>{reasons}</div>"
+        w["numbers"].value = f"<table>{''.join(cells)}</table>{reasons}"
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -206,19 +187,12 @@ class Explorer:
             display(self.controls())
             return
         found = ", ".join(f"{name} {_text(value)}" for name, value in self.numbers().items())
-        print(f"{self.first} and {self.second}, {self.which}: {found}. In JupyterLab this cell is interactive.")
+        print(f"{self.first} and {self.second}, {self.which}: {found}. {LIVE}")
         display({"image/png": png(self.figure()), "text/plain": f"map of {self.first} and {self.second}"}, raw=True)
 
 
 def _text(value: float) -> str:
     return str(value) if isinstance(value, int) else "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def png(figure) -> bytes:
-    """A matplotlib figure as the bytes of a PNG file."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    return buffer.getvalue()
 
 
 def similarity_explorer(maps, notes: Mapping[str, str] | None = None, live: bool | None = None) -> Explorer:

@@ -116,7 +116,7 @@ def test_dry_run_prices_the_plan_and_does_nothing(place, capsys, monkeypatch):
     monkeypatch.setenv("REPRO_STORE", str(place["base"] / "empty"))
     assert cli.main(["run", "--profile", "test", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "TFLOP" in said and "pool-R0" in said and not (place["base"] / "empty").exists()
+    assert "PFLOP" in said and "pool (shared)" in said and not (place["base"] / "empty").exists()
 
 
 def test_overrides_reach_the_settings():

@@ -55,7 +55,7 @@ def test_help_needs_no_installation(project):
     for flag in ("--help", "-h"):
         result = call(project, flag)
         assert result.returncode == 0 and "--profile NAME" in result.stdout
-    assert call(project, "stitching", "--help").returncode == 0
+    assert call(project, "stitching", "--help").returncode == 0 and call(project, "help").returncode == 0
     assert not (project / ".venv").exists()
 
 
@@ -67,8 +67,22 @@ def test_every_option_that_the_help_names_is_accepted(project):
         assert result.returncode == 0 and option in result.stdout
 
 
+def test_the_help_names_every_command_and_notebook(project):
+    from lib.cli import COMMANDS
+    from lib.papers import papers
+    from lib.papers.settings import profiles
+
+    said = call(project, "--help").stdout
+    assert not [name for name in COMMANDS if f"./run_all.sh {name} " not in said.replace("\n", " ")]
+    assert not [name for name in (*papers(), *profiles()) if name not in said]
+    for name in set(COMMANDS) - {"test", "lab"}:
+        assert call(project, name).stdout.startswith(f"['{name}']"), "the script knows the command"
+
+
 @pytest.mark.parametrize("args, said", [
     (["--profil", "smoke"], "unknown option '--profil'"),
+    (["-profile", "smoke"], "unknown option '-profile': write --profile"),
+    (["run", "--profil"], "unknown option '--profil'"),
     (["stitching", "--seeds"], "--seeds needs a value"),
 ])
 def test_a_wrong_option_is_told_before_installing(project, args, said):
@@ -151,7 +165,9 @@ def test_words_test_and_lab(project, tmp_path):
     (conda / "bin").mkdir(parents=True)
     script(conda / "bin" / "python", '[ "$1" = -c ] && exit 0; echo "$@" "$PYTHONPATH"; [ "$2" != ruff ]')
     lab = call(project, "lab", "--no-browser", CONDA_PREFIX=str(conda))
-    assert lab.stdout == f"-m jupyterlab notebooks --no-browser {project}\n"
+    where = f"--ServerApp.root_dir={project} --LabApp.default_url=/lab/tree/start.ipynb"
+    assert lab.stdout.startswith(f"-m jupyterlab {where} ")
+    assert lab.stdout.endswith(f" --no-browser {project}\n")
     checks = call(project, "test", "-k", "store", CONDA_PREFIX=str(conda))
     assert checks.stdout.split() == "-m ruff check . -m pytest -k store".split()
     assert checks.returncode == 1  # ruff complained, and the tests ran all the same

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from lib import claims
 from lib.claims import Claim, ClaimSheet, Part
@@ -76,3 +77,15 @@ def test_the_table_of_verdicts_says_who_asks_and_why(table):
     assert control == f"Precondition not met: robust networks are robust (12 %). {first}"
     assert bar.endswith("Needed: more than −1.0 points · a bar.")
     assert missing == "No measurement of robust accuracy, R minus N."
+
+
+def test_an_error_of_settings_is_one_line_in_a_notebook(capsys):
+    shell = InteractiveShell()
+    try:
+        for code, lines in (("Study('stitching', {'epoch': 7})", 1), ("1 / 0", 5)):
+            shell.run_cell(f"from lib.study import Study\n{code}")
+            said = capsys.readouterr().out.strip()
+            assert (said.count("\n") < 1) == (lines == 1), said
+            assert lines > 1 or said.startswith("SettingsError: unknown parameter 'epoch'; did you mean 'epochs'")
+    finally:
+        InteractiveShell.clear_instance()

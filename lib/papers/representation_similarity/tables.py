@@ -184,6 +184,17 @@ def falls(f: Results) -> pd.DataFrame:
                          for seed, (best, fall) in overfitted(f).items()])
 
 
+def notes_of_pool(f: Results) -> dict[str, str]:
+    """{view of the pool, such as N0: its clean and its robust accuracy as text}."""
+    table = f.table()
+    table = table[table.epoch.isna() & table.measure.isin(["clean", "search"])]
+    found: dict[str, list[str]] = {}
+    for row in table.sort_values("measure").itertuples():
+        found.setdefault(f"{row.kind}{row.seed}", []).append(
+            f"{'clean' if row.measure == 'clean' else 'robust'} {row.accuracy:.1%}".replace("%", " %"))
+    return {view: ", ".join(found[view]) for view in f.pool.views if view in found}
+
+
 def accuracies(f: Results) -> pd.DataFrame:
     """A row per kind, means over repetitions: clean accuracy on test and on training images, robust accuracy under the
     weaker and the stronger attack, and under the variant's own threat.
