@@ -54,6 +54,11 @@ def stacked(controls: Sequence, picture, numbers):
     return ipywidgets.VBox([row, numbers, picture], layout=ipywidgets.Layout(width="100%", overflow="hidden"))
 
 
+def put(picture, data: bytes) -> None:
+    """Show the bytes of a PNG file in an image widget; without any, hide it, or browsers show a torn picture."""
+    picture.value, picture.layout.display = data, None if data else "none"
+
+
 def dropdown(name: str, options, value):
     """A drop-down list whose name and entries are never cut off."""
     import ipywidgets
@@ -123,9 +128,10 @@ class Explorer:
     def _show(self) -> None:
         try:
             figure, sentence = self.draw(**self.choice)
-            self._picture.value = png(figure)
+            put(self._picture, png(figure))
         except OneLineError as error:  # such as a network that was not measured
-            self._picture.value, sentence = b"", str(error)
+            put(self._picture, b"")
+            sentence = str(error)
         self._said.value = f"<p>{escape(sentence)}</p>"
 
     def _ipython_display_(self) -> None:

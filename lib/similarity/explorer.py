@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from lib.errors import OneLineError, need, unknown
-from lib.plots.explorer import LIVE, attended, dropdown, png, stacked
+from lib.plots.explorer import LIVE, attended, dropdown, png, put, stacked
 from lib.plots.maps import similarity_maps
 
 ALL, RECTIFIED, ENDS = "all layers", "ReLU outputs", "last of each block"
@@ -171,10 +171,12 @@ class Explorer:
         w["layers"].value = self.which
         self._following = False
         try:
-            found, w["picture"].value = self.numbers(), png(self.figure())
+            found, picture = self.numbers(), png(self.figure())
         except OneLineError as error:  # such as a pair that was not measured
-            w["picture"].value, w["numbers"].value = b"", f"<p>{escape(str(error))}</p>"
+            put(w["picture"], b"")
+            w["numbers"].value = f"<p>{escape(str(error))}</p>"
             return
+        put(w["picture"], picture)
         cells = (f"<tr><td style='padding-right: 1em'>{escape(name)}</td><td style='text-align: right'>"
                  f"{_text(value)}</td></tr>" for name, value in found.items())
         reasons = "".join(f"<p>{escape(reason)}</p>" for reason in self.reasons())
