@@ -14,6 +14,7 @@ usage() {
 ./run_all.sh store export FILE.tar      write the store into a file; store import FILE.tar reads it
 ./run_all.sh test [pytest arguments]    check the code: ruff and the tests (the slow ones: -m slow)
 ./run_all.sh publish RUN [--yes]        put the report of results/RUN under results/reference
+./run_all.sh freeze --profile NAME       draw seeds and test images of a run before it is published: docs/freezing.md
 ./run_all.sh new-paper NAME             write the skeleton of a further paper
 ./run_all.sh index FOLDER               write the index page of a run's folder again
 ./run_all.sh readme                     write the table of published claims again
@@ -99,7 +100,7 @@ install_packages() {
 case ${1:-} in
   help) usage; exit 0 ;;
   run) shift; check_options "$@" ;;
-  test | lab | again | compare | publish | store | verify | new-paper | index | readme | settings) ;;
+  test | lab | again | compare | publish | freeze | store | verify | new-paper | index | readme | settings) ;;
   *) check_options "$@" ;;
 esac
 for name in REPRO_DATA REPRO_RESULTS REPRO_STORE; do # relative to the caller's folder
@@ -126,6 +127,6 @@ case ${1:-} in
     exec "$python" -m jupyterlab --ServerApp.root_dir="$PWD" --LabApp.default_url=/lab/tree/start.ipynb \
       --FileContentsManager.pre_save_hook=lib.lab.without_outputs --KernelManager.transport_encryption=auto "$@"
     ;;
-  again | compare | publish | store | verify | new-paper | index | readme | settings) exec "$python" -m lib "$@" ;;
+  again | compare | publish | freeze | store | verify | new-paper | index | readme | settings) exec "$python" -m lib "$@" ;;
   *) exec "$python" -m lib run "$@" ;;
 esac

@@ -314,7 +314,7 @@ def publish(args) -> int:
         shutil.rmtree(place / path.parent.name, ignore_errors=True)
         shutil.copytree(path.parent, place / path.parent.name, ignore=shutil.ignore_patterns(".*"))
         report.shrink(place / path.parent.name)
-    if log := starts(str(card["profile"])):
+    if log := starts(args.run.partition("+")[0]):
         write_atomic(place / STARTS, log)
     report.published(place.parent)
     report.readme(ROOT / "README.md")

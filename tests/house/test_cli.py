@@ -79,7 +79,7 @@ def test_publishing_over_what_is_published_needs_a_yes(tmp_path, monkeypatch, ca
     assert "replaces 1 notebook under results/reference/smoke (stitching)" in said and "--yes" in said
     made = []
     monkeypatch.setattr(cli.report, "shrink", made.append)
-    monkeypatch.setattr(cli.report, "index", made.append)
+    monkeypatch.setattr(cli.report, "published", made.append)
     monkeypatch.setattr(cli.report, "readme", made.append)
     assert cli.main(["publish", "smoke", "--yes"]) == 0 and len(made) == 3
 
