@@ -127,14 +127,18 @@ class Countdown:
         """
         every = [*self.cost, *self.notebooks]
         found = f"{sum(name in done for name in every)} of {len(every)} jobs"
-        left = self._left(done, passed)
-        return found if left is None or len(done) == len(every) else f"{found}, about {duration(left)} left"
-
-    def _left(self, done: set[str], passed: float) -> float | None:
-        over = sum(cost for name, cost in self.cost.items() if name in done)
-        rest = sum(self.cost.values()) - over
         after = [took for name, took in self.notebooks.items() if name not in done]
-        if rest and not over and not self.known or None in after:
-            return None
-        trained = rest * passed / over if over else rest / self.side_by_side
-        return trained + sum(after) / self.side_by_side
+        trained = self._training_left(done, passed)
+        if trained is None or not trained and (None in after or not after):
+            return found
+        if None in after:
+            return f"{found}, about {duration(trained)} of training left"
+        return f"{found}, about {duration(trained + sum(after) / self.side_by_side)} left"
+
+    def _training_left(self, done: set[str], passed: float) -> float | None:
+        """Seconds that the jobs which are not done will take; None if nothing is known about them."""
+        over = sum(cost for name, cost in self.cost.items() if name in done)
+        rest = sum(cost for name, cost in self.cost.items() if name not in done)
+        if not rest:
+            return 0.0
+        return rest * passed / over if over else rest / self.side_by_side if self.known else None
