@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 from lib.errors import is_int, need, unknown
 from lib.plots.style import CLEAN, GREY, ROBUST, check_columns, curve, style
+from lib.plots.titles import above, entitle, mean, percent, span
 
 MEASURES = {"clean": CLEAN, "robust": ROBUST}
+MARKERS = {"clean": "o", "robust": "s"}
+KINDS = "N: a normally trained network, R: a robust one, U: an untrained one, front → end"
+PROMISED = ("U → R  (untrained front)", "R → U  (untrained end)")  # controls with a row even if they were not measured
 
 
 def stitching_depth(cells, joints: list[str], pairs: list[str], alphas: list[float], robust: str = "search"):
@@ -18,72 +22,118 @@ def stitching_depth(cells, joints: list[str], pairs: list[str], alphas: list[flo
     accuracy.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import PercentFormatter
 
     style()
     position = {j: i for i, j in enumerate(joints)}
-    figure, axes = plt.subplots(
-        len(alphas), len(pairs), figsize=(3.1 * len(pairs), 2.9 * len(alphas)), sharex=True, sharey=True, squeeze=False
-    )
+    figure, axes = plt.subplots(len(alphas), len(pairs), figsize=(3.1 * len(pairs), 2.9 * len(alphas) + 1),
+                                sharex=True, sharey=True, squeeze=False, layout="constrained")
     endpoints = cells[cells.role == "endpoint"].groupby(["pair", "measure"]).accuracy.mean()
+    stitched = cells[cells.role == "pair"]
     for row, alpha in zip(axes, alphas, strict=True):
         for axis, pair in zip(row, pairs, strict=True):
-            mine = cells[(cells.role == "pair") & (cells.pair == pair) & (cells.alpha == alpha)]
+            mine = stitched[(stitched.pair == pair) & (stitched.alpha == alpha)]
             mine = mine.assign(position=mine.joint.map(position))
             front, end = pair.rstrip("2").split("->")
-            for measure, colour, label in (("clean", CLEAN, "clean"), (robust, ROBUST, "robust")):
-                curve(axis, mine[mine.measure == measure], "position", "accuracy", colour, label, marker="o", dots=True,
+            for words, measure in (("clean", "clean"), ("robust", robust)):
+                colour, marker = MEASURES[words], MARKERS[words]
+                curve(axis, mine[mine.measure == measure], "position", "accuracy", colour, marker=marker, dots=True,
                       xs=list(position.values()))
                 for name, line, width in ((front, "--", 1), (end, ":", 1.4)):
                     if (name, measure) in endpoints:
-                        axis.axhline(endpoints[name, measure], color=colour, linestyle=line, linewidth=width)
-            axis.set_title(f"{pair.replace('->', ' → ')},  α = {alpha:g}")
-            axis.set_xticks(list(position.values()), joints, rotation=35, ha="right")
-            axis.set_ylim(-0.02, 1.0 if endpoints.max() > 0.85 else 0.9)
+                        axis.axhline(endpoints[name, measure], color=colour, linestyle=line, linewidth=width,
+                                     marker=marker, markersize=4, markevery=[1], clip_on=False)
+            axis.set_title(f"{_arrow(pair)},  α = {alpha:g}", fontsize=10)
+            axis.set_xticks(list(position.values()), joints, fontsize=8)
+            axis.set_xlim(-0.3, len(joints) - 0.7)
+            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axis.set_ylim(-0.02, 1.02 if endpoints.max() > 0.85 else 0.9)
     for axis in axes[:, 0]:
         axis.set_ylabel("accuracy")
     for axis in axes[-1]:
         axis.set_xlabel("joint after")
-    from matplotlib.lines import Line2D
-
-    keys = [
-        Line2D([], [], color=CLEAN, marker="o", label="clean"),
-        Line2D([], [], color=ROBUST, marker="o", label="robust"),
-        Line2D([], [], color=GREY, linestyle="--", label="front network alone"),
-        Line2D([], [], color=GREY, linestyle=":", label="end network alone"),
-    ]
-    figure.legend(handles=keys, loc="lower center", ncols=4, frameon=False, bbox_to_anchor=(0.5, -0.04))
-    figure.tight_layout()
-    return figure
+    keys = [Line2D([], [], color=MEASURES[words], marker=MARKERS[words], label=f"{words} accuracy")
+            for words in MEASURES]
+    keys += [Line2D([], [], color=GREY, linestyle="--", label="front network alone"),
+             Line2D([], [], color=GREY, linestyle=":", label="end network alone")]
+    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False)
+    most = stitched[(stitched.alpha == max(alphas)) & (stitched.measure == robust) & stitched.joint.isin(joints)]
+    return entitle(figure, _by_depth(most[most.pair.isin(pairs)], max(alphas)),
+                   "A panel for each pair of networks and share α of adversarial images in training the joint; clean "
+                   f"and robust accuracy against the joint's depth. {KINDS}.")
 
 
-def bars_against_controls(table, title: str):
-    """Horizontal bars of clean and robust accuracy with their intervals: stitched networks next to their controls.
+def _arrow(pair: str) -> str:
+    return pair.replace("->", " → ")
 
-    table: columns `what`, `measure` (clean or robust), `value`, `low` and `high` (NaN if there is no interval).
+
+def _by_depth(table, alpha: float) -> str:
+    """At which joints N → R keeps less robust accuracy than two robust networks."""
+    found = {pair: {joint: mean(rows.accuracy) for joint, rows in mine.groupby("joint", sort=False)}
+             for pair, mine in table.groupby("pair", sort=False)}
+    mixed, same = (found.get(pair, {}) for pair in ("N->R", "R->R2"))
+    both = [joint for joint in mixed if joint in same]
+    lower = [joint for joint in both if above(same[joint], mixed[joint])]
+    if not lower:
+        return "Clean and robust accuracy of stitched networks by the depth of the joint"
+    kept = {pair: percent(*(at[joint].value for joint in lower)) for pair, at in found.items() if {*lower} <= {*at}}
+    where = "At every joint" if lower == both else f"After {' and '.join(lower)}"
+    return (f"{where} (α = {alpha:g}), N → R keeps less robust accuracy ({kept['N->R']}) than "
+            f"two robust networks ({kept['R->R2']})"
+            + (f"; R → N: {kept['R->N']}" if "R->N" in kept else ""))
+
+
+def bars_against_controls(table, where: str):
+    """Horizontal bars of clean and robust accuracy with their intervals: stitched networks next to their controls. The
+    controls `PROMISED` have a row that says so if they were not measured.
+
+    table: columns `what`, `measure` (clean or robust), `value`, `low` and `high` (NaN if there is no interval). where:
+    the joint and its training, such as 'after layer2.0, α = 1'.
     """
     import matplotlib.pyplot as plt
     import numpy as np
+    from matplotlib.ticker import PercentFormatter
 
     style()
-    names = list(dict.fromkeys(table.what))
-    figure, axis = plt.subplots(figsize=(7.2, 0.42 * len(names) + 1.2))
-    for shift, (measure, colour) in zip((-0.19, 0.19), (("clean", CLEAN), ("robust", ROBUST)), strict=True):
+    names = list(dict.fromkeys([*table.what, *PROMISED]))
+    figure, axis = plt.subplots(figsize=(8.2, 0.42 * len(names) + 1.7), layout="constrained")
+    for shift, measure in ((-0.19, "clean"), (0.19, "robust")):
         mine = table[table.measure == measure].set_index("what").reindex(names)
         y = np.arange(len(names)) + shift
         reach = np.nan_to_num(np.vstack([mine.value - mine.low, mine.high - mine.value]).clip(0))
-        axis.barh(y, mine.value, height=0.36, color=colour, alpha=0.85, label=measure)
+        axis.barh(y, mine.value, height=0.36, color=MEASURES[measure], alpha=0.85, label=f"{measure} accuracy",
+                  hatch="" if measure == "clean" else "////", edgecolor="white", linewidth=0)
         axis.errorbar(mine.value, y, xerr=reach, fmt="none", ecolor="#222222", elinewidth=1, capsize=2)
         for yy, value, high in zip(y, mine.value, mine.value + reach[1], strict=True):
             if np.isfinite(value):
-                axis.text(high + 0.01, yy, f"{value:.1%}", va="center", fontsize=7.5)
+                axis.text(high + 0.01, yy, percent(value), va="center", fontsize=7.5)
+    for place, name in enumerate(names):
+        if name not in set(table.what):
+            axis.text(0.01, place, "not measured", va="center", fontsize=7.5, color="#555555")
     axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlim(0, min(1.1, np.nanmax(table.value) + 0.15))
-    axis.set_xlabel("accuracy")
-    axis.set_title(title)
-    axis.legend(frameon=False, loc="lower right")
-    figure.tight_layout()
-    return figure
+    axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.set_xlabel(f"accuracy\n{KINDS}", fontsize=9)
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
+    robust = table[table.measure == "robust"].set_index("what")
+    return entitle(figure, f"{where[:1].upper()}{where[1:]}: {_against_two_robust(robust)}",
+                   f"Bars of clean and robust accuracy with 95 % intervals: stitched pairs and controls. {KINDS}.")
+
+
+def _against_two_robust(robust) -> str:
+    """Which mixed pairs keep less robust accuracy than two robust networks. robust: indexed by `what`."""
+    found = {name: robust.loc[name] for name in ("N → R", "R → N", "R → R2") if name in robust.index}
+    same = found.pop("R → R2", None)
+    less = [name for name, one in found.items() if same is not None and above(same, one)]
+    if not less:
+        return "clean and robust accuracy of stitched networks and their controls"
+    names = "mixed pairs keep" if len(less) == 2 else f"{less[0]} keeps"
+    unclear = [f"; {name} ({percent(one.value)}) does not differ clearly" for name, one in found.items()
+               if name not in less]
+    return (f"{names} {percent(*(found[name].value for name in less))} robust accuracy, "
+            f"two robust networks {percent(same.value)}{''.join(unclear)}")
 
 
 def stitching_matrix(table, controls: Sequence[str] = ("U",), title: str = ""):
@@ -93,7 +143,8 @@ def stitching_matrix(table, controls: Sequence[str] = ("U",), title: str = ""):
     hatched.
 
     table: columns `front`, `end`, `measure` (clean or robust) and `accuracy`, in [0, 1]; `end` is empty for a network
-    alone. Raises SettingsError for missing columns, an unknown measure, and a table without pairs.
+    alone. title: the joint, such as 'after layer2.0'. Raises SettingsError for missing columns, an unknown measure, and
+    a table without pairs.
     """
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
@@ -142,11 +193,24 @@ def stitching_matrix(table, controls: Sequence[str] = ("U",), title: str = ""):
         axis.set_title(f"{measure} accuracy, %", color=MEASURES[measure])
         axis.set_xlabel("end")
     axes[0, 0].set_ylabel("front")
-    if title:
-        figure.suptitle(title)
     if missing:
         figure.legend(handles=[Patch(label="not measured", **HATCHED)], loc="outside lower center", frameon=False)
-    return figure
+    ahead = f"{title[:1].upper()}{title[1:]}: " if title else ""
+    return entitle(figure, ahead + _by_front(pairs[pairs.measure == "robust"]),
+                   "Mean accuracy in per cent of every front (rows) with every end (columns), and below it the range "
+                   f"over repetitions. {KINDS}.")
+
+
+def _by_front(table) -> str:
+    """Whether every end on a robust front is more robust than every end on a normal one. table: robust accuracies of
+    pairs, a row for each seed.
+    """
+    kept = {front: [mean(rows.accuracy) for _, rows in mine.groupby("end")] for front, mine in table.groupby("front")}
+    ours, theirs = kept.get("R", []), kept.get("N", [])
+    if not ours or not theirs or not all(above(one, other) for one in ours for other in theirs):
+        return "accuracy of every front with every end"
+    robust, normal = (percent(*(one.value for one in found)) for found in (ours, theirs))
+    return f"every end on a robust front keeps {robust} robust accuracy, on a normal one {normal}"
 
 
 HATCHED = {"facecolor": "#f2f2f2", "edgecolor": "#bdbdbd", "hatch": "////", "linewidth": 0}
@@ -171,13 +235,13 @@ def _cell(axis, x: float, y: float, values, colour: str) -> bool:
     if values is None:
         axis.add_patch(Rectangle(**place, **HATCHED))
         return True
-    mean = float(values.mean())
-    shade = LinearSegmentedColormap.from_list("", ["white", colour])(mean)
+    average = float(values.mean())
+    shade = LinearSegmentedColormap.from_list("", ["white", colour])(average)
     red, green, blue = to_rgb(shade)
     ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.6 else "black"
     axis.add_patch(Rectangle(**place, facecolor=shade, edgecolor="#dddddd", linewidth=0.6))
     several = len(values) > 1
-    axis.text(x, y - 0.1 * several, f"{100 * mean:.1f}", ha="center", va="center", fontsize=9, color=ink)
+    axis.text(x, y - 0.1 * several, span(100 * average, digits=1), ha="center", va="center", fontsize=9, color=ink)
     if several:
         low, high = (f"{100 * bound:.0f}" for bound in (values.min(), values.max()))
         axis.text(x, y + 0.25, f"{low}–{high}", ha="center", va="center", fontsize=6.5, color=ink)
@@ -233,6 +297,7 @@ def joint_activations(images, joined, end, notes: Sequence[str] = (), channels: 
         axis.grid(False)
         for spine in axis.spines.values():
             spine.set_visible(False)
-    if title:
-        figure.suptitle(title)
-    return figure
+    words = "the joint’s output above the end’s own activations"
+    return entitle(figure, f"{title}: {words}" if title else words.capitalize(),
+                   "For each image, maps of the channels in which the end's own activations vary most: the joint's "
+                   "output above the end's own activations.")

@@ -24,14 +24,39 @@ def test_stitching_depth_draws_means_ranges_and_endpoints():
     np.testing.assert_allclose(first.lines[0].get_ydata(), [0.52, 0.62])
     assert first.lines[0].get_color() == plots.CLEAN and first.get_title().startswith("N → R")
     assert "front network alone" in legend_texts(figure)
+    assert figure.description.startswith("Clean and robust accuracy of stitched networks"), "no pair of robust networks"
+
+
+def test_depth_names_the_joints_at_which_a_normal_front_keeps_less():
+    values = {("N->R", "stem"): 0.3, ("R->R2", "stem"): 0.3, ("N->R", "head"): 0.1, ("R->R2", "head"): 0.4}
+    table = pd.DataFrame([{"role": "pair", "pair": pair, "joint": joint, "alpha": 1.0, "seed": seed,
+                           "measure": "search", "accuracy": value + 0.01 * seed}
+                          for (pair, joint), value in values.items() for seed in range(3)])
+    figure = stitching.stitching_depth(table, ["stem", "head"], ["N->R", "R->R2"], [1.0])
+    assert figure.description.replace("\u00a0", " ").startswith(
+        "After head (α = 1), N → R keeps less robust accuracy (11.0 %) than two robust networks (41.0 %).")
 
 
 def test_bars_against_controls():
     rows = [(what, measure, 0.5, 0.4, 0.6) for what in ("claim", "null") for measure in ("clean", "robust")]
     table = pd.DataFrame(rows, columns=["what", "measure", "value", "low", "high"])
     axis, = stitching.bars_against_controls(table, "after layer1.0").axes
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["claim", "null"]
-    assert [bar.get_width() for bar in axis.patches] == [0.5] * 4
+    names = [text.get_text() for text in axis.get_yticklabels()]
+    assert names == ["claim", "null", *stitching.PROMISED]
+    assert [bar.get_width() for bar in axis.patches if bar.get_width() > 0] == [0.5] * 4
+    assert [text.get_text() for text in axis.texts].count("not measured") == 2
+
+
+@pytest.mark.parametrize(("mixed", "words"), [
+    ((0.05, 0.1), "mixed pairs keep 5.0 to 10.0 % robust accuracy, two robust networks 50.0 %"),
+    ((0.05, 0.48), "N → R keeps 5.0 % robust accuracy, two robust networks 50.0 %; R → N (48.0 %) does not differ"),
+    ((0.47, 0.48), "clean and robust accuracy of stitched networks and their controls")])
+def test_bars_say_which_pairs_lie_below_two_robust_networks(mixed, words):
+    rows = [(what, "robust", value, value - 0.03, value + 0.03)
+            for what, value in zip(("N → R", "R → N", "R → R2"), (*mixed, 0.5), strict=True)]
+    figure = stitching.bars_against_controls(
+        pd.DataFrame(rows, columns=["what", "measure", "value", "low", "high"]), "after layer1.0, α = 1")
+    assert f"After layer1.0, α = 1: {words}" in figure.description.replace("\u00a0", " ")
 
 
 def fronts_and_ends(seeds=2):
