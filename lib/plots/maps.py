@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from lib.errors import need
 from lib.plots.style import WIDTH, stage_ticks, style
+from lib.plots.titles import entitle, span
 
 MAP_COLOURS = "inferno"  # perceptually uniform; the paper's maps have it too
 
@@ -45,7 +46,7 @@ def similarity_maps(panels: Mapping[str, object], layers, notes: Mapping[str, st
     letters = int((width - 1.0) / columns * 16)  # that fit into a line of a note above a map
     notes = {title: textwrap.wrap(note, letters) for title, note in (notes or {}).items()}
     lines = max((len(note) for note in notes.values()), default=0)
-    height = rows * ((width - 1.0) / columns + 0.2 + 0.16 * lines) + (0.35 if undefined else 0)
+    height = rows * ((width - 1.0) / columns + 0.2 + 0.16 * lines) + (0.75 if undefined else 0.4)
     figure, grid = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
     for axis in grid.flat[len(panels):]:
         axis.set_visible(False)
@@ -73,7 +74,18 @@ def similarity_maps(panels: Mapping[str, object], layers, notes: Mapping[str, st
     if undefined:
         key = Patch(facecolor="#e4e4e4", edgecolor="#9a9a9a", hatch="////", label="undefined (a layer hardly varies)")
         figure.legend(handles=[key], loc="outside lower center", frameon=False)
-    return figure
+    means = [f"{title} {span(_off_diagonal(values))}" for title, values in panels.items()]
+    few = f"; mean off the diagonal: {', '.join(means)}" if len(means) <= 4 else ""
+    return entitle(figure, f"{label} of every pair of layers{few}",
+                   f"Maps of {label} from 0 to 1, the layers of one network on each axis, in the order of computation.")
+
+
+def _off_diagonal(values) -> float:
+    """The mean of the defined entries of a map off its diagonal."""
+    import numpy as np
+
+    off = values[~np.eye(*values.shape, dtype=bool)]
+    return float(np.nanmean(off)) if np.isfinite(off).any() else float("nan")
 
 
 def draw_map(axis, values, label: str):

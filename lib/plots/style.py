@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 
 from lib.errors import SettingsError, need
 
@@ -106,6 +107,11 @@ def line_styles(names: Iterable[str]) -> dict[str, str]:
     names = list(dict.fromkeys(names))
     need(len(names) <= len(_LINES), "lines to tell apart", ", ".join(names), f"at most {len(_LINES)}")
     return dict(zip(names, _LINES, strict=False))
+
+
+def markers(names: Iterable[str]) -> dict[str, str]:
+    """{name: marker}, in the order given, to tell lines apart without colours; after ten names they repeat."""
+    return dict(zip(dict.fromkeys(names), cycle("os^DvPX<>p"), strict=False))
 
 
 def check_columns(table, *names: str, what: str = "table") -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from fractions import Fraction
 from math import nan
 from typing import NamedTuple
 
@@ -50,19 +49,19 @@ def span(*values: float, digits: int = 2) -> str:
     return " to ".join(ends)
 
 
-def grey_levels(eps) -> str:
-    """A bound on the change of a pixel as '8/255'; as it is if it is not a whole number of grey levels."""
-    levels = float(eps) * 255
-    if abs(levels - round(levels)) < 1e-6:
-        return f"{round(levels)}/255"
-    return str(Fraction(float(eps)).limit_denominator(1000))
+def strength(eps) -> str:
+    """A bound of a threat as '0.5' if that is exact, or in grey levels, such as '8/255'."""
+    eps = float(eps)
+    levels = round(255 * eps)
+    exact = abs(float(f"{eps:g}") - eps) < 1e-9
+    return f"{eps:g}" if exact or abs(255 * eps - levels) > 1e-6 else f"{levels}/255"
 
 
 def entitle(figure, title: str, shows: str):
     """Write a title of at most two lines above a figure, and return the figure. Its attribute `description` is the
     title and `shows`, one or two sentences on what is on the axes, for readers who cannot see it.
     """
-    lines = textwrap.wrap(title, max(40, int(12 * figure.get_figwidth())))
+    lines = textwrap.wrap(title, max(40, int(12 * figure.get_figwidth())), break_on_hyphens=False)
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11)
     figure.description = f"{title}. {shows}"
     return figure

@@ -60,7 +60,7 @@ def overlaps(figure) -> list[str]:
     figure.canvas.draw()
     legends = [*figure.legends, *(axis.get_legend() for axis in figure.axes if axis.get_legend())]
     hidden = {id(text) for axis in figure.axes for text in _hidden(axis)}
-    texts = [(text, text.get_window_extent()) for text in figure.findobj(Text)
+    texts = [(text, Text.get_window_extent(text)) for text in figure.findobj(Text)
              if text.get_visible() and text.get_text().strip() and id(text) not in hidden]
     found = [f"{a.get_text()!r} and {b.get_text()!r}" for i, (a, box) in enumerate(texts) for b, other in texts[:i]
              if _touch(box, other) and (a.get_rotation() == b.get_rotation()) <= (a.get_rotation() % 90 == 0)]

@@ -7,6 +7,7 @@ import json
 import pandas as pd
 
 from lib.runtime import ROOT
+from tests.kit.figures import LAYERS
 
 FOLDER = ROOT / "results" / "reference"
 PROFILES = ("smoke", "laptop")
@@ -17,10 +18,16 @@ class Published:
 
     def __init__(self, profile: str, paper: str):
         self.folder = FOLDER / profile / paper
-        self.settings = json.loads((self.folder / "card.json").read_text("utf-8"))["parameters"]
+        card = json.loads((self.folder / "card.json").read_text("utf-8"))
+        self.settings, self.data = card["parameters"], card["networks_section"]["data"]["name"]
 
     def table(self, name: str) -> pd.DataFrame:
+        """One of the run's tables; empty cells are NaN."""
         return pd.read_csv(self.folder / "tables" / f"{name}.csv", keep_default_na=False, na_values=[""])
+
+    def has(self, name: str) -> bool:
+        """Whether the run has a table."""
+        return (self.folder / "tables" / f"{name}.csv").exists()
 
 
 def stitching(run: Published) -> dict:
@@ -39,4 +46,40 @@ def stitching(run: Published) -> dict:
     }
 
 
-PAPERS = {"stitching": stitching}
+def representation_similarity(run: Published) -> dict:
+    from lib.papers.representation_similarity import figures, reference
+
+    positions = run.table("perturbed").position.max() + 1
+    drawn = {
+        "distance": figures.against_distance(run.table("distance"), "depth", reference.by_distance()),
+        "summary": figures.summary_strip(run.table("summaries"), reference=reference.summaries()),
+        "second": figures.summary_strip(run.table("second")),
+        "kinds": figures.kind_matrix(run.table("kinds")),
+        "threats": figures.kind_matrix(run.table("threats")),
+        "perturbed": figures.per_layer(run.table("perturbed"), (LAYERS * 9)[:positions]),
+    }
+    if run.has("strengths"):
+        drawn["strength"] = figures.dose_response(run.table("strengths"), "ε of the pool's norm")
+    return drawn
+
+
+def compact_robust_pruning(run: Published) -> dict:
+    from lib.papers.compact_robust_pruning import figures, reference
+
+    return {"retained": figures.retained(run.table("shares"), reference.published()),
+            "grid": figures.objective_grid(run.table("grid")), "rules": figures.pruning_rules(run.table("rules"))}
+
+
+def harp_pruning(run: Published) -> dict:
+    from lib.papers.harp_pruning import figures, reference
+
+    accuracies, rates, searches = (
+        table[(table.granularity == "weights") & (table.training == table.training.iloc[0])]
+        for table in map(run.table, ("accuracies", "rates", "searches")))
+    published = reference.published() if run.data == "cifar10" else None
+    return {"compression": figures.compression(accuracies, published),
+            "rates": figures.keep_rates(rates, run.table("rules")), "search": figures.pruning_search(searches)}
+
+
+PAPERS = {found.__name__: found for found in (
+    stitching, representation_similarity, compact_robust_pruning, harp_pruning)}

@@ -5,7 +5,7 @@ import math
 import pytest
 from matplotlib import pyplot as plt
 
-from lib.plots.titles import above, entitle, grey_levels, mean, percent, span
+from lib.plots.titles import above, entitle, mean, percent, span, strength
 
 
 def test_means_are_apart_only_if_their_intervals_are():
@@ -20,7 +20,7 @@ def test_means_are_apart_only_if_their_intervals_are():
 def test_numbers_in_titles():
     assert percent(0.065, 0.006, 0.01) == "0.6 to 6.5\u00a0%" and percent(0.28, 0.2804) == "28.0\u00a0%"
     assert percent(0.0995) == "10.0\u00a0%" and span(0.704, -0.5) == "−0.50 to 0.70"
-    assert [grey_levels(eps) for eps in (8 / 255, "0.0313725490196078", 0.15, 0.5)] == ["8/255", "8/255", "3/20", "1/2"]
+    assert [strength(eps) for eps in (8 / 255, "0.0313725490196078", 0.15, 2)] == ["8/255", "8/255", "0.15", "2"]
 
 
 def test_a_title_is_wrapped_and_kept_with_what_the_axes_show():

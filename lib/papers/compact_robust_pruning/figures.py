@@ -9,10 +9,12 @@ import textwrap
 from lib.errors import SettingsError, impossible, need, unknown
 from lib.papers.compact_robust_pruning.settings import BENIGN, RULES
 from lib.papers.compact_robust_pruning.settings import ROBUST as ROBUSTLY
-from lib.plots.common import compression, marker
+from lib.plots.common import apart, compression, marker
 from lib.plots.style import CLEAN, ROBUST, VERIFIED, WIDTH, check_columns, style
+from lib.plots.titles import above, entitle, mean, percent
 
 MEASURES = {"clean": (CLEAN, "o"), "robust": (ROBUST, "s"), "verified": (VERIFIED, "D")}
+HATCHES = {"clean": "", "robust": "////", "verified": "...."}
 OVER = {"unpruned": "of the pre-trained network", "dense": "of the dense network with the same fine-tuning"}
 OBJECTIVES = (ROBUSTLY, BENIGN)
 MARKS = {rule: marker(how["scores"]) for rule, how in RULES.items()}
@@ -46,7 +48,7 @@ def retained(table, reference=None):
     table: columns `net`, `measure` ('clean', 'robust' or 'verified'), `over` ('unpruned' or 'dense'), `seed`, `share`
     (1 if nothing is lost; NaN is not drawn), `low` and `high` (the interval of the mean share, repeated on every row;
     NaN if there is none). reference: columns `measure`, `share` and `source`, drawn as faint lines with their numbers,
-    the source in the legend. The axis starts at one half if all numbers are above it, otherwise at 0. Raises
+    the source below. The axis starts at one half if all numbers are above it, otherwise at 0. Raises
     SettingsError for missing columns, unknown names, two rows of one network, and infinite shares.
     """
     import matplotlib.pyplot as plt
@@ -99,8 +101,7 @@ def retained(table, reference=None):
                        label="one repetition"))
     if reference is not None:
         _published(axis, reference)
-        keys.append(Line2D([], [], color="#333333", alpha=0.55, linewidth=1.1, linestyle=(0, (4, 2)),
-                           label=", ".join(dict.fromkeys(reference.source))))
+        axis.set_xlabel(f"dashed: {', '.join(dict.fromkeys(reference.source))}", fontsize=9)
     for left, right in zip(groups, groups[1:], strict=False):
         axis.axvline((left + right) / 2, color="#dddddd", linewidth=0.9, zorder=0)
     axis.set_xticks(groups, ["\n".join(textwrap.wrap(str(net), 18)) for net in nets])
@@ -112,33 +113,32 @@ def retained(table, reference=None):
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.set_ylabel("retained share of the accuracy")
     figure.legend(handles=keys, loc="outside lower center", ncols=3 if len(nets) > 1 else 2, frameon=False)
-    return figure
+    return entitle(figure, _kept(table[(table.measure == "robust") & (table.over == "unpruned")]),
+                   "Accuracy of the pruned network divided by the unpruned network's: a group for each network, a "
+                   "marker for each kind of accuracy, with its interval.")
+
+
+def _kept(table) -> str:
+    """How much robust accuracy each network keeps, and where that is clearly less than all. table: columns `net`,
+    `share`, `low`, `high`.
+    """
+    said = []
+    for net, mine in table.groupby("net", sort=False):
+        one = mine.iloc[0]
+        word = ", a clear loss" if one.high < 1 else ", no clear loss" if one.high >= 1 else ""
+        said.append(f"{net} {percent(mine.share.mean(), digits=0)}{word}")
+    return f"Robust accuracy kept after pruning: {'; '.join(said)}" if said else "Accuracy kept after pruning"
 
 
 def _published(axis, reference) -> None:
     """Draw faint dashed lines with their numbers at the right end; the numbers of close lines are moved apart."""
     bottom, top = axis.get_ylim()
     rows = list(reference.sort_values("share", kind="stable").itertuples())
-    for one, height in zip(rows, _apart([one.share for one in rows], 0.055 * (top - bottom)), strict=True):
+    for one, height in zip(rows, apart([one.share for one in rows], 0.055 * (top - bottom)), strict=True):
         colour, _ = MEASURES[one.measure]
         axis.axhline(one.share, color=colour, alpha=0.55, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
         axis.annotate(f"{one.measure} {100 * one.share:.3g} %", (1, height), (4, 0), ("axes fraction", "data"),
                       textcoords="offset points", va="center", fontsize=8, color=colour, annotation_clip=False)
-
-
-def _apart(values: list[float], gap: float) -> list[float]:
-    """Rising values, moved as little as possible so that neighbours are at least a gap apart."""
-    clusters: list[list[float]] = []
-    for value in values:
-        clusters.append([value])
-        while len(clusters) > 1 and _middle(clusters[-1]) - _middle(clusters[-2]) < gap * (
-                len(clusters[-1]) + len(clusters[-2])) / 2:
-            clusters[-2:] = [clusters[-2] + clusters[-1]]
-    return [_middle(one) + gap * (k - (len(one) - 1) / 2) for one in clusters for k in range(len(one))]
-
-
-def _middle(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def objective_grid(table):
@@ -178,7 +178,8 @@ def objective_grid(table):
                 x = place + (number - (len(measures) - 1) / 2) * width
                 values = _of(mine, pre=pre, fine=fine, longer=longer, measure=measure).accuracy.dropna()
                 if len(values):
-                    axis.bar([x], [values.mean()], 0.9 * width, color=MEASURES[measure][0], alpha=0.85, linewidth=0)
+                    axis.bar([x], [values.mean()], 0.9 * width, color=MEASURES[measure][0], alpha=0.85, linewidth=0,
+                             hatch=HATCHES[measure], edgecolor="white")
                     apart = [width * 0.5 * ((k + 0.5) / len(values) - 0.5) for k in range(len(values))]
                     axis.plot([x + a for a in apart], values, "o", color="#222222", markersize=3.6,
                               markeredgecolor="white", markeredgewidth=0.5, zorder=4, clip_on=False)
@@ -200,7 +201,7 @@ def objective_grid(table):
     words = "objective of pre-training → objective of fine-tuning"
     if pruned.longer.any():
         words += "\nlonger: fine-tuned for as many epochs as both steps of the others together"
-    keys = [Patch(facecolor=colour, alpha=0.85, label=f"{measure} accuracy")
+    keys = [Patch(facecolor=colour, alpha=0.85, hatch=HATCHES[measure], edgecolor="white", label=f"{measure} accuracy")
             for measure, (colour, _) in MEASURES.items() if measure in set(pruned.measure)]
     if len(before):
         keys.append(Line2D([], [], color="#111111", linewidth=1.6, label="before pruning and fine-tuning"))
@@ -208,7 +209,21 @@ def objective_grid(table):
     legend = figure.legend(handles=keys, title=words, loc="outside lower center", frameon=False,
                            ncols=len(keys) if columns == 2 else 3)
     legend.get_title().set_multialignment("center")
-    return figure
+    return entitle(figure, _by_objective(pruned[~pruned.longer.astype(bool) & (pruned.measure == "robust")]),
+                   "Bars of accuracy for each objective of pre-training and of fine-tuning, a panel for each network; "
+                   "a line across a bar is the accuracy before pruning.")
+
+
+def _by_objective(table) -> str:
+    """The networks that are clearly more robust after robust than after benign pre-training, fine-tuned robustly."""
+    said = []
+    for net, mine in table.groupby("net", sort=False):
+        both = [mean(_of(mine, pre=pre, fine=ROBUSTLY).accuracy) for pre in (ROBUSTLY, BENIGN)]
+        if above(*both):
+            said.append(f"{net} {' against '.join(percent(one.value) for one in both)}")
+    if not said:
+        return "Accuracy of pruned networks by the objectives of pre-training and of fine-tuning"
+    return f"Fine-tuned robustly, networks are more robust if they were pre-trained robustly, too: {'; '.join(said)}"
 
 
 def _of(table, **values):
@@ -232,13 +247,12 @@ def pruning_rules(table, robust: str = "robust accuracy"):
     for one in odd.head(1).itertuples():
         raise impossible(f"keep of {one.rule}", one.keep, "1 for dense and below 1 for every rule")
     table = table.assign(keep=table.keep.astype(float))  # settings have fractions
-    figure = compression(table.rename(columns={"rule": "method"}).replace({"measure": {"robust": "verify"}}), MARKS,
-                         robust=robust)
+    methods = table.rename(columns={"rule": "method"}).replace({"measure": {"robust": "verify"}})
+    figure = compression(methods, MARKS, "LWM", robust=robust)
     rules = [rule for rule in dict.fromkeys(table.rule) if rule != "dense"]
-    for axis, measure in zip(figure.axes, ("clean", "robust"), strict=True):
+    for axis in figure.axes:
         if "filters" in rules:
             axis.set_xlabel("share that is kept, of weights (‘filters’: of filters)")
-        axis.set_ylim(0, 1.05 * max(0.1, _of(table, measure=measure).accuracy.max()))  # room for the dense range
     marks = {MARKS[rule] for rule in rules}
-    figure.legends[0].set_title("; ".join(words for mark, words in _MARKS.items() if mark in marks))
+    figure.supxlabel("; ".join(words for mark, words in _MARKS.items() if mark in marks), fontsize=9)
     return figure

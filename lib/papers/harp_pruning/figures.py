@@ -7,14 +7,16 @@ from __future__ import annotations
 from lib.papers.harp_pruning.settings import METHODS
 from lib.plots import common
 from lib.plots.style import WIDTH, check_columns, colours, curve, style
+from lib.plots.titles import entitle, percent
 
 MARKS = {method: common.marker(rule["scores"]) for method, rule in METHODS.items()}
-QUANTITIES = {"hardware_loss": "hardware loss", "gamma": "γ", "share": "share kept"}
+BASE = "HARP"
+QUANTITIES = {"hardware_loss": "hardware loss", "gamma": "weight γ of\nthe hardware loss", "share": "share kept"}
 
 
 def compression(table, reference=None, robust: str = "robust accuracy", what: str = "weights"):
     """`common.compression` with the methods' markers."""
-    return common.compression(table, MARKS, reference, robust, what)
+    return common.compression(table, MARKS, BASE, reference, robust, what)
 
 
 def _share_axis(axis) -> None:
@@ -36,7 +38,6 @@ def keep_rates(table, rules=None):
     the same columns for rules that need no search, drawn dashed. Raises SettingsError for missing columns.
     """
     import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
 
     for one, what in ((table, "table"), (rules, "rules")):
         if one is not None:
@@ -49,29 +50,39 @@ def keep_rates(table, rules=None):
     figure, panels = plt.subplots(len(keeps), 1, figsize=(WIDTH, 3.1 * len(keeps) + 0.9), sharex=True, squeeze=False,
                                   layout="constrained")
     for axis, keep in zip(panels[:, 0], keeps, strict=True):
+        ends = {}
         for number, (method, colour) in enumerate(palette.items()):
             mine = table[(table.method == method) & (table.keep == keep)]
-            apart = 0.4 * ((number + 0.5) / len(palette) - 0.5)  # moved apart: some methods have the same rates
+            aside = 0.4 * ((number + 0.5) / len(palette) - 0.5)  # moved apart: some methods have the same rates
             if len(mine):
-                curve(axis, mine.assign(position=mine.position + apart), "position", "share", colour,
-                      marker=MARKS[method], xs=[place + apart for place in range(len(names))])
+                curve(axis, mine.assign(position=mine.position + aside), "position", "share", colour,
+                      marker=MARKS[method], xs=[place + aside for place in range(len(names))])
+                ends[method] = (len(names) - 1 + aside, _last(mine), colour)
         for method, colour in dashed.items():
             mine = rules[(rules.method == method) & (rules.keep == keep)]
             if len(mine):
                 curve(axis, mine, "position", "share", colour, line="--", xs=range(len(names)))
+                ends[f"rule: {method}"] = (len(names) - 1, _last(mine), colour)
         axis.axhline(keep, color="#555555", linewidth=0.9, linestyle=":")
         _share_axis(axis)
         axis.set_ylabel("share kept")
-        axis.set_title(f"target {100 * keep:g} %", loc="left")
+        axis.set_title(f"target {100 * keep:g} % (dotted)", loc="left", fontsize=10)
+        common.label_ends(axis, ends)
     panels[-1, 0].set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
     panels[-1, 0].set_xlabel("layer, in the order of computation")
-    keys = [Line2D([], [], color=colour, marker=MARKS[method], markersize=5, label=method)
-            for method, colour in palette.items()]
-    keys += [Line2D([], [], color=colour, linestyle="--", label=f"rule: {method}")
-             for method, colour in dashed.items()]
-    keys += [Line2D([], [], color="#555555", linestyle=":", linewidth=0.9, label="target")]
-    figure.legend(handles=keys, loc="outside lower center", ncols=5, frameon=False)
-    return figure
+    harshest = table[(table.method == BASE) & (table.keep == keeps[-1])].groupby("layer").share.mean()
+    title = "The share of each layer’s weights that is kept"
+    if len(harshest):
+        ends = [f"{percent(share)} ({layer})" for layer, share in ((harshest.idxmin(), harshest.min()),
+                                                                   (harshest.idxmax(), harshest.max()))]
+        title = f"At a target of {100 * keeps[-1]:g} %, {BASE} keeps from {' to '.join(ends)} of a layer’s weights"
+    return entitle(figure, title, "The share of weights kept against the layer, a line for each method, rules dashed, "
+                   "a panel for each target.")
+
+
+def _last(table) -> float:
+    """The mean share kept of the last layer."""
+    return float(table[table.position == table.position.max()].share.mean())
 
 
 def pruning_search(table):
@@ -106,4 +117,8 @@ def pruning_search(table):
     grid[0, 0].set_ylim(-0.05 * most, 1.05 * most)  # last, because all columns share this axis
     keys = {text: key for axis in grid.flat for key, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(keys.values(), keys, loc="outside lower center", ncols=min(len(keys), 4), frameon=False)
-    return figure
+    last = table[table.epoch == table.epoch.max()].groupby("keep").share.mean()
+    kept = [f"{percent(last[keep])} at a target of {100 * keep:g}\u00a0%" for keep in keeps if keep in last.index]
+    return entitle(figure, f"After the last epoch, the searches for rates keep {', '.join(kept)} of the weights",
+                   "Hardware loss, its weight γ and the share kept against the epoch of the search, a column for each "
+                   "target (dotted).")

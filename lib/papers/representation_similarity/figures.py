@@ -10,8 +10,10 @@ import textwrap
 from collections.abc import Sequence
 
 from lib.errors import need, unknown
+from lib.papers.representation_similarity.reference import SAME_LAYER, SOURCE
 from lib.plots.maps import draw_map
-from lib.plots.style import GREY, WIDTH, check_columns, colours, curve, line_styles, stage_ticks, style
+from lib.plots.style import GREY, WIDTH, check_columns, colours, curve, line_styles, markers, stage_ticks, style
+from lib.plots.titles import above, entitle, mean, percent, span, strength
 
 SUMMARIES = {
     "mean off-diagonal": "mean off-diagonal self-similarity",
@@ -19,6 +21,7 @@ SUMMARIES = {
     "block index, share of what is left": "block index / (1 − mean off-diagonal)",
 }
 EARLY = "#9a9a9a"  # the early layers; deep layers have their kind's colour
+NORMAL, ROBUST = "normal", "robust"
 QUANTITIES = ("early", "deep", "accuracy")
 
 
@@ -40,8 +43,9 @@ def against_distance(table, unit: str = "layers", reference=None, label: str = "
     style()
     figure, axis = plt.subplots(figsize=(7.6, 4.2), layout="constrained")
     palette = colours(table.kind)
-    for kind, colour in palette.items():
-        curve(axis, table[table.kind == kind], "distance", "similarity", colour, kind, shade=False, thin=True)
+    for (kind, colour), mark in zip(palette.items(), markers(palette).values(), strict=True):
+        curve(axis, table[table.kind == kind], "distance", "similarity", colour, kind, marker=mark, shade=False,
+              thin=True)
     if reference is not None:
         check_columns(reference, "kind", "distance", "similarity", "source", what="reference")
         palette = colours([*palette, *reference.kind])
@@ -55,8 +59,18 @@ def against_distance(table, unit: str = "layers", reference=None, label: str = "
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.set_xlabel("distance between layers" + (", share of the depth" if unit == "depth" else ", in layers"))
     axis.set_ylabel(f"mean {label}")
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure
+    figure.legend(frameon=False, loc="outside center right")
+    normal, robust = _of_kinds(table.groupby(["kind", "seed"]).similarity.mean())
+    title = f"Mean {label} of two layers of one network by the distance between them"
+    if above(robust, normal) or above(normal, robust):
+        title = (f"Two layers of one network are {'more' if above(robust, normal) else 'less'} alike in robust "
+                 f"networks ({span(robust.value)}, mean over distances) than in normal ones ({span(normal.value)})")
+    return entitle(figure, title, f"{label} against the distance between layers, a curve for each kind of network.")
+
+
+def _of_kinds(values):
+    """The means of normal and of robust networks. values: a Series by (kind, repetition)."""
+    return [mean(values[kind]) if kind in values.index.get_level_values(0) else mean([]) for kind in (NORMAL, ROBUST)]
 
 
 def per_layer(table, layers: Sequence, label: str = "CKA"):
@@ -76,18 +90,23 @@ def per_layer(table, layers: Sequence, label: str = "CKA"):
         need(0 <= outermost < len(layers), "position", outermost, allowed)
     style()
     figure, axis = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
-    palette, lines = colours(table.kind), line_styles(table.perturbation)
+    palette, lines, marks = colours(table.kind), line_styles(table.perturbation), markers(table.kind)
     for (kind, perturbation), mine in table.groupby(["kind", "perturbation"], sort=False):
         curve(axis, mine, "position", "similarity", palette[kind], line=lines[perturbation],
-              marker="o" if len(layers) <= 16 else None, xs=range(len(layers)))
+              marker=marks[kind], xs=range(len(layers)))
     _stages_below(axis, layers)
     axis.set_ylim(min(0.0, table.similarity.min()) - 0.02, 1.02)
     axis.set_ylabel(f"{label}, clean and perturbed")
-    keys = [Line2D([], [], color=colour, linewidth=2.5, label=kind) for kind, colour in palette.items()]
-    figure.legend(handles=keys, loc="outside upper center", ncols=min(len(keys), 6), frameon=False)
-    keys = [Line2D([], [], color="#444444", linestyle=line, label=name) for name, line in lines.items()]
-    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
-    return figure
+    keys = [Line2D([], [], color=colour, marker=marks[kind], label=kind) for kind, colour in palette.items()]
+    keys += [Line2D([], [], color="#444444", linestyle=line, label=name) for name, line in lines.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
+    first = next(iter(lines))
+    normal, robust = _of_kinds(table[table.perturbation == first].groupby(["kind", "seed"]).similarity.mean())
+    title = f"{label} of clean and perturbed images, layer by layer"
+    if above(robust, normal):
+        title = (f"To normal networks, perturbed images ({first}) are less similar to clean ones (mean {label} over "
+                 f"layers {span(normal.value)}) than to robust ones ({span(robust.value)})")
+    return entitle(figure, title, f"{label} against the layer, a line for each kind of network and perturbation.")
 
 
 def _stages_below(axis, layers: Sequence) -> None:
@@ -135,12 +154,18 @@ def dose_response(table, unit: str = "ε", reference=None, label: str = "CKA"):
         axis.set_ylabel(ylabel)
         axis.set_ylim(min(0.0, table[name].min()) - 0.02, 1.02)
         ticks = sorted(table.eps.unique())
-        axis.set_xticks(ticks, [f"{eps:g}" for eps in ticks])
+        axis.set_xticks(ticks, [strength(eps) for eps in ticks])
         axis.set_xlabel(f"strength of training, {unit}")
     keys = {text: key for axis in panels for key, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     if len(keys) > 1:
         figure.legend(keys.values(), keys, loc="outside lower center", ncols=min(len(keys), 5), frameon=False)
-    return figure
+    weak, strong = (mean(table[table.eps == eps].to_normal) for eps in (table.eps.min(), table.eps.max()))
+    title = "Similarity of networks to normal ones, and of their own layers, by the strength of training"
+    if above(weak, strong):
+        title = (f"Trained at ε {strength(table.eps.max())}, networks are less similar to normal ones "
+                 f"({span(strong.value)}) than trained at ε {strength(table.eps.min())} ({span(weak.value)})")
+    return entitle(figure, title, f"Left: mean same-layer {label} with normal networks, right: mean {label} of a "
+                   "network's own layers, both against the strength of adversarial training.")
 
 
 def summary_strip(table, intervals=None, reference=None):
@@ -164,7 +189,7 @@ def summary_strip(table, intervals=None, reference=None):
         check_columns(reference, "kind", "summary", "value", "source", what="reference")
     style()
     palette, summaries = colours(table.kind), list(dict.fromkeys(table.summary))
-    figure, panels = plt.subplots(1, len(summaries), figsize=(WIDTH, 0.46 * len(palette) + 1.5), sharey=True,
+    figure, panels = plt.subplots(1, len(summaries), figsize=(WIDTH, 0.46 * len(palette) + 1.9), sharey=True,
                                   squeeze=False, layout="constrained")
     figure.get_layout_engine().set(wspace=0.06)
     for axis, summary in zip(panels[0], summaries, strict=True):
@@ -190,22 +215,34 @@ def summary_strip(table, intervals=None, reference=None):
         sources = ", ".join(dict.fromkeys(reference.source))
         key = Line2D([], [], color="#333333", alpha=0.45, linewidth=1.1, linestyle=(0, (2, 1.5)), label=sources)
         figure.legend(handles=[key], loc="outside lower center", frameon=False)
-    return figure
+    return entitle(figure, _told_apart(table, intervals),
+                   "A row for each kind of network, a panel for each summary: dots are single networks, bars means, "
+                   "lines 95 % intervals.")
 
 
 def _intervals(table):
-    """Student's t intervals over seeds, columns `kind`, `summary`, `low`, `high`; NaN for fewer than three seeds."""
+    """Columns `kind`, `summary`, `value`, `low`, `high`: Student's t intervals over repetitions."""
     import pandas as pd
 
-    from lib.statistics import seeds
+    return pd.DataFrame([{"kind": kind, "summary": summary, **mean(mine.value)._asdict()}
+                         for (kind, summary), mine in table.groupby(["kind", "summary"], sort=False)])
 
-    rows = []
-    for (kind, summary), mine in table.groupby(["kind", "summary"], sort=False):
-        values = mine.value.dropna()
-        interval = seeds(values) if len(values) >= 3 else None
-        low, high = (interval.low, interval.high) if interval else (float("nan"), float("nan"))
-        rows.append({"kind": kind, "summary": summary, "low": low, "high": high})
-    return pd.DataFrame(rows)
+
+def _told_apart(table, intervals) -> str:
+    """The summaries in which robust and normal networks differ, with both means."""
+    found = []
+    for summary, mine in intervals.groupby("summary", sort=False):
+        both = mine.set_index("kind")
+        if {NORMAL, ROBUST} <= {*both.index}:
+            higher, lower = (above(both.loc[a], both.loc[b]) for a, b in ((ROBUST, NORMAL), (NORMAL, ROBUST)))
+            means = [table[(table.kind == kind) & (table.summary == summary)].value.mean() for kind in (ROBUST, NORMAL)]
+            if higher or lower:
+                name, _, more = summary.partition(", ")
+                found.append(f"{'higher' if higher else 'lower'} {name}{f' ({more})' if more else ''}, "
+                             f"{' against '.join(map(span, means))}")
+    if not found:
+        return "Summaries of self-similarity by kind of network"
+    return f"Robust networks against normal ones: {'; '.join(found)}"
 
 
 def kind_matrix(table, label: str = "CKA"):
@@ -224,16 +261,18 @@ def kind_matrix(table, label: str = "CKA"):
     pairs = [tuple(sorted(pair, key=kinds.index)) for pair in zip(table.kind, table.other, strict=True)]
     means = table.similarity.groupby([pairs]).mean()
     values = np.full((len(kinds), len(kinds)), np.nan)
-    for (a, b), mean in means.items():
+    for (a, b), value in means.items():
         i, j = kinds.index(a), kinds.index(b)
-        values[i, j] = values[j, i] = mean
+        values[i, j] = values[j, i] = value
     style()
     side = min(0.62 * len(kinds) + 2.0, WIDTH - 0.6)
     figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
     image = draw_map(axis, values, label)
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
-            axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9,
+            known = SAME_LAYER.get((kinds[i], kinds[j]), SAME_LAYER.get((kinds[j], kinds[i])))
+            words = f"{value:.2f}" + (f"\n({known:.2f})" if known else "")
+            axis.text(j, i, words, ha="center", va="center", fontsize=9,
                       color="white" if value < 0.62 else "black")
     ticks = range(len(kinds))
     axis.set_xticks(ticks, kinds, rotation=35, ha="right", rotation_mode="anchor")
@@ -244,7 +283,14 @@ def kind_matrix(table, label: str = "CKA"):
     if np.isnan(values).any():
         key = Patch(facecolor="#e4e4e4", edgecolor="#9a9a9a", hatch="////", label="not measured")
         figure.legend(handles=[key], loc="outside lower center", frameon=False)
-    return figure
+    if any(pair in SAME_LAYER for pair in means.index.tolist()):
+        axis.set_xlabel(f"in brackets: the paper’s ({SOURCE}, CIFAR-10)", fontsize=9)
+    said = sorted(((values[kinds.index(ROBUST)][k], name) for k, name in enumerate(kinds)
+                   if ROBUST in kinds and np.isfinite(values[kinds.index(ROBUST)][k])), reverse=True)
+    said = [f"{name} {span(value)}" for value, name in said]
+    said = said if len(said) <= 4 else [*said[:2], "…", *said[-2:]]
+    words = f" with robust networks: {', '.join(said)}" if said else ""
+    return entitle(figure, f"Mean same-layer {label}{words}", "A square matrix over kinds of network with its numbers.")
 
 
 def checkpoints(table, label: str = "CKA"):
@@ -271,8 +317,8 @@ def checkpoints(table, label: str = "CKA"):
     palette = colours(table.kind)
     figure, grid = plt.subplots(2, len(palette), figsize=(WIDTH if len(palette) > 1 else 6.4, 5.4), sharex="col",
                                 sharey="row", squeeze=False, height_ratios=(1.5, 1), layout="constrained")
-    for (above, below), (kind, colour) in zip(grid.T, palette.items(), strict=True):
-        drawn = (("early", above, EARLY), ("deep", above, colour), ("accuracy", below, colour))
+    for (upper, lower), (kind, colour) in zip(grid.T, palette.items(), strict=True):
+        drawn = (("early", upper, EARLY), ("deep", upper, colour), ("accuracy", lower, colour))
         mine = table[table.kind == kind]
         for images, line in lines.items():
             for quantity, axis, shade in drawn:
@@ -281,10 +327,10 @@ def checkpoints(table, label: str = "CKA"):
                     curve(axis, rows, "epoch", "value", shade, line=line)
         reached = mine[(mine.images == "test") & (mine.quantity == "accuracy")].groupby("epoch").value.mean()
         if reached.nunique() > 1:
-            for axis in (above, below):
+            for axis in (upper, lower):
                 axis.axvline(reached.idxmax(), color="#555555", linewidth=0.8, linestyle=":")
-        above.set_title(kind, loc="left")
-        below.set_xlabel("epoch")
+        upper.set_title(kind, loc="left")
+        lower.set_xlabel("epoch")
     grid[0, 0].set_ylabel(f"{label} with the last checkpoint")
     grid[1, 0].set_ylabel("robust accuracy")
     grid[1, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -294,4 +340,11 @@ def checkpoints(table, label: str = "CKA"):
               for images, line in lines.items()),
             Line2D([], [], color="#555555", linestyle=":", linewidth=0.8, label="best test accuracy")]
     figure.legend(handles=keys, loc="outside lower center", ncols=5, frameon=False)
-    return figure
+    reached = table[(table.images == "test") & (table.quantity == "accuracy")].groupby(["kind", "epoch"], sort=False)
+    means = reached.value.mean()
+    said = [f"{kind} {percent(means[kind].max())}, {percent(means[kind].iloc[-1])}"
+            for kind in palette if kind in means.index.get_level_values(0)]
+    return entitle(figure, f"Robust test accuracy at its best and after the last epoch: {'; '.join(said)}" if said else
+                   f"{label} of checkpoints with the last one",
+                   f"Above: {label} of each epoch's checkpoint with the last one, early and deep layers; below: robust "
+                   "accuracy.")

@@ -92,7 +92,7 @@ def test_published_shares_are_lines_whose_numbers_do_not_overlap():
     boxes = [text.get_window_extent() for text in axis.texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert all(box.x1 <= figure.bbox.x1 for box in boxes), "nothing is cut"
-    assert legend_texts(figure)[-1] == "abstract"
+    assert axis.get_xlabel() == "dashed: abstract"
 
 
 @pytest.mark.parametrize(("lost", "bottom"), [(0, 0.5), (0.15, 0)])
@@ -226,8 +226,8 @@ def test_rules_are_lines_and_the_dense_network_a_band():
         band = axis.patches[0].get_extents().transformed(axis.transData.inverted())
         assert (band.y0, band.y1) == pytest.approx((dense - 0.01, dense + 0.01))
         assert axis.get_ylim()[0] == 0 and axis.get_ylim()[1] > band.y1
-    assert legend_texts(figure) == ["dense, same fine-tuning", "LWM", "SNIP", "iterative LWM"]
-    words = figure.legends[0].get_title().get_text()
+    assert {text.get_text() for text in robust.texts} == {"dense, same fine-tuning", "LWM", "SNIP", "iterative LWM"}
+    words = figure.get_supxlabel()
     assert "circles: the rule sees the robust objective" in words and "filters" not in words
 
 
@@ -235,7 +235,7 @@ def test_the_axis_says_that_filters_are_counted_otherwise():
     filters = by_rule(("filters",), (Fraction(1, 2),)).query("rule == 'filters'")
     figure = figures.pruning_rules(pd.concat([by_rule(), filters]))
     assert all("‘filters’: of filters" in axis.get_xlabel() for axis in figure.axes)
-    assert "triangles: whole filters" in figure.legends[0].get_title().get_text()
+    assert "triangles: whole filters" in figure.get_supxlabel()
     mark, = [line for line in figure.axes[1].lines if line.get_marker() == "^"]
     assert mark.get_ydata() == pytest.approx([0.51]) and mark.get_color() == plots.KINDS["filters"]
 

@@ -26,8 +26,8 @@ def test_compression_shows_methods_seeds_the_dense_line_and_published_numbers(ma
     assert drawn[plots.KINDS["dense"]].get_ydata() == pytest.approx([.60, .60], abs=.011)
     dots = [line for line in robust.lines if line.get_marker() == "." and line.get_color() == plots.KINDS["HARP"]]
     assert len(dots) == 4
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert set(METHODS) | {"dense, same fine-tuning", f"HARP: {reference.SOURCE}"} <= set(names)
+    assert {text.get_text() for text in robust.texts} == set(METHODS) | {"dense, same fine-tuning"}, "at the ends"
+    assert figure.get_supxlabel() == f"dashed: {reference.SOURCE}"
     with pytest.raises(SettingsError, match="without pruned networks"):
         figures.compression(weights[weights.keep == 1])
 
@@ -36,7 +36,7 @@ def test_rates_and_searches_are_drawn(made):
     shown = tables.rates(made)
     shown = tables.of_weights(shown, made.section)
     figure = figures.keep_rates(shown, tables.rules(made))
-    assert [axis.get_title(loc="left") for axis in figure.axes] == ["target 10 %", "target 2 %"]
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["target 10 % (dotted)", "target 2 % (dotted)"]
     assert {axis.get_yscale() for axis in figure.axes} == {"log"}
     harp, = [line for line in figure.axes[1].lines if line.get_color() == plots.KINDS["HARP"]
              and line.get_linestyle() == "-"]
@@ -44,7 +44,7 @@ def test_rates_and_searches_are_drawn(made):
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == [f"l{k}" for k in range(5)]
     course = tables.searches(made)
     figure = figures.pruning_search(tables.of_weights(course, made.section))
-    assert len(figure.axes) == 6 and figure.axes[2].get_ylabel() == "γ"
+    assert len(figure.axes) == 6 and "γ" in figure.axes[2].get_ylabel()
 
 
 def test_every_method_has_a_colour_of_its_own():

@@ -52,6 +52,9 @@ def test_similarity_against_distance():
     assert by_label["robust"].get_color() == by_label["robust, published"].get_color() == plots.ROBUST
     assert legend_texts(figure) == ["normal", "robust", "robust, published"]
     assert sum(line.get_label().startswith("_") for line in axis.lines) == 6, "every seed is drawn"
+    assert figure.description.startswith("Two layers of one network are more alike in robust networks (0.66, mean over")
+    two = figures.against_distance(grow(seeds=2))
+    assert two.description.startswith("Mean CKA of two layers of one network by the distance"), "two decide nothing"
     with pytest.raises(SettingsError, match="unit of distance"):
         figures.against_distance(grow(), unit="metres")
 
@@ -117,7 +120,8 @@ def test_kind_matrix_is_symmetric_and_says_what_was_not_measured():
     axis, = panels_of(figure)
     values = np.ma.filled(axis.images[0].get_array(), np.nan)
     np.testing.assert_allclose(values, [[np.nan, 0.45], [0.45, 0.9]])
-    assert sorted(text.get_text() for text in axis.texts) == ["0.45", "0.45", "0.90"]
+    assert sorted(text.get_text() for text in axis.texts) == ["0.45\n(0.58)", "0.45\n(0.58)", "0.90"]
+    assert figure.description.startswith("Mean same-layer CKA with robust networks: robust 0.90, normal 0.45.")
     assert legend_texts(figure) == ["not measured"]
 
 
