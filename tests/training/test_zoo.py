@@ -289,9 +289,9 @@ def test_jobs_make_the_certificates_of_a_plan(root, tmp_path, monkeypatch):
     settings = SimpleNamespace(jobs="networks", device="cpu")
     jobs = batch.batch_jobs(settings, ())
     assert jobs["proofs"]["work"] == [("outcomes", outcome_key(recipe, *measure)) for measure in MEASURES]
-    assert batch.unfinished(jobs, Store(tmp_path)) == jobs and len([*prices._missing(Store(tmp_path), tasks[0])]) == 4
+    assert batch.unfinished(jobs, Store(tmp_path)) == jobs and len([*prices.missing(tasks[:1], Store(tmp_path))]) == 4
     batch.train_job(settings, (), "proofs", None)
-    assert batch.unfinished(jobs, Store(tmp_path)) == {} and not [*prices._missing(Store(tmp_path), tasks[0])]
+    assert batch.unfinished(jobs, Store(tmp_path)) == {} and not [*prices.missing(tasks[:1], Store(tmp_path))]
 
 
 # -------------------------------------------------------------------------------------------- networks that fail
@@ -444,9 +444,9 @@ def test_a_job_fails_with_any_other_error(tmp_path, job, monkeypatch):
 def test_what_failed_costs_nothing_more(tmp_path):
     store = Store(tmp_path)
     tasks = [Task(recipe, ((recipe, THREAT, ATTACK),), "sweep") for recipe in (EXPLODES, CHILD)]
-    assert [len([*prices._missing(store, task)]) for task in tasks] == [2, 2]
+    assert [len([*prices.missing([task], store)]) for task in tasks] == [2, 2]
     fails(Zoo(store), EXPLODES)
-    assert not [row for task in tasks for row in prices._missing(store, task)]
+    assert not [row for task in tasks for row in prices.missing([task], store)]
 
 
 def test_a_note_of_a_failure_stays_while_its_network_is_in_the_plan(tmp_path):
