@@ -164,9 +164,10 @@ class _Site:
 
     @staticmethod
     def _data(notebooks: Mapping[str, dict]) -> str:
-        """The data sets of the pool of networks that a run's notebooks share."""
+        """The data sets of the pool of networks that a run's notebooks share, in words."""
         sections = [n["card"].get("networks_section") for n in notebooks.values()]
-        return ", ".join(dict.fromkeys(section["data"]["name"] for section in sections if section))
+        names = dict.fromkeys(section["data"]["name"] for section in sections if section)
+        return ", ".join({"cifar10": "CIFAR-10", "digits": "8×8 digits"}.get(name, name) for name in names)
 
     def _foreseen(self) -> dict[str, tuple[int, int]]:
         """{run: (verdicts that were expected when papers were frozen, how many of them came out so)}; only runs with

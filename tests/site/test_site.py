@@ -164,7 +164,7 @@ def test_the_front_page_gives_question_answer_picture_and_corrections(published)
         assert all(text in plain(article).replace("&#39;", "'") for text in (one.question, one.answer, one.gates))
         assert (published / one.picture).is_file() and one.picture in article and one.shows
         assert {f"laptop/{paper}/notebook.html", f"claims/{paper}.html"} <= {*Page(article).links}
-    assert "2026-11-29: verdicts judged anew" in shown.text and "corrections.html#2026-11-29-sentences" in shown.links
+    assert "2026-11-29: verdicts judged anew" in shown.text and "corrections.html#2026-11-29-what-readme-readings-and-notebooks-said" in shown.links
 
 
 def test_an_outdated_answer_is_left_out_and_that_is_said(tmp_path):
@@ -190,7 +190,7 @@ def test_a_run_of_one_s_own_has_counts_without_answers(results):
     shown = page(results)
     article = plain(re.search(r'(?s)<article class="paper" id="stitching">.*?</article>', shown.text)[0])
     assert "✓ 1 supported ✗ 1 contradicted ? 1 undecided – 1 not tested" in article
-    assert "Apart: controls 1 weak ; our own 1 absent" in article
+    assert "Not the paper’s: our controls 1 weak ; our own questions 1 absent" in article
     assert "4 of 6 verdicts are decisions" in plain(shown.text) and "at most about 0.1 of them" in plain(shown.text)
     assert "cpu: x86_64" in shown.text and "0123456789ab" in shown.text
 
@@ -373,7 +373,7 @@ def test_pages_of_claims_that_are_no_more_are_deleted(tmp_path):
 def test_documents_are_pages_with_links_to_each_other(published):
     glossary, corrections = page(published, "docs/glossary.html"), page(published, "corrections.html")
     assert {"experiments-and-claims", "measure-clean", "measure-difference"} <= glossary.ids
-    assert {"2026-11-29-sentences", "harp"} <= corrections.ids
+    assert {"2026-11-29-what-readme-readings-and-notebooks-said", "harp"} <= corrections.ids
     assert {"../docs/glossary.html", "../corrections.html"} <= {*page(published, "claims/stitching.html").links}
 
 
