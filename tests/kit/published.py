@@ -81,5 +81,28 @@ def harp_pruning(run: Published) -> dict:
             "rates": figures.keep_rates(rates, run.table("rules")), "search": figures.pruning_search(searches)}
 
 
+def off_manifold_robustness(run: Published) -> dict:
+    from lib.papers.off_manifold_robustness import evidence, figures, gradients, reference, regimes
+
+    found, swept, drawn = run.table("sensitivity").query("diverged.isna()"), {}, {}
+    for sweep in run.settings["sweeps"]:
+        name, mine = sweep["name"], found[found["where"] == sweep["name"]]
+        none = mine[mine.kind == "none"]
+        swept[name] = pd.concat([part for kind in ("gradient norm", "smoothness", "noise", "PGD")
+                                 for part in (none.assign(kind=kind), mine[mine.kind == kind])
+                                 if (mine.kind == kind).any()], ignore_index=True)
+        drawn[f"controls_{name}"] = figures.step_controls(swept[name], sweep["tangents"],
+                                                          [float(size) for size in sweep["sizes"]], name)
+        drawn[f"alignments_{name}"] = figures.alignment_variants(swept[name], mine[mine.kind == "untrained"], name)
+    published = {"CIFAR-10": reference.published()} if "CIFAR-10" in swept else {}
+    return {
+        **drawn,
+        "theory": figures.off_manifold_theory(run.table("theory"), evidence.theory_margins()),
+        "curves": regimes.regime_curves(swept, {name: 0.1 for name in swept}, published, dead=run.settings["on"]),
+        "distractor": gradients.distractor_ratio(run.table("distractor")),
+        "distractor_gradients": gradients.distractor_gradients(run.table("energies")),
+    }
+
+
 PAPERS = {found.__name__: found for found in (
-    stitching, representation_similarity, compact_robust_pruning, harp_pruning)}
+    stitching, representation_similarity, compact_robust_pruning, harp_pruning, off_manifold_robustness)}

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from lib.errors import need, unknown
 from lib.papers.off_manifold_robustness.networks import NONE
 from lib.papers.off_manifold_robustness.strength_axis import ALIGNED, OFF, ON, PHASES, kinds, placed, strength_axis
+from lib.plots.common import label_ends
 from lib.plots.style import CLEAN, GREY, KINDS, WIDTH, check_columns, curve, style
+from lib.plots.titles import above, entitle, mean, span
 
 _OTHER = "#0072b2"
-_LEAST = 1e-34  # where zeros are drawn on logarithmic axes
+_LEAST = 1e-16  # smaller numbers are rounding noise, drawn here
 
 
 def off_manifold_theory(table, bounds: Mapping[str, float] | None = None):
@@ -25,13 +27,13 @@ def off_manifold_theory(table, bounds: Mapping[str, float] | None = None):
     marker for each repetition.
 
     table: columns `where`, `kind` (`Bayes` for the Bayes classifier), `seed`, `sigma`, `rho1`, `rho2` and `worst rho2`.
-    bounds: {`rho1` or `worst rho2`: bound}, drawn on the right. Numbers below 1e-34 are drawn at 1e-34. Raises
-    SettingsError for missing columns and unknown kinds or bounds.
+    bounds: {`rho1` or `worst rho2`: bound}, drawn on the right. Numbers below 1e-16 are rounding noise and drawn at
+    1e-16. Raises SettingsError for missing columns and unknown kinds or bounds.
     """
     import matplotlib.pyplot as plt
     import numpy as np
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.ticker import NullLocator
 
     names = ("rho1", "worst rho2")
     check_columns(table, "where", "kind", "seed", "sigma", "rho1", "rho2", "worst rho2")
@@ -53,8 +55,9 @@ def off_manifold_theory(table, bounds: Mapping[str, float] | None = None):
         gaps = mine.assign(gap=(mine.rho1 - mine.rho2).abs().clip(lower=_LEAST))
         for (kind, _), rows in gaps.groupby(["kind", "seed"], sort=False):
             rows = rows.sort_values("sigma")
-            axis.plot(rows.sigma, rows.gap, "o-", color=families[kind.split(" ")[0]][0], markersize=3.5, linewidth=1.1,
-                      alpha=0.85)
+            colour, _ = families[kind.split(" ")[0]]
+            axis.plot(rows.sigma, rows.gap, "o-", color=colour, markersize=3.5, linewidth=1.1, alpha=0.85,
+                      markerfacecolor=_face(kind, colour))
         if len(gaps):
             sigmas = np.array(sorted(gaps.sigma.unique()))
             line = 4 * gaps[gaps.sigma == sigmas[-1]].gap.max() * (sigmas / sigmas[-1]) ** 2
@@ -78,27 +81,40 @@ def off_manifold_theory(table, bounds: Mapping[str, float] | None = None):
             for column, mark, aside in (("rho1", "o", -0.1), ("worst rho2", "s", 0.1)):
                 x = number + 0.26 * (place - (len(shown) - 1) / 2) + aside * 0.7
                 last.plot([x] * len(rows), rows[column].clip(lower=_LEAST), mark, color=families[name][0], markersize=5,
-                          alpha=0.7, markeredgecolor="white", markeredgewidth=0.5)
+                          alpha=0.7, markerfacecolor=_face(name, families[name][0]))
     for name, bound in (bounds or {}).items():
         last.axhline(bound, color="#555555", linewidth=0.9, linestyle="--" if name == "rho1" else ":")
+        last.annotate(f"bound of {'ρ1' if name == 'rho1' else 'ρ2'}", (1, bound), (3, 0), ("axes fraction", "data"),
+                      "offset points", fontsize=8, va="center", color="#555555", annotation_clip=False)
     last.set_yscale("log")
     last.set_ylim(_LEAST / 10, 30)
-    last.yaxis.set_major_locator(LogLocator(numticks=8))
+    last.set_yticks([10.0**k for k in range(-16, 1, 4)], ["≤ 10⁻¹⁶", "10⁻¹²", "10⁻⁸", "10⁻⁴", "1"])
     last.yaxis.set_minor_locator(NullLocator())
     last.set_xticks(range(len(sets)), sets)
     last.set_xlim(-0.6, len(sets) - 0.4)
     last.grid(False, axis="x")
     last.set_title("share off the manifold", loc="left")
-    keys = [Line2D([], [], color=colour, marker="o", markersize=3.5, label=words) for name, (colour, words)
-            in families.items() if (family == name).any()]
+    keys = [Line2D([], [], color=colour, marker="o", markersize=4, markerfacecolor=_face(name, colour), label=words)
+            for name, (colour, words) in families.items() if (family == name).any()]
     keys += [Line2D([], [], linestyle="", marker="o", color="#555555", label="ρ1, smallest noise (right)"),
              Line2D([], [], linestyle="", marker="s", color="#555555", label="ρ2, worst point (right)")]
-    for name, line in (("rho1", "--"), ("worst rho2", ":")):
-        if name in (bounds or {}):
-            keys.append(Line2D([], [], color="#555555", linewidth=0.9, linestyle=line,
-                               label=f"bound for the Bayes classifier’s {'ρ1' if name == 'rho1' else 'ρ2'}"))
-    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False)
-    return figure
+    figure.legend(handles=keys, loc="outside lower center", ncols=5, frameon=False, fontsize=8.5)
+    rising = table.assign(family=family).sort_values("sigma")
+    smallest = rising.groupby(["family", "where", "kind", "seed"]).first().rho1
+    said = []
+    for name, (_, words) in families.items():
+        if name in smallest.index.get_level_values(0):
+            shares = smallest[name]
+            small = shares.max() < 0.005
+            said.append(f"{words} " + (f"at most {max(shares.max(), _LEAST):.0e}" if small else span(*shares)))
+    return entitle(figure, f"Share of the sensitivity that is off the manifold: {', '.join(said)}",
+                   "Left: the difference of two measures of that share against the noise, for each data set; right: "
+                   "the share itself, of networks and of the Bayes classifier, on logarithmic axes.")
+
+
+def _face(kind: str, colour: str) -> str:
+    """Markers of networks trained with noise are hollow, so that grey print tells them apart."""
+    return "white" if kind.startswith("noise") else colour
 
 
 def step_controls(table, tangents: Sequence[str], sizes: Sequence[float], name: str = ""):
@@ -143,11 +159,19 @@ def step_controls(table, tangents: Sequence[str], sizes: Sequence[float], name: 
         grid[0, column].set_title(f"{name}: {kind}" if name else kind, loc="left", fontsize=10)
     for row in grid:
         row[0].set_ylim(0, None)
+    at = {kind: [mine for strength, mine in table[table.kind == kind].groupby("strength") if strength > 0]
+          for kind in names}
+    lower = [any(above(mean(mine[on]), mean(mine[off])) for mine in at[kind]) for kind in names for _, on, off in rows]
     keys = [Line2D([], [], color=ON, marker="o", markersize=5, label="change along the manifold"),
             Line2D([], [], color=OFF, marker="s", markersize=5, label="change off the manifold")]
     keys += [Line2D([], [], color=colour, linestyle=line, label=words) for colour, line, words in others.values()]
     figure.legend(handles=keys, loc="outside lower center", ncols=min(len(names), 2), frameon=False)
-    return figure
+    title = f"{name}: changes by steps along and off the manifold, and by other steps"
+    if any(lower):
+        title = (f"{name}: at some strength, the change off the manifold is clearly the smaller one in {sum(lower)} of "
+                 f"{len(lower)} panels")
+    return entitle(figure, title, "Change of the output against the strength of the regulariser: a column for each "
+                   "regulariser, a row for each kind of tangent space and length of steps.")
 
 
 def _panels(rows: int, columns: int, high: float):
@@ -161,16 +185,16 @@ def _panels(rows: int, columns: int, high: float):
 
 _VARIANTS = (
     ("cosine of log-probability’s gradient", {
-        "alignment": (ALIGNED, "D", "-", "with the class score (closed forms: the Bayes gradient)"),
-        "shuffled pairs": (ALIGNED, None, ":", "with that of another image"),
-        "white noise": (GREY, None, "--", "with white noise"),
-        "high-pass": ("#b07000", "v", "-", "with the negative high-pass of the image")}),
+        "alignment": (ALIGNED, "D", "-", "own class score"),
+        "shuffled pairs": (ALIGNED, None, ":", "another image’s score"),
+        "white noise": (GREY, None, "--", "white noise"),
+        "high-pass": ("#b07000", "v", "-", "negative high-pass")}),
     ("the paper’s pair", {
-        "sum of logits": ("#0072b2", "o", "-", "gradient of the summed logits with the score: cosine"),
-        "1 - LPIPS": ("#009e73", "s", "-", "the same pair: 1 − LPIPS"),
-        "score, high-pass": ("#b07000", None, ":", "the score itself with the negative high-pass: cosine")}),
+        "sum of logits": ("#0072b2", "o", "-", "summed logits and score"),
+        "1 - LPIPS": ("#009e73", "s", "-", "the same: 1 − LPIPS"),
+        "score, high-pass": ("#b07000", None, ":", "score and high-pass")}),
     ("share along the manifold", {
-        "inside": (ON, "o", "-", "share of the squared gradient along the manifold")}),
+        "inside": (ON, "o", "-", "squared gradient")}),
 )
 
 
@@ -212,9 +236,28 @@ def alignment_variants(table, untrained=None, name: str = ""):
     for row, (_, variants) in zip(grid, rows, strict=True):
         if "inside" in variants:
             row[0].set_ylim(0, None)
-    keys = [Line2D([], [], color=colour, marker=mark, markersize=5, linestyle=line, label=words)
-            for _, variants in rows for colour, mark, line, words in variants.values()]
+    last, places = placed(table, names[-1])
+    right = max(places, key=places.get)
+    for row, (_, variants) in zip(grid, rows, strict=True):
+        means = last[last.strength == right]
+        label_ends(row[-1], {words: (places[right], means[what].mean(), colour)
+                             for what, (colour, _, _, words) in variants.items() if means[what].notna().any()})
     if untrained is not None and len(untrained):
-        keys.append(Line2D([], [], color="#555555", linewidth=0.8, alpha=0.6, label="untrained networks"))
-    figure.legend(handles=keys, loc="outside lower center", ncols=min(len(names), 2), frameon=False)
-    return figure
+        figure.legend(handles=[Line2D([], [], color="#555555", linewidth=0.8, alpha=0.6, label="untrained networks")],
+                      loc="outside lower center", frameon=False)
+    return entitle(figure, f"{name}: {_best(table, names)}" if name else _best(table, names),
+                   "Measures of alignment against the strength of the regulariser, a column for each, next to "
+                   "uninformed baselines: cosines with the class score (the Bayes gradient for data in closed form), "
+                   "the paper's pair, and the share of the squared gradient along the manifold.")
+
+
+def _best(table, names: Sequence[str]) -> str:
+    """The largest mean alignment and whether it clearly exceeds the alignment without a regulariser."""
+    found = {(kind, strength): mean(mine.alignment) for (kind, strength), mine in table.groupby(["kind", "strength"])}
+    start = next((one for (_, strength), one in found.items() if strength == 0), mean([]))
+    (kind, strength), best = max((item for item in found.items() if item[0][0] in names and item[0][1] > 0),
+                                 key=lambda item: item[1].value)
+    if not above(best, start):
+        return "alignment of gradients, and its baselines, by the strength of regularisation"
+    return (f"alignment rises from {span(start.value)} without a regulariser to "
+            f"{span(best.value)} ({kind} {strength:g})")

@@ -11,6 +11,7 @@ from lib.papers.off_manifold_robustness.networks import PER_BATCH, PER_IMAGE, ST
 from lib.papers.off_manifold_robustness.regimes import REGIMES
 from lib.plots.common import as_picture, show_picture, signed
 from lib.plots.style import CLEAN, GREY, ROBUST, WIDTH, check_columns, style
+from lib.plots.titles import above, entitle, mean, percent, span
 
 LETTERS = {UNTRAINED: (GREY, "^"), STANDARD: (CLEAN, "o"), PER_IMAGE: (ROBUST, "s"), PER_BATCH: ("#e08a00", "D")}
 
@@ -42,14 +43,17 @@ def gradient_grid(pictures, shown: Mapping[tuple[str, float], str], wide: int = 
         parts[-1] += mine
     style()
     count, columns = len(pictures.images), len(ahead) + max(map(len, parts))
-    high = (WIDTH / columns + 0.13) * count * len(parts) + 0.55 * len(parts) + 0.4
-    figure, grid = plt.subplots(count * len(parts), columns, squeeze=False, figsize=(WIDTH, high), layout="constrained")
+    high = (WIDTH / columns + 0.13) * count * len(parts) + 0.75 * len(parts) + 0.8
+    spaced = ([1.0] * count + [0.15]) * len(parts)  # a gap below each block, so that no heading touches a number
+    figure, grid = plt.subplots(len(spaced) - 1, columns, squeeze=False, figsize=(WIDTH, high), layout="constrained",
+                                height_ratios=spaced[:-1])
     figure.get_layout_engine().set(wspace=0.02, hspace=0.01, w_pad=0.01, h_pad=0.01)
     for axis in grid.flat:
         axis.set_axis_off()
+    cosines: dict[tuple[str, float], list[float]] = {}
     for block, names in enumerate(parts):
         for row in range(count):
-            axes = grid[block * count + row]
+            axes = grid[block * (count + 1) + row]
             for axis, (title, column) in zip(axes, ahead, strict=False):
                 axis.set_axis_on()
                 show_picture(axis, column[row])
@@ -61,15 +65,21 @@ def gradient_grid(pictures, shown: Mapping[tuple[str, float], str], wide: int = 
                 axis.set_axis_on()
                 show_picture(axis, signed(gradient))
                 cosine = round(float((gradient * ideal).sum()) / lengths, 2) + 0.0 if lengths else 0.0
+                cosines.setdefault(name, []).append(cosine)
                 axis.set_xlabel(f"{cosine:.2f}".replace("-", "−"), fontsize=8, labelpad=1)
                 if row == 0:
                     kind, strength = name
                     box = {"facecolor": REGIMES.get(drawn[name], "white"), "edgecolor": "none", "pad": 1.5}
                     axis.set_title(f"{kind}\n{strength:g}" if strength else "no\nregulariser", fontsize=9, bbox=box)
     keys = [Patch(color=colour, label=f"{name} regime") for name, colour in REGIMES.items() if name in drawn.values()]
-    if keys:
-        figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
-    return figure
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False, title_fontsize=9,
+                  title="numbers: cosine of the gradient with the class score; headings: regulariser and its strength")
+    means = {name: float(np.mean(found)) for name, found in cosines.items()}
+    best = max(means, key=means.get)
+    start = [f"{span(value)} without a regulariser" for (_, strength), value in means.items() if not strength]
+    return entitle(figure, "Cosine of gradients with the class score, mean of the images shown: "
+                   f"{', '.join([*start, f'at most {span(means[best])}'])} ({best[0]} {best[1]:g})",
+                   "A row for each image: the image, the scores, and gradients of networks of the three regimes.")
 
 
 # ------------------------------------------------------------------------------------------------------- the distractor
@@ -143,7 +153,15 @@ def distractor_ratio(table):
         keys.append(Line2D([], [], linestyle="", color="#333333", marker="o", markersize=4, alpha=0.3,
                            label="hardly any change: not counted"))
     figure.legend(handles=keys, loc="outside lower center", ncols=3 if len(keys) > 4 else 4, frameon=False)
-    return figure
+    counted = table[table.counts.astype(bool)].groupby(["kind", "seed"])["log ratio"].mean()
+    standard, robust = (mean(counted.get(kind, [])) for kind in (STANDARD, PER_IMAGE))
+    title = "Change by noise on the digit against change by noise on the letter"
+    if above(robust, standard):
+        title = (f"Noise on the digit changes robust networks {np.exp(robust.value):.1f} times as much as noise on the "
+                 f"letter, standard ones {np.exp(standard.value):.1f} times (geometric means over noise)")
+    return entitle(figure, title,
+                   "The ratio of the two changes against the standard deviation of the noise, both logarithmic: a "
+                   "panel for each data set and position of the digit, a line for each kind, and a line at 1.")
 
 
 def distractor_gradients(table, pictures: Mapping[str, tuple] | None = None):
@@ -196,7 +214,14 @@ def distractor_gradients(table, pictures: Mapping[str, tuple] | None = None):
     panels[-1].legend(handles=keys, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     if count:
         _letters_below(parts[1], pictures, looks, count)
-    return figure
+    shares = table.groupby(["kind", "seed"]).share.mean()
+    standard, robust = (mean(shares.get(kind, [])) for kind in (STANDARD, PER_IMAGE))
+    title = "Share of the squared gradient in the digit’s half"
+    if above(robust, standard):
+        title = (f"Robust networks have {percent(robust.value, digits=0)} of their squared gradient on the digit, "
+                 f"standard ones {percent(standard.value, digits=0)}")
+    return entitle(figure, title, "Above: that share for each kind of network and data set, a line at one half; below: "
+                   "inputs with their gradients.")
 
 
 def _letters_below(part, pictures: Mapping[str, tuple], looks: Mapping[str, tuple[str, str]], count: int) -> None:

@@ -12,6 +12,7 @@ from lib.errors import need
 from lib.papers.off_manifold_robustness.networks import NONE
 from lib.papers.off_manifold_robustness.strength_axis import ALIGNED, OFF, ON, PHASES, kinds, placed, strength_axis
 from lib.plots.style import CLEAN, GREY, WIDTH, check_columns, curve, style
+from lib.plots.titles import above, entitle, mean
 
 COLUMNS = 4  # panels in a row
 WEAK, BAYES_ALIGNED, EXCESSIVE = "weak", "Bayes-aligned", "excessive"
@@ -92,8 +93,8 @@ def regime_curves(sweeps: Mapping[str, object], guessing: Mapping[str, float] | 
                   published: Mapping[str, object] | None = None, dead: float = 0.01):
     """Sensitivity, accuracy and alignment against the strength of each regulariser, a column for each, with the three
     regimes as background (see `regimes`). Above: the change by steps along the manifold and off it, and by steps off it
-    with new Fourier phases (if the table has `phases`). Below: accuracy, and on a separate axis at the right alignment
-    and the alignment of shuffled pairs. Lines are means over repetitions, bands their range. Markers of alignment are
+    with new Fourier phases (if the table has `phases`). Then accuracy; below alignment and the alignment of shuffled
+    pairs. Lines are means over repetitions, bands their range. Markers of alignment are
     hollow if a network hardly changes along the manifold.
 
     sweeps: {name: columns `kind` (a regulariser), `strength` (0 for none), `seed`, `on`, `off`, `accuracy`,
@@ -105,6 +106,8 @@ def regime_curves(sweeps: Mapping[str, object], guessing: Mapping[str, float] | 
     """
     import matplotlib.pyplot as plt
     import numpy as np
+    from matplotlib.legend_handler import HandlerTuple
+    from matplotlib.ticker import PercentFormatter
 
     need(len(sweeps) > 0, "sweeps", "empty", "at least one table, by name")
     names = ("kind", "strength", "seed", "on", "off", "accuracy", "alignment", "shuffled pairs")
@@ -116,66 +119,85 @@ def regime_curves(sweeps: Mapping[str, object], guessing: Mapping[str, float] | 
     rows = _rows(sweeps)
     need(any(rows), "sweeps", list(sweeps), "tables with at least one strength above 0")
     most = max(len(row) for row in rows)
-    figure, grid = plt.subplots(2 * len(rows), most, squeeze=False, height_ratios=[1, 1.1] * len(rows),
-                                figsize=(WIDTH if most > 2 else 3.6 * most + 1, 5.0 * len(rows) + 0.8),
-                                layout="constrained")
+    figure, grid = plt.subplots(3 * len(rows), most, squeeze=False, layout="constrained",
+                                figsize=(WIDTH if most > 2 else 3.6 * most + 1, 5.6 * len(rows) + 1.2))
     for axis in grid.flat:
         axis.set_visible(False)
     drawn = set()
     for number, row in enumerate(rows):
         for column, (name, kind) in enumerate(row):
-            above, below = grid[2 * number:2 * number + 2, column]
+            changes, accuracies, alignments = grid[3 * number:3 * number + 3, column]
             table = sweeps[name]
             mine, places = placed(table, kind)
             found = _regimes(mine, dead)
             drawn |= {*found.values()}
-            for axis in (above, below):
+            for axis in (changes, accuracies, alignments):
                 axis.set_visible(True)
                 _shade(axis, places, found)
-                strength_axis(axis, places, kind, label=axis is below)
-            curve(above, mine, "place", "off", OFF, marker="s")
-            curve(above, mine, "place", "on", ON, marker="o")
+                strength_axis(axis, places, kind, label=axis is alignments)
+            curve(changes, mine, "place", "off", OFF, marker="s")
+            curve(changes, mine, "place", "on", ON, marker="o")
             if "phases" in mine and mine.phases.notna().any():
-                curve(above, mine, "place", "phases", PHASES, line="--", shade=False)
+                curve(changes, mine, "place", "phases", PHASES, line="--", shade=False)
                 drawn.add("phases")
-            curve(below, mine, "place", "accuracy", CLEAN, marker="o")
-            beside = below.twinx()
-            curve(beside, mine, "place", "shuffled pairs", ALIGNED, line=":", shade=False)
-            curve(beside, mine, "place", "alignment", ALIGNED, marker="D")
+            curve(accuracies, mine, "place", "accuracy", CLEAN, marker="o")
+            curve(alignments, mine, "place", "shuffled pairs", ALIGNED, line=":", shade=False)
+            curve(alignments, mine, "place", "alignment", ALIGNED, marker="D")
             means = mine.groupby("place")[["on", "alignment"]].mean()
             hollow = means[means.on < dead]
             if len(hollow):
-                beside.plot(hollow.index, hollow.alignment, "D", color=ALIGNED, markerfacecolor="white", markersize=5,
-                            zorder=5)
+                alignments.plot(hollow.index, hollow.alignment, "D", color=ALIGNED, markerfacecolor="white",
+                                markersize=5, zorder=5)
                 drawn.add("hollow")
             if name in (guessing or {}):
-                below.axhline(guessing[name], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)))
-                drawn.add("guessing")
+                accuracies.axhline(guessing[name], color=GREY, linestyle=":")
             if name in (published or {}):
                 theirs = published[name]
-                drawn |= _published(above, below, theirs[theirs.kind == kind].sort_values("per image"), places)
+                theirs = theirs[theirs.kind == kind].sort_values("per image")
+                drawn |= _published(changes, accuracies, theirs, places)
             shown = [c for c in ("on", "off", "phases") if c in table]
-            above.set_ylim(0, 1.08 * max(1e-3, float(np.nanmax(table[shown].to_numpy(float)))))
+            changes.set_ylim(0, 1.08 * max(1e-3, float(np.nanmax(table[shown].to_numpy(float)))))
             cosines = table[["alignment", "shuffled pairs"]].to_numpy(float)
             lowest, highest = min(0.0, float(np.nanmin(cosines))), max(0.1, float(np.nanmax(cosines)))
-            below.set_ylim(-0.02, 1.02)
-            beside.set_ylim(lowest - 0.03 * (highest - lowest), highest + 0.06 * (highest - lowest))
-            above.set_title(f"{name}: {kind}", loc="left", fontsize=10)
+            accuracies.set_ylim(-0.02, 1.02)
+            accuracies.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            alignments.set_ylim(lowest - 0.03 * (highest - lowest), highest + 0.06 * (highest - lowest))
+            changes.set_title(f"{name}: {kind}", loc="left", fontsize=10)
             first = column == 0 or row[column - 1][0] != name
-            last = column == len(row) - 1 or row[column + 1][0] != name
-            for axis in (above, below):
+            for axis in (changes, accuracies, alignments):
                 axis.tick_params(axis="y", labelleft=first, labelsize=8, left=False)
-            beside.grid(False)
-            beside.tick_params(axis="y", labelright=last, labelsize=8, labelcolor=ALIGNED, length=0)
-            if last:
-                beside.set_ylabel("alignment", color=ALIGNED, fontsize=9)
-        grid[2 * number, 0].set_ylabel("change")
-        grid[2 * number + 1, 0].set_ylabel("accuracy")
-    figure.legend(handles=_regime_keys(drawn), loc="outside lower center", ncols=3 if most > 2 else 2, frameon=False)
-    return figure
+        for axis, words in zip(grid[3 * number:3 * number + 3, 0], ("change", "accuracy", "alignment (cosine)"),
+                               strict=True):
+            axis.set_ylabel(words, fontsize=9)
+    keys = _regime_keys(drawn)
+    figure.legend(keys.values(), keys, loc="outside lower center", ncols=3 if most > 2 else 1, frameon=False,
+                  handler_map={tuple: HandlerTuple(ndivide=None)}, handlelength=3, title_fontsize=9,
+                  title="hollow diamonds: networks that hardly change along the manifold" if "hollow" in drawn else "")
+    return entitle(figure, _flips(sweeps), "For each data set and regulariser, against its strength: change of the "
+                   "output by steps along and off the manifold, accuracy, alignment of gradients with the score.")
 
 
-def _published(above, below, theirs, places: dict[float, float]) -> set[str]:
+def _flips(sweeps: Mapping[str, object]) -> str:
+    """In which sweeps the change off the manifold is clearly above the one along it without a regulariser, and with how
+    many regularisers it falls clearly below.
+    """
+    said = []
+    for name, table in sweeps.items():
+        falls, starts = [], []
+        for kind in kinds(table):
+            found = {strength: (mean(mine.on), mean(mine.off))
+                     for strength, mine in table[table.kind == kind].groupby("strength")}
+            starts.append(0 in found and above(*found[0][::-1]))
+            falls.append(any(above(on, off) for strength, (on, off) in found.items() if strength > 0))
+        if all(starts) and any(falls):
+            said.append(f"{name}: {sum(falls)} of {len(falls)} regularisers")
+    if not said:
+        return "Sensitivity, accuracy and alignment by the strength of regularisation"
+    return ("Without a regulariser, networks change more off the manifold than along it; regularisation turns this "
+            f"order ({'; '.join(said)})")
+
+
+def _published(changes, accuracies, theirs, places: dict[float, float]) -> set[str]:
     """Draw the paper's accuracy, and where its two changes cross, within the axis; returns what was drawn."""
     import numpy as np
 
@@ -185,40 +207,33 @@ def _published(above, below, theirs, places: dict[float, float]) -> set[str]:
     at = np.log10(theirs["per image"].to_numpy(float))
     near = (at >= left - 0.15) & (at <= max(places.values()) + 0.15)
     if near.any():
-        below.plot(at[near], theirs.accuracy.to_numpy()[near], linestyle=(0, (4, 2)), marker="o", markersize=3,
-                   color=CLEAN, alpha=0.45, linewidth=1.2)
+        accuracies.plot(at[near], theirs.accuracy.to_numpy()[near], linestyle=(0, (4, 2)), marker="o", markersize=3,
+                        color=CLEAN, alpha=0.6, linewidth=1.2)
         drawn.add("published")
     gap = (theirs.off - theirs.on).to_numpy(float)
     for k in range(len(gap) - 1):
         if gap[k] > 0 >= gap[k + 1]:
             crossing = at[k] + (at[k + 1] - at[k]) * gap[k] / (gap[k] - gap[k + 1])
             if left <= crossing <= max(places.values()):
-                above.axvline(crossing, color="#555555", linewidth=1, linestyle=(0, (4, 2)), alpha=0.7)
-                drawn.add("crossing")
+                changes.axvline(crossing, color="#555555", linewidth=1, linestyle=(0, (4, 2)), alpha=0.7)
+                drawn.add("published")
             break
     return drawn
 
 
-def _regime_keys(drawn: set[str]) -> list:
+def _regime_keys(drawn: set[str]) -> dict:
+    """{label: handle or tuple of handles} of the legend."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    keys = [Line2D([], [], color=ON, marker="o", markersize=5, label="change along the manifold"),
-            Line2D([], [], color=OFF, marker="s", markersize=5, label="change off the manifold")]
+    keys = {"change along the manifold": Line2D([], [], color=ON, marker="o", markersize=5),
+            "change off the manifold": Line2D([], [], color=OFF, marker="s", markersize=5)}
     if "phases" in drawn:
-        keys.append(Line2D([], [], color=PHASES, linestyle="--", label="new phases, off the manifold"))
-    keys += [Line2D([], [], color=CLEAN, marker="o", markersize=5, label="accuracy"),
-             Line2D([], [], color=ALIGNED, marker="D", markersize=5, label="alignment (cosine, right axis)"),
-             Line2D([], [], color=ALIGNED, linestyle=":", label="alignment with another image’s score")]
-    if "hollow" in drawn:
-        keys.append(Line2D([], [], color=ALIGNED, marker="D", markersize=5, linestyle="", markerfacecolor="white",
-                           label="hardly any change along the manifold"))
-    if "guessing" in drawn:
-        keys.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)), label="accuracy of guessing"))
+        keys["off it, new Fourier phases"] = Line2D([], [], color=PHASES, linestyle="--")
+    keys["accuracy of guessing; another image’s score"] = Line2D([], [], color=GREY, linestyle=":")
     if "published" in drawn:
-        keys.append(Line2D([], [], color=CLEAN, alpha=0.45, linestyle=(0, (4, 2)), marker="o", markersize=3,
-                           label="the paper’s accuracy"))
-    if "crossing" in drawn:
-        keys.append(Line2D([], [], color="#555555", alpha=0.7, linestyle=(0, (4, 2)), linewidth=1,
-                           label="the paper’s two changes cross"))
-    return keys + [Patch(color=colour, label=f"{name} regime") for name, colour in REGIMES.items() if name in drawn]
+        keys["paper, ResNet-18: accuracy; changes cross"] = Line2D([], [], color=GREY, linestyle=(0, (4, 2)))
+    names = [name for name in REGIMES if name in drawn]
+    if names:
+        keys[f"regime: {', '.join(names)}"] = tuple(Patch(color=REGIMES[name]) for name in names)
+    return keys
