@@ -317,7 +317,7 @@ def test_repetitions_are_shown_and_those_without_a_number_as_missing(results):
     assert "R→N minus untrained – 0.500 –" in plain(page_of(results, "C2").text)
     text = plain(page_of(results, "C1a").text)
     assert "R→N minus untrained 0.110 0.130 0.120 0.120 [0.080, 0.160]" in text
-    assert "repetitions: 3 (seeds 100 to 102)" in text and "./run_all.sh again --profile laptop KEY" in text
+    assert "first seed 100" in text and "./run_all.sh again --profile laptop KEY" in text
 
 
 def test_networks_are_counted_once(tmp_path):
