@@ -106,6 +106,7 @@ def label_ends(axis, ends: Mapping[str, tuple[float, float, str]]) -> None:
     would touch; a thin line leads from the point to its name. ends: {name: (x, y, colour)}, in the panel's units. The
     panel's limits must be final.
     """
+    axis.autoscale_view()
     gap = 0.18 / (axis.get_position().height * axis.figure.get_figheight())  # a line, as a share of the height
     at = {name: float(axis.transAxes.inverted().transform(axis.transData.transform((x, y)))[1])
           for name, (x, y, _) in ends.items()}

@@ -104,5 +104,31 @@ def off_manifold_robustness(run: Published) -> dict:
     }
 
 
+def perceptually_aligned_gradients(run: Published) -> dict:
+    """Without the attack curves, which are not saved; intervals are over repetitions."""
+    from lib.papers.perceptually_aligned_gradients import figures, reference, tables
+    from lib.plots.titles import mean
+
+    drawn = {}
+    for name, mine in run.table("networks_measured").query("diverged.isna()").groupby("where", sort=False):
+        mine = mine.rename(columns={"kind": "method", "own, independent score": "alignment"})
+        mine = mine.assign(group=mine.method.map(tables.group))
+        parts = []
+        for threat, column in (("clean", "clean"), ("l2 0.75", "robust l2"), ("linf 4/255", "robust linf")):
+            part = mine.assign(threat=threat, accuracy=mine[column])
+            part = part[part.weight == part.groupby("method").weight.transform("min")]
+            bounds = part.groupby("method").accuracy.agg(lambda values: mean(values)[1:])
+            parts.append(part.assign(low=part.method.map(lambda one, at=bounds: at[one][0]),
+                                     high=part.method.map(lambda one, at=bounds: at[one][1])))
+        drawn[f"methods_{name}"] = figures.methods(pd.concat(parts), f"accuracy, {name}")
+        robust = mine.assign(accuracy=mine["robust l2"])
+        drawn[f"tracks_{name}"] = figures.alignment_against_robustness(robust, f"robust accuracy, {name}, l2")
+        swept = robust[robust.method.isin(["vanilla", "score", "permuted classes"])]
+        published = reference.weights() if name == "CIFAR-10" else None
+        drawn[f"strengths_{name}"] = figures.strengths(swept, f"robust accuracy, {name}, l2", reference=published)
+    return drawn
+
+
 PAPERS = {found.__name__: found for found in (
-    stitching, representation_similarity, compact_robust_pruning, harp_pruning, off_manifold_robustness)}
+    stitching, representation_similarity, compact_robust_pruning, harp_pruning, off_manifold_robustness,
+    perceptually_aligned_gradients)}

@@ -5,7 +5,7 @@ import pytest
 
 from lib import plots
 from lib.errors import SettingsError
-from tests.kit.figures import LAYERS, legend_texts, panels_of
+from tests.kit.figures import LAYERS, legend_texts, overlaps, panels_of
 
 N = len(LAYERS)
 
@@ -44,6 +44,7 @@ def test_any_number_of_maps(count):
     figure.canvas.draw()
     boxes = [axis.get_window_extent() for axis in panels_of(figure)]
     assert len({(round(box.width), round(box.height)) for box in boxes}) == 1
+    assert not overlaps(figure)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 

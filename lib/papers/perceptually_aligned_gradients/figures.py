@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lib.errors import impossible, need, unknown
+from lib.plots.common import label_ends
 from lib.plots.style import CLEAN, ROBUST, WIDTH, check_columns, curve, style
+from lib.plots.titles import above, entitle, mean, percent, span, strength
 
 COLUMNS = 3  # panels in a row
 VANILLA, REALISATION, CONTROL, ADVERSARIAL, BOTH = (
@@ -78,6 +80,20 @@ def _keys(table, line: bool = True) -> list:
             for method, (colour, mark, filled) in looks(table).items()]
 
 
+def _named(table) -> dict[str, str]:
+    """{method: its name in a figure}: with the weight of the alignment term if the table gives one above 0."""
+    if "weight" not in table:
+        return {method: method for method in table.method.unique()}
+    weights = table.groupby("method").weight.first()
+    return {method: f"{method}, λ {weight:g}" if weight > 0 else method for method, weight in weights.items()}
+
+
+def _about(label: str, words: str) -> str:
+    """A title: what follows the first comma of an axis' label, the data set and the threat, and then `words`."""
+    _, _, about = label.partition(", ")
+    return f"{about}: {words}" if about else words[:1].upper() + words[1:]
+
+
 def _share(axis, way: str = "y") -> None:
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -105,7 +121,7 @@ def toy_maps(maps: Mapping[str, object], points, labels, eps: float, centre: Seq
     decision boundary as a black line, the data, and the circle of radius `eps` around the point `centre`.
 
     maps: {network: a lib.alignment.plane.Plane}, with `x` [nx], `y` [ny] and `probability` [ny, nx]. points [N, 2] and
-    labels [N] (0 or 1): the data, in the maps' coordinates. notes: {network: a line below its name}. Raises
+    labels [N] (0 or 1): the data, in the maps' coordinates. notes: {network: what the title says of it}. Raises
     SettingsError for no map.
     """
     import matplotlib.pyplot as plt
@@ -135,7 +151,7 @@ def toy_maps(maps: Mapping[str, object], points, labels, eps: float, centre: Seq
                       markeredgewidth=0.2, linestyle="")
         axis.add_patch(Circle(tuple(centre), eps, fill=False, edgecolor="#c2185b", linewidth=1.6, zorder=5))
         axis.plot(*centre, marker="+", color="#c2185b", markersize=7, markeredgewidth=1.6, zorder=6)
-        axis.set_title(f"{name}\n{notes[name]}" if name in notes else name, fontsize=10)
+        axis.set_title(name, fontsize=10)
         axis.set_aspect("equal")
         axis.set_xlabel("$x_1$")
         axis.grid(False)
@@ -148,7 +164,10 @@ def toy_maps(maps: Mapping[str, object], points, labels, eps: float, centre: Seq
     keys += [Line2D([], [], color="#111111", linewidth=1.1, label="decision boundary"),
              Line2D([], [], color="#c2185b", linewidth=1.6, label=f"all points within {eps:g} of one")]
     figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False)
-    return figure
+    said = "; ".join(f"{name} {notes[name]}" for name in maps if name in notes)
+    return entitle(figure, f"Decision boundaries on the toy data: {said}" if said else
+                   "Decision boundaries of networks on the toy data",
+                   "The plane of the toy's points: probability of class 1 from blue to amber, the boundary as a line.")
 
 
 def methods(table, label: str = "accuracy"):
@@ -161,7 +180,7 @@ def methods(table, label: str = "accuracy"):
     """
     check_columns(table, "method", "group", "threat", "seed", "accuracy", "low", "high")
     style()
-    found, groups = looks(table), dict(zip(table.method, table.group, strict=True))
+    found, groups, named = looks(table), dict(zip(table.method, table.group, strict=True)), _named(table)
     places, place, borders = {}, 0.0, []
     for k, method in enumerate(found):
         if k and groups[method] != groups[list(found)[k - 1]]:
@@ -182,14 +201,37 @@ def methods(table, label: str = "accuracy"):
                       markersize=6.5, zorder=4)
         for border in borders:
             axis.axhline(border, color="#dddddd", linewidth=0.8, zorder=0)
-        axis.set_yticks(list(places.values()), list(places))
+        axis.set_yticks(list(places.values()), [named[method] for method in places])
         axis.set_ylim(place - 0.4, -0.7)
         axis.set_xlim(-0.02, max(0.1, *table.accuracy[table.threat == threat], *mine.high.dropna()) + 0.03)
         axis.grid(False, axis="y")
         axis.set_title(threat, loc="left")
-        axis.set_xlabel(label)
+        axis.set_xlabel(label, fontsize=9)
         _share(axis, "x")
-    return figure
+    return entitle(figure, _about(label, _against_vanilla(table)),
+                   "A row for each method, a panel for clean accuracy and for each threat: means with 95 % intervals, "
+                   "and a dot for each repetition.")
+
+
+def _against_vanilla(table) -> str:
+    """How many aligned methods are clearly more robust than vanilla ones under the first threat, and the best of them.
+    """
+    neutral = "clean and robust accuracy by method"
+    threat = next((one for one in table.threat if one != "clean"), None)
+    mine = table[table.threat == threat].groupby("method")
+    means = mine[["accuracy", "low", "high"]].mean().join(mine.group.first())
+    aligned, base = means[means.group == REALISATION], means[means.group == VANILLA]
+    if not len(base) or not len(aligned):
+        return neutral
+    better = aligned[[above(one, base.iloc[0]) for one in aligned.itertuples()]]
+    if not len(better):
+        return neutral
+    best = better.accuracy.idxmax()
+    others = means[means.group == ADVERSARIAL].accuracy
+    adversarial = f", best adversarial training {percent(others.max())}" if len(others) else ""
+    ours, theirs = percent(better.accuracy.max()), percent(base.accuracy.iloc[0])
+    return (f"under {threat}, {len(better)} of {len(aligned)} kinds of aligned gradients clearly beat {base.index[0]} "
+            f"training ({theirs}), at best {best} ({ours}){adversarial}")
 
 
 def strengths(table, robust: str = "robust accuracy", aligned: str = "cosine with the score, test images",
@@ -243,7 +285,25 @@ def strengths(table, robust: str = "robust accuracy", aligned: str = "cosine wit
     left.set_ylim(bottom=min(0, left.get_ylim()[0]))
     right.set_ylabel(aligned)
     figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False)
-    return figure
+    return entitle(figure, _about(robust, _by_weight(positive)),
+                   "Robust accuracy (left) and alignment (right) against the weight of the alignment term, a line for "
+                   "each method.")
+
+
+def _by_weight(table) -> str:
+    """Whether aligned methods are clearly more robust at the largest weight than at the smallest."""
+    weights = (table.weight.min(), table.weight.max())
+    said = []
+    for method, mine in table[table.group == REALISATION].groupby("method", sort=False):
+        low, high = (mean(mine[mine.weight == weight].accuracy) for weight in weights)
+        if above(high, low):
+            said.append(f"robust accuracy of {method} rises from {percent(low.value)} (λ {weights[0]:g}) to "
+                        f"{percent(high.value)} (λ {weights[1]:g})")
+    if not said:
+        return "robust accuracy and alignment by the weight of the alignment term"
+    controls = table[table.group == CONTROL].groupby(["method", "weight"]).accuracy.mean()
+    said += [f"{method}: {percent(*controls[method])}" for method in controls.index.unique("method")]
+    return "; ".join(said)
 
 
 def eps_curves(table, unit: str = "ε", robust: str = "robust accuracy"):
@@ -263,9 +323,9 @@ def eps_curves(table, unit: str = "ε", robust: str = "robust accuracy"):
     figure, panels = _panels(threats, 4.2, WIDTH if len(threats) > 1 else 6.5)
     for threat, axis in panels.items():
         mine = table[table.threat == threat]
-        above = sorted(float(eps) for eps in mine.eps.unique() if eps > 0)
-        need(len(above) > 0, f"eps of the threat {threat}", 0, "with numbers above 0 among them")
-        zero = above[0] ** 2 / above[1] if len(above) > 1 else above[0] / 2
+        sizes = sorted(float(eps) for eps in mine.eps.unique() if eps > 0)
+        need(len(sizes) > 0, f"eps of the threat {threat}", 0, "with numbers above 0 among them")
+        zero = sizes[0] ** 2 / sizes[1] if len(sizes) > 1 else sizes[0] / 2
         placed = mine.assign(place=mine.eps.astype(float).where(mine.eps > 0, zero))
         for method, (colour, mark, filled) in looks(table).items():
             rows, before = placed[placed.method == method], len(axis.lines)
@@ -273,10 +333,10 @@ def eps_curves(table, unit: str = "ε", robust: str = "robust accuracy"):
                 curve(axis, rows, "place", "accuracy", colour, line=LINES[groups[method]], marker=mark)
                 axis.lines[before].set_markerfacecolor(colour if filled else "white")
         axis.set_xscale("log")
-        ticks = dict(zip(above, (f"{eps:.3g}" for eps in above), strict=True))
+        ticks = dict(zip(sizes, map(strength, sizes), strict=True))
         if (mine.eps == 0).any():
             ticks = {zero: "0"} | ticks
-            axis.axvline((zero * above[0]) ** 0.5, color="#999999", linewidth=0.8, linestyle=(0, (1, 2)))
+            axis.axvline((zero * sizes[0]) ** 0.5, color="#999999", linewidth=0.8, linestyle=(0, (1, 2)))
         axis.set_xticks(list(ticks), list(ticks.values()))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_title(threat, loc="left")
@@ -284,8 +344,16 @@ def eps_curves(table, unit: str = "ε", robust: str = "robust accuracy"):
         axis.set_ylim(-0.02, 1.02)
         _share(axis)
     next(iter(panels.values())).set_ylabel(robust)
-    figure.legend(handles=_keys(table), loc="outside lower center", ncols=4 if len(threats) > 1 else 3, frameon=False)
-    return figure
+    means = placed.groupby(["place", "method"]).accuracy.mean().unstack()  # of the last panel
+    widest = (means.max(axis=1) - means.min(axis=1)).idxmax()  # where the lines are furthest apart
+    found, named = looks(table), _named(table)
+    spread = means.loc[widest].dropna()
+    label_ends(axis, {named[method]: (widest, value, found[method][0]) for method, value in spread.items()})
+    largest = table[table.eps == table.groupby("threat").eps.transform("max")]
+    left = percent(largest.groupby(["threat", "method"]).accuracy.mean().max())
+    return entitle(figure, _about(robust, f"at the largest ε, no method keeps more than {left} robust accuracy"),
+                   "Robust accuracy under PGD against ε, a panel for each threat and a line for each method; clean "
+                   "accuracy at the left end.")
 
 
 def alignment_against_robustness(table, robust: str = "robust accuracy",
@@ -298,30 +366,28 @@ def alignment_against_robustness(table, robust: str = "robust accuracy",
     columns.
     """
     import matplotlib.pyplot as plt
-    from matplotlib.lines import Line2D
 
     check_columns(table, "method", "group", "seed", "alignment", "accuracy")
     style()
     figure, axis = plt.subplots(figsize=(8.2, 4.6), layout="constrained")
-    table = table if "weight" in table else table.assign(weight=1.0)
+    table, ends = table if "weight" in table else table.assign(weight=1.0), {}
     for method, (colour, mark, filled) in looks(table).items():
         mine = table[table.method == method]
         axis.plot(mine.alignment, mine.accuracy, mark, color=colour, markersize=3, alpha=0.45, linestyle="",
                   markerfacecolor=colour if filled else "none")
         means = mine.groupby("weight")[["alignment", "accuracy"]].mean().sort_index()
+        if len(means.dropna()):
+            ends[method] = (*means.dropna().iloc[-1], colour)
         axis.plot(means.alignment, means.accuracy, "-", color=colour, marker=mark, markersize=8, linewidth=0.9,
                   markerfacecolor=colour if filled else "white", markeredgecolor=colour if not filled else "white",
                   zorder=3)
     axis.set_xlabel(aligned)
     axis.set_ylabel(robust)
     _share(axis)
-    keys, headings, own = [], [], dict(zip(table.method, table.group, strict=True))
-    for group, words in GROUPS.items():
-        mine = [key for key in _keys(table, line=False) if own[key.get_label()] == group]
-        if mine:
-            headings.append(len(keys))
-            keys += [Line2D([], [], linestyle="", label=words), *mine]
-    legend = figure.legend(handles=keys, loc="outside right upper", frameon=False, fontsize=9)
-    for place in headings:
-        legend.get_texts()[place].set_fontweight("bold")
-    return figure
+    label_ends(axis, ends)
+    robustness = table.groupby(["method", "weight"])[["alignment", "accuracy"]].mean().dropna()
+    rank = robustness.alignment.corr(robustness.accuracy, method="spearman") if len(robustness) > 2 else float("nan")
+    words = f" (rank correlation {span(rank)})" if rank == rank else ""
+    return entitle(figure, _about(robust, f"robust accuracy against measured alignment{words}"),
+                   "A marker for the mean of each method and a faint one for each repetition; means at several weights "
+                   "of a method are joined.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from lib.errors import need
 from lib.plots.common import as_picture, show_picture, signed
 from lib.plots.style import WIDTH, style
+from lib.plots.titles import entitle, percent
 
 
 def generated(sources, pictures: Mapping[str, object], classes: Sequence[str],
@@ -33,10 +34,10 @@ def generated(sources, pictures: Mapping[str, object], classes: Sequence[str],
     count, columns = len(sources), len(classes) + 1
     ahead = 1.3  # inches for the networks' names
     side = min((WIDTH - ahead) / columns, 1.1)
-    high = side * (count * len(pictures) + 0.25 * (len(pictures) - 1)) + 0.35 + (0.35 if hits else 0)
+    high = side * (count * len(pictures) + 0.25 * (len(pictures) - 1)) + 0.8 + (0.35 if hits else 0)
     figure = plt.figure(figsize=(ahead + side * columns, high))
     blocks = figure.add_gridspec(len(pictures), 1, left=ahead / (ahead + side * columns), right=0.999,
-                                 top=1 - 0.3 / high, bottom=(0.38 if hits else 0.03) / high, hspace=0.25 / count)
+                                 top=1 - 0.75 / high, bottom=(0.38 if hits else 0.03) / high, hspace=0.25 / count)
     for block, (name, moved) in zip(blocks, pictures.items(), strict=True):
         grid = block.subgridspec(count, columns, wspace=0.06, hspace=0.06).subplots(squeeze=False)
         seen = None if hits is None or name not in hits else np.asarray(hits[name], bool)
@@ -56,7 +57,13 @@ def generated(sources, pictures: Mapping[str, object], classes: Sequence[str],
         key = Line2D([], [], linestyle="", marker="s", markersize=8, markerfacecolor="white", markeredgewidth=2,
                      color="#1b7f4f", label="an independent robust classifier sees the class of the column")
         figure.legend(handles=[key], loc="lower center", frameon=False, borderaxespad=0.1)
-    return figure
+    rates = {name: float(np.mean(seen)) for name, seen in (hits or {}).items()}
+    title = "Images moved towards each class along the gradients of networks"
+    if rates:
+        ends = [f"{percent(rates[name], digits=0)} ({name})" for name in
+                dict.fromkeys((min(rates, key=rates.get), max(rates, key=rates.get)))]
+        title = f"Moved along gradients, images are recognised as the class aimed at in {' to '.join(ends)} of cases"
+    return entitle(figure, title, "A block of rows for each network, a row for each image, a column for each class.")
 
 
 def target_grid(image, targets: Mapping[str, object], classes, label: int):
@@ -67,12 +74,13 @@ def target_grid(image, targets: Mapping[str, object], classes, label: int):
     no targets and for another number of them than classes.
     """
     import matplotlib.pyplot as plt
+    import numpy as np
 
     need(len(targets) > 0, "targets", "none", "targets of at least one realisation")
     style()
     side = min((WIDTH - 1.4) / (len(classes) + 1), 1.0)
     figure, grid = plt.subplots(len(targets), len(classes) + 1, squeeze=False, layout="constrained",
-                                figsize=(side * (len(classes) + 1) + 1.4, side * len(targets) + 0.5))
+                                figsize=(side * (len(classes) + 1) + 1.4, side * len(targets) + 0.9))
     figure.get_layout_engine().set(wspace=0.02, hspace=0.01, w_pad=0.01, h_pad=0.01)
     for row, (name, pictures) in zip(grid, targets.items(), strict=True):
         need(len(pictures) == len(classes), f"number of targets of {name}", len(pictures), f"{len(classes)}")
@@ -83,7 +91,10 @@ def target_grid(image, targets: Mapping[str, object], classes, label: int):
     grid[0, 0].set_title("image", fontsize=8)
     for k, (axis, name) in enumerate(zip(grid[0, 1:], classes, strict=True)):
         axis.set_title(str(name), fontsize=8, fontweight="bold" if k == label else "normal")
-    return figure
+    _, high, wide = np.shape(image)
+    return entitle(figure, f"Targets of the gradients for each class at one image of {high} × {wide} pixels, of class "
+                   f"{classes[label]}; they do not depend on the network",
+                   "A row for each realisation of the targets, a column for each class; grey is 0.")
 
 
 def _picture(axis, image, hit: bool) -> None:

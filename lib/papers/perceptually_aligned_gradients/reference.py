@@ -32,4 +32,5 @@ def weights() -> pd.DataFrame:
     """Columns weight, accuracy (robust, l2 0.5), source: the figure of weights."""
     frame = published()
     frame = frame[(frame.kind == "score") & frame.weight.notna()].sort_values("weight")
-    return frame.rename(columns={"l2": "accuracy"})[["weight", "accuracy"]].assign(source="paper, ResNet-18")
+    source = "paper, ResNet-18, CIFAR-10, l2 0.5"
+    return frame.rename(columns={"l2": "accuracy"})[["weight", "accuracy"]].assign(source=source)

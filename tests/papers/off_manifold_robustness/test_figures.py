@@ -12,7 +12,7 @@ from lib.errors import SettingsError
 from lib.papers.off_manifold_robustness import figures as manifold
 from lib.papers.off_manifold_robustness import gradients as gradient
 from lib.papers.off_manifold_robustness import regimes, strength_axis
-from tests.kit.figures import legend_texts
+from tests.kit.figures import legend_texts, overlaps
 
 ON_OFF = {0.0: (0.3, 0.5), 0.01: (0.32, 0.4), 0.1: (0.3, 0.2), 1.0: (0.2, 0.1), 10.0: (0.004, 0.001)}
 ALIGNED = {0.0: 0.1, 0.01: 0.15, 0.1: 0.3, 1.0: 0.25, 10.0: 0.4}
@@ -261,6 +261,7 @@ def test_gradient_grid():
     box = by_title["gradient norm 0.1"].title.get_bbox_patch()
     assert matplotlib.colors.to_hex(box.get_facecolor()) == regimes.REGIMES["Bayes-aligned"]
     assert legend_texts(figure) == [f"{name} regime" for name in regimes.REGIMES]
+    assert not overlaps(figure), "no heading touches a number"
 
 
 def test_gradient_grid_without_what_is_missing():
@@ -333,7 +334,7 @@ def test_gradients_beside_a_letter():
     assert all(round(y) == 2 for line in mine for y in line.get_ydata()), "in its row"
     assert len(drawn) == 2 * 5 and [axis.get_title() for axis in drawn[:3]] == ["input", "untrained", "standard"]
     np.testing.assert_allclose(drawn[0].images[0].get_array(), pictures["mnist_letters"][0][0, 0])
-    assert legend_texts(figure) == ["digit above", "digit below", "mean"]
+    assert legend_texts(figure) == ["digit above", "digit below", "mean"] and not overlaps(figure)
     assert len(gradient.distractor_gradients(table).axes) == 2
     with pytest.raises(SettingsError, match="pictures of mnist_letters 'dense'"):
         gradient.distractor_gradients(table, {"mnist_letters": (np.zeros((1, 1, 8, 4)), {"dense": None})})

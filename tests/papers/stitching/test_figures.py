@@ -8,7 +8,7 @@ from lib import plots
 from lib.errors import SettingsError
 from lib.papers.stitching import figures as stitching
 from lib.papers.stitching.figures import joint_activations, stitching_matrix
-from tests.kit.figures import legend_texts
+from tests.kit.figures import legend_texts, overlaps
 
 
 def test_stitching_depth_draws_means_ranges_and_endpoints():
@@ -115,6 +115,7 @@ def test_activations_of_a_joint_stand_above_the_ends_own_on_one_scale():
     end = spread * rng.standard_normal((2, 5, 4, 4))
     joined = 2 * end
     figure = joint_activations(images, joined, end, ["cosine 1", "cosine 2"], channels=2, title="R → N")
+    assert not overlaps(figure)
     grid = np.array(figure.axes).reshape(4, 3)
     assert [axis.get_title() for axis in grid[0]] == ["", "channel 1", "channel 2"], "those that vary most"
     for row in range(2):
