@@ -70,13 +70,13 @@ def looks(table) -> dict[str, tuple[str, str, bool]]:
     return found
 
 
-def _keys(table, line: bool = True) -> list:
-    """Legend entries of the methods: the marker and, if `line`, the group's line style."""
+def _keys(table) -> list:
+    """Legend entries of the methods: the marker and the group's line style."""
     from matplotlib.lines import Line2D
 
     groups = dict(zip(table.method, table.group, strict=True))
     return [Line2D([], [], color=colour, marker=mark, markersize=6, markerfacecolor=colour if filled else "white",
-                   linestyle=LINES[groups[method]] if line else "", label=method)
+                   linestyle=LINES[groups[method]], label=method)
             for method, (colour, mark, filled) in looks(table).items()]
 
 

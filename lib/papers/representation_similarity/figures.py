@@ -43,16 +43,17 @@ def against_distance(table, unit: str = "layers", reference=None, label: str = "
     style()
     figure, axis = plt.subplots(figsize=(7.6, 4.2), layout="constrained")
     palette = colours(table.kind)
-    for (kind, colour), mark in zip(palette.items(), markers(palette).values(), strict=True):
-        curve(axis, table[table.kind == kind], "distance", "similarity", colour, kind, marker=mark, shade=False,
+    marks = markers(palette)
+    for kind, colour in palette.items():
+        curve(axis, table[table.kind == kind], "distance", "similarity", colour, kind, marker=marks[kind], shade=False,
               thin=True)
     if reference is not None:
         check_columns(reference, "kind", "distance", "similarity", "source", what="reference")
         palette = colours([*palette, *reference.kind])
         for (kind, source), mine in reference.groupby(["kind", "source"], sort=False):
             mine = mine.sort_values("distance")
-            axis.plot(mine.distance, mine.similarity, linestyle=(0, (4, 2)), marker="s", markersize=3.5, linewidth=1.3,
-                      color=palette[kind], alpha=0.45, label=f"{kind}, {source}")
+            axis.plot(mine.distance, mine.similarity, linestyle=(0, (4, 2)), marker=marks.get(kind, "s"), markersize=4,
+                      linewidth=1.3, color=palette[kind], alpha=0.45, label=f"{kind}, {source}")
     axis.set_ylim(min(0.0, table.similarity.min()) - 0.02, 1.02)
     axis.set_xlim(0, None)
     if unit == "depth":
