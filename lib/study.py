@@ -126,11 +126,13 @@ class Study:
         return frame
 
     def figure(self, name: str, figure):
-        """Save a matplotlib figure as figures/<name>.png and .svg and return it."""
+        """Save a matplotlib figure as figures/<name>.png and .svg, with its `description` in words if it has one, and
+        return it.
+        """
         for kind in ("png", "svg"):
-            date = {"Date": None} if kind == "svg" else None
+            said = {"Description": getattr(figure, "description", "")} | ({"Date": None} if kind == "svg" else {})
             with whole(_place(self.folder, "figures", name, kind)) as part:
-                figure.savefig(part, dpi=150, bbox_inches="tight", metadata=date, format=kind)
+                figure.savefig(part, dpi=150, bbox_inches="tight", metadata=said, format=kind)
         return figure
 
     def warn(self, sentences: list[str], claims: Sequence[str] | None = None) -> list[str]:
