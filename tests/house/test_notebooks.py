@@ -26,10 +26,9 @@ def place(tmp_path_factory):
     return {"REPRO_STORE": str(base / "store"), "REPRO_RESULTS": str(base / "results"), "base": base}
 
 
-ONE = "harp_pruning"  # the notebook whose test run is the shortest
 
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != ONE)) for name in papers()])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", papers())
 def test_notebook_at_test_size(name, place):
     base = place["base"]
     env = {k: v for k, v in place.items() if k != "base"}

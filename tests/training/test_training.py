@@ -275,6 +275,7 @@ def test_a_training_starts_over_if_an_epoch_it_kept_has_changed(tmp_path, caplog
     assert (tmp_path / "epoch-1.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_then_the_same_command(tmp_path):
     """A process killed in the middle of a training; the next one goes on from its checkpoint to the same weights."""
     script = f"""

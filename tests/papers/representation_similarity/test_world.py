@@ -227,6 +227,7 @@ def test_the_best_epoch_is_the_one_of_held_out_images(made):
 
 def test_claim_preconditions_reach_the_judge_for_their_claim_only(made, monkeypatch, tmp_path):
     study = object.__new__(Study)
+    study.frozen = None
     study.paper, study.settings, study.failures = papers()[SECTION], sized(), []
     monkeypatch.setattr(study, "table", lambda name, frame: frame, raising=False)
     monkeypatch.setattr(Study, "folder", tmp_path)
