@@ -106,7 +106,11 @@ class Explorer:
 
     def sentence(self) -> str:
         """What the figure of the choice says, in a sentence."""
-        return self.draw(**self.choice)[1]
+        import matplotlib.pyplot as plt
+
+        figure, sentence = self.draw(**self.choice)
+        plt.close(figure)
+        return sentence
 
     def controls(self):
         """The box of widgets, made at the first call."""

@@ -45,4 +45,4 @@ def test_every_control_gives_a_figure(name):
                 assert png(explorer.figure()) and explorer.sentence().endswith(".")
             except SettingsError as error:
                 assert "was not measured in this run" in str(error)
-    assert not plt.get_fignums()[1:]
+    assert not plt.get_fignums()
