@@ -26,7 +26,6 @@ def place(tmp_path_factory):
     return {"REPRO_STORE": str(base / "store"), "REPRO_RESULTS": str(base / "results"), "base": base}
 
 
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", papers())
 def test_notebook_at_test_size(name, place):
