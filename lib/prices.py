@@ -13,6 +13,7 @@ from lib.training import price
 from lib.values.recipe import Recipe, outcome_key
 
 SHARED = "pool (shared)"  # the row of networks that several notebooks use
+EARLY = 0.1  # the share of the work that must be done before its pace says anything: the first jobs are often small
 GPU_RATE = 1e13  # FLOP/s: about what training reaches on one large GPU, for an estimate where none is at hand
 
 
@@ -141,4 +142,6 @@ class Countdown:
         rest = sum(cost for name, cost in self.cost.items() if name not in done)
         if not rest:
             return 0.0
-        return rest * passed / over if over else rest / self.side_by_side if self.known else None
+        if over >= EARLY * (over + rest):
+            return rest * passed / over
+        return rest / self.side_by_side if self.known else None

@@ -112,7 +112,7 @@ def drawn(value: Any, draw: int | None) -> Any:
         return {name: drawn(one, draw) for name, one in value.items()}
     if dataclasses.is_dataclass(value):
         old = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-        new = {name: found for name, one in old.items() if (found := drawn(one, draw)) is not one and found != one}
+        new = {name: found for name, one in old.items() if (found := drawn(one, draw)) != one}
         return dataclasses.replace(value, **new) if new else value
     return value
 

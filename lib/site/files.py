@@ -47,3 +47,11 @@ def about(key: str, run: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     for folder in sorted(path.parent for path in run.glob("*/card.json")):
         for table in keyed(folder):
             yield from ((table, row) for row in rows(table) if row["network"] == key)
+
+
+def figures(folder: Path, name: str) -> list[Path]:
+    """The files of a claim's figure: one, or one for each data set (curves_digits.png of "curves")."""
+    if not name:
+        return []
+    named = (folder / name, folder / "figures" / name, folder / "figures" / f"{name}.png")
+    return [path for path in named if path.is_file()][:1] or sorted(folder.glob(f"figures/{name}_*.png"))

@@ -20,7 +20,7 @@ from lib.site import documents
 from lib.site.answers import answers
 from lib.site.measures import ACCURACIES, STATISTICS
 from lib.site.networks import cost, networks
-from lib.site.scoreboard import CAUSES, _notebooks, _totals, runs
+from lib.site.scoreboard import CAUSES, read_notebooks, runs, totals_of
 from lib.site.words import ASKS, OPEN, TEMPLATES, anchor, template
 
 COLUMNS = ("run", "paper", "claim", "asks", "verdict", "comparison", "instance", "statistic", "value", "low", "high",
@@ -65,7 +65,7 @@ class _Site:
 
     def __init__(self, root: Path, folders: dict[str, Path]):
         self.root, self.folders = root, folders
-        self.runs = {name: {n["name"]: n for n in _notebooks(folders[name])} for name in reversed(folders)}
+        self.runs = {name: {n["name"]: n for n in read_notebooks(folders[name])} for name in reversed(folders)}
         self.networks = {name: networks(found.values()) for name, found in self.runs.items()}
         known = [*papers()]
         names = {name for found in self.runs.values() for name in found}
@@ -94,7 +94,7 @@ class _Site:
         return self._page("index.html", "index.html.j2", cost=cost, networks=self.networks, expected=self._expected(),
                           foreseen=self._foreseen(), starts={run: file for run, folder in self.folders.items()
                                                              if (file := folder / STARTS).is_file()},
-                          totals={run: _totals(found.values()) for run, found in self.runs.items()},
+                          totals={run: totals_of(found.values()) for run, found in self.runs.items()},
                           failed=[n for found in self.runs.values() for n in found.values() if not n["ok"]],
                           dated=documents.headings(corrections) if corrections else {},
                           data={run: self._data(found) for run, found in self.runs.items()})

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from lib.site import files
+
 SHOWN = 100 / 150  # pixels of a page for each pixel of a figure: notebooks show 100 dots per inch, files have 150
 LINK = re.compile(r'<img src="figures/([^"]+)"')  # a picture in a notebook that `shrink` has made small
 
@@ -44,11 +46,9 @@ class Figure:
             return tuple(round(size * SHOWN) for size in image.size)
 
     def claims(self, claims: dict[str, dict]) -> list[dict]:
-        """Those of a notebook's claims that refer to this figure: by its name, or by its name without the data set."""
-        exact = {path.stem for path in self.path.parent.iterdir()}
-        return [claim for claim in claims.values() if claim["figure"] and (
-            claim["figure"] == self.name
-            or claim["figure"] not in exact and self.name.startswith(f"{claim['figure']}_"))]
+        """Those of a notebook's claims that refer to this figure."""
+        folder = self.path.parent.parent
+        return [claim for claim in claims.values() if self.path in files.figures(folder, claim["figure"])]
 
 
 def figures(notebook, folder: Path) -> Iterator[tuple[dict, Figure]]:

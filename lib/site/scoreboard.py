@@ -25,14 +25,6 @@ def _read(path: Path, missing):
     return found if isinstance(found, type(missing)) else missing
 
 
-def _figures(folder: Path, name: str) -> list[Path]:
-    """The files of a claim's figure: one, or one for each data set (curves_digits.png of "curves")."""
-    if not name:
-        return []
-    named = (folder / name, folder / "figures" / name, folder / "figures" / f"{name}.png")
-    return [path for path in named if path.is_file()][:1] or sorted(folder.glob(f"figures/{name}_*.png"))
-
-
 def readings(folder: Path) -> dict:
     """Explanations of a published run's verdicts, written by a person: {notebook: {claim: {verdict, cause, why}}}, read
     from `readings.yaml` next to the run's folder; {} if there is no such file. `cause` is one of CAUSES.
@@ -56,7 +48,7 @@ def _notebook(folder: Path, read: dict) -> dict:
         claim["reading"] = reading if reading.get("verdict") == claim["verdict"] else None
         claim["warnings"] = [w["sentence"] for w in card.get("warnings", ())
                              if w["claims"] is None or claim["id"] in w["claims"]]
-        claim["figures"] = _figures(folder, claim.get("figure"))
+        claim["figures"] = files.figures(folder, claim.get("figure"))
         for part in claim["parts"]:
             part["by_seed"] = by_seed.get((claim["id"], part["name"]), [])
     kinds = ("claims.json", "evidence.npz", "tables/evidence.csv")
@@ -67,13 +59,14 @@ def _notebook(folder: Path, read: dict) -> dict:
             "groups": groups, "counts": {asks: Counter(c["verdict"] for c in some) for asks, some in groups.items()}}
 
 
-def _totals(notebooks: Iterable[dict]) -> dict[str, Counter]:
+def totals_of(notebooks: Iterable[dict]) -> dict[str, Counter]:
     """{whose question: {verdict: number of claims}} over all notebooks, without questions that nobody asks."""
     found = {asks: sum((n["counts"][asks] for n in notebooks if asks in n["counts"]), Counter()) for asks in ASKS}
     return {asks: counts for asks, counts in found.items() if counts}
 
 
-def _notebooks(folder: Path) -> list[dict]:
+def read_notebooks(folder: Path) -> list[dict]:
+    """What the pages say about each notebook of a results folder."""
     marks = ("card.json", "claims.json", "notebook.html", "notebook.ipynb")
     read = readings(folder)
     return [_notebook(f, read.get(f.name, {})) for f in sorted(Path(folder).iterdir())

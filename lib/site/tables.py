@@ -12,7 +12,7 @@ from lib.files import write_atomic
 from lib.profiles import PROFILES
 from lib.runtime import ROOT
 from lib.site.answers import answers
-from lib.site.scoreboard import CAUSES, _notebooks, _totals, runs
+from lib.site.scoreboard import CAUSES, read_notebooks, runs, totals_of
 from lib.site.words import ASKS, VERDICTS, counted, interval, needed, said, template, unit, words
 
 OUTDATED = "to be answered anew"  # stands for an answer whose verdicts have changed
@@ -71,7 +71,7 @@ def _verdicts(paper: str, reference: Path) -> str:
     found = [run for run in runs(reference) if run.name in PROFILES and (run / paper / "claims.json").is_file()]
     if not found:
         return ""
-    notebook = next(one for one in _notebooks(found[-1]) if one["name"] == paper)
+    notebook = next(one for one in read_notebooks(found[-1]) if one["name"] == paper)
     counts = notebook["counts"].get("paper", Counter())
     page = next(path for name in ("notebook.ipynb", "notebook.html", "claims.json")
                 if (path := found[-1] / paper / name).is_file())
@@ -82,7 +82,7 @@ def _verdicts(paper: str, reference: Path) -> str:
 
 def counts_markdown(folders: Iterable[Path]) -> str:
     """The numbers of verdicts, by whose question the claims are; one column for each results folder."""
-    counts = {Path(folder).name: _totals(_notebooks(folder)) for folder in folders}
+    counts = {Path(folder).name: totals_of(read_notebooks(folder)) for folder in folders}
     lines = [["Verdicts", *counts]]
     for asks, (*_, many) in ASKS.items():
         if any(asks in found for found in counts.values()):
@@ -94,7 +94,7 @@ def counts_markdown(folders: Iterable[Path]) -> str:
 def claims_table_markdown(folders: Iterable[Path]) -> str:
     """All claims, one row each, by whose question they are; one column for each results folder (named by its profile).
     """
-    found_in = {Path(folder).name: {n["name"]: n for n in _notebooks(folder)} for folder in folders}
+    found_in = {Path(folder).name: {n["name"]: n for n in read_notebooks(folder)} for folder in folders}
     lines = [["Claim", "The paper", *found_in]]
     for name in sorted({name for run in found_in.values() for name in run}):
         for asks, (_, group, _) in ASKS.items():
@@ -117,7 +117,7 @@ def reference_markdown(reference: Path) -> str:
     """The page of the published runs in the folder `reference`: what lies where, how to read it, and all claims."""
     folders = runs(reference)
     papers = [["Paper", "Its files here", *(folder.name for folder in folders)]]
-    for name in sorted({n["name"] for folder in folders for n in _notebooks(folder) if n["ok"]}):
+    for name in sorted({n["name"] for folder in folders for n in read_notebooks(folder) if n["ok"]}):
         sheet = _sheet(name)
         own = ", ".join(f"[{what}](../../{place})" for what, place in (
             ("notebook", f"notebooks/{name}.ipynb"), ("claims", f"claims/{name}.yaml"),

@@ -32,6 +32,9 @@ def test_time_left_from_what_such_work_took_before():
 def test_nothing_is_claimed_of_what_is_not_known():
     assert countdown(likes=("new",), prices=Known).said(set(), 5) == "0 of 5 jobs"
     assert countdown(likes=("new",), prices=Known).said({"job-0"}, 60) == "1 of 5 jobs, about 3 min left"
+    early = countdown(likes=("new",), prices=Known)
+    early.cost["job-0"] = 0.01 * sum(early.cost.values())
+    assert early.said({"job-0"}, 60) == "1 of 5 jobs", "a small job says nothing about the others"
     assert countdown(notebooks={"stitching": None}).said({"job-0"}, 60) == "1 of 5 jobs, about 3 min of training left"
     assert countdown(notebooks={"stitching": None}).said({f"job-{n}" for n in range(4)}, 60) == "4 of 5 jobs"
     every = {"job-0", "job-1", "job-2", "job-3", "stitching"}
