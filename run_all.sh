@@ -17,7 +17,7 @@ usage() {
 ./run_all.sh freeze --profile NAME       draw seeds and test images of a run before it is published: docs/freezing.md
 ./run_all.sh new-paper NAME             write the skeleton of a further paper
 ./run_all.sh index FOLDER               write the index page of a run's folder again
-./run_all.sh readme                     write the table of published claims again
+./run_all.sh readme                     write the published pages and the tables of README.md again
 ./run_all.sh settings                   write docs/settings.md again
 
   --profile NAME   how big: test, smoke (the default), laptop, gpu, paper or imagenet

@@ -135,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
                    help="of a run or a notebook (default: results/reference)")
     p = command("new-paper", new_paper, "write the skeleton of another paper, which runs as written")
     p.add_argument("name", metavar="NAME", help="its name in lower case, such as feature_purification")
-    command("readme", readme, "write the claims table of README.md from results/reference")
+    command("readme", readme, "write the published pages and the tables of README.md again, from results/reference")
     command("settings", settings_page, "write docs/settings.md, the table of settings, from code and profiles")
     p = command("store", store, "show, prune, export or import the store of networks and outcomes")
     p.add_argument("action", nargs="?", choices=["show", "prune", "export", "import"], default="show")
@@ -335,6 +335,11 @@ def new_paper(args) -> int:
 
 
 def readme(args) -> int:
+    """Write all that shows answers, readings and corrections: pages of papers, the published site, Markdown tables."""
+    reference = ROOT / "results" / "reference"
+    for notebook in sorted(reference.glob("*/*/notebook.ipynb")):
+        report.render(notebook)
+    report.published(reference)
     report.readme(ROOT / "README.md")
     return 0
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from html import unescape
 
 import pytest
 
@@ -17,6 +18,13 @@ def test_every_paper_has_an_answer_that_rests_on_the_published_verdicts():
     found = answers(REFERENCE)
     assert found.keys() == papers().keys()
     assert [line for paper, one in found.items() for line in one.outdated(paper, REFERENCE)] == []
+
+
+@pytest.mark.parametrize("paper", papers())
+def test_the_published_pages_show_the_present_answers(paper):
+    for page in (*REFERENCE.glob(f"*/{paper}/notebook.html"), REFERENCE / "index.html"):
+        text = unescape(page.read_text(encoding="utf-8"))
+        assert answers(REFERENCE)[paper].answer in text, f"{page}: ./run_all.sh readme writes it again"
 
 
 def test_a_new_verdict_asks_for_a_new_answer(tmp_path):
