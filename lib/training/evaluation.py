@@ -159,7 +159,9 @@ def evaluate(net: nn.Module, images: ImageSet, threat: Threat | None = None, att
     robust[right] = ~found.broken
     for position, part in zip(right.tolist(), found.broken_by, strict=True):
         broken_by[position] = part
-    warnings = warnings_of_logits(finite) + (warnings_of_attack(net, images, robust, threat) if checked else [])
+    warnings = warnings_of_logits(finite)
+    if checked:
+        warnings += warnings_of_attack(net, images, robust, threat, search_precision)
     protocol = attacked(threat, attack, seed_parts, search_precision)
     return verdicts(net, images, protocol, warnings, clean=clean, robust=robust, broken_by=broken_by)
 
@@ -179,7 +181,9 @@ def sweep(net: nn.Module, images: ImageSet, threats: Sequence[Threat], attacks: 
     right = clean.nonzero().squeeze(1)
     broken = budgets.sweep(net, images.pixels(right), images.labels[right], threats, attacks, images.indices[right],
                            seed_parts, batch_size=batch_size, precision=search_precision)
-    out, warnings = [], warnings_of_logits(finite) + (sanity_within(net, images, threats[0]) if checked else [])
+    out, warnings = [], warnings_of_logits(finite)
+    if checked:
+        warnings += sanity_within(net, images, threats[0], search_precision)
     for threat, attack, hit in zip(threats, attacks, broken, strict=True):
         robust = clean.clone()
         robust[right] = ~hit

@@ -25,14 +25,15 @@ SURVIVORS, QUERIES = 32, 200  # images on which Square is tried, and queries per
 
 
 @in_own_state
-def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: int | None = None) -> list[str]:
+def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", precision: str = "fp32", *,
+           batch_size: int | None = None) -> list[str]:
     """Reasons to mistrust gradient attacks on `net`, found on the first 128 images; an empty list is a pass.
 
     Checks that pixels lie in [0, 1]; that two passes give the same logits; that logits are finite, not probabilities,
     and not so far from zero that rounding hides their differences; that input gradients of the cross-entropy are finite
     and not zero; and that at most 2 % of the images survive PGD-40 in a ball that contains plain grey for every image:
-    eps 0.5 in linf, 0.5 times the root of the number of pixels and channels in l2, 0.5 times that number in l1. Raises
-    SettingsError for a norm that is not of pixels.
+    eps 0.5 in linf, 0.5 times the root of the number of pixels and channels in l2, 0.5 times that number in l1. PGD
+    searches in `precision`, as `break_images` does. Raises SettingsError for a norm that is not of pixels.
     """
     if norm not in PIXEL_NORMS:
         raise unknown("norm of pixels", norm, PIXEL_NORMS)
@@ -57,7 +58,7 @@ def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: 
     huge = Threat(norm, Fraction(1, 2) * {"linf": 1, "l2": math.isqrt(numbers) + 1, "l1": numbers}[norm])
     right = correct(first, y)
     hit = break_images(net, x[right], y[right], huge, PGD(40, huge.eps / 10), images.indices[right], ("sanity",),
-                       batch_size=batch_size, keep_images=False).broken
+                       batch_size=batch_size, precision=precision, keep_images=False).broken
     survive = int((~hit).sum())
     if survive > 0.02 * len(x):
         found.append(f"{survive} of {len(x)} images survive PGD at {norm} eps {float(huge.eps):g}, "
@@ -65,16 +66,16 @@ def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", *, batch_size: 
     return found
 
 
-def sanity_within(net: nn.Module, images: ImageSet, threat: Threat) -> list[str]:
+def sanity_within(net: nn.Module, images: ImageSet, threat: Threat, precision: str = "fp32") -> list[str]:
     """`sanity` in the threat's norm, or in linf for a threat that is not in pixels: the gradients are the network's."""
-    return sanity(net, images, threat.norm if threat.norm in PIXEL_NORMS else "linf")
+    return sanity(net, images, threat.norm if threat.norm in PIXEL_NORMS else "linf", precision)
 
 
-def warnings_of_attack(net: nn.Module, images: ImageSet, robust: Tensor, threat: Threat) -> list[str]:
-    """Why the verdicts `robust` (bool [N]) of an attack within `threat` may be too good: `sanity_within` and
-    `beaten_by_square`.
+def warnings_of_attack(net: nn.Module, images: ImageSet, robust: Tensor, threat: Threat, precision: str) -> list[str]:
+    """Why the verdicts `robust` (bool [N]) of an attack within `threat` that searched in `precision` may be too good:
+    `sanity_within` and `beaten_by_square`.
     """
-    return sanity_within(net, images, threat) + beaten_by_square(net, images, robust, threat)
+    return sanity_within(net, images, threat, precision) + beaten_by_square(net, images, robust, threat, precision)
 
 
 def warnings_of_logits(finite: Tensor) -> list[str]:
@@ -99,18 +100,19 @@ def _of_logits(first: Tensor, second: Tensor) -> list[str]:
 
 
 @in_own_state
-def beaten_by_square(net: nn.Module, images: ImageSet, robust: Tensor, threat: Threat, *,
+def beaten_by_square(net: nn.Module, images: ImageSet, robust: Tensor, threat: Threat, precision: str = "fp32", *,
                      batch_size: int | None = None) -> list[str]:
     """One sentence if 200 queries of Square, which needs no gradient, break images that an attack left standing
     (`robust`, bool [N]): at least 3, and over 5 %, of the first 32. Then the attack is too weak or its gradients
-    mislead it. Fewer than 8 standing images are not checked: there is hardly any robustness to mistrust.
+    mislead it. The queries are answered in `precision`, and what they break is confirmed as by `break_images`. Fewer
+    than 8 standing images are not checked: there is hardly any robustness to mistrust.
     """
     left = robust.nonzero().squeeze(1)[:SURVIVORS]
     if len(left) < 8 or threat.perceptual or not threat.box or threat.eps == 0:
         return []
     net, images, batch_size = ready(net, images.take(left), batch_size)
     hit = break_images(net, images.pixels(), images.labels, threat, Square(QUERIES), images.indices, ("sanity",),
-                       batch_size=batch_size, keep_images=False).broken
+                       batch_size=batch_size, precision=precision, keep_images=False).broken
     fallen = int(hit.sum())
     if fallen < 3 or fallen <= 0.05 * len(left):
         return []

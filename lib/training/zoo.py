@@ -218,8 +218,9 @@ class Zoo:
         def look(work: Path) -> dict:
             robust = torch.tensor(found.table["robust"].to_numpy())
             net, images = self.obtain(recipe).net, self.images(recipe.data, split)
-            return {"warnings": self.gradient_warnings(recipe, threat) + beaten_by_square(net, images, robust, threat),
-                    "network": recipe.key, "what": f"checks of {name} of {recipe.describe()}"}
+            beaten = beaten_by_square(net, images, robust, threat, recipe.precision)
+            return {"warnings": self.gradient_warnings(recipe, threat) + beaten, "network": recipe.key,
+                    "what": f"checks of {name} of {recipe.describe()}"}
 
         key, name = outcome_key(recipe, threat, attack), attack.title if attack else "clean"
         like = price.like_outcomes(recipe, threat, attack)
@@ -265,7 +266,7 @@ class Zoo:
         key = recipe.key, recipe.data, threat.norm
         if key not in self._gradient_warnings:
             self._gradient_warnings[key] = sanity_within(self.obtain(recipe).net, self.images(recipe.data, "test"),
-                                                         threat)
+                                                         threat, recipe.precision)
         return list(self._gradient_warnings[key])
 
     def sweep(self, recipe: Recipe, threats: Sequence[Threat], attacks: Sequence[Attack]) -> list[Outcomes]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from lib.attacks import auto, search
 from lib.attacks import square as squares
-from lib.attacks.fab import fab
+from lib.attacks.fab import fab, onto_plane
 from lib.attacks.geometry import norm_of, project
 from lib.attacks.pgd import pgd
 from lib.attacks.pool import AllBroken, Pool
@@ -143,6 +143,23 @@ def test_a_bf16_square_counts_what_fp32_confirms(net, right, norm):
     assert torch.equal(net(pool.adversarial).argmax(1) != few[1], pool.broken)
     exact = searched(net, few, THREATS[norm], PARTS["Square"])
     assert abs(int(pool.broken.sum()) - int(exact.broken.sum())) <= 3
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("far", [0.01, 0.3, 3], ids=["near", "with sides met", "out of reach"])
+def test_the_least_move_onto_a_plane_is_that_of_the_package(norm, far):
+    from pyautoattack import fab_projections
+
+    stream = torch.Generator().manual_seed(0)
+    x, w = torch.rand(30, 48, generator=stream), torch.randn(30, 48, generator=stream)
+    x[:, :4], w[:, 4:8] = x[:, :4].round(), 0  # entries on a side of the box, and entries that cannot help
+    b = (w * x).sum(1) + far * torch.randn(30, generator=stream) * w.abs().sum(1)
+    b[0] = (w[0] * x[0]).sum()  # a point that lies on its plane
+    ours, theirs = onto_plane(x, w, b, norm), getattr(fab_projections, f"projection_{norm}")(x, w, b)
+    size = torch.linalg.vector_norm(ours, ord=torch.inf if norm == "linf" else 2, dim=1)
+    assert torch.allclose(ours, theirs, atol=2e-5)
+    assert (x + ours >= 0).all() and (x + ours <= 1).all()
+    assert size[0] < 1e-6 and size[1:].min() > 0
 
 
 @NORMS
