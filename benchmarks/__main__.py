@@ -38,13 +38,14 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the rows to this file, after each race")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try it out; the times mean nothing")
     parser.add_argument("--repeats", type=int, metavar="N", help="timed rounds (default: 5, fewer where one is long)")
-    parser.add_argument("--images", type=int, metavar="N", help="of similarity: how many (default: 1024)")
+    parser.add_argument("--images", type=int, metavar="N", help="of similarity and autoattack: how many")
     parser.add_argument("--device", default="auto", help="auto (the default), cpu or cuda")
     args = parser.parse_args(argv)
     if args.name not in NAMES:
         raise unknown("benchmark", args.name, NAMES)
     need(args.repeats is None or args.repeats >= 1, "--repeats", args.repeats, "at least 1")
-    need(args.images is None or args.name == "similarity", "--images", args.images, f"left out of {args.name}")
+    counted = args.images is None or args.name in ("similarity", "autoattack")
+    need(counted, "--images", args.images, f"left out of {args.name}")
     need(args.images is None or args.images >= 1, "--images", args.images, "at least 1")
     return args
 

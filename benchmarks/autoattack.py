@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import peers
-from benchmarks.evaluation import agree, batch_size, ours_among, pgd_contenders, searches
+from benchmarks.evaluation import agree, batch_size, ours_among, pgd_contenders
 from benchmarks.networks import Subject, subjects
 from benchmarks.timing import Contenders, Run, compared, race
 from lib.data import ImageSet
@@ -17,13 +17,13 @@ from lib.values.attacks import AutoAttack
 
 
 def rows(run: Run) -> Iterator[dict]:
-    """Rows of seconds for 500 images, on a processor without the ResNet-18, where they would take hours. Raises
-    Disagreement after those of a network on which robust accuracies lie over a point apart.
+    """Rows of seconds for 500 images or, on a processor, for 120 and without the ResNet-18, which would take hours.
+    Raises Disagreement after those of a network on which robust accuracies lie over a point apart.
     """
-    count = 16 if run.quick else 500
+    count = 16 if run.quick else run.images or (500 if run.gpu else 120)
     for subject in subjects(run, count, large=run.gpu):
         contenders = attacks(subject, subject.images, run)
-        usual = 3 if run.gpu and not run.quick else 1
+        usual = 1 if run.quick else 3
         # warmed up by PGD: thousands of steps on a few images would take as long as on all of them
         verdicts, seconds = race(contenders, run, run.repeats or usual, pgd_contenders(subject, subject.images, run))
         accuracies = {name: float(robust.float().mean()) for name, robust in verdicts.items()}
@@ -57,5 +57,5 @@ def attacks(subject: Subject, images: ImageSet, run: Run) -> Contenders:
         _, answers = attack.run_standard_evaluation(pixels, images.labels, batch_size=batch_size(run))
         return (answers == images.labels).cpu()
 
-    return {f"lib (search in {precision})": ours(precision) for precision in searches()} | {
+    return {f"lib (search in {precision})": ours(precision) for precision in run.precisions()} | {
         peers.titled("pyautoattack"): package}

@@ -9,10 +9,10 @@ import torch
 
 from benchmarks import peers
 from benchmarks.networks import Subject, subjects
+from benchmarks.peers import BF16
 from benchmarks.timing import Contenders, Run, compared, race
 from lib.data import ImageSet
 from lib.errors import OneLineError
-from lib.papers.settings import load
 from lib.training.evaluation import evaluate
 
 APART = 0.01  # how far robust accuracies of the same attack may lie apart
@@ -31,7 +31,8 @@ def rows(run: Run) -> Iterator[dict]:
                                 warm_up=pgd_contenders(subject, first_batch, run))
         name = f"evaluation: PGD-20, {subject.name}, {len(subject.images)} images"
         yield from compared(name, ours_among(contenders), seconds, lambda mine, peer, results=results: (
-            f"robust accuracy {results[mine]:.2%} and {results[peer]:.2%}; the peer in fp32; {run.place()}"))
+            f"robust accuracy {results[mine]:.2%} and {results[peer]:.2%}; the peer in "
+            f"{'bf16 autocast, its hits not confirmed' if peer.endswith(BF16) else 'fp32'}; {run.place()}"))
         agree(subject, results)
 
 
@@ -42,11 +43,6 @@ def batch_size(run: Run) -> int:
 
 def ours_among(contenders: Contenders) -> list[str]:
     return [name for name in contenders if name.startswith("lib")]
-
-
-def searches() -> list[str]:
-    """The precisions in which lib can look for adversarial images here; hits are confirmed in fp32 in any case."""
-    return list(dict.fromkeys(("fp32", load().networks.precision)))
 
 
 def pgd_contenders(subject: Subject, images: ImageSet, run: Run) -> Contenders:
@@ -66,10 +62,14 @@ def pgd_contenders(subject: Subject, images: ImageSet, run: Run) -> Contenders:
 
         return measure
 
-    return {f"lib (search in {precision})": ours(precision) for precision in searches()} | {
-        peers.titled("torchattacks"): peer(peers.torchattacks_pgd(threat, attack)),
+    torchattacks = peers.torchattacks_pgd(threat, attack)
+    found = {f"lib (search in {precision})": ours(precision) for precision in run.precisions()} | {
+        peers.titled("torchattacks"): peer(torchattacks),
         peers.titled("foolbox"): peer(peers.foolbox_pgd(threat, attack)),
     }
+    if "bf16" in run.precisions():
+        found[peers.titled("torchattacks") + BF16] = peer(peers.in_bf16(torchattacks))
+    return found
 
 
 def robust_accuracy(net, pixels, labels, search: peers.Attack, size: int) -> float:
@@ -83,9 +83,11 @@ def robust_accuracy(net, pixels, labels, search: peers.Attack, size: int) -> flo
 
 
 def agree(subject: Subject, results: dict[str, float]) -> None:
-    """Raise Disagreement unless all robust accuracies lie within a point of each other's and lib's own."""
+    """Raise Disagreement unless all robust accuracies lie within a point of each other's and lib's own; a peer whose
+    hits nothing confirms, in bf16 autocast, is not held to it.
+    """
     for mine in ours_among(results):
         for name, value in results.items():
-            if abs(value - results[mine]) > APART + 1e-9:
+            if not name.endswith(BF16) and abs(value - results[mine]) > APART + 1e-9:
                 raise Disagreement(f"{subject.name}: {mine} finds a robust accuracy of {results[mine]:.2%} and {name} "
                                    f"of {value:.2%}, more than {APART:.0%} apart")

@@ -1,7 +1,7 @@
 """What lib is compared with: training loops as repositories write them, and the attacks of other packages.
 
 The loops get the best that their style allows: the images already lie on the device as floats, so that only the steps
-are compared. Every loop uses the layout that torch makes networks in (NCHW) and fp32.
+are compared. Every loop uses the layout that torch makes networks in (NCHW) and fp32, if it does not say bf16.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lib.values.attacks import PGD
 from lib.values.threats import Threat
 
+BF16 = ", in bf16 autocast"  # ends the name of a peer that runs so
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
@@ -37,10 +38,22 @@ def tf32(allowed: bool):
         torch.backends.cudnn.allow_tf32 = before
 
 
-def train(net: nn.Module, pixels: Tensor, labels: Tensor, batch_size: int, lr: float, attack: Attack | None) -> float:
+def in_bf16(search: Attack) -> Attack:
+    """The search with every pass of the network in bf16 autocast, as a user would switch it on."""
+
+    def autocast(net, x, y):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return search(net, x, y)
+
+    return autocast
+
+
+def train(net: nn.Module, pixels: Tensor, labels: Tensor, batch_size: int, lr: float, attack: Attack | None,
+          bf16: bool = False) -> float:
     """One epoch of plain training of `net` on pixels [N, C, H, W] in [0, 1], under `attack` if there is one; returns
-    the mean loss.
+    the mean loss. bf16: whether the network's passes, those of the attack too, run in bf16 autocast.
     """
+    attack = in_bf16(attack) if attack and bf16 else attack
     optimiser = torch.optim.SGD(net.parameters(), lr, momentum=0.9, weight_decay=1e-4, nesterov=True)
     losses = []
     net.train()
@@ -50,7 +63,8 @@ def train(net: nn.Module, pixels: Tensor, labels: Tensor, batch_size: int, lr: f
             x = attack(net, x, y)
             net.train()
         optimiser.zero_grad()
-        loss = F.cross_entropy(net(x), y)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(net(x), y)
         loss.backward()
         optimiser.step()
         losses.append(loss.detach())

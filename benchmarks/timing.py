@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+
+from lib.papers.settings import load
 
 Contenders = dict[str, Callable[[], object]]
 
@@ -31,15 +35,30 @@ class Run:
         return self.device.type == "cuda"
 
     def place(self) -> str:
-        """Device and threads, for notes."""
+        """Device, instructions, threads and torch, for notes."""
         if self.gpu:
-            return torch.cuda.get_device_name(self.device)
-        return f"CPU, {torch.get_num_threads()} threads"
+            return f"{torch.cuda.get_device_name(self.device)}, torch {torch.__version__}"
+        kinds = [torch.backends.cpu.get_cpu_capability(), *(["bf16"] if "bf16" in self.precisions() else [])]
+        return f"{processor()} ({', '.join(kinds)}), {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+    def precisions(self) -> list[str]:
+        """fp32, and bf16 where the device multiplies in it."""
+        return list(dict.fromkeys(("fp32", "bf16" if self.gpu else load("laptop").networks.precision)))
 
     def wait(self) -> None:
         """Until the device has done what it was given."""
         if self.gpu:
             torch.cuda.synchronize(self.device)
+
+
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (named or [platform.processor() or platform.machine()])[0]
 
 
 def race(contenders: Contenders, run: Run, rounds: int, warm_up: Contenders | None = None,

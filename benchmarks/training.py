@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import peers
+from benchmarks.peers import BF16
 from benchmarks.timing import Run, compared, race
 from lib.data import ImageSet
 from lib.models import build
-from lib.papers.settings import load
 from lib.runtime import generator
 from lib.training.loop import fit
 from lib.values.architectures import ResNet
@@ -30,14 +30,14 @@ OBJECTIVES = {"PGD-10 step": Adversarial(THREAT, ATTACK), "standard step": Cross
 
 
 def rows(run: Run) -> Iterator[dict]:
-    """Rows of seconds a step, ResNet-18 and the laptop profile's network, batch 128: in the precision that lib chooses
-    here, and in fp32 where that is another.
+    """Rows of seconds a step, ResNet-18 and the laptop profile's network, batch 128, in fp32 and, where the device
+    multiplies in it, in bf16.
     """
     archs = {"tiny ResNet": TINY} if run.quick else {"ResNet-18": RESNET18, "ResNet of width 16": LAPTOP}
     batch_size = 16 if run.quick else 128
     for arch_name, arch in archs.items():
         for step_name, objective in OBJECTIVES.items():
-            for precision in dict.fromkeys((load().networks.precision, "fp32")):
+            for precision in run.precisions():
                 name = f"training: {step_name}, {arch_name}, batch {batch_size}, {precision}"
                 recipe = Recipe(Data("cifar10"), arch, objective, batch_size=batch_size, precision=precision,
                                 optimiser=Optimiser(lr=LR), schedule=Schedule("constant"))
@@ -64,7 +64,8 @@ def _rows(name: str, recipe: Recipe, run: Run) -> Iterator[dict]:
     results, seconds = race(ours | others, run, run.rounds(3 if not run.gpu else 5))
 
     def note(mine, peer):
-        return f"seconds a step; mean loss {results[mine]:.3f} and {results[peer]:.3f}; {_peers(recipe)}; {run.place()}"
+        return (f"seconds a step; mean loss {results[mine]:.3f} and {results[peer]:.3f}; {_peers(recipe, peer)}; "
+                f"{run.place()}")
 
     yield from compared(name, list(ours), seconds, note, per=steps)
 
@@ -85,18 +86,23 @@ def _others(net, recipe: Recipe, images: ImageSet) -> dict:
         }
     pixels = images.pixels()
 
-    def loop(net, attack):
+    def loop(net, attack, bf16=False):
         def train():
             with peers.tf32(recipe.precision != "fp32"):
-                return peers.train(net, pixels, images.labels, recipe.batch_size, LR, attack)
+                return peers.train(net, pixels, images.labels, recipe.batch_size, LR, attack, bf16)
 
         return train
 
-    return {name: loop(copy.deepcopy(net), attack) for name, attack in attacks.items()}
+    found = {name: loop(copy.deepcopy(net), attack) for name, attack in attacks.items()}
+    if recipe.precision == "bf16":  # so that a ratio also says what is ours, and not the arithmetic's
+        found |= {f"{name}{BF16}": loop(copy.deepcopy(net), attack, True) for name, attack in attacks.items()}
+    return found
 
 
-def _peers(recipe: Recipe) -> str:
-    """What the peers compute in: fp32, and where ours is bf16, what torch calls fp32 by default on a GPU."""
+def _peers(recipe: Recipe, peer: str) -> str:
+    """What a peer computes in: fp32, and where ours is bf16, what torch calls fp32 by default on a GPU."""
+    if peer.endswith(BF16):
+        return "the peer in bf16 autocast"
     return "the peer in fp32" + (" (TF32 convolutions on a GPU, torch's default)" if recipe.precision != "fp32" else "")
 
 
