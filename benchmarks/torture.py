@@ -116,7 +116,7 @@ def _killed(command: list[str], place: Path, kills: int, moments: random.Random)
         met[moment] += 1
         print(f"kill {met.total()} of {kills}: {moment}; {'all processes' if whole else 'the run alone'}", flush=True)
         if left := left_running(run.pid):
-            return [f"kill {met.total()}: {len(left)} processes still run after ten seconds"]
+            return [f"kill {met.total()}: {len(left)} processes still run after half a minute"]
     print("killed while " + ", ".join(f"{moment}: {count}" for moment, count in met.most_common()), flush=True)
     return ["the run that was killed fails at the end"] if start(command, place).wait() else []
 
