@@ -110,6 +110,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, metavar="N", help="repetitions of every experiment")
     p.add_argument("--jobs", type=int, metavar="N", help="parallel jobs (default: one per core, threads shared)")
     p.add_argument("--dry-run", action="store_true", help="show what would be done and what it costs; do nothing")
+    p.add_argument("--on", metavar="NAME", help="with --dry-run, the price on a card that you need not have: "
+                                                "h200, h100, a100, 4090")
+    p.add_argument("--all", action="store_true", help="with --dry-run, a line for every training and measurement")
+    p.add_argument("--yes", action="store_true", help="start a profile made for a GPU on a CPU")
     p = command("train", train, "train and measure the networks of one batch job of the plan", True)
     p.add_argument("job")
     p.add_argument("--notebooks", default="")
@@ -177,16 +181,24 @@ def _named(words: list[str]) -> tuple[str, ...]:
 
 
 def _prepare(args, notebooks) -> tuple[profiles.Settings, dict]:
+    """The settings, and the overrides in them. Recipes check what no single setting shows: the caller makes the plan.
+    """
     notebooks = chosen(profiles.load(args.profile), tuple(notebooks))
     given = overrides(args, notebooks)
     settings = profiles.load(args.profile, given)
-    plan(settings, notebooks)  # recipes check what no single setting shows
     return settings, given
 
 
 def run(args) -> int:
     """Run the batch graph, then write the index. Status 1 if a job failed."""
     names = _named(args.notebooks)
+    if args.on:
+        if not args.dry_run:
+            raise SettingsError(f"--on {args.on} is not possible without --dry-run: it prices a machine elsewhere")
+        from lib.cards import card
+
+        on = card(args.on)
+        os.environ["REPRO_PRECISION"] = "bf16"  # what the precision `auto` means on every card
     settings, given = _prepare(args, names)
     notebooks = chosen(settings, names)
     jobs = args.jobs if args.jobs is not None else cores()
@@ -195,10 +207,13 @@ def run(args) -> int:
 
     for name in notebooks:
         claims.load(name)  # refused now rather than by the notebook's last cell
-    if args.dry_run:
-        from lib.prices import price_list
+    from lib.dry_run import price_list, refuse_without_gpu
 
-        return price_list(settings, notebooks, jobs)
+    if args.dry_run:
+        return price_list(settings, notebooks, jobs, on if args.on else None, args.all)
+    plan(settings, notebooks)  # recipes check what no single setting shows
+    if not args.yes:
+        refuse_without_gpu(settings, notebooks, jobs)
     settings.note_start(notebooks, "run")
     return batch.run_graph(settings, given, notebooks, jobs)
 
@@ -212,6 +227,7 @@ def train(args) -> int:
 
 def notebook(args) -> int:
     settings, given = _prepare(args, [args.name])
+    plan(settings, (args.name,))
     return batch.run_notebook(settings, given, args.name)
 
 

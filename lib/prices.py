@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lib.papers import papers
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
-from lib.runtime import cores, device, duration, without_gpu
+from lib.runtime import duration
 from lib.store import FAILED, Store
 from lib.training import price
+from lib.values.attacks import Attack
+from lib.values.measurement import Measurement
 from lib.values.recipe import Recipe, outcome_key
 
-SHARED = "pool (shared)"  # the row of networks that several notebooks use
 EARLY = 0.1  # the share of the work that must be done before its pace says anything: the first jobs are often small
-GPU_RATE = 1e13  # FLOP/s: about what training reaches on one large GPU, for an estimate where none is at hand
 
 
 @dataclass(frozen=True)
 class Work:
-    """A training or an evaluation that the store lacks. like: the key that work of the same cost shares."""
+    """A training or a measurement that the store lacks. like: the key that work of the same cost shares (empty: its
+    cost is not recorded). what: the kind of work, in words.
+    """
 
     job: str
     recipe: Recipe
     flops: float
     like: str
+    what: str = ""
 
 
 def missing(tasks: list[Task], store: Store) -> Iterator[Work]:
@@ -34,66 +38,60 @@ def missing(tasks: list[Task], store: Store) -> Iterator[Work]:
         if any(store.has(FAILED, key) for key in recipe.lineage):
             continue
         if recipe.stored and not store.has("network", recipe.key):
-            yield Work(task.job, recipe, price.training(recipe), price.like_training(recipe))
+            what = f"training of {_named(recipe)}, {recipe.objective.describe()}, {recipe.data.name}"
+            yield Work(task.job, recipe, price.training(recipe), price.like_training(recipe), what)
         for measure in task.measures:
             if not store.has("outcomes", outcome_key(*measure)):
                 on, _, attack = measure
-                yield Work(task.job, on, price.measuring(on, attack), price.like_outcomes(*measure))
+                what = f"{attack.title if attack else 'clean accuracy'} of {_named(on)}, {on.data.name}"
+                yield Work(task.job, on, price.measuring(on, attack), price.like_outcomes(*measure), what)
 
 
-def seconds_of(work: list[Work], prices: price.Prices) -> dict[int, float]:
-    """{position: seconds} of each piece of work. The rates of the architectures that cost most are measured first."""
+def further(settings: Settings, notebooks: tuple[str, ...], tasks: list[Task], store: Store) -> Iterator[Work]:
+    """What follows from the work that the store lacks: class scores that training takes, checks of attacks, and the
+    notebooks' own measurements of networks that the store lacks.
+    """
+    made: set = set()
+    for task in tasks:
+        recipe = task.recipe
+        lacking = recipe.stored and not store.has("network", recipe.key)
+        if lacking and (one := price.class_scores(recipe)):
+            key = one.recipe, recipe.data, recipe.objective.targets.sigma, recipe.objective.targets.draws
+            if key not in made:
+                made.add(key)
+                yield _measurement(task.job, one)
+        for on, threat, attack in task.measures:
+            asked = on.key, on.data, threat and threat.norm
+            if isinstance(attack, Attack) and asked not in made and lacking:
+                made.add(asked)
+                yield Work(task.job, on, price.checks(on), "", f"checks of attacks on {_named(on)}, {on.data.name}")
+    for name in notebooks:
+        given = settings.networks_of(name), settings.sections[name], settings.seed
+        for one in papers()[name].measurements(*given):
+            if not store.has("network", one.recipe.key):
+                yield _measurement(f"{name}-notebook", one)
+
+
+def _measurement(job: str, one: Measurement) -> Work:
+    what = f"{one.what} by {_named(one.recipe)}, {one.recipe.data.name}"
+    return Work(job, one.recipe, price.measurement(one), "", what)
+
+
+def _named(recipe: Recipe) -> str:
+    """A network by its kind: `stitched ResNet-18`, `pruned VGG-16`, whatever is stitched where and pruned how."""
+    arch, root = recipe.arch, recipe
+    how = {"Stitch": "stitched ", "Probe": "probes of ", "Pruned": "pruned "}.get(type(arch).__name__, "")
+    while root.arch.frozen_front:
+        root = root.parents[-1]
+    return how + root.arch.dense.name
+
+
+def seconds_of(work: list[Work], prices) -> dict[int, float]:
+    """{position: seconds} of each piece of work. The rates of the architectures that cost most are measured first.
+    prices: what has `seconds`, `lib.training.price.Prices` or a `lib.cards.Card`.
+    """
     dearest = sorted(range(len(work)), key=lambda i: -work[i].flops)
     return {i: prices.seconds(work[i].recipe, work[i].like, work[i].flops) for i in dearest}
-
-
-def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int) -> int:
-    """Print, notebook by notebook, how many networks a run's plan has, how many of them are in the store, and the PFLOP
-    and the time that the missing work takes, with at most `jobs` jobs at a time. Returns 0.
-    """
-    where, tasks, store = device(settings.device), plan(settings, notebooks), Store()
-    work, threads = list(missing(tasks, store)), max(1, cores() // jobs)
-    prices = price.Prices(store, where, threads)
-    seconds = seconds_of(work, prices)
-    rows: dict[str, list[float]] = {}
-    longest: dict[str, float] = {}
-    for task in tasks:
-        row = rows.setdefault(_owner(task.job, notebooks), [0, 0, 0.0, 0.0])
-        row[0] += task.recipe.stored
-        row[1] += task.recipe.stored and store.has("network", task.recipe.key)
-    for i, one in enumerate(work):
-        row = rows[_owner(one.job, notebooks)]
-        row[2] += one.flops
-        row[3] += seconds[i]
-        longest[one.job] = longest.get(one.job, 0) + seconds[i]
-    together = [sum(column) for column in zip(*rows.values(), strict=True)]
-    print(f"{'':31} networks   ready      PFLOP   time of one job after the other")
-    for name, row in [*rows.items(), ("all", together)]:
-        print(f"{name:31} {row[0]:8.0f} {row[1]:7.0f} {row[2] / 1e15:10.3g}   {duration(row[3])}")
-    side_by_side = 1 if where.type == "cuda" or settings.jobs == "none" else jobs
-    wall = max([together[3] / side_by_side, *longest.values()])
-    done = sum(len(times) for times in prices.known.values())
-    if not work:
-        print(f"profile {settings.run}: nothing has to be trained or attacked, the notebooks replay from the store")
-        return 0
-    print(f"profile {settings.run} on {where}: about {duration(wall)}, at most {side_by_side} at a time with "
-          f"{threads} thread{'s' * (threads > 1)} each, and then the notebooks' own measurements")
-    print(f"priced by {done} trainings and evaluations done here before{_rates(prices)}; nothing was run")
-    if warning := without_gpu(settings.profile, settings.device):
-        print(f"warning: {warning}")
-        print(f"a GPU that trains at {GPU_RATE / 1e12:g} TFLOP/s would need about {duration(together[2] / GPU_RATE)}")
-    return 0
-
-
-def _owner(job: str, notebooks: tuple[str, ...]) -> str:
-    return next((name for name in notebooks if job.startswith(f"{name}-")), SHARED)
-
-
-def _rates(prices: price.Prices) -> str:
-    rates = sorted(prices.measured.values())
-    if not rates:
-        return ""
-    return f", the rest by FLOPs at {rates[0] / 1e9:.2g} to {rates[-1] / 1e9:.2g} GFLOP/s, measured now"
 
 
 def announce(settings: Settings, notebook: str, store: Store, where) -> str:

@@ -3,6 +3,6 @@ class-balanced subsets, and batched augmentation.
 """
 
 from lib.data.augment import Placement, augment
-from lib.data.images import DataError, ImageSet, load
+from lib.data.images import DataError, ImageSet, absent, load
 
-__all__ = ["DataError", "ImageSet", "Placement", "augment", "load"]
+__all__ = ["DataError", "ImageSet", "Placement", "absent", "augment", "load"]

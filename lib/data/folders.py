@@ -51,6 +51,11 @@ def resized(side: int) -> int:
     return round(side * 255 / 224)
 
 
+def there(name: str, folder: Path) -> bool:
+    """Whether a folder has both splits of a set; nothing is said about their content."""
+    return all((folder / TREES[name] / part).is_dir() for part in PARTS.values())
+
+
 def read(name: str, split: str, side: int, folders: Sequence[Path], cache: Path) -> tuple[Tensor, Tensor]:
     """Images (uint8 [N, 3, S, S]) and labels (int64 [N]) of "train" (S = resized(side)) or "test" (S = side).
 

@@ -15,6 +15,7 @@ import math
 import os
 import socket
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,6 +145,25 @@ def root() -> Path:
     if not folder.is_dir():
         raise DataError(f"REPRO_DATA = {named} is not a folder: name one that holds the data sets, or unset it")
     return folder
+
+
+def absent(names: Collection[str]) -> list[str]:
+    """The sets from which the data sets `names` are made or read and whose files are in neither folder that they are
+    read from, sorted. Nothing is read or downloaded.
+    """
+    bases = {relabelled.base_of(distractor.base_of(name) if name in distractor.SETS else name) for name in names}
+    places = (Path(os.environ.get("REPRO_DATA") or OWN).expanduser(), OWN)
+    return sorted(name for name in bases
+                  if DATASETS[name].files and not any(_holds(place, name) for place in places))
+
+
+def _holds(folder: Path, name: str) -> bool:
+    if name in folders.TREES:
+        return folders.there(name, folder)
+    from torchvision import datasets
+
+    kind = getattr(datasets, TORCHVISION[name])
+    return not any(_missing(kind, split, folder) for split in ("train", "test"))
 
 
 def _dealt(order: Tensor, labels: Tensor) -> Tensor:

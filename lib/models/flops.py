@@ -11,6 +11,8 @@ from lib.models.staged import Staged, dry_run
 
 _PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm)
 
+_COUNTED = (F.conv2d, F.linear, F.conv_transpose2d, F.scaled_dot_product_attention, *_PRODUCTS)
+
 
 class _Counter(TorchFunctionMode):
     """Counts two operations per multiply-add of convolutions, linear layers and matrix products, nothing for the rest.
@@ -20,6 +22,7 @@ class _Counter(TorchFunctionMode):
     """
 
     total = 0
+    outputs = 0  # numbers that these operations gave
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
@@ -32,6 +35,8 @@ class _Counter(TorchFunctionMode):
         elif function is F.scaled_dot_product_attention:
             query, key, value = args[:3]
             self.total += 2 * query[..., 0].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        if function in _COUNTED:
+            self.outputs += out.numel()
         return out
 
 
@@ -56,3 +61,12 @@ def forward_flops(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
     with _Counter() as counter:
         dry_run(net, image_shape)
     return counter.total
+
+
+def forward_outputs(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """How many numbers the convolutions, linear layers and matrix products of a forward pass give for one image
+    [C, H, W]: the size of the activations, up to a small factor. Nothing in `net` changes.
+    """
+    with _Counter() as counter:
+        dry_run(net, image_shape)
+    return counter.outputs

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib.profiles.networks import Networks
 from lib.values.cell import Cell
+from lib.values.measurement import Measurement
 
 if TYPE_CHECKING:
     from lib.results import Results
@@ -48,6 +49,21 @@ class Paper:
     def cells(self, networks: Networks, section: Any, seed: Callable[[int], int]) -> list[Cell]:
         """Every network that the paper needs. seed: from a repetition (from 0) to the seed of its recipes."""
         return self.module("networks").cells(networks, section, seed)
+
+    def measurements(self, networks: Networks, section: Any, seed: Callable[[int], int]) -> list[Measurement]:
+        """What its notebook measures in addition to the accuracies of the cells, for prices, as its module `costs` says
+        it; nothing without that module.
+        """
+        return self.module("costs").measurements(networks, section, seed) if self._has_costs else []
+
+    @property
+    def not_priced(self) -> str:
+        """What its notebook computes and `measurements` leaves out; empty if there is nothing."""
+        return self.module("costs").NOT_PRICED if self._has_costs else ""
+
+    @property
+    def _has_costs(self) -> bool:
+        return (Path(__file__).parent / self.name / "costs.py").exists()
 
     def measure(self, zoo: Zoo, cells: list[Cell], networks: Networks, section: Any,
                 seed: Callable[[int], int]) -> Results:

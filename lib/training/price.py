@@ -6,8 +6,10 @@ torch is imported inside the functions: only counting the operations of a networ
 from __future__ import annotations
 
 import functools
+import math
 import statistics
 import time
+from typing import NamedTuple
 
 from lib.runtime import autocast, matmul_rate, provenance, threads
 from lib.store import Store
@@ -16,23 +18,41 @@ from lib.values.attacks import Attack
 from lib.values.certificates import Certificate
 from lib.values.data import Data
 from lib.values.keys import digest, plain
+from lib.values.measurement import Measurement
 from lib.values.objectives import CrossEntropy
 from lib.values.recipe import Recipe
 
 COMPILE_FROM = 2e15  # FLOPs of a training from which on a minute of compiling is worth it
 
 
+class Counted(NamedTuple):
+    """What a network is made of. stages: FLOPs of a forward pass of one image by stage; a single sum for networks that
+    are not sequences of stages. outputs: how many numbers its convolutions and linear layers give for an image.
+    parameters: how many it has.
+    """
+
+    stages: tuple[int, ...]
+    outputs: int
+    parameters: int
+
+
 @functools.lru_cache
-def _stages(data: Data, arch: Architecture) -> list[int]:
-    """FLOPs of a forward pass of one image by stage; a single sum for networks that are not sequences of stages."""
+def _counted(shape: tuple[int, int, int], classes: int, arch: Architecture) -> Counted:
     import torch
 
-    from lib.models import Staged, forward_flops, network, stage_flops
+    from lib.models import Staged, forward_flops, forward_outputs, network, stage_flops
 
-    shape = data.shape
     with torch.device("meta"):  # counts shapes without computing anything
-        net = network(arch.dense, shape, data.info.classes)
-        return list(stage_flops(net, shape).values()) if isinstance(net, Staged) else [forward_flops(_map(net), shape)]
+        net = network(arch, shape, classes)
+        stages = stage_flops(net, shape).values() if isinstance(net, Staged) else [forward_flops(_map(net), shape)]
+        return Counted(tuple(stages), forward_outputs(_map(net), shape), sum(p.numel() for p in net.parameters()))
+
+
+def counted(recipe: Recipe) -> Counted:
+    """What the recipe's network is made of; of one that is cut from others, what the last of these is made of."""
+    while recipe.arch.frozen_front:
+        recipe = recipe.parents[-1]
+    return _counted(recipe.data.shape, recipe.data.info.classes, recipe.arch.dense)
 
 
 def _map(net):
@@ -46,7 +66,7 @@ def _halves(recipe: Recipe) -> tuple[int, int]:
     """FLOPs of a forward pass of one image up to the joint, and after it; a plain network has no front. The joint and
     the head of a probe cost next to nothing and are not counted.
     """
-    front, back = (sum(_stages(half.data, half.arch)[stages]) for half, stages in recipe.arch.halves(recipe))
+    front, back = (sum(counted(half).stages[stages]) for half, stages in recipe.arch.halves(recipe))
     return front, back
 
 
@@ -72,9 +92,61 @@ def measuring(recipe: Recipe, attack: Attack | Certificate | None) -> float:
     """FLOPs of one evaluation on the recipe's test images, assuming that half of them survive on a network trained to
     be robust and none on any other.
     """
-    robust = recipe.weights is not None or bool(recipe.epochs) and recipe.objective != CrossEntropy()
-    asked = attack.passes(0.5 * robust, recipe.data.info.classes) if attack else 1
+    asked = attack.passes(0.5 * _robust(recipe), recipe.data.info.classes) if attack else 1
     return forward(recipe) * asked * recipe.data.n_test
+
+
+def _robust(recipe: Recipe) -> bool:
+    return recipe.weights is not None or bool(recipe.epochs) and recipe.objective != CrossEntropy()
+
+
+def class_scores(recipe: Recipe) -> Measurement | None:
+    """The class scores that the recipe's objective takes from a denoiser (`Zoo.targets`), one without a class and one
+    for each class at every training image; None if it takes none.
+    """
+    objective = recipe.objective
+    if not (recipe.epochs and objective.needs_scores and objective.active):
+        return None
+    draws = max(1, objective.targets.draws)
+    return Measurement("class scores of training images", recipe.sources[0], recipe.data.n_train,
+                       draws * (1 + recipe.data.info.classes))
+
+
+def measurement(one: Measurement) -> float:
+    """FLOPs of a measurement."""
+    return forward(one.recipe) * one.images * one.passes
+
+
+def checks(recipe: Recipe) -> float:
+    """FLOPs of the checks that follow an attack (lib/training/sanity.py): `sanity` and, if images survive the attack,
+    `beaten_by_square`.
+    """
+    from lib.training.sanity import COUNT, PASSES, QUERY_PASSES, SURVIVORS
+
+    return forward(recipe) * (COUNT * PASSES + _robust(recipe) * SURVIVORS * QUERY_PASSES)
+
+
+def memory(recipe: Recipe) -> float:
+    """Bytes that a training takes, roughly: the weights with their gradients and the optimiser's moments, three numbers
+    for each that a layer gives (its output, after normalisation and after the ReLU) for a batch, and all images.
+    """
+    net, data = counted(recipe), recipe.data
+    weights = 4 * net.parameters * (2 + (2 if recipe.optimiser.name == "adam" else 1) + (recipe.ema is not None))
+    activations = 3 * net.outputs * recipe.batch_size * (2 if recipe.precision == "bf16" else 4)
+    return weights + activations + images(data)
+
+
+def images(data: Data) -> float:
+    """Bytes of the training and test images of a data set, at one byte for a number."""
+    return (data.n_train + data.n_test) * math.prod(data.shape)
+
+
+def disk(recipe: Recipe) -> float:
+    """Bytes that the store keeps of a network, once for each epoch whose weights are kept; a joint or a head next to
+    nothing.
+    """
+    own = not recipe.arch.frozen_front or "back" in recipe.trainable
+    return 4 * counted(recipe).parameters * (1 + len(recipe.keep)) if own and recipe.stored else 0
 
 
 def compile_pays(recipe: Recipe, where) -> bool:
@@ -118,7 +190,7 @@ def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
     net.to(memory_format=memory_format(net))
     batch = recipe.batch_size
     if torch.device(where).type == "cpu":
-        batch = max(2, min(batch, int(2e10 / (3 * forward(recipe)))))  # a step of less than a second
+        batch = max(2, min(batch, int(1e10 / (3 * forward(recipe)))))  # a step of less than a second
     x = torch.zeros(batch, *recipe.data.shape, device=where)
     x = x.contiguous(memory_format=memory_format(net))
 
@@ -143,7 +215,7 @@ class Prices:
     CPU (None: of this process).
     """
 
-    def __init__(self, store: Store, where, of_job: int | None = None, patience: float = 8.0):
+    def __init__(self, store: Store, where, of_job: int | None = None, patience: float = 4.0):
         self.where, self.patience, here = where, patience, provenance(where)
         self.threads = here["threads"] = of_job or here["threads"]
         self.known: dict[str, list[float]] = {}

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 COUNT = 128  # images to check
 SURVIVORS, QUERIES = 32, 200  # images on which Square is tried, and queries per image
+STEPS = 40  # of PGD in a ball that holds grey for every image
+# Forward passes per image (a backward pass counts as one more) of `sanity`, in which no image survives PGD, and of
+# `beaten_by_square`, in which all do.
+PASSES, QUERY_PASSES = 4 + PGD(STEPS, Fraction(1)).passes(0.0), Square(QUERIES).passes(1.0)
 
 
 @in_own_state
@@ -57,7 +61,7 @@ def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", precision: str 
     numbers = x[0].numel()
     huge = Threat(norm, Fraction(1, 2) * {"linf": 1, "l2": math.isqrt(numbers) + 1, "l1": numbers}[norm])
     right = correct(first, y)
-    hit = break_images(net, x[right], y[right], huge, PGD(40, huge.eps / 10), images.indices[right], ("sanity",),
+    hit = break_images(net, x[right], y[right], huge, PGD(STEPS, huge.eps / 10), images.indices[right], ("sanity",),
                        batch_size=batch_size, precision=precision, keep_images=False).broken
     survive = int((~hit).sum())
     if survive > 0.02 * len(x):

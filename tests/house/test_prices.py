@@ -1,8 +1,13 @@
 """What a run costs, and how much of it is left."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from lib import cli
+from lib.cards import ASSUMED_SHARE, CARDS
+from lib.models import build
 from lib.papers.plan import plan
 from lib.papers.settings import load
 from lib.prices import Countdown, Work, announce
@@ -47,13 +52,87 @@ def empty(tmp_path, monkeypatch):
     monkeypatch.setattr(price, "measured_rate", lambda recipe, where, seconds=1.0: 1e9)
 
 
-def test_prices_are_summed_by_notebook(empty, capsys):
-    assert cli.main(["run", "--profile", "test", "--dry-run"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    rows = {line.split()[0]: line.split() for line in lines[1:9]}
-    assert {"pool", "stitching", "all"} <= rows.keys()
-    assert int(rows["all"][1]) == sum(task.recipe.stored for task in plan(load("test")))
-    assert lines[9].startswith("profile test on cpu: about ") and lines[-1].endswith("nothing was run")
+@pytest.fixture
+def asked(empty, monkeypatch, capsys):
+    """Prices a profile and returns the lines that are printed."""
+    monkeypatch.setenv("REPRO_PRECISION", "bf16")
+    monkeypatch.setenv("REPRO_DATA", "nowhere")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    def ask(*options, profile="test"):
+        assert cli.main(["run", "--profile", profile, "--dry-run", *options]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    return ask
+
+
+def test_prices_are_told_by_notebook_and_kind_of_work(asked):
+    lines = asked()
+    owners = {line.partition(":")[0]: line for line in lines if not line.startswith(" ")}
+    assert {"pool (shared)", *load("test").notebooks} <= owners.keys()
+    counts = [int(re.search(r"(\d+) networks", line)[1]) for line in owners.values() if " in the store)" in line]
+    assert sum(counts) == sum(task.recipe.stored for task in plan(load("test")))
+    assert any(line.startswith("profile test on cpu: about ") for line in lines)
+    assert any(re.fullmatch(r" +\d+ \w+  \d+ x training of .*", line) for line in lines)
+    assert lines[-1] == "nothing was run; --all lists every training and measurement"
+    assert max(map(len, lines)) <= 100
+
+
+def test_what_notebooks_measure_themselves_is_priced(asked):
+    said = "\n".join(asked("--all"))
+    for what in ("checks of attacks", "class scores of training images", "similarity maps", "adversarial images",
+                 "sensitivity", "tangent spaces", "gradients of every class", "checks for masked gradients"):
+        assert what in said, what
+    assert "not priced in off_manifold_robustness: " in said
+
+
+def test_every_training_is_listed_if_all_are_asked_for(asked):
+    said = asked("--all", "harp_pruning")
+    for task in plan(load("test"), ("harp_pruning",)):
+        if task.recipe.stored:
+            assert any(f"[{task.recipe.key}]" in line for line in said)
+
+
+def test_a_card_that_is_not_here_is_priced_from_its_peak_rate(asked, monkeypatch):
+    monkeypatch.setattr(price, "measured_rate", None)
+    said = " ".join(asked("--on", "h200", "harp_pruning", profile="gpu"))
+    assert "profile gpu on an H200: about " in said and "assumed, not measured: 20% of the peak rate" in said
+    assert " of 141 GB" in said and "missing data" in said and "cifar10" in said and "warning" not in said
+    recipe = load("gpu", {"networks.precision": "bf16"}).networks.member("N", 0, int)
+    assert CARDS["h200"].seconds(recipe, "", 989e12 * ASSUMED_SHARE * 60) == pytest.approx(60)
+    single = replace(recipe, precision="fp32")
+    assert CARDS["a100"].seconds(single, "", 1e15) == 16 * CARDS["a100"].seconds(recipe, "", 1e15)
+
+
+@pytest.mark.parametrize("args, words", [
+    (["--dry-run", "--on", "h20"], "unknown card of --on 'h20'"), (["--on", "h200"], "without --dry-run"),
+])
+def test_an_impossible_card_is_one_sentence(args, words, monkeypatch, capsys):
+    monkeypatch.setenv("REPRO_PRECISION", "bf16")
+    assert cli.main(["run", "--profile", "test", *args]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+def test_a_profile_for_gpus_starts_on_a_cpu_only_after_a_yes(empty, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    started = []
+    monkeypatch.setattr("lib.batch.run_graph", lambda *args: started.append(args) or 0)
+    assert cli.main(["run", "--profile", "gpu", "harp_pruning"]) == 2 and not started
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "is made for a GPU" in said and "it would take about " in said and "--yes" in said
+    assert cli.main(["run", "--profile", "gpu", "harp_pruning", "--yes"]) == 0 and len(started) == 1
+    assert cli.main(["run", "--profile", "test", "harp_pruning"]) == 0 and len(started) == 2
+
+
+def test_memory_and_disk_grow_with_what_is_trained():
+    recipe = load("gpu").networks.member("R", 0, int)
+    larger, kept = replace(recipe, batch_size=2 * recipe.batch_size), replace(recipe, keep=(1, 2))
+    assert price.memory(recipe) < price.memory(larger) < 2 * price.memory(recipe)
+    assert price.disk(kept) == 3 * price.disk(recipe) > 0
+    assert price.images(recipe.data) == (recipe.data.n_train + recipe.data.n_test) * 3 * 32 * 32
+    net = build(recipe)
+    assert price.counted(recipe).parameters == sum(p.numel() for p in net.parameters())
 
 
 def test_measuring_speeds_ends_in_time(empty, tmp_path):

@@ -1,0 +1,186 @@
+"""`--dry-run`: what a run would do and cost on this machine or on a card that one does not have, without starting it.
+Nothing is downloaded, no data are read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import textwrap
+from importlib.util import find_spec
+
+from lib.cards import ASSUMED_SHARE, CARDS, Card
+from lib.errors import SettingsError
+from lib.papers import papers
+from lib.papers.plan import Task, plan
+from lib.papers.settings import Settings
+from lib.prices import Work, further, missing, seconds_of
+from lib.runtime import cores, device, duration, without_gpu
+from lib.store import Store
+from lib.training import price
+from lib.values.architectures import UNet
+from lib.values.attacks import AutoAttack
+
+SHARED = "pool (shared)"  # the heading of networks that several notebooks use
+SHOWN = 5  # kinds of work that are listed for each notebook unless all are asked for
+WIDTH = 100  # characters of a line
+GB = 1e9
+
+
+def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: Card | None = None,
+               every: bool = False) -> int:
+    """Print, notebook by notebook, what the missing work takes, with a line for each kind of work, and what the run
+    needs: memory, disk, data, packages. jobs: how many run at a time on a CPU. card: the card to price instead of this
+    machine. every: a line for each training and measurement instead. Returns 0.
+    """
+    store, tasks = Store(), plan(settings, notebooks)
+    tasks, lacking = _with_packages(tasks, notebooks)
+    work = list(missing(tasks, store))
+    if not work:
+        print(f"profile {settings.run}: nothing has to be trained or attacked, the notebooks replay from the store")
+        return 0
+    work += further(settings, notebooks, tasks, store)
+    threads, where = max(1, cores() // jobs), None if card else device(settings.device)
+    prices = card or price.Prices(store, where, threads)
+    seconds = seconds_of(work, prices)
+    owned: dict[str, list[int]] = {_owner(task.job, notebooks): [] for task in tasks}
+    for i, one in enumerate(work):
+        owned.setdefault(_owner(one.job, notebooks), []).append(i)
+    for name, own in owned.items():
+        kept = [t for t in tasks if _owner(t.job, notebooks) == name and t.recipe.stored]
+        ready = sum(store.has("network", t.recipe.key) for t in kept)
+        took, flops = sum(seconds[i] for i in own), sum(work[i].flops for i in own)
+        print(f"{name}: {duration(took)}, {len(kept)} networks ({ready} in the store), {flops / 1e15:.3g} PFLOP")
+        print("\n".join(_each(work, seconds, own) if every else _kinds(work, seconds, own)))
+    side_by_side = 1 if card or where.type == "cuda" or settings.jobs == "none" else jobs
+    said = [_total(settings, card.title if card else where, work, seconds, side_by_side),
+            _assumption(card) if card else _how(prices, threads),
+            *_needs(settings, notebooks, tasks, store, card, where), *lacking,
+            *[f"not priced in {name}: {text}" for name in notebooks if (text := papers()[name].not_priced)],
+            "nothing was run" if every else "nothing was run; --all lists every training and measurement"]
+    if not card and (warning := without_gpu(settings.profile, settings.device)):
+        said.append(f"warning: {warning}; --on NAME prices a GPU: {', '.join(CARDS)}")
+    for sentence in said:
+        print(textwrap.fill(sentence, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+    return 0
+
+
+def refuse_without_gpu(settings: Settings, notebooks: tuple[str, ...], jobs: int) -> None:
+    """Raise SettingsError with the price if a profile that needs a GPU is about to train or attack on a CPU."""
+    warning = without_gpu(settings.profile, settings.device)
+    if not warning:
+        return
+    store = Store()
+    work = list(missing(plan(settings, notebooks), store))
+    if work:
+        prices = price.Prices(store, device(settings.device), max(1, cores() // jobs))
+        took = sum(seconds_of(work, prices).values()) / (1 if settings.jobs == "none" else jobs)
+        raise SettingsError(f"{warning}; it would take about {duration(took)} here (--dry-run --on h200 prices a GPU): "
+                            "add --yes if you want that")
+
+
+def _owner(job: str, notebooks: tuple[str, ...]) -> str:
+    return next((name for name in notebooks if job.startswith(f"{name}-")), SHARED)
+
+
+def _line(took: float, what: str) -> str:
+    return f"{duration(took):>14}  {what}"
+
+
+def _each(work: list[Work], seconds: dict[int, float], own: list[int]) -> list[str]:
+    ordered = sorted(own, key=lambda i: -seconds[i])
+    return [_line(seconds[i], f"{work[i].what} [{work[i].recipe.key}]") for i in ordered]
+
+
+def _kinds(work: list[Work], seconds: dict[int, float], own: list[int]) -> list[str]:
+    """The kinds of work that take longest, and the sum of the others."""
+    of_kind: dict[str, list[float]] = {}
+    for i in own:
+        of_kind.setdefault(work[i].what, []).append(seconds[i])
+    ordered = sorted(of_kind.items(), key=lambda kind: -sum(kind[1]))
+    lines = [_line(sum(took), f"{len(took)} x {what}") for what, took in ordered[:SHOWN]]
+    if rest := ordered[SHOWN:]:
+        lines.append(_line(sum(sum(took) for _, took in rest), f"{len(rest)} further kind{'s' * (len(rest) > 1)}"))
+    return lines
+
+
+def _total(settings: Settings, where, work: list[Work], seconds: dict[int, float], side_by_side: int) -> str:
+    of_job: dict[str, float] = {}
+    for i, one in enumerate(work):
+        of_job[one.job] = of_job.get(one.job, 0) + seconds[i]
+    wall = max([sum(of_job.values()) / side_by_side, *of_job.values()])
+    flops = sum(one.flops for one in work)
+    manner = f"with {side_by_side} jobs at a time" if side_by_side > 1 else "with one job after the other"
+    return (f"profile {settings.run} on {where}: about {duration(wall)} {manner}, "
+            f"{flops / 1e15:.3g} PFLOP")
+
+
+def _assumption(card: Card) -> str:
+    return (f"assumed, not measured: {ASSUMED_SHARE:.0%} of the peak rate, which is {card.bf16 / 1e12:,.0f} TFLOP/s in "
+            f"bf16 and {card.fp32 / 1e12:,.3g} in fp32 without TF32")
+
+
+def _how(prices: price.Prices, threads: int) -> str:
+    done, rates = sum(len(times) for times in prices.known.values()), sorted(prices.measured.values())
+    now = f", the rest by FLOPs at {rates[0] / 1e9:.2g} to {rates[-1] / 1e9:.2g} GFLOP/s, measured now" if rates else ""
+    return (f"priced by {done} trainings and evaluations done here before{now}, with {threads} "
+            f"thread{'s' * (threads > 1)} each")
+
+
+def _needs(settings: Settings, notebooks, tasks: list[Task], store: Store, card: Card | None, where) -> list[str]:
+    """Lines on memory, disk and missing data."""
+    making = [t.recipe for t in tasks if t.recipe.stored and not store.has("network", t.recipe.key)]
+    lines = []
+    if making:
+        largest = max(making, key=price.memory)
+        need, data = price.memory(largest), price.images(largest.data)
+        has = card.memory if card else _memory(where)
+        what = f"memory: about {need / GB:.2g} GB for the largest job ({largest.arch.name}, {largest.data.name}"
+        lines.append(f"{what}, {data / GB:.2g} GB of it images){', MORE than' if need > has else ' of'} "
+                     f"{has / GB:.3g} GB")
+    scores = {}
+    for recipe in making:
+        if one := price.class_scores(recipe):
+            scores[one.recipe, recipe.data] = 2 * one.images * recipe.data.info.classes * _pixels(recipe)
+    own = [m for name in notebooks for m in papers()[name].measurements(
+        settings.networks_of(name), settings.sections[name], settings.seed)]
+    moved = sum(4 * m.images * _pixels(m.recipe) for m in own if m.what == "adversarial images")
+    size = sum(map(price.disk, making)) + sum(scores.values()) + moved
+    free = shutil.disk_usage(next(path for path in (store.root, *store.root.parents) if path.exists())).free
+    lines.append(f"disk: about {size / GB:.2g} GB for the store{', MORE than' if size > free else ' of'} "
+                 f"{free / GB:.3g} GB free")
+    from lib.data import absent
+
+    if gone := absent({t.recipe.data.name for t in tasks}):
+        lines.append(f"missing data (data/README.md says how to get them): {', '.join(gone)}")
+    return lines
+
+
+def _pixels(recipe) -> int:
+    channels, height, width = recipe.data.shape
+    return channels * height * width
+
+
+def _memory(where) -> float:
+    if where.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(where).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _with_packages(tasks: list[Task], notebooks: tuple[str, ...]) -> tuple[list[Task], list[str]]:
+    """The tasks whose networks can be counted here, and lines on packages and files that the plan needs and lacks."""
+    from lib.gradients.lpips import why_no_lpips
+
+    lines = []
+    attacks = any(isinstance(attack, AutoAttack) for task in tasks for _, _, attack in task.measures)
+    if attacks and find_spec("pyautoattack") is None:
+        lines.append("missing package: pyautoattack, for AutoAttack")
+    if any(isinstance(t.recipe.arch, UNet) for t in tasks) and find_spec("diffusers") is None:
+        lines.append("missing package: diffusers, for denoisers; not priced: what needs one")
+        lacking = {t.recipe.key for t in tasks if isinstance(t.recipe.arch, UNet)}
+        tasks = [t for t in tasks if lacking.isdisjoint(t.recipe.lineage)]
+    if "off_manifold_robustness" in notebooks and (why := why_no_lpips()):
+        lines.append(why)
+    return tasks, lines
