@@ -201,6 +201,7 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
     scratch.mkdir()
     env = {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1",
+           "REPRO_RUN_STARTED": str(time.time()),  # what was made later was made in this run
            "REPRO_PRECISION": settings.networks.precision,  # what `auto` means here holds on every host of the run
            "REPRO_THEIRS": json.dumps({name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "TMPDIR")}),
            "XDG_CACHE_HOME": str(scratch), "TMPDIR": str(scratch)}

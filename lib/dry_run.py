@@ -20,6 +20,8 @@ from lib.store import Store
 from lib.training import price
 from lib.values.architectures import UNet
 from lib.values.attacks import AutoAttack
+from lib.values.certificates import Certificate
+from lib.values.measurement import Measurement
 
 SHARED = "pool (shared)"  # the heading of networks that several notebooks use
 SHOWN = 5  # kinds of work that are listed for each notebook unless all are asked for
@@ -39,7 +41,9 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
     if not work:
         print(f"profile {settings.run}: nothing has to be trained or attacked, the notebooks replay from the store")
         return 0
-    work += further(settings, notebooks, tasks, store)
+    measured = {name: papers()[name].measurements(settings.networks_of(name), settings.sections[name], settings.seed)
+                for name in notebooks}
+    work += further(tasks, measured, store)
     threads, where = max(1, cores() // jobs), None if card else device(settings.device)
     prices = card or price.Prices(store, where, threads)
     seconds = seconds_of(work, prices)
@@ -55,7 +59,7 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
     side_by_side = 1 if card or where.type == "cuda" or settings.jobs == "none" else jobs
     said = [_total(settings, card.title if card else where, work, seconds, side_by_side),
             _assumption(card) if card else _how(prices, threads),
-            *_needs(settings, notebooks, tasks, store, card, where), *lacking,
+            *_needs(tasks, measured, store, card, where), *lacking, *_upper_bounds(tasks),
             *[f"not priced in {name}: {text}" for name in notebooks if (text := papers()[name].not_priced)],
             "nothing was run" if every else "nothing was run; --all lists every training and measurement"]
     if not card and (warning := without_gpu(settings.profile, settings.device)):
@@ -120,6 +124,14 @@ def _assumption(card: Card) -> str:
             f"bf16 and {card.fp32 / 1e12:,.3g} in fp32 without TF32")
 
 
+def _upper_bounds(tasks: list[Task]) -> list[str]:
+    """A line if a price counts the unstable ReLUs of networks, which nobody knows before they are trained."""
+    counts = any(t.recipe.objective.relus(t.recipe.batch_size) for t in tasks) or any(
+        isinstance(how, Certificate) and how.relus for t in tasks for _, _, how in t.measures)
+    return ["at most: MixTrain and CROWN bounds, as if trained networks had as many unstable ReLUs as an untrained "
+            "one"] * counts
+
+
 def _how(prices: price.Prices, threads: int) -> str:
     done, rates = sum(len(times) for times in prices.known.values()), sorted(prices.measured.values())
     now = f", the rest by FLOPs at {rates[0] / 1e9:.2g} to {rates[-1] / 1e9:.2g} GFLOP/s, measured now" if rates else ""
@@ -127,7 +139,8 @@ def _how(prices: price.Prices, threads: int) -> str:
             f"thread{'s' * (threads > 1)} each")
 
 
-def _needs(settings: Settings, notebooks, tasks: list[Task], store: Store, card: Card | None, where) -> list[str]:
+def _needs(tasks: list[Task], measured: dict[str, list[Measurement]], store: Store, card: Card | None,
+           where) -> list[str]:
     """Lines on memory, disk and missing data."""
     making = [t.recipe for t in tasks if t.recipe.stored and not store.has("network", t.recipe.key)]
     lines = []
@@ -135,19 +148,18 @@ def _needs(settings: Settings, notebooks, tasks: list[Task], store: Store, card:
         largest = max(making, key=price.memory)
         need, data = price.memory(largest), price.images(largest.data)
         has = card.memory if card else _memory(where)
-        what = f"memory: about {need / GB:.2g} GB for the largest job ({largest.arch.name}, {largest.data.name}"
+        what = f"memory: about {need / GB:.3g} GB for the largest job ({largest.arch.name}, {largest.data.name}"
         lines.append(f"{what}, {data / GB:.2g} GB of it images){', MORE than' if need > has else ' of'} "
                      f"{has / GB:.3g} GB")
     scores = {}
     for recipe in making:
         if one := price.class_scores(recipe):
             scores[one.recipe, recipe.data] = 2 * one.images * recipe.data.info.classes * _pixels(recipe)
-    own = [m for name in notebooks for m in papers()[name].measurements(
-        settings.networks_of(name), settings.sections[name], settings.seed)]
-    moved = sum(4 * m.images * _pixels(m.recipe) for m in own if m.what == "adversarial images")
+    moved = sum(4 * one.images * _pixels(one.recipe) for every in measured.values() for one in every
+                if one.what == "adversarial images")
     size = sum(map(price.disk, making)) + sum(scores.values()) + moved
     free = shutil.disk_usage(next(path for path in (store.root, *store.root.parents) if path.exists())).free
-    lines.append(f"disk: about {size / GB:.2g} GB for the store{', MORE than' if size > free else ' of'} "
+    lines.append(f"disk: about {size / GB:.3g} GB for the store{', MORE than' if size > free else ' of'} "
                  f"{free / GB:.3g} GB free")
     from lib.data import absent
 

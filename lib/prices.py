@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lib.papers import papers
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
 from lib.runtime import duration
@@ -47,9 +46,9 @@ def missing(tasks: list[Task], store: Store) -> Iterator[Work]:
                 yield Work(task.job, on, price.measuring(on, attack), price.like_outcomes(*measure), what)
 
 
-def further(settings: Settings, notebooks: tuple[str, ...], tasks: list[Task], store: Store) -> Iterator[Work]:
-    """What follows from the work that the store lacks: class scores that training takes, checks of attacks, and the
-    notebooks' own measurements of networks that the store lacks.
+def further(tasks: list[Task], measured: dict[str, list[Measurement]], store: Store) -> Iterator[Work]:
+    """What comes with networks that the store lacks: class scores that training takes, checks of attacks, and the
+    notebooks' own measurements, `measured`, by notebook.
     """
     made: set = set()
     for task in tasks:
@@ -65,9 +64,8 @@ def further(settings: Settings, notebooks: tuple[str, ...], tasks: list[Task], s
             if isinstance(attack, Attack) and asked not in made and lacking:
                 made.add(asked)
                 yield Work(task.job, on, price.checks(on), "", f"checks of attacks on {_named(on)}, {on.data.name}")
-    for name in notebooks:
-        given = settings.networks_of(name), settings.sections[name], settings.seed
-        for one in papers()[name].measurements(*given):
+    for name, every in measured.items():
+        for one in every:
             if not store.has("network", one.recipe.key):
                 yield _measurement(f"{name}-notebook", one)
 

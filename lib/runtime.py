@@ -179,8 +179,8 @@ def without_gpu(profile: str, name: str) -> str:
     """
     if profile not in FOR_GPUS or device(name).type == "cuda":
         return ""
-    return (f"the profile {profile} is made for a GPU and none is used here: it would take very long (--dry-run says "
-            "how long); the profile laptop is made for CPUs")
+    return (f"the profile {profile} is made for a GPU and none is used here: it would take very long, and the profile "
+            "laptop is made for CPUs")
 
 
 def interactive() -> bool:

@@ -58,6 +58,8 @@ class Store:
 
     def __init__(self, root: Path | str | None = None):
         self.root = Path(root or os.environ.get("REPRO_STORE") or results() / "store")
+        self.used: dict[tuple[str, str], dict] = {}  # (kind, key) -> meta.json of what `obtain` gave
+        self._inside = [0.0]  # seconds of making entries within those that are being made now, the innermost last
         need(self.root.is_dir() or not self.root.exists(), "store", self.root, "a folder; REPRO_STORE names another")
 
     def folder(self, kind: str, key: str) -> Path:
@@ -129,9 +131,15 @@ class Store:
                     pass
 
     def obtain(self, kind: str, key: str, make: Callable[[Path], dict | None]) -> Entry:
-        """The entry, made if it is missing: `make(folder)` writes its files there and returns values for meta.json.
-        Raises FileError if the store cannot be read or written.
+        """The entry, made if it is missing: `make(folder)` writes its files there and returns values for meta.json,
+        where `made_seconds` are its own, without those of other entries that `make` obtains. Raises FileError if the
+        store cannot be read or written.
         """
+        entry = self._obtained(kind, key, make)
+        self.used[kind, key] = entry.meta
+        return entry
+
+    def _obtained(self, kind: str, key: str, make: Callable[[Path], dict | None]) -> Entry:
         entry = self.load(kind, key)
         if entry is not None:
             return entry
@@ -141,8 +149,7 @@ class Store:
                 return entry
             work = self.workdir(kind, key)
             work.mkdir(parents=True, exist_ok=True)
-            started = time.time()
-            meta = make(work) or {}
+            meta, seconds = self._timed(make, work)
             for scratch in (*work.glob("checkpoint*"), *work.glob(PARTS)):  # parts of files of a killed process
                 scratch.unlink()
             files = {p.name: sha256(p) for p in sorted(work.iterdir()) if p.is_file() and not p.name.startswith(".")}
@@ -151,7 +158,7 @@ class Store:
                 "kind": kind,
                 "key": key,
                 "files": files,
-                "made_seconds": time.time() - started,
+                "made_seconds": seconds,
                 "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
             write_atomic(work / META, json.dumps({**meta, OWN: _digest(meta)}, indent=1))
@@ -159,6 +166,17 @@ class Store:
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(work, place)
             return Entry(kind, key, place, meta)
+
+    def _timed(self, make: Callable[[Path], dict | None], work: Path) -> tuple[dict, float]:
+        """What `make` returns, and its seconds without those of entries that it makes."""
+        started = time.time()
+        self._inside.append(0.0)
+        try:
+            meta = make(work) or {}
+        finally:
+            took, inside = time.time() - started, self._inside.pop()
+            self._inside[-1] += took
+        return meta, took - inside
 
     def entries(self):
         """All entries in the store as (kind, key, bytes, meta), newest last. Raises FileError if it cannot be read."""

@@ -25,9 +25,9 @@ from lib.papers import settings as profiles
 from lib.papers.plan import Task, chosen, plan
 from lib.parameters import overrides_of, parameters
 from lib.prices import announce
-from lib.runtime import ROOT, device, interactive, provenance, results, set_threads, watch_parent, without_gpu
+from lib.runtime import ROOT, device, duration, interactive, provenance, results, set_threads, watch_parent, without_gpu
 from lib.site import words
-from lib.store import Store
+from lib.store import FAILED, Store
 from lib.values.keys import plain
 from lib.values.recipe import NUMERICS
 
@@ -52,6 +52,25 @@ def snapshot(claims: list, tasks: list[Task], frozen: FrozenPaper | None) -> dic
         "claims": [plain(claim) for claim in claims],
         **({"frozen": asdict(frozen)} if frozen else {}),
     }
+
+
+def costs(networks: list[dict], used: dict[tuple[str, str], dict], started: float) -> dict:
+    """What trainings and measurements cost, each counted once, apart by whether they were `made` in the run or `found`
+    in the store: {training, evaluation: {made, found: {entries, seconds}}}.
+
+    networks: the metadata of the trained networks. used: {(kind, key): metadata} of what else was taken from the store.
+    started: when the run began, in seconds since 1970.
+    """
+    begun = _stamp(started)  # in the form of the entries' times
+
+    def summed(metas: list[dict], name: str) -> dict:
+        parts = {"made": [], "found": []}
+        for meta in metas:
+            parts["made" if meta.get("made_at", "") >= begun else "found"].append(meta.get(name, 0.0))
+        return {part: {"entries": len(each), "seconds": sum(each)} for part, each in parts.items()}
+
+    measured = [meta for (kind, _), meta in used.items() if kind not in ("network", FAILED)]
+    return {"training": summed(networks, "seconds"), "evaluation": summed(measured, "made_seconds")}
 
 
 class Study:
@@ -182,10 +201,17 @@ class Study:
         """A DataFrame with one row per trained network: key, what it is, device and threads of its training, seconds,
         images/s, TFLOP/s, the device's matrix-multiply rate in TFLOP/s, and the share of that rate that was reached.
         """
+        return self._speeds(self._trained())
+
+    def _trained(self) -> list[dict]:
+        """The metadata of every trained network of the notebook."""
+        return [entry.meta for key in self.keys if (entry := self.zoo.store.load("network", key))]
+
+    @staticmethod
+    def _speeds(metas: list[dict]):
         import pandas as pd
 
         speed = ("images_per_second", "tflop_per_second", "matmul_tflop_per_second", "share_of_matmul")
-        metas = [entry.meta for key in self.keys if (entry := self.zoo.store.load("network", key))]
         names = ("key", "what", "device", "threads", "seconds", *speed)
         return pd.DataFrame([{name: meta.get(name) for name in names} for meta in metas], columns=names)
 
@@ -198,7 +224,9 @@ class Study:
         tasks = plan(self.settings, (self.paper.name,))
         flops = sum(price.training(t.recipe) for t in tasks if t.recipe.epochs)
         seconds = time.monotonic() - self.seconds
-        speeds = self.table("networks", self.trainings())
+        metas = self._trained()
+        speeds = self.table("networks", self._speeds(metas))
+        took = costs(metas, self.zoo.store.used, float(os.environ.get("REPRO_RUN_STARTED") or self.started))
         training_seconds = float(speeds["seconds"].sum())
         share = float(speeds["share_of_matmul"].fillna(0).median()) if len(speeds) else 0.0
         card = {
@@ -215,6 +243,7 @@ class Study:
             "seconds": seconds,
             "flops": flops,
             "training_seconds": training_seconds,
+            "costs": took,
             "share_of_matmul": share,
             "networks": self.keys,
             "trained_here": len(trained),
@@ -229,9 +258,10 @@ class Study:
         write_atomic(self.folder / "snapshot.json", json.dumps(used, indent=1, ensure_ascii=False))
         write_atomic(self.folder / "card.json", json.dumps(card, indent=1))
         print(
-            f"{len(self.keys)} networks, {len(trained)} of them trained by this notebook, the others before; all took "
-            f"{training_seconds / 60:.1f} min and about {flops / 1e15:.2g} PFLOP, at the median at "
-            f"{share:.0%} of the device's matrix-multiply rate; this notebook {seconds:.0f} s on "
+            f"{len(self.keys)} networks, {len(trained)} of them trained by this notebook, the others before; "
+            f"training took {_parts(took['training'])} and about {flops / 1e15:.2g} PFLOP, at the median at "
+            f"{share:.0%} of the device's matrix-multiply rate; measurements took {_parts(took['evaluation'])}; this "
+            f"notebook {seconds:.0f} s on "
             f"{card['device']} with {card['threads']} threads; commit {card['commit']}; "
             f"results in {_short(self.folder)}"
         )
@@ -246,6 +276,11 @@ def _because(judged) -> str:
     found = f"{part['what']}, {part['name'].split(': ', 1)[1]}: {words.interval(part)}{words.unit(part)}."
     limits = " · ".join(filter(None, (words.needed(part), words.null(part))))
     return " ".join(filter(None, (judged.reason, "" if told else found, f"Needed: {limits}.")))
+
+
+def _parts(cost: dict) -> str:
+    """A part of `costs` in words: 3 min in this run and 40 min before it."""
+    return f"{duration(cost['made']['seconds'])} in this run and {duration(cost['found']['seconds'])} before it"
 
 
 def _place(folder: Path, what: str, name: str, kind: str) -> Path:

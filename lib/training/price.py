@@ -15,7 +15,7 @@ from lib.runtime import autocast, matmul_rate, provenance, threads
 from lib.store import Store
 from lib.values.architectures import Architecture
 from lib.values.attacks import Attack
-from lib.values.certificates import Certificate
+from lib.values.certificates import UNSTABLE, Certificate
 from lib.values.data import Data
 from lib.values.keys import digest, plain
 from lib.values.measurement import Measurement
@@ -84,7 +84,8 @@ def training(recipe: Recipe) -> float:
     learns = not frozen or "back" in recipe.trainable
     update = (1 if frozen else 3) * front + (3 if learns else 2) * back
     asked = recipe.objective.passes(recipe.data.info.classes, recipe.batch_size)
-    an_image = asked.updates * update + (asked.forwards + 2 * asked.attacks) * (front + back)
+    updates = asked.updates + recipe.objective.relus(recipe.batch_size) * unstable(recipe)
+    an_image = updates * update + (asked.forwards + 2 * asked.attacks) * (front + back)
     return an_image * recipe.epochs * recipe.data.n_train
 
 
@@ -93,7 +94,14 @@ def measuring(recipe: Recipe, attack: Attack | Certificate | None) -> float:
     be robust and none on any other.
     """
     asked = attack.passes(0.5 * _robust(recipe), recipe.data.info.classes) if attack else 1
+    if isinstance(attack, Certificate):
+        asked += attack.relus * unstable(recipe)
     return forward(recipe) * asked * recipe.data.n_test
+
+
+def unstable(recipe: Recipe) -> float:
+    """At most how many ReLUs of an image linear bounds treat one by one."""
+    return UNSTABLE * counted(recipe).outputs
 
 
 def _robust(recipe: Recipe) -> bool:
@@ -237,6 +245,7 @@ class Prices:
         return flops / (self.measured.get(name) or statistics.median(self.measured.values()))
 
 
+@functools.lru_cache(maxsize=1)  # a network's training is asked for, and then its measures
 def like_training(recipe: Recipe) -> str:
     """A key that trainings of the same cost share: the recipe without its seed, its parents' weights and its sources.
     """

@@ -27,6 +27,8 @@ def kinds_of(base: type) -> list[type]:
 
 def plain(value: Any) -> Any:
     """A value made of dataclasses as JSON types; a value with `as_plain` supplies its own."""
+    if value is None or type(value) in (str, int, bool):  # most values: the plan of a large profile has millions
+        return value
     if hasattr(value, "as_plain"):
         return value.as_plain()
     if dataclasses.is_dataclass(value):

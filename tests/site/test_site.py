@@ -337,6 +337,18 @@ def test_networks_are_counted_once(tmp_path):
     assert "digits MLP, seed 0 stitching 80.0 12.5 1 min a1" in text
 
 
+def test_seconds_of_measurements_are_shown_apart_by_whether_the_run_made_them(tmp_path):
+    def part(made, found):
+        return {"made": {"entries": 1, "seconds": made}, "found": {"entries": 1, "seconds": found}}
+
+    costs = {"training": part(1, 2), "evaluation": part(180, 7200)}
+    write(tmp_path, "stitching", card(networks=["a1"], costs=costs), [])
+    write(tmp_path, "harp_pruning", card(networks=["a1"]), [])
+    report.index(tmp_path)
+    text = plain(page(tmp_path, "networks.html").text)
+    assert "measurements in the run found in the store" in text and "3 min 2 h 00 min" in text
+
+
 def test_a_run_s_cost_is_the_sum_over_its_different_networks(published):
     seconds = {}
     for path in published.glob("laptop/*/tables/networks.csv"):

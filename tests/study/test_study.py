@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from lib import claims
 from lib.claims import Claim, ClaimSheet, Part
 from lib.claims.evidence import Evidence
-from lib.study import Study
+from lib.study import Study, costs
 
 
 def test_a_saved_table_says_its_warnings_below_it_with_the_claims_that_they_touch(tmp_path):
@@ -89,3 +89,16 @@ def test_an_error_of_settings_is_one_line_in_a_notebook(capsys):
             assert lines > 1 or said.startswith("SettingsError: unknown parameter 'epoch'; did you mean 'epochs'")
     finally:
         InteractiveShell.clear_instance()
+
+
+def test_costs_are_summed_once_and_apart_by_when_they_were_made():
+    started = 1_000_000_000.0
+    networks = [{"seconds": 5.0, "made_seconds": 1.0, "made_at": "2001-09-09T01:46:40Z"},
+                {"seconds": 50.0, "made_at": "2001-09-09T01:46:39Z"}]
+    used = {("network", "a"): {"made_seconds": 9.0, "made_at": "2001-09-09T01:46:41Z"},
+            ("diverged", "c"): {"made_seconds": 9.0, "made_at": "2001-09-09T01:46:41Z"},
+            ("outcomes", "b"): {"made_seconds": 2.0, "made_at": "2001-09-09T01:46:41Z"},
+            ("maps", "b"): {"made_seconds": 4.0, "made_at": "2000-01-01T00:00:00Z"}}
+    found = costs(networks, used, started)
+    assert found["training"] == {"made": {"entries": 1, "seconds": 5.0}, "found": {"entries": 1, "seconds": 50.0}}
+    assert found["evaluation"] == {"made": {"entries": 1, "seconds": 2.0}, "found": {"entries": 1, "seconds": 4.0}}

@@ -610,7 +610,7 @@ def test_an_impossible_certified_objective_is_one_sentence(make, words):
     assert "\n" not in text and all(word in text for word in words), text
 
 
-def test_certified_training_is_priced_by_its_bounds():
+def test_certified_training_is_priced_by_its_bounds(monkeypatch):
     interval, rising = IBP("0.1").passes(10, 50), CrownIBP("0.1", kappa=0.5, end=0.5).passes(10, 50)
     assert rising.updates == interval.updates + 10 * 0.5
     natural = CrownIBP("0.1", end=0.5).passes(10, 50)
@@ -620,6 +620,10 @@ def test_certified_training_is_priced_by_its_bounds():
     assert all_ == pytest.approx(10 * few)
     recipe = replace(BASE, objective=MixTrain("0.1"))
     assert price.training(replace(recipe, batch_size=128)) < price.training(recipe)
+    assert IBP("0.1").relus(10) == 0 and MixTrain("0.1", share=0.5, images=5).relus(10) == 0.5
+    dear = price.training(recipe)
+    monkeypatch.setattr(price, "UNSTABLE", 0)
+    assert price.training(recipe) < dear, "its ReLUs are bounded one by one"
 
 
 def test_free_training_by_hand():

@@ -34,6 +34,28 @@ def flip(path, word: bytes):
     path.write_bytes(content.replace(word, bytes([word[0] ^ 1]) + word[1:], 1))
 
 
+def test_seconds_of_an_entry_are_its_own_and_uses_are_noted(tmp_path, monkeypatch):
+    box, clock = Store(tmp_path), [0.0]
+    monkeypatch.setattr(store.time, "time", lambda: clock[0])
+
+    def work_for(seconds, text):
+        def maker(work):
+            clock[0] += seconds
+            return make(text)(work)
+        return maker
+
+    def outer(work):
+        box.obtain("network", "a", work_for(100, "a"))
+        return work_for(7, "b")(work)
+
+    box.obtain("outcomes", "b", outer)
+    assert {kind: meta["made_seconds"] for (kind, _), meta in box.used.items()} == {"network": 100, "outcomes": 7}
+    assert all(box.load(*entry).meta == meta for entry, meta in box.used.items())
+    again = Store(tmp_path)
+    again.obtain("outcomes", "b", refuse)
+    assert again.used.keys() == {("outcomes", "b")}
+
+
 def refuse(work):
     raise AssertionError("made although it was there")
 

@@ -38,6 +38,10 @@ class Objective(Declared, ABC):
         differentiating a gradient once more counts as another update.
         """
 
+    def relus(self, batch_size: int) -> float:
+        """Updates per image and epoch, in addition to `passes`, for each unstable ReLU of an image."""
+        return 0
+
     @classmethod
     def alone_trains(cls, recipe) -> str:
         """The allowed objective in errors (`Denoising for U-Net`) if only this one can train the recipe's network;
@@ -68,6 +72,9 @@ class Wrapping(Objective):
 
     def passes(self, classes: int, batch_size: int) -> Passes:
         return self.inner.passes(classes, batch_size)
+
+    def relus(self, batch_size: int) -> float:
+        return self.inner.relus(batch_size)
 
     def check(self, recipe) -> None:
         super().check(recipe)

@@ -7,7 +7,6 @@ from fractions import Fraction
 from typing import Annotated
 
 from lib.errors import need
-from lib.values.certificates import UNSTABLE
 from lib.values.declared import Count, NotNegative, Share, number
 from lib.values.objectives.base import Objective, Passes
 
@@ -90,8 +89,13 @@ class MixTrain(_Certified):
         need(self.most >= self.weight, "objective.most", self.most, f"a number of at least weight ({self.weight})")
 
     def passes(self, classes: int, batch_size: int) -> Passes:
-        """For each bounded image, one linear function per class and two per unstable ReLU are propagated back through
-        the network.
-        """
-        bounded = self.share * min(self.images / batch_size, 1)
-        return Passes(1 + bounded * (2 + classes + 2 * UNSTABLE))
+        """For each bounded image, one linear function per class is propagated back through the network."""
+        return Passes(1 + self._bounded(batch_size) * (2 + classes))
+
+    def relus(self, batch_size: int) -> float:
+        """For each bounded image, two linear functions per unstable ReLU are propagated back through the network."""
+        return 2 * self._bounded(batch_size)
+
+    def _bounded(self, batch_size: int) -> float:
+        """The share of the images that are bounded."""
+        return self.share * min(self.images / batch_size, 1)
