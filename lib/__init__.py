@@ -6,11 +6,11 @@ it. The first floor, profiles and plans import no torch: a run is planned, check
 """
 
 FLOORS = (
-    ("values", "errors runtime files modes door store statistics values profiles".split()),
+    ("values", "errors runtime files modes door store statistics values cards profiles".split()),
     ("material", "data attacks models representations".split()),
     ("training", "certify gradients training".split()),
     ("measures", "results claims plots stitching similarity alignment manifold pruning".split()),
     ("papers", ["papers"]),
-    ("what a person touches", "prices parameters site study lab batch new_paper cli __main__".split()),
+    ("what a person touches", "prices dry_run parameters site study lab batch new_paper cli __main__".split()),
 )
 APART = "material"  # the floor whose rooms do not know each other

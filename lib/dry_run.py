@@ -36,7 +36,7 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
     machine. every: a line for each training and measurement instead. Returns 0.
     """
     store, tasks = Store(), plan(settings, notebooks)
-    tasks, lacking = _with_packages(tasks, notebooks)
+    tasks, lacking = _with_packages(tasks)
     work = list(missing(tasks, store))
     if not work:
         print(f"profile {settings.run}: nothing has to be trained or attacked, the notebooks replay from the store")
@@ -60,7 +60,7 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
     said = [_total(settings, card.title if card else where, work, seconds, side_by_side),
             _assumption(card) if card else _how(prices, threads),
             *_needs(tasks, measured, store, card, where), *lacking, *_upper_bounds(tasks),
-            *[f"not priced in {name}: {text}" for name in notebooks if (text := papers()[name].not_priced)],
+            *[f"{name}: {note}" for name in notebooks for note in papers()[name].notes],
             "nothing was run" if every else "nothing was run; --all lists every training and measurement"]
     if not card and (warning := without_gpu(settings.profile, settings.device)):
         said.append(f"warning: {warning}; --on NAME prices a GPU: {', '.join(CARDS)}")
@@ -181,10 +181,8 @@ def _memory(where) -> float:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _with_packages(tasks: list[Task], notebooks: tuple[str, ...]) -> tuple[list[Task], list[str]]:
-    """The tasks whose networks can be counted here, and lines on packages and files that the plan needs and lacks."""
-    from lib.gradients.lpips import why_no_lpips
-
+def _with_packages(tasks: list[Task]) -> tuple[list[Task], list[str]]:
+    """The tasks whose networks can be counted here, and lines on packages that the plan needs and lacks."""
     lines = []
     attacks = any(isinstance(attack, AutoAttack) for task in tasks for _, _, attack in task.measures)
     if attacks and find_spec("pyautoattack") is None:
@@ -193,6 +191,4 @@ def _with_packages(tasks: list[Task], notebooks: tuple[str, ...]) -> tuple[list[
         lines.append("missing package: diffusers, for denoisers; not priced: what needs one")
         lacking = {t.recipe.key for t in tasks if isinstance(t.recipe.arch, UNet)}
         tasks = [t for t in tasks if lacking.isdisjoint(t.recipe.lineage)]
-    if "off_manifold_robustness" in notebooks and (why := why_no_lpips()):
-        lines.append(why)
     return tasks, lines

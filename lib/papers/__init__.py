@@ -57,9 +57,11 @@ class Paper:
         return self.module("costs").measurements(networks, section, seed) if self._has_costs else []
 
     @property
-    def not_priced(self) -> str:
-        """What its notebook computes and `measurements` leaves out; empty if there is nothing."""
-        return self.module("costs").NOT_PRICED if self._has_costs else ""
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the price list: what `measurements` leaves out, and files without which the notebook leaves
+        something out.
+        """
+        return self.module("costs").NOTES if self._has_costs else ()
 
     @property
     def _has_costs(self) -> bool:

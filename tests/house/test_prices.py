@@ -83,7 +83,7 @@ def test_what_notebooks_measure_themselves_is_priced(asked):
     for what in ("checks of attacks", "class scores of training images", "similarity maps", "adversarial images",
                  "sensitivity", "tangent spaces", "gradients of every class", "checks for masked gradients"):
         assert what in said, what
-    assert "not priced in off_manifold_robustness: " in said
+    assert "off_manifold_robustness: not priced: " in said
 
 
 def test_every_training_is_listed_if_all_are_asked_for(asked):

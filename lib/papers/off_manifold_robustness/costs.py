@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from lib.gradients.lpips import why_no_lpips
 from lib.papers.off_manifold_robustness.networks import MANIFOLD, SCORE, SweepNetworks, cells
 from lib.papers.off_manifold_robustness.settings import Section
 from lib.profiles.networks import Networks
 from lib.values.measurement import Measurement
 
-NOT_PRICED = "principal components and Wiener filters (linear algebra), theory on closed forms, published networks"
+NOTES = ("not priced: principal components and Wiener filters (linear algebra), theory on closed forms, published "
+         "networks", *filter(None, [why_no_lpips()]))
 
 
 def measurements(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Measurement]:

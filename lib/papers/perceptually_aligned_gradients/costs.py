@@ -21,7 +21,7 @@ from lib.profiles.networks import Networks
 from lib.values.cell import Cell
 from lib.values.measurement import Measurement
 
-NOT_PRICED = "the exhaustive attack on the toy in the plane, Wiener filters (linear algebra)"
+NOTES = ("not priced: the exhaustive attack on the toy in the plane, Wiener filters (linear algebra)",)
 
 
 def measurements(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Measurement]:

@@ -9,7 +9,7 @@ from lib.papers.representation_similarity.settings import Section
 from lib.profiles.networks import Networks
 from lib.values.measurement import Measurement
 
-NOT_PRICED = "second similarity measures beyond their passes (linear algebra on pooled activations)"
+NOTES = ("not priced: second similarity measures beyond their passes (linear algebra on pooled activations)",)
 # A map takes a forward pass, and the Gram matrices of all layers are taken to cost about as much again.
 PASSES = 2
 MOVED = 5  # views of a network: clean images, three kinds of adversarial ones, and noise
