@@ -68,10 +68,10 @@ def asked(empty, monkeypatch, capsys):
 
 def test_prices_are_told_by_notebook_and_kind_of_work(asked):
     lines = asked()
-    owners = {line.partition(":")[0]: line for line in lines if not line.startswith(" ")}
-    assert {"pool (shared)", *load("test").notebooks} <= owners.keys()
-    counts = [int(re.search(r"(\d+) networks", line)[1]) for line in owners.values() if " in the store)" in line]
-    assert sum(counts) == sum(task.recipe.stored for task in plan(load("test")))
+    counts = {line.partition(":")[0]: int(re.search(r"(\d+) networks", line)[1]) for line in lines
+              if " in the store)" in line}
+    assert counts.keys() == {"pool (shared)", *load("test").notebooks}
+    assert sum(counts.values()) == sum(task.recipe.stored for task in plan(load("test")))
     assert any(line.startswith("profile test on cpu: about ") for line in lines)
     assert any(re.fullmatch(r" +\d+ \w+  \d+ x training of .*", line) for line in lines)
     assert lines[-1] == "nothing was run; --all lists every training and measurement"
