@@ -136,8 +136,12 @@ class _Site:
                 "deviations": self.root / "claims" / f"{name}.html" if deviations.is_file() else None}
 
     def _claims(self, paper: str, notebooks: Mapping[str, dict]) -> list[dict]:
-        """The claims of a paper, the paper's own first, each with what its runs say about it."""
-        found: dict[str, dict] = {}
+        """The claims of a paper, the paper's own first, each with what its runs say about it; in today's wording where
+        runs judged several.
+        """
+        sheet, found = ROOT / "claims" / f"{paper}.yaml", {}
+        known = loader.read(sheet)["claims"] if sheet.is_file() else ()
+        worded = {one["id"]: one["statement"].strip() for one in known}
         for asks in ASKS:
             for run, notebook in notebooks.items():
                 for claim in notebook["groups"].get(asks, ()):
@@ -148,6 +152,9 @@ class _Site:
                     one = found.setdefault(claim["id"], {
                         **claim, "paper": paper, "runs": {}, "verdicts": {}, "notebooks": notebooks,
                         "page": self.root / "claims" / f"{name}.html"})
+                    if claim["statement"] == worded.get(claim["id"]):
+                        of_text = ("statement", "paper_value", "paper_source", "protocol")
+                        one.update({name: claim[name] for name in of_text})
                     one["runs"][run] = claim
                     one["verdicts"][run] = claim["verdict"]
         return [*found.values()]

@@ -298,6 +298,18 @@ def test_the_runs_of_a_claim_stand_next_to_each_other(tmp_path):
     check_links(tmp_path)
 
 
+def test_a_page_shows_todays_wording_and_names_another_that_a_run_judged(tmp_path):
+    worded = next(one for one in claims.load("stitching").claims if one.id == "C1a").statement
+    write(tmp_path / "smoke", "stitching", card(profile="smoke"), [{**claim("C1a", "weak"), "statement": worded}])
+    write(tmp_path / "laptop", "stitching", card(), [claim("C1a", "supported")])
+    report.published(tmp_path)
+    shown = page_of(tmp_path, "C1a").text
+    heading, = re.findall(r"(?s)<h1>(.*?)</h1>", shown)
+    smoke, laptop = (re.search(rf'(?s)<section id="{run}">(.*?)</section>', shown)[1] for run in ("smoke", "laptop"))
+    assert plain(heading) == worded
+    assert "Judged in another wording: “Statement of C1a" in laptop and "another wording" not in smoke
+
+
 def test_warnings_stand_where_they_touch(tmp_path):
     warnings = [{"sentence": "zero <gradients>", "claims": ["C1"]}, {"sentence": "survivors", "claims": []},
                 {"sentence": "the attack is weak", "claims": None}]
