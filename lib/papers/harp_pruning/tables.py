@@ -5,6 +5,7 @@ Accuracies and shares are in [0, 1]; seed counts repetitions from 0.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -29,8 +30,9 @@ def describe(study) -> str:
             f"{data.n_test} test images; {base.arch.name}; threat {threat.norm}, eps {threat.eps}, "
             f"trained against {training_attack(networks, s).title}\n"
             f"kept: {', '.join(f'{float(keep):.1%}' for keep in s.keeps)}; methods: {'; '.join(s.methods)}; "
-            f"{s.seeds} repetitions; {base.epochs} epochs of training, {s.prune.epochs} of searching, "
-            f"{s.finetune.epochs} of fine-tuning; {len(study.keys)} trained networks in the plan")
+            f"{s.seeds} repetitions; {base.epochs} epochs of training, {s.prune.epochs} of searching "
+            f"({updates(replace(base, epochs=s.prune.epochs)):,} updates), {s.finetune.epochs} of fine-tuning; "
+            f"{len(study.keys)} trained networks in the plan")
 
 
 def summary(f: Results) -> pd.DataFrame:

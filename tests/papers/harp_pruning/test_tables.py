@@ -47,7 +47,8 @@ def test_a_run_is_described_before_it_starts():
     first, second = tables.describe(study).split("\n")
     assert first.startswith("digits: ") and "threat linf, eps 3/20, trained against PGD" in first
     assert second.startswith("kept: 10.0%, 2.0%; methods: HARP; ") and "; 4 repetitions; " in second
-    assert second.endswith("6 of searching, 2 of fine-tuning; 7 trained networks in the plan")
+    made = updates(search_of(next(c.recipe for c in cells(planned) if c.condition == H)))
+    assert second.endswith(f"6 of searching ({made} updates), 2 of fine-tuning; 7 trained networks in the plan")
 
 
 def test_balanced_accuracy_is_shown_where_classes_are_not_of_one_size():
