@@ -77,7 +77,8 @@ def found(s=None, accuracy=(), layers=layers_of, half=()):
         shift = .005 * ((seed_of(c.job) % 5) - 2)
         usual = dict(half).get(arm.method, changed.get(arm, usual)) if c.condition.half else changed.get(arm, usual)
         one = drawn(c.repetition, *(min(1, max(0, a + shift)) for a in usual))
-        if f.halved and arm in (f.searched("HARP"), f.searched("HYDRA"), f.searched("LWM"), Condition("dense", loss=arm.loss)):
+        held_out = [Condition("dense"), *map(f.searched, ("HARP", "HYDRA", "LWM"))] if f.halved else []
+        if arm in held_out:
             f.on_holdout[c] = one
         if c.condition.half:
             continue
