@@ -66,9 +66,10 @@ def _rows(results: Results, claim: Claim, contrasts: Mapping[str, Mapping[str, C
 
 
 def _agree(one: Row, other: Row) -> bool:
-    """Whether two rows have the same verdict, and values on the same side of no effect (of the margin, for a bar)."""
+    """Whether two rows have the same verdict, and no intervals on different sides of no effect (of a bar's margin)."""
     middle = one.threshold if one.null_value is None else one.null_value
-    return one.verdict == other.verdict and (one.value > middle) == (other.value > middle)
+    opposite = one.low > middle > other.high or other.low > middle > one.high
+    return one.verdict == other.verdict and not opposite
 
 
 def _shown(row: Row) -> str:
