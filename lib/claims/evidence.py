@@ -4,7 +4,7 @@ between conditions that give these values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from lib.claims.preconditions import Preconditions
 from lib.claims.sheet import Claim
 from lib.claims.verdict import Judged, judge
-from lib.results import Results
+from lib.results import Results, mean
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,12 @@ class Contrast:
         return self.over + self.under
 
     def values(self, results: Results, measure: str) -> np.ndarray:
-        """[S, m]: the contrast of a measure, on the same m images in S paired repetitions. The row of a repetition in
-        which one of the networks failed is NaN.
+        """[S, m]: the contrast of a measure, on the same m images in the S repetitions that all conditions have, the
+        first ones. The row of a repetition in which one of the networks failed is NaN.
         """
-        over, under = (sum(results.correct(c, measure) for c in conditions) for conditions in (self.over, self.under))
+        correct = {c: results.correct(c, measure) for c in self.conditions}
+        paired = min(map(len, correct.values()))
+        over, under = (sum(correct[c][:paired] for c in conditions) for conditions in (self.over, self.under))
         return self.shares[0] * over - self.shares[1] * under
 
 
@@ -81,34 +83,46 @@ class Evidence(dict):
         """`claims.judge` on this evidence."""
         return judge(claim, self.get(claim.id, {}), profile, preconditions, self.lost.get(claim.id, ()))
 
-    def add_contrasts(self, results: Results, contrasts: Contrasts, broken: Mapping[Any, float],
-                      measure: Callable[[str], str]) -> None:
-        """Add every contrast without a broken condition; if a part has no other, all of its contrasts. broken:
-        {condition: its clean accuracy}. measure: from a part to the measure that it is about.
+    def add_contrasts(self, results: Results, contrasts: Contrasts, collapsed: Mapping[Any, float],
+                      measure: Callable[[str], str], controls: Collection[tuple[str, str]] = ()) -> None:
+        """Add the contrasts that are `comparable`; if a part has none, all of them. The name of an instance says which
+        of its conditions collapsed. collapsed: {condition: its clean accuracy}. measure: from a part to the measure
+        that it is about. controls: (claim, part) for each part that compares with a control.
         """
         for claim, parts in contrasts.items():
             for part, instances in parts.items():
-                for instance, contrast in without_broken(broken, instances).items():
-                    self.add_contrast(results, claim, part, instance, contrast, measure(part))
+                left = {name: one for name, one in instances.items()
+                        if comparable(results, one, collapsed, measure(part), (claim, part) in controls)}
+                for name, one in (left or instances).items():
+                    fallen = [results.label(c) for c in one.conditions if c in collapsed]
+                    named = f"{name} ({', '.join(fallen)} collapsed)" if fallen else name
+                    self.add_contrast(results, claim, part, named, one, measure(part))
 
 
-def without_broken(broken: Mapping[Any, float], instances: Mapping[str, Contrast]) -> Mapping[str, Contrast]:
-    """The instances without a broken condition; all instances if none is left (then the check of `above_chance` fails).
+def comparable(results: Results, contrast: Contrast, collapsed: Collection, measure: str, control: bool) -> bool:
+    """Whether a contrast is evidence: a condition that collapsed, that is, whose accuracy is near guessing, may lose,
+    but it cannot win, and nothing is shown by a control that collapsed. control: whether `under` are controls.
     """
-    return {name: one for name, one in instances.items() if not broken.keys() & {*one.conditions}} or instances
+    over, under = ({*collapsed} & {*conditions} for conditions in (contrast.over, contrast.under))
+    if not over and not under:
+        return True
+    lead = mean(contrast.values(results, measure))
+    return not (over and lead > 0 or under and (control or lead < 0))
 
 
-def above_chance(results: Results, contrasts: Contrasts, broken: Mapping[Any, float],
-                 what: str) -> dict[str, Preconditions]:
-    """{claim: a check named `what`}. It holds if every part with instances has one without a broken condition, and says
-    which conditions were left out. broken: {condition: its clean accuracy}.
+def above_chance(results: Results, contrasts: Contrasts, collapsed: Mapping[Any, float], measure: Callable[[str], str],
+                 controls: Collection[tuple[str, str]] = ()) -> dict[str, Preconditions]:
+    """{claim: the check that no collapsed condition decides it}. It holds if every part with instances has one that is
+    `comparable`, and names the conditions that collapsed. The arguments are those of `Evidence.add_contrasts`.
     """
     found = {}
     for claim, parts in contrasts.items():
         used = {c for instances in parts.values() for one in instances.values() for c in one.conditions}
-        said = [results.says_at_chance(c, value) for c, value in broken.items() if c in used]
-        judged = all(not instances or any(not broken.keys() & {*one.conditions} for one in instances.values())
-                     for instances in parts.values())
+        said = [results.says_at_chance(c, value) for c, value in collapsed.items() if c in used]
+        judged = all(not instances or any(
+            comparable(results, one, collapsed, measure(part), (claim, part) in controls) for one in instances.values())
+                     for part, instances in parts.items())
         found[claim] = Preconditions()
-        found[claim].add(what, judged, f"{'; '.join(said)}: left out" if said else "no arm is near guessing")
+        found[claim].add("no collapsed network wins or is a control", judged,
+                         f"collapsed: {'; '.join(said)}" if said else "no network is near guessing")
     return found

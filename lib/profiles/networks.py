@@ -22,6 +22,7 @@ Augmentation = Annotated[str, OneOf(AUGMENTATIONS)]
 BatchSize = Annotated[int, whole(2)]
 FileName = Annotated[str, Bound(is_file_name, "a name of letters, digits, spaces, '-', '_', '+' and '.' that does not "
                                 "start with '.'")]
+NEAR = 0.95  # a search with this share of the published updates is as long as the published one
 UNTARGETED = Bound(lambda targeted: not targeted, "false, because evaluation is untargeted", of="targeted")
 NO_ATTACK = Bound(lambda attack: attack is None, "left out", of="attack")
 ATTACK = Bound(lambda attack: attack is not None, "given, because robust networks train on it", of="attack")
@@ -160,6 +161,22 @@ def fewer_targets(where: str, attack: Attack, data: Data) -> None:
 def trained_as(recipe: Recipe, training: Training) -> Recipe:
     """The recipe with the epochs, the optimiser and the schedule of the settings."""
     return replace(recipe, epochs=training.epochs, optimiser=training.optimiser, schedule=training.schedule)
+
+
+def updates(recipe: Recipe) -> int:
+    """How many updates a training makes."""
+    objective = recipe.objective.inner or recipe.objective
+    return recipe.epochs * (recipe.data.n_train // recipe.batch_size) * objective.replays
+
+
+def as_long(search: Recipe, published: int) -> bool:
+    """Whether a search makes about as many updates as a `published` one, which held no images out."""
+    return updates(search) >= NEAR * published
+
+
+def halved(search: Recipe) -> Recipe:
+    """The search with half as many epochs."""
+    return replace(search, epochs=search.epochs // 2)
 
 
 def varied(recipe: Recipe, part: Any) -> Recipe:

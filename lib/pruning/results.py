@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from lib import results
 from lib.pruning.tables import kept
 from lib.training.evaluation import Outcomes
@@ -21,14 +23,32 @@ from lib.values.threats import Threat
 
 @dataclass
 class Results(results.Results):
-    """layers[cell]: what each layer of a pruned network keeps (`pruning.kept`)."""
+    """layers[cell]: what each layer of a pruned network keeps (`pruning.kept`). halved: the networks after half of a
+    search, which are measured on held-out images only. on_holdout[cell]: outcomes on held-out images, of these networks
+    and of those that they are compared with.
+    """
 
     layers: dict[Cell, Any] = field(default_factory=dict)
+    halved: list[Cell] = field(default_factory=list)
+    on_holdout: dict[Cell, Outcomes] = field(default_factory=dict)
 
     def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack | Certificate], str | None]) -> None:
         super().take(zoo, cell, name)
         if cell.recipe.arch.pruned:
             self.layers[cell] = kept(zoo.obtain(cell.recipe).net)
+
+    def hold_out(self, zoo: Zoo, cell: Cell, threat: Threat, attack: Attack) -> None:
+        """Measure a network on held-out images."""
+        self.on_holdout[cell] = zoo.outcomes(cell.recipe, threat, attack, split="holdout")
+
+    def held_out(self, condition, measure: str = "clean") -> np.ndarray:
+        """Outcomes [S, m] of a condition's networks on held-out images, `clean` or `robust`, as numbers like those of
+        `correct`: NaN for a network that failed or was not measured; [S, 1] if all did.
+        """
+        found = [self.on_holdout[cell].table[measure].to_numpy(float) if cell in self.on_holdout else None
+                 for cell in (*self.cells, *self.halved) if cell.condition == condition]
+        images = max((len(one) for one in found if one is not None), default=1)
+        return np.array([np.full(images, np.nan) if one is None else one for one in found]).reshape(-1, images)
 
     def weights(self, cell: Cell) -> tuple[int, int]:
         """How many prunable weights a pruned network keeps, and how many there were."""

@@ -153,17 +153,28 @@ def test_what_could_not_be_measured_is_no_evidence():
     assert found["C1"]["gap"]["one"].dtype == float
 
 
-@pytest.mark.parametrize("broken, left, ok", [({}, ["b", "twice"], True), ({B: 0.1}, ["twice"], True),
-                                              ({A: 0.1}, ["b", "twice"], False)])
-def test_contrasts_with_a_broken_condition_are_left_out_while_there_are_others(measured, broken, left, ok):
+def test_a_contrast_pairs_the_repetitions_that_all_conditions_have(measured):
+    measured.cells = [one for one in measured.cells if (one.condition, one.repetition) != (B, 1)]
+    assert Contrast((A,), (B,), (1.0, 0.5)).values(measured, "search").tolist() == [[0.5, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("collapsed, control, left, ok", [
+    ({}, False, ["ahead", "behind"], True),
+    ({B: 0.1}, False, ["ahead (B collapsed)"], True),  # it may lose to A, but not win
+    ({A: 0.1}, False, ["behind (A collapsed)"], True),
+    ({B: 0.1}, True, ["ahead (B collapsed)", "behind (B collapsed)"], False),  # nothing is left, so all are shown
+])
+def test_a_collapsed_condition_may_lose_but_cannot_win_or_be_a_control(measured, monkeypatch, collapsed, control, left,
+                                                                       ok):
+    monkeypatch.setattr(Results, "label", lambda self, condition: condition.kind.upper())
     measured.cells = measured.cells[:2]  # both have one network
-    contrasts = {"C1": {"gap": {"b": Contrast((A,), (B,)), "twice": Contrast((A,), (A,), (1.0, 0.5))}}}
+    contrasts = {"C1": {"gap": {"ahead": Contrast((A,), (B,), (1.0, 0.5)), "behind": Contrast((A,), (B,), (0.5, 1.0))}}}
+    given = contrasts, collapsed, lambda part: "search", {("C1", "gap")} if control else ()
     found = Evidence()
-    found.add_contrasts(measured, contrasts, broken, lambda part: "search")
-    assert [*found["C1"]["gap"]] == left and found["C1"]["gap"]["twice"].tolist() == [[0.5, 0, 0, 0]]
-    (check,) = above_chance(measured, contrasts, broken, "above chance")["C1"]
-    assert check["name"] == "above chance" and check["ok"] == ok
-    assert ("has a clean accuracy of 10.0%, guessing 10.0%" in check["detail"]) == bool(broken)
+    found.add_contrasts(measured, *given)
+    (check,) = above_chance(measured, *given)["C1"]
+    assert [*found["C1"]["gap"]] == left and check["ok"] == ok
+    assert ("has a clean accuracy of 10.0%, guessing 10.0%" in check["detail"]) == bool(collapsed)
 
 
 def claim(combine="all"):

@@ -10,24 +10,27 @@ from functools import partial
 
 import numpy as np
 
+from lib import claims
 from lib.claims.evidence import Contrast, Evidence, above_chance
 from lib.claims.preconditions import Preconditions, attack_warnings, lower_bound
-from lib.papers.compact_robust_pruning.networks import DENSE, Condition, setup_named, threat_of
+from lib.papers.compact_robust_pruning.networks import DENSE, Condition, learned, setup_named, threat_of
 from lib.papers.compact_robust_pruning.results import Results, reference_condition
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, RULES, NetworkSetup
+from lib.pruning.convergence import check_search
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
 
 ABOVE_CHANCE = 0.05  # a condition whose clean accuracy is less than this above guessing is broken and not compared
-KEPT = 0.9  # share of the clean accuracy that a pruning rule must keep for C1 to ask what it does to robustness
-KEEPS = 0.8  # share of the reference's accuracy that a network keeps at least, for C2 and C3
+KEEPS = 0.8  # share of the reference's accuracy that a network keeps at least, for C1, C2 and C3
 MOST = 3  # the number of such rules that C1 needs to speak of "most"
 # rules that see the training objective
 AWARE = tuple(rule for rule, how in RULES.items() if how["scores"] in ("gradient", "learned"))
 # What is kept: claim -> part -> (which accuracy, compared with which network)
 RETAINED = {"C2a": {"clean": ("clean", "unpruned"), "robust": ("robust", "unpruned")},
             "C2b": {"clean": ("clean", DENSE), "robust": ("robust", DENSE)},
-            "C3": {"verified": ("verified", "unpruned"), "verified_of_dense": ("verified", DENSE)}}
+            "C3a": {"verified": ("verified", "unpruned")}, "C3b": {"verified": ("verified", DENSE)}}
+BOUNDED = {"C6a": "unpruned", "C6b": DENSE}  # claim -> over which network both shares are
+CONTROLS = {("C4b", "equal_epochs"), ("C5a", "above_random")}  # parts that compare with a control
 
 
 def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
@@ -46,7 +49,7 @@ def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
         return {f"LWM minus {rule} at {float(keep):g}": minus(made["LWM"], made[rule])
                 for rule in rules if {made["LWM"], made[rule]} <= trained}
 
-    found = {"C1": {"lost": _lost(f)},
+    found = {"C1": dict.fromkeys(("clean", "robust"), _finetuned_benignly(f)),
              "C4a": {"benign_finetuning": mismatched(f.empirical, ROBUST, BENIGN),
                      "benign_pretraining": mismatched(f.empirical, BENIGN, ROBUST),
                      "verified_benign_finetuning": mismatched(f.verifiable, ROBUST, BENIGN),
@@ -58,29 +61,33 @@ def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
     return found
 
 
-def _lost(f: Results) -> dict[str, Contrast]:
-    """Robust accuracy after benign fine-tuning minus half the robust accuracy of the unpruned network, for each rule
-    that keeps the clean accuracy. If no rule does, all are returned and `claim_preconditions` says so.
+def _finetuned_benignly(f: Results) -> dict[str, Contrast]:
+    """Accuracy after benign fine-tuning minus four fifths of the unpruned network's, for each rule that keeps the clean
+    accuracy. If no rule does, all are returned and `claim_preconditions` says so.
     """
     base = reference_condition(setup_named(f.section, f.section.rules_on), "unpruned")
-    every = {rule: Contrast((one,), (base,), (1.0, 0.5)) for rule, one in f.benign_rules.items()}
+    every = {rule: Contrast((one,), (base,), (1.0, KEEPS)) for rule, one in f.benign_rules.items()}
     share = f.benign_kept
-    return {rule: one for rule, one in every.items() if share[rule] >= KEPT} or every
+    return {rule: one for rule, one in every.items() if share[rule] >= KEEPS} or every
 
 
-def _verified_minus_empirical(f: Results, net: NetworkSetup) -> np.ndarray:
+def _verified_minus_empirical(f: Results, net: NetworkSetup, over: str) -> np.ndarray:
     """[S]: the retained share of verified accuracy minus the retained share of robust accuracy."""
-    (verified, of_verified), (robust, of_robust) = (f.retained([net], which, "unpruned")
+    (verified, of_verified), (robust, of_robust) = (f.retained([net], which, over)
                                                     for which in ("verified", "robust"))
     return verified / of_verified - robust / of_robust
 
 
-def _bounded(f: Results) -> list[NetworkSetup]:
+def _bounded(f: Results, over: str) -> list[NetworkSetup]:
     """The networks for which C6 has both retained shares: their certificate holds for the attacked network itself
-    (smoothing certifies another classifier), and neither accuracy is 0 before pruning.
+    (smoothing certifies another classifier), and neither accuracy of the reference is 0.
     """
     return [net for net in f.verifiable if net.certificate.of_network
-            and all(f.accuracy(reference_condition(net, "unpruned"), which).all() for which in ("verified", "robust"))]
+            and all(f.accuracy(reference_condition(net, over), which).all() for which in ("verified", "robust"))]
+
+
+def _measure(part: str) -> str:
+    return "clean" if part == "clean" else "verified" if part.startswith("verified") else "robust"
 
 
 def evidence(f: Results) -> Evidence:
@@ -88,11 +95,10 @@ def evidence(f: Results) -> Evidence:
     four fifths of the reference's, [K, S, m] of K networks (a tuple of such arrays if their test images differ); for C6
     one number per repetition.
 
-    Robust accuracy is accuracy under the stronger attack. Instances of a difference with a condition at chance are left
-    out, unless no other is left.
+    Robust accuracy is accuracy under the stronger attack. Of conditions near guessing see `Evidence.add_contrasts`.
     """
-    found, broken = Evidence(), f.at_chance(ABOVE_CHANCE)
-    found.add_contrasts(f, contrasts(f), broken, lambda part: "verified" if part.startswith("verified") else "robust")
+    found = Evidence()
+    found.add_contrasts(f, contrasts(f), f.at_chance(ABOVE_CHANCE), _measure, CONTROLS)
     for claim, parts in RETAINED.items():
         nets = retaining(f, claim)
         name = nets[0].name if len(nets) == 1 else f"mean of {', '.join(net.name for net in nets)}"
@@ -100,9 +106,10 @@ def evidence(f: Results) -> Evidence:
             pairs = f.pairs(nets, measure, over)
             kept = tuple(pruned - KEEPS * whole for pruned, whole in pairs)
             found.add(claim, part, name, kept, f.failures(_of_shares(f, nets, over)))
-    for net in _bounded(f):
-        used = _of_shares(f, [net], "unpruned")
-        found.add("C6", "verified_minus_empirical", net.name, _verified_minus_empirical(f, net), f.failures(used))
+    for claim, over in BOUNDED.items():
+        for net in _bounded(f, over):
+            found.add(claim, "verified_minus_empirical", net.name, _verified_minus_empirical(f, net, over),
+                      f.failures(_of_shares(f, [net], over)))
     return found
 
 
@@ -161,25 +168,30 @@ def _verified(least: float, correct: np.ndarray) -> tuple[bool, str]:
 def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """{claim: what else must hold before it is judged}
 
-    Every claim: pruned networks are above chance. For differences, instances with a network at chance are left out, and
-    the check fails if a part has no other instance. What is retained is a mean over all networks, so one network at
-    chance fails the check. C1: three rules keep the clean accuracy. C3, C4a and C6: unpruned networks are verified on
-    the required share of test images.
+    Differences: no collapsed network decides them. What is retained is a mean over all networks, so one collapsed
+    network fails the check. C1: three rules keep the clean accuracy. C3, C4a and C6: unpruned networks are verified on
+    the required share of test images. C5: half of HYDRA's search gives the same verdict on held-out images.
     """
-    broken = f.at_chance(ABOVE_CHANCE)
-    found = above_chance(f, contrasts(f), broken, "compared networks are above chance")
-    for claim in (*RETAINED, "C6"):
+    broken, made, s = f.at_chance(ABOVE_CHANCE), contrasts(f), f.section
+    found = above_chance(f, made, broken, _measure, CONTROLS)
+    for claim in (*RETAINED, *BOUNDED):
         pruned = [f.pruned(net) for net in retaining(f, claim)]
         said = [f.says_at_chance(one, broken[one]) for one in pruned if one in broken]
         found[claim] = Preconditions()
-        found[claim].add("pruned networks are above chance", not said, "; ".join(said) or "no arm is near guessing")
-    for claim in ("C3", "C4a", "C6"):
+        found[claim].add("pruned networks are above chance", not said, "; ".join(said) or "no network is near guessing")
+    for claim in ("C3a", "C3b", "C4a", *BOUNDED):
         for net in f.verifiable:
             unpruned = reference_condition(net, "unpruned")
             found[claim].about(f"{net.name}: unpruned networks are verified", f.correct(unpruned, "verified"),
                                partial(_verified, net.verified), f.failures((unpruned,)))
     share = f.benign_kept
-    kept = sum(value >= KEPT for value in share.values())
+    kept = sum(value >= KEEPS for value in share.values())
     found["C1"].add("three rules keep clean accuracy", kept >= MOST,
-                    f"{kept} keep {KEPT:.0%} of it: " + ", ".join(f"{r} {value:.1%}" for r, value in share.items()))
+                    f"{kept} keep {KEEPS:.0%} of it: " + ", ".join(f"{r} {value:.1%}" for r, value in share.items()))
+    for claim, keep in (("C5a", s.keep), ("C5b", s.keeps[-1])):
+        whole, half = (learned(s, keep, half) for half in (False, True))
+        if claim in made and (cells := f.of(whole, failed=True)):
+            asked = {name: one for name, one in made[claim]["suffices"].items() if whole in one.under}
+            check_search(found[claim], f, claims.load("compact_robust_pruning")[claim], {"suffices": asked},
+                         {whole: half}, cells[0].recipe.parents[0], s.updates)
     return found

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from lib.papers.compact_robust_pruning.settings import BENIGN, IN_ROUNDS, ROBUST, RULES, NetworkSetup, Section
 from lib.profiles import networks as profiles
-from lib.profiles.networks import Networks, trained_as, varied, warmed_up
+from lib.profiles.networks import Networks, as_long, halved, trained_as, varied, warmed_up
 from lib.values.architectures import Architecture, Pruned
 from lib.values.cell import Cell
 from lib.values.objectives import IBP, TRADES, CrossEntropy, CrownIBP, MixTrain, Objective, Prune, Saliency, Stability
@@ -26,8 +26,8 @@ class Condition:
 
     net: the name of a network in the settings. pre: the objective of pre-training, `benign` or `robust`. rule: one of
     RULES, or `dense` if nothing is pruned; then keep is 1. fine: the objective of fine-tuning, None before it. longer:
-    whether fine-tuning has as many epochs as pre-training and fine-tuning together. compared: whether the condition
-    belongs only to the comparison of rules.
+    whether fine-tuning has as many epochs as pre-training and fine-tuning together. half: whether the search for scores
+    has half as many epochs. compared: whether the condition belongs only to the comparison of rules.
     """
 
     net: str
@@ -36,6 +36,7 @@ class Condition:
     keep: Fraction = Fraction(1)
     fine: str | None = None
     longer: bool = False
+    half: bool = False
     compared: bool = field(default=False, compare=False)
 
     def job(self, repetition: int) -> str:
@@ -58,14 +59,15 @@ class Repetition(profiles.Repetition):
 
     section: Section
 
-    def objective(self, setup: NetworkSetup, which: str, ramp: bool = True) -> Objective:
+    def objective(self, setup: NetworkSetup, which: str, ramp: bool = True, later: bool = True) -> Objective:
         """The benign or robust objective of a network. ramp: whether a certified objective raises eps from 0, as in
-        pre-training; a network that has already been trained at eps is fine-tuned at eps from the start.
+        pre-training; a network that has already been trained at eps is fine-tuned at eps from the start. later: whether
+        it is the objective of searches and fine-tunings, which may have an attack of their own.
         """
         if which == BENIGN:
             return CrossEntropy()
         threat = threat_of(self.networks, setup)
-        attack = setup.pretrain and setup.pretrain.attack or self.networks.robust.attack
+        attack = later and setup.attack or setup.pretrain and setup.pretrain.attack or self.networks.robust.attack
         full = {} if ramp else {"start": 0.0, "end": 0.0}
         return {
             "PGD-AT": lambda: replace(self.networks, threat=threat).objective(attack),
@@ -83,7 +85,7 @@ class Repetition(profiles.Repetition):
         if setup.pretrain:
             recipe = trained_as(recipe, setup.pretrain)
         if setup.pretrain or setup.training != "PGD-AT":
-            recipe = replace(recipe, objective=self.objective(setup, pre))
+            recipe = replace(recipe, objective=self.objective(setup, pre, later=False))
         return warmed_up(recipe, setup.pretrain) if pre == ROBUST else recipe
 
     def finetuned(self, setup: NetworkSetup, parent: Recipe, arch: Architecture, fine: str,
@@ -125,6 +127,7 @@ class Repetition(profiles.Repetition):
         if condition.rule != DENSE:
             arch = Pruned(base.arch, condition.keep, **RULES[condition.rule])
             parent = self.searched(setup, base, arch, condition.fine) if arch.searched else base
+            parent = halved(parent) if condition.half else parent
         ramp = condition.pre == BENIGN  # a benign network has never seen eps
         recipe = self.finetuned(setup, parent, arch, condition.fine, ramp)
         if condition.longer:
@@ -133,10 +136,27 @@ class Repetition(profiles.Repetition):
 
 
 def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
-    """All networks, condition by condition."""
+    """All networks, condition by condition; the last are of halved searches."""
     every = [Repetition(networks, section, number, seed) for number in range(section.seeds)]
-    return [Cell(condition, one.number, one.recipe_of(condition), _measures(one, condition))
-            for condition in conditions(section) for one in every]
+    found = [Cell(condition, one.number, one.recipe_of(condition), _measures(one, condition))
+            for condition in conditions(section) for one in every[:section.longer_seeds if condition.longer else None]]
+    return [*found, *_halved(every)]
+
+
+def learned(s: Section, keep: Fraction, half: bool = False) -> Condition:
+    """The condition of scores learned by HYDRA, at a share, before robust fine-tuning."""
+    return Condition(s.rules_on, ROBUST, "HYDRA", keep, ROBUST, half=half, compared=True)
+
+
+def _halved(every: list[Repetition]) -> Iterator[Cell]:
+    """Networks of HYDRA's search at half its length, if it is shorter than in its code. They are measured on held-out
+    images only.
+    """
+    s = every[0].section
+    for keep in dict.fromkeys((s.keep, s.keeps[-1])):
+        whole, half = learned(s, keep), learned(s, keep, half=True)
+        if whole in conditions(s) and not as_long(every[0].recipe_of(whole).parents[0], s.updates):
+            yield from (Cell(half, one.number, one.recipe_of(half)) for one in every)
 
 
 def _measures(r: Repetition, condition: Condition) -> tuple:

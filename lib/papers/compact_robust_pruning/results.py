@@ -7,10 +7,11 @@ lib/papers/compact_robust_pruning/networks.py says which networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from lib.papers.compact_robust_pruning.networks import DENSE, Condition, setup_named
+from lib.papers.compact_robust_pruning.networks import DENSE, Condition, setup_named, threat_of
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, NetworkSetup, Section
 from lib.profiles.networks import Networks
 from lib.pruning import results
@@ -80,7 +81,7 @@ class Results(results.Results):
         if c.fine is None:
             return f"{c.net} {c.pre}, unpruned"
         pruned = DENSE if c.rule == DENSE else f"{c.rule} {float(c.keep):g}"
-        return f"{c.net} {c.pre} > {pruned} > {c.fine}{', longer' * c.longer}"
+        return f"{c.net} {c.pre} > {pruned}{', half the search' * c.half} > {c.fine}{', longer' * c.longer}"
 
     def named(self, cell: Cell) -> dict:
         """As in the base class; fine is NaN before any fine-tuning."""
@@ -96,11 +97,19 @@ def reference_condition(net: NetworkSetup, over: str) -> Condition:
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
     """Train (or load) every network, measure it and count what it keeps; whatever the store holds is read from it."""
-    found = Results(networks, section, seed, cells)
+    halved = [cell for cell in cells if cell.condition.half]
+    found = Results(networks, section, seed, [cell for cell in cells if not cell.condition.half], halved=halved)
+    held_out = {replace(c, rule=rule, half=half) for c in (cell.condition for cell in halved)
+                for rule, half in (("LWM", False), ("HYDRA", False), ("HYDRA", True))}
     names = {section.verify: "robust", section.search: "search"}
     names |= {net.certificate: "verified" for net in found.verifiable}
 
     def one(cell: Cell) -> None:
+        if cell.condition in held_out:
+            threat = threat_of(networks, setup_named(section, cell.condition.net))
+            found.hold_out(zoo, cell, threat, section.search)
+        if cell.condition.half:
+            return
         found.take(zoo, cell, lambda _, how: names.get(how))
         if (proof := setup_named(section, cell.condition.net).certificate) and proof.of_network:
             found.outcomes[cell]["robust"].with_bounds(found.outcomes[cell]["verified"])  # an error if proof is broken

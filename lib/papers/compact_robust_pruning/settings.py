@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Annotated
 
@@ -22,7 +22,18 @@ from lib.values.architectures import FromScratch
 from lib.values.attacks import PGD, Attack
 from lib.values.certificates import Bounds, Certificate, Smoothing
 from lib.values.data import Data
-from lib.values.declared import Declared, OneOf, Positive, ProperShare, Repetitions, Share, different, falling
+from lib.values.declared import (
+    Count,
+    Declared,
+    OneOf,
+    Positive,
+    ProperShare,
+    Repetitions,
+    Share,
+    different,
+    falling,
+    whole,
+)
 from lib.values.threats import Threat
 
 IN_ROUNDS = "iterative LWM"  # prunes in several rounds, each with a part of the fine-tuning
@@ -64,6 +75,7 @@ class NetworkSetup(Declared):
     threat: Threat | None = None  # the threat in training, attacks and bounds; null: the pool's
     # pre-training, the first step; the benign objective has the same epochs but no warm-up; null: as in the pool
     pretrain: Pretraining | None = None
+    attack: Annotated[PGD, UNTARGETED] | None = None  # in searches and fine-tunings; null: as in pre-training
     batch_size: BatchSize | None = None  # images per update; null: as in the pool
     augment: Augmentation | None = None  # the augmentation of training images; null: as in the pool
     sigma: Positive = 0.25  # the standard deviation of the noise in smoothing
@@ -102,8 +114,9 @@ class Section(Declared):
 
     seeds: Repetitions  # repetitions, each with networks of its own
     nets: Annotated[tuple[NetworkSetup, ...], different(1, of="name")]  # the networks to prune
-    score: Unattacked  # the search for learned scores, under the attack of each network's training
-    search: Annotated[PGD, UNTARGETED]  # the attack on unpruned networks, for the preconditions
+    # the search for learned scores, under the attack of each network's fine-tuning
+    score: Annotated[Unattacked, replace(whole(2), of="epochs")]
+    search: Annotated[PGD, UNTARGETED]  # the attack on unpruned networks, for the preconditions, and on held-out images
     verify: Attack  # the stronger attack, under which every network is measured
     # shares of weights that are kept, in decreasing order; objectives are compared at the first
     keeps: Annotated[tuple[ProperShare, ...], falling(1)] = (Fraction(1, 10), Fraction(1, 100))
@@ -120,6 +133,10 @@ class Section(Declared):
     rounds: Annotated[tuple[ProperShare, ...], falling()] = (Fraction(1, 2), Fraction(1, 4))
     # shares of filters that are kept where whole filters are removed
     filters: Annotated[tuple[ProperShare, ...], falling()] = (Fraction(1, 2),)
+    # the number of updates of HYDRA's search in its code; where `score` makes clearly fewer, it is also made half as
+    # long, and rules are judged only if that changes no verdict on held-out images
+    updates: Count = 20 * 391
+    longer_seeds: Repetitions | None = None  # repetitions of the longer fine-tunings; null: all
 
     where = "compact_robust_pruning"
 
@@ -129,6 +146,8 @@ class Section(Declared):
         OneOf(names).hold(self.rules_on, f"{self.where}.rules_on")
         if self.harsher_rules is None:
             object.__setattr__(self, "harsher_rules", self.rules)
+        if self.longer_seeds is None:
+            object.__setattr__(self, "longer_seeds", self.seeds)
         for rule in self.harsher_rules:
             OneOf(self.rules).hold(rule, f"{self.where}.harsher_rules")
         above = not self.rounds or self.rounds[-1] > self.keep
@@ -151,3 +170,6 @@ class Section(Declared):
             fewer_targets("compact_robust_pruning.verify.targets", self.verify, net.data or networks.data)
             if net.verifiable and net.certified is None:
                 net.certificate.check(net.threat or networks.threat)
+            held_out = (net.data or networks.data).holdout
+            need(held_out > 0 or net.name != self.rules_on or "HYDRA" not in self.rules,
+                 f"data.holdout of {net.name}", held_out, "at least 1: HYDRA's search is checked on held-out images")

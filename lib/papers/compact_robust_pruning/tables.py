@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from lib.papers.compact_robust_pruning.evidence import KEPT
+from lib.papers.compact_robust_pruning.evidence import KEEPS
 from lib.papers.compact_robust_pruning.networks import DENSE, Condition, Repetition, threat_of
 from lib.papers.compact_robust_pruning.reference import ABSTRACT
 from lib.papers.compact_robust_pruning.results import Results, reference_condition
@@ -196,5 +196,5 @@ def benign(f: Results) -> pd.DataFrame:
         clean, robust = (mean(f.accuracy(condition, which)) for which in ("clean", "robust"))
         rows.append({"rule": rule, "clean": clean, "kept": share[rule], "robust": robust,
                      "unpruned": base, "lost": 1 - robust / base if base else np.nan,
-                     "counts": "yes" if share[rule] >= KEPT else f"no, keeps less than {KEPT:.0%}"})
+                     "counts": "yes" if share[rule] >= KEEPS else f"no, keeps less than {KEEPS:.0%}"})
     return pd.DataFrame(rows)

@@ -6,17 +6,23 @@ from fractions import Fraction
 
 import numpy as np
 
+from lib import claims
 from lib.claims.evidence import Contrast, Evidence, above_chance
 from lib.claims.preconditions import Preconditions, attack_warnings
-from lib.papers.harp_pruning.networks import Condition
-from lib.papers.harp_pruning.results import Results
-from lib.papers.harp_pruning.settings import METHODS
+from lib.papers.harp_pruning.networks import Condition, search_of
+from lib.papers.harp_pruning.results import Results, rates_without_data
+from lib.papers.harp_pruning.settings import HALVED, METHODS
+from lib.pruning.convergence import check_search
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
 
 UNIFORM = tuple(name for name, rule in METHODS.items() if rule["rates"] == "uniform")
 MOST_OVER = 1.02  # a pruned network may keep at most this multiple of its target
-FIXED = ("HYDRA + data-free", "HYDRA + LAMP", "HYDRA + ERK")  # learned scores at rates that need no data
+TRANSPLANTED = "HYDRA + HARP rates"
+FIXED = ("HYDRA + LAMP", "HYDRA + ERK", "HYDRA + data-free")  # learned scores at rates that need no data
+CONTROLS = {("C4b", "above_fixed_rates")}  # parts that compare with a control
+# {claim: claims that rest on searches for which its verdict on held-out images must be the same after half of a search}
+SEARCHED = {"C1b": ("C1a", "C1b"), "C2a": ("C2a", "C2b", "C3", "C4a", "C4b", "C5", "C10")}
 
 
 def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
@@ -35,10 +41,10 @@ def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
         return pairs(*(("HARP", other) for other in others), **where)
 
     found: dict[str, dict[str, dict[str, Contrast]]] = {}
-    harp, base = Condition("HARP", harsh, loss=s.losses[0]), Condition("dense", loss=s.losses[0])
-    if harp in trained:
-        both = {f"HARP at {float(harsh):g} minus dense": Contrast((harp,), (base,))}
-        found["C1"] = {"clean": both, "robust": both}
+    harp = Condition("HARP", harsh, loss=s.losses[0])
+    for claim, method in (("C1a", "pre-trained"), ("C1b", "dense")) if harp in trained else ():
+        both = {f"{f.label(harp)} minus {method}": Contrast((harp,), (Condition(method, loss=s.losses[0]),))}
+        found[claim] = {"clean": both, "robust": both}
     found["C2a"] = {"clean": harp_over(*UNIFORM), "robust": harp_over(*UNIFORM)}
     if mild != harsh:
         near = harp_over("HYDRA", keep=mild)
@@ -47,8 +53,8 @@ def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
             f"{name}, {float(harsh):g} minus {float(mild):g}": Contrast(far.over + near[name].under,
                                                                         far.under + near[name].over, (0.5, 0.5))
             for name, far in harp_over("HYDRA").items()}}
-    found["C4a"] = {"above_uniform": pairs(("HYDRA + HARP rates", "HYDRA"), ("rates only", "LWM"))}
-    found["C4b"] = {"above_fixed_rates": harp_over(*FIXED)}
+    found["C4a"] = {"above_uniform": pairs((TRANSPLANTED, "HYDRA"))}
+    found["C4b"] = {"above_fixed_rates": pairs(*((TRANSPLANTED, fixed) for fixed in FIXED))}
     found["C5"] = {"above_rates_only": harp_over("rates only"), "above_scores_only": harp_over("HYDRA")}
     found["C6"] = {"growing": harp_over("HARP, constant gamma")}
     found["C7"] = {"robust": {f"{loss}: {name}": contrast for loss in s.losses[1:]
@@ -56,7 +62,7 @@ def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
     if s.channels:
         found["C8"] = {"robust": harp_over("HYDRA", keep=s.channels[-1], granularity="channels")}
     if (s.data or f.networks.data).name == "imagenet":
-        kept, beaten = found.get("C1", {}), found["C2a"]
+        kept, beaten = found.get("C1b", {}), found["C2a"]
         found["C9"] = {f"{name}_{part}": instances for name, parts in (("retains", kept), ("beats", beaten))
                        for part, instances in parts.items()}
     return found
@@ -66,32 +72,32 @@ def evidence(f: Results) -> Evidence:
     """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; for C10 one number per
     repetition.
 
-    Robust accuracy is accuracy under the stronger attack. Instances with a condition at chance are left out, unless no
-    other is left.
+    Robust accuracy is accuracy under the stronger attack. Of conditions near guessing see `Evidence.add_contrasts`.
     """
     s, found = f.section, Evidence()
-    broken = f.at_chance(s.above_chance)
-    found.add_contrasts(f, contrasts(f), broken, lambda part: "clean" if part.endswith("clean") else "verify")
-    methods = "HARP", "HYDRA + data-free", "data-free"
-    harp, *free = (Condition(method, s.keeps[-1], loss=s.losses[0]) for method in methods)
+    found.add_contrasts(f, contrasts(f), f.at_chance(s.above_chance), _measure, CONTROLS)
+    harp = f.searched("HARP")
     if harp in f.conditions:
-        found.add("C10", "ends_kept", "HARP", _ends(f, harp), f.failures((harp,)))
-        for one in [one for one in free if one in f.conditions][:1]:
-            found.add("C10", "beyond_data_free", f"HARP minus {one.method}", _ends(f, harp) - _ends(f, one),
-                      f.failures((harp, one)))
+        found.add("C10", "ends_kept", "HARP", f.by_repetition(harp, lambda cell: _ends(f, cell)), f.failures((harp,)))
+        found.add("C10", "beyond_data_free", "HARP minus data-free rates",
+                  f.by_repetition(harp, lambda cell: _ends(f, cell) - _ends(f, cell, data_free=True)),
+                  f.failures((harp,)))
     return found
 
 
-def _ends(f: Results, condition: Condition) -> np.ndarray:
-    """[S]: the mean kept share of the first and the last layer minus the mean kept share of the widest layers, which
-    have the most weights.
-    """
-    def read(cell: Cell) -> float:
-        counted = f.layers[cell]
-        widest = counted.share[counted.weights == counted.weights.max()]
-        return (counted.share.iloc[0] + counted.share.iloc[-1]) / 2 - widest.mean()
+def _measure(part: str) -> str:
+    return "clean" if part.endswith("clean") else "verify"
 
-    return f.by_repetition(condition, read)
+
+def _ends(f: Results, cell: Cell, data_free: bool = False) -> float:
+    """The mean kept share of the first and the last layer minus the mean kept share of the widest layers, which have
+    the most weights. data_free: at the rates that the network's search would have reached without images.
+    """
+    counted = f.layers[cell]
+    share = counted.share.to_numpy()
+    if data_free:
+        share = np.array(rates_without_data(search_of(cell.recipe), [int(n) for n in counted.weights]))
+    return (share[0] + share[-1]) / 2 - share[(counted.weights == counted.weights.max()).to_numpy()].mean()
 
 
 def warnings(zoo: Zoo, f: Results) -> list[str]:
@@ -116,7 +122,20 @@ def preconditions(f: Results, warnings: list[str]) -> Preconditions:
 
 
 def claim_preconditions(f: Results) -> dict[str, Preconditions]:
-    """{claim: a check that the conditions of every part are above chance}. It fails if a part has no instance left, and
-    otherwise says which conditions were left out.
+    """{claim: what else must hold before it is judged}: no collapsed network decides it, and searches are long enough.
+
+    Half of a search must give the same verdicts on held-out images: about HARP minus the dense network for C1, about
+    HARP minus HYDRA and minus LWM for the others.
     """
-    return above_chance(f, contrasts(f), f.at_chance(f.section.above_chance), "compared arms are above chance")
+    made = contrasts(f)
+    found = above_chance(f, made, f.at_chance(f.section.above_chance), _measure, CONTROLS)
+    searches = [search for cell in f.of(f.searched("HARP"), failed=True) if (search := search_of(cell.recipe))]
+    rivals = {f.searched(method) for method in ("HYDRA", "LWM")} | {Condition("dense", loss=f.section.losses[0])}
+    halved = {f.searched(method): f.searched(method, half=True) for method in HALVED}
+    for margins, rest in SEARCHED.items() if searches else ():
+        asked = {part: {name: one for name, one in instances.items() if {*one.under} <= rivals}
+                 for part, instances in made[margins].items()}
+        for claim in rest:
+            check_search(found.setdefault(claim, Preconditions()), f, claims.load("harp_pruning")[margins], asked,
+                         halved, searches[0], f.section.updates)
+    return found

@@ -19,6 +19,40 @@ def compression(table, reference=None, robust: str = "robust accuracy", what: st
     return common.compression(table, MARKS, BASE, reference, robust, what)
 
 
+def accuracy_by_updates(table, robust: str = "robust accuracy"):
+    """Accuracy on held-out images against the updates of the search, clean on the left and robust on the right: a line
+    through the means of each method, a dot for each repetition; the dense network is a horizontal line.
+
+    table: columns `method`, `seed`, `updates`, `measure` ('clean' or 'verify') and `accuracy`. robust: label of the
+    right panel's axis, with the attack. Raises SettingsError for missing columns.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import PercentFormatter
+
+    check_columns(table, "method", "seed", "updates", "measure", "accuracy")
+    style()
+    palette = colours(table.method)
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 4.0), sharex=True, layout="constrained")
+    for axis, (measure, words) in zip(panels, common.PANELS.items(), strict=True):
+        of_measure, ends = table[table.measure == measure], {}
+        for method, colour in palette.items():
+            mine = of_measure[of_measure.method == method]
+            if method == "dense":
+                axis.axhline(mine.accuracy.mean(), color=colour, linewidth=1.3)
+            else:
+                curve(axis, mine, "updates", "accuracy", colour, marker=MARKS[method], shade=False, dots=True)
+            last = mine[mine.updates == mine.updates.max()].accuracy.mean()
+            ends[method] = (table.updates.max(), last, colour)
+        axis.set_ylim(0, None)
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_xlabel("updates of the search")
+        axis.set_ylabel(words if measure == "clean" else robust)
+        common.label_ends(axis, ends)
+    return entitle(figure, "Accuracy on held-out images after half and all of the search",
+                   "Clean and robust accuracy against the updates of the search, a line for each method; HYDRA after 0 "
+                   "updates is LWM; the dense network is a horizontal line.")
+
+
 def _share_axis(axis) -> None:
     """Make an axis of shares logarithmic, in per cent, with ticks at 1, 2 and 5 of every decade."""
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator

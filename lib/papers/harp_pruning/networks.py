@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from lib.papers.harp_pruning.settings import BY_CHANNEL, METHODS, Section
+from lib.papers.harp_pruning.settings import BY_CHANNEL, HALVED, METHODS, Section
 from lib.profiles import networks as profiles
-from lib.profiles.networks import Networks, trained_as, warmed_up
+from lib.profiles.networks import Networks, as_long, halved, trained_as, warmed_up
 from lib.values.architectures import FromScratch, Pruned
 from lib.values.attacks import PGD
 from lib.values.cell import Cell
@@ -29,7 +29,7 @@ class Condition:
 
     method: one of METHODS, `dense` (the dense network with the same fine-tuning), `pre-trained` (the network that all
     are made from) or `N` (a normally trained network). keep: the target share, 1 for dense networks. epoch: for weights
-    kept during a fine-tuning, the number of epochs; else None.
+    kept during a fine-tuning, the number of epochs; else None. half: whether the search has half as many epochs.
     """
 
     method: str
@@ -37,13 +37,20 @@ class Condition:
     granularity: str = "weights"
     loss: str = "PGD-AT"
     epoch: int | None = None
+    half: bool = False
+
+    @property
+    def compared(self) -> bool:
+        """Whether claims compare the networks on test images."""
+        return self.epoch is None and not self.half
 
     def job(self, repetition: int) -> str:
         """The batch job: the dense networks of a repetition, or one pruned network with its search."""
         if self.method in DENSE:
             return f"dense-{self.loss}-{repetition}"
         words = self.method.replace(",", " ").replace("+", " ").split()
-        return "-".join([*words, f"{float(self.keep):g}", self.granularity, self.loss, str(repetition)])
+        shorter = ["half"] * self.half
+        return "-".join([*words, f"{float(self.keep):g}", self.granularity, self.loss, *shorter, str(repetition)])
 
 
 class Repetition(profiles.Repetition):
@@ -53,8 +60,8 @@ class Repetition(profiles.Repetition):
 
     @property
     def attack(self) -> PGD:
-        """The attack of all three stages."""
-        return training_attack(self.networks, self.section)
+        """The attack of searches and fine-tunings."""
+        return self.section.attack or training_attack(self.networks, self.section)
 
     @property
     def choice(self) -> Choice:
@@ -69,15 +76,16 @@ class Repetition(profiles.Repetition):
         """Recipe of the dense network that all others are made from, trained with a robust loss."""
         recipe, how = self._dense("R"), self.section.pretrain
         recipe = trained_as(recipe, how) if how else recipe
-        return warmed_up(replace(recipe, objective=self.robust(loss)), how)
+        objective = self.robust(loss, training_attack(self.networks, self.section))
+        return warmed_up(replace(recipe, objective=objective), how)
 
     def _dense(self, kind: str) -> Recipe:
         recipe, s = self.networks.member(kind, self.number, self.seed), self.section
         return replace(recipe, arch=s.arch or recipe.arch, data=s.data or recipe.data)
 
-    def robust(self, loss: str) -> Objective:
-        """The objective of a robust loss by its name."""
-        threat, attack = self.networks.threat, self.attack
+    def robust(self, loss: str, attack: PGD | None = None) -> Objective:
+        """The objective of a robust loss by its name. attack: None for the attack of searches and fine-tunings."""
+        threat, attack = self.networks.threat, attack or self.attack
         if loss == "PGD-AT":
             return self.networks.objective(attack)
         if loss == "Free-AT":
@@ -88,14 +96,14 @@ class Repetition(profiles.Repetition):
         """Recipe of the pruning stage: scores or rates learned on the robust loss, with frozen weights. pattern: the
         network from which rates are taken.
         """
-        s, method, speedup = self.section, condition.method, search_speedup(self.section, base)
+        s, method = self.section, condition.method
         constant = method == "HARP, constant gamma"
-        penalty = {"gamma": speedup * (s.constant_gamma if constant else s.gamma), "growing": not constant}
+        penalty = {"gamma": s.constant_gamma if constant else s.gamma, "growing": not constant}
         penalty = penalty if arch.rates == "learned" else {}  # fixed rates have no penalty
-        optimiser = replace(s.prune.optimiser, weight_decay=speedup * s.prune.optimiser.weight_decay,
-                            no_decay=("quota",) if method == "HARP, no decay on rates" else ())
-        return replace(trained_as(base, s.prune), arch=arch, objective=Prune(self.robust(condition.loss), **penalty),
-                       optimiser=optimiser, parents=(base, pattern) if pattern else (base,))
+        optimiser = replace(s.prune.optimiser, no_decay=("quota",) if method == "HARP, no decay on rates" else ())
+        search = replace(trained_as(base, s.prune), arch=arch, objective=Prune(self.robust(condition.loss), **penalty),
+                         optimiser=optimiser, parents=(base, pattern) if pattern else (base,))
+        return halved(search) if condition.half else search
 
     def finetuned(self, parent: Recipe, arch: FromScratch | Pruned, condition: Condition) -> Recipe:
         """Recipe of the fine-tuning, the same for every method and the dense network."""
@@ -134,18 +142,9 @@ class Repetition(profiles.Repetition):
 
 
 def training_attack(networks: Networks, section: Section) -> PGD:
-    """The attack in all trainings: that of the section's own pre-training or else the pool's."""
+    """The attack in the training of the dense networks: the section's own or else the pool's."""
     own = section.pretrain and section.pretrain.attack
     return own or networks.robust.attack
-
-
-def search_speedup(section: Section, base: Recipe) -> float:
-    """The number of updates of the paper's search per update of ours, by which gamma and the weight decay of the search
-    are multiplied. With this, rates that see no data reach the same values in far fewer updates. Without it, the size
-    penalty overshoots, and the decay, which spares small layers, has no effect.
-    """
-    updates = base.data.n_train // base.batch_size * base.objective.replays
-    return section.updates / (section.prune.epochs * updates)
 
 
 def kept_epochs(section: Section, condition: Condition) -> tuple[int, ...]:
@@ -165,10 +164,12 @@ def search_of(recipe: Recipe) -> Recipe | None:
 
 
 def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
-    """All networks: those that are compared, then the kept epochs of some of them."""
+    """All networks: those that are compared, those of halved searches, then the kept epochs of some that are compared.
+    """
     every = [Repetition(networks, section, number, seed) for number in range(section.seeds)]
     found = [*_unpruned(every), *_pruned(every)]
-    return found + [cell for run in found for cell in _kept(run, ((networks.threat, section.search),))]
+    kept = [cell for run in found for cell in _kept(run, ((networks.threat, section.search),))]
+    return [*found, *_halved(every), *kept]
 
 
 def _measures(r: Repetition) -> tuple:
@@ -196,6 +197,18 @@ def _pruned(every: list[Repetition]) -> Iterator[Cell]:
     for condition in conditions(every[0].section):
         for one in every:
             yield Cell(condition, one.number, one.pruned(condition), _measures(one))
+
+
+def _halved(every: list[Repetition]) -> Iterator[Cell]:
+    """Networks of searches of half the length, at the harshest share, if searches are shorter than the paper's. They
+    are measured on held-out images only.
+    """
+    s = every[0].section
+    for method in HALVED:
+        whole = Condition(method, s.keeps[-1], loss=s.losses[0])
+        if method in s.methods and not as_long(search_of(every[0].pruned(whole)), s.updates):
+            half = replace(whole, half=True)
+            yield from (Cell(half, one.number, one.pruned(half)) for one in every)
 
 
 def conditions(s: Section) -> Iterator[Condition]:

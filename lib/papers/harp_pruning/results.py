@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from lib.models import rates as by_rule
 from lib.models.links import layers
 from lib.papers.harp_pruning.networks import Condition, search_of
-from lib.papers.harp_pruning.settings import Section
-from lib.profiles.networks import Networks
+from lib.papers.harp_pruning.settings import HALVED, Section
+from lib.profiles.networks import Networks, updates
 from lib.pruning import results
 from lib.training.zoo import Zoo
 from lib.values.cell import Cell
+from lib.values.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,11 @@ class Results(results.Results):
     choices: list[KeptEpoch] = field(default_factory=list)
 
     def label(self, condition: Condition) -> str:
-        return f"{condition.method} at {float(condition.keep):g}"
+        return f"{condition.method} at {float(condition.keep):g}{', half the search' * condition.half}"
+
+    def searched(self, method: str, half: bool = False) -> Condition:
+        """A method at the harshest share, with all or half of its search."""
+        return Condition(method, self.section.keeps[-1], loss=self.section.losses[0], half=half)
 
     def named(self, cell: Cell) -> dict:
         c = cell.condition
@@ -56,13 +62,19 @@ class Results(results.Results):
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
     """Train (or load) every network, measure it and count what it keeps; whatever the store holds is read from it."""
-    s, compared = section, [cell for cell in cells if cell.condition.epoch is None]
-    found = Results(networks, section, seed, compared)
+    s, compared = section, [cell for cell in cells if cell.condition.compared]
+    found = Results(networks, section, seed, compared, halved=[cell for cell in cells if cell.condition.half])
+    dense = Condition("dense", loss=s.losses[0])
+    held_out = {dense, *map(found.searched, ("LWM", *HALVED))} if found.halved else set()
     names = {attack: attack.title for attack in s.further(networks.threat)} | {s.search: "search", s.verify: "verify"}
 
     def one(cell: Cell) -> None:
         if cell.condition.epoch is not None:
             found.choices.append(_kept_epoch(zoo, cell))
+            return
+        if cell.condition.half or cell.condition in held_out:
+            found.hold_out(zoo, cell, networks.threat, s.search)
+        if cell.condition.half:
             return
         found.take(zoo, cell, lambda _, attack: names.get(attack))
         if cell.condition == Condition("pre-trained", loss=s.losses[0]):
@@ -73,6 +85,12 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
 
     found.each(cells, "pruned networks", one)
     return found
+
+
+def rates_without_data(search: Recipe, sizes: list[int]) -> list[float]:
+    """The share of each layer, of so many weights, at which a search for rates would end without any image."""
+    return by_rule.data_free(sizes, search.arch.keep, decay=search.optimiser.weight_decay, epochs=search.epochs,
+                             steps=updates(search) // search.epochs, gamma=search.objective.gamma)
 
 
 def _kept_epoch(zoo: Zoo, cell: Cell) -> KeptEpoch:

@@ -48,6 +48,7 @@ METHODS = {
 BY_CHANNEL = ("HARP", "rates only", "HYDRA", "LWM", "random")
 LOSSES = ("PGD-AT", "TRADES", "MART", "Free-AT")
 UPDATES = 20 * 391  # length of the paper's search on CIFAR-10: 20 epochs of batches of 128
+HALVED = ("HARP", "HYDRA")  # methods whose searches are also made at half their length
 
 
 Step = Annotated[Unattacked, replace(whole(1), of="epochs")]
@@ -59,9 +60,10 @@ class Section(Declared):
 
     seeds: Repetitions  # repetitions, each with a dense network of its own that all methods prune
     keeps: Annotated[tuple[ProperShare, ...], falling(1)]  # shares of prunable weights kept, in decreasing order
-    prune: Step  # the search for scores and rates with frozen weights, under the attack of the dense networks
-    finetune: Step  # fine-tuning of the kept weights, under the attack of the dense networks
-    search: Annotated[PGD, UNTARGETED]  # the weaker attack, for the preconditions and the table of kept epochs
+    # the search for scores and rates with frozen weights
+    prune: Annotated[Unattacked, replace(whole(2), of="epochs")]
+    finetune: Step  # fine-tuning of the kept weights
+    search: Annotated[PGD, UNTARGETED]  # the weaker attack, for the preconditions and on held-out images
     verify: Attack  # the stronger attack, under which every network is measured
     gates: Gates
     # pruning methods at the harshest share; the dense network with the same fine-tuning is always added
@@ -71,12 +73,12 @@ class Section(Declared):
     # robust losses, each for all three stages: the first for every method, the others for HARP and HYDRA at the
     # harshest share
     losses: Annotated[tuple[Annotated[str, OneOf(LOSSES)], ...], different(1)] = ("PGD-AT",)
-    # the first weight of the hardware loss and its growth per epoch, for a search of `updates`; scaled up for a shorter
-    # search (lib.papers.harp_pruning.networks.search_speedup)
-    gamma: NotNegative = 0.01
-    constant_gamma: NotNegative = 0.1  # the constant weight of the hardware loss in its ablation, scaled like `gamma`
-    # the number of updates of the search that `gamma`, `constant_gamma` and the weight decay of `prune` are meant for
+    gamma: NotNegative = 0.01  # the first weight of the hardware loss and its growth per epoch
+    constant_gamma: NotNegative = 0.1  # the constant weight of the hardware loss in its ablation
+    # the number of updates of the paper's search; where `prune` makes clearly fewer, HARP and HYDRA also search half as
+    # long at the harshest share, and claims are judged only if that changes no verdict on held-out images
     updates: Count = UPDATES
+    attack: Annotated[PGD, UNTARGETED] | None = None  # in searches and fine-tunings; null: as for the dense networks
     # shares of input channels kept where channels are pruned, for the methods that can prune channels
     channels: Annotated[tuple[ProperShare, ...], falling()] = ()
     attacks: tuple[Attack, ...] = ()  # further attacks under which every network is measured

@@ -5,13 +5,18 @@ Accuracies and shares are in [0, 1]; seed counts repetitions from 0.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
 import pandas as pd
 
 from lib.models import rates as by_rule
-from lib.papers.harp_pruning.networks import Condition, training_attack
-from lib.papers.harp_pruning.results import Results
+from lib.papers.harp_pruning.networks import Condition, search_of, training_attack
+from lib.papers.harp_pruning.results import Results, rates_without_data
 from lib.papers.harp_pruning.settings import Section
-from lib.statistics import seeds
+from lib.profiles.networks import updates
+from lib.statistics import paired_difference, ratio, seeds, without_missing
 
 
 def describe(study) -> str:
@@ -25,8 +30,9 @@ def describe(study) -> str:
             f"{data.n_test} test images; {base.arch.name}; threat {threat.norm}, eps {threat.eps}, "
             f"trained against {training_attack(networks, s).title}\n"
             f"kept: {', '.join(f'{float(keep):.1%}' for keep in s.keeps)}; methods: {'; '.join(s.methods)}; "
-            f"{s.seeds} repetitions; {base.epochs} epochs of training, {s.prune.epochs} of searching, "
-            f"{s.finetune.epochs} of fine-tuning; {len(study.keys)} trained networks in the plan")
+            f"{s.seeds} repetitions; {base.epochs} epochs of training, {s.prune.epochs} of searching "
+            f"({updates(replace(base, epochs=s.prune.epochs)):,} updates), {s.finetune.epochs} of fine-tuning; "
+            f"{len(study.keys)} trained networks in the plan")
 
 
 def summary(f: Results) -> pd.DataFrame:
@@ -47,6 +53,41 @@ def summary(f: Results) -> pd.DataFrame:
     return wide.reset_index()
 
 
+def retention(f: Results) -> pd.DataFrame:
+    """Columns keep, weights, measure, over, whole, pruned, difference, low, high, share, share low, share high, a row
+    per keep, measure (clean or robust) and reference of HARP: mean accuracies of the reference and of HARP, their
+    difference, and the share that HARP keeps, with 95 % intervals over images and repetitions. weights: kept ones.
+    """
+    rows, loss = [], f.section.losses[0]
+    for keep in f.section.keeps:
+        harp = Condition("HARP", keep, loss=loss)
+        for (name, measure), over in product({"clean": "clean", "robust": "verify"}.items(), ("pre-trained", "dense")):
+            pair = [f.correct(c, measure) for c in (harp, Condition(over, loss=loss))] if f.of(harp) else []
+            pair = without_missing(np.stack(np.broadcast_arrays(*pair))) if pair else np.empty((2, 0, 0))
+            if not pair.shape[1]:
+                continue
+            more, share = paired_difference(pair[0] - pair[1]), ratio(pair)
+            rows.append({"keep": float(keep), "weights": f.weights(f.of(harp)[0])[0], "measure": name, "over": over,
+                         "whole": pair[1].mean(), "pruned": pair[0].mean(), "difference": more.value, "low": more.low,
+                         "high": more.high, "share": share.value, "share low": share.low, "share high": share.high})
+    return pd.DataFrame(rows, columns=["keep", "weights", "measure", "over", "whole", "pruned", "difference", "low",
+                                       "high", "share", "share low", "share high"])
+
+
+def by_updates(f: Results) -> pd.DataFrame:
+    """Columns method, seed, updates, measure (clean or verify), accuracy: accuracies on held-out images, after the same
+    fine-tuning, of HARP and HYDRA after half and all of the search. HYDRA after 0 updates is LWM. The dense network has
+    0 updates. Empty if searches are as long as the paper's.
+    """
+    rows = []
+    for cell, outcomes in f.on_holdout.items():
+        search, method = search_of(cell.recipe), cell.condition.method
+        rows += [{"method": "HYDRA" if method == "LWM" else method, "seed": cell.repetition,
+                  "updates": updates(search) if search else 0, "measure": name, "accuracy": outcomes.accuracy(measure)}
+                 for name, measure in (("clean", "clean"), ("verify", "robust"))]
+    return pd.DataFrame(rows, columns=["method", "seed", "updates", "measure", "accuracy"])
+
+
 def rates(f: Results) -> pd.DataFrame:
     """Columns method, keep, granularity, training, seed, position, layer, weights, kept, share: a row per layer of
     every pruned network.
@@ -56,14 +97,16 @@ def rates(f: Results) -> pd.DataFrame:
 
 
 def rules(f: Results) -> pd.DataFrame:
-    """As `rates`, at every keep, for the rules that need no images, applied to the dense networks: `data-free`, `LAMP`.
-    Without training, weights and kept.
+    """As `rates`, at every keep, for the rules that need no images, applied to the dense networks: `data-free` (where
+    HARP's search would end without images) and `LAMP`. Without training, weights and kept.
     """
     rows = []
     for keep in f.section.keeps:
+        harp = f.of(Condition("HARP", keep, loss=f.section.losses[0]), failed=True)
         for seed, tensors in f.dense_weights.items():
             sizes = [tensor.numel() for tensor in tensors.values()]
-            shares = {"data-free": by_rule.data_free(sizes, keep),
+            shares = {"data-free": rates_without_data(search_of(harp[0].recipe), sizes) if harp
+                      else by_rule.data_free(sizes, keep),
                       "LAMP": [count / n for count, n in zip(by_rule.lamp(list(tensors.values()), keep), sizes,
                                                              strict=True)]}
             rows += [{"method": method, "keep": float(keep), "granularity": "weights", "seed": seed,

@@ -22,6 +22,7 @@ from tests.papers.compact_robust_pruning.world import BOUNDED, POOLED, SMOOTHED,
     ({"nets": [{**BOUNDED, "certificate": None}]}, "Bounds for IBP"),
     ({"nets": [{**SMOOTHED, "certified": None}]}, "the l2 ball that counts"),
     ({"nets": [{**BOUNDED, "threat": {"norm": "l2", "eps": .5}}]}, "linf for interval bounds"),
+    ({"score.epochs": 1}, "compact_robust_pruning.score.epochs = 1 .* at least 2"),
     ({"verify.targets": 10}, "less than the 10 classes"),
 ])
 def test_impossible_settings_are_refused_in_one_sentence(change, words):

@@ -1,6 +1,7 @@
 """Compact and robust networks: profiles of known sizes, and studies whose outcomes are known."""
 
 import functools
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -44,8 +45,12 @@ def sized(**changes):
 
 
 @functools.cache
-def cells(s):
+def every_cell(s):
     return cells_of(s, S)
+
+
+def cells(s):
+    return [c for c in every_cell(s) if not c.condition.half]
 
 
 def the(s, name):
@@ -91,16 +96,22 @@ def layers_of(arm):
                          "share": np.array(kept) / WIDE})
 
 
-def found(s=None, accuracy=()):
-    """A study in a world that differs from the usual one by `accuracy`: {arm: (clean, robust, verified)}."""
+def found(s=None, accuracy=(), half=None):
+    """A study in a world that differs from the usual one by `accuracy`: {arm: (clean, robust, verified)}; half: the
+    same of HYDRA after half of its search, which else changes nothing.
+    """
     s, changed = s or sized(), dict(accuracy)
-    f = Results(*given(s, S), cells(s))
+    f = Results(*given(s, S), cells(s), halved=[c for c in every_cell(s) if c.condition.half])
+    for c in f.halved:
+        rates = half or changed.get(replace(c.condition, half=False), usual(c.condition))
+        f.on_holdout[c] = outcomes(c.repetition, *rates[:2], "robust")
     for c in f.cells:
         condition, number = c.condition, c.repetition
         # every network is a little better or worse, as many images in each repetition
         shift = .0025 * ((seed_of(f.label(condition), number) % 5) - 2)
         rates = [min(1, a + shift) if a else 0 for a in changed.get(condition, usual(condition))]
         f.outcomes[c] = {"robust": outcomes(number, *rates[:2], "robust")}
+        f.on_holdout[c] = f.outcomes[c]["robust"]
         if the(s, condition.net).verifiable:
             f.outcomes[c]["verified"] = outcomes(number, rates[0], rates[2], "verified")
         if condition.fine is None:

@@ -16,7 +16,7 @@ from tests.papers.harp_pruning.world import sized
     ({"keeps": [1]}, "keeps = 1 .* between 0 and 1, both excluded"),
     ({"gamma": -1}, "harp_pruning.gamma = -1"),
     ({"above_chance": 2}, "harp_pruning.above_chance = 2"),
-    ({"prune.epochs": 0}, "harp_pruning.prune.epochs = 0"),
+    ({"prune.epochs": 1}, "harp_pruning.prune.epochs = 1 .* at least 2"),
     ({"finetune.attack": {"steps": 1, "step_size": .1}}, "harp_pruning.finetune.attack"),
     ({"search.targeted": True}, "harp_pruning.search.targeted"),
     ({"verify.targets": 10}, "less than the 10 classes"),

@@ -1,15 +1,18 @@
 """HARP: tables with known numbers."""
 
 from dataclasses import replace
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from lib.papers.harp_pruning import reference, tables
-from lib.papers.harp_pruning.networks import Condition
-from lib.papers.harp_pruning.results import KeptEpoch, Results
+from lib import plots
+from lib.papers.harp_pruning import figures, reference, tables
+from lib.papers.harp_pruning.networks import Condition, search_of
+from lib.papers.harp_pruning.results import KeptEpoch, Results, rates_without_data
 from lib.papers.harp_pruning.settings import METHODS
+from lib.profiles.networks import updates
 from tests.papers.harp_pruning.world import IMAGES, PAPER, WIDE, H, S, cells, found, sized
 
 
@@ -44,7 +47,8 @@ def test_a_run_is_described_before_it_starts():
     first, second = tables.describe(study).split("\n")
     assert first.startswith("digits: ") and "threat linf, eps 3/20, trained against PGD" in first
     assert second.startswith("kept: 10.0%, 2.0%; methods: HARP; ") and "; 4 repetitions; " in second
-    assert second.endswith("6 of searching, 2 of fine-tuning; 7 trained networks in the plan")
+    made = updates(search_of(next(c.recipe for c in cells(planned) if c.condition == H)))
+    assert second.endswith(f"6 of searching ({made} updates), 2 of fine-tuning; 7 trained networks in the plan")
 
 
 def test_balanced_accuracy_is_shown_where_classes_are_not_of_one_size():
@@ -70,9 +74,39 @@ def test_counts_name_the_layer_that_keeps_the_fewest(made):
 def test_rules_without_images_stand_beside_the_learned_rates(made):
     got = tables.rules(made)
     assert set(got.method) == {"data-free", "LAMP"} and set(got.keep) == {.1, .02} and set(got.seed) == {0, 1, 2, 3}
-    for (_, keep, _), rows in got.groupby(["method", "keep", "seed"]):
-        assert (rows.share * np.array(WIDE)).sum() / sum(WIDE) == pytest.approx(keep, rel=.01)
+    for (method, keep, _), rows in got.groupby(["method", "keep", "seed"]):
+        if method == "LAMP":
+            assert (rows.share * np.array(WIDE)).sum() / sum(WIDE) == pytest.approx(keep, rel=.01)
+        else:
+            search = search_of(made.of(Condition("HARP", Fraction(str(keep))))[0].recipe)
+            assert rows.share.tolist() == rates_without_data(search, list(WIDE)), "the same search without images"
     assert len(tables.rates(made)) == 5 * len(made.layers)
+
+
+def test_what_harp_keeps_of_both_references(made):
+    got = tables.retention(made).set_index(["keep", "measure", "over"])
+    assert len(got) == 2 * 2 * 2
+    row = got.loc[.02, "robust", "dense"]
+    harp, dense = (made.correct(c, "verify") for c in (H, Condition("dense")))
+    assert [row.pruned, row.whole, row.difference] == pytest.approx([harp.mean(), dense.mean(), (harp - dense).mean()])
+    assert row.low < row.difference < row.high and row["share low"] < row.share < row["share high"]
+    assert row.weights == made.weights(made.of(H)[0])[0]
+    assert got.loc[.1, "clean", "pre-trained"].difference == pytest.approx(0, abs=.011)
+
+
+def test_accuracies_by_updates_are_of_held_out_images_after_half_and_all_of_the_search():
+    f = found(half={"HARP": (.90, .50), "HYDRA": (.70, .30)})
+    got = tables.by_updates(f)
+    whole = updates(search_of(f.of(H)[0].recipe))
+    mean = got[got.measure == "verify"].groupby(["method", "updates"]).accuracy.mean()
+    wanted = {("HARP", whole // 2): .50, ("HARP", whole): .58, ("HYDRA", 0): .40, ("HYDRA", whole // 2): .30,
+              ("HYDRA", whole): .45, ("dense", 0): .60}
+    assert mean.to_dict() == {where: pytest.approx(value, abs=.011) for where, value in wanted.items()}
+    figure = figures.accuracy_by_updates(got, "robust accuracy, PGD")
+    assert [axis.get_ylabel() for axis in figure.axes] == ["clean accuracy", "robust accuracy, PGD"]
+    drawn = {line.get_color(): line for line in figure.axes[1].lines if line.get_linestyle() == "-"}
+    assert drawn[plots.KINDS["HARP"]].get_ydata()[-2:] == pytest.approx([.50, .58], abs=.011)
+    assert not len(tables.by_updates(found(sized(updates=1))))
 
 
 def test_the_course_of_searches_for_rates_only(made):

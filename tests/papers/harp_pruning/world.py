@@ -1,6 +1,7 @@
 """HARP: profiles of known sizes, and studies whose outcomes are known."""
 
 import functools
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -22,6 +23,7 @@ MILD, HARSH, HALF = Fraction(1, 10), Fraction(1, 50), Fraction(1, 2)
 GATES = {"normal_clean": .95, "normal_robust": .1, "robust_clean": .85, "robust_robust": .5}
 SIZES = {"seeds": 4, "keeps": [.1, .02], "methods": list(METHODS), "milder_methods": list(METHODS),
          "losses": ["PGD-AT", "TRADES", "MART"], "channels": [.5], "gates": GATES, "above_chance": .05, "attacks": [],
+         "attack": None,
          "prune": {"epochs": 6, "optimiser": {"lr": .1, "nesterov": False, "weight_decay": 5e-4}}}
 
 
@@ -36,7 +38,7 @@ def cells(s):
 
 
 def compared(s):
-    return [c for c in cells(s) if c.condition.epoch is None]
+    return [c for c in cells(s) if c.condition.compared]
 
 
 # method -> accuracies at the mild and at the harsh target: clean, robust
@@ -60,18 +62,26 @@ def layers_of(arm, seed):
                          "share": shares * (1 + .002 * (seed_of(arm.method, seed) % 5 - 2))})
 
 
-def found(s=None, accuracy=(), layers=layers_of):
-    """A study in a world that differs from ACCURACY by `accuracy`: {arm: (clean, robust)}."""
+def found(s=None, accuracy=(), layers=layers_of, half=()):
+    """A study in a world that differs from ACCURACY by `accuracy`: {arm: (clean, robust)}; half: the same after half of
+    a search, by method, which else changes nothing.
+    """
     s, changed = s or sized(), dict(accuracy)
-    f = Results(*given(s, S), compared(s))
+    f = Results(*given(s, S), compared(s), halved=[c for c in cells(s) if c.condition.half])
     drawn = functools.cache(outcomes)
-    for c in f.cells:
-        arm = c.condition
+    for c in [*f.halved, *f.cells]:
+        arm = replace(c.condition, half=False)
         usual = {"N": NORMAL, "pre-trained": DENSE, "dense": DENSE}.get(arm.method) or ACCURACY.get(
             arm.method, OTHERS)[arm.keep == HARSH]
         # every network is a little better or worse, as many images in each repetition
         shift = .005 * ((seed_of(c.job) % 5) - 2)
-        one = drawn(c.repetition, *(min(1, max(0, a + shift)) for a in changed.get(arm, usual)))
+        usual = dict(half).get(arm.method, changed.get(arm, usual)) if c.condition.half else changed.get(arm, usual)
+        one = drawn(c.repetition, *(min(1, max(0, a + shift)) for a in usual))
+        held_out = [Condition("dense"), *map(f.searched, ("HARP", "HYDRA", "LWM"))] if f.halved else []
+        if arm in held_out:
+            f.on_holdout[c] = one
+        if c.condition.half:
+            continue
         f.outcomes[c] = {"search": one} if arm.method == "N" else {"verify": one}
         if arm.method == "pre-trained":
             f.outcomes[c]["search"] = one

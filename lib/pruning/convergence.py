@@ -1,0 +1,76 @@
+"""Whether searches for scores and rates are long enough: does half of the search give the same verdicts?
+
+Both are compared on held-out images, so that test images decide nothing but the claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lib.claims.evidence import Contrast, Evidence
+from lib.claims.preconditions import Preconditions
+from lib.claims.sheet import Claim
+from lib.claims.verdict import Row
+from lib.profiles.networks import as_long, updates
+from lib.pruning.results import Results
+from lib.values.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Outcomes on held-out images, as `Contrast.values` reads them. halved: {condition: the same after half the search}
+    """
+
+    results: Results
+    halved: Mapping[Any, Any]
+
+    def correct(self, condition, measure: str) -> np.ndarray:
+        return self.results.held_out(self.halved.get(condition, condition), measure)
+
+
+def check_search(checks: Preconditions, results: Results, claim: Claim, contrasts: Mapping[str, Mapping[str, Contrast]],
+                 halved: Mapping[Any, Any], search: Recipe, published: int) -> None:
+    """Add the check that a search was long enough for a claim: it made about as many updates as the `published` one, or
+    half of it gives no other verdict and no other sign of an effect.
+
+    contrasts: {part: {instance: contrast}} of the claim, between conditions that have outcomes on held-out images;
+    parts about clean accuracy end in `clean`. halved: {condition: the same after half the search}.
+    """
+    name, made = "the search has converged", f"{updates(search):,} updates"
+    if as_long(search, published):
+        checks.add(name, True, f"{made}, the published search {published:,}")
+        return
+    half, whole = (_rows(results, claim, contrasts, of) for of in (halved, {}))
+    pairs = [(half[key], row) for key, row in whole.items() if key in half]
+    said = [f"{row.name} {_shown(one)} after half of the search, {_shown(row)} after all of it" for one, row in pairs]
+    wanted = sum(map(len, contrasts.values()))
+    lost = "" if len(pairs) == wanted > 0 else "; networks are missing" if pairs else "no network of half a search"
+    checks.add(name, not lost and all(_agree(*pair) for pair in pairs),
+               f"{made}, on held-out images: {'; '.join(said)}{lost}")
+
+
+def _rows(results: Results, claim: Claim, contrasts: Mapping[str, Mapping[str, Contrast]],
+          halved: Mapping[Any, Any]) -> dict[str, Row]:
+    """{row's name: the row} of a claim's parts, judged on held-out images."""
+    evidence, held_out = Evidence(), HeldOut(results, halved)
+    for part, instances in contrasts.items():
+        for instance, contrast in instances.items():
+            measure = "clean" if part.endswith("clean") else "robust"
+            evidence.add(claim.id, part, instance, contrast.values(held_out, measure))
+    of_parts = replace(claim, parts=tuple(part for part in claim.parts if part.id in contrasts))
+    return {row.name: row for row in evidence.judge(of_parts, claim.scope[-1]).rows}
+
+
+def _agree(one: Row, other: Row) -> bool:
+    """Whether two rows have the same verdict, and no intervals on different sides of no effect (of a bar's margin)."""
+    middle = one.threshold if one.null_value is None else one.null_value
+    opposite = one.low > middle > other.high or other.low > middle > one.high
+    return one.verdict == other.verdict and not opposite
+
+
+def _shown(row: Row) -> str:
+    return f"{100 * row.value:+.1f} points ({row.verdict})"
