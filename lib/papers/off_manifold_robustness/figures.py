@@ -245,13 +245,14 @@ def shares_inside(sweeps: Mapping[str, object], untrained: Mapping[str, object] 
     from matplotlib.lines import Line2D
     from matplotlib.ticker import PercentFormatter
 
+    for name, table in sweeps.items():
+        check_columns(table, "kind", "strength", "seed", "inside", what=f"table of {name}")
     style()
     names = {name: kinds(table) for name, table in sweeps.items()}
     need(any(names.values()), "strengths", "none above 0", "at least one above 0")
     figure, grid = _panels(len(names), max(map(len, names.values())), 2.9)
     drawn, grown, starts, best = {}, 0, [], []
     for row, (name, table) in zip(grid, sweeps.items(), strict=True):
-        check_columns(table, "kind", "strength", "seed", "inside")
         for axis in row[len(names[name]):]:
             axis.set_visible(False)
         for axis, kind in zip(row, names[name], strict=False):

@@ -45,7 +45,8 @@ def test_every_sweep_has_its_networks_of_every_repetition(cells):
                for kind in (UNTRAINED, STANDARD, PER_IMAGE, PER_BATCH)}
     assert counts == wanted
     for c in cells:
-        assert c.recipe.seed == c.repetition and (c.recipe.epochs == 0) == (c.condition.kind == UNTRAINED)
+        assert c.recipe.seed == c.repetition and (c.recipe.epochs == 0) == (
+            c.condition.kind in (UNTRAINED, POOL["U"]))
     first = [c.condition.kind for c in cells if c.condition.kind in (MANIFOLD, SCORE)]
     assert [c.condition.kind for c in cells[:len(first)]] == first, "what others are measured with comes first"
 
