@@ -110,8 +110,8 @@ class SweepNetworks:
     def autoencoder(self) -> Recipe | None:
         """The sweep's auto-encoder; None unless tangent spaces come from a decoder."""
         how = self.sweep.autoencoder
-        return how and replace(trained_as(self.base(0), how), arch=how.arch, objective=Reconstruction(),
-                               batch_size=how.batch_size, augment="none")
+        return how and replace(trained_as(self.base(0), how), data=how.data or self.data, arch=how.arch,
+                               objective=Reconstruction(), batch_size=how.batch_size, augment="none")
 
     @property
     def denoising(self) -> Denoiser | None:

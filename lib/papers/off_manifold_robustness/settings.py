@@ -78,6 +78,7 @@ class AutoEncoding(Training):
     """The auto-encoder whose decoder gives tangent spaces; its latent size is their dimension."""
 
     arch: AutoEncoder = field(kw_only=True)
+    data: Data | None = None  # the auto-encoder's own training data; null: the classifiers' data
     batch_size: BatchSize = 64  # images per update
 
     where = "autoencoder"
