@@ -211,7 +211,7 @@ def log_ratios(sweeps: Mapping[str, object], tangents: Mapping[str, Sequence[str
                 drawn[words] = colour, mark
                 if words.startswith("off"):
                     panels += 1
-                    above_zero += any(mean(part).low > 0 for _, part in ratio.groupby(mine.strength) if _ > 0)
+                    above_zero += any(mean(part).low > 0 for s, part in ratio.groupby(mine.strength) if s > 0)
             axis.axhline(0, color="#555555", linewidth=0.9)
             strength_axis(axis, places, kind)
             axis.tick_params(axis="y", labelsize=8)
@@ -221,7 +221,7 @@ def log_ratios(sweeps: Mapping[str, object], tangents: Mapping[str, Sequence[str
             for words, (colour, mark) in drawn.items()]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
     title = "Changes by steps along the manifold against changes by steps off it, by the strength of regularisation"
-    if panels:
+    if above_zero:
         title = (f"Steps along the manifold change networks clearly more than steps off it of the same spectrum at "
                  f"some strength of {above_zero} of {panels} regularisers")
     return entitle(figure, title, "Logarithm of the ratio of the two changes against the strength of each regulariser, "
