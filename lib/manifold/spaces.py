@@ -186,6 +186,32 @@ def _nearest(points: Tensor, images: Tensor, neighbours: int) -> Tensor:
     return torch.cat(squares, 1).topk(neighbours, largest=False).indices
 
 
+def lowest_modes(shape: Sequence[int], k: int) -> Tangents:
+    """One fp64 space for all images of `shape` (C, H, W): the k real Fourier modes of lowest frequency, each in every
+    channel before the next. It shows what any space of smooth patterns would. Raises SettingsError for a k above the
+    number of pixels.
+    """
+    channels, height, width = shape
+    pixels = math.prod(shape)
+    need(is_int(k, 1) and k <= pixels, "k", k, f"from 1 to {pixels}, the pixels of an image")
+    y, x = torch.arange(height, dtype=torch.float64) / height, torch.arange(width, dtype=torch.float64) / width
+    fy, fx = (torch.fft.fftfreq(n, 1 / n, dtype=torch.float64) for n in (height, width))
+    order = sorted((math.hypot(a / height, b / width), a, b) for a in fy.tolist() for b in fx.tolist())
+    modes = []
+    for _, a, b in order:
+        if len(modes) * channels >= k:
+            break
+        angle = 2 * math.pi * (a * y[:, None] + b * x[None])
+        for wave in (angle.cos(), angle.sin()):
+            known = torch.stack(modes) if modes else torch.zeros(0, height * width, dtype=torch.float64)
+            rest = wave.flatten() - known.mT @ (known @ wave.flatten())
+            if rest.norm() > 0.5:  # the mode of the opposite frequency spans the same
+                modes.append(rest / rest.norm())
+    planes = torch.eye(channels, dtype=torch.float64)
+    rows = torch.stack([torch.outer(plane, mode).flatten() for mode in modes for plane in planes])
+    return Tangents(rows[:k].mT[None])
+
+
 def project(vectors: Tensor, tangents: Tangents) -> Tensor:
     """P v for one vector v of each image, [N, ...] with D numbers each in any shape; returns the same shape.
 

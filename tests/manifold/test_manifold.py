@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks import tangents as benchmark
 from lib.errors import SettingsError
-from lib.manifold import sensitivity
+from lib.manifold import sensitivity, spectrum
 from lib.manifold import spaces as manifold
 from lib.manifold.spaces import Tangents
 from lib.runtime import derangement, generator, initialise_with
@@ -342,6 +342,74 @@ def test_phase_randomised_steps_keep_amplitudes_and_colours_but_leave_the_space(
     later = sensitivity.phase_randomised(moves[:, 2:], pixels[2:], torch.arange(2, 4), "seed")
     assert torch.equal(changed[:, 2:], later)
     assert not torch.allclose(changed, sensitivity.phase_randomised(moves, pixels, torch.arange(4), "another seed"))
+
+
+def smooth_spaces(count, shape, k):
+    """Spaces of smooth patterns, other ones for each image: blurred noise whose power is low at high frequencies."""
+    noise = normal(count * k, *shape, key="smooth spaces")
+    y, x = torch.fft.fftfreq(shape[1])[:, None], torch.fft.fftfreq(shape[2])[None]
+    low = torch.fft.ifft2(torch.fft.fft2(noise) / (0.1 + torch.hypot(y, x)).square()).real
+    return manifold.spanned_by(low.reshape(count, k, -1).mT)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 12, 20)], ids=str)
+def test_matched_steps_are_off_the_space_and_have_the_spectrum(shape):
+    tangents, pixels = smooth_spaces(3, shape, 8), images(3, shape=shape)
+    on = sensitivity.steps(normal(2, 3, math.prod(shape)), tangents, 2.5).on
+    found = spectrum.spectrum_matched(on, pixels, torch.arange(3), tangents, "seed")
+    assert found.valid and found.moves.shape == on.shape
+    torch.testing.assert_close(found.moves.norm(dim=2), torch.full((2, 3), 2.5, dtype=torch.float64))
+    along = torch.stack([sensitivity.inside(step, tangents) for step in found.moves])
+    assert along.max() < 0.01 and found.inside.max() < 0.01
+    size = max(shape[1:])
+    radius = (size * torch.hypot(torch.fft.fftfreq(shape[1])[:, None], torch.fft.fftfreq(shape[2])[None])).round()
+    grey = [steps.unflatten(2, shape).sum(2) for steps in (on, found.moves)]  # the luminance, but for a factor
+    power = [torch.fft.fft2(one).abs().square() for one in grey]
+    whole = power[0].sum((2, 3))
+    apart = sum((power[0] - power[1])[..., radius == band].sum(2).abs() for band in radius.unique())
+    assert (apart / (2 * whole)).mean() < 0.1 and found.misplaced.mean() < 0.1
+    cosine = nn.functional.cosine_similarity(on, found.moves, dim=2)
+    assert cosine.abs().max() < 1e-6, "another direction"
+    rest = sensitivity.off_part(sensitivity.phase_randomised(on, pixels, torch.arange(3), "seed"), tangents, 2.5)
+    wanted, got = (spectrum.band_power(steps, shape) for steps in (on, rest))
+    assert ((wanted - got).abs().sum((2, 3)) / 12.5).mean() > 2 * found.misplaced.mean()
+
+
+def test_matched_steps_of_an_image_do_not_depend_on_the_others():
+    shape = (1, 8, 8)
+    tangents, pixels = smooth_spaces(3, shape, 4), images(3, shape=shape)
+    on = sensitivity.steps(normal(2, 3, 64), tangents, 1).on
+    whole = spectrum.spectrum_matched(on, pixels, torch.arange(3), tangents, rounds=3)
+    alone = spectrum.spectrum_matched(on[:, 1:2], pixels[1:2], torch.tensor([1]), tangents.at([1]), rounds=3)
+    torch.testing.assert_close(alone.moves, whole.moves[:, 1:2])
+    assert (spectrum.band_power(on, shape).sum((2, 3)) - 1).abs().max() < 1e-12
+
+
+def test_where_the_space_holds_all_smooth_patterns_there_is_no_such_control():
+    shape = (1, 8, 8)
+    tangents, pixels = manifold.lowest_modes(shape, 25), images(2, shape=shape)
+    on = sensitivity.steps(normal(2, 2, 64), tangents, 1).on
+    found = spectrum.spectrum_matched(on, pixels, torch.arange(2), tangents, rounds=20)
+    assert not found.valid and found.misplaced.mean() > 0.1
+    name, holds, detail = spectrum.said("digits", float(found.inside.mean()), float(found.misplaced.mean()))
+    assert not holds and "digits" in name and detail.startswith("no such control: ")
+    assert spectrum.said("digits", 0.001, 0.05)[1]
+    with pytest.raises(SettingsError, match="rounds"):
+        spectrum.spectrum_matched(on, pixels, torch.arange(2), tangents, rounds=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 6, 4)], ids=str)
+def test_the_lowest_modes_are_smooth_and_span_everything_in_the_end(shape):
+    pixels = math.prod(shape)
+    assert (manifold.lowest_modes(shape, pixels).rank == pixels).all()
+    few = manifold.lowest_modes(shape, shape[0] * 5)
+    flat, first = torch.ones(1, *shape, dtype=torch.float64), torch.arange(shape[1], dtype=torch.float64)
+    wave = (2 * math.pi * first / shape[1] + 0.3).cos()[:, None].expand(shape)[None]
+    checkers = flat * (-1) ** (torch.arange(shape[1])[:, None] + torch.arange(shape[2])[None])
+    for picture, share in ((flat, 1), (wave, 1), (checkers, 0)):
+        assert sensitivity.inside(picture, few).item() == pytest.approx(share, abs=1e-12)
+    with pytest.raises(SettingsError, match="k = "):
+        manifold.lowest_modes(shape, pixels + 1)
 
 
 # --------------------------------------------------------------------------------------------------------- sensitivity

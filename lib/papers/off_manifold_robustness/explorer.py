@@ -19,14 +19,16 @@ from lib.runtime import threads
 from lib.training.ready import SMALL
 from lib.training.zoo import Zoo
 
-ON, OFF = "along the manifold", "off the manifold"
+ON, OFF, MATCHED = "along the manifold", "off the manifold", "off the manifold, same spectrum"
 LENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0)  # shares of the sweep's first length
-COLOURS = {ON: "#1b7f4f", OFF: "#c2185b"}
+COLOURS = {ON: "#1b7f4f", OFF: "#c2185b", MATCHED: "#9a8a00"}
 
 
 def explorer(zoo: Zoo, f: Results, live: bool | None = None) -> Explorer:
     """The controls `network` (with its clean accuracy), `image`, `direction` and `length`, in units of the data's own
-    space. Shown is the first sweep of images, or the first of all, and networks of the first repetition.
+    space. Directions are along the manifold, off it and, where there are such steps (`Material.controls`), off it with
+    the Fourier spectrum of steps along it. Shown is the first sweep of images, or the first of all, and networks of the
+    first repetition.
     """
     sweep = next((one for one in f.section.sweeps if not one.closed_form), f.section.sweeps[0])
     on = Material(zoo, f.networks_of(sweep))
@@ -41,24 +43,29 @@ def explorer(zoo: Zoo, f: Results, live: bool | None = None) -> Explorer:
     labels = on.test.labels
     images = {f"{n + 1} (class {int(labels[n])})": n for n in range(min(8, len(labels)))}
     draws = sensitivity.normal_draws(on.images, on.test.indices, sweep.draws, "steps")
-    unit = sweep.sizes[0]
+    unit, ways = sweep.sizes[0], [OFF, ON]
+    if f.matching.get(sweep.name, ("", False, ""))[1]:
+        ways.append(MATCHED)
 
     def draw(network, image: int, direction: str, length: float) -> tuple:
         net, x = net_of(network), on.images[image:image + 1]
         tangents = on.first.at([image]) if len(on.first.bases) > 1 else on.first
         both, found = sensitivity.steps(draws[:, image:image + 1], tangents, length * on.length), {}
-        for way in (ON, OFF):
-            step = (both.on if way == ON else both.off)[:, 0].reshape(-1, *x.shape[1:])
+        for way in ways:
+            made = {ON: both.on, OFF: both.off}.get(way)
+            if made is None:
+                made = sensitivity.resized(on.controls["matched"][:, image:image + 1], length * on.length)
+            step = made[:, 0].reshape(-1, *x.shape[1:])
             with torch.no_grad(), threads(1 if x.numel() < SMALL else None):
                 answers = net(torch.cat([x, x + step])).softmax(1)
             found[way] = step[0].cpu().numpy(), answers[0].cpu().numpy(), answers[1:].cpu().numpy()
         changes = {way: 0.5 * abs(after - before).sum(1).mean() for way, (_, before, after) in found.items()}
+        others = "; ".join(f"{way} by {change:.3f}" for way, change in changes.items() if way != direction)
         said = (f"{sweep.name}: steps of length {length:g} {direction} change the class probabilities by "
-                f"{changes[direction]:.3f} (total variation, mean of {len(draws)} draws); equally long steps "
-                f"{OFF if direction == ON else ON} by {changes[OFF if direction == ON else ON]:.3f}.")
+                f"{changes[direction]:.3f} (total variation, mean of {len(draws)} draws); equally long steps {others}.")
         return _figure(x[0].cpu().numpy(), found[direction], direction, not sweep.closed_form), said
 
-    return Explorer({"network": named, "image": images, "direction": [OFF, ON],
+    return Explorer({"network": named, "image": images, "direction": ways,
                      "length": {f"{share * unit:.3g}": share * unit for share in LENGTHS[::-1]}}, draw, live)
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from lib.errors import need, unknown
 from lib.papers.off_manifold_robustness.networks import NONE
-from lib.papers.off_manifold_robustness.strength_axis import ALIGNED, OFF, ON, PHASES, kinds, placed, strength_axis
+from lib.papers.off_manifold_robustness.strength_axis import ALIGNED, MATCHED, OFF, ON, kinds, placed, strength_axis
 from lib.plots.common import label_ends
 from lib.plots.style import CLEAN, GREY, KINDS, WIDTH, check_columns, curve, style
-from lib.plots.titles import above, entitle, mean, span
+from lib.plots.titles import above, entitle, mean, percent, span
 
 _OTHER = "#0072b2"
 _LEAST = 1e-16  # smaller numbers are rounding noise, drawn here
@@ -120,10 +120,10 @@ def _face(kind: str, colour: str) -> str:
 def step_controls(table, tangents: Sequence[str], sizes: Sequence[float], name: str = ""):
     """Other explanations of the two changes, for one sweep: a column for each regulariser, means over repetitions and
     their range. First row: steps along the image's own tangent space and steps off it, as controls also steps off it
-    that lie along another image's space or have new Fourier phases. Further rows: other kinds of tangent space at the
-    same length, then other lengths.
+    that lie along another image's space or have the Fourier spectrum of steps along it. Further rows: other kinds of
+    tangent space at the same length, then other lengths.
 
-    table: columns `kind`, `strength`, `seed`, `on`, `off`, optionally `other` and `phases`, and `on, <tangents>,
+    table: columns `kind`, `strength`, `seed`, `on`, `off`, optionally `other` and `matched`, and `on, <tangents>,
     <size>` and `off, ...` for all `tangents` and `sizes`; `on` and `off` belong to the first of each. name: the sweep's
     name, for the titles. Raises SettingsError for missing columns and for no strength above 0.
     """
@@ -141,8 +141,8 @@ def step_controls(table, tangents: Sequence[str], sizes: Sequence[float], name: 
     others = {}
     if "other" in table and table.other.notna().any():
         others["other"] = (_OTHER, ":", "off it, along another image’s tangent space")
-    if "phases" in table and table.phases.notna().any():
-        others["phases"] = (PHASES, "--", "off it, new Fourier phases")
+    if "matched" in table and table.matched.notna().any():
+        others["matched"] = (MATCHED, "--", "off it, spectrum of steps along it")
     figure, grid = _panels(len(rows), len(names), 1.9)
     for column, kind in enumerate(names):
         mine, places = placed(table, kind)
@@ -174,6 +174,116 @@ def step_controls(table, tangents: Sequence[str], sizes: Sequence[float], name: 
                    "regulariser, a row for each kind of tangent space and length of steps.")
 
 
+def log_ratios(sweeps: Mapping[str, object], tangents: Mapping[str, Sequence[str]],
+               sizes: Mapping[str, Sequence[float]]):
+    """The change by steps along the manifold over the change by steps off it, as a logarithm, against the strength of
+    each regulariser: a row for each sweep, a column for each regulariser, means over repetitions and their range.
+    Lines: equally long steps of each length, and steps off the manifold with the spectrum of steps along it (if the
+    table has `matched`); a line at 0.
+
+    sweeps: {name: columns `kind`, `strength`, `seed`, `on`, optionally `matched`, and `on, <tangents>, <size>` and
+    `off, ...` for the first of its `tangents` and all of its `sizes`}. Raises SettingsError for missing columns and for
+    no strength above 0.
+    """
+    import numpy as np
+    from matplotlib.lines import Line2D
+
+    style()
+    names = {name: kinds(table) for name, table in sweeps.items()}
+    need(any(names.values()), "strengths", "none above 0", "at least one above 0")
+    figure, grid = _panels(len(names), max(map(len, names.values())), 2.9)
+    above_zero, panels, drawn = 0, 0, {}
+    for row, (name, table) in zip(grid, sweeps.items(), strict=True):
+        lines = {}
+        for k, size in enumerate(sizes[name]):
+            pair = [f"{side}, {tangents[name][0]}, {size:g}" for side in ("on", "off")]
+            lines[f"length {size:g}"] = *pair, (ON, _OTHER, GREY)[min(k, 2)], "os^"[min(k, 2)]
+        if "matched" in table and table.matched.notna().any():
+            lines["off it with the same spectrum"] = "on", "matched", MATCHED, "D"
+        check_columns(table, "kind", "strength", "seed", *(column for pair in lines.values() for column in pair[:2]))
+        for axis in row[len(names[name]):]:
+            axis.set_visible(False)
+        for axis, kind in zip(row, names[name], strict=False):
+            mine, places = placed(table, kind)
+            for words, (over, under, colour, mark) in lines.items():
+                ratio = np.log(mine[over].clip(lower=1e-9) / mine[under].clip(lower=1e-9))
+                curve(axis, mine.assign(ratio=ratio), "place", "ratio", colour, marker=mark)
+                drawn[words] = colour, mark
+                if words.startswith("off"):
+                    panels += 1
+                    above_zero += any(mean(part).low > 0 for s, part in ratio.groupby(mine.strength) if s > 0)
+            axis.axhline(0, color="#555555", linewidth=0.9)
+            strength_axis(axis, places, kind)
+            axis.tick_params(axis="y", labelsize=8)
+            axis.set_title(f"{name}: {kind}", loc="left", fontsize=10)
+        row[0].set_ylabel("log (change along / off)", fontsize=9)
+    keys = [Line2D([], [], color=colour, marker=mark, markersize=5, label=words)
+            for words, (colour, mark) in drawn.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
+    title = "Changes by steps along the manifold against changes by steps off it, by the strength of regularisation"
+    if above_zero:
+        title = (f"Steps along the manifold change networks clearly more than steps off it of the same spectrum at "
+                 f"some strength of {above_zero} of {panels} regularisers")
+    return entitle(figure, title, "Logarithm of the ratio of the two changes against the strength of each regulariser, "
+                   "for every length and for steps off the manifold with the spectrum of steps along it; a line at 0.")
+
+
+_SPACES = {"inside": (ON, "o", "the image’s tangent space"), "inside, PCA": (_OTHER, "s", "principal components"),
+           "inside, lowest frequencies": (MATCHED, "^", "lowest Fourier modes"),
+           "inside, another image's": (OFF, "D", "another image’s tangent space")}
+
+
+def shares_inside(sweeps: Mapping[str, object], untrained: Mapping[str, object] | None = None):
+    """The share of the squared gradient inside the tangent space and inside other spaces of the same dimension, against
+    the strength of each regulariser: a row for each sweep, a column for each regulariser, means over repetitions and
+    their range.
+
+    sweeps: {name: columns `kind`, `strength`, `seed`, `inside` and any of `inside, PCA`, `inside, lowest frequencies`
+    and `inside, another image's`}. untrained: the same columns of untrained networks, whose `inside` is a faint line.
+    Raises SettingsError for missing columns and for no strength above 0.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import PercentFormatter
+
+    for name, table in sweeps.items():
+        check_columns(table, "kind", "strength", "seed", "inside", what=f"table of {name}")
+    style()
+    names = {name: kinds(table) for name, table in sweeps.items()}
+    need(any(names.values()), "strengths", "none above 0", "at least one above 0")
+    figure, grid = _panels(len(names), max(map(len, names.values())), 2.9)
+    drawn, grown, starts, best = {}, 0, [], []
+    for row, (name, table) in zip(grid, sweeps.items(), strict=True):
+        for axis in row[len(names[name]):]:
+            axis.set_visible(False)
+        for axis, kind in zip(row, names[name], strict=False):
+            mine, places = placed(table, kind)
+            for column, (colour, mark, words) in _SPACES.items():
+                if column in mine and mine[column].notna().any():
+                    curve(axis, mine, "place", column, colour, marker=mark, shade=column == "inside")
+                    drawn[words] = colour, mark
+            if untrained and name in untrained and len(untrained[name]):
+                axis.axhline(untrained[name].inside.mean(), color=GREY, linewidth=0.9)
+            found = {strength: mean(part.inside) for strength, part in mine.groupby("strength")}
+            starts.append(found.get(0, mean([])))
+            best.append(max((one for strength, one in found.items() if strength > 0), key=lambda one: one.value))
+            grown += above(best[-1], starts[-1])
+            strength_axis(axis, places, kind)
+            axis.set_ylim(0, 1)
+            axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axis.tick_params(axis="y", labelsize=8)
+            axis.set_title(f"{name}: {kind}", loc="left", fontsize=10)
+        row[0].set_ylabel("share of the squared gradient", fontsize=9)
+    keys = [Line2D([], [], color=colour, marker=mark, markersize=5, label=words)
+            for words, (colour, mark) in drawn.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False)
+    title = "Shares of the gradient inside the tangent space and inside other spaces, by the strength of regularisation"
+    if grown:
+        title = (f"The share of the gradient in the tangent space grows from {percent(starts[0].value, digits=0)} to "
+                 f"up to {percent(max(one.value for one in best), digits=0)} with {grown} of {len(best)} regularisers")
+    return entitle(figure, title, "Share of the squared gradient inside the tangent space and inside other spaces of "
+                   "the same dimension, against the strength of each regulariser; faint: untrained networks.")
+
+
 def _panels(rows: int, columns: int, high: float):
     """A figure with rows (each `high` inches) for measures and columns for regularisers; narrow if there are few."""
     import matplotlib.pyplot as plt
@@ -191,6 +301,7 @@ _VARIANTS = (
         "high-pass": ("#b07000", "v", "-", "negative high-pass")}),
     ("the paper’s pair", {
         "sum of logits": ("#0072b2", "o", "-", "summed logits and score"),
+        "sum of logits, shuffled pairs": ("#0072b2", None, ":", "another image’s score"),
         "1 - LPIPS": ("#009e73", "s", "-", "the same: 1 − LPIPS"),
         "score, high-pass": ("#b07000", None, ":", "score and high-pass")}),
     ("share along the manifold", {

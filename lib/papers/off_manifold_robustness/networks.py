@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from lib.papers.off_manifold_robustness.settings import Distractor, Section, Sweep
 from lib.profiles.networks import Denoiser, Networks, trained_as, varied
-from lib.values.attacks import PGD
+from lib.values.attacks import PGD, Attack
 from lib.values.cell import Cell
 from lib.values.data import Data
 from lib.values.objectives import Adversarial, CrossEntropy, GradientNorm, Noise, Reconstruction, Smoothness
@@ -19,7 +19,7 @@ from lib.values.recipe import Recipe
 from lib.values.threats import Threat
 
 NONE, SCORE, MANIFOLD = "none", "score", "manifold"
-POOL = {"N": "pool, normal", "R": "pool, robust"}
+POOL = {"N": "pool, normal", "R": "pool, robust", "U": "pool, untrained"}
 STANDARD, PER_IMAGE, PER_BATCH, UNTRAINED = "standard", "robust, eps per image", "robust, eps per batch", "untrained"
 SHAKE = 0.1  # standard deviation of the smoothness penalty's noise, as in the paper's experiments
 LR_FALLS_FROM = 0.061  # weight of the gradient norm above which the paper cuts the learning rate, in proportion
@@ -110,8 +110,8 @@ class SweepNetworks:
     def autoencoder(self) -> Recipe | None:
         """The sweep's auto-encoder; None unless tangent spaces come from a decoder."""
         how = self.sweep.autoencoder
-        return how and replace(trained_as(self.base(0), how), arch=how.arch, objective=Reconstruction(),
-                               batch_size=how.batch_size, augment="none")
+        return how and replace(trained_as(self.base(0), how), data=how.data or self.data, arch=how.arch,
+                               objective=Reconstruction(), batch_size=how.batch_size, augment="none")
 
     @property
     def denoising(self) -> Denoiser | None:
@@ -128,14 +128,20 @@ def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> l
     """All networks, first those with which others are measured."""
     sweeps = [SweepNetworks(networks, sweep, seed) for sweep in section.sweeps]
     found = [cell for of in sweeps for cell in _generative(of)]
-    for repetition in range(section.seeds):
-        for of in sweeps:
+    for repetition in range(max(section.seeds, section.letters)):
+        for of in sweeps if repetition < section.seeds else ():
             for kind, strength, recipe in _swept(of, repetition):
                 condition = Condition(of.sweep.name, kind, strength, small=of.data.info.closed)
-                found.append(Cell(condition, repetition, recipe))
-        if section.distractor:
+                found.append(Cell(condition, repetition, recipe, _gates(networks, section, kind)))
+        if section.distractor and repetition < section.letters:
             found += _distracted(networks, section.distractor, repetition, seed)
     return found
+
+
+def _gates(networks: Networks, section: Section, kind: str) -> tuple[tuple[Threat, Attack], ...]:
+    """The threat and the attack by which a pool's network of a kind is checked."""
+    attack = {POOL["N"]: section.search, POOL["R"]: section.verify}.get(kind)
+    return ((networks.threat, attack),) if attack else ()
 
 
 def _generative(of: SweepNetworks) -> Iterator[Cell]:

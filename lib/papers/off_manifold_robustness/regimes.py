@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from lib.errors import need
 from lib.papers.off_manifold_robustness.networks import NONE
-from lib.papers.off_manifold_robustness.strength_axis import ALIGNED, OFF, ON, PHASES, kinds, placed, strength_axis
+from lib.papers.off_manifold_robustness.strength_axis import ALIGNED, MATCHED, OFF, ON, kinds, placed, strength_axis
 from lib.plots.style import CLEAN, GREY, WIDTH, check_columns, curve, style
 from lib.plots.titles import above, entitle, mean
 
@@ -93,12 +93,12 @@ def regime_curves(sweeps: Mapping[str, object], guessing: Mapping[str, float] | 
                   published: Mapping[str, object] | None = None, dead: float = 0.01):
     """Sensitivity, accuracy and alignment against the strength of each regulariser, a column for each, with the three
     regimes as background (see `regimes`). Above: the change by steps along the manifold and off it, and by steps off it
-    with new Fourier phases (if the table has `phases`). Then accuracy; below alignment and the alignment of shuffled
-    pairs. Lines are means over repetitions, bands their range. Markers of alignment are
-    hollow if a network hardly changes along the manifold.
+    with the spectrum of steps along it (if the table has `matched`). Then accuracy; below alignment and the alignment
+    of shuffled pairs. Lines are means over repetitions, bands their range. Markers of alignment are hollow if a network
+    hardly changes along the manifold.
 
     sweeps: {name: columns `kind` (a regulariser), `strength` (0 for none), `seed`, `on`, `off`, `accuracy`,
-    `alignment`, `shuffled pairs`, optionally `phases`}. guessing: {name: accuracy of guessing}. published: {name:
+    `alignment`, `shuffled pairs`, optionally `matched`}. guessing: {name: accuracy of guessing}. published: {name:
     columns `kind`, `per image` (a strength), `on`, `off`, `accuracy`}, drawn as faint dashed accuracy and a line at the
     strength where the two changes cross; the changes themselves are not drawn, because they are in another norm. dead:
     the on-manifold change below which gradients mean little. Raises SettingsError for missing columns and for no
@@ -137,9 +137,9 @@ def regime_curves(sweeps: Mapping[str, object], guessing: Mapping[str, float] | 
                 strength_axis(axis, places, kind, label=axis is alignments)
             curve(changes, mine, "place", "off", OFF, marker="s")
             curve(changes, mine, "place", "on", ON, marker="o")
-            if "phases" in mine and mine.phases.notna().any():
-                curve(changes, mine, "place", "phases", PHASES, line="--", shade=False)
-                drawn.add("phases")
+            if "matched" in mine and mine.matched.notna().any():
+                curve(changes, mine, "place", "matched", MATCHED, line="--", shade=False)
+                drawn.add("matched")
             curve(accuracies, mine, "place", "accuracy", CLEAN, marker="o")
             curve(alignments, mine, "place", "shuffled pairs", ALIGNED, line=":", shade=False)
             curve(alignments, mine, "place", "alignment", ALIGNED, marker="D")
@@ -155,7 +155,7 @@ def regime_curves(sweeps: Mapping[str, object], guessing: Mapping[str, float] | 
                 theirs = published[name]
                 theirs = theirs[theirs.kind == kind].sort_values("per image")
                 drawn |= _published(changes, accuracies, theirs, places)
-            shown = [c for c in ("on", "off", "phases") if c in table]
+            shown = [c for c in ("on", "off", "matched") if c in table]
             changes.set_ylim(0, 1.08 * max(1e-3, float(np.nanmax(table[shown].to_numpy(float)))))
             cosines = table[["alignment", "shuffled pairs"]].to_numpy(float)
             lowest, highest = min(0.0, float(np.nanmin(cosines))), max(0.1, float(np.nanmax(cosines)))
@@ -228,8 +228,8 @@ def _regime_keys(drawn: set[str]) -> dict:
 
     keys = {"change along the manifold": Line2D([], [], color=ON, marker="o", markersize=5),
             "change off the manifold": Line2D([], [], color=OFF, marker="s", markersize=5)}
-    if "phases" in drawn:
-        keys["off it, new Fourier phases"] = Line2D([], [], color=PHASES, linestyle="--")
+    if "matched" in drawn:
+        keys["off it, same spectrum"] = Line2D([], [], color=MATCHED, linestyle="--")
     keys["accuracy of guessing; another image’s score"] = Line2D([], [], color=GREY, linestyle=":")
     if "published" in drawn:
         keys["paper, ResNet-18: accuracy; changes cross"] = Line2D([], [], color=GREY, linestyle=(0, (4, 2)))

@@ -40,17 +40,23 @@ COLUMNS = {
     "on": "change by steps along the manifold, first tangent spaces and length",
     "off": "change by steps orthogonal to it",
     "other": "change by steps along the tangent space of another image, without their part along its own",
-    "phases": "change by steps along the manifold of new Fourier phases, without their part along it",
+    "matched": "change by steps orthogonal to it with the Fourier spectrum of steps along it",
     "l2 on": "l2 distance of the probabilities, steps along the manifold",
     "l2 off": "l2 distance of the probabilities, steps orthogonal to it",
-    "inside": "share of the squared gradient along the manifold",
+    "inside": "share of the squared gradient along the manifold, 0 for a gradient of zero",
+    "inside, PCA": "the same for other spaces of the same dimension: of principal components",
+    "inside, local PCA": "of those of each image's nearest neighbours",
+    "inside, lowest frequencies": "of the lowest Fourier modes",
+    "inside, another image's": "the tangent space of another image",
     "alignment": "cosine of gradient and class score (closed forms: Bayes gradient)",
     "shuffled pairs": "cosine with the class score of another image",
     "white noise": "cosine with white noise",
     "high-pass": "cosine with the negative high-pass of the image",
     "sum of logits": "cosine of the gradient of all logits' sum and the score without a class, the paper's pair",
+    "sum of logits, shuffled pairs": "the same with the score of another image",
     "score, high-pass": "cosine of the score without a class and the negative high-pass",
     "1 - LPIPS": "perceptual alignment of the paper's pair, where the weights are there",
+    "1 - LPIPS, shuffled pairs": "the same with the score of another image",
 }
 
 
@@ -62,12 +68,14 @@ class Results(results.Results):
     (in units of the data's space), rho1, rho2, worst rho2. distractor[cell]: a row per image; columns above (whether
     the digit is above the letter), energy (share of the squared gradient in the digit's half), and `signal <sigma>` and
     `distractor <sigma>`, the changes by noise on the digit's and on the letter's half. quality: by sweep, checks of its
-    tangent spaces and scores. published: results of published networks, None without any.
+    tangent spaces and scores. matching: by sweep of images, the check of the steps that match the spectrum of steps
+    along the manifold. published: results of published networks, None without any.
     """
 
     sensitivity: dict[Cell, pd.DataFrame] = field(default_factory=dict)
     theory: pd.DataFrame = field(default_factory=pd.DataFrame)
     distractor: dict[Cell, pd.DataFrame] = field(default_factory=dict)
+    matching: dict[str, tuple[str, bool, str]] = field(default_factory=dict)
     published: published.PublishedResults | None = None
 
     def sweep(self, name: str) -> Sweep:
@@ -100,7 +108,8 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
 
 
 def _measure(zoo: Zoo, cell: Cell, found: Results, materials: dict[str, Material]) -> None:
-    found.outcomes[cell] = {"clean": zoo.outcomes(cell.recipe)}
+    found.take(zoo, cell, lambda threat, attack: "search" if attack == found.section.search else "verify")
+    found.outcomes[cell]["clean"] = zoo.outcomes(cell.recipe)
     how = found.section.distractor
     if how and cell.condition.where in [data.name for data in how.data]:
         found.distractor[cell] = _stored(zoo, cell, ["distractor", plain(how)], lambda: _halves(zoo, cell, how))
@@ -110,6 +119,8 @@ def _measure(zoo: Zoo, cell: Cell, found: Results, materials: dict[str, Material
     if sweep.name not in materials:
         materials[sweep.name] = Material(zoo, of)
         found.quality[sweep.name] = materials[sweep.name].quality
+        if not sweep.closed_form:
+            found.matching[sweep.name] = materials[sweep.name].matching
     denoises, made_with, how = of.denoising, (of.denoiser(), of.autoencoder()), plain(sweep)
     key = [{name: how[name] for name in ("tangents", "pca", "neighbours", "images", "draws", "sizes")},
            [recipe and recipe.key for recipe in made_with], denoises and denoises.sigma]
@@ -149,16 +160,18 @@ def _alignment(net, on: Material) -> dict[str, Tensor]:
     ideal, theirs = on.by_class[every, predicted], on.by_class[on.partners, predicted]
     noise = sensitivity.normal_draws(on.images, on.test.indices, 1, "white noise")[0]
     found = {"alignment": inputs.cosine(gradient, ideal), "shuffled pairs": inputs.cosine(gradient, theirs),
-             "white noise": inputs.cosine(gradient, noise),
-             "inside": sensitivity.inside(gradient, on.first)}
+             "white noise": inputs.cosine(gradient, noise)}
+    found |= {name: sensitivity.inside(gradient, spaces).nan_to_num(0) for name, spaces in on.insides.items()}
+    found["inside"] = found.pop(f"inside, {on.sweep.tangents[0]}")
     if on.of_density is not None:
         whole = inputs.input_gradient(net, on.images, "sum of logits")
-        found["sum of logits"] = inputs.cosine(whole, on.of_density)
+        pairs = {"": on.of_density, ", shuffled pairs": on.of_density[on.partners]}
+        found |= {f"sum of logits{words}": inputs.cosine(whole, density) for words, density in pairs.items()}
         edges = -inputs.high_pass(on.images)
         found["high-pass"] = inputs.cosine(gradient, edges)
         found["score, high-pass"] = inputs.cosine(on.of_density, edges)
         if not lpips.why_no_lpips():
-            found["1 - LPIPS"] = lpips.lpips(whole, on.of_density)
+            found |= {f"1 - LPIPS{words}": lpips.lpips(whole, density) for words, density in pairs.items()}
     return found
 
 

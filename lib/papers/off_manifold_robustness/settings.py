@@ -15,11 +15,14 @@ from lib.profiles.networks import (
     BatchSize,
     Denoiser,
     FileName,
+    Gates,
     Networks,
     Training,
     Unattacked,
+    fewer_targets,
 )
 from lib.values.architectures import AutoEncoder, FromScratch, ImageNetResNet
+from lib.values.attacks import PGD, Attack
 from lib.values.data import Data
 from lib.values.declared import (
     Bound,
@@ -75,6 +78,7 @@ class AutoEncoding(Training):
     """The auto-encoder whose decoder gives tangent spaces; its latent size is their dimension."""
 
     arch: AutoEncoder = field(kw_only=True)
+    data: Data | None = None  # the auto-encoder's own training data; null: the classifiers' data
     batch_size: BatchSize = 64  # images per update
 
     where = "autoencoder"
@@ -117,6 +121,8 @@ class Sweep(Declared):
              self.autoencoder, "given exactly where its tangents are wanted")
         flat = any("PCA" in name for name in self.tangents)
         need(flat == (self.pca is not None), f"{where}.pca", self.pca, "given exactly where PCA is wanted")
+        same = not (flat and self.autoencoder) or self.pca == self.autoencoder.arch.latent
+        need(same, f"{where}.pca", self.pca, "the auto-encoder's latent size, so that shares inside can be compared")
         enough = "local PCA" not in self.tangents or self.neighbours > self.pca
         need(enough, f"{where}.neighbours", self.neighbours, f"more than pca = {self.pca}")
         for name in self.controls:
@@ -143,6 +149,7 @@ class Distractor(Declared):
     per_image: Positive  # the l2 eps of adversarial training, separate for each image
     per_batch: Positive  # the l2 eps of adversarial training that a whole batch shares
     clean: Share  # the least clean accuracy required of trained networks
+    seeds: Repetitions | None = None  # repetitions of these networks; null: the section's
     batch_size: BatchSize = 128  # images per update
     attack_steps: Count = 5  # PGD steps in training, each of size 2 eps / steps
     # standard deviations of the noise on one half of the image
@@ -242,15 +249,27 @@ class Section(Declared):
     distractor: Distractor | None = None
     theory: Theory = Theory()
     published: Published | None = None  # published networks in files that the user has; null: none
+    # what the pool's networks must be before claims about them are judged, under the attacks `search` (normal networks)
+    # and `verify` (robust ones), all three given together; null: only normal networks are checked, on clean images
+    gates: Gates | None = None
+    search: Annotated[PGD | None, Bound(lambda one: one is None or not one.targeted, "untargeted")] = None
+    verify: Attack | None = None
     chance: Share = 0.05  # the accuracy above chance that a network must exceed to count in the excessive regime (C6)
     on: Share = 0.01  # the on-manifold change (0 to 1) that a network must exceed to count in the excessive regime (C6)
 
     where = "off_manifold_robustness"
 
     def check_together(self):
+        given = [one is not None for one in (self.gates, self.search, self.verify)]
+        need(all(given) or not any(given), "gates, search and verify", "some of them", "all or none")
         taken = {data.name for data in self.distractor.data} if self.distractor else set()
         for sweep in self.sweeps:
             need(sweep.name not in taken, "name of a sweep", sweep.name, "another than that of a set of the distractor")
+
+    @property
+    def letters(self) -> int:
+        """How many repetitions the networks for digits next to a letter have."""
+        return (self.distractor and self.distractor.seeds) or self.seeds
 
     @property
     def pool(self) -> int:
@@ -263,6 +282,8 @@ class Section(Declared):
         """Raise SettingsError unless the section fits the networks and the files that it names exist."""
         if self.published:
             self.published.check(self.sweeps)
+        if self.verify:
+            fewer_targets("off_manifold_robustness.verify", self.verify, networks.data)
         for sweep in self.sweeps:
             data = sweep.data or networks.data
             closed, where = data.info.closed, f"sweeps[{sweep.name}]"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-ON, OFF, ALIGNED, PHASES = "#1b7f4f", "#c2185b", "#5b3fa0", "#9a8a00"
+ON, OFF, ALIGNED, MATCHED = "#1b7f4f", "#c2185b", "#5b3fa0", "#9a8a00"
 STRENGTHS = {"gradient norm": "weight", "smoothness": "weight", "noise": "standard deviation",
              "PGD": "ε (l2, per image)"}
 

@@ -29,9 +29,11 @@ from lib.values.architectures import ImageNetResNet
 
 MEASURES = ("accuracy", "training loss", "training accuracy")
 # columns of `summary` that the notebook shows: changes along and off the manifold, and alignment with its controls
-CHANGES = ("kind", "strength", *MEASURES, "on", "off", "other", "phases", "inside")
+CHANGES = ("kind", "strength", *MEASURES, "on", "off", "other", "matched")
+INSIDES = ("kind", "strength", "inside", "inside, PCA", "inside, local PCA", "inside, lowest frequencies",
+           "inside, another image's")
 ALIGNMENTS = ("kind", "strength", "alignment", "shuffled pairs", "white noise", "high-pass", "sum of logits",
-              "score, high-pass", "1 - LPIPS")
+              "sum of logits, shuffled pairs", "score, high-pass", "1 - LPIPS", "1 - LPIPS, shuffled pairs")
 
 
 def describe(study) -> str:
@@ -55,9 +57,9 @@ def describe(study) -> str:
 
 def networks(f: Results) -> pd.DataFrame:
     """A row per network of the sweeps, and per network of the distractor that failed. Columns: where, kind, strength
-    (in units of the data's space), seed, the MEASURES, means over images of the COLUMNS and of changes for every
-    tangent space and length, diverged (why it failed, or empty), network (key). The training loss is of the last epoch
-    and includes the penalty.
+    (in units of the data's space), seed, the MEASURES, means over images of the COLUMNS (without `matched` where there
+    is no such control) and of changes for every tangent space and length, diverged (why it failed, or empty), network
+    (key). The training loss is of the last epoch and includes the penalty.
     """
     rows = []
     for cell in f.cells:
@@ -70,6 +72,8 @@ def networks(f: Results) -> pd.DataFrame:
             row |= {"accuracy": f.measured(cell).accuracy(), "training loss": last.get("loss", np.nan),
                     "training accuracy": last.get("accuracy", np.nan)}
             row |= f.sensitivity[cell].drop(columns=["index", "label"]).mean().to_dict()
+            if not f.matching.get(c.where, ("", True, ""))[1]:
+                row.pop("matched")
         rows.append({**row, "diverged": f.failed.get(cell, ""), "network": cell.recipe.key})
     return pd.DataFrame(rows)
 

@@ -108,9 +108,9 @@ def test_regime_curves_show_means_bands_regimes_and_constants():
         "Without a regulariser, networks change more off the manifold than along it; regularisation turns this order "
         "(digits: 2 of 2 regularisers)")
     assert not any("spectrum" in text or "paper" in text for text in said)
-    calm = regimes.regime_curves({"digits": sweep(strengths=(0.0, 0.01, 0.1), phases=0.2)})
+    calm = regimes.regime_curves({"digits": sweep(strengths=(0.0, 0.01, 0.1), matched=0.2)})
     assert not seen(calm)[0].patches, "three strengths have no regimes"
-    assert "off it, new Fourier phases" in legend_texts(calm)
+    assert "off it, same spectrum" in legend_texts(calm)
     assert not calm.legends[0].get_title().get_text()
 
 
@@ -187,7 +187,7 @@ def test_theory_is_drawn_with_its_slope_and_bayes_apart():
 def test_controls_of_steps_have_a_row_for_every_space_and_length():
     spaces = {f"{side}, {space}": value for space, value in (("PCA, 2", 0.5), ("auto-encoder, 0.5", 0.1))
               for side, value in (("on", value), ("off", value / 2))}
-    table = sweep(other=0.25, phases=0.2, **spaces)
+    table = sweep(other=0.25, matched=0.2, **spaces)
     figure = manifold.step_controls(table, ("auto-encoder", "PCA"), (2, 0.5), "digits")
     grid = np.array(figure.axes).reshape(3, 2)
     assert [" ".join(axis.get_ylabel().split()) for axis in grid[:, 0]] == [
@@ -196,13 +196,44 @@ def test_controls_of_steps_have_a_row_for_every_space_and_length():
     assert line_of(grid[1, 1], strength_axis.ON).get_ydata() == pytest.approx([0.5] * 5)
     assert line_of(grid[2, 0], strength_axis.OFF).get_ydata() == pytest.approx([0.05] * 5)
     flat = [{*np.round(line.get_ydata(), 6)} for line in grid[0, 0].lines]
-    assert {0.25} in flat and {0.2} in flat, "another image's space, and new phases"
+    assert {0.25} in flat and {0.2} in flat, "another image's space, and the same spectrum"
     assert len(legend_texts(figure)) == 4
-    alone = manifold.step_controls(table.assign(other=np.nan).drop(columns="phases"), ("auto-encoder",), (2,))
+    alone = manifold.step_controls(table.assign(other=np.nan).drop(columns="matched"), ("auto-encoder",), (2,))
     assert legend_texts(alone) == ["change along the manifold", "change off the manifold"], "one space for all points"
     assert all(len(line.get_xdata()) in (2, 5) and np.isfinite(line.get_ydata()).all() for line in alone.axes[0].lines)
     with pytest.raises(SettingsError, match="lacks the columns on, local PCA, 2, off, local PCA, 2"):
         manifold.step_controls(table, ("auto-encoder", "local PCA"), (2,))
+
+
+def test_log_ratios_of_changes_are_drawn_for_every_length_and_control():
+    table = sweep(**{"on, PCA, 2": 0.4, "off, PCA, 2": 0.2, "on, PCA, 0.5": 0.1, "off, PCA, 0.5": 0.1, "matched": 0.1})
+    figure = manifold.log_ratios({"digits": table}, {"digits": ("PCA",)}, {"digits": (2, 0.5)})
+    left, right = seen(figure)
+    assert [left.get_title("left"), right.get_title("left")] == ["digits: gradient norm", "digits: PGD"]
+    drawn = [line.get_ydata() for line in left.lines if line.get_marker() in ("o", "s", "D")]
+    assert drawn[0] == pytest.approx([np.log(2)] * 5) and drawn[1] == pytest.approx([0] * 5)
+    assert drawn[2] == pytest.approx([np.log((on + 0.001) / 0.1) for on, _ in ON_OFF.values()], abs=0.02)
+    assert legend_texts(figure) == ["length 2", "length 0.5", "off it with the same spectrum"]
+    assert figure.description.startswith("Steps along the manifold change networks clearly more than steps off it of "
+                                         "the same spectrum at some strength of 2 of 2 regularisers")
+    alone = manifold.log_ratios({"digits": table.drop(columns="matched")}, {"digits": ("PCA",)}, {"digits": (2,)})
+    assert legend_texts(alone) == ["length 2"] and alone.description.startswith("Changes by steps along")
+    with pytest.raises(SettingsError, match="lacks the columns on, PCA, 3, off, PCA, 3"):
+        manifold.log_ratios({"digits": table}, {"digits": ("PCA",)}, {"digits": (3,)})
+
+
+def test_shares_of_the_gradient_are_drawn_for_every_space():
+    table = sweep(**{"inside, PCA": 0.3})
+    table["inside"] = table.alignment + 0.2 + 0.01 * table.seed
+    figure = manifold.shares_inside({"digits": table}, {"digits": pd.DataFrame({"inside": [0.1, 0.2]})})
+    left, _ = seen(figure)
+    assert line_of(left, strength_axis.ON).get_ydata() == pytest.approx([one + 0.21 for one in ALIGNED.values()])
+    assert legend_texts(figure) == ["the image’s tangent space", "principal components"]
+    assert {0.15} in [{*np.round(line.get_ydata(), 6)} for line in left.lines], "untrained"
+    assert figure.description.startswith("The share of the gradient in the tangent space grows from 31\u00a0% to up to "
+                                         "61\u00a0% with 2 of 2 regularisers")
+    level = manifold.shares_inside({"digits": table.assign(inside=0.5)})
+    assert level.description.startswith("Shares of the gradient inside the tangent space")
 
 
 def ends(figure):
@@ -342,12 +373,13 @@ def test_gradients_beside_a_letter():
 
 @pytest.mark.parametrize(("draw", "lacks"), [
     (lambda table: regimes.regime_curves({"digits": table}), "alignment"), (regimes.representatives, "off"),
-    (lambda table: manifold.step_controls(table, ("PCA",), (1,)), "on"), (manifold.alignment_variants, "strength"),
+    (lambda table: manifold.step_controls(table, ("PCA",), (1,)), "on"),
+    (lambda table: manifold.shares_inside({"digits": table}), "inside"), (manifold.alignment_variants, "strength"),
     (manifold.off_manifold_theory, "rho1"), (gradient.distractor_ratio, "counts"),
     (gradient.distractor_gradients, "share"),
 ])
 def test_tables_of_off_manifold_robustness_are_checked(draw, lacks):
-    whole = pd.concat([sweep(), rhos(), ratios(), shares_of_gradients()])
+    whole = pd.concat([sweep(inside=0.5), rhos(), ratios(), shares_of_gradients()])
     with pytest.raises(SettingsError, match=f"lacks the column {lacks}:"):
         draw(whole.drop(columns=lacks))
     with pytest.raises(SettingsError, match="without rows"):

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from lib.manifold import spectrum
 from lib.papers.off_manifold_robustness import networks, reference, tables
-from lib.papers.off_manifold_robustness.evidence import ALL, FIGURE, theory_margins
+from lib.papers.off_manifold_robustness.evidence import ALL, theory_margins
 from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, PER_IMAGE, POOL, SCORE, UNTRAINED
 from lib.papers.off_manifold_robustness.results import BAYES, COLUMNS
 from lib.papers.off_manifold_robustness.settings import CONTROLS
@@ -32,8 +33,12 @@ def test_networks_stand_in_the_table_with_their_means(made):
     assert len(known) == len(table) - 1
     assert known[["accuracy", "on", "off", "alignment", "shuffled pairs"]].notna().all(axis=None)
     assert (known["training loss"].isna() == (known.kind == UNTRAINED)).all()
-    assert (known.phases.isna() == known["where"].isin(["subspace", "torus"])).all()
+    assert (known.matched.isna() == known["where"].isin(["subspace", "torus"])).all()
     assert not set(table) & {"index", "label"} and table.network.is_unique
+    f.matching["digits"] = spectrum.said("digits", .5, 0.)
+    without = tables.networks(f)
+    assert without[without["where"] == "digits"].matched.isna().all(), "there is no such control"
+    assert without[(without["where"] == "ImageNet-64") & (without.diverged == "")].matched.notna().all()
 
 
 def test_a_summary_has_a_row_for_each_kind_and_strength_in_the_order_of_the_plan(made):
@@ -41,10 +46,10 @@ def test_a_summary_has_a_row_for_each_kind_and_strength_in_the_order_of_the_plan
     kinds = ["untrained", NONE, *(kind for kind in ALL for _ in SIX), *CONTROLS, *POOL.values()]
     assert shown.kind.tolist() == kinds and shown[shown.kind == "PGD"].strength.tolist() == SIX
     row = shown[(shown.kind == "noise") & (shown.strength == 2)].iloc[0]
-    assert [row["on"], row["off"], row["phases"], row["accuracy"]] == pytest.approx([.2, .04, .05, .75], rel=.012)
+    assert [row["on"], row["off"], row["matched"], row["accuracy"]] == pytest.approx([.2, .06, .05, .75], rel=.012)
     means = {"accuracy", "training loss", "training accuracy", *COLUMNS}
     assert set(shown) <= {"kind", "strength", *means}
-    assert "phases" not in tables.summary(made, "subspace") and "subspace" not in shown
+    assert "matched" not in tables.summary(made, "subspace") and "subspace" not in shown
     measured = shown.drop(columns=["training loss", "training accuracy"])
     assert measured.notna().all(axis=None) and shown[shown.kind != UNTRAINED].notna().all(axis=None)
     some = tables.summary(found(gone={("digits", "noise", 4., seed) for seed in range(4)}), "digits")
@@ -65,7 +70,7 @@ def test_other_trainings_stand_next_to_the_networks_that_they_compare_with(made)
 def test_what_is_shown_of_a_sweep(made):
     summary = tables.summary(made, "subspace")
     assert [*tables.only(summary, tables.CHANGES)][:2] == ["kind", "strength"]
-    assert "phases" in tables.CHANGES and "phases" not in tables.only(summary, tables.CHANGES)
+    assert "matched" in tables.CHANGES and "matched" not in tables.only(summary, tables.CHANGES)
     assert set(tables.untrained(made, "digits").kind) == {UNTRAINED} and len(tables.untrained(made, "digits")) == 4
     assert tables.guessing(made)["digits"] == .1 and tables.published_curves(made) == {}
 
@@ -140,10 +145,10 @@ def test_published_strengths_are_also_given_per_image():
 
 def test_published_curves_are_those_that_the_claims_cite():
     table = reference.published()
-    assert set(table.kind) == set(FIGURE) and table.notna().all(axis=None)
+    assert set(table.kind) == {*ALL} - {"smoothness"} and table.notna().all(axis=None)
     assert table[["on", "off"]].stack().between(0, 1.2).all() and table.accuracy.between(.1, .96).all()
     crossings, starts, peaks, ends = [], [], [], []
-    for kind in FIGURE:
+    for kind in ("gradient norm", "noise", "PGD"):
         rows = table[table.kind == kind]
         assert rows.strength.is_monotonic_increasing
         first = int((rows.on > rows.off).to_numpy().argmax())
@@ -159,7 +164,7 @@ def test_published_curves_are_those_that_the_claims_cite():
     accurate = [round(row.accuracy, 2) for row in peaks]
     assert (min(accurate), max(accurate)) == (.86, .92) and {round(row.accuracy, 2) for row in ends} <= {.15, .16}
     assert "accuracy 0.86 to 0.92 at the peak, 0.15" in PAPER["C6b"].paper_value
-    top = peaks[FIGURE.index("gradient norm")]
+    top = peaks[0]
     assert (starts[0].accuracy, top.accuracy, top["1 - LPIPS"]) == (.949, .862, .878)
     assert "0.949 at 1 - LPIPS 0.75 against 0.862 at 0.88" in PAPER["C12b"].paper_value
     assert all(row.off > row.on for row in starts)

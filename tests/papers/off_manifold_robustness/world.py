@@ -7,10 +7,21 @@ import numpy as np
 import pandas as pd
 
 from lib import claims
+from lib.manifold import spectrum
 from lib.papers.off_manifold_robustness import networks
-from lib.papers.off_manifold_robustness.networks import MANIFOLD, NONE, PER_BATCH, PER_IMAGE, SCORE, STANDARD, UNTRAINED
+from lib.papers.off_manifold_robustness.networks import (
+    MANIFOLD,
+    NONE,
+    PER_BATCH,
+    PER_IMAGE,
+    POOL,
+    SCORE,
+    STANDARD,
+    UNTRAINED,
+)
 from lib.papers.off_manifold_robustness.results import BAYES, Results
 from lib.papers.off_manifold_robustness.settings import CONTROLS
+from lib.runtime import seed_of
 from lib.training.evaluation import Outcomes
 from tests.kit import profiles
 from tests.kit.profiles import load
@@ -71,17 +82,29 @@ def networks_of(s, name):
 
 
 IMAGES, TESTED = 60, 400
-EXACTLY_KNOWN = ("subspace", "torus")  # no smooth steps: their pixels are coordinates
+EXACTLY_KNOWN = ("subspace", "torus")  # no matched steps: their pixels are coordinates
 # column -> by strength, from 0 on: the flip is at the fifth, the peak at the sixth, the most accurate at the second
 WORLD = {
     "on": (.50, .50, .48, .45, .40, .20, .02),
-    "off": (.80, .70, .50, .30, .10, .04, .01),
-    "phases": (.70, .62, .45, .30, .15, .05, .01),
+    "off": (.80, .70, .50, .30, .10, .06, .01),
     "alignment": (.10, .20, .30, .40, .50, .60, .20),
     "shuffled pairs": (.05, .05, .06, .06, .07, .08, .05),
+    "inside": (.05, .10, .20, .40, .60, .70, .60),
     "accuracy": (.90, .92, .91, .89, .85, .75, .40),
 }
-OTHER = {**dict.fromkeys(WORLD, .05), "accuracy": .99}  # of networks that are no part of a curve
+ON_IMAGES = {
+    "matched": (.70, .62, .45, .30, .15, .05, .01),
+    "sum of logits": (.00, .05, .10, .20, .30, .25, .10),
+    "sum of logits, shuffled pairs": (.02,) * 7,
+}
+ON_DIGITS = {
+    "on, auto-encoder, 0.5": (.15, .15, .15, .14, .12, .05, .005),
+    "off, auto-encoder, 0.5": (.20, .18, .15, .10, .04, .02, .004),
+    "inside, PCA": (.3,) * 7, "inside, lowest frequencies": (.25,) * 7, "inside, another image's": (.35,) * 7,
+}
+EVERYTHING = {**WORLD, **ON_IMAGES, **ON_DIGITS}
+AS = {NONE: 0, POOL["N"]: 0, POOL["R"]: 4}  # kinds without a strength -> like which strength they are
+OTHER = {**dict.fromkeys(EVERYTHING, .05), "accuracy": .99}  # of networks that are no part of a curve
 # kind -> changes by noise on the digit and on the letter, share of the squared gradient in the digit's half
 HALVES = {UNTRAINED: (.20, .20, .50), STANDARD: (.40, .30, .55), PER_IMAGE: (.40, .10, .80),
           PER_BATCH: (.36, .12, .75)}
@@ -89,15 +112,22 @@ BELOW = 1.2  # how much larger changes by noise on the letter are where the digi
 THEORY = {"order": 2., "limit": 1e-4, "bayes": 1e-5, "worst": 1e-9}
 
 
-def spread(mean):
-    """Values of the images, which differ by a fifth."""
-    return mean * (1 + .2 * np.linspace(-1, 1, IMAGES))
+def spread(mean, *parts):
+    """Values of the images, which differ a little; `parts` seed which image has which."""
+    return mean * (1 + .02 * np.random.default_rng(seed_of("spread", *parts)).permutation(np.linspace(-1, 1, IMAGES)))
 
 
-def found(s=None, world=(), halves=(), theory=(), gone=(), clean=(), odd=True):
-    """A study in a world that differs from WORLD by `world`: {(sweep, kind or None for all, column): values}, from
+def columns(where):
+    """The columns that are measured in a sweep."""
+    if where in EXACTLY_KNOWN:
+        return [*WORLD][:-1]
+    return [*WORLD][:-1] + [*ON_IMAGES] + ([*ON_DIGITS] if where == "digits" else [])
+
+
+def found(s=None, world=(), halves=(), theory=(), gone=(), clean=()):
+    """A study in a world that differs from EVERYTHING by `world`: {(sweep, kind or None for all, column): values}, from
     HALVES by `halves` and from THEORY by `theory`; clean: accuracies of {(where, kind)}; gone: (sweep, kind, strength,
-    repetition) of trainings that diverged; odd: whether the first repetition differs in how off-changes fall.
+    repetition) of trainings that diverged.
     """
     s, planned_ = (s, networks.cells(*given(s))) if s else usual()
     f, world, theory, clean = Results(*given(s), planned_), dict(world), THEORY | dict(theory), dict(clean)
@@ -113,18 +143,18 @@ def found(s=None, world=(), halves=(), theory=(), gone=(), clean=(), odd=True):
         if where in ("digits_letter_a", "digits_letters"):
             f.distractor[c], share = beside(s, kind, own, halves), .95 if kind != UNTRAINED else .1
         else:
-            left_out = ("accuracy", "phases")[:1 + (where in EXACTLY_KNOWN)]
-            names = [name for name in WORLD if name not in left_out]
-            columns = [spread(value(world, named, name, f, odd) * shift(name, *named)) for name in names]
-            table = np.stack([np.arange(IMAGES), np.arange(IMAGES) % 4, *columns], 1)
+            names = columns(where)
+            values = [spread(value(world, named, name, f) * shift(name, *named), name, *named) for name in names]
+            table = np.stack([np.arange(IMAGES), np.arange(IMAGES) % 4, *values], 1)
             f.sensitivity[c] = pd.DataFrame(table, columns=frame("index", "label", *names))
-            share = value(world, named, "accuracy", f, odd)
+            share = value(world, named, "accuracy", f)
         verdict = right(clean.get((where, kind), share), TESTED, "ranks", seed)
         f.outcomes[c] = {"clean": Outcomes(pd.DataFrame({"clean": verdict}))}
         f.last_epoch[c] = {"loss": .3 * own, "accuracy": .97}
         if kind == UNTRAINED:
             del f.last_epoch[c]
     f.theory = proof(f, theory)
+    f.matching = {name: spectrum.said(name, 0., .05) for name in ("digits", "ImageNet-64")}
     f.quality = {sweep.name: [("tangent spaces", True, "all of 4 dimensions")] for sweep in f.section.sweeps}
     return f
 
@@ -144,24 +174,22 @@ def named_by(c):
     return c.condition.where, c.condition.kind, c.condition.strength, c.repetition
 
 
-def value(world, named, name, f, odd):
-    where, kind, strength, seed = named
+def value(world, named, name, f):
+    where, kind, strength, _ = named
     strengths = f.sweep(where).strengths.of
-    if kind != NONE and kind not in strengths:
-        return OTHER[name]
-    k = 0 if kind == NONE else 1 + strengths[kind].index(strength)
-    if odd and name == "off" and seed == 0 and k in (1, 2) and len(strengths[kind]) > 2:
-        k = 3 - k  # in one repetition it does not fall steadily
-    changed = world.get((where, kind, name), world.get((where, None, name), WORLD[name]))
+    if kind not in AS and kind not in strengths:
+        return world.get((where, kind, name), (OTHER[name],))[0]
+    k = AS[kind] if kind in AS else 1 + strengths[kind].index(strength)
+    changed = world.get((where, kind, name), world.get((where, None, name), EVERYTHING[name]))
     return changed[k]
 
 
 def beside(s, kind, own, halves):
     signal, letter, energy = halves[kind]
     levels, above = s.sections[S].distractor.noise, np.arange(IMAGES) % 2 == 0
-    moved = spread(signal * own), spread(1) * np.where(above, letter, letter * BELOW)
+    moved = spread(signal * own, "beside"), spread(1, "beside") * np.where(above, letter, letter * BELOW)
     nothing = np.full(IMAGES, .001), np.full(IMAGES, .009)  # at the first level, where it must not count
-    columns = [np.arange(IMAGES), above, spread(energy * own), *nothing, *moved * (len(levels) - 1)]
+    columns = [np.arange(IMAGES), above, spread(energy * own, kind), *nothing, *moved * (len(levels) - 1)]
     names = [f"{half} {sigma:g}" for sigma in levels for half in ("signal", "distractor")]
     table = pd.DataFrame(np.stack(columns, 1), columns=frame("index", "above", "energy", *names))
     return table.astype({"above": bool})
