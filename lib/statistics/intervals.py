@@ -203,7 +203,7 @@ def by_seed(statistic: str, data) -> tuple[np.ndarray, int]:
 
 
 def _difference(d) -> Estimate:
-    if np.ndim(d) == 4 and not isinstance(d, tuple):
+    if not isinstance(d, tuple) and np.ndim(d) == 4 and np.shape(d)[:2] == (2, 3):
         return of_matched(d)
     sets = read_sets("d", d, 2, "[seeds, images]")
     most = max(np.abs(one).max() for one in sets)

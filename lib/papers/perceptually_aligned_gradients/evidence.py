@@ -166,35 +166,37 @@ def _methods(f: Results, study: Experiment, norm: str, found: Evidence) -> None:
             found.add("C4a", "best", f"{where}, {kind} (collapsed), {norm}", gap, f.lost(where, SCORE, kind))
 
 
-def comparisons(study: Experiment) -> dict[tuple[str, str], list[tuple[str, str, str]]]:
-    """{(claim, part): comparisons at equal clean accuracy}, each (the method, its opponent, which of the two is
-    interpolated between two weights). An opponent that has no curve from vanilla networks on, or few weights, is
-    compared at its best weight with an interpolated score.
+def comparisons(study: Experiment) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """{(claim, part): comparisons at equal clean accuracy}, each (the method, its opponent), of kinds that the study
+    trains.
     """
     of = study.weights.of
-    if SCORE not in of:
-        return {}
-    every = {("C3b", "permuted"): [(SCORE, CLASSES, CLASSES)],
-             ("C3b", "norm"): [(SCORE, NORM, NORM), (SCORE, SMOOTH, SCORE)],
-             ("C3c", "random"): [(kind, RANDOM, RANDOM) for kind in REALISATIONS],
-             ("C3d", "images"): [(SCORE, IMAGES, SCORE)],
-             ("C4b", "best"): [(SCORE, kind, kind) for kind in (*HEURISTICS, *CENTRED)]}
-    return {part: [one for one in some if {*one} <= {*of}] for part, some in every.items()}
+    every = {("C3b", "permuted"): [(SCORE, CLASSES)], ("C3b", "norm"): [(SCORE, NORM), (SCORE, SMOOTH)],
+             ("C3c", "random"): [(kind, RANDOM) for kind in REALISATIONS], ("C3d", "images"): [(SCORE, IMAGES)],
+             ("C4b", "best"): [(SCORE, kind) for kind in (*HEURISTICS, *CENTRED)]}
+    return {part: [pair for pair in some if {*pair} <= {*of}] for part, some in every.items()}
 
 
-def bracketed(f: Results, where: str, method: str, opponent: str, between: str):
-    """The cells of a comparison at equal clean accuracy, as `Results.around` gives them."""
-    fixed = method if between == opponent else opponent
-    return f.around(where, fixed, between)
-
-
-def at_equal_accuracy(f: Results, where: str, norm: str, method: str, opponent: str, between: str) -> np.ndarray | None:
-    """[2, 3, S, m]: what `statistics.at_equal_cost` takes to compare the robust accuracies of a method and its opponent
-    at equal clean accuracy, one of which lies `between` two weights; None if it does not.
+def line_of(f: Results, where: str, method: str, opponent: str) -> tuple[str, tuple[list[Cell], ...]] | None:
+    """Of a comparison at equal clean accuracy, which of the two kinds lies on a line, and the cells that
+    `Results.around` gives: the opponent, or else the method, where only its weights lie on both sides of the other's
+    best one. The weights of networks with softplus do not start at vanilla networks, so these are always compared with
+    the method's line. None if neither has such weights.
     """
-    cells = bracketed(f, where, method, opponent, between)
-    if cells is None:
+    for fixed, between in ((method, opponent), (opponent, method))[opponent == SMOOTH:]:
+        if cells := f.around(where, fixed, between):
+            return between, cells
+    return None
+
+
+def at_equal_accuracy(f: Results, where: str, norm: str, method: str, opponent: str) -> np.ndarray | None:
+    """[2, 3, S, m]: what `statistics.at_equal_cost` takes to compare the robust accuracies of a method and its opponent
+    at equal clean accuracy; None without a line.
+    """
+    found = line_of(f, where, method, opponent)
+    if found is None:
         return None
+    between, cells = found
     both = [[f.correct(some[0].condition, measure) for some in cells] for measure in (norm, "clean")]
     count = min(len(rows) for rows in both[0])
     gains, costs = (np.stack([rows[:count] for rows in every]) for every in both)
@@ -204,9 +206,9 @@ def at_equal_accuracy(f: Results, where: str, norm: str, method: str, opponent: 
 def _equal(f: Results, study: Experiment, norm: str, found: Evidence) -> None:
     """C3b, C3c, C3d, C4b: methods and their opponents at equal clean accuracy."""
     for (claim, part), some in comparisons(study).items():
-        for method, opponent, between in some:
+        for method, opponent in some:
             instance = f"{study.name}, {named(method, opponent)}, {norm}"
-            found.add(claim, part, instance, at_equal_accuracy(f, study.name, norm, method, opponent, between),
+            found.add(claim, part, instance, at_equal_accuracy(f, study.name, norm, method, opponent),
                       f.lost(study.name, method, opponent))
 
 
@@ -332,8 +334,8 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
         for some, bad in ((whole, lost + broken), (ranked, lost + [SCORE] * (SCORE in broken))):
             some.add(f"{study.name}: realisations learned at a weight", not bad, ", ".join(bad) or "all of them")
         for (claim, _), some in comparisons(study).items():
-            for one in some:
-                _between(f, study, one, equal[claim])
+            for method, opponent in some:
+                _between(f, study, method, opponent, equal[claim])
         if how := study.adversarial:
             norms = study.threats[0].norm, study.threats[-1].norm
             for norm, checks, wanted in zip(norms, (added, judged), (how.weights, True), strict=True):
@@ -346,17 +348,14 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     return of | dict.fromkeys(("C2b", "C5a", "C5b", "C6", "C7", "C9"), main)
 
 
-def _between(f: Results, study: Experiment, comparison: tuple[str, str, str], checks: Preconditions) -> None:
+def _between(f: Results, study: Experiment, method: str, opponent: str, checks: Preconditions) -> None:
     """Check that a comparison at equal clean accuracy has weights on both sides."""
-    cells, (method, opponent, between) = bracketed(f, study.name, *comparison), comparison
-    fixed = method if between == opponent else opponent
-    said = "no such weights, or collapsed"
-    if cells:
-        (best, *ends), accuracies = cells, [f.held_out(some, "clean") for some in cells]
-        said = (f"{f.label(best[0].condition)} has {accuracies[0]:.1%}, " + " and ".join(
-            f"{f.label(one[0].condition)} {value:.1%}" for one, value in zip(ends, accuracies[1:], strict=True)))
-    checks.add(f"{study.name}: weights of {between} on both sides of {fixed} in held-out clean accuracy",
-               cells is not None, said)
+    found, said = line_of(f, study.name, method, opponent), "neither has such weights, or collapsed"
+    if found:
+        named_ = [f"{f.label(cells[0].condition)} {f.held_out(cells, 'clean'):.1%}" for cells in found[1]]
+        said = f"{named_[0]} between {named_[1]} and {named_[2]}"
+    checks.add(f"{study.name}: {method} and {opponent}: the weights of one lie on both sides of the other's held-out "
+               "clean accuracy", found is not None, said)
 
 
 def _broken(most: float, correct: np.ndarray) -> tuple[bool, str]:

@@ -15,8 +15,8 @@ from lib.papers.perceptually_aligned_gradients.evidence import (
     across,
     aligned,
     at_equal_accuracy,
-    bracketed,
     comparisons,
+    line_of,
 )
 from lib.papers.perceptually_aligned_gradients.networks import (
     CLASSES,
@@ -296,14 +296,14 @@ def equal(f: Results) -> pd.DataFrame:
     rows = []
     for study in f.papers:
         for (claim, _), some in comparisons(study).items():
-            for method, opponent, between in some:
-                cells = bracketed(f, study.name, method, opponent, between)
-                for threat in study.threats if cells else ():
-                    row = [study.name, threat.norm, claim, method, opponent, between]
-                    for one in cells:
+            for method, opponent in some:
+                line = line_of(f, study.name, method, opponent)
+                for threat in study.threats if line else ():
+                    row = [study.name, threat.norm, claim, method, opponent, line[0]]
+                    for one in line[1]:
                         row += [one[0].condition.weight, f.stacked(one).mean(), f.stacked(one, threat.norm).mean()]
                     found = estimate("difference", without_missing(
-                        at_equal_accuracy(f, study.name, threat.norm, method, opponent, between)))(0.95)
+                        at_equal_accuracy(f, study.name, threat.norm, method, opponent)))(0.95)
                     rows.append([*row, found.value, found.low, found.high])
     return pd.DataFrame(rows, columns=EQUAL)
 

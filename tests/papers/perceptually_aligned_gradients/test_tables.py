@@ -139,7 +139,7 @@ def test_comparisons_at_equal_accuracy_stand_with_the_ends_of_their_lines(made):
     assert smooth.interpolated == SCORE and smooth[["weight", "lower weight", "upper weight"]].tolist() == [1, .3, 3]
     assert smooth.difference == pytest.approx(.50 - .12, abs=.006)
     assert len(table) == 2 * (3 + 4 + 1 + 5) + 2 * (2 + 1)
-    lost = tables.equal(found(world={("digits", NORM, 4., "held clean"): .95}))
+    lost = tables.equal(found(world={("digits", NORM, 4., "held clean"): .98}))
     assert NORM not in set(lost.opponent)
 
 

@@ -11,6 +11,7 @@ from lib.papers.perceptually_aligned_gradients.evidence import (
     EQUAL,
     claim_preconditions,
     evidence,
+    line_of,
     named_checks,
     other_architecture,
 )
@@ -263,7 +264,7 @@ def test_what_collapsed_is_no_best_weight_no_end_of_a_line_and_no_slope():
     assert "digits, score 3: collapsed, clean accuracy 15.0%" in got["C3a"].reason
     assert got["C5a"].verdict == got["C5b"].verdict == "not tested", "two weights are left"
     assert got["C4b"].verdict == "supported", "at 0.94 the heuristics are on both sides"
-    assert got["C3b"].verdict == "not tested" and "weights of score on both sides of" in got["C3b"].reason
+    assert got["C3b"].verdict == "not tested" and "digits: score and gradient norm, softplus" in got["C3b"].reason
 
 
 def test_a_method_that_collapsed_at_every_weight_can_lose_but_not_win():
@@ -279,11 +280,17 @@ def test_a_method_that_collapsed_at_every_weight_can_lose_but_not_win():
 def test_without_weights_on_both_sides_nothing_is_compared_at_equal_accuracy(made):
     best, low, high = made.around("digits", SCORE, NORM)
     assert [cells_[0].condition.weight for cells_ in (best, low, high)] == [3, 1, 4]
-    f = found(world={("digits", NORM, 4., "held clean"): .89})
-    assert f.around("digits", SCORE, NORM) is None
+    f = found(world={("digits", NORM, 4., "clean"): .89})  # then the score's weights are on both sides
+    assert f.around("digits", SCORE, NORM) is None and judged(f)["C3b"].verdict == "supported"
+    kind, cells_ = line_of(f, "digits", SCORE, NORM)
+    assert kind == SCORE and [some[0].condition.weight for some in cells_] == [4, .3, 3]
+    norm = evidence(f)["C3b"]["norm"]["digits, gradient norm, l2"]
+    wanted = on_line(.89, (.94, .45), (.88, .60)) - .25
+    assert statistics.at_equal_cost(*norm).mean() == pytest.approx(wanted, abs=.006)
+    f = found(world={("digits", NORM, 4., "held clean"): .98})
     got = judged(f)["C3b"]
-    assert got.verdict == "not tested"
-    assert "digits: weights of gradient norm on both sides of score in held-out clean accuracy" in got.reason
+    assert line_of(f, "digits", SCORE, NORM) is None and got.verdict == "not tested"
+    assert "digits: score and gradient norm: the weights of one lie on both sides" in got.reason
     assert made.around("digits ViT", SCORE, NORM) is None
 
 
@@ -423,7 +430,7 @@ def test_a_made_up_study_meets_every_precondition(made):
     checks, own = named_checks(made), claim_preconditions(made)
     assert [*checks] == ["toy", "images", "added", "equal", "side"] and not checks["side"]
     assert [checks[name] for name in ("toy", "images", "added")] == [own["C1b"], own["C2a"], own["C8a"]]
-    assert len(checks["equal"]) == 3 + 6 + 1 + 6 and all("on both sides of" in one["name"] for one in checks["equal"])
+    assert len(checks["equal"]) == 3 + 6 + 1 + 6 and all("on both sides" in one["name"] for one in checks["equal"])
 
 
 @pytest.mark.parametrize("changes, ids, name", [
