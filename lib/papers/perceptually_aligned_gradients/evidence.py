@@ -318,7 +318,8 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     for study in f.studies:
         checks = side if study.side else main
         condition, lost = Condition(study.name, VANILLA), f.lost(study.name, VANILLA)
-        checks.trained(f"{study.name}: vanilla networks", f.correct(condition), study.clean, lost)
+        checks.about(f"{study.name}: vanilla networks are trained", f.correct(condition),
+                     partial(_accurate, study.clean), lost)
         for threat in study.threats:
             checks.about(f"{study.name}: vanilla networks are not robust, {threat.norm}",
                          f.correct(condition, threat.norm), partial(_broken, study.vanilla), lost)
@@ -358,6 +359,11 @@ def _between(f: Results, study: Experiment, method: str, opponent: str, checks: 
                "clean accuracy", found is not None, said)
 
 
+def _accurate(least: float, correct: np.ndarray) -> tuple[bool, str]:
+    """Whether at least this share of outcomes [S, m] is correct, and the numbers."""
+    return correct.mean() >= least, f"clean accuracy {correct.mean():.1%}, at least {least:.0%} needed"
+
+
 def _broken(most: float, correct: np.ndarray) -> tuple[bool, str]:
     """Whether at most this share of outcomes [S, m] is robust, and the numbers."""
     left = correct.mean()
@@ -369,12 +375,10 @@ def _robust(f: Results, study: Experiment, norm: str, checks: Preconditions) -> 
     how, alone = study.adversarial, Condition(study.name, plan.adversarial(norm))
     lost = f.failures((alone,))
 
-    def accurate(correct: np.ndarray) -> tuple[bool, str]:
-        return correct.mean() >= how.clean, f"clean accuracy {correct.mean():.1%}, at least {how.clean:.0%} needed"
-
     def strong(correct: np.ndarray) -> tuple[bool, str]:
         low = lower_bound(correct)
         return low >= how.robust, f"lower bound of robust accuracy {low:.1%}, at least {how.robust:.0%} needed"
 
-    checks.about(f"{study.name}: adversarial training keeps accuracy, {norm}", f.correct(alone), accurate, lost)
+    checks.about(f"{study.name}: adversarial training keeps accuracy, {norm}", f.correct(alone),
+                 partial(_accurate, how.clean), lost)
     checks.about(f"{study.name}: adversarial training makes robust, {norm}", f.correct(alone, norm), strong, lost)
