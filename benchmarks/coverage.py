@@ -10,6 +10,7 @@ and on chance. All numbers are drawn by fixed generators.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ NETWORKS = 3  # of means over networks
 SEEDS, IMAGES, BATCHES = (3, 5, 8), (1000, 2000), 8
 ACCURACIES = (0.005, 0.1, 0.5, 0.995)
 SDS = (0.0, 0.006, 0.02, 0.05)
+GAPS = (0.05, 0.15)  # between the costs of two strengths
 # Shares of the variance of what decides an outcome: the image, the image for one condition, and chance. At an accuracy
 # of one half two conditions then differ in 12 % of the images, two seeds of one condition in 8 %.
 IMAGE, CONDITION, CHANCE = 0.93, 0.04, 0.03
@@ -86,6 +88,16 @@ def study_of_outcomes(rng: np.random.Generator, accuracy: float, sd: float, seed
     other = statistics.paired_difference(tuple(a - KEEPS * b for a, b in others))
     yield f"a - {KEEPS} b, {NETWORKS} networks, other images", other, 0.0
     yield "ratio", statistics.ratio(same[:, 0]), KEEPS
+
+
+def study_at_equal_cost(rng: np.random.Generator, gap: float, sd: float, seeds: int, images: int) -> Study:
+    """A method of 50 % clean and 20 % robust accuracy on a line through two strengths of another one, whose clean
+    accuracies are `gap` apart; it lies a third of the way from one to the other. Seeds scatter each by sd.
+    """
+    clean, robust = (0.5, 0.5 + gap / 3, 0.5 - 2 * gap / 3), (0.2, 0.2 - gap / 6, 0.2 + gap / 3)
+    image = normal(rng, images)
+    both = [conditions(rng, [(accuracy, sd) for accuracy in some], seeds, image) for some in (robust, clean)]
+    yield "difference at equal cost", statistics.paired_difference(np.stack(both)), 0.0
 
 
 def study_of_seeds(rng: np.random.Generator, seeds: int) -> Study:
@@ -196,6 +208,10 @@ def tables(repetitions: int) -> Iterable[tuple[str, dict[str, dict[str, Coverage
                         rows = found.setdefault(f"{name} (seeds x images)", {})
                         row = rows.setdefault(f"accuracy {100 * accuracy:g} %, seed SD {100 * sd:g} points", {})
                         row[f"{seeds} x {images}"] = one
+    for gap, sd, seeds, images in itertools.product(GAPS, SDS, SEEDS, IMAGES):
+        for name, one in coverage(study_at_equal_cost, repetitions, gap, sd, seeds, images).items():
+            row = f"costs {100 * gap:g} points apart, seed SD {100 * sd:g} points"
+            found.setdefault(f"{name} (seeds x images)", {}).setdefault(row, {})[f"{seeds} x {images}"] = one
     for seeds in SEEDS:
         for name, one in coverage(study_of_seeds, repetitions, seeds).items():
             found.setdefault("seeds", {}).setdefault(f"{name} errors", {})[f"{seeds} seeds"] = one

@@ -119,9 +119,9 @@ def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profil
     """Judge a claim, on the repetitions whose values are not NaN.
 
     evidence: part id -> instance name -> array. Its shape depends on the part's statistic: [S, m] for difference (per
-    seed and image, in [-1, 1]) and accuracy (true or false), [2, S, m] for ratio (outcomes of numerator and
-    denominator), [S] for seeds, [S, B] for map (per seed and minibatch of images, from `statistics.jackknife`). For
-    means over K networks, see `statistics.paired_difference`.
+    seed and image, in [-1, 1]; at equal cost [2, 3, S, m], see `statistics.at_equal_cost`) and accuracy (true or
+    false), [2, S, m] for ratio (outcomes of numerator and denominator), [S] for seeds, [S, B] for map (per seed and
+    minibatch of images, from `statistics.jackknife`). For means over K networks, see `statistics.paired_difference`.
     preconditions: `Precondition`s or mappings with their fields. lost: networks that the claim lacks because they
     failed, in phrases, which its reason repeats; a part that needs every instance has no measurement if one of them has
     no repetition left.
@@ -298,6 +298,8 @@ def _reason(part: Part, row: Row, verdict: str, family: int) -> str:
     seeds = f"{row.seeds} seed{'s' if row.seeds > 1 else ''}"
     if row.seeds < MIN_SEEDS:
         return f"{subject} is {measured(row)} from {seeds}; fewer than {MIN_SEEDS} decide nothing."
+    if row.method == statistics.ALIKE:
+        return f"{subject} is {measured(row)}; the two strengths that it is compared with cost about the same."
     if math.isnan(row.low):
         same = "in every minibatch of images" if "minibatches" in row.method else f"for each of {seeds}"
         return f"{subject} is {measured(row)} {same}, so their spread is unknown."

@@ -110,6 +110,16 @@ def denoising_error(net: Denoise, images: Tensor, sigma: float, noise: Tensor, l
     return torch.cat(rows)
 
 
+def classified(net: Denoise, images: Tensor, sigma: float, noise: Tensor, batch: int = 256) -> Tensor:
+    """The class [N] as which a denoiser sees each image: the one for which its `denoising_error` is smallest (a
+    diffusion classifier, Li et al. 2023). Raises SettingsError for a denoiser without classes, and as `score` does.
+    """
+    classes = getattr(net, "classes", 0)
+    need(classes > 0, "denoiser", type(net).__name__, "one with classes")
+    labels = torch.arange(classes, device=images.device)[:, None].expand(-1, len(images))
+    return torch.stack([denoising_error(net, images, sigma, noise, one, batch) for one in labels], 1).argmin(1)
+
+
 @dataclass(frozen=True, eq=False)
 class Wiener:
     """The best linear denoiser of images with mean m and covariance S, m + S (S + sigma^2 I)^-1 (x - m), for any sigma:

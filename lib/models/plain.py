@@ -19,13 +19,16 @@ from lib.models.staged import Normalise, Staged, kaiming, pooled_linear
 from lib.values.architectures import CNN, MLP, VGG11, VGG16, CNNLarge, CNNSmall
 
 
-def _convolutions(channels: int, widths: list[int], pool_before: set[int], bias: bool) -> dict[str, nn.Module]:
-    """`conv1`, `conv2`, ...: [2x2 max-pooling,] 3x3 convolution, BN, ReLU; pooling at the positions `pool_before`."""
+def _convolutions(channels: int, widths: list[int], pool_before: set[int], bias: bool,
+                  active: Callable[[], nn.Module] = nn.ReLU) -> dict[str, nn.Module]:
+    """`conv1`, `conv2`, ...: [2x2 max-pooling,] 3x3 convolution, BN, activation; pooling at the positions
+    `pool_before`.
+    """
     stages = {}
     for k, width in enumerate(widths):
         pool = [nn.MaxPool2d(2)] if k in pool_before else []
         conv = nn.Conv2d(channels, width, 3, padding=1, bias=bias)
-        stages[f"conv{k + 1}"] = nn.Sequential(*pool, conv, nn.BatchNorm2d(width), nn.ReLU())
+        stages[f"conv{k + 1}"] = nn.Sequential(*pool, conv, nn.BatchNorm2d(width), active())
         channels = width
     return stages
 
@@ -34,7 +37,7 @@ def _convolutions(channels: int, widths: list[int], pool_before: set[int], bias:
 def cnn(arch: CNN, shape: tuple[int, int, int], classes: int) -> Staged:
     """The network of `arch` for images of `shape`; the head pools globally, so any size from `arch.min_size` works."""
     channels, widths = shape[0], [arch.width * 2**k for k in range(arch.depth)]
-    stages = _convolutions(channels, widths, set(range(1, arch.depth)), bias=False)
+    stages = _convolutions(channels, widths, set(range(1, arch.depth)), bias=False, active=_activation(arch))
     return kaiming(Staged({"normalise": Normalise(channels), **stages, "head": pooled_linear(widths[-1], classes)}))
 
 
@@ -99,8 +102,12 @@ def _strided(shape: tuple[int, int, int], convolutions: list[tuple[int, int]], h
 @builders.register(MLP)
 def mlp(arch: MLP, shape: tuple[int, int, int], classes: int) -> Staged:
     """The network of `arch` for images of `shape`."""
-    active = nn.ReLU if arch.rectified else functools.partial(nn.Softplus, beta=5)
-    return Staged({"normalise": Normalise(shape[0]), **_linear([math.prod(shape), *arch.widths], classes, active)})
+    layers = _linear([math.prod(shape), *arch.widths], classes, _activation(arch))
+    return Staged({"normalise": Normalise(shape[0]), **layers})
+
+
+def _activation(arch: CNN | MLP) -> Callable[[], nn.Module]:
+    return nn.ReLU if arch.rectified else functools.partial(nn.Softplus, beta=5)
 
 
 def _linear(widths: list[int], classes: int, active: Callable[[], nn.Module] = nn.ReLU) -> dict[str, nn.Module]:

@@ -22,8 +22,9 @@ from lib.statistics.intervals import (
     seeds,
     without_missing,
 )
+from lib.statistics.matched import ALIKE, at_equal_cost, bracket
 from lib.statistics.two_way import Estimate, Interval, Moments
 
-__all__ = ["STATISTICS", "Estimate", "Interval", "Moments", "accuracy", "bonferroni", "by_seed", "clopper_pearson",
-           "correlation", "crossed", "estimate", "holm", "jackknife", "p_value", "paired_difference", "ratio",
-           "repetitions", "seeds", "without_missing"]
+__all__ = ["ALIKE", "STATISTICS", "Estimate", "Interval", "Moments", "accuracy", "at_equal_cost", "bonferroni",
+           "bracket", "by_seed", "clopper_pearson", "correlation", "crossed", "estimate", "holm", "jackknife",
+           "p_value", "paired_difference", "ratio", "repetitions", "seeds", "without_missing"]

@@ -48,9 +48,9 @@ class Moments:
 Estimate = Callable[[float], Interval]
 
 
-def two_way(sets: list[np.ndarray], least: float, most: float) -> Estimate:
+def two_way(sets: list[np.ndarray], least: float, most: float, how: str = "two-way t") -> Estimate:
     """The estimate of a mean over networks with both seeds and images random. sets: an array [K, S, m] for each set of
-    images, with values in [least, most].
+    images, with values in [least, most]. how: the name of the method.
     """
     value, n_seeds, n_images = mean(sets), min(d.shape[1] for d in sets), sum(d.shape[2] for d in sets)
     if n_seeds < 2:
@@ -61,10 +61,10 @@ def two_way(sets: list[np.ndarray], least: float, most: float) -> Estimate:
     def at(level: float) -> Interval:
         tail = tail_of(level)
         half = float(se * special.stdtrit(df, 1 - tail))
-        low, high, method = value - half, value + half, "two-way t"
+        low, high, method = value - half, value + half, how
         if exact:
             low, high = min(low, exact(tail)[0]), max(high, exact(tail)[1])
-            method = "two-way t, at least Clopper-Pearson on images"
+            method = f"{how}, at least Clopper-Pearson on images"
         return Interval(value, max(low, least), min(high, most), n_seeds, n_images, level, method)
 
     return at

@@ -9,7 +9,7 @@ from torch import nn
 from lib.data.images import ImageSet
 from lib.errors import SettingsError
 from lib.gradients.inputs import cosine
-from lib.gradients.scores import Wiener, class_score, denoising_error, score
+from lib.gradients.scores import Wiener, class_score, classified, denoising_error, score
 from lib.models import network
 from lib.runtime import generator, initialise_with
 from lib.training import loop
@@ -112,6 +112,22 @@ def test_what_is_impossible_is_refused_in_a_sentence(call, words):
 
 
 # ------------------------------------------------------------------------------------------------------------- quality
+
+
+def test_a_denoiser_sees_the_class_that_it_restores_best():
+    pictures = drawn(3, *SHAPE, name="classes")
+
+    class Restores(nn.Module):
+        classes = 3
+
+        def forward(self, x, sigma, labels):
+            return pictures[labels]
+
+    shown = torch.tensor([2, 0, 1, 1])
+    images = pictures[shown] + 0.1 * drawn(4, *SHAPE, name="own")
+    assert torch.equal(classified(Restores(), images, 0.3, drawn(2, 4, *SHAPE)), shown)
+    with pytest.raises(SettingsError, match="denoiser = .*one with classes"):
+        classified(lambda x, sigma, labels: x, images, 0.3, drawn(2, 4, *SHAPE))
 
 
 def test_the_error_of_doing_nothing_is_the_noise():

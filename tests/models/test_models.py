@@ -344,7 +344,8 @@ OBLONG = ["mnist_letters", "digits_letters", "gaussian_subspace"]  # 56 x 28, 16
 
 
 @pytest.mark.parametrize("name", OBLONG)
-@pytest.mark.parametrize("arch", [ResNet(8, (1, 2)), CNN(8, 3), CNNSmall(), MLP((16,)), MLP((16,), "softplus")],
+@pytest.mark.parametrize("arch", [ResNet(8, (1, 2)), CNN(8, 3), CNN(8, 3, "softplus"), CNNSmall(), MLP((16,)),
+                                  MLP((16,), "softplus")],
                          ids=lambda arch: arch.name)
 def test_networks_of_oblong_sets(arch, name):
     data, smaller = Data(name), Data("digits")
@@ -366,6 +367,9 @@ def test_networks_of_oblong_sets(arch, name):
 def test_softplus_networks():
     arch = MLP((16, 8), "softplus")
     assert arch.name == "MLP-16-8-softplus" and not arch.rectified and MLP((16, 8)).name == "MLP-16-8"
+    assert CNN(8, 2, "softplus").name == "CNN-2-w8-softplus" and CNN(8, 2).name == "CNN-2-w8" and CNN().rectified
+    kinds = [type(m) for m in plain(CNN(8, 2, "softplus")).modules() if isinstance(m, (nn.ReLU, nn.Softplus))]
+    assert kinds == [nn.Softplus] * 2
     net, x = plain(arch, Data("gaussian_subspace")).eval(), images(4, 1, 8, 16)
     by_hand = net.normalise(x).flatten(1)
     for layer in (net.linear1[1], net.linear2[0]):

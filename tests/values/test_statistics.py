@@ -87,6 +87,68 @@ def test_two_way_standard_error_by_hand():
     assert statistics.paired_difference(d, 0.9).low > got.low
 
 
+def at_equal_cost(*accuracies, seeds=3, images=400):
+    """Outcomes [2, 3, seeds, images] of exact accuracies (clean, robust), of a method and of two strengths."""
+    shares = np.array(accuracies).T[::-1]
+    order = np.random.default_rng(3).permuted(np.tile(np.arange(images), (2, 3, seeds, 1)), axis=-1)
+    return (order < images * shares[:, :, None, None]).astype(float)
+
+
+def test_a_method_is_compared_with_a_line_through_two_strengths_of_another_one():
+    d = at_equal_cost((.6, .2), (.7, .05), (.5, .15))  # the line has 0.10 at 0.6
+    got = statistics.paired_difference(d)
+    assert got.value == pytest.approx(.10) and got.low < .10 < got.high
+    assert (got.n_seeds, got.n_images, got.method) == (3, 400, "two-way t at equal cost")
+    values = statistics.at_equal_cost(*d)
+    assert values.shape == (3, 400) and values.mean() == pytest.approx(.10)
+    assert values.max() > 1, "costs count by the slope"
+    assert statistics.by_seed("difference", d)[0] == pytest.approx(values.mean(1))
+    mirrored = statistics.paired_difference(np.stack([-d[0], d[1]]))
+    assert (mirrored.low, mirrored.high) == pytest.approx((-got.high, -got.low))
+    swapped = statistics.paired_difference(d[:, [0, 2, 1]])
+    assert (swapped.low, swapped.high) == pytest.approx((got.low, got.high))
+
+
+def test_an_equal_cost_is_that_of_the_line_and_a_repetition_that_failed_is_left_out():
+    d = at_equal_cost((.7, .2), (.7, .05), (.5, .15))
+    line, plain = statistics.paired_difference(d), d[0, 0] - d[0, 1]
+    assert line.value == pytest.approx(plain.mean()) and line.high - line.low > 0
+    d[1, 2, 1] = np.nan
+    left = statistics.without_missing(d)
+    assert left.shape == (2, 3, 2, 400) and statistics.repetitions(d) == 3
+    assert statistics.paired_difference(left).n_seeds == 2
+
+
+@pytest.mark.parametrize("costs", [(.6, .6, .6), (.6, .605, .595)])
+def test_strengths_of_about_equal_cost_give_no_bounds(costs):
+    d = at_equal_cost(*zip(costs, (.2, .05, .15), strict=True))
+    assert math.isnan(statistics.paired_difference(d).low)
+    assert statistics.paired_difference(d).method == statistics.ALIKE
+
+
+def test_what_is_no_pair_of_gains_and_costs_is_refused():
+    d = at_equal_cost((.6, .2), (.7, .05), (.5, .15))
+    with pytest.raises(SettingsError, match="shapes of gains and costs"):
+        statistics.at_equal_cost(d[0], d[1, :2])
+    with pytest.raises(SettingsError, match="gains and costs = an array with other values"):
+        statistics.at_equal_cost(2 * d[0], d[1])
+    assert np.isnan(statistics.at_equal_cost(d[0], np.ones_like(d[1]))).all(), "no line through equal costs"
+
+
+@pytest.mark.parametrize(("aim", "costs", "wanted"), [
+    (.6, (.7, .65, .5), (1, 2)), (.68, (.7, .65, .5), (0, 1)), (.65, (.7, .65, .5), (1, 2)), (.4, (.7, .65, .5), None),
+    (.8, (.7, .65), None), (.6, (.7,), None), (.6, (.7, .5, .65, .3), (2, 3)), (.5, (), None)])
+def test_a_bracket_is_the_strongest_pair_of_neighbours_around_a_cost(aim, costs, wanted):
+    assert statistics.bracket(aim, costs) == wanted
+
+
+@pytest.mark.parametrize(("gap", "sd", "seeds", "images"), [(.15, .01, 3, 2000), (.05, .006, 3, 2000),
+                                                           (.15, .02, 5, 600), (.10, 0, 3, 600)])
+def test_coverage_at_equal_cost(gap, sd, seeds, images):
+    got, = coverage.coverage(coverage.study_at_equal_cost, 400, gap, sd, seeds, images).values()
+    assert .92 <= got.covered <= .995 and got.low <= .045 and got.high <= .045
+
+
 def test_clopper_pearson():
     none = statistics.clopper_pearson(0, 1000)
     assert none.low == 0 and none.high == pytest.approx(0.0037, abs=5e-5)

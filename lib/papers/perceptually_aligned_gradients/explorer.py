@@ -32,7 +32,7 @@ def explorer(zoo: Zoo, f: Results, live: bool | None = None) -> Explorer | None:
         return None
     study: Experiment = f.studies[0]
     cells = {kind: cell for kind in shown(study) if kind not in HEURISTICS and kind != RANDOM
-             for cell in f.at_own_weight(study.name, kind)[:1]}
+             for cell in f.best(study.name, kind)[:1]}
     test = zoo.images(next(iter(cells.values())).recipe.data, "test")
     names = class_names(study.data or f.networks.data)
     first = {names[int(label)]: int((test.labels == label).nonzero()[0]) for label in test.labels.unique()}

@@ -234,6 +234,59 @@ def _against_vanilla(table) -> str:
             f"training ({theirs}), at best {best} ({ours}){adversarial}")
 
 
+def trade_offs(table, robust: str = "robust accuracy"):
+    """Robust against clean accuracy: a line for each method through its weights, from weight 0, the vanilla networks. A
+    ring marks the weight that is most robust on held-out images, a cross a weight at which networks collapsed.
+
+    table: columns `method`, `group`, `weight`, `clean`, `accuracy`, `collapsed` and `best` (both 'yes' or empty).
+    Raises SettingsError for missing columns.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
+    check_columns(table, "method", "group", "weight", "clean", "accuracy", "collapsed", "best")
+    style()
+    figure, axis = plt.subplots(figsize=(8.2, 5.0), layout="constrained")
+    base, groups = table[table.group == VANILLA], dict(zip(table.method, table.group, strict=True))
+    for method, (colour, mark, filled) in looks(table).items():
+        mine = table[table.method == method].sort_values("weight")
+        learned = mine[mine.collapsed != "yes"]
+        if groups[method] in (REALISATION, CONTROL) and "softplus" not in method and len(base):
+            line = [*zip(base.clean[:1], base.accuracy[:1], strict=True),
+                    *zip(learned.clean, learned.accuracy, strict=True)]
+            axis.plot(*zip(*line, strict=True), color=colour, linestyle=LINES[groups[method]], linewidth=1.1, zorder=2)
+        axis.plot(learned.clean, learned.accuracy, mark, color=colour, linestyle="", markersize=6.5, zorder=4,
+                  markerfacecolor=colour if filled else "white")
+        chosen, lost = mine[(mine.best == "yes") & (mine.weight > 0)], mine[mine.collapsed == "yes"]
+        axis.plot(chosen.clean, chosen.accuracy, "o", color=colour, linestyle="", markersize=12, markerfacecolor="none",
+                  zorder=3)
+        axis.plot(lost.clean, lost.accuracy, "x", color=colour, linestyle="", markersize=7, zorder=4)
+    axis.set_xlabel("clean accuracy")
+    axis.set_ylabel(robust)
+    _share(axis)
+    _share(axis, "x")
+    keys = _keys(table) + [Line2D([], [], color=_SOURCE, marker="o", markersize=10, markerfacecolor="none",
+                                  linestyle="", label="best weight on held-out images")]
+    if (table.collapsed == "yes").any():
+        keys.append(Line2D([], [], color=_SOURCE, marker="x", linestyle="", label="collapsed"))
+    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False)
+    return entitle(figure, _about(robust, _most_at_cost(table)),
+                   "Robust against clean accuracy, means over repetitions: a line for each method through its weights, "
+                   "from vanilla networks on.")
+
+
+def _most_at_cost(table) -> str:
+    """Which method without adversarial images is the most robust, and what it costs."""
+    mine = table[table.group.isin((REALISATION, CONTROL)) & (table.collapsed != "yes")]
+    base = table[table.group == VANILLA]
+    if not len(mine) or not len(base):
+        return "robust accuracy and its cost in clean accuracy"
+    best, plain = mine.loc[mine.accuracy.idxmax()], base.iloc[0]
+    name = f"{best.method} (λ {best.weight:g})"
+    return (f"without adversarial images {name} is the most robust, {percent(best.accuracy)} at "
+            f"{percent(best.clean)} clean accuracy; vanilla {percent(plain.accuracy)} at {percent(plain.clean)}")
+
+
 def strengths(table, robust: str = "robust accuracy", aligned: str = "cosine with the score, test images",
               reference=None):
     """Robust accuracy (left) and measured alignment (right) against the weight of the alignment term, on a logarithmic
@@ -362,8 +415,9 @@ def alignment_against_robustness(table, robust: str = "robust accuracy",
     seed.
 
     table: columns `method`, `group`, `seed`, `alignment` and `accuracy`, and `weight` if a method was trained at
-    several weights. The means at each weight of a method are then joined by a line. Raises SettingsError for missing
-    columns.
+    several weights. The means at each weight of a method are then joined by a line. A column `best` ('yes' or empty)
+    names the weight of each method whose means the title's correlation is about, without vanilla networks. Raises
+    SettingsError for missing columns.
     """
     import matplotlib.pyplot as plt
 
@@ -385,9 +439,10 @@ def alignment_against_robustness(table, robust: str = "robust accuracy",
     axis.set_ylabel(robust)
     _share(axis)
     label_ends(axis, ends)
-    robustness = table.groupby(["method", "weight"])[["alignment", "accuracy"]].mean().dropna()
-    rank = robustness.alignment.corr(robustness.accuracy, method="spearman") if len(robustness) > 2 else float("nan")
-    words = f" (rank correlation {span(rank)})" if rank == rank else ""
+    compared = table[(table.group != VANILLA) & (table.best == "yes" if "best" in table else True)]
+    means = compared.groupby("method")[["alignment", "accuracy"]].mean().dropna()
+    r = means.alignment.corr(means.accuracy) if len(means) > 2 else float("nan")
+    words = f" (correlation of {len(means)} methods {span(r)}, which decides nothing)" if r == r else ""
     return entitle(figure, _about(robust, f"robust accuracy against measured alignment{words}"),
                    "A marker for the mean of each method and a faint one for each repetition; means at several weights "
                    "of a method are joined.")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from lib.papers.perceptually_aligned_gradients.settings import Experiment, Section, Toy
+from lib.papers.perceptually_aligned_gradients.settings import SMOOTH, Experiment, Section, Toy
 from lib.profiles.networks import Denoiser, Networks, trained_as, varied
 from lib.values.attacks import PGD
 from lib.values.cell import Cell
@@ -26,7 +26,8 @@ RANDOM, CLASSES, IMAGES, LOGIT = "random direction", "permuted classes", "permut
 TEACHER, JUDGE = "denoiser", "denoiser that judges"  # the source of targets, and an independent one
 TRADES_ALONE, TRADES_SCORE = "TRADES", "TRADES + score"
 FAMILIES = {**dict.fromkeys((*HEURISTICS, *CENTRED), "heuristics"), SCORE: SCORE, LOGIT: SCORE,
-            **dict.fromkeys((RANDOM, CLASSES, IMAGES), "controls"), TEACHER: "generative", JUDGE: "generative"}
+            **dict.fromkeys((RANDOM, CLASSES, IMAGES), "controls"), NORM: "norms", SMOOTH: "norms",
+            TEACHER: "generative", JUDGE: "generative"}
 
 
 def adversarial(norm: str) -> str:
@@ -116,6 +117,11 @@ class StudyNetworks:
                             gradient="logit" if kind == LOGIT else "log-probability")
         return replace(recipe, objective=objective, sources=(self.teacher(),) if scored else (), precision="fp32")
 
+    def penalised(self, recipe: Recipe, kind: str, weight: float) -> Recipe:
+        """The recipe with a penalty on the gradient's norm, in a network with softplus if the kind is so."""
+        arch = replace(recipe.arch, activation="softplus") if kind == SMOOTH else recipe.arch
+        return replace(recipe, arch=arch, objective=GradientNorm(weight), precision="fp32")
+
     def attacked(self, recipe: Recipe, number: int, trades: bool = False) -> Recipe:
         """The recipe with adversarial training under the study's threat number `number`, at the training eps."""
         how, norm = self.study.adversarial, self.study.threats[number].norm
@@ -134,10 +140,11 @@ def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> l
     for repetition in range(section.toy.seeds):
         found += [Cell(Condition(TOY, kind, weight, small=True), repetition, recipe)
                   for kind, weight, recipe in _toy(section.toy, seed(repetition))]
-    for repetition in range(section.seeds):
+    more = max([section.seeds, *(of.study.adversarial.seeds or 0 for of in studies if of.study.adversarial)])
+    for repetition in range(more):
         for of in studies:
             measures = tuple((threat, section.verify) for threat in of.study.threats)
-            for kind, weight, recipe in _trained(of, repetition):
+            for kind, weight, recipe in _trained(of, repetition, repetition < section.seeds):
                 condition = Condition(of.study.name, kind, weight, small=not of.data.info.files)
                 found.append(Cell(condition, repetition, recipe, measures))
     return found
@@ -153,30 +160,27 @@ def _toy(toy: Toy, seed: int) -> Iterator[tuple[str, float, Recipe]]:
         yield kind, toy.weight, replace(plain, objective=Aligned(CrossEntropy(), targets, toy.weight))
 
 
-def _trained(of: StudyNetworks, repetition: int) -> Iterator[tuple[str, float, Recipe]]:
-    """(kind, weight, recipe) of one repetition of a study."""
+def _trained(of: StudyNetworks, repetition: int, every: bool) -> Iterator[tuple[str, float, Recipe]]:
+    """(kind, weight, recipe) of one repetition of a study; every: of all kinds, else only those with repetitions of
+    their own.
+    """
     study, vanilla = of.study, of.vanilla(repetition)
-    weights = study.weights.of
-    yield VANILLA, 0, vanilla
-    for kind, own in weights.items():
-        for weight in study.sweep or (own,) if kind == SCORE else (own,):
-            yield kind, weight, of.aligned(vanilla, kind, weight)
-    for kind in study.controls:
-        own = min(weights.values()) if kind == RANDOM else weights[SCORE]
-        for weight in study.sweep if kind == CLASSES and study.sweep else (own,):
-            yield kind, weight, of.aligned(vanilla, kind, weight)
-    for weight in study.gradient_norm:
-        yield NORM, weight, replace(vanilla, objective=GradientNorm(weight), precision="fp32")
-    if study.adversarial:
-        yield from _adversarial(of, vanilla)
+    if every:
+        yield VANILLA, 0, vanilla
+        for kind, weights in study.weights.of.items():
+            made = of.penalised if kind in (NORM, SMOOTH) else of.aligned
+            for weight in weights:
+                yield kind, weight, made(vanilla, kind, weight)
+    if study.adversarial and (every or repetition < (study.adversarial.seeds or 0)):
+        yield from _adversarial(of, vanilla, every)
 
 
-def _adversarial(of: StudyNetworks, vanilla: Recipe) -> Iterator[tuple[str, float, Recipe]]:
-    """(kind, weight, recipe) of adversarial training in every norm and, in the first norm, also for more epochs and
+def _adversarial(of: StudyNetworks, vanilla: Recipe, every: bool) -> Iterator[tuple[str, float, Recipe]]:
+    """(kind, weight, recipe) of adversarial training in the first norm (every: in every norm), also for more epochs and
     with the score's term added.
     """
     how, norms = of.study.adversarial, [threat.norm for threat in of.study.threats]
-    for number, norm in enumerate(norms):
+    for number, norm in enumerate(norms if every else norms[:1]):
         yield adversarial(norm), 0, of.attacked(vanilla, number)
     if how.longer is not None:
         yield longer(norms[0]), 0, of.attacked(replace(vanilla, epochs=round(vanilla.epochs * how.longer)), 0)

@@ -53,7 +53,7 @@ def pictures(zoo: Zoo, f: Results, where: str, count: int = 2) -> Pictures:
     images, made, hits = test.pixels()[first], {}, {}
     judge = independent(f, study, 0)
     for kind in shown(study):
-        for cell in f.at_own_weight(where, kind)[:1]:
+        for cell in f.best(where, kind)[:1]:
             grid = generation.grid(zoo.obtain(cell.recipe).net, images, range(classes), study.far, STEPS,
                                    2.5 * study.far / STEPS)
             made[kind] = grid.cpu().numpy()

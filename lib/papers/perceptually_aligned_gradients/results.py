@@ -25,12 +25,10 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     CLASSES,
     HEURISTICS,
     JUDGE,
-    NORM,
     RANDOM,
     SCORE,
     TEACHER,
     TOY,
-    TRADES_SCORE,
     VANILLA,
     Condition,
     StudyNetworks,
@@ -38,6 +36,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
 from lib.papers.perceptually_aligned_gradients.settings import Experiment, Section
 from lib.papers.perceptually_aligned_gradients.truths import Truths
 from lib.profiles.networks import Networks
+from lib.statistics import bracket
 from lib.training.evaluation import adversarial, evaluate, sweep, transferred
 from lib.training.zoo import SEED, Trained, Zoo
 from lib.values.attacks import PGD, Attack, fgsm
@@ -47,21 +46,22 @@ from lib.values.threats import Threat
 
 VERSION = 1  # raised when the same settings give other numbers
 STEPS = 30  # steps of the generation of images; each has the length 2.5 far / STEPS
-SLACK = 0.01  # by how much a matched control may be below the score's networks in clean accuracy
+COLLAPSED = 0.05  # networks whose clean accuracy is at most this far above guessing have not learned the classes
 
 
 @dataclass
 class Results(results.Results):
     """All that was measured: outcomes of the studies' networks, `clean` and, for each threat of the study, by its norm.
 
-    on_holdout[cell]: outcomes on H held-out images, `clean` and `robust` (PGD in the first threat), bool [H], for the
-    networks that are chosen by them. alignment[cell]: a row per image; columns `own, <truth>` and `others, <truth>`,
-    cosines of the gradients of log-probabilities with the truth, for the image's own class and averaged over the other
-    classes. rate[cell]: whether an independent robust network assigns a generated image to its intended class, bool
-    [images x other classes]. curves: columns where, kind, weight, seed, norm, eps, robust. masking[cell]: by norm,
-    outcomes on the query images: `verify`, `square`, `FGSM`, `PGD`, `largest ball` (PGD) and `from <kind>`
-    (perturbations that fool another network). toy[cell]: a row per test point; columns right, PGD, exact, far (exact,
-    at the toy's `far`). quality: by study, checks of the denoisers.
+    on_holdout[cell]: outcomes on H held-out images, `clean` and `robust` (PGD in the first threat), bool [H], by which
+    weights are chosen; none if no images are held out. alignment[cell]: a row per image; columns `own, <truth>` and
+    `others, <truth>`, cosines of the gradients of log-probabilities with the truth, for the image's own class and
+    averaged over the other classes. rate[cell]: whether an independent robust network assigns a generated image to its
+    intended class, bool [images x other classes]. curves: columns where, kind, weight, seed, norm, eps, robust.
+    masking[cell]: by norm, outcomes on the query images: `verify`, `square`, `FGSM`, `PGD`, `largest ball` (PGD) and
+    `from <kind>` (perturbations that fool another network). toy[cell]: a row per test point; columns right, PGD, exact,
+    far (exact, at the toy's `far`). quality: by study, checks of the denoisers. ceilings[study]: by name, the mean
+    cosine of the two denoisers' class scores and their accuracies as classifiers; {} without denoisers.
     """
 
     on_holdout: dict[Cell, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -70,6 +70,7 @@ class Results(results.Results):
     curves: pd.DataFrame = field(default_factory=pd.DataFrame)
     masking: dict[Cell, dict[str, dict[str, np.ndarray]]] = field(default_factory=dict)
     toy: dict[Cell, pd.DataFrame] = field(default_factory=dict)
+    ceilings: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def studies(self) -> tuple[Experiment, ...]:
@@ -91,54 +92,65 @@ class Results(results.Results):
         norms = [threat.norm for threat in self.study(cell.condition.where).threats]
         return [sentence for norm in norms for sentence in self.outcomes[cell][norm].warnings]
 
+    @property
+    def papers(self) -> list[Experiment]:
+        """The studies whose networks claims of the paper rest on."""
+        return [study for study in self.studies if not study.side]
+
     def weights(self, where: str, kind: str) -> list[float]:
         """The weights of a kind at which no repetition failed, in increasing order; 0 even if one did, because it is
         not one of several.
         """
         weights = sorted({c.condition.weight for c in self.of(where=where, kind=kind)})
-        return [w for w in weights if w == 0 or len(self.of(Condition(where, kind, w))) == self.section.seeds]
+        failed = {c.condition.weight for c in self.of(where=where, kind=kind, failed=True) if c in self.failed}
+        return [w for w in weights if w == 0 or w not in failed]
 
-    def own_weight(self, where: str, kind: str) -> float | None:
-        """The weight of a kind that is compared with other kinds. A control has the score's weight, or its own smallest
-        weight at which no repetition failed if it was not trained at the score's; None if there is none.
+    def best(self, where: str, kind: str) -> list[Cell]:
+        """The networks of a kind at the weight that is most robust on held-out images, among those at which they have
+        not collapsed (among all if they have at each); none if a repetition failed at every weight.
         """
-        weights, every = self.study(where).weights.of, self.weights(where, kind)
-        weight = weights.get(kind, weights.get(SCORE))
-        if weight in {c.condition.weight for c in self.of(failed=True, where=where, kind=kind)}:
-            return weight
-        return every[0] if every else None
+        every = [self.of(Condition(where, kind, w)) for w in self.weights(where, kind)]
+        learned = [cells for cells in every if not self.collapsed(cells)]
+        return max(learned or every, key=lambda cells: self.held_out(cells, "robust") if len(every) > 1 else 0,
+                   default=[])
 
-    def at_own_weight(self, where: str, kind: str) -> list[Cell]:
-        """The networks of a kind at its own weight; above weight 0, none if a repetition failed."""
-        weight = self.own_weight(where, kind)
-        return self.of(Condition(where, kind, weight)) if weight in self.weights(where, kind) else []
+    def collapsed(self, cells: list[Cell]) -> bool:
+        """Whether the clean accuracy of networks is within COLLAPSED of guessing, on held-out images or, where none are
+        held out, on test images.
+        """
+        found = self.held_out(cells, "clean")
+        if np.isnan(found):
+            found = self.stacked(cells).mean()
+        return bool(found <= self.chance(cells[0].condition) + COLLAPSED)
+
+    def held_out(self, cells: list[Cell], which: str) -> float:
+        """The mean of `clean` or `robust` outcomes on held-out images over networks; NaN if they were not measured."""
+        return float(np.mean([self.on_holdout[c][which].mean() if c in self.on_holdout else np.nan for c in cells]))
+
+    def curve(self, where: str, kind: str) -> list[list[Cell]]:
+        """The networks of a kind at each weight, in increasing order from 0 (vanilla), without collapsed ones."""
+        every = [self.best(where, VANILLA), *(self.of(Condition(where, kind, w)) for w in self.weights(where, kind))]
+        return [cells for cells in every if cells and not self.collapsed(cells)]
+
+    def around(self, where: str, kind: str, other: str) -> tuple[list[Cell], list[Cell], list[Cell]] | None:
+        """The best networks of a kind, and those of two neighbouring weights of another kind between whose clean
+        accuracies theirs lies, on held-out images. None if there are no such weights, or if the best have collapsed.
+        """
+        best, curve = self.best(where, kind), self.curve(where, other)
+        if not best or self.collapsed(best) or not self.of(where=where, kind=other):
+            return None
+        found = bracket(self.held_out(best, "clean"), [self.held_out(cells, "clean") for cells in curve])
+        return found and (best, curve[found[0]], curve[found[1]])
 
     def lost(self, where: str, *kinds: str) -> list[str]:
-        """The `failures` of these kinds at their own weights."""
-        return self.failures([Condition(where, kind, self.own_weight(where, kind) or 0) for kind in kinds])
-
-    def matched_control(self, where: str, control: str) -> list[Cell]:
-        """The networks of a control at its strongest fair weight. A weight is fair if clean accuracy on held-out images
-        is at most SLACK below the score's networks; the strongest is the most robust one on held-out images. If no
-        weight is fair, the one nearest in clean accuracy is taken.
-        """
-        aim = self._mean_on_holdout(self.at_own_weight(where, SCORE), "clean")
-        every = [self.of(Condition(where, control, w)) for w in self.weights(where, control)]
-        if not every or not np.isfinite(aim):
-            return []
-        fair = [cells for cells in every if self._mean_on_holdout(cells, "clean") >= aim - SLACK]
-        if fair:
-            return max(fair, key=lambda cells: self._mean_on_holdout(cells, "robust"))
-        return min(every, key=lambda cells: abs(self._mean_on_holdout(cells, "clean") - aim))
-
-    def best_on_holdout(self, where: str, kind: str) -> list[Cell]:
-        """The networks of a kind at the weight that is most robust on held-out images; none without such results."""
-        every = [self.of(Condition(where, kind, w)) for w in self.weights(where, kind)]
-        known = [cells for cells in every if all(c in self.on_holdout for c in cells)]
-        return max(known, key=lambda cells: self._mean_on_holdout(cells, "robust"), default=[])
-
-    def _mean_on_holdout(self, cells: list[Cell], which: str) -> float:
-        return float(np.mean([self.on_holdout[c][which].mean() for c in cells])) if cells else np.nan
+        """The `failures` of these kinds, at all weights, and a phrase for each weight at which they have collapsed."""
+        found = []
+        for kind in kinds:
+            every = [self.of(Condition(where, kind, w)) for w in self.weights(where, kind)]
+            found += self.failures(where=where, kind=kind)
+            found += [f"{self.place(cells[0])}{self.label(cells[0].condition)}: collapsed, clean accuracy "
+                      f"{self.stacked(cells).mean():.1%}" for cells in every if cells and self.collapsed(cells)]
+        return found
 
     def label(self, condition: Condition) -> str:
         return f"{condition.kind} {condition.weight:g}"
@@ -167,6 +179,7 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     for study in found.studies:
         if study.scored:
             found.quality[study.name] = truths[study.name].quality()
+            found.ceilings[study.name] = truths[study.name].ceilings()
         curves += _curves(zoo, found, study)
         _generated(zoo, found, study)
         _masking(zoo, found, study)
@@ -178,7 +191,7 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
 def _measure(zoo: Zoo, trained: Trained, cell: Cell, found: Results, truths: Truths) -> None:
     study, recipe = truths.study, cell.recipe
     found.take(zoo, cell, lambda threat, _: threat.norm)
-    if cell.condition.kind in (SCORE, NORM, CLASSES, *_combined(study)):
+    if recipe.data.holdout:
         threat = study.threats[0]
         attack = search(threat, 10)
 
@@ -193,10 +206,6 @@ def _measure(zoo: Zoo, trained: Trained, cell: Cell, found: Results, truths: Tru
     found.alignment[cell] = zoo.table("alignment", recipe, key, lambda: truths.aligned(trained.net))
 
 
-def _combined(study: Experiment) -> tuple[str, ...]:
-    return (plan.combined(study.threats[0].norm), TRADES_SCORE)
-
-
 def search(threat: Threat, steps: int = 20) -> PGD:
     """PGD for curves and for the choice of weights, in steps of size 2.5 eps / steps (eps 1 if the threat has none)."""
     return PGD(steps, (threat.eps or Fraction(1)) * Fraction(5, 2) / steps)
@@ -208,7 +217,7 @@ def search(threat: Threat, steps: int = 20) -> PGD:
 def shown(study: Experiment) -> list[str]:
     """The kinds whose curves are drawn and whose images are generated."""
     kinds = [VANILLA, *(k for k in (*HEURISTICS, SCORE) if k in study.weights.of)]
-    kinds += [k for k in (RANDOM, CLASSES) if k in study.controls]
+    kinds += [k for k in (RANDOM, CLASSES) if k in study.weights.of]
     return kinds + [plan.adversarial(t.norm) for t in study.threats] * bool(study.adversarial)
 
 
@@ -217,7 +226,7 @@ def _curves(zoo: Zoo, f: Results, study: Experiment) -> list[tuple]:
     rows = []
     for threat in study.threats:
         threats = balls(f, threat)
-        for cell in (c for kind in shown(study) for c in f.at_own_weight(study.name, kind)):
+        for cell in (c for kind in shown(study) for c in f.best(study.name, kind)):
 
             def make(cell=cell, threats=threats) -> pd.DataFrame:
                 found = sweep(zoo.obtain(cell.recipe).net, _few(zoo, cell, f), threats, [search(t) for t in threats],
@@ -264,7 +273,7 @@ def independent(f: Results, study: Experiment, seed: int) -> Cell | None:
 
 def _generated(zoo: Zoo, f: Results, study: Experiment) -> None:
     for kind in shown(study):
-        for cell in f.at_own_weight(study.name, kind):
+        for cell in f.best(study.name, kind):
             judge = independent(f, study, cell.repetition)
             if judge is None:
                 continue
@@ -296,9 +305,9 @@ def generated(zoo: Zoo, cell: Cell, images: Tensor, targets: Tensor, far: float)
 
 def _masking(zoo: Zoo, f: Results, study: Experiment) -> None:
     """Fill `Results.masking`: outcomes of the networks trained on scores that would reveal masked gradients (C9)."""
-    sources = [k for k in (VANILLA, plan.adversarial(study.threats[0].norm)) if f.at_own_weight(study.name, k)]
-    for cell in f.at_own_weight(study.name, SCORE):
-        others = {kind: c for kind in sources for c in f.at_own_weight(study.name, kind)
+    sources = [k for k in (VANILLA, plan.adversarial(study.threats[0].norm)) if f.best(study.name, k)]
+    for cell in f.best(study.name, SCORE):
+        others = {kind: c for kind in sources for c in f.best(study.name, kind)
                   if c.repetition == cell.repetition}
         f.masking[cell] = {}
         for threat in study.threats:

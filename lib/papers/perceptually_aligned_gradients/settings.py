@@ -38,37 +38,48 @@ from lib.values.declared import (
 from lib.values.recipe import Optimiser, Schedule
 from lib.values.threats import PIXEL_NORMS, Threat
 
-CONTROLS = ("random direction", "permuted classes", "permuted images", "logit")
 SCORED = ("permuted classes", "permuted images", "logit")  # controls whose targets are scores
-
+TOY_CONTROLS = ("random direction", "permuted classes")
+SMOOTH = "gradient norm, softplus"
 
 Growing = Annotated[tuple[Positive, ...], growing()]
 
 
 @dataclass(frozen=True)
 class TermWeights(Declared):
-    """The weight (the paper's lambda) of each realisation of the ground-truth gradients; null: not trained."""
+    """The weights, in increasing order, of each realisation of the ground-truth gradients (the paper's lambda) and of
+    each control; none: not trained. Of several weights one is chosen on held-out images.
+    """
 
-    one_image: Positive | None = None  # weight of targets that point to one training image of the class
-    class_mean: Positive | None = None  # weight of targets that point to the mean of the class
-    nearest_neighbour: Positive | None = None  # weight of targets that point to the nearest training image of the class
-    score: Positive | None = None  # weight of targets that are a denoiser's score of the class
-    centred_class_mean: Positive | None = None  # weight of `class_mean` targets, centred over classes
-    centred_nearest_neighbour: Positive | None = None  # weight of `nearest_neighbour` targets, centred over classes
+    one_image: Growing = ()  # targets that point to one training image of the class
+    class_mean: Growing = ()  # targets that point to the mean of the class
+    nearest_neighbour: Growing = ()  # targets that point to the nearest training image of the class
+    score: Growing = ()  # targets that are a denoiser's score of the class
+    centred_class_mean: Growing = ()  # `class_mean` targets, centred over classes
+    centred_nearest_neighbour: Growing = ()  # `nearest_neighbour` targets, centred over classes
+    random_direction: Growing = ()  # control: one fixed direction for each class
+    permuted_classes: Growing = ()  # control: the score of another class
+    permuted_images: Growing = ()  # control: the score of another image
+    logit: Growing = ()  # control: the score's targets for the gradient of the logit, not of the log-probability
+    gradient_norm: Growing = ()  # control: weights of a penalty on the gradient's squared norm
+    smooth_gradient_norm: Growing = ()  # the same in a network with softplus in place of ReLU
 
     where = "weights"
 
     @property
-    def of(self) -> dict[str, float]:
-        """{realisation, named as in tables: its weight}, without realisations that have none."""
+    def of(self) -> dict[str, tuple[float, ...]]:
+        """{realisation or control, named as in tables: its weights}, without those that have none."""
         named = {"one image": self.one_image, "class mean": self.class_mean,
                  "nearest neighbour": self.nearest_neighbour, "score": self.score,
                  "class mean, centred": self.centred_class_mean,
-                 "nearest neighbour, centred": self.centred_nearest_neighbour}
-        return {name: weight for name, weight in named.items() if weight is not None}
+                 "nearest neighbour, centred": self.centred_nearest_neighbour,
+                 "random direction": self.random_direction, "permuted classes": self.permuted_classes,
+                 "permuted images": self.permuted_images, "logit": self.logit, "gradient norm": self.gradient_norm,
+                 SMOOTH: self.smooth_gradient_norm}
+        return {name: weights for name, weights in named.items() if weights}
 
 
-SOME = Bound(lambda weights: bool(weights.of), "that of one realisation or more")
+SOME = Bound(lambda weights: bool(weights.of), "those of one realisation or more")
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,10 @@ class AdversarialTraining(Declared):
     weights: Growing = ()
     # the factor by which adversarial training alone is lengthened, for a comparison at equal cost; null: not trained
     longer: Annotated[float, number(1)] | None = None
+    # repetitions of adversarial training in the first norm, with and without the term; null: as many as of all others
+    seeds: Repetitions | None = None
+    clean: Share = 0.0  # the least clean accuracy required of adversarial training alone
+    robust: Share = 0.05  # the least lower bound of its robust accuracy required, under the threat it was trained for
 
     where = "adversarial"
 
@@ -103,7 +118,7 @@ class Experiment(Declared):
     name: Annotated[FileName, NOT_THE_TOY]  # the study's name in tables and files
     training: Unattacked  # how networks are trained; adversarial images come from `adversarial`
     threats: tuple[Threat, ...]  # the threats under which robustness is judged, an l2 threat first
-    weights: Annotated[TermWeights, SOME]
+    weights: Annotated[TermWeights, SOME]  # of the alignment term and of controls
     clean: Share  # the least clean accuracy required of networks trained without alignment
     far: Positive  # the largest l2 distance by which images are moved towards a class, for the target rate
     vanilla: Share = 0.05  # the largest robust accuracy, under each threat, allowed of networks without alignment
@@ -116,16 +131,13 @@ class Experiment(Declared):
     # the number of training images per class among which nearest neighbours are searched; null: all
     sample: Annotated[int, whole(2)] | None = None
     draws: Annotated[int, whole(0)] = 0  # draws of noise that a score is averaged over; 0: the score at the clean image
-    sweep: Growing = ()  # weights of the score and of its control permuted classes, `weights.score` among them (C5)
-    # controls: random direction (one per class, at the smallest weight of a realisation); at the score's weight,
-    # permuted classes, permuted images, and logit (the gradient of the logit, not of the log-probability)
-    controls: Annotated[tuple[Annotated[str, OneOf(CONTROLS)], ...], different()] = ()
-    gradient_norm: Growing = ()  # weights of the gradient-norm penalty, a control matched in clean accuracy
     adversarial: AdversarialTraining | None = None
     # the score's weight in the first half of training (the paper's recipe for ViT); null: as in the second half
     first_weight: NotNegative | None = None
     generated: Annotated[int, whole(2)] = 40  # how many test images the target rate is measured on
     images: Annotated[int, whole(2)] = 200  # how many test images alignment is measured on
+    # whether claims of the paper leave this study out, because its data or networks are too far from the paper's
+    side: bool = False
 
     where = "studies"
 
@@ -137,13 +149,12 @@ class Experiment(Declared):
             need(threat.eps > 0, f"{where}.threats.eps", threat.eps, "greater than 0")
             need(threat.per == "image", f"{where}.threats.per", threat.per, "image: verdicts are given image by image")
             need(threat.box, f"{where}.threats.box", threat.box, "true: attacked images stay in [0, 1]")
-        asked = [c for c in self.controls if c in SCORED] + ["sweep"] * bool(self.sweep)
+        asked = [kind for kind in SCORED if kind in self.weights.of]
         asked += ["adversarial.weights"] * bool(self.adversarial and self.adversarial.weights)
         asked += ["first_weight"] * (self.first_weight is not None)
-        good = not asked or self.weights.score is not None
-        need(good, f"{where}.weights.score", None, f"given for {', '.join(asked)}")
-        inside = not self.sweep or self.weights.score in self.sweep
-        need(inside, f"{where}.sweep", [*self.sweep], f"with weights.score = {self.weights.score} among them")
+        need(self.weights.score or not asked, f"{where}.weights.score", "none", f"given for {', '.join(asked)}")
+        smooth = not self.weights.smooth_gradient_norm or hasattr(self.arch, "activation")
+        need(smooth, f"{where}.arch", self.arch and self.arch.name, "one that has softplus, for smooth_gradient_norm")
         if self.adversarial:
             given, wanted = len(self.adversarial.eps), len(self.threats)
             need(given == wanted, f"{where}.adversarial.eps", given, f"one for each of the {wanted} threats")
@@ -154,7 +165,7 @@ class Experiment(Declared):
     @property
     def scored(self) -> bool:
         """Whether any network takes its targets from a denoiser."""
-        return self.weights.score is not None
+        return bool(self.weights.score)
 
 
 OF_THE_TOY = Bound(lambda name: name == "line_of_modes", "line_of_modes", of="name")
@@ -177,7 +188,7 @@ class Toy(Declared):
     far: Positive = 30.0  # a distance at which even a perfect network loses everything
     attack_steps: Count = 10  # steps of PGD, which is run in addition to the exhaustive attack
     # controls: a random direction for each class, and nearest-neighbour targets with permuted classes
-    controls: Annotated[tuple[Annotated[str, OneOf(CONTROLS[:2])], ...], different()] = CONTROLS[:2]
+    controls: Annotated[tuple[Annotated[str, OneOf(TOY_CONTROLS)], ...], different()] = TOY_CONTROLS
 
     where = "toy"
 
@@ -219,7 +230,10 @@ class Section(Declared):
             for name in ("images", "generated"):
                 value = getattr(study, name)
                 need(value <= most, f"{where}.{name}", value, f"at most the {most} test images")
-            held = not (study.scored or study.gradient_norm) or data.holdout > 0
-            need(held, f"{where}.data.holdout", data.holdout,
-                 "at least 1, where weights are chosen and matched on held-out images")
+            chosen = max(map(len, study.weights.of.values())) > 1
+            need(data.holdout > 0 or not chosen, f"{where}.data.holdout", data.holdout,
+                 "at least 1, where weights are chosen on held-out images")
+            how = study.adversarial
+            more = how is None or how.seeds is None or how.seeds >= self.seeds
+            need(more, f"{where}.adversarial.seeds", how and how.seeds, f"at least the {self.seeds} of all others")
             fewer_targets("perceptually_aligned_gradients.verify.targets", self.verify, data)

@@ -11,7 +11,13 @@ import pandas as pd
 
 from lib.papers.perceptually_aligned_gradients import networks as plan
 from lib.papers.perceptually_aligned_gradients import reference
-from lib.papers.perceptually_aligned_gradients.evidence import aligned
+from lib.papers.perceptually_aligned_gradients.evidence import (
+    across,
+    aligned,
+    at_equal_accuracy,
+    comparisons,
+    line_of,
+)
 from lib.papers.perceptually_aligned_gradients.networks import (
     CLASSES,
     IMAGES,
@@ -26,15 +32,15 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     Condition,
 )
 from lib.papers.perceptually_aligned_gradients.results import Results
-from lib.papers.perceptually_aligned_gradients.settings import Experiment, Toy
-from lib.statistics import accuracy
-from lib.values.cell import Cell
+from lib.papers.perceptually_aligned_gradients.settings import SMOOTH, Experiment, Toy
+from lib.statistics import accuracy, estimate, without_missing
 from lib.values.data import Data
 from lib.values.threats import Threat
 
 NAMES = {"cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
          "stl10": ("plane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")}
-CONTROLS = RANDOM, CLASSES, IMAGES, NORM, LOGIT
+CONTROLS = RANDOM, CLASSES, IMAGES, NORM, SMOOTH, LOGIT
+FEWEST = 4  # kinds of networks, for an interval of their correlation
 
 
 def describe(study) -> str:
@@ -49,10 +55,9 @@ def describe(study) -> str:
         radii = ", ".join(f"{threat.norm} {float(threat.eps):.3g}" for threat in part.threats)
         lines += ["", f"{part.name}: {base.data.n_train} images to train on, {base.arch.name}, {base.epochs} epochs; "
                       f"{part.classes or 'all'} of {base.data.info.classes} classes for each image and update; judged "
-                      f"at {radii}",
-                  "   " + ", ".join(f"{kind} {weight:g}" for kind, weight in part.weights.of.items())]
-        if part.sweep:
-            lines.append("   score and permuted classes at " + ", ".join(f"{weight:g}" for weight in part.sweep))
+                      f"at {radii}" + "; no claim of the paper rests on it" * part.side,
+                  "   " + "; ".join(f"{kind} {', '.join(f'{weight:g}' for weight in weights)}"
+                                    for kind, weights in part.weights.of.items())]
     return "\n".join(lines)
 
 
@@ -138,15 +143,18 @@ def share_columns(table: pd.DataFrame) -> list[str]:
 
 def by_strength(f: Results, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE, CLASSES)) -> pd.DataFrame:
     """Columns method, group, weight, seed, threat, accuracy (robust) and alignment (mean cosine with the independent
-    score over all classes), for a study's networks of these kinds at all their weights.
+    score over all classes), best (`yes` at the weight that is most robust on held-out images), for a study's networks
+    of these kinds at all their weights.
     """
     rows = []
     for kind in kinds:
+        best = f.best(where, kind)
         for cell in sorted(f.of(where=where, kind=kind), key=lambda c: c.condition.weight):
             close = aligned(f, [cell])
             rows += [{"method": kind, "group": group(kind), "weight": cell.condition.weight, "seed": cell.repetition,
                       "threat": threat_name(threat), "accuracy": f.measured(cell, threat.norm).accuracy("robust"),
-                      "alignment": np.nan if close is None else float(close[0])} for threat in f.study(where).threats]
+                      "alignment": np.nan if close is None else float(close[0]),
+                      "best": "yes" if cell in best else ""} for threat in f.study(where).threats]
     return pd.DataFrame(rows)
 
 
@@ -229,12 +237,12 @@ def mean_masking(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def truths(f: Results, where: str) -> pd.DataFrame:
-    """Mean cosines over images and repetitions for one study: a row per kind at its own weight, and two columns per
+    """Mean cosines over images and repetitions for one study: a row per kind at its best weight, and two columns per
     truth, for the own class and for the others.
     """
     rows = []
     for kind in _kinds(f, where, f.alignment):
-        cells = f.at_own_weight(where, kind)
+        cells = f.best(where, kind)
         if cells:
             means = pd.concat([f.alignment[c] for c in cells]).drop(columns=["index", "label"]).mean()
             rows.append({"kind": kind, "weight": cells[0].condition.weight, **means.to_dict()})
@@ -243,12 +251,11 @@ def truths(f: Results, where: str) -> pd.DataFrame:
 
 def methods(f: Results, where: str) -> pd.DataFrame:
     """Columns method, group, weight, threat (or `clean`), seed, accuracy, low, high (95 % interval of the method's
-    mean, over repetitions and images). Each kind is at its own weight, controls with several weights at the matched
-    one, adversarial training with the score's term at the weight most robust on held-out images.
+    mean, over repetitions and images). Each kind is at the weight that is most robust on held-out images.
     """
     study, rows = f.study(where), []
     for kind in _kinds(f, where, f.outcomes):  # no denoisers
-        cells = _compared(f, where, kind)
+        cells = f.best(where, kind)
         values = {"clean": f.stacked(cells)} if cells else {}
         values |= {threat_name(t): f.stacked(cells, t.norm) for t in study.threats if cells}
         for threat, right in values.items():
@@ -259,31 +266,79 @@ def methods(f: Results, where: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _compared(f: Results, where: str, kind: str) -> list[Cell]:
-    """The networks of a kind that verdicts compare."""
-    if kind in (CLASSES, NORM) and f.at_own_weight(where, SCORE):
-        return f.matched_control(where, kind)
-    return f.best_on_holdout(where, kind) if kind.endswith(f"+ {SCORE}") else f.at_own_weight(where, kind)
+def trade_offs(f: Results, where: str) -> pd.DataFrame:
+    """Columns method, group, weight, clean, accuracy (robust under the first threat), collapsed (`yes` or empty), best
+    (`yes` for the weight that is most robust on held-out images): a row per kind and weight of one study, means over
+    repetitions.
+    """
+    norm, rows = f.study(where).threats[0].norm, []
+    for kind in _kinds(f, where, f.outcomes):
+        best = f.best(where, kind)
+        for weight in f.weights(where, kind):
+            cells = f.of(Condition(where, kind, weight))
+            if cells:
+                rows.append({"method": kind, "group": group(kind), "weight": weight, "clean": f.stacked(cells).mean(),
+                             "accuracy": f.stacked(cells, norm).mean(),
+                             "collapsed": "yes" if f.collapsed(cells) else "", "best": "yes" if cells == best else ""})
+    return pd.DataFrame(rows)
 
 
-def controls(f: Results) -> pd.DataFrame:
-    """Columns where, norm, control, weight, clean, `clean, score`, robust, `robust, score`: accuracies on test images
-    of the control and of the score's networks, means over repetitions.
+EQUAL = ("where", "norm", "claim", "method", "opponent", "interpolated", "weight", "clean", "robust", "lower weight",
+         "clean, lower", "robust, lower", "upper weight", "clean, upper", "robust, upper", "difference", "low", "high")
+
+
+def equal(f: Results) -> pd.DataFrame:
+    """The comparisons at equal clean accuracy, on test images, means over repetitions. Columns: where, norm, claim,
+    method, opponent, interpolated (which of the two); weight, clean, robust of the other one; the same of the two
+    weights on both sides (`lower` and `upper`); difference (method minus opponent), low, high (95 % interval over
+    repetitions and images).
+    """
+    rows = []
+    for study in f.papers:
+        for (claim, _), some in comparisons(study).items():
+            for method, opponent in some:
+                line = line_of(f, study.name, method, opponent)
+                for threat in study.threats if line else ():
+                    row = [study.name, threat.norm, claim, method, opponent, line[0]]
+                    for one in line[1]:
+                        row += [one[0].condition.weight, f.stacked(one).mean(), f.stacked(one, threat.norm).mean()]
+                    found = estimate("difference", without_missing(
+                        at_equal_accuracy(f, study.name, threat.norm, method, opponent)))(0.95)
+                    rows.append([*row, found.value, found.low, found.high])
+    return pd.DataFrame(rows, columns=EQUAL)
+
+
+def ceilings(f: Results) -> pd.DataFrame:
+    """Columns where, `cosine of the two denoisers` (of their class scores: no alignment with the judging one can be
+    expected to exceed it), `accuracy, denoiser`, `accuracy, denoiser that judges` (as classifiers), alignment (of the
+    score's networks at their best weight), share (of the first that the alignment reaches).
     """
     rows = []
     for study in f.studies:
-        score = f.at_own_weight(study.name, SCORE)
-        for kind in (CLASSES, NORM, IMAGES, RANDOM) if score else ():
-            cells = _compared(f, study.name, kind)
-            for threat in study.threats if cells else ():
-                weight = cells[0].condition.weight
-                row = {"where": study.name, "norm": threat.norm, "control": kind, "weight": weight}
-                for name, some in (("", cells), (", score", score)):
-                    row |= {f"clean{name}": np.mean([f.measured(c).accuracy() for c in some]),
-                            f"robust{name}": f.stacked(some, threat.norm).mean()}
-                rows.append(row)
-    return pd.DataFrame(rows, columns=["where", "norm", "control", "weight", "clean", "clean, score", "robust",
-                                       "robust, score"])
+        if found := f.ceilings.get(study.name):
+            cells = f.best(study.name, SCORE)
+            reached = float(aligned(f, cells).mean()) if cells and aligned(f, cells) is not None else np.nan
+            rows.append([study.name, found["cosine"], found[plan.TEACHER], found[plan.JUDGE], reached,
+                         reached / found["cosine"]])
+    return pd.DataFrame(rows, columns=["where", "cosine of the two denoisers", "accuracy, denoiser",
+                                       "accuracy, denoiser that judges", "alignment", "share"])
+
+
+def across_methods(f: Results) -> pd.DataFrame:
+    """Columns where, norm, kinds (how many kinds of training are compared, each at its best weight, without vanilla and
+    collapsed ones), correlation (of their alignments and robust accuracies), low, high (Fisher's 95 % interval, kinds
+    as units; NaN for fewer than FEWEST kinds). It describes: few kinds decide nothing.
+    """
+    rows = []
+    for study in f.papers:
+        for threat in study.threats:
+            pairs = np.array([*across(f, study, threat.norm).values()]).reshape(-1, 2)
+            count = len(pairs)
+            r = np.corrcoef(pairs.T)[0, 1] if count > 2 and pairs.std(0).all() else np.nan
+            half = 1.96 / np.sqrt(count - 3) if count >= FEWEST else np.nan
+            low, high = np.tanh(np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)) + np.array([-half, half]))
+            rows.append([study.name, threat.norm, count, r, low, high])
+    return pd.DataFrame(rows, columns=["where", "norm", "kinds", "correlation", "low", "high"])
 
 
 def added(f: Results) -> pd.DataFrame:
@@ -292,7 +347,7 @@ def added(f: Results) -> pd.DataFrame:
     """
     rows = []
     for study in f.studies:
-        if not study.adversarial or not study.adversarial.weights:
+        if not study.adversarial or not study.adversarial.weights or study.side:
             continue
         first = study.threats[0].norm
         kinds = plan.adversarial(first), plan.longer(first), plan.combined(first), TRADES_ALONE, TRADES_SCORE
@@ -304,5 +359,5 @@ def added(f: Results) -> pd.DataFrame:
                 row |= {f"robust {t.norm}": f.stacked(cells, t.norm).mean() for t in study.threats}
                 row["held-out robust"] = np.mean([f.on_holdout[c]["robust"].mean() if c in f.on_holdout else np.nan
                                                   for c in cells])
-                rows.append({**row, "chosen": "yes" if cells == f.best_on_holdout(study.name, kind) else ""})
+                rows.append({**row, "chosen": "yes" if weight and cells == f.best(study.name, kind) else ""})
     return pd.DataFrame(rows)

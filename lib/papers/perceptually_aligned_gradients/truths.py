@@ -24,6 +24,7 @@ from lib.values.keys import plain
 from lib.values.objectives import Targets
 from lib.values.recipe import Recipe
 
+DRAWS = 4  # noise draws of an image, for denoisers as classifiers
 VERSION = 1  # raised when the same settings give other errors of denoisers
 INDEPENDENT = "independent score"  # class scores of the judging denoiser
 SHUFFLED = "another image's score"
@@ -114,3 +115,28 @@ class Truths:
                 continue
             found.append(scores.beats_wiener(name, table["denoiser"].mean(), table["Wiener"].mean(), sigma))
         return found
+
+    def ceilings(self) -> dict[str, float]:
+        """What no network can be asked to exceed: the mean cosine over images and classes of the class scores of the
+        two denoisers, and the accuracy of each as a classifier, all on the images that alignment is measured on. Empty
+        unless both could be trained.
+        """
+        sigma, test, nets = self.networks.denoising.sigma, self.test, {}
+        for name, recipe in zip((TEACHER, JUDGE), self.sources, strict=True):
+            try:
+                nets[name] = self.zoo.obtain(recipe).net
+            except NetworkFailed as error:
+                if not error.lasting:
+                    raise
+                return {}
+
+        def make() -> pd.DataFrame:
+            images = test.pixels()
+            draw = generator("ceilings", self.data.name)
+            noise = torch.randn(DRAWS, *images.shape, generator=draw).to(images)
+            agreement = measures.cosines(*(scores.class_score(net, images, sigma) for net in nets.values()))
+            found = {name: scores.classified(net, images, sigma, noise) == test.labels for name, net in nets.items()}
+            return pd.DataFrame({"cosine": agreement.mean(1).cpu(), **{k: v.double().cpu() for k, v in found.items()}})
+
+        key = [VERSION, "ceilings", self.key, self.study.images]
+        return self.zoo.table("quality", self.sources[0], key, make).mean().to_dict()

@@ -15,6 +15,13 @@ class FromScratch(Architecture):
     """Classifiers that are trained from scratch: the architectures that profiles can name."""
 
 
+Activation = Annotated[str, OneOf(("relu", "softplus"))]
+
+
+def _smooth(arch) -> str:
+    return "" if arch.rectified else f"-{arch.activation}"
+
+
 def _narrow(width: int) -> str:
     return "" if width == 64 else f"-w{width}"
 
@@ -124,17 +131,22 @@ class ImageNetResNet(_Residual):
 
 @dataclass(frozen=True)
 class CNN(FromScratch):
-    """A small plain network: 3x3 convolutions with BN and ReLU, and 2x2 max-pooling between them.
+    """A small plain network: 3x3 convolutions with BN and an activation, and 2x2 max-pooling between them.
 
     With width 64 and depth 4 it is the SimpleCNN of the stitching paper's code (64-128-256-512).
     """
 
     width: Count = 16  # channels of the first convolution; each further convolution has twice as many
     depth: Annotated[int, whole(1, 6)] = 3  # the number of convolutions
+    activation: Activation = later("relu")  # relu, or softplus with beta 5
 
     @property
     def name(self) -> str:
-        return f"CNN-{self.depth}-w{self.width}"
+        return f"CNN-{self.depth}-w{self.width}{_smooth(self)}"
+
+    @property
+    def rectified(self) -> bool:
+        return self.activation == "relu"
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -208,14 +220,14 @@ class MLP(FromScratch):
     """A multi-layer perceptron on all pixels: hidden layers, then a linear head."""
 
     widths: Annotated[tuple[Count, ...], length(1, 10)] = (256, 256)  # units of each hidden layer
-    activation: Annotated[str, OneOf(("relu", "softplus"))] = later("relu")  # relu, or softplus with beta 5
+    activation: Activation = later("relu")  # relu, or softplus with beta 5
 
     any_size = False
     joints = ()
 
     @property
     def name(self) -> str:
-        return "-".join(["MLP", *map(str, self.widths), *([] if self.rectified else [self.activation])])
+        return f"{'-'.join(['MLP', *map(str, self.widths)])}{_smooth(self)}"
 
     @property
     def rectified(self) -> bool:

@@ -153,6 +153,26 @@ def test_strengths():
         alignment.strengths(rows[rows.weight == 0])
 
 
+def test_trade_offs():
+    rows = pd.DataFrame([
+        ("vanilla", "vanilla", 0, .9, .0, "", "yes"), ("score", "realisation", .1, .8, .2, "", ""),
+        ("score", "realisation", 1., .6, .4, "", "yes"), ("class mean", "realisation", 3., .1, .1, "yes", "yes"),
+        ("gradient norm, softplus", "control", 1., .7, .3, "", "yes"),
+        ("AT l2", "adversarial training", 0, .5, .5, "", "")],
+        columns=["method", "group", "weight", "clean", "accuracy", "collapsed", "best"])
+    figure = alignment.trade_offs(rows, "robust, digits")
+    axis, found = figure.axes[0], alignment.looks(rows)
+    colour, mark, _ = found["score"]
+    line, = [one for one in drawn(axis, colour, "None") if len(one) > 1]
+    np.testing.assert_allclose(line, [[.9, 0], [.8, .2], [.6, .4]])
+    np.testing.assert_allclose(drawn(axis, found["class mean"][0], "x"), [[[.1, .1]]])
+    assert not [one for one in drawn(axis, found["gradient norm, softplus"][0], "None") if len(one) > 1], "no curve"
+    words = figure.description.replace("\u00a0", " ")
+    assert words.startswith("digits: without adversarial images score (λ 1) is the most robust, 40.0 % at 60.0 % clean "
+                            "accuracy; vanilla 0.0 % at 90.0 %")
+    assert {"best weight on held-out images", "collapsed"} <= {*legend_texts(figure)} and not overlaps(figure)
+
+
 def test_curves():
     rows = table(threat=["l2", "l∞"], eps=[0, 0.5, 1.0, 2.0])
     figure = alignment.eps_curves(rows, "ε (pixels)")
@@ -215,7 +235,7 @@ def test_alignment_against_robustness():
     np.testing.assert_allclose(seeds, [[0.05, 0.1], [0.04, 0.11], [0.03, 0.12]])
     np.testing.assert_allclose(mean, [[0.04, 0.11]])
     assert {text.get_text() for text in axis.texts} == set(GROUP_OF)
-    assert "(rank correlation 1.00)" in figure.description
+    assert "(correlation of 7 methods 1.00, which decides nothing)" in figure.description
     sweep = alignment.alignment_against_robustness(table(weight=[0.1, 1.0]))
     assert len(drawn(sweep.axes[0], colour, mark)[1]) == 2, "a mean for each weight"
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from lib import batch, claims
-from lib.papers import papers, settings
+from lib.papers import settings
 from lib.papers.perceptually_aligned_gradients.evidence import FEWEST, REALISATIONS
 from lib.papers.perceptually_aligned_gradients.networks import (
     CENTRED,
@@ -26,6 +26,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     VANILLA,
     Condition,
 )
+from lib.papers.perceptually_aligned_gradients.settings import SMOOTH
 from lib.papers.plan import plan
 from lib.values.attacks import APGD, PGD, Square
 from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, GradientNorm, Targets
@@ -50,6 +51,7 @@ from tests.papers.perceptually_aligned_gradients.world import (
 HEURISTIC = dict(zip((*HEURISTICS, *CENTRED), ([.1], [.2], [.3], [.4], [.5]), strict=True))
 KINDS = {"digits": {VANILLA: [0], **HEURISTIC,
                     SCORE: SWEEP, CLASSES: SWEEP, RANDOM: [.1], IMAGES: [.3], LOGIT: [.3], NORM: [.5, 1, 4],
+                    SMOOTH: [1],
                     "AT l2": [0], "AT linf": [0], LENGTHY: [0], COMBINED: [.03, .1], TRADES_ALONE: [0],
                     TRADES_SCORE: [.03, .1]},
          "digits ViT": {VANILLA: [0], SCORE: [.3]},
@@ -102,8 +104,9 @@ def test_networks_of_a_study_differ_by_the_objective_only(planned, cells):
         second = isinstance(c.recipe.objective, (Aligned, GradientNorm))
         assert c.recipe.precision == ("fp32" if second else plain.precision)
         epochs = round(plain.epochs * 1.5) if c.condition.kind == LENGTHY else plain.epochs
+        arch = replace(plain.arch, activation="softplus") if c.condition.kind == SMOOTH else plain.arch
         assert replace(c.recipe, objective=CrossEntropy(), sources=(), precision=plain.precision) == replace(
-            plain, epochs=epochs)
+            plain, epochs=epochs, arch=arch)
 
 
 def test_a_study_takes_from_the_pool_what_it_leaves_out(planned, cells):
@@ -148,7 +151,7 @@ def test_the_term_has_its_weight_and_its_classes(cells):
             assert what.classes == (2 if c.condition.where == "digits" else None)
             assert what.gradient == ("logit" if c.condition.kind == LOGIT else "log-probability")
             assert what.first_weight == (.1 if c.condition.where == "digits ViT" else None)
-        elif c.condition.kind == NORM:
+        elif c.condition.kind in (NORM, SMOOTH):
             assert what == GradientNorm(c.condition.weight)
         else:
             assert c.condition.weight == 0
@@ -221,19 +224,12 @@ def test_what_is_measured_is_planned_once(profile):
     assert not [t.job for t in tasks.values() if not t.job.replace("-", "").replace("_", "").isalnum()]
 
 
-def test_networks_are_shared_with_the_off_manifold_notebook_at_laptop():
-    s = settings.load("laptop")
-    other = "off_manifold_robustness"
-    cells = papers()[other].cells(s.networks, s.sections[other], s.seed)
-    theirs = {(c.condition.kind, c.condition.strength, c.repetition): c.recipe.key for c in cells
-              if c.condition.where == "CIFAR-10"}
-    ours = {named_by(c)[1:]: c.recipe.key for c in cells_of(s) if c.condition.where == "CIFAR-10"}
-    section_ = s.sections[S]
-    for seed in range(section_.seeds):
-        assert ours[VANILLA, 0, seed] == theirs["none", 0, seed]
-        for weight in study_of(s, "CIFAR-10").gradient_norm:
-            assert ours[NORM, weight, seed] == theirs[NORM, weight, seed]
-    assert ours[TEACHER, 0, 0] == theirs["score", 0, 0]
+def test_adversarial_training_in_the_first_norm_may_have_more_repetitions():
+    more = cells_of(sized(of=("digits", {"adversarial": {**STUDIES[0]["adversarial"], "seeds": 5}})))
+    counts = Counter(kind_of(c) for c in more if c.condition.where == "digits")
+    assert {kind for kind, count in counts.items() if not count % 5} == {
+        "AT l2", LENGTHY, COMBINED, TRADES_ALONE, TRADES_SCORE} and counts["AT linf"] == counts[VANILLA] == 3
+    assert only(more, "digits", "AT l2", seed=4).recipe.seed == 4
 
 
 def test_how_networks_are_measured_changes_no_key(cells):
@@ -263,7 +259,10 @@ def test_what_a_profile_is_said_to_test_it_has_the_networks_for(profile):
     assert isinstance(part.query, Square) and not isinstance(part.verify, (PGD, Square)), "PGD bounds from above only"
     assert not isinstance(part.verify, APGD) or part.verify.targets
     every = part.studies
-    assert any({*REALISATIONS} <= {*one.weights.of} for one in every) and any(one.gradient_norm for one in every)
-    assert any(len(one.sweep) >= FEWEST and {RANDOM, CLASSES} <= {*one.controls} for one in every)
+    assert any({*REALISATIONS, NORM, CLASSES} <= {*one.weights.of} for one in every)
+    assert any(len({*one.weights.score} & {*one.weights.permuted_classes}) >= FEWEST for one in every)
+    for claim, kind in (("C3c", RANDOM), ("C3d", IMAGES)):
+        assert claim not in tested or any(kind in one.weights.of for one in every)
+    assert any(one.side for one in every) == ("C10" in tested)
     assert any(one.adversarial and one.adversarial.weights and one.adversarial.longer for one in every)
     assert all(one.vanilla <= .05 and one.clean >= .35 for one in every)

@@ -54,9 +54,9 @@ ATTACK = {"steps": 1, "step_size": .1}
     (at("digits", name="a/b"), "name = a/b .* letters, digits"),
     (at("digits", name="toy"), "name = toy .* another one"),
     (at("digits", wieghts={}), "did you mean '.*weights'"),
-    (at("digits", weights={}, sweep=None, controls=None, adversarial=None), r"\[digits\].weights = .* one realisation"),
-    (at("digits", weights={"scores": 1}), "did you mean '.*score'"),
-    (at("digits", weights={"score": 0}), "weights.score = 0.* greater than 0, or null"),
+    (at("digits", weights={}, adversarial=None), r"\[digits\].weights = .* one realisation"),
+    (at("digits", weights={"scores": [1]}), "did you mean '.*score'"),
+    (at("digits", weights={"score": [0]}), "weights.score = 0.* greater than 0"),
     (at("digits", training={**TRAINING, "attack": ATTACK}), r"studies\[digits\].training.attack = .* left out"),
     (at("digits", threats=[]), r"studies\[digits\].threats = \[\] .* l2 first"),
     (at("digits", threats=BOTH[::-1]), r"studies\[digits\].threats = \['linf', 'l2'\] .* l2 first"),
@@ -65,18 +65,17 @@ ATTACK = {"steps": 1, "step_size": .1}
     (at("digits", threats=[{"norm": "l2", "eps": 0}], adversarial=None), r"\[digits\].threats.eps = 0 .* greater"),
     (at("digits ViT", threats=[{**BOTH[0], "per": "batch"}]), r"\[digits ViT\].threats.per = batch .* image by"),
     (at("digits ViT", threats=[{**BOTH[0], "box": False}]), r"studies\[digits ViT\].threats.box = False"),
-    (at("digits", controls=["permuted clases"]), r"\[digits\].controls 'permuted clases'; did you mean"),
-    (at("digits", controls=["logit"] * 2), r"studies\[digits\].controls = .*logit.* different ones"),
-    (at("CIFAR-10", weights={"class_mean": 1}, controls=["logit", "permuted images"]),
-     r"studies\[CIFAR-10\].weights.score = None .* given for logit, permuted images"),
-    (at("CIFAR-10", weights={"class_mean": 1}, controls=[], sweep=[1]), "weights.score = None .* given for sweep"),
-    (at("CIFAR-10", weights={"class_mean": 1}, controls=[], adversarial={"eps": [1, .1], "weights": [1]}),
-     "weights.score = None .* given for adversarial.weights"),
-    (at("digits ViT", weights={"class_mean": 1}), "weights.score = None .* given for first_weight"),
+    (at("digits", weights={"permuted_clases": [1]}), "did you mean '.*permuted_classes'"),
+    (at("CIFAR-10", weights={"class_mean": [1], "logit": [1], "permuted_images": [1]}),
+     r"studies\[CIFAR-10\].weights.score = none .* given for permuted images, logit"),
+    (at("CIFAR-10", weights={"class_mean": [1]}, adversarial={"eps": [1, .1], "weights": [1]}),
+     "weights.score = none .* given for adversarial.weights"),
+    (at("digits ViT", weights={"class_mean": [1]}), "weights.score = none .* given for first_weight"),
+    (at("digits ViT", weights={"score": [1], "smooth_gradient_norm": [1]}),
+     r"studies\[digits ViT\].arch = ViT.* one that has softplus"),
     (at("digits ViT", first_weight=-1), r"studies\[digits ViT\].first_weight = -1.* at least 0"),
-    (at("digits", sweep=[.3, .03, 3]), r"studies\[digits\].sweep = \[0.3, 0.03, 3.0\] .* increasing"),
-    (at("digits", sweep=[0, .3]), r"studies\[digits\].sweep = 0.0 .* greater than 0"),
-    (at("digits", sweep=[.03, 3]), r"sweep = \[0.03, 3.0\] .* weights.score = 0.3 among them"),
+    (at("digits", weights={"score": [.3, .03, 3]}), r"weights.score = \[0.3, 0.03, 3.0\] .* increasing"),
+    (adversarial(seeds=2), r"studies\[digits\].adversarial.seeds = 2 .* at least the 3 of all others"),
     (adversarial(eps=[.5]), r"studies\[digits\].adversarial.eps = 1 .* each of the 2 threats"),
     (adversarial(eps=[.5, "1/0"]), "adversarial.eps = '1/0' is not a number"),
     (adversarial(eps=[.5, 2]), r"studies\[digits\].adversarial.eps = 2 .* at most 1 for linf"),
@@ -91,8 +90,9 @@ ATTACK = {"steps": 1, "step_size": .1}
     (at("digits", classes=11), r"studies\[digits\].classes = 11 .* from 1 to 10"),
     (at("digits", sample=100), r"studies\[digits\].sample = 100 .* from 2 to 99"),
     (at("digits", data={"name": "curved_torus"}), r"\[digits\].data = curved_torus .* not points in closed form"),
-    (at("digits ViT", data={"name": "digits"}), r"studies\[digits ViT\].data.holdout = 0 .* at least 1"),
-    (at("CIFAR-10", data={"name": "cifar10"}, weights={"class_mean": 1}, controls=[], gradient_norm=[1]),
+    (at("digits ViT", data={"name": "digits"}, weights={"score": [.1, 1]}),
+     r"studies\[digits ViT\].data.holdout = 0 .* at least 1"),
+    (at("CIFAR-10", data={"name": "cifar10"}, weights={"class_mean": [1], "gradient_norm": [1, 2]}),
      r"studies\[CIFAR-10\].data.holdout = 0"),
     (at("CIFAR-10", denoiser=None), r"studies\[CIFAR-10\].denoiser = None .* given for cifar10"),
     ({"networks__denoiser": None}, r"studies\[digits\].denoiser = None"),
@@ -104,18 +104,19 @@ def test_impossible_settings_are_refused_in_one_sentence(change, words):
 
 
 def test_what_needs_nothing_held_out_and_no_denoiser_is_asked_for_neither():
-    plain = {"data": {"name": "cifar10"}, "weights": {"class_mean": 1, "one_image": 2}, "adversarial": None,
+    plain = {"data": {"name": "cifar10"}, "weights": {"class_mean": [1], "one_image": [2]}, "adversarial": None,
              "denoiser": None}
     s = sized(of=("CIFAR-10", plain))
     assert not study_of(s, "CIFAR-10").scored
     assert {named_by(c)[1:3] for c in cells_of(s) if c.condition.where == "CIFAR-10"} == {
-        (VANILLA, 0), ("one image", 2.), ("class mean", 1.), (RANDOM, 1.)}
+        (VANILLA, 0), ("one image", 2.), ("class mean", 1.)}
 
 
 def test_weights_are_named_as_tables_name_them(planned):
-    every = dict(zip((*HEURISTICS, SCORE, *CENTRED), (.1, .2, .3, .3, .4, .5), strict=True))
-    assert study_of(planned, "digits").weights.of == every
-    assert study_of(planned, "CIFAR-10").weights.of == {"class mean": .5, SCORE: 1.}
+    every = dict(zip((*HEURISTICS, *CENTRED), ((.1,), (.2,), (.3,), (.4,), (.5,)), strict=True))
+    found = study_of(planned, "digits").weights.of
+    assert {**found, **every} == found and found[SCORE] == (.03, .3, 3.) and found["gradient norm, softplus"] == (1.,)
+    assert study_of(planned, "CIFAR-10").weights.of == {"class mean": (.5,), SCORE: (1.,), RANDOM: (.5,)}
 
 
 # ---------------------------------------------------------------- a made-up study with known numbers

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from lib import statistics
 from lib.claims.verdict import MISSED
 from lib.papers.perceptually_aligned_gradients import results as study
 from lib.papers.perceptually_aligned_gradients import tables
 from lib.papers.perceptually_aligned_gradients.evidence import (
+    EQUAL,
     claim_preconditions,
     evidence,
+    line_of,
     named_checks,
     other_architecture,
 )
@@ -17,7 +20,6 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     CLASSES,
     HEURISTICS,
     IMAGES,
-    LOGIT,
     NORM,
     RANDOM,
     SCORE,
@@ -25,6 +27,7 @@ from lib.papers.perceptually_aligned_gradients.networks import (
     TRADES_ALONE,
     VANILLA,
 )
+from lib.papers.perceptually_aligned_gradients.settings import SMOOTH
 from lib.papers.perceptually_aligned_gradients.truths import INDEPENDENT
 from tests.kit import worlds
 from tests.kit.worlds import failed_by_claim, missed_parts
@@ -39,16 +42,16 @@ from tests.papers.perceptually_aligned_gradients.world import (
     SWEEP,
     TESTED,
     found,
-    named_by,
-    norms,
     only,
     sized,
 )
 
+JUDGED = {c.id for c in PAPER if "paper" in c.scope}
+
 
 def judged(f):
     """Claim id -> judged, at the profile that tests all."""
-    return worlds.judged(PAPER, evidence(f), claim_preconditions(f))
+    return worlds.judged([c for c in PAPER if c.id in JUDGED], evidence(f), claim_preconditions(f))
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +63,29 @@ def each(names, number):
     return dict.fromkeys(names, number)
 
 
-def with_norms(rows, where=("digits", "CIFAR-10")):
+def with_norms(rows):
     return {f"{name}, {norm}": number for name, number in rows.items() for norm in ("l2", "linf")}
 
 
-MAINS = {"one image": .20, "class mean": .25, "nearest neighbour": .30, SCORE: .45}
+MAINS = {"one image": .20, "class mean": .25, "nearest neighbour": .30, SCORE: .60}
 GAIN = {**with_norms({f"digits, {kind}": share - .02 for kind, share in MAINS.items()}),
         **with_norms({"CIFAR-10, class mean": .23, "CIFAR-10, score": .48}), "digits ViT, score, l2": .43}
-SEES = {**{f"digits, {kind}": .15 for kind in HEURISTICS}, "digits, score": .30, "digits ViT, score": .30,
+SEES = {**{f"digits, {kind}": .15 for kind in HEURISTICS}, "digits, score": .45, "digits ViT, score": .30,
         "CIFAR-10, class mean": .15, "CIFAR-10, score": .35}
 KEPT = {"digits, l2": 0, "digits, linf": 0, "digits ViT, l2": 0, "CIFAR-10, l2": 0, "CIFAR-10, linf": 0}
-# at 0.03, 0.3 and 3, whose logarithms are 1 apart
-NET, NEARER = np.array([.12, .35, .40]), np.array([.11, .29, .42])
-TRACKS = np.corrcoef([.15, .35, .50], [.15, .45, .60])[0, 1]
+OTHERS = {"one image": .20, "class mean": .25, "nearest neighbour": .30, CENTRED[0]: .28, CENTRED[1]: .34}
+
+
+def on_line(share, low, high):
+    """Robust accuracy on the line through two points (clean, robust), at the clean accuracy `share`."""
+    return low[1] + (share - low[0]) / (high[0] - low[0]) * (high[1] - low[1])
+
+
+PLAIN = .97, .02
+AT_SCORE = {kind: .60 - on_line(.88, PLAIN, (.80, robust)) for kind, robust in OTHERS.items()}
+RANDOMLY = {kind: .60 - on_line(.88, PLAIN, (.80, .04)) if kind == SCORE else robust - .04
+            for kind, robust in MAINS.items()}
+SCORED = on_line(.92, (.94, .45), (.88, .60))  # at the clean accuracy of controls with one weight
 WANTED = {
     "C1a": {"clean": each((VANILLA, "nearest neighbour"), 1.), "gain": {"nearest neighbour": .70},
             "collapse": {"nearest neighbour": .05}},
@@ -80,18 +93,23 @@ WANTED = {
     "C2a": {"rate": each([name for name in SEES if name != "digits ViT, score"], .50)},
     "C2b": {"cosine": SEES, "pairs": {name: number - .02 for name, number in SEES.items()}},
     "C3a": {"gain": GAIN},
-    "C3b": {"permuted": each(("digits, l2", "digits, linf"), .35), "norm": each(("digits, l2", "digits, linf"), .33)},
-    "C3c": {"random": {name: number - .02 for name, number in GAIN.items() if "ViT" not in name}},
-    "C3d": {"images": each(("digits, l2", "digits, linf"), .30)},
-    "C4": {"best": with_norms({"digits, one image": .25, "digits, class mean": .20, "digits, nearest neighbour": .15,
-                               f"digits, {CENTRED[0]}": .17, f"digits, {CENTRED[1]}": .11,
-                               "CIFAR-10, class mean": .25})},
-    "C5": {"rises": each(("digits, l2", "digits, linf"), .225), "aligns": {"digits": .175},
-           "tracks": each(("digits, l2", "digits, linf"), TRACKS),
-           "net": each(("digits, l2", "digits, linf"), (NET * NEARER).sum() / (NEARER**2).sum())},
+    "C3b": {"permuted": with_norms({f"digits, {CLASSES}": .60 - on_line(.88, (.90, .10), (.80, .20))}),
+            "norm": with_norms({f"digits, {NORM}": .60 - on_line(.88, (.92, .12), (.80, .25)),
+                                f"digits, {SMOOTH}": SCORED - .12})},
+    "C3c": {"random": with_norms({**{f"digits, {kind}": number for kind, number in RANDOMLY.items()},
+                                  "CIFAR-10, class mean": .21,
+                                  "CIFAR-10, score": .50 - on_line(.90, PLAIN, (.80, .04))})},
+    "C3d": {"images": with_norms({f"digits, {IMAGES}": SCORED - .15})},
+    "C4a": {"best": with_norms({**{f"digits, {kind}": .60 - robust for kind, robust in OTHERS.items()},
+                                "CIFAR-10, class mean": .25})},
+    "C4b": {"best": with_norms({**{f"digits, {kind}": number for kind, number in AT_SCORE.items()},
+                                "CIFAR-10, class mean": .50 - on_line(.90, PLAIN, (.80, .25))})},
+    "C5a": {"rises": each(("digits, l2", "digits, linf"), .225), "aligns": {"digits": .175}},
+    "C5b": {"net": each(("digits, l2", "digits, linf"), .225 - .085)},
     "C6": {"gain": {"digits ViT, l2": .43}},
-    "C7": {"gain": {"digits, l2": .43, "digits, linf": .43, "CIFAR-10, l2": .48, "CIFAR-10, linf": .48}},
-    "C8": {"gain": with_norms({"digits, AT": .15, "digits, TRADES": .12}), "cost": with_norms({"digits, AT": .13})},
+    "C7": {"gain": {"digits, l2": .58, "digits, linf": .58, "CIFAR-10, l2": .48, "CIFAR-10, linf": .48}},
+    "C8a": {"gain": with_norms({"digits, AT": .15, "digits, TRADES": .12})},
+    "C8b": {"cost": with_norms({"digits, AT": .13})},
     "C9": {"square": {name: .02 for name in KEPT}, "steps": {name: .14 for name in KEPT},
            "transfer": {**{f"{name}, from {VANILLA}": .35 for name in KEPT},
                         **{f"{name}, from AT l2": .25 for name in KEPT if "ViT" not in name}},
@@ -105,17 +123,20 @@ def test_the_evidence_of_a_claim_has_its_instances_and_their_numbers(measured, c
     assert set(ready) == {part.id for part in PAPER[claim].parts}
     images = {"C1a": POINTS, "C1b": POINTS, "C2a": GENERATED, "C9": QUERIES}.get(claim, TESTED)
     for part, wanted in WANTED[claim].items():
-        got = {name: values.mean() for name, values in ready[part].items()}
-        assert got == pytest.approx(wanted, abs=.01 if part == "net" else .0051), part
+        equal = claim in EQUAL
+        got = {name: (statistics.at_equal_cost(*values) if equal else values).mean()
+               for name, values in ready[part].items()}
+        assert got == pytest.approx(wanted, abs=.0051), part
         statistic = next(p.statistic for p in PAPER[claim].parts if p.id == part)
         seeds = 4 if claim.startswith("C1") else 3
         shape = (seeds, images) if statistic in ("difference", "accuracy") else (seeds,)
+        shape = (2, 3, *shape) if equal else shape
         assert {v.shape for v in ready[part].values()} == {shape}, part
 
 
 def test_every_claim_has_its_evidence(made, measured):
-    assert set(measured) == set(WANTED) == {c.id for c in PAPER}
-    assert set(claim_preconditions(made)) == {c.id for c in PAPER}
+    assert set(measured) == set(WANTED) == JUDGED
+    assert set(claim_preconditions(made)) == JUDGED | {"C10"} == {c.id for c in PAPER if c.scope}
 
 
 def test_in_a_world_as_the_paper_says_its_claims_are_supported(verdicts):
@@ -126,7 +147,7 @@ def test_images_are_paired_with_themselves_and_repetitions_with_each_other(made,
     gain, rate = measured["C3a"]["gain"]["digits, one image, l2"], measured["C2a"]["rate"]["digits, score"]
     for seed in range(3):
         one, plain, score = (only(made.cells, "digits", *kind, seed=seed) for kind in (
-            ("one image",), (VANILLA,), (SCORE, .3)))
+            ("one image",), (VANILLA,), (SCORE, 3.)))
         assert (gain[seed] == made.stacked([one], "l2")[0] - made.stacked([plain], "l2")[0]).all()
         rows = [made.rate[c].reshape(GENERATED, 9).mean(1) for c in (score, plain)]
         assert rate[seed] == pytest.approx(rows[0] - rows[1]), "what one image is moved to is no sample of its own"
@@ -149,26 +170,28 @@ REVERSED = {
     "one realisation is not robust": ({"world": {("one image", "robust"): .01}}, {"C3a gain", "C3c random"}),
     "not robust in one norm": ({"world": {("one image", "robust linf"): .01}}, {"C3a gain", "C3c random"}),
     "permuted classes do as much": (
-        {"world": by_weight(CLASSES, "robust", .14, .46, .2)}, {"C3b permuted"}),
-    "a penalty on the norm does as much": ({"world": {(NORM, 1., "robust"): .46}}, {"C3b norm"}),
+        {"world": by_weight(CLASSES, "robust", .40, .60, .62)}, {"C3b permuted"}),
+    "a penalty on the norm does as much": (
+        {"world": {(NORM, w, "robust"): .61 for w in (1., 4.)}}, {"C3b norm"}),
+    "it does in a smooth network": ({"world": {(SMOOTH, "robust"): SCORED + .06}}, {"C3b norm"}),
     "a random direction does as much": ({"world": {(RANDOM, "robust"): .47}}, {"C3c random"}),
-    "another image's score does as much": ({"world": {(IMAGES, "robust"): .45}}, {"C3d images"}),
-    "a heuristic is as good": ({"world": {("CIFAR-10", "class mean", "robust"): .50}}, {"C4 best"}),
-    "a centred one is as good": ({"world": {(CENTRED[1], "robust"): .46}}, {"C4 best"}),
-    "weight does not make robust": ({"world": by_weight(SCORE, "robust", .47, .45, .46)},
-                                    {"C5 rises", "C5 tracks"}),
-    "weight does not align": ({"world": by_weight(SCORE, "cosine", .36, .37, .35)}, {"C5 aligns", "C5 tracks"}),
+    "another image's score does as much": ({"world": {(IMAGES, "robust"): SCORED + .06}}, {"C3d images"}),
+    "a heuristic is as good at its price": ({"world": {("CIFAR-10", "class mean", "robust"): .50}}, {"C4a best"}),
+    "a heuristic is as good": ({"world": {("CIFAR-10", "class mean", "robust"): .50,
+                                          ("CIFAR-10", "class mean", "clean"): .90}}, {"C4a best", "C4b best"}),
+    "a centred one is as good": ({"world": {(CENTRED[1], "robust"): .60}}, {"C4a best"}),
+    "weight does not make robust": (
+        {"world": by_weight(SCORE, "robust", .47, .45, .46)}, {"C5a rises", "C5b net"}),
+    "weight does not align": ({"world": by_weight(SCORE, "cosine", .36, .37, .35)}, {"C5a aligns"}),
     "the better aligned is less robust": (
-        {"world": by_weight(SCORE, "robust", .50, .45, .40)}, {"C5 rises", "C5 tracks"}),
-    "permuted classes win as much without alignment": (
-        {"world": {**by_weight(CLASSES, "robust", .15, .45, .60), (CLASSES, .3, "held clean"): .5,
-                   (CLASSES, 3., "held clean"): .5, (CLASSES, .03, "held clean"): .97}}, {"C5 net"}),
+        {"world": by_weight(SCORE, "robust", .50, .45, .40)}, {"C5a rises", "C5b net"}),
+    "permuted classes win as much": ({"world": by_weight(CLASSES, "robust", .15, .40, .60)}, {"C5b net"}),
     "not with another architecture": ({"world": {("digits ViT", SCORE, "robust"): .02}}, {"C3a gain", "C6 gain"}),
     "not on other data": ({"world": {("CIFAR-10", SCORE, "robust"): .02, ("CIFAR-10", "class mean", "robust"): .02}},
-                          {"C3a gain", "C3c random", "C7 gain", "C4 best"}),
-    "the term adds nothing": ({"world": ADVERSARIAL}, {"C8 gain", "C8 cost"}),
-    "longer training does as much": ({"world": {(LENGTHY, "robust"): .46}}, {"C8 cost"}),
-    "nothing is added to TRADES": ({"world": {(TRADES_ALONE, "robust"): .43}}, {"C8 gain"}),
+                          {"C3a gain", "C3c random", "C7 gain", "C4a best", "C4b best"}),
+    "the term adds nothing": ({"world": ADVERSARIAL}, {"C8a gain", "C8b cost"}),
+    "longer training does as much": ({"world": {(LENGTHY, "robust"): .46}}, {"C8b cost"}),
+    "nothing is added to TRADES": ({"world": {(TRADES_ALONE, "robust"): .43}}, {"C8a gain"}),
     "random search breaks more": ({"masking": {"square": .20}}, {"C9 square"}),
     "images of others break more": ({"masking": {"from AT l2": .20}}, {"C9 transfer"}),
     "one step breaks more than twenty": ({"masking": {"FGSM": .20}}, {"C9 steps"}),
@@ -187,7 +210,7 @@ def test_what_is_not_so_misses_its_margin_and_nothing_else_changes(changes, part
 
 def test_every_part_of_every_claim_fails_in_one_of_the_worlds():
     assert set().union(*(parts for _, parts in REVERSED.values())) == {
-        f"{c.id} {part.id}" for c in PAPER for part in c.parts} - {"C1a clean"}  # of which the next test is
+        f"{c.id} {part.id}" for c in PAPER if c.id in JUDGED for part in c.parts} - {"C1a clean"}  # see the next test
 
 
 def test_a_cost_in_accuracy_on_the_toy_is_a_verdict_and_not_a_missing_precondition():
@@ -197,57 +220,109 @@ def test_a_cost_in_accuracy_on_the_toy_is_a_verdict_and_not_a_missing_preconditi
 
 
 def test_effects_near_the_margin_are_undecided(verdicts):
-    near = {(SCORE, .3, "robust"): .12 + .02, (NORM, 1., "held robust"): .9}
-    got = judged(found(world={("digits", *key): value for key, value in near.items()}))
+    got = judged(found(world={("digits", SMOOTH, "robust"): SCORED - .025}))
     assert got["C3b"].verdict == "undecided" and "so it may or may not be more than +2.0 points" in got["C3b"].reason
     near = {(COMBINED, .1, "robust"): .32, (COMBINED, .03, "robust"): .30, (LENGTHY, "robust"): .295}
     got = judged(found(world=near))
-    assert got["C8"].verdict == "undecided" and got["C9"].verdict == verdicts["C9"].verdict
+    assert got["C8a"].verdict == got["C8b"].verdict == "undecided" and got["C9"].verdict == verdicts["C9"].verdict
 
 
 def test_few_repetitions_decide_nothing():
     got = judged(found(sized({"seeds": 2, "toy.seeds": 2})))
     assert {one.verdict for one in got.values()} == {"undecided"}
     alone = evidence(found(sized({"seeds": 1, "toy.seeds": 1})))
-    assert set(alone) == {c.id for c in PAPER}
+    assert set(alone) == JUDGED
 
 
 # ------------------------------------------------------------------------------------- what is compared with what
 
 
-def main(f, kind, where="digits"):
-    cells_ = f.at_own_weight(where, kind)
+def weight_of(f, kind, where="digits"):
+    cells_ = f.best(where, kind)
     assert len({c.condition for c in cells_}) <= 1 and [c.repetition for c in cells_] == [0, 1, 2][:len(cells_)]
     return cells_[0].condition.weight if cells_ else None
 
 
-def test_a_kind_is_judged_at_its_own_weight_and_controls_at_the_scores_or_their_least(made):
-    own = {VANILLA: 0, "one image": .1, "class mean": .2, "nearest neighbour": .3, SCORE: .3, CENTRED[1]: .5,
-           RANDOM: .1, CLASSES: .3, IMAGES: .3, LOGIT: .3, NORM: .5, "AT l2": 0, COMBINED: .03}
-    assert {kind: main(made, kind) for kind in own} == own
-    assert main(made, RANDOM, "CIFAR-10") == .5 and made.at_own_weight("digits ViT", RANDOM) == []
+def test_a_kind_is_judged_at_the_weight_that_is_most_robust_on_held_out_images(made):
+    own = {VANILLA: 0, "one image": .1, SCORE: 3, CENTRED[1]: .5, RANDOM: .1, CLASSES: 3, NORM: 4, "AT l2": 0,
+           COMBINED: .1}
+    assert {kind: weight_of(made, kind) for kind in own} == own
+    assert weight_of(made, RANDOM, "CIFAR-10") == .5 and made.best("digits ViT", RANDOM) == []
+    f = found(world={("digits", SCORE, .3, "held robust"): .7, ("digits", COMBINED, .03, "held robust"): .6})
+    assert weight_of(f, SCORE) == .3, "whatever test images say"
+    assert evidence(f)["C3a"]["gain"]["digits, score, l2"].mean() == pytest.approx(.45 - .02, abs=.006)
+    assert evidence(f)["C8a"]["gain"]["digits, AT, l2"].mean() == pytest.approx(.36 - .30, abs=.006)
+    assert evidence(f)["C8b"]["cost"]["digits, AT, linf"].mean() == pytest.approx(.36 - .32, abs=.006)
+    assert {c.condition.weight for c in f.masking if c.condition.where == "digits"} == {.3}
+
+
+def test_what_collapsed_is_no_best_weight_no_end_of_a_line_and_no_slope():
+    f = found(world={("digits", SCORE, 3., "clean"): .15, ("digits", CLASSES, 3., "clean"): .12})
+    assert weight_of(f, SCORE) == .3 and weight_of(f, CLASSES) == .3
+    assert [cells_[0].condition.weight for cells_ in f.curve("digits", CLASSES)] == [0, .03, .3]
+    got = judged(f)
+    assert "digits, score 3: collapsed, clean accuracy 15.0%" in got["C3a"].reason
+    assert got["C5a"].verdict == got["C5b"].verdict == "not tested", "two weights are left"
+    assert got["C4b"].verdict == "supported", "at 0.94 the heuristics are on both sides"
+    assert got["C3b"].verdict == "not tested" and "digits: score and gradient norm, softplus" in got["C3b"].reason
+
+
+def test_a_method_that_collapsed_at_every_weight_can_lose_but_not_win():
+    bad = {("digits", "one image", "clean"): .12, ("digits", "one image", "robust"): .11}
+    got, ready = judged(found(world=bad)), evidence(found(world=bad))
+    assert "digits, one image (collapsed), l2" in ready["C4a"]["best"] and got["C4a"].verdict == "supported"
+    assert "digits, one image, l2" not in ready["C3a"]["gain"] and got["C3a"].verdict == "not tested"
+    assert "one image" in got["C3a"].reason and got["C4b"].verdict == "not tested", "vanilla alone is no line"
+    won = {**bad, ("digits", "one image", "robust"): .9}
+    assert not [name for name in evidence(found(world=won))["C4a"]["best"] if "one image" in name]
+
+
+def test_without_weights_on_both_sides_nothing_is_compared_at_equal_accuracy(made):
+    best, low, high = made.around("digits", SCORE, NORM)
+    assert [cells_[0].condition.weight for cells_ in (best, low, high)] == [3, 1, 4]
+    f = found(world={("digits", NORM, 4., "clean"): .89})  # then the score's weights are on both sides
+    assert f.around("digits", SCORE, NORM) is None and judged(f)["C3b"].verdict == "supported"
+    kind, cells_ = line_of(f, "digits", SCORE, NORM)
+    assert kind == SCORE and [some[0].condition.weight for some in cells_] == [4, .3, 3]
+    norm = evidence(f)["C3b"]["norm"]["digits, gradient norm, l2"]
+    wanted = on_line(.89, (.94, .45), (.88, .60)) - .25
+    assert statistics.at_equal_cost(*norm).mean() == pytest.approx(wanted, abs=.006)
+    f = found(world={("digits", NORM, 4., "held clean"): .98})
+    got = judged(f)["C3b"]
+    assert line_of(f, "digits", SCORE, NORM) is None and got.verdict == "not tested"
+    assert "digits: score and gradient norm: the weights of one lie on both sides" in got.reason
+    assert made.around("digits ViT", SCORE, NORM) is None
+
+
+def test_a_side_study_speaks_for_no_claim_of_the_paper():
+    one = {**STUDIES[1], "side": True}
+    f = found(sized({"studies": [STUDIES[0], one]}))
+    ready = evidence(f)
+    assert set(ready["C10"]["gain"]) == {"digits ViT, l2"} and "C6" not in ready
+    assert not [name for claim, parts in ready.items() if claim != "C10" for rows in parts.values() for name in rows
+                if "ViT" in name]
+    plain = found(sized({"studies": [STUDIES[0], one]}), world={("digits ViT", VANILLA, "clean"): .5})
+    assert failed(plain) == {"C10": ["digits ViT: vanilla networks are trained"]}
+    c10 = ready.judge(PAPER["C10"], "laptop", claim_preconditions(f)["C10"])
+    assert c10.verdict == "supported"
 
 
 def test_a_weight_at_which_one_repetition_diverged_is_left_out_for_all(made):
-    lost = {("digits", SCORE, .3, 2), ("digits", CLASSES, .3, 0), ("digits", "one image", .1, 1),
+    gone = {("digits", SCORE, .3, 2), ("digits", CLASSES, .3, 0), ("digits", "one image", .1, 1),
             ("digits", NORM, 1, 0), ("digits", COMBINED, .1, 0)}
-    f = found(gone=lost)
+    f = found(gone=gone)
     assert f.weights("digits", SCORE) == [.03, 3] and f.weights("digits", NORM) == [.5, 4]
-    assert all(f.at_own_weight("digits", kind) == [] for kind in (SCORE, CLASSES, "one image"))
-    assert len(f.of(where="digits", kind=SCORE)) == 8 and main(f, NORM) == .5
-    assert sorted(f.failures(where="digits"))[:2] == ["digits, AT l2 + score 0.1, repetition 0: the loss is nan",
-                                                      "digits, gradient norm 1, repetition 0: the loss is nan"]
+    assert f.best("digits", "one image") == [] and weight_of(f, SCORE) == 3 and weight_of(f, COMBINED) == .03
     assert len(f.failures(where="digits")) == 5 and f.failures(where="CIFAR-10") == []
-    ready = evidence(f)
+    ready, got = evidence(f), judged(f)
     assert {name for name in ready["C3a"]["gain"] if name.startswith("digits,")} == {
-        f"digits, {kind}, {norm}" for kind in ("class mean", "nearest neighbour") for norm in ("l2", "linf")}
-    assert "C3b" not in ready and "C3d" not in ready and "C5" not in ready
-    assert not [name for name in ready["C9"]["square"] if name.startswith("digits,")]
-    assert ready["C8"]["gain"]["digits, AT, l2"].mean() == pytest.approx(.36 - .30, abs=.006), "the weight that is left"
-    got = judged(f)
-    for claim in ("C3a", "C3c", "C4"):
-        assert got[claim].verdict == "not tested" and "one image, score" in got[claim].reason
-    assert got["C3b"].verdict == "not tested" and "No measurement of" in got["C3b"].reason
+        f"digits, {kind}, {norm}" for kind in ("class mean", "nearest neighbour", SCORE) for norm in ("l2", "linf")}
+    assert "C5a" not in ready and "C5b" not in ready
+    left = ready["C8a"]["gain"]["digits, AT, l2"]
+    assert left.mean() == pytest.approx(.36 - .30, abs=.006), "the weight that is left"
+    for claim in ("C3a", "C4a"):
+        assert got[claim].verdict == "not tested" and "one image" in got[claim].reason
+    assert "digits, score 0.3, repetition 2: the loss is nan" in got["C3b"].reason
     assert got["C6"].verdict == got["C7"].verdict == "supported"
 
 
@@ -261,19 +336,19 @@ def test_claims_go_on_without_the_repetition_of_a_failed_vanilla_network(made, v
     got, ready, whole = judged(f), evidence(f), evidence(made)
     said = "digits, vanilla 0, repetition 1: the loss is nan"
     named = {claim for claim, one in got.items() if said in one.reason}
-    assert {"C2a", "C2b", "C3a", "C7"} <= named and not named & {"C1a", "C3b", "C3c", "C3d", "C4", "C5", "C8"}
+    assert {"C2a", "C2b", "C3a", "C7"} <= named and not named & {"C1a", "C3d", "C4a", "C5a", "C5b", "C8a", "C8b"}
     rows = {row.name: row.seeds for row in got["C3a"].rows}
     assert {seeds for name, seeds in rows.items() if "gain: digits," in name} == {2}
     assert {seeds for name, seeds in rows.items() if "gain: CIFAR-10," in name} == {3}
-    assert {row.seeds for row in got["C3c"].rows} == {3}
+    assert {row.seeds for row in got["C3c"].rows if "digits," in row.name} == {2}, "vanilla ends their lines"
     gain, before = (one["C3a"]["gain"]["digits, score, l2"] for one in (ready, whole))
     assert np.isnan(gain[1]).all() and np.array_equal(gain[[0, 2]], before[[0, 2]])
     cosine, before = (one["C2b"]["cosine"]["digits, score"] for one in (ready, whole))
     assert np.isnan(cosine).tolist() == [False, True, False] and np.array_equal(cosine[[0, 2]], before[[0, 2]])
-    assert got["C4"].verdict == verdicts["C4"].verdict and failed_by_claim(claim_preconditions(f)) == {}
+    assert got["C4a"].verdict == verdicts["C4a"].verdict and failed_by_claim(claim_preconditions(f)) == {}
     for one in f.studies:
         assert len(tables.summary(f, one.name)) and len(tables.methods(f, one.name))
-    assert len(tables.controls(f)) and len(tables.added(f)) and len(tables.masking(f))
+    assert len(tables.equal(f)) and len(tables.added(f)) and len(tables.masking(f))
 
 
 def test_a_study_without_any_vanilla_network_fails_its_check_and_says_why():
@@ -300,71 +375,23 @@ def test_a_repetition_is_judged_by_the_next_one(made):
     assert study.independent(made, made.study("digits ViT"), 0) is None
 
 
-def test_a_control_that_diverged_at_the_scores_weight_is_matched_at_another():
-    f = found(gone={("digits", CLASSES, .3, 0)})
-    assert f.at_own_weight("digits", CLASSES) == []
-    assert {c.condition.weight for c in f.matched_control("digits", CLASSES)} == {.03}
-    ready = evidence(f)
-    assert ready["C3b"]["permuted"]["digits, l2"].mean() == pytest.approx(.45 - .03, abs=.006)
-    assert set(ready["C5"]) == {"rises", "aligns", "tracks"}, "net needs both at the same weights"
-    assert judged(f)["C5"].reason.startswith("No measurement of robust accuracy won for each unit of cosine")
-
-
-@pytest.mark.parametrize("values, weight", [
-    ([(.97, .10), (.95, .20), (.93, .40)], 1), ([(.97, .30), (.95, .20), (.93, .40)], .5),
-    ([(.97, .10), (.96, .20), (.941, .30)], 4), ([(.97, .30), (.99, .40), (.10, .90)], 1),
-    ([(.93, .10), (.90, .90), (.80, .20)], .5), ([(.80, .30), (.92, .10), (.85, .90)], 1),
-])
-def test_the_strongest_fair_control_is_chosen_on_held_out_images_or_else_the_nearest(values, weight):
-    """At most a point below the score's 0.95 is fair."""
-    f = norms(*values)
-    chosen = f.matched_control("digits", NORM)
-    assert [(c.condition.weight, c.repetition) for c in chosen] == [(weight, seed) for seed in range(3)]
-    share = (1 - dict(zip((.5, 1, 4), values, strict=True))[weight][1]) / 2
-    assert evidence(f)["C3b"]["norm"]["digits, l2"].mean() == pytest.approx(.45 - share, abs=.006)
-    assert tables.controls(f).query("control == 'gradient norm'").weight.tolist() == [weight] * 2
-
-
-def test_without_a_score_nothing_is_matched(made):
-    assert found(gone={("digits", SCORE, .3, 0)}).matched_control("digits", NORM) == []
-    assert made.matched_control("digits ViT", NORM) == made.matched_control("CIFAR-10", CLASSES) == []
-
-
-def test_the_best_weight_is_chosen_on_held_out_images():
-    held = {(COMBINED, .03, "held robust"): .6, (COMBINED, .1, "held robust"): .5}
-    f = found(world=held)
-    assert [named_by(c)[2:] for c in f.best_on_holdout("digits", COMBINED)] == [(.03, seed) for seed in range(3)]
-    assert evidence(f)["C8"]["gain"]["digits, AT, l2"].mean() == pytest.approx(.36 - .30, abs=.006)
-    assert evidence(f)["C8"]["cost"]["digits, AT, linf"].mean() == pytest.approx(.36 - .32, abs=.006)
-    unknown = f.best_on_holdout("digits", "AT l2"), f.best_on_holdout("digits ViT", COMBINED)
-    assert unknown == ([], []), "not measured on held-out images"
-
-
 def test_slopes_are_over_the_logarithm_of_the_weight_and_within_repetitions(made, measured):
     for norm in ("l2", "linf"):
         for seed in range(3):
-            row = [only(made.cells, "digits", SCORE, w, seed) for w in SWEEP]
-            other = [only(made.cells, "digits", CLASSES, w, seed) for w in SWEEP]
+            row, other = ([only(made.cells, "digits", kind, w, seed) for w in SWEEP] for kind in (SCORE, CLASSES))
             level, chance = ([made.measured(c, norm).accuracy("robust") for c in some] for some in (row, other))
-            near, far = ([(made.alignment[c][f"own, {INDEPENDENT}"] * .1
-                           + made.alignment[c][f"others, {INDEPENDENT}"] * .9).mean() for c in some]
-                         for some in (row, other))
-            ready = {part: rows[f"digits, {norm}"][seed] for part, rows in measured["C5"].items() if part != "aligns"}
-            assert ready["rises"] == pytest.approx((level[2] - level[0]) / 2)
-            assert ready["tracks"] == pytest.approx(np.corrcoef(near, level)[0, 1])
-            won, nearer = np.subtract(level, chance), np.subtract(near, far)
-            assert ready["net"] == pytest.approx(np.linalg.lstsq(nearer[:, None], won, rcond=None)[0][0])
-            assert measured["C5"]["aligns"]["digits"][seed] == pytest.approx((near[2] - near[0]) / 2)
-
-
-def test_robustness_that_does_not_change_tracks_nothing():
-    f = found(world={("digits", SCORE, w, "robust"): 1.1 for w in SWEEP})
-    assert (evidence(f)["C5"]["tracks"]["digits, l2"] == 0).all()
+            near = [(made.alignment[c][f"own, {INDEPENDENT}"] * .1
+                     + made.alignment[c][f"others, {INDEPENDENT}"] * .9).mean() for c in row]
+            rises, net = (measured[claim][part][f"digits, {norm}"][seed] for claim, part in (
+                ("C5a", "rises"), ("C5b", "net")))
+            assert rises == pytest.approx((level[2] - level[0]) / 2)
+            assert net == pytest.approx((level[2] - level[0] - chance[2] + chance[0]) / 2)
+            assert measured["C5a"]["aligns"]["digits"][seed] == pytest.approx((near[2] - near[0]) / 2)
 
 
 def test_two_weights_make_no_sweep():
     f = found(gone={("digits", SCORE, 3., 0)})
-    assert "C5" not in evidence(f) and judged(f)["C5"].verdict == "not tested"
+    assert not {"C5a", "C5b"} & {*evidence(f)} and judged(f)["C5a"].verdict == "not tested"
 
 
 def test_studies_of_the_same_data_differ_by_their_architecture(made):
@@ -380,7 +407,7 @@ def test_what_was_not_trained_is_left_out():
     bare = {name: value for name, value in STUDIES[1].items() if name != "first_weight"}
     ready = evidence(found(sized({"studies": [bare], "toy.controls": []})))
     assert set(ready) == {"C1a", "C2b", "C3a", "C9"} and set(ready["C9"]) == {"square", "steps", "transfer", "zero"}
-    heuristic = {**bare, "weights": {"class_mean": 1.}}
+    heuristic = {**bare, "weights": {"class_mean": [1.]}}
     f = found(sized({"studies": [heuristic]}))
     for c in f.alignment:
         f.alignment[c] = f.alignment[c].drop(columns=[n for n in f.alignment[c] if "score" in n])
@@ -395,22 +422,25 @@ def failed(f):
     return failed_by_claim(claim_preconditions(f))
 
 
-ON_IMAGES = {"C2a", "C2b", "C3a", "C3b", "C3c", "C3d", "C4", "C5", "C6", "C7", "C9"}
+ON_IMAGES = {"C2a", "C2b", "C3a", "C3b", "C3c", "C3d", "C4a", "C4b", "C5a", "C5b", "C6", "C7", "C9"}
 
 
 def test_a_made_up_study_meets_every_precondition(made):
-    assert failed(made) == {} and ON_IMAGES | {"C1a", "C1b", "C8"} == {c.id for c in PAPER}
+    assert failed(made) == {} and ON_IMAGES | {"C1a", "C1b", "C8a", "C8b"} == JUDGED
     checks, own = named_checks(made), claim_preconditions(made)
-    assert [*checks] == ["toy", "images", "added"] and [*checks.values()] == [own["C1b"], own["C2a"], own["C8"]]
+    assert [*checks] == ["toy", "images", "added", "equal", "side"] and not checks["side"]
+    assert [checks[name] for name in ("toy", "images", "added")] == [own["C1b"], own["C2a"], own["C8a"]]
+    assert len(checks["equal"]) == 3 + 6 + 1 + 6 and all("on both sides" in one["name"] for one in checks["equal"])
 
 
 @pytest.mark.parametrize("changes, ids, name", [
     ({"points": {VANILLA: (.9, .3, .2, 0)}}, {"C1a", "C1b"}, "toy: vanilla networks are trained"),
-    ({"world": {("digits", VANILLA, "clean"): .9}}, ON_IMAGES, "digits: vanilla networks are trained"),
+    ({"world": {("digits", VANILLA, "clean"): .89}}, ON_IMAGES, "digits: vanilla networks are trained"),
     ({"world": {("CIFAR-10", VANILLA, "clean"): .79}}, ON_IMAGES, "CIFAR-10: vanilla networks are trained"),
     ({"world": {("digits ViT", VANILLA, "robust"): .06}}, ON_IMAGES, "digits ViT: vanilla networks are not robust, l2"),
     ({"world": {(VANILLA, "robust linf"): .055}}, ON_IMAGES, "digits: vanilla networks are not robust, linf"),
-    ({"world": {("digits", "AT l2", "robust"): .06}}, {"C8"}, "digits: adversarial training makes robust, l2"),
+    ({"world": {("digits", "AT l2", "robust"): .06}}, {"C8a", "C8b"},
+     "digits: adversarial training makes robust, l2"),
     ({"world": {("CIFAR-10", "AT linf", "robust linf"): .06}}, {"C2a"},
      "CIFAR-10: adversarial training makes robust, linf"),
     ({"world": {("CIFAR-10", "AT l2", "robust"): .06}}, set(), ""),
@@ -428,9 +458,9 @@ def test_a_denoiser_or_an_attack_that_cannot_be_trusted_stops_the_judge():
     f.quality["CIFAR-10"] = [("the denoiser beats the best linear filter", False, "squared error 2.00e-02")]
     assert failed(f) == dict.fromkeys(ON_IMAGES, ["CIFAR-10: the denoiser beats the best linear filter"])
     f = found()
-    f.outcomes[only(f.cells, "digits", SCORE, .3, 1)]["l2"].warnings.append("logits are random")
-    assert failed(f) == dict.fromkeys(ON_IMAGES, ["digits: the attack can be trusted"])
-    assert "logits are random" in judged(f)["C4"].reason
-    f = found()
     f.outcomes[only(f.cells, "digits", SCORE, 3., 1)]["l2"].warnings.append("logits are random")
+    assert failed(f) == dict.fromkeys(ON_IMAGES, ["digits: the attack can be trusted"])
+    assert "logits are random" in judged(f)["C4a"].reason
+    f = found()
+    f.outcomes[only(f.cells, "digits", SCORE, .3, 1)]["l2"].warnings.append("logits are random")
     assert failed(f) == {}, "it is no part of a comparison of realisations"
