@@ -255,6 +255,7 @@ def neighbours(table, label: str = "CKA"):
     columns.
     """
     check_columns(table, "of", "kind", "seed", "similarity")
+    table = table.sort_values("of", kind="stable")  # the robust networks first
     strip = table.assign(summary=f"mean same-layer {label} with " + table.of + " networks", value=table.similarity)
     said = [words for of in dict.fromkeys(table.of) if (words := _nearest(table[table.of == of], of))]
     return summary_strip(strip, title="; ".join(said) or
