@@ -389,7 +389,7 @@ def test_a_claim_says_from_which_profile_on_it_is_tested(tmp_path, lines, scope)
 
 @pytest.mark.parametrize("paper, claim_id, scope", [
     ("stitching", "C1a", ("smoke", "laptop", "gpu", "paper")), ("stitching", "C5b", ("laptop", "gpu", "paper")),
-    ("representation_similarity", "C7", ("smoke", "paper")), ("harp_pruning", "C7", ("paper",)),
+    ("representation_similarity", "C7a", ("smoke", "laptop", "paper")), ("harp_pruning", "C7", ("paper",)),
     ("harp_pruning", "C9", ("imagenet",)),
 ])
 def test_scopes_of_claims(paper, claim_id, scope):

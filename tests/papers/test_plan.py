@@ -91,9 +91,9 @@ def test_a_repetition_is_one_job_or_many():
                            for jobs in ("seeds", "networks"))
     found = {name: c.recipe.key for name, c in of(load(ALL)).items()}
     assert {by_seed[found[kind, 2, None]] for kind in "NR"} == {"pool-2"}
-    assert {by_seed[found[kind, 2, None]] for kind in ("M", "U", "l2", "R wide")} == {f"{S}-2"}
+    assert {by_seed[found[kind, 2, None]] for kind in ("M+", "U", "U, 2", "l2", "R wide")} == {f"{S}-2"}
     assert by_network[found["N", 2, None]] == "pool-N2" and by_network[found["R", 2, None]] == "pool-R2"
-    assert {by_network[found[kind, 2, None]] for kind in "MU"} == {f"{S}-controls-2"}
+    assert {by_network[found[kind, 2, None]] for kind in ("M-", "M+", "U")} == {f"{S}-controls-2"}
     assert by_network[found["eps 0.05", 1, None]] == f"{S}-arm-eps-0.05-1"
     assert {by_network[found["overfits", 1, epoch]] for epoch in (10, 20)} == {f"{S}-overfits-1"}
     assert not any(set(" /") & set(group) for group in by_network.values()), "groups name files"

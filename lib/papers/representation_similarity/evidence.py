@@ -14,9 +14,9 @@ import numpy as np
 from lib.claims.evidence import Evidence
 from lib.claims.preconditions import Preconditions, attack_warnings
 from lib.papers.representation_similarity.networks import Condition
-from lib.papers.representation_similarity.results import Results
+from lib.papers.representation_similarity.results import BRIEF, Results
 from lib.similarity.maps import Maps
-from lib.similarity.summaries import block_index, block_share, mean_off_diagonal, same_layer, thirds
+from lib.similarity.summaries import block_share, mean_off_diagonal, same_layer, thirds
 from lib.statistics import jackknife
 from lib.training.zoo import Zoo
 
@@ -45,16 +45,24 @@ def inside(maps: Maps, kind: str, repetitions: Sequence[int], batch: int | None 
     return float(np.mean([summary(maps.between(name, name, without=batch)) for name in names]))
 
 
+def matched(f: Results, repetitions: Sequence[int], summary: Callable[[str], float]) -> float:
+    """A summary of M, the normal networks of equal clean accuracy: the summaries of the two briefly trained kinds, by
+    `summary(kind)`, interpolated linearly at the mean clean accuracy of the robust networks of these repetitions. Maps
+    are interpolated likewise.
+    """
+    shorter, longer, robust = (f.accuracy(Condition(kind))[repetitions].mean() for kind in (*BRIEF, "R"))
+    share = (robust - shorter) / (longer - shorter) if longer > shorter else 0.5
+    return (1 - share) * summary("M-") + share * summary("M+")
+
+
 def evidence(f: Results) -> Evidence:
     """{claim: {part: {instance: array}}} for the judge: jackknifed pseudo-values [S, B], over S repetitions and B
-    minibatches, of differences between kinds of networks in units of CKA; for C9a values [S] of a further measure. The
-    rows of repetitions in which a network of these kinds failed are NaN.
+    minibatches, of differences between kinds of networks in units of CKA; for C9a and C9c pseudo-values [S] of a
+    further measure. The rows of repetitions in which a network of these kinds failed are NaN.
     """
     found = Evidence()
-    for part in (_within, _between, _perturbed, _overfitting, _arms):
+    for part in (_within, _between, _perturbed, _overfitting, _arms, _second):
         part(f, found)
-    for name, maps in f.second.items():
-        found.add("C9a", "gap", name, _per_seed(f, maps), _failures(f, "NR"))
     return found
 
 
@@ -76,36 +84,55 @@ def _jackknifed(summary: Callable[[list[int], int | None], float], left: list[in
 
 def _within(f: Results, found: Evidence) -> None:
     """C1 and C2: self maps."""
-    pool, seeds = f.pool, f.section.seeds
-    layers = next(iter(pool.layers.values()))
+    pool, seeds, untrained = f.pool, f.section.seeds, f.section.untrained_kinds
+    share = partial(block_share, layers=next(iter(pool.layers.values())))
 
-    def gap(claim: str, part: str, a: str, b: str, summary: Callable = mean_off_diagonal) -> None:
-        values = _jackknifed(lambda *w: inside(pool, a, *w, summary) - inside(pool, b, *w, summary),
-                             f.left((a, b), seeds), seeds, pool.batches)
-        found.add(claim, part, f"{a} minus {b}", values, _failures(f, (a, b)))
+    def gap(claim: str, part: str, instance: str, kinds: Collection[str], summary: Callable) -> None:
+        values = _jackknifed(summary, f.left(kinds, seeds), seeds, pool.batches)
+        found.add(claim, part, instance, values, _failures(f, kinds))
 
-    blocks, share = (partial(summary, layers=layers) for summary in (block_index, block_share))
-    gap("C1a", "gap", "R", "N")
-    gap("C1b", "beyond_underfitting", "R", "M")
-    gap("C2a", "fades", "N", "R", blocks)
-    gap("C2b", "fades_beyond_brightness", "N", "R", share)
-    gap("C2b", "is_learned", "N", "U", share)
+    gap("C1a", "gap", "R minus N", "RN", lambda *w: inside(pool, "R", *w) - inside(pool, "N", *w))
+    if brackets(f):
+        gap("C1b", "beyond_underfitting", "R minus M", ("R", *BRIEF),
+            lambda *w: inside(pool, "R", *w) - matched(f, w[0], lambda kind: inside(pool, kind, *w)))
+    gap("C2a", "fades", "N minus R", "NR", lambda *w: inside(pool, "N", *w, share) - inside(pool, "R", *w, share))
+    gap("C2b", "is_learned", "N minus U", ("N", *untrained), lambda *w: inside(pool, "N", *w, share) - np.mean(
+        [inside(f.untrained, kind, *w, share) for kind in untrained]))
 
 
 def _between(f: Results, found: Evidence) -> None:
     """C3: maps between networks."""
     pool, seeds = f.pool, f.section.seeds
+    near = partial(across, pool)
 
-    def gap(claim: str, part: str, instance: str, a: tuple[str, str], b: tuple[str, str]) -> None:
-        values = _jackknifed(lambda *w: across(pool, *a, *w) - across(pool, *b, *w), f.left(a + b, seeds), seeds,
-                             pool.batches, fewest=2)
-        found.add(claim, part, instance, values, _failures(f, a + b))
+    def gap(claim: str, part: str, instance: str, kinds: Collection[str], summary: Callable) -> None:
+        values = _jackknifed(summary, f.left(kinds, seeds), seeds, pool.batches, fewest=2)
+        found.add(claim, part, instance, values, _failures(f, kinds))
 
     if seeds < 3:
         return  # leaving one out leaves no pair
     for a in "NR":
-        gap("C3a", "below_same_type", f"{a}-{a}' minus N-R", (a, a), ("N", "R"))
-    gap("C3b", "below_matched", "N-M minus N-R", ("N", "M"), ("N", "R"))
+        gap("C3a", "below_same_type", f"{a}-{a}' minus N-R", "NR",
+            lambda *w, a=a: near(a, a, *w) - near("N", "R", *w))
+    if brackets(f):
+        gap("C3b", "below_matched", "N-M minus N-R", ("N", "R", *BRIEF),
+            lambda *w: matched(f, w[0], lambda kind: near("N", kind, *w)) - near("N", "R", *w))
+
+
+def _second(f: Results, found: Evidence) -> None:
+    """C9a and C9c: self maps by further measures, which are on all images at once, without minibatches."""
+    seeds = f.section.seeds
+
+    def gap(claim: str, measure: str, kinds: Collection[str], summary: Callable) -> None:
+        values = _jackknifed(lambda repetitions, _: summary(repetitions), f.left(kinds, seeds), seeds, 2)
+        found.add(claim, "gap", measure, values[:, 0], _failures(f, kinds))
+
+    for name, maps in f.second.items():
+        own = partial(inside, maps)
+        gap("C9a", name, "RN", lambda left, own=own: own("R", left) - own("N", left))
+        if brackets(f):
+            gap("C9c", name, ("R", *BRIEF), lambda left, own=own: own("R", left) - matched(
+                f, left, lambda kind: own(kind, left)))
 
 
 def _perturbed(f: Results, found: Evidence) -> None:
@@ -128,8 +155,8 @@ def _perturbed(f: Results, found: Evidence) -> None:
         return first - last
 
     add("C4a", "early_unchanged", "R", lambda *w: mean("R", "own", early, *w))
-    for name in ("own", "of N", "of R"):
-        add("C4a", "deep_changes_less", name, lambda *w, n=name: mean("N", n, fall, *w) - mean("R", n, fall, *w))
+    for claim, name in (("C4c", "own"), ("C4d", "of N"), ("C4e", "of R")):
+        add(claim, "deep_changes_less", name, lambda *w, n=name: mean("N", n, fall, *w) - mean("R", n, fall, *w))
     add("C4b", "early_above_normal", "R minus N",
         lambda *w: mean("R", "own", early, *w) - mean("N", "own", early, *w))
     add("C4b", "more_than_noise", "N", lambda *w: mean("N", "own", fall, *w) - mean("N", "noise", fall, *w))
@@ -203,11 +230,11 @@ def _arms(f: Results, found: Evidence) -> None:
     budgets = by_strength(f)
     if len(budgets) >= 2:
         first, last = budgets[0], budgets[-1]
-        add("C7", "falls_at_once", first, ("N", first), lambda *w: near("N", "N", *w) - near("N", first, *w))
+        add("C7a", "falls_at_once", first, ("N", first), lambda *w: near("N", "N", *w) - near("N", first, *w))
         for a, b in pairwise(budgets):
-            add("C7", "neighbours_alike", f"{a}-{b}", (a, b, "N"),
+            add("C7b", "neighbours_alike", f"{a}-{b}", (a, b, "N"),
                 lambda *w, a=a, b=b: near(a, b, *w) - near("N", b, *w))
-        add("C7", "grows", f"{last} minus {first}", (first, last),
+        add("C7c", "grows", f"{last} minus {first}", (first, last),
             lambda *w: inside(maps, last, *w) - inside(maps, first, *w), fewest=1)
 
     for claim, group in (("C8a", "procedure"), ("C8b", "architecture"), ("C9b", "data")):
@@ -226,14 +253,6 @@ def by_strength(f: Results) -> list[str]:
     return sorted({**eps, "R": 0}, key={**eps, "R": f.networks.threat.eps}.get) if eps else []
 
 
-def _per_seed(f: Results, maps: Maps) -> np.ndarray:
-    """[S]: robust minus normal in every repetition. Measures on pooled activations use all images at once, without
-    minibatches.
-    """
-    own = {name: mean_off_diagonal(maps.between(name, name)) for name in maps.views}
-    return np.array([own.get(f"R{i}", np.nan) - own.get(f"N{i}", np.nan) for i in range(f.section.seeds)])
-
-
 def warnings(zoo: Zoo, f: Results) -> list[str]:
     """Reasons to mistrust robust accuracies, one sentence each, found on the pool's first robust network."""
     return attack_warnings(zoo, f.of(kind="R"), f.networks.threat, f.section.search)
@@ -246,32 +265,46 @@ def preconditions(f: Results, warnings: list[str]) -> Preconditions:
     s, checks = f.section, Preconditions()
     checks.pool(s.gates, s.verify, *f.of_pool(Condition("N"), Condition("R")))
     checks.attack(warnings)
-    every = [f.pool, f.arms, *f.elsewhere.values(), *f.moved.values(), *f.second.values(), *f.runs.values()]
+    every = [f.pool, f.untrained, f.arms,
+             *(maps for some in (f.elsewhere, f.moved, f.second, f.runs) for maps in some.values())]
     undefined = [f"{label} of {view}: {why}" for maps in every if maps for (view, label), why in maps.undefined.items()]
     said = f"{len(undefined)} have none, the first is {undefined[0]}" if undefined else "no layer is near-constant"
     checks.add("every layer has a number", not undefined, said)
     return checks
 
 
+def brackets(f: Results) -> bool:
+    """Whether the two briefly trained kinds lie about the robust networks, so that M can be interpolated."""
+    return all(check["ok"] for check in _matching(f))
+
+
+def _matching(f: Results) -> Preconditions:
+    found = Preconditions()
+
+    def bracket(accuracies: np.ndarray) -> tuple[bool, str]:
+        shorter, longer, robust = accuracies.mean(0)
+        return shorter < robust < longer, (
+            f"the briefly trained normal networks' clean accuracies are {shorter:.1%} and {longer:.1%}; the robust "
+            f"ones' {robust:.1%} must lie between them")
+
+    for which, where in (("clean", "test"), ("train", "training")):
+        every = np.stack([f.accuracy(Condition(kind), which) for kind in (*BRIEF, "R")], 1)
+        found.about(f"accuracies can be matched on {where} images", every, bracket, _failures(f, (*BRIEF, "R")))
+    return found
+
+
 def named_checks(f: Results) -> dict[str, Preconditions]:
-    """Further preconditions by subject: `matched` (briefly trained normal networks have the clean accuracies of robust
-    ones on test and training images) and, with overfitting runs, `overfitting` (they overfit).
+    """Further preconditions by subject: `matched` (the robust networks' mean clean accuracies, on test and on training
+    images, lie between those of the two kinds of briefly trained normal networks) and, with overfitting runs,
+    `overfitting` (they overfit).
     """
-    s, found = f.section, {"matched": Preconditions()}
-    def close(pairs: np.ndarray) -> tuple[bool, str]:
-        brief, robust = pairs.mean(0)
-        return abs(brief - robust) <= s.matched_within, (
-            f"the briefly trained normal networks' clean accuracy is {brief:.1%}, the robust ones' {robust:.1%}, at "
-            f"most {s.matched_within:.0%} apart allowed")
+    s, found = f.section, {"matched": _matching(f)}
 
     def falls(values: np.ndarray) -> tuple[bool, str]:
         return values.mean() >= s.overfitting.fall, (
             f"robust accuracy on test images fell by {values.mean():.1%} from its best epoch, at least "
             f"{s.overfitting.fall:.0%} needed")
 
-    for which, where in (("clean", "test"), ("train", "training")):
-        pairs = np.stack([f.accuracy(Condition(kind), which) for kind in "MR"], 1)
-        found["matched"].about(f"matched on {where} images", pairs, close, _failures(f, "MR"))
     if s.overfitting:
         found["overfitting"] = Preconditions()
         found["overfitting"].about("the run overfits", [fall for _, fall in overfitted(f).values()], falls,
@@ -282,5 +315,5 @@ def named_checks(f: Results) -> dict[str, Preconditions]:
 def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """{claim: the `named_checks` that must also hold before it is judged}"""
     checks = named_checks(f)
-    found = {"C1b": checks["matched"], "C3b": checks["matched"]}
+    found = dict.fromkeys(("C1b", "C3b", "C9c"), checks["matched"])
     return found | ({"C5": checks["overfitting"]} if "overfitting" in checks else {})

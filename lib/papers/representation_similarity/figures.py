@@ -169,14 +169,14 @@ def dose_response(table, unit: str = "ε", reference=None, label: str = "CKA"):
                    "network's own layers, both against the strength of adversarial training.")
 
 
-def summary_strip(table, intervals=None, reference=None):
+def summary_strip(table, intervals=None, reference=None, title: str = ""):
     """Summaries of self maps, one panel each, with a row for each kind of network: a dot for each seed, a bar for the
     mean, and a line for its 95 % interval.
 
     table: columns `kind`, `seed`, `summary` (a name of SUMMARIES or any other) and `value`. intervals: columns `kind`,
     `summary`, `low` and `high`, such as the judge's; without them Student's t intervals over at least three seeds.
-    reference: columns `kind`, `summary`, `value` and `source`, drawn as faint ticks, with the source below. Raises
-    SettingsError for missing columns.
+    reference: columns `kind`, `summary`, `value` and `source`, drawn as faint ticks, with the source below. title:
+    what the figure says; "" for where robust and normal networks differ. Raises SettingsError for missing columns.
     """
     import matplotlib.pyplot as plt
     import numpy as np
@@ -216,7 +216,7 @@ def summary_strip(table, intervals=None, reference=None):
         sources = ", ".join(dict.fromkeys(reference.source))
         key = Line2D([], [], color="#333333", alpha=0.45, linewidth=1.1, linestyle=(0, (2, 1.5)), label=sources)
         figure.legend(handles=[key], loc="outside lower center", frameon=False)
-    return entitle(figure, _told_apart(table, intervals),
+    return entitle(figure, title or _told_apart(table, intervals),
                    "A row for each kind of network, a panel for each summary: dots are single networks, bars means, "
                    "lines 95 % intervals.")
 
@@ -244,6 +244,34 @@ def _told_apart(table, intervals) -> str:
     if not found:
         return "Summaries of self-similarity by kind of network"
     return f"Robust networks against normal ones: {'; '.join(found)}"
+
+
+def neighbours(table, label: str = "CKA"):
+    """Which kinds of networks robust and untrained networks are most similar to, layer by layer: a panel for each of
+    the two, with a row for each other kind, a dot for each robust (untrained) network, bars and intervals as in
+    `summary_strip`.
+
+    table: columns `of` ('robust' or 'untrained'), `kind`, `seed` and `similarity`. Raises SettingsError for missing
+    columns.
+    """
+    check_columns(table, "of", "kind", "seed", "similarity")
+    table = table.sort_values("of", kind="stable")  # the robust networks first
+    strip = table.assign(summary=f"mean same-layer {label} with " + table.of + " networks", value=table.similarity)
+    said = [words for of in dict.fromkeys(table.of) if (words := _nearest(table[table.of == of], of))]
+    return summary_strip(strip, title="; ".join(said) or
+                         f"Mean same-layer {label} of robust and of untrained networks with networks of every kind")
+
+
+def _nearest(table, of: str) -> str:
+    """Which other kind is the most similar, if its interval lies above those of all other kinds."""
+    means = {kind: mean(mine.similarity) for kind, mine in table.groupby("kind", sort=False) if kind != of}
+    if len(means) < 2:
+        return ""
+    first, *others = sorted(means, key=lambda kind: -means[kind].value)
+    if not all(above(means[first], means[other]) for other in others):
+        return ""
+    rest = ", ".join(f"{other} {span(means[other].value)}" for other in others)
+    return f"{of.capitalize()} networks are most like {first} ones ({span(means[first].value)}; {rest})"
 
 
 def kind_matrix(table, label: str = "CKA"):

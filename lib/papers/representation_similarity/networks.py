@@ -1,9 +1,10 @@
 """The networks that the paper on representation similarity needs (Cianfarani et al., NeurIPS 2022): the pool's,
 variants of them, and runs that overfit.
 
-Kinds: N normal, R robust, U untrained, and M, normal but trained so briefly that its clean accuracy matches the robust
-networks'; the name of a variant (`l2`, `TRADES`, ...), or `N <variant>` and `R <variant>` if it varies the architecture
-or the data; `overfits` and `control`, the two runs of the overfitting claim, and their checkpoints.
+Kinds: N normal, R robust, U untrained (`U, 2` and so on are further ones), and M- and M+, normal but trained so briefly
+that their clean accuracies lie below and above the robust networks'; the name of a variant (`l2`, `TRADES`, ...), or
+`N <variant>` and `R <variant>` if it varies the architecture or the data; `overfits` and `control`, the two runs of the
+overfitting claim, and their checkpoints.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Condition:
         """The batch job: several networks of one repetition, because starting a job takes time."""
         if self.variant is not None:
             return f"arm-{self.variant.name}-{repetition}".replace(" ", "-").replace("/", "-of-")
-        return f"{'controls' if self.kind in ('U', 'M') else self.kind}-{repetition}"
+        return f"{'controls' if self.kind[0] in 'UM' else self.kind}-{repetition}"
 
 
 class Repetition(profiles.Repetition):
@@ -47,9 +48,16 @@ class Repetition(profiles.Repetition):
         recipe, arch = self.networks.member(kind, self.number, self.seed), self.section.arch
         return replace(recipe, arch=arch) if arch else recipe
 
-    def matched(self) -> Recipe:
-        """A normal network trained so briefly that its clean accuracy matches the robust networks'."""
-        return trained_as(self.of_pool("N"), self.section.matched)
+    def matched(self) -> dict[str, Recipe]:
+        """Two normal networks trained so briefly that their clean accuracies lie about the robust networks'."""
+        shorter = trained_as(self.of_pool("N"), self.section.matched)
+        return {"M-": shorter, "M+": replace(shorter, epochs=self.section.matched.longer)}
+
+    def untrained(self) -> dict[str, Recipe]:
+        """Untrained networks: the pool's, and further ones with seeds that no other repetition has."""
+        pooled, of_each = self.of_pool("U"), self.section.seeds
+        return {kind: replace(pooled, seed=self.seed(self.number + further * of_each))
+                for further, kind in enumerate(self.section.untrained_kinds)}
 
     def varied(self, variant: Variant, kind: str) -> Recipe:
         """The network of a variant; kind is N or R."""
@@ -61,7 +69,7 @@ class Repetition(profiles.Repetition):
         threat, attack = variant.threat or n.threat, variant.attack or n.robust.attack
         objectives = {
             "PGD-AT": lambda: replace(n, threat=threat).objective(attack),
-            "half": lambda: Adversarial(threat, attack, clean_loss=0.5),
+            "half": lambda: Adversarial(threat, attack, clean_loss=0.5, batchnorm="train"),
             "TRADES": lambda: TRADES(threat, attack),
             "FGSM-RS": lambda: fgsm_rs(threat),
             "noise": lambda: Noise(variant.sigma),
@@ -92,13 +100,15 @@ def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> l
 
 
 def _pool(r: Repetition) -> Iterator[Cell]:
-    """The networks of the pool and the matched one."""
+    """The networks of the pool, and those that have not learned or have learned less."""
     threat, s = r.networks.threat, r.section
     search, verify, again = ((threat, how) for how in (s.search, s.verify, s.search.with_one_more_restart()))
     yield Cell(Condition("N"), r.number, r.of_pool("N"), (search,))
     yield Cell(Condition("R"), r.number, r.of_pool("R"), (search, verify, *[again] * (r.number == 0)))
-    yield Cell(Condition("U"), r.number, r.of_pool("U"), (search,))
-    yield Cell(Condition("M"), r.number, r.matched(), (search,))
+    for kind, recipe in r.untrained().items():
+        yield Cell(Condition(kind), r.number, recipe)
+    for kind, recipe in r.matched().items():
+        yield Cell(Condition(kind), r.number, recipe, (search,))
 
 
 def _variant(r: Repetition, variant: Variant) -> Iterator[Cell]:

@@ -21,7 +21,9 @@ from lib.values.attacks import Attack
 from lib.values.cell import Cell
 from lib.values.threats import Threat
 
-POOL = {"U": "untrained", "M": "matched normal", "N": "normal", "R": "robust"}  # kinds, named as in figures
+# kinds, named as in figures; M- and M+ are the briefly trained normal networks between which M is interpolated
+POOL = {"U": "untrained", "M-": "matched normal, shorter", "M+": "matched normal, longer", "N": "normal", "R": "robust"}
+BRIEF = ("M-", "M+")
 MOVED = {"own": "own adversarial", "of N": "adversarial for a normal network",
          "of R": "adversarial for a robust network", "noise": "noise of equal size"}
 
@@ -31,13 +33,15 @@ class Results(results.Results):
     """All that was measured: outcomes `clean`, `train` (on training images), `search`, `verify`, `restart` (one more
     restart of `search`), `own` (for variants, under their own threat) and `holdout` (for overfitting runs).
 
-    Maps compare layers of views, that is, of networks on certain images. pool: views N0, R0, M0, U0, N1, ... on clean
-    images. arms: the pool's N and R with the arms on the same data. elsewhere[arm]: an arm on other data. moved[kind,
-    seed]: one network on clean and on perturbed images, views `clean` and those of MOVED. second[measure]: self maps by
-    a further measure. runs[kind, seed, split]: the checkpoints of a run, views named by their epochs.
+    Maps compare layers of views, that is, of networks on certain images. pool: views N0, R0, U0, M-0, M+0, N1, ... on
+    clean images. untrained: self maps of all untrained networks, views U0, `U, 20`, ... arms: the pool's N and R with
+    the arms on the same data. elsewhere[arm]: an arm on other data. moved[kind, seed]: one network on clean and on
+    perturbed images, views `clean` and those of MOVED. second[measure]: self maps by a further measure. runs[kind,
+    seed, split]: the checkpoints of a run, views named by their epochs.
     """
 
     pool: Maps | None = None
+    untrained: Maps | None = None
     arms: Maps | None = None
     elsewhere: dict[str, Maps] = field(default_factory=dict)
     moved: dict[tuple[str, int], Maps] = field(default_factory=dict)
@@ -45,18 +49,24 @@ class Results(results.Results):
     runs: dict[tuple[str, int, str], Maps] = field(default_factory=dict)
 
     def note(self, kind: str) -> str:
-        """Clean accuracy and robust accuracy under the search attack of a kind, in words, for the title of a map."""
-        clean, robust = (results.mean(self.correct(Condition(kind), measure)) for measure in ("clean", "search"))
-        return f"clean {clean:.0%}, PGD-{self.section.search.steps} {robust:.0%}"
+        """Clean accuracy of a kind and, unless it is untrained, robust accuracy under the search attack, in words, for
+        the title of a map.
+        """
+        names = {"clean": "clean"} | ({} if kind == "U" else {"search": f"PGD-{self.section.search.steps}"})
+        return ", ".join(f"{name} {results.mean(self.correct(Condition(kind), measure)):.0%}"
+                         for measure, name in names.items())
 
     def maps(self, kind: str) -> Maps:
         """The maps on clean images that contain the networks of a kind."""
         if kind in POOL:
             return self.pool
+        if kind in self.section.untrained_kinds:
+            return self.untrained
         return self.elsewhere.get(kind.partition(" ")[2], self.arms)
 
     def seeds(self, kind: str) -> int:
-        return self.section.seeds if kind in POOL else self.section.arm_seeds
+        own = kind in POOL or kind in self.section.untrained_kinds
+        return self.section.seeds if own else self.section.arm_seeds
 
     def left(self, kinds: Collection[str], seeds: int) -> list[int]:
         """Of the first `seeds` repetitions, those in which no network of these kinds failed."""
@@ -74,7 +84,7 @@ class Results(results.Results):
         """
         super().take(zoo, cell, name)
         found = {"clean": zoo.outcomes(cell.recipe), **self.outcomes[cell]}
-        if cell.condition.kind in ("N", "R", "M"):
+        if cell.condition.kind in ("N", "R", *BRIEF):
             found["train"] = zoo.outcomes(cell.recipe, split="train")
         if cell.condition.epoch is not None:
             found["holdout"] = zoo.outcomes(cell.recipe, *cell.measures[0], split="holdout")
@@ -96,6 +106,8 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     clean = [c for c in found.of() if c.condition.epoch is None]
     of_pool = [_look(c) for c in clean if c.condition.kind in POOL]
     found.pool = measure_maps(zoo, of_pool, **options)
+    untrained = [_look(c) for c in clean if c.condition.kind in s.untrained_kinds]
+    found.untrained = measure_maps(zoo, untrained, **options, pairs=_selves(untrained))
     arms = [c for c in clean if c.condition.variant]
     here = [c for c in arms if c.recipe.data == networks.data]
     if here:
@@ -106,8 +118,7 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
         found.elsewhere[name] = measure_maps(zoo, theirs, **options)
     for name in s.second:
         own = [look for look in of_pool if look.name[0] in "NRM"]
-        found.second[name] = measure_maps(zoo, own, **options, measure=name, pooled=True,
-                                     pairs=[(look.name, look.name) for look in own])
+        found.second[name] = measure_maps(zoo, own, **options, measure=name, pooled=True, pairs=_selves(own))
     _look_at_moved_images(zoo, found, options)
     _look_at_checkpoints(zoo, found, options)
     return found
@@ -115,6 +126,10 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
 
 def _look(cell: Cell) -> RecipeView:
     return RecipeView(f"{cell.condition.kind}{cell.repetition}", cell.recipe)
+
+
+def _selves(looks: list[RecipeView]) -> list[tuple[str, str]]:
+    return [(look.name, look.name) for look in looks]
 
 
 def _look_at_moved_images(zoo: Zoo, found: Results, options: dict) -> None:

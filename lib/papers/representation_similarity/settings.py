@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from lib.errors import need
-from lib.profiles.networks import UNTARGETED, Augmentation, BatchSize, Gates, Networks, Training, fewer_targets
+from lib.profiles.networks import (
+    NO_ATTACK,
+    UNTARGETED,
+    Augmentation,
+    BatchSize,
+    Gates,
+    Networks,
+    Training,
+    fewer_targets,
+)
 from lib.values.architectures import FromScratch
 from lib.values.attacks import PGD, Attack
 from lib.values.data import Data
@@ -15,7 +24,7 @@ from lib.values.threats import Threat
 
 GROUPS = ("strength", "threat", "procedure", "architecture", "data")
 PROCEDURES = ("PGD-AT", "half", "TRADES", "FGSM-RS", "noise")
-KINDS = ("N", "R", "M", "U", "overfits", "control")
+KINDS = ("N", "R", "M", "M-", "M+", "U", "overfits", "control")
 NO_KIND = Bound(lambda name: name not in KINDS, f"other than {', '.join(KINDS)}, the pool's kinds")
 SECOND = ("procrustes", "svcca", "cca", "pwcca", "cka_biased", "cka")
 
@@ -30,8 +39,8 @@ class Variant(Declared):
     # what the kind varies: strength (eps), threat, procedure (including the control noise), architecture or data; the
     # last two have both normal and robust networks
     group: Annotated[str, OneOf(GROUPS)]
-    # the training procedure; half: clean and adversarial cross-entropy in equal parts; TRADES: with beta 6; noise:
-    # Gaussian noise of standard deviation `sigma`
+    # the training procedure; half: clean and adversarial cross-entropy in equal parts, with BatchNorm in train mode
+    # during the attack; TRADES: with beta 6; noise: Gaussian noise of standard deviation `sigma`
     training: Annotated[str, OneOf(PROCEDURES)] = "PGD-AT"
     threat: Threat | None = None  # the threat in training; null: the pool's
     attack: PGD | None = None  # the attack in training; null: as for the pool's robust networks
@@ -60,6 +69,21 @@ class Variant(Declared):
         """The kinds of networks of the arm: its name, or `N <name>` and `R <name>` where it has both."""
         both = self.group in ("architecture", "data")
         return (f"N {self.name}", f"R {self.name}") if both else (self.name,)
+
+
+@dataclass(frozen=True)
+class Matched(Training):
+    """Short training of normal networks, for two kinds whose clean accuracies must bracket the robust networks'. What a
+    claim compares is interpolated between the two. `epochs` are the shorter kind's.
+    """
+
+    longer: Count = field(kw_only=True)  # training epochs of the kind that is trained longer
+
+    where = "matched"
+
+    def check_together(self):
+        NO_ATTACK.hold(self, "matched")
+        need(self.longer > self.epochs, "matched.longer", self.longer, f"more than the {self.epochs} epochs")
 
 
 @dataclass(frozen=True)
@@ -92,8 +116,7 @@ class Section(Declared):
     """Settings of the representation similarity notebook."""
 
     seeds: Repetitions  # repetitions, each with a network of every kind of the pool
-    # short training of normal networks, so that their clean accuracy matches the robust networks'
-    matched: Training
+    matched: Matched  # short training of normal networks, so that their clean accuracies bracket the robust networks'
     search: Annotated[PGD, UNTARGETED]  # the attack that makes adversarial images and measures all networks
     verify: Attack  # the stronger attack, for the pool's robust networks
     gates: Gates
@@ -106,13 +129,18 @@ class Section(Declared):
     layers: Annotated[str, OneOf(("all", "relu", "stages"))] = "all"  # the layers that are compared
     # further similarity measures, on pooled activations
     second: tuple[Annotated[str, OneOf(SECOND)], ...] = ("procrustes", "svcca")
-    matched_within: Share = 0.03  # the largest difference allowed in clean accuracy between matched and robust networks
+    untrained: Count = 5  # untrained networks in each repetition, whose maps differ more than trained ones'
 
     where = "representation_similarity"
 
     def check_together(self):
         need(self.arm_seeds <= self.seeds, "representation_similarity.arm_seeds", self.arm_seeds,
              f"at most the {self.seeds} seeds: arms are compared with the pool's networks")
+
+    @property
+    def untrained_kinds(self) -> tuple[str, ...]:
+        """The kinds of untrained networks: `U`, which is compared with other kinds, and further ones like it."""
+        return "U", *(f"U, {number}" for number in range(2, self.untrained + 1))
 
     @property
     def pool(self) -> int:

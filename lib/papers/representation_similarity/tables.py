@@ -1,18 +1,20 @@
 """Tidy tables of the representation similarity notebook; lib.papers.representation_similarity.figures draws some.
 
-Similarities are CKA unless said otherwise; accuracies are in [0, 1]; seed counts repetitions from 0.
+Similarities are CKA unless said otherwise; accuracies are in [0, 1]; seed counts repetitions from 0. `matched normal`
+(M) is interpolated between two kinds of briefly trained networks, and left out if they do not lie about the robust ones
+in clean accuracy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
 from lib.papers.representation_similarity import reference
-from lib.papers.representation_similarity.evidence import by_strength, overfitted, pairs_of
-from lib.papers.representation_similarity.results import MOVED, POOL, Results
+from lib.papers.representation_similarity.evidence import brackets, by_strength, matched, overfitted, pairs_of
+from lib.papers.representation_similarity.results import BRIEF, MOVED, POOL, Results
 from lib.similarity.summaries import block_index, block_share, by_distance, mean_off_diagonal, same_layer, thirds
 
 
@@ -30,32 +32,62 @@ def describe(study) -> str:
 
 def title(kind: str) -> str:
     """The name of a kind of network in figures."""
-    return POOL.get(kind, kind)
+    named = POOL | {"M": "matched normal"}
+    return named["U"] if kind.startswith("U, ") else named.get(kind, kind)
+
+
+def needed(kind: str) -> tuple[str, ...]:
+    """The kinds of networks that a kind of the pool needs: M is interpolated between two at the accuracy of a third."""
+    return (*BRIEF, "R") if kind == "M" else (kind,)
 
 
 def kinds_of(f: Results) -> list[str]:
-    """All kinds of networks with self maps: the pool's, then the arms' (normal and robust where an arm has both)."""
-    return [*POOL, *(kind for arm in f.section.arms for kind in arm.kinds)]
+    """All kinds with self maps: the pool's, then the arms' (normal and robust where an arm has both)."""
+    pool = [*POOL]
+    pool[3:3] = ["M"] if brackets(f) else []
+    return [*f.section.untrained_kinds, *pool[1:], *(kind for arm in f.section.arms for kind in arm.kinds)]
 
 
-def self_maps(f: Results):
-    """Yield (kind, seed, map [L, L], layers) for every network's self map on clean test images."""
+def of_self_maps(f: Results, read: Callable) -> Iterator[tuple[str, int, object]]:
+    """Yield (kind, seed, read(map [L, L], layers)) for every network's self map on clean test images. Further untrained
+    networks of a repetition have further seeds.
+    """
+    further = f.section.untrained_kinds
     for kind in kinds_of(f):
-        maps = f.maps(kind)
-        for seed in f.left((kind,), f.seeds(kind)):
-            name = f"{kind}{seed}"
-            yield kind, seed, maps.between(name, name), maps.layers[name]
+        left = f.left(needed(kind), f.seeds(needed(kind)[0]))
+
+        def of_view(one: str, maps, seed: int):
+            return read(maps.between(f"{one}{seed}", f"{one}{seed}"), maps.layers[f"{one}{seed}"])
+
+        for seed in left:
+            if kind == "M":
+                yield kind, seed, matched(f, left, lambda one, seed=seed: of_view(one, f.pool, seed))
+            else:
+                beyond = further.index(kind) * f.section.seeds if kind in further else 0
+                yield kind, seed + beyond, of_view(kind, f.maps(kind), seed)
 
 
 def mean_map(f: Results, a: str, b: str) -> np.ndarray:
-    """The mean map [L, L] of two kinds of the pool: over self maps if the kinds are the same, otherwise over pairs of
-    different repetitions.
+    """The mean map [L, L] of two kinds of the pool, or M: over self maps if the kinds are the same, otherwise over
+    pairs of different repetitions.
     """
-    left = f.left((a, b), f.section.seeds)
-    if a == b:
-        return np.mean([f.pool.between(f"{a}{i}", f"{a}{i}") for i in left], axis=0)
-    pairs = list(pairs_of(a, b, left))
+    left = f.left((*needed(a), *needed(b)), f.section.seeds)
+    if "M" in (a, b):
+        return matched(f, left, lambda kind: _mean_map(f, *(kind if one == "M" else one for one in (a, b)), left))
+    return _mean_map(f, a, b, left)
+
+
+def _mean_map(f: Results, a: str, b: str, left: list[int]) -> np.ndarray:
+    pairs = [(i, i) for i in left] if a == b else list(pairs_of(a, b, left))
     return np.mean([f.pool.between(f"{a}{i}", f"{b}{j}") for i, j in pairs], axis=0)
+
+
+def control_panels(f: Results) -> dict[str, tuple[str, str]]:
+    """The panels of the controls, for `maps_of`; with M if it can be interpolated, otherwise with the kind of briefly
+    trained networks that learned longer.
+    """
+    brief = "M" if brackets(f) else "M+"
+    return {"untrained": ("U", "U"), title(brief): (brief, brief), f"normal and {title(brief)}": ("N", brief)}
 
 
 def maps_of(f: Results, panels: Mapping[str, tuple[str, str]]) -> tuple[dict, dict, dict]:
@@ -63,37 +95,54 @@ def maps_of(f: Results, panels: Mapping[str, tuple[str, str]]) -> tuple[dict, di
     accuracies of the kinds, names of the kinds for the axes. panels: {title: two kinds of the pool}; one whose networks
     failed is left out.
     """
-    panels = {name: pair for name, pair in panels.items() if len(f.left(pair, f.section.seeds)) >= len({*pair})}
+    panels = {name: (a, b) for name, (a, b) in panels.items()
+              if len(f.left((*needed(a), *needed(b)), f.section.seeds)) >= len({a, b})}
     maps = {name: mean_map(f, *pair) for name, pair in panels.items()}
-    notes = {name: "; ".join(f.note(kind) for kind in dict.fromkeys(pair)) for name, pair in panels.items()}
+    notes = {name: "; ".join(_note(f, kind) for kind in dict.fromkeys(pair)) for name, pair in panels.items()}
     return maps, notes, {name: tuple(title(kind) for kind in pair) for name, pair in panels.items()}
+
+
+def _note(f: Results, kind: str) -> str:
+    return "interpolated between two trainings" if kind == "M" else f.note(kind)
 
 
 def distances(f: Results) -> pd.DataFrame:
     """Columns kind, seed, distance (between layers, as a share of the depth), similarity (mean at that distance), for
-    the pool's networks.
+    the pool's networks and M.
     """
-    rows = [{"kind": title(kind), "seed": seed, "distance": (d + 1) / (len(values) - 1), "similarity": value}
-            for kind, seed, values, _ in self_maps(f) if kind in POOL for d, value in enumerate(by_distance(values))]
+    shown = {"U", "N", "R"} | ({"M"} if brackets(f) else {*BRIEF})
+    rows = [{"kind": title(kind), "seed": seed, "distance": (d + 1) / len(values), "similarity": value}
+            for kind, seed, values in of_self_maps(f, lambda values, layers: by_distance(values)) if kind in shown
+            for d, value in enumerate(values)]
     return pd.DataFrame(rows)
 
 
 def summaries(f: Results) -> pd.DataFrame:
     """Columns kind, seed, summary, value: the summaries of every self map."""
-    rows = []
-    for kind, seed, values, layers in self_maps(f):
-        found = {"mean off-diagonal": mean_off_diagonal(values), "block index": block_index(values, layers),
-                 "block index, share of what is left": block_share(values, layers)}
-        rows += [{"kind": title(kind), "seed": seed, "summary": name, "value": value} for name, value in found.items()]
-    return pd.DataFrame(rows)
+    names = ("mean off-diagonal", "block index", "block index, share of what is left")
+
+    def read(values, layers) -> np.ndarray:
+        return np.array([mean_off_diagonal(values), block_index(values, layers), block_share(values, layers)])
+
+    return pd.DataFrame([{"kind": title(kind), "seed": seed, "summary": name, "value": value}
+                         for kind, seed, found in of_self_maps(f, read)
+                         for name, value in zip(names, found, strict=True)])
 
 
 def second(f: Results) -> pd.DataFrame:
     """Columns kind, seed, summary, value: the mean off-diagonal of self maps by each further measure."""
-    return pd.DataFrame([
-        {"kind": title(name[0]), "seed": int(name[1:]), "summary": f"mean off-diagonal, {measure}",
-         "value": mean_off_diagonal(maps.between(name, name))} for measure, maps in f.second.items()
-        for name in maps.views])
+    kinds = [*BRIEF, *(["M"] if brackets(f) else []), "N", "R"]
+    rows = []
+    for measure, maps in f.second.items():
+        def bright(kind: str, seed: int, maps=maps) -> float:
+            return mean_off_diagonal(maps.between(f"{kind}{seed}", f"{kind}{seed}"))
+
+        for kind in kinds:
+            left = f.left(needed(kind), f.section.seeds)
+            rows += [{"kind": title(kind), "seed": seed, "summary": f"mean off-diagonal, {measure}",
+                      "value": matched(f, left, lambda one, seed=seed, read=bright: read(one, seed)) if kind == "M" else
+                      bright(kind, seed)} for seed in left]
+    return pd.DataFrame(rows)
 
 
 def perturbed(f: Results) -> pd.DataFrame:
@@ -113,14 +162,36 @@ def kinds(f: Results, which: tuple[str, ...]) -> pd.DataFrame:
     rows = []
     for n, a in enumerate(which):
         for b in which[n:]:
-            maps = f.pool if a in POOL and b in POOL else f.arms
-            seeds = f.left((a, b), f.section.seeds if maps is f.pool else f.section.arm_seeds)
-            names = {f"{kind}{seed}" for kind in (a, b) for seed in seeds}
-            if names <= set(maps.views):
+            every = (*needed(a), *needed(b))
+            maps = f.pool if {*every} <= {*POOL} else f.arms
+            left = f.left(every, f.section.seeds if maps is f.pool else f.section.arm_seeds)
+            if {f"{kind}{seed}" for kind in every for seed in left} <= set(maps.views):
                 rows += [{"kind": title(a), "other": title(b), "seed": i, "other_seed": j,
-                          "similarity": same_layer(maps.between(f"{a}{i}", f"{b}{j}"))}
-                         for i, j in pairs_of(a, b, seeds)]
+                          "similarity": _near(f, maps, a, b, i, j, left)} for i, j in pairs_of(a, b, left)]
     return pd.DataFrame(rows)
+
+
+def _near(f: Results, maps, a: str, b: str, i: int, j: int, left: list[int]) -> float:
+    """The mean same-layer similarity of network i of kind a and network j of kind b, of which one or both may be M."""
+    if "M" in (a, b):
+        return matched(f, left, lambda kind: _near(f, maps, *(kind if one == "M" else one for one in (a, b)), i, j,
+                                                   left))
+    return same_layer(maps.between(f"{a}{i}", f"{b}{j}"))
+
+
+def pool_kinds(f: Results) -> tuple[str, ...]:
+    """The kinds that C3 compares, for `kinds`: with M if it can be interpolated, otherwise with its two kinds."""
+    return ("U", *(["M"] if brackets(f) else BRIEF), "N", "R")
+
+
+def neighbours(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Columns of (robust or untrained), kind, seed, similarity: the mean same-layer similarity of one network of the
+    first kind with those of another kind and of other repetitions. pairs: as returned by `kinds`.
+    """
+    turned = pairs.rename(columns={"kind": "other", "other": "kind", "seed": "other_seed", "other_seed": "seed"})
+    both = pd.concat([pairs, turned])
+    found = both[both.kind.isin(["robust", "untrained"])].groupby(["kind", "other", "seed"], sort=False).similarity
+    return found.mean().reset_index().rename(columns={"kind": "of", "other": "kind"})
 
 
 def threat_kinds(f: Results) -> tuple[str, ...]:
@@ -201,8 +272,9 @@ def accuracies(f: Results) -> pd.DataFrame:
     """
     table = f.table()
     table = table[table.epoch.isna()]
+    table = table.assign(kind=table.kind.map(title))
     wide = table.pivot_table(index="kind", columns="measure", values="accuracy", sort=False)
     names = {"clean": "clean (test)", "train": "clean (training)", "search": f"PGD-{f.section.search.steps}",
              "verify": "stronger attack", "own": "PGD, own threat"}
-    wide = wide.rename(index=title, columns=names)
+    wide = wide.rename(columns=names)
     return wide[[name for name in names.values() if name in wide]]

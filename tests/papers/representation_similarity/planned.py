@@ -17,7 +17,7 @@ ARMS = [
 ]
 RUNS = {"train": 500, "epochs": 20, "every": 1, "training": {"epochs": 20}}
 ALL = {f"{S}.arms": ARMS, f"{S}.overfitting": RUNS}
-SIZES = {"seeds": 4, "arm_seeds": 3, "batch": 100, "matched.epochs": 2, "search.steps": 20}
+SIZES = {"seeds": 4, "arm_seeds": 3, "batch": 100, "matched.epochs": 2, "matched.longer": 6, "search.steps": 20}
 
 
 def load(overrides=None):

@@ -21,12 +21,16 @@ def test_every_table_is_drawn(made):
     assert notes["normal and robust"] == f"{made.note('N')}; {made.note('R')}"
     assert panels["robust"][0, 15] == pytest.approx(.75, abs=.02)
     assert panels["normal and robust"].diagonal().mean() == pytest.approx(.50, abs=.01)
+    controls, *more = tables.maps_of(made, tables.control_panels(made))
+    assert [*controls] == ["untrained", "matched normal", "normal and matched normal"]
     drawn = [
         plots.similarity_maps(panels, layers_, notes, axes),
         figures.against_distance(tables.distances(made), "depth", reference.by_distance()),
         figures.summary_strip(tables.summaries(made), reference=reference.summaries()),
         figures.summary_strip(tables.second(made)),
-        figures.kind_matrix(tables.kinds(made, ("U", "M", "N", "R"))),
+        plots.similarity_maps(controls, layers_, *more),
+        figures.kind_matrix(pairs := tables.kinds(made, tables.pool_kinds(made))),
+        figures.neighbours(tables.neighbours(pairs)),
         figures.kind_matrix(tables.kinds(made, ("N", "noise", "R", "l2"))),
         figures.per_layer(tables.perturbed(made), layers_),
         figures.dose_response(tables.strengths(made)),
@@ -37,7 +41,8 @@ def test_every_table_is_drawn(made):
 
 def test_tables_of_a_study_without_arms_are_drawn():
     f = found(sized(arms=[]))
-    assert set(tables.summaries(f).kind) == {"untrained", "matched normal", "normal", "robust"}
+    brief = {"matched normal", "matched normal, shorter", "matched normal, longer"}
+    assert set(tables.summaries(f).kind) == {"untrained", *brief, "normal", "robust"}
     dose = tables.strengths(f)
     assert set(dose.eps) == {0} and dose.to_normal.mean() == pytest.approx(.85, abs=.01)
     assert figures.dose_response(dose).axes and figures.kind_matrix(tables.kinds(f, ("N", "R"))).axes
@@ -113,6 +118,19 @@ def test_summary_strip_shows_seeds_mean_interval_and_reference():
     assert [0.6, 0.9] in [list(line.get_xdata()) for line in axis.lines], "the judge's intervals take precedence"
 
 
+def test_the_nearest_kind_is_named_only_if_it_lies_above_the_others():
+    level = {("robust", "matched normal"): .76, ("robust", "normal"): .62, ("untrained", "robust"): .61,
+             ("untrained", "normal"): .60, ("robust", "robust"): .97}
+    table = pd.DataFrame([{"of": of, "kind": kind, "seed": seed, "similarity": value + .01 * seed}
+                          for (of, kind), value in level.items() for seed in range(3)])
+    figure = figures.neighbours(table)
+    assert figure.description.startswith("Robust networks are most like matched normal ones (0.77; normal 0.63). ")
+    assert [axis.get_xlabel().replace("\n", " ") for axis in figure.axes] == [
+        f"mean same-layer CKA with {of} networks" for of in ("robust", "untrained")]
+    open_ = figures.neighbours(table[table.seed < 2])
+    assert open_.description.startswith("Mean same-layer CKA of robust and of untrained networks")
+
+
 def test_kind_matrix_is_symmetric_and_says_what_was_not_measured():
     table = pd.DataFrame([("normal", "robust", 0.4), ("robust", "normal", 0.5), ("robust", "robust", 0.9)],
                          columns=["kind", "other", "similarity"])
@@ -149,12 +167,12 @@ def test_checkpoints():
 @pytest.mark.parametrize(("draw", "lacks"), [
     (figures.against_distance, "distance"), (lambda t: figures.per_layer(t, LAYERS), "perturbation"),
     (figures.dose_response, "to_normal"), (figures.summary_strip, "summary"), (figures.kind_matrix, "other"),
-    (figures.checkpoints, "quantity"),
+    (figures.checkpoints, "quantity"), (figures.neighbours, "of"),
 ])
 def test_a_table_that_lacks_a_column_is_refused(draw, lacks):
     with pytest.raises(SettingsError, match=f"table lacks.*{lacks}"):
         draw(pd.DataFrame({"kind": ["normal"], "seed": [0]}))
     columns = ["kind", "seed", "distance", "similarity", "perturbation", "position", "eps", "to_normal", "self",
-               "summary", "value", "other", "epoch", "images", "quantity"]
+               "summary", "value", "other", "epoch", "images", "quantity", "of"]
     with pytest.raises(SettingsError, match="without rows"):
         draw(pd.DataFrame({name: [] for name in columns}))

@@ -17,9 +17,10 @@ def test_every_kind_has_its_networks_once():
     n = s.sections[S]
     assert len(found) == len(cells(s))
     counts = {kind: sum(k == kind for k, _, _ in found) for kind, _, _ in found}
-    assert counts == {"N": 4, "R": 4, "U": 4, "M": 4, **{a["name"]: 3 for a in ARMS[:6]}, "N wide": 3, "R wide": 3,
-                      "N mnist": 3, "R mnist": 3, "overfits": 3 * 11, "control": 3 * len({e for k, _, e in found
-                                                                                         if k == "control"})}
+    kinds = ["N", "R", "U", *(f"U, {n}" for n in range(2, 6)), "M-", "M+"]
+    assert counts == {**dict.fromkeys(kinds, 4), **{a["name"]: 3 for a in ARMS[:6]}, "N wide": 3, "R wide": 3,
+                      "N mnist": 3, "R mnist": 3, "overfits": 3 * 11,
+                      "control": 3 * len({e for k, _, e in found if k == "control"})}
     keys = [c.recipe.key for c in found.values()]
     assert len({*keys}) == len(keys), "no network stands for two"
     assert n.seeds == 4 and n.arm_seeds == 3
@@ -31,10 +32,14 @@ def test_the_kinds_are_what_they_are_called():
     threat, attack, normal = s.networks.threat, s.networks.robust.attack, found["N", 1, None].recipe
     assert found["N", 1, None].recipe == pooled["N1"] and found["R", 1, None].recipe == pooled["R1"]
     assert found["U", 1, None].recipe == replace(normal, epochs=0)
-    matched = found["M", 1, None].recipe
-    assert matched.epochs == 2 < normal.epochs and matched.objective == CrossEntropy()
-    assert replace(matched, epochs=normal.epochs, optimiser=normal.optimiser, schedule=normal.schedule) == normal
-    aims = {"half": Adversarial(threat, attack, clean_loss=0.5), "TRADES": TRADES(threat, attack),
+    further = [found[f"U, {n}", 1, None].recipe for n in (2, 3, 4, 5)]
+    assert [r.seed for r in further] == [5, 9, 13, 17], "seeds of no other repetition"
+    assert {replace(r, seed=normal.seed) for r in further} == {replace(normal, epochs=0)}
+    for kind, epochs in (("M-", 2), ("M+", 6)):
+        brief = found[kind, 1, None].recipe
+        assert brief.epochs == epochs < normal.epochs and brief.objective == CrossEntropy()
+        assert replace(brief, epochs=normal.epochs, optimiser=normal.optimiser, schedule=normal.schedule) == normal
+    aims = {"half": Adversarial(threat, attack, clean_loss=0.5, batchnorm="train"), "TRADES": TRADES(threat, attack),
             "FGSM-RS": fgsm_rs(threat), "noise": Noise(0.2), "wide": Adversarial(threat, attack)}
     for kind, aim in aims.items():
         assert found["R wide" if kind == "wide" else kind, 2, None].recipe.objective == aim
@@ -59,7 +64,8 @@ def test_what_is_measured():
     s, found = load(ALL), of(load(ALL))
     n, threat = s.sections[S], s.networks.threat
     search, verify = (threat, n.search), (threat, n.verify)
-    assert found["N", 0, None].measures == found["M", 0, None].measures == (search,)
+    assert found["N", 0, None].measures == found["M-", 0, None].measures == found["M+", 0, None].measures == (search,)
+    assert found["U", 0, None].measures == found["U, 2", 0, None].measures == ()
     assert found["R", 1, None].measures == (search, verify)
     assert found["R", 0, None].measures == (search, verify, (threat, n.search.with_one_more_restart()))
     for kind, own in (("l2", Threat("l2", 1)), ("eps 0.05", Threat("linf", "0.05"))):

@@ -31,7 +31,9 @@ def test_a_small_study_from_networks_to_evidence(tmp_path, monkeypatch):
                                    "training": {"epochs": 3}}})
     box, threat, search = Zoo(Store(tmp_path)), s.networks.threat, s.sections[SECTION].search
     f = measure(box, cells(s), s.networks, s.sections[SECTION], s.seed)
-    assert set(f.pool.views) == {f"{kind}{seed}" for kind in "NRMU" for seed in (0, 1)}
+    assert set(f.pool.views) == {f"{kind}{seed}" for kind in ("N", "R", "M-", "M+", "U") for seed in (0, 1)}
+    assert set(f.untrained.views) == {"U0", "U1", "U, 20", "U, 21"}
+    assert set(f.second["cka"].views) == set(f.pool.views) - {"U0", "U1"}
     assert set(f.arms.views) == {"N0", "R0", "l20", "N wide0", "R wide0"}
     assert set(f.moved) == {(kind, seed) for kind in "NR" for seed in (0, 1)}
     assert f.moved["R", 1].views == ("clean", *MOVED) and f.second["cka"].exact
@@ -44,10 +46,11 @@ def test_a_small_study_from_networks_to_evidence(tmp_path, monkeypatch):
     assert got["N0"] == {"clean", "train", "search"} and got["R1"] == got["N0"] | {"verify"}
     assert got["R0"] == got["R1"] | {"restart"} and got["l20"] == {"clean", "search", "own"}
     assert all({"clean", "search", "holdout"} == set(f.outcomes[c]) for c in f.cells if c not in names)
-    train = next(f.outcomes[c]["train"] for c in f.cells if c.condition.kind == "M")
+    train = next(f.outcomes[c]["train"] for c in f.cells if c.condition.kind == "M+")
     assert len(train.table) == 128
     ready = evidence(f)
-    assert {claim for claim, parts in ready.items() if parts} == {"C1a", "C1b", "C2a", "C2b", "C4a", "C4b", "C5", "C9a"}
+    of_all = {"C1a", "C2a", "C2b", "C4a", "C4b", "C4c", "C4d", "C4e", "C5", "C9a"}
+    assert {claim for claim, parts in ready.items() if parts} - {"C1b", "C9c"} == of_all
     assert all(np.isfinite(v).all() for parts in ready.values() for part in parts.values() for v in part.values())
     nets = {name: c.recipe for c, name in names.items()}
     for name, source in (("own", "R0"), ("of N", "N1"), ("of R", "R1"), ("noise", "R0")):  # of another repetition

@@ -12,12 +12,14 @@ from tests.papers.representation_similarity.world import INSIDE, SECTION, bright
 
 def test_tables_hold_the_known_numbers(made):
     means = tables.summaries(made).groupby(["kind", "summary"]).value.mean()
-    for kind, name in (("N", "normal"), ("R", "robust"), ("M", "matched normal"), ("U", "untrained"),
+    for kind, name in (("N", "normal"), ("R", "robust"), ("M-", "matched normal, shorter"), ("U", "untrained"),
                        ("R wide", "R wide"), ("N mnist", "N mnist"), ("l2", "l2"), ("TRADES", "TRADES")):
         assert means[name, "mean off-diagonal"] == pytest.approx(bright(kind), abs=.01)
         assert means[name, "block index"] == pytest.approx(INSIDE[kind][1], abs=.01)
         assert means[name, "block index, share of what is left"] == pytest.approx(share(kind), abs=.03)
-    assert set(tables.summaries(made).groupby("kind").seed.nunique().items()) >= {("normal", 4), ("l2", 3)}
+    assert means["matched normal", "mean off-diagonal"] == pytest.approx((bright("M-") + bright("M+")) / 2, abs=.01)
+    counts = {("normal", 4), ("l2", 3), ("untrained", 12), ("matched normal", 4)}
+    assert set(tables.summaries(made).groupby("kind").seed.nunique().items()) >= counts
     pairs = tables.kinds(made, ("M", "N", "R"))
     near = pairs.groupby(["kind", "other"]).similarity.mean()
     assert near["normal", "robust"] == pytest.approx(.50, abs=.01)
@@ -37,6 +39,15 @@ def test_tables_hold_the_known_numbers(made):
                                                           "deep": pytest.approx(.80, abs=.02), "accuracy": .5}
     far = tables.distances(made)
     assert far.distance.max() == 1 and far[far.kind == "normal"].groupby("distance").size().tolist() == [4] * 15
+
+
+def test_the_neighbours_of_robust_and_of_untrained_networks(made):
+    got = tables.neighbours(tables.kinds(made, tables.pool_kinds(made)))
+    assert set(got.of) == {"robust", "untrained"}
+    assert set(got.kind) == {"untrained", "matched normal", "normal", "robust"}
+    assert got.groupby(["of", "kind"]).seed.nunique().unique().tolist() == [4]
+    mean = got.groupby(["of", "kind"]).similarity.mean()
+    assert mean["robust", "normal"] == pytest.approx(.50, abs=.01) and mean["robust", "robust"] > .85
 
 
 def test_threats_and_normal_and_robust_networks_in_words(made):
@@ -60,7 +71,7 @@ def test_accuracies_by_kind(made):
     got = tables.accuracies(made)
     assert got.loc["normal", "clean (test)"] == .97 and got.loc["robust", "clean (training)"] == .93
     assert got.loc["robust", f"PGD-{made.section.search.steps}"] == .60 and got.loc["robust", "stronger attack"] == .58
-    assert "overfits" not in got.index
+    assert "overfits" not in got.index and got.index.tolist().count("untrained") == 1
     assert made.note("R") == "clean 90%, PGD-10 60%"
     rows = made.table()
     assert len(rows) == sum(len(found_) for found_ in made.outcomes.values()) and {"network", "attack"} <= {*rows}

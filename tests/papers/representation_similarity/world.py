@@ -36,12 +36,13 @@ BLOCK = np.array([0] * 6 + [1] * 4 + [2] * 4 + [3, 4])
 SAME = (BLOCK[:, None] == BLOCK) & ~np.eye(16, dtype=bool)
 PART = SAME.sum() / 240  # of the cells off the diagonal; times the bonus, what blocks add to their mean
 # kind -> similarity of different layers, bonus within a block
-INSIDE = {"N": (.40, .20), "R": (.75, .05), "M": (.45, .20), "U": (.85, .01), "l2": (.70, .05), "eps 0.05": (.55, .10),
-          "eps 0.1": (.65, .08), "noise": (.45, .18), "TRADES": (.72, .05), "N wide": (.42, .20), "R wide": (.77, .05),
-          "N mnist": (.40, .20), "R mnist": (.66, .05)}
+INSIDE = {"N": (.40, .20), "R": (.75, .05), "M-": (.50, .20), "M+": (.40, .20), "U": (.85, .01), "l2": (.70, .05),
+          "eps 0.05": (.55, .10), "eps 0.1": (.65, .08), "noise": (.45, .18), "TRADES": (.72, .05),
+          "N wide": (.42, .20), "R wide": (.77, .05), "N mnist": (.40, .20), "R mnist": (.66, .05)}
 # pair of kinds -> similarity of the same layer of two networks
-ACROSS = {"N-N": .85, "R-R": .90, "N-R": .50, "N-M": .75, "R-l2": .80, "N-l2": .52, "R-noise": .60, "l2-noise": .56,
-          "N-eps 0.05": .70, "N-eps 0.1": .60, "eps 0.05-eps 0.1": .92, "R-eps 0.1": .88}
+ACROSS = {"N-N": .85, "R-R": .90, "N-R": .50, "N-M-": .80, "N-M+": .70, "R-l2": .80,
+          "N-l2": .52, "R-noise": .60, "l2-noise": .56, "N-eps 0.05": .70, "N-eps 0.1": .60, "R-eps 0.1": .88,
+          "eps 0.05-eps 0.1": .92}
 # network and images -> similarity of early and of deep layers with clean images
 PERTURBED = {"N-own": (.90, .30), "N-of N": (.92, .50), "N-of R": (.95, .70), "N-noise": (.98, .90),
              "R-own": (.99, .90), "R-of N": (.99, .93), "R-of R": (.99, .91), "R-noise": (.99, .98)}
@@ -49,7 +50,8 @@ PERTURBED = {"N-own": (.90, .30), "N-of N": (.92, .50), "N-of R": (.95, .70), "N
 FROM_BEST = {"overfits": (.98, .80), "control": (.98, .95)}
 BEST = {0: 14, 1: 12, 2: 16}  # epochs of 20
 # kind -> accuracy: clean on test and training images, robust by search and by the stronger attack
-ACCURACY = {"N": (.97, 1.0, .02, .02), "R": (.90, .93, .60, .58), "M": (.90, .92, .03, .03), "U": (.10, .10, 0, 0)}
+ACCURACY = {"N": (.97, 1.0, .02, .02), "R": (.90, .93, .60, .58), "M-": (.86, .91, .03, .03),
+            "M+": (.94, .95, .03, .03), "U": (.10, .10, 0, 0)}
 WORLD = {"inside": INSIDE, "across": ACROSS, "perturbed": PERTURBED, "from_best": FROM_BEST, "accuracy": ACCURACY,
          "fall": .06, "noise": .01, "best": BEST}
 
@@ -57,7 +59,7 @@ WORLD = {"inside": INSIDE, "across": ACROSS, "perturbed": PERTURBED, "from_best"
 def sized(**changes):
     """Settings with these arms and runs, at sizes that are known here; changes: of the notebook's section."""
     gates = {"normal_clean": .95, "normal_robust": .1, "robust_clean": .85, "robust_robust": .5}
-    known = {"seeds": 4, "arm_seeds": 3, "arms": ARMS, "overfitting": RUNS, "gates": gates, "matched_within": .03,
+    known = {"seeds": 4, "arm_seeds": 3, "arms": ARMS, "overfitting": RUNS, "gates": gates, "untrained": 3,
              "second": ["procrustes", "svcca"]}
     return load(SECTION, {**known, **changes}, {"networks.threat.eps": 0.15, "stitching": None})
 
@@ -94,6 +96,8 @@ def drawn(tag, a, b, batches):
 
 @functools.cache
 def kind_of(view):
+    if view.startswith("U, "):
+        return "U"
     return next(kind for kind in sorted(INSIDE, key=len, reverse=True) if view[:len(kind)] == kind
                 and view[len(kind):].isdigit())
 
@@ -130,7 +134,7 @@ def found(settings_=None, **changes) -> Results:
     for c in f.cells:
         kind, epoch = c.condition.kind, c.condition.epoch
         if epoch is None:
-            clean, train, search, verify = world["accuracy"].get(kind, (.9, .9, .5, .5))
+            clean, train, search, verify = world["accuracy"].get(kind.split(",")[0], (.9, .9, .5, .5))
             name = f"{kind}{c.repetition}"
             f.outcomes[c] = {"clean": outcomes(name, {"clean": clean}),
                              "train": outcomes(f"train {name}", {"clean": train}),
@@ -142,8 +146,10 @@ def found(settings_=None, **changes) -> Results:
             f.outcomes[c] = {"clean": outcomes("run", {"clean": .9}),
                              "search": outcomes("run", {"clean": .9, "robust": .5 if epoch == best else robust}),
                              "holdout": outcomes("run", {"clean": .9, "robust": .56 if epoch == best else .5})}
-    pool = [f"{kind}{seed}" for seed in range(section.seeds) for kind in "NRUM"]
+    pool = [f"{kind}{seed}" for seed in range(section.seeds) for kind in ("N", "R", "U", "M-", "M+")]
     f.pool = Known(pool, value, noise)
+    untrained = [f"{kind}{seed}" for kind in section.untrained_kinds for seed in range(section.seeds)]
+    f.untrained = Known(untrained, value, noise, pairs=[(view, view) for view in untrained])
     here = [arm.name for arm in section.arms if arm.group not in ("architecture", "data")]
     kinds = ["N", "R", *here, *(f"{k} {a.name}" for a in section.arms if a.group == "architecture" for k in "NR")]
     if section.arms:
