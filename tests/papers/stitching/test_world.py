@@ -121,10 +121,22 @@ def test_a_collapsed_network_does_not_win():
     assert "pair N->R layer2.0 1 has a clean accuracy of 4.4%" in got["C3a"].reason
 
 
+def test_an_equivalence_needs_two_networks_that_have_not_collapsed():
+    def accuracy(c, which):
+        same = c.role == "untrained end" and c.joint == SECTION.last and c.alpha == 1
+        return 0.1 if same else as_the_paper_says(c, which)
+
+    m = made_up(accuracy, settings.load("smoke", {"stitching.seeds": 3}))
+    assert "C6a" in broken(m) and "C6b" not in broken(m)
+
+
 def test_a_collapsed_control_is_left_out():
     m = collapsed("untrained front", "U->N", SECTION.last, 0.0)
     found = evidence.evidence(m)["C1b"]["beats_untrained_front"]
     assert f"R->N at {SECTION.last}" not in found and f"N->R at {SECTION.last}" in found
+    said = {check["name"]: check["detail"] for check in evidence.claim_preconditions(m)["C1b"]}
+    left_out = f"R->N at {SECTION.last} is left out: untrained front U->N"
+    assert left_out in said["collapsed networks lose, and are no controls"]
     assert verdicts(m)["C1b"].verdict == "supported"
     assert verdicts(collapsed("untrained front", "U->R", SECTION.first), failed=True)["C3b"].verdict == "not tested"
 
