@@ -12,6 +12,7 @@ from lib.plots.titles import above, entitle, mean, percent, span
 MEASURES = {"clean": CLEAN, "robust": ROBUST}
 MARKERS = {"clean": "o", "robust": "s"}
 MADE = {DIRECT: "-", "pair": "--"}  # how a joint was made, and its line
+INTEREST = 0.02  # the smallest difference of accuracies that a title is about, as in the claims
 KINDS = "N: a normally trained network, R: a robust one, U: an untrained one, front → end"
 PROMISED = ("U → R  (untrained front)", "R → U  (untrained end)")  # controls with a row even if they were not measured
 
@@ -132,7 +133,7 @@ def _by_fit(table, joints: Sequence[str]) -> str:
              for role, mine in table[table.pair == "N->R"].groupby("role") if role in MADE}
     fitted, trained = (found.get(role, {}) for role in (DIRECT, "pair"))
     better = [joint for joint in joints if joint in fitted and joint in trained
-              and above(fitted[joint], trained[joint])]
+              and above(fitted[joint], trained[joint]) and fitted[joint].value - trained[joint].value >= INTEREST]
     if not better:
         return "Joints that are only fitted to activations, next to joints trained on clean images"
     kept, less = (percent(*(at[joint].value for joint in better)) for at in (fitted, trained))

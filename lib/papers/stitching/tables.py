@@ -11,6 +11,7 @@ import numpy as np
 
 from lib.papers.stitching.networks import CORE, DIRECT, EXTERNAL, MIXED, OTHER, STARTED
 from lib.papers.stitching.results import Results
+from lib.plots.titles import percent
 from lib.runtime import ProgressBar
 from lib.statistics import accuracy, without_missing
 from lib.stitching.measures import (
@@ -94,6 +95,18 @@ def shares_of_endpoints(cells: pd.DataFrame, joints: Sequence[str]) -> pd.DataFr
             shares = relative_accuracy(accuracy, *ends)
             rows.append({"pair": pair, "joint": joint, "role": role, "clean": accuracy, **shares})
     return pd.DataFrame(rows, columns=["pair", "joint", "role", "clean", "of weaker", "of end"])
+
+
+def fitted_in_words(cells: pd.DataFrame, joint: str) -> str:
+    """A sentence on the robust accuracy of N->R under the search attack after one joint, fitted or trained on clean
+    images. cells: as returned by `measured_at`.
+    """
+    here = cells[(cells.pair == "N->R") & (cells.joint == joint) & (cells.alpha == 0) & (cells.measure == "search")]
+    kept = {role: here.accuracy[here.role == role].dropna() for role in (DIRECT, "pair")}
+    fitted, trained = (f"{percent(found.mean())} ({percent(found.min(), found.max())} over repetitions)"
+                       if len(found) else "an accuracy that could not be measured" for found in kept.values())
+    return (f"After {joint}, N→R keeps a robust accuracy of {fitted} with a joint that is only fitted, and of "
+            f"{trained} with one trained on clean images. Neither joint has seen an adversarial image.")
 
 
 def kinds_of_joints(cells: pd.DataFrame, joint: str) -> pd.DataFrame:

@@ -61,7 +61,9 @@ def test_fitted_joints_stand_next_to_trained_ones_and_the_bar():
 
 
 def test_fitted_joints_that_are_no_more_robust_make_no_finding():
-    figure = stitching.direct_matching(fitted_and_trained({}), ["stem", "layer1.0"])
+    found = fitted_and_trained({("direct matching", "N->R", "stem"): 0.015})  # clear, but too small to matter
+    found = found.assign(accuracy=found.accuracy.where(found.measure == "clean", found.accuracy - 0.009 * found.seed))
+    figure = stitching.direct_matching(found, ["stem", "layer1.0"])
     assert figure.description.startswith("Joints that are only fitted to activations, next to joints")
 
 

@@ -115,6 +115,16 @@ def test_clean_accuracy_as_a_share_of_the_endpoints():
     assert row["clean"] == mixed and row["of weaker"] == mixed / min(n, r) and row["of end"] == mixed / n
 
 
+def test_fitted_joints_are_compared_in_words():
+    rows = [{"pair": "N->R", "joint": "layer1.0", "alpha": 0.0, "measure": "search", "role": role, "accuracy": accuracy}
+            for role, every in (("direct matching", (0.05, 0.08)), ("pair", (0.01, 0.02))) for accuracy in every]
+    said = tables.fitted_in_words(pd.DataFrame(rows), "layer1.0").replace("\u00a0", " ")
+    assert "keeps a robust accuracy of 6.5 % (5.0 to 8.0 % over repetitions) with a joint that is only fitted" in said
+    assert "and of 1.5 % (1.0 to 2.0 % over repetitions) with one trained on clean images" in said
+    lost = tables.fitted_in_words(pd.DataFrame(rows[2:]), "layer1.0")
+    assert "of an accuracy that could not be measured with a joint that is only fitted" in lost
+
+
 def test_mixed_pairs_are_compared_and_attacked():
     s = settings.load("smoke", {"stitching.seeds": 2, "stitching.others": [], "stitching.direct": True})
     m = results.Results(*given(s, "stitching"), cells(s))
