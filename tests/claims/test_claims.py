@@ -461,12 +461,13 @@ def test_unknown_papers_and_doubled_ids(tmp_path):
 
 def test_the_stitching_claims():
     paper = claims.load("stitching")
-    assert [c.id for c in paper] == ["C1a", "C1b", "C2a", "C2b", "C3a", "C3b", "C4a", "C4b", "C5a", "C5b", "C6", "C7"]
+    assert [c.id for c in paper] == ["C1a", "C1b", "C1c", "C1d", "C1e", "C1f", "C2a", "C2b", "C3a", "C3b", "C3c", "C4a",
+                                     "C4b", "C5a", "C5b", "C6a", "C6b", "C7a", "C7b", "C7c"]
     for c in paper:
         assert judge(c, {}, "test").verdict == "not tested"
         assert "paper" in c.scope
         why = "No measurement" if "laptop" in c.scope else "Not at profile laptop: "
         assert judge(c, {}, "laptop").reason.startswith(why)
-    probe = replace(paper["C6"], id="C9")
+    probe = replace(paper["C6a"], id="C9")
     equal = {p.id: {"R->N minus R->U": data(0.0)} for p in probe.parts}
     assert judge(probe, equal, "laptop").verdict == "supported" and not math.isnan(judge(probe, equal, "laptop").p)

@@ -35,15 +35,16 @@ def stitching(run: Published) -> dict:
     from lib.papers.stitching.networks import PAIRS
 
     joints, middle = run.settings["joints"], run.settings["middle"]
+    first, late = (middle, middle) if isinstance(middle, str) else (middle[0], middle[-1])  # once one
     last = joints[-1]
-    matrices = {name: run.table(name).fillna({"end": ""}) for name in ("matrix", "matrix_middle")}
-    return {
-        "depth": figures.stitching_depth(run.table("cells"), joints, list(PAIRS), run.settings["alphas"]),
-        "middle": figures.bars_against_controls(run.table("middle"), f"after {middle}, α = 1"),
-        "last": figures.bars_against_controls(run.table("last"), f"after {last}, α = 1"),
-        "matrix": figures.stitching_matrix(matrices["matrix"], title=f"after {last}"),
-        "matrix_middle": figures.stitching_matrix(matrices["matrix_middle"], title=f"after {middle}"),
-    }
+    bars = {name: figures.bars_against_controls(run.table(name), f"after {joint}, α = 1")
+            for name, joint in (("middle", first), ("late", late), ("last", last)) if run.has(name)}
+    matrices = {name: figures.stitching_matrix(run.table(name).fillna({"end": ""}), title=f"after {joint}")
+                for name, joint in (("matrix", last), ("matrix_middle", first), ("matrix_late", late)) if run.has(name)}
+    cells = run.table("cells")
+    fitted = {"fitted": figures.direct_matching(cells, joints)} if run.settings["direct"] else {}
+    return {"depth": figures.stitching_depth(cells, joints, list(PAIRS), run.settings["alphas"]), **bars, **fitted,
+            **matrices}
 
 
 def representation_similarity(run: Published) -> dict:

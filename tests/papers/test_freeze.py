@@ -121,7 +121,8 @@ def test_verdicts_say_what_was_expected_and_which_claim_was_changed_after(expect
     found = freezing.freeze("smoke", (PAPER,)).paper(PAPER)
     edited = replace(expecting[PAPER].claims[0], statement="It holds.")
     added = replace(edited, id="C99")
-    judged = [claims.judge(claim, {}, "smoke") for claim in (edited, *expecting[PAPER].claims[1:3], added)]
+    others = [claim for claim in expecting[PAPER].claims[1:] if "smoke" in claim.scope][:2]
+    judged = [claims.judge(claim, {}, "smoke") for claim in (edited, *others, added)]
     entries = [one.to_dict() for one in claims.as_expected(judged, found)]
     assert [(one["expected"], one["changed_after_seeing"]) for one in entries] == [
         ("supported", True), ("supported", False), ("supported", False), ("nothing", True)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lib.errors import SettingsError
-from lib.papers.stitching.networks import CORE, PAIRS
+from lib.papers.stitching.networks import CORE, DIRECT, PAIRS
 from lib.papers.stitching.settings import Section
 from lib.plots.explorer import Explorer, accuracy_bars, percent
 
@@ -38,14 +38,15 @@ def explorer(cells: pd.DataFrame, section: Section, live: bool | None = None) ->
             raise SettingsError(f"{pair} after {joint} at alpha = {alpha:g} was not measured in this run")
         rows = {f"{name.rstrip('2')} itself": _accuracies(ends[ends.pair == name.rstrip("2")])
                 for name in (front, end)} | {f"{pair} stitched": mine}
-        for role in CORE[2:]:
+        for role in (*CORE[2:], DIRECT):
             for other, some in here[here.role == role].groupby("pair", sort=False):
                 if {*other.split("->")} & {front.rstrip("2"), end.rstrip("2")}:
                     rows[f"{role}, {other}"] = _accuracies(some)
         said = ", ".join(f"{name} {percent(values)}" for name, values in mine.items())
         return accuracy_bars(rows, f"{pair} after {joint}, alpha = {alpha:g}"), f"Stitched: {said}."
 
-    return Explorer({"pair": pairs, "joint": list(section.joints), "alpha": [float(a) for a in section.alphas][::-1]},
+    joints = [*section.blocks, *(joint for joint in section.joints if joint not in section.blocks)]  # ours come last
+    return Explorer({"pair": pairs, "joint": joints, "alpha": [float(a) for a in section.alphas][::-1]},
                     draw, live)
 
 

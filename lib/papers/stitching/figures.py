@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lib.errors import is_int, need, unknown
+from lib.papers.stitching.networks import DIRECT, MIXED
 from lib.plots.style import CLEAN, GREY, ROBUST, check_columns, curve, style
 from lib.plots.titles import above, entitle, mean, percent, span
 
 MEASURES = {"clean": CLEAN, "robust": ROBUST}
 MARKERS = {"clean": "o", "robust": "s"}
+MADE = {DIRECT: "-", "pair": "--"}  # how a joint was made, and its line
+INTEREST = 0.02  # the smallest difference of accuracies that a title is about, as in the claims
 KINDS = "N: a normally trained network, R: a robust one, U: an untrained one, front → end"
 PROMISED = ("U → R  (untrained front)", "R → U  (untrained end)")  # controls with a row even if they were not measured
 
@@ -82,6 +85,60 @@ def _by_depth(table, alpha: float) -> str:
     return (f"{where} (α = {alpha:g}), N → R keeps less robust accuracy ({kept['N->R']}) than "
             f"two robust networks ({kept['R->R2']})"
             + (f"; R → N: {kept['R->N']}" if "R->N" in kept else ""))
+
+
+def direct_matching(cells, joints: list[str], robust: str = "search"):
+    """Clean and robust accuracy of the mixed pairs against the joint's depth: joints that were only fitted to
+    activations (solid) next to joints trained on clean images (dashed), the range over seeds shaded. The dotted line is
+    nine tenths of the clean accuracy of the weaker endpoint. No joint has seen an adversarial image.
+
+    cells: `Results.table()`. joints: those to draw, in order. robust: the measure drawn as robust accuracy.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import PercentFormatter
+
+    style()
+    position = {joint: k for k, joint in enumerate(joints)}
+    figure, axes = plt.subplots(1, len(MIXED), figsize=(8.2, 3.9), sharey=True, layout="constrained")
+    shown = cells[(cells.alpha == 0) & cells.joint.isin(joints)]
+    shown = shown.assign(position=shown.joint.map(position))
+    alone = cells[(cells.role == "endpoint") & (cells.measure == "clean")].groupby("pair").accuracy.mean()
+    for axis, pair in zip(axes, MIXED, strict=True):
+        for role, line in MADE.items():
+            mine = shown[(shown.role == role) & (shown.pair == pair)]
+            for words, measure in (("clean", "clean"), ("robust", robust)):
+                curve(axis, mine[mine.measure == measure], "position", "accuracy", MEASURES[words], line=line,
+                      marker=MARKERS[words], xs=list(position.values()))
+        axis.axhline(0.9 * min(alone[kind] for kind in pair.split("->")), color=GREY, linestyle=":", linewidth=1.4)
+        axis.set_title(_arrow(pair), fontsize=10)
+        axis.set_xticks(list(position.values()), joints, fontsize=8)
+        axis.set_xlabel("joint after")
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_ylim(-0.02, 1.02)
+    axes[0].set_ylabel("accuracy")
+    keys = [Line2D([], [], color=MEASURES[words], marker=MARKERS[words], label=f"{words} accuracy")
+            for words in MEASURES]
+    lines = {"only fitted": MADE[DIRECT], "trained on clean images": MADE["pair"], "0.9 of the weaker, clean": ":"}
+    keys += [Line2D([], [], color=GREY, linestyle=line, label=label) for label, line in lines.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    return entitle(figure, _by_fit(shown[shown.measure == robust], joints),
+                   "Clean and robust accuracy of mixed pairs against the joint's depth, for joints that were fitted to "
+                   f"activations and for joints trained on clean images. {KINDS}.")
+
+
+def _by_fit(table, joints: Sequence[str]) -> str:
+    """At which joints N → R is more robust with a fitted joint than with a trained one. table: robust accuracies."""
+    found = {role: {joint: mean(rows.accuracy) for joint, rows in mine.groupby("joint")}
+             for role, mine in table[table.pair == "N->R"].groupby("role") if role in MADE}
+    fitted, trained = (found.get(role, {}) for role in (DIRECT, "pair"))
+    better = [joint for joint in joints if joint in fitted and joint in trained
+              and above(fitted[joint], trained[joint]) and fitted[joint].value - trained[joint].value >= INTEREST]
+    if not better:
+        return "Joints that are only fitted to activations, next to joints trained on clean images"
+    kept, less = (percent(*(at[joint].value for joint in better)) for at in (fitted, trained))
+    return (f"Without any adversarial image, N → R after {' and '.join(better)} keeps {kept} robust accuracy if the "
+            f"joint is only fitted to activations, {less} if it is trained on clean images")
 
 
 def bars_against_controls(table, where: str):

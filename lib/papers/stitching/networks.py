@@ -3,15 +3,16 @@ after a stage by a trained joint (the stitching layer).
 
 Names of pairs: N normal, R robust, U untrained. `N->R` is the front of a normal network with the end of a robust one.
 `R->R2` and `N->N2` connect two networks of one type, of this repetition and of the next; neighbouring repetitions of
-these pairs therefore share a network.
+these pairs therefore share a network. What C2 and C3 compare has the section's `seeds` repetitions, all else `fewer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 
-from lib.papers.stitching.settings import Section
+from lib.papers.stitching.settings import STEM, Section
 from lib.profiles import networks as profiles
 from lib.profiles.networks import Networks
 from lib.values.architectures import LEAST_SQUARES, Probe, Stitch
@@ -33,12 +34,12 @@ class Condition:
     """What the stitched networks of all repetitions have in common.
 
     role: `pair`, `endpoint` (a network by itself), or a control: `untrained front`, `untrained end`, `new end` (the end
-    trained anew and adversarially on the frozen front: the ceiling), `linear probe`, `BN only` (identity joint),
-    `frozen BN`, `twice the epochs` (has the joint converged?). Beyond the core: `other task` (the end was trained on
-    another task, `R->mnist_rgb32`), `external` (a network that others trained, by its name) and their endpoints,
-    `TRADES`, `trained on images against <whom>`, `rank <r>` (a trained joint truncated to rank r), `direct matching`,
-    `least-squares start`. alpha: the share of adversarial images in the joint's training, in [0, 1]. where: the name of
-    another setting (C7), else empty.
+    trained anew on the frozen front, on clean images or adversarially: the ceiling), `linear probe`, `BN only`
+    (identity joint), `frozen BN`, `twice the epochs` (has the joint converged?). Beyond the core: `other task` (the end
+    was trained on another task, `R->mnist_rgb32`), `external` (a network that others trained, by its name) and their
+    endpoints, `TRADES`, `trained on images against <whom>`, `rank <r>` (a trained joint truncated to rank r), `direct
+    matching`, `least-squares start`. alpha: the share of adversarial images in the joint's training, in [0, 1]. where:
+    the name of another setting (C7), else empty.
     """
 
     role: str
@@ -87,7 +88,7 @@ class Repetition(profiles.Repetition):
                  "epochs": s.epochs, "optimiser": s.optimiser, "schedule": s.schedule, **changes}
         recipe = Recipe(n.data, batch_size=n.batch_size, augment=s.augment or n.augment, precision=n.precision,
                         seed=self.seed(self.number), **given)
-        attacks = (s.search, s.verify) if alpha == 1 and pair != "N->N2" else (s.search,)
+        attacks = (s.search, s.verify) if _judged(s, role, pair, joint, alpha) else (s.search,)
         return Cell(Condition(role, pair, joint, alpha), self.number, recipe, self._under(attacks))
 
     def _under(self, attacks: tuple[Attack, ...]) -> tuple:
@@ -95,74 +96,118 @@ class Repetition(profiles.Repetition):
 
 
 def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
-    """All networks of all repetitions, then the core again in other settings."""
-    repetitions = (Repetition(networks, section, number, seed) for number in range(section.seeds))
-    found = [cell for one in repetitions for part in (_core, _beyond) for cell in part(one)]
+    """All networks of all repetitions, then those that C7 compares in other settings."""
+    repetitions = [Repetition(networks, section, number, seed) for number in range(section.seeds)]
+    found = [cell for one in repetitions for part in (_core, _beyond) for cell in part(one)
+             if one.number < section.fewer or _often(section, cell.condition)]
     for place in section.elsewhere:
-        there = cells(place.networks.resolved(section.pool), section.core_at(place), seed)
-        found += [replace(cell, condition=replace(cell.condition, where=place.name)) for cell in there]
+        there = section.core_at(place)
+        own = place.networks.resolved(there.pool)
+        for number in range(there.seeds):
+            for cell in _core(Repetition(own, there, number, seed)):
+                if _claimed(there, cell.condition):
+                    under = cell.measures if cell.condition.alpha or not cell.condition.joint else cell.measures[:1]
+                    found.append(replace(cell, condition=replace(cell.condition, where=place.name), measures=under))
     return found
+
+
+def _claimed(s: Section, c: Condition) -> bool:
+    """Whether C1a, C2a, C3a or C4a, which C7 repeats, compares the networks of a condition."""
+    if c.role != "pair":
+        return c.role == "endpoint" and c.pair in ("N", "R")
+    if c.alpha != 1:
+        return c.alpha == 0 and c.pair in MIXED
+    return c.pair != "N->N2" and c.joint in s.middle or (c.pair, c.joint) in (("N->R", s.first), ("R->N", s.last))
+
+
+def _often(s: Section, c: Condition) -> bool:
+    """Whether C2a or C3 compares the networks of a condition, so that they have all repetitions."""
+    if c.role == "endpoint":
+        return c.pair in ("N", "R")
+    if c.joint == s.first:
+        return c.pair == "N->R" and c.role in ("pair", DIRECT) or (c.role, c.alpha) == ("untrained front", 1)
+    return c.role == "pair" and c.alpha == 1 and c.pair != "N->N2" and c.joint in s.middle
+
+
+def _judged(s: Section, role: str, pair: str, joint: str, alpha: float) -> bool:
+    """Whether a claim rests on the robust accuracy of a network, which is then measured under the stronger attack."""
+    if role == EXTERNAL:
+        return alpha == 1
+    if joint == s.first:
+        return pair == "N->R" and role in ("pair", DIRECT) or (role, pair, alpha) == ("untrained front", "U->R", 1)
+    if role == "new end" or alpha == 1 and joint in (*s.middle, s.last):
+        return alpha == 1 and pair != "N->N2" and role in ("pair", "untrained end", "new end", OTHER)
+    return alpha == 0 and joint in (s.late, s.last) and pair[0] == "R" and role in ("pair", "untrained end", OTHER)
+
+
+def _drawn(s: Section, pair: str, joint: str, alpha: float) -> bool:
+    """Whether a pair is stitched after a joint. Two normal networks are a control only, and the stem, a joint of ours,
+    is asked about the clean accuracy of mixed pairs.
+    """
+    if joint == STEM:
+        return alpha == 0 and pair in MIXED
+    return pair != "N->N2" or alpha == 0 or (joint, alpha) == (s.middle[0], 1) and s.more_controls
 
 
 def _core(r: Repetition) -> Iterator[Cell]:
     """Endpoints, pairs and their controls."""
-    s, last = r.section, r.section.joints[-1]
+    s = r.section
     yield r.endpoint("N", s.search)
     yield r.endpoint("R", s.search, s.verify, *[s.search.with_one_more_restart()] * (r.number == 0))
     yield r.endpoint("U", s.search)
-    for pair in PAIRS:
-        for joint in s.joints:
-            for alpha in s.alphas:
-                if pair != "N->N2" or alpha == 0 or joint == s.middle:  # two normal networks are a control only
-                    yield r.stitched("pair", pair, joint, alpha)
-    for joint in s.joints:
+    for pair, joint, alpha in product(PAIRS, s.joints, s.alphas):
+        if _drawn(s, pair, joint, alpha):
+            yield r.stitched("pair", pair, joint, alpha)
+    for joint in s.blocks:
         yield r.stitched("frozen BN", "N->R", joint, s.alphas[0], batchnorm="frozen")
         identity = {"arch": Stitch(joint, "identity"), "epochs": 1, "trainable": NOTHING}
         yield r.stitched("BN only", "N->R", joint, 0.0, **identity)
-        for pair in ("U->R", "U->N"):
-            for alpha in s.alphas:
-                if alpha == 0 or (pair == "U->R" and joint in s.first):
-                    yield r.stitched("untrained front", pair, joint, alpha)
+    for joint in s.joints:
         for front in "NR":
             probe = {"arch": Probe(joint), "trainable": ("head",), "batchnorm": "frozen"}
             yield r.stitched("linear probe", front, joint, 0.0, **probe)
-    if 1 in s.alphas:
-        yield r.stitched("twice the epochs", "N->R", s.middle, 1.0, epochs=2 * s.epochs)
-    for alpha in s.alphas:
-        yield r.stitched("untrained end", "R->U", last, alpha)
-    as_robust = {"optimiser": r.networks.robust.optimiser, "schedule": r.networks.robust.schedule}
-    for pair in ("N->new", "R->new"):
-        yield r.stitched("new end", pair, s.middle, 1.0, trainable=("joint", "back"), epochs=s.end_epochs, **as_robust)
+    for joint, alpha in product(s.joints, s.alphas):
+        for pair in ("U->R", "U->N"):
+            if alpha == 0 or (pair, joint) == ("U->R", s.first):
+                yield r.stitched("untrained front", pair, joint, alpha)
+        for pair in ("R->U", "N->U"):
+            if alpha == 0 and s.more_controls or pair == "R->U" and joint in (*s.middle, s.last):
+                yield r.stitched("untrained end", pair, joint, alpha)
+    if 1 in s.alphas:  # where robust accuracy is not at its floor
+        for pair, joint in (("N->R", s.first), ("R->N", s.late))[: 1 + s.more_controls]:
+            yield r.stitched("twice the epochs", pair, joint, 1.0, epochs=2 * s.epochs)
+    of_pool, both = r.networks, ("N", "R") if s.more_controls else ()
+    for alpha, pool, fronts in ((0.0, of_pool.normal, both), (1.0, of_pool.robust, s.new_ends)):
+        as_pool = {"optimiser": pool.optimiser, "schedule": pool.schedule, "epochs": s.end_epochs}
+        for front in fronts if alpha in s.alphas else ():
+            yield r.stitched("new end", f"{front}->new", s.middle[0], alpha, trainable=("joint", "back"), **as_pool)
 
 
 def _beyond(r: Repetition) -> Iterator[Cell]:
     """Networks of other tasks, networks that others trained, and other ways to make a joint."""
-    s, middle, last = r.section, r.section.middle, r.section.joints[-1]
+    s = r.section
     for name in (other.data.name for other in s.others):
         yield r.endpoint(name, s.search)
-        for front, joint, alpha in (("R", middle, 1), ("R", last, 1), ("R", last, 0), ("N", middle, 0), ("N", last, 0)):
+        for front, joint, alpha in (*product("R", (s.late, s.last), (1.0, 0.0)), ("N", s.last, 0.0)):
             if alpha in s.alphas:
-                yield r.stitched(OTHER, f"{front}->{name}", joint, float(alpha))
+                yield r.stitched(OTHER, f"{front}->{name}", joint, alpha)
     for one in s.external:
         if r.number == 0:
             yield r.endpoint(one.name, s.search, s.verify)
         ours = "R" if one.known.kind == "N" else "N"
         for pair in (f"{one.name}->{ours}", f"{ours}->{one.name}"):
-            for joint in s.joints:
-                for alpha in s.alphas:
-                    yield r.stitched(EXTERNAL, pair, joint, alpha)
+            for joint, alpha in product(s.blocks, s.alphas):
+                yield r.stitched(EXTERNAL, pair, joint, alpha)
     for pair in MIXED:
         yield from _joints(r, pair)
 
 
 def _joints(r: Repetition, pair: str) -> Iterator[Cell]:
     """Other ways to make the joint of a mixed pair."""
-    s, middle, threat = r.section, r.section.middle, r.networks.threat
-    if s.frozen:
-        for joint in s.joints:
-            for alpha in s.alphas:
-                if (pair, alpha) != ("N->R", s.alphas[0]):  # the core has these
-                    yield r.stitched("frozen BN", pair, joint, alpha, batchnorm="frozen")
+    s, middle, threat = r.section, r.section.middle[0], r.networks.threat
+    for joint, alpha in product(s.blocks, s.alphas) if s.frozen else ():
+        if (pair, alpha) != ("N->R", s.alphas[0]):  # the core has these
+            yield r.stitched("frozen BN", pair, joint, alpha, batchnorm="frozen")
     for joint in s.joints if s.direct else ():
         matched = Stitch(joint, LEAST_SQUARES, s.fit)
         yield r.stitched(DIRECT, pair, joint, 0.0, arch=matched, epochs=0, trainable=())

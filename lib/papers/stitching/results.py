@@ -42,6 +42,10 @@ class Results(results.Results):
         """The same results, read in another setting."""
         return replace(self, networks=place.networks, section=self.section.core_at(place), where=place.name)
 
+    def of_first(self, count: int) -> Results:
+        """The results of the first `count` repetitions."""
+        return replace(self, cells=[cell for cell in self.cells if cell.repetition < count])
+
     def condition(self, role: str, pair: str, joint: str = "", alpha: float = 0.0) -> Condition:
         """A condition in the setting `where`."""
         return Condition(role, pair, joint, alpha, self.where)
@@ -106,13 +110,13 @@ def self_stitch_gap(zoo: Zoo, recipe: Recipe, joint: str, images) -> float:
 
 
 def middle_joints(zoo: Zoo, m: Results, pixels: torch.Tensor) -> dict[str, AtJoint]:
-    """{role: activations of N->R at the middle joint} in the first repetition, for pixels [n, C, H, W] in [0, 1]. The
-    roles are the joint trained on clean images (`pair`) and the one that was only fitted (`direct matching`), if they
-    were measured.
+    """{role: activations of N->R at the first middle joint} in the first repetition, for pixels [n, C, H, W] in [0, 1].
+    The roles are the joint trained on clean images (`pair`) and the one that was only fitted (`direct matching`), if
+    they were measured.
     """
     found = {}
     for role in ("pair", DIRECT):
-        for cell in m.of(Condition(role, "N->R", m.section.middle))[:1]:
+        for cell in m.of(Condition(role, "N->R", m.section.middle[0]))[:1]:
             stitched, end = (zoo.obtain(recipe).net for recipe in (cell.recipe, cell.recipe.parents[1]))
             found[role] = at_joint(stitched, end, cell.condition.joint, pixels)
     return found

@@ -23,6 +23,7 @@ from lib.values.declared import (
     Count,
     Declared,
     NotNegative,
+    OneOf,
     Positive,
     Repetitions,
     Share,
@@ -34,7 +35,10 @@ from lib.values.external import External
 from lib.values.objectives import Attacked
 from lib.values.recipe import Optimiser, Recipe, Schedule
 
+STEM = "stem"  # the joint before the first block
+Front = Annotated[str, OneOf(("N", "R"))]
 Joints = Annotated[tuple[str, ...], length(3)]
+Middle = Annotated[tuple[str, ...], length(1)]
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,13 @@ class OtherTask(Declared):
 
 @dataclass(frozen=True)
 class OtherSetting(Declared):
-    """The core experiment repeated with other networks, on another data set or with another architecture (C7)."""
+    """The comparisons of the paper repeated with other networks, on another data set or with another architecture (C7).
+    """
 
     name: FileName  # the setting's name in tables
     networks: Networks
     joints: Joints  # stages after which networks are cut, in order of depth
-    middle: str  # the joint that C2 and C3 are about
+    middle: Middle  # the joints of C2, in order of depth; C3 compares with the first of them, C4 with the last
     gates: Gates
     attack: PGD  # the attack in the training of joints
     search: Annotated[PGD, UNTARGETED]  # the attack under which every network is measured
@@ -77,29 +82,34 @@ class OtherSetting(Declared):
 class Section(Declared):
     """Settings of the stitching notebook."""
 
-    seeds: Repetitions  # repetitions, each with networks and joints of its own
+    seeds: Repetitions  # repetitions of what C2 and C3 compare, each with networks and joints of its own
     joints: Joints  # stages after which networks are cut, in order of depth
-    middle: str  # the joint that C2 and C3 are about
+    middle: Middle  # the joints of C2, in order of depth; C3 compares with the first of them, C4 to C6 with the last
     epochs: Count  # training epochs of a joint
     end_epochs: Count  # training epochs of a new end
     attack: PGD  # the attack in the training of joints
     search: Annotated[PGD, UNTARGETED]  # the attack under which every network is measured
     verify: Attack  # the stronger attack, where a claim depends on it
     gates: Gates
+    other_seeds: Repetitions | None = None  # repetitions of all other networks, at most `seeds`; null: as many
     alphas: Annotated[tuple[Share, ...], different(1)] = (0.0, 1.0)  # shares of adversarial images in training a joint
     optimiser: Optimiser = field(default_factory=lambda: Optimiser("adam", lr=3e-2, weight_decay=1e-4))
     schedule: Schedule = field(default_factory=lambda: Schedule("cosine"))
     augment: Augmentation | None = None  # the augmentation in the training of joints; null: as in the pool
-    # the largest fall of a joint's loss in the last part of training, in nats, mean over repetitions, at which the
-    # joint counts as converged (0.1: the probability of the true class grows by 10 %)
+    # the largest change of a joint's loss in the last part of training, in nats, mean of absolute values over
+    # repetitions, at which the joint counts as converged (0.1: the probability of the true class grows by 10 %)
     converged: Positive = 0.1
-    # the largest change allowed in the robust accuracy of a middle joint when it is trained for twice the epochs
+    # the largest change allowed in the robust accuracy of a joint when it is trained for twice the epochs
     budget: Share = 0.03
+    new_ends: Annotated[tuple[Front, ...], different()] = ("N", "R")  # fronts that get a new, adversarially trained end
+    # whether to add controls: untrained ends at every joint, new ends trained on clean images, two normal networks with
+    # a middle joint trained on adversarial images, and twice the epochs at the last middle joint, too
+    more_controls: bool = False
     # Beyond the core.
     others: Annotated[tuple[OtherTask, ...], different(of="data.name")] = ()  # other tasks that ends have learned
     # networks trained by others, in files that the user has, stitched with the pool's networks of the other kind
     external: Annotated[tuple[External, ...], different(of="name")] = ()
-    frozen: bool = False  # whether N->R and R->N are also stitched with frozen BatchNorm statistics
+    frozen: bool = False  # whether all joints of N->R and R->N are also trained with frozen BatchNorm statistics
     trades: NotNegative | None = None  # the beta of middle joints of N->R and R->N trained by TRADES; null: none
     # the networks that training images are made to fool, for further middle joints of N->R and R->N: front, end or
     # itself (one joint each), as in the authors' code; with both front and end, one more joint for the two together
@@ -112,20 +122,49 @@ class Section(Declared):
     where = "stitching"
 
     def check_together(self):
-        inner = [j for j in self.joints[:-1] if j not in self.first]
-        if self.middle not in inner:
-            raise unknown("stitching.middle joint (between the first joints and the last)", self.middle, inner)
+        inner = [*dict.fromkeys(j for j in self.joints[:-1] if j not in (STEM, *self.blocks[:1]))]
+        for joint in self.middle:
+            if joint not in inner:
+                raise unknown("stitching.middle joint (between the first block and the last joint)", joint, inner)
+        in_order = [joint for joint in inner if joint in self.middle]
+        need([*self.middle] == in_order, "stitching.middle", [*self.middle], "different joints in order of depth")
 
     def core_at(self, place: OtherSetting) -> Section:
-        """The core of the section in another setting."""
+        """What is compared in another setting, as settings of its own."""
         given = {name: getattr(place, name) for name in ("joints", "middle", "gates", "attack", "search", "augment")}
-        return replace(self, **given, others=(), external=(), frozen=False, trades=None, against=(), ranks=(),
-                       direct=False, elsewhere=())
+        return replace(self, **given, seeds=self.fewer, other_seeds=None, more_controls=False, others=(),
+                       external=(), frozen=False, trades=None, against=(), ranks=(), direct=False, elsewhere=())
 
     @property
-    def first(self) -> tuple[str, ...]:
-        """The joints after low-level features only: the stem, if it is a joint, and the first block."""
-        return self.joints[:2] if self.joints[0] == "stem" else self.joints[:1]
+    def fewer(self) -> int:
+        """The number of repetitions of what C2 and C3 do not compare."""
+        return min(self.seeds, self.other_seeds or self.seeds)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The joints after blocks: all but the stem, which is a joint of ours."""
+        return tuple(joint for joint in self.joints if joint != STEM)
+
+    @property
+    def first(self) -> str:
+        """The joint after the first block."""
+        return self.blocks[0]
+
+    @property
+    def late(self) -> str:
+        """The joint before the last layers: the last of the middle ones."""
+        return self.middle[-1]
+
+    @property
+    def last(self) -> str:
+        """The last joint."""
+        return self.joints[-1]
+
+    @property
+    def decisive(self) -> dict[str, str]:
+        """{name: joint} of the joints that most claims are about: `middle`, `late` (where it is another) and `last`."""
+        return {name: joint for name, joint in (("middle", self.middle[0]), ("late", self.late), ("last", self.last))
+                if name != "late" or joint != self.middle[0]}
 
     @property
     def pool(self) -> int:

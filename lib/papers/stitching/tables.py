@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lib.papers.stitching.networks import CORE, DIRECT, EXTERNAL, MIXED, OTHER, STARTED
 from lib.papers.stitching.results import Results
+from lib.plots.titles import percent
 from lib.runtime import ProgressBar
 from lib.statistics import accuracy, without_missing
 from lib.stitching.measures import (
@@ -41,8 +43,8 @@ def describe(study) -> str:
     data, test = n.data, study.zoo.images(n.data, "test")
     return (f"{data.name}: {data.n_train} training images, {data.holdout} held out, {len(test)} test images "
             f"(random, class-balanced, the same for every network); {n.arch}, cut after {', '.join(s.joints)}\n"
-            f"threat: {n.threat.norm}, eps {n.threat.eps}; {s.seeds} repetitions; "
-            f"{len(study.cells)} cells, {len(study.keys)} trained networks in the plan")
+            f"threat: {n.threat.norm}, eps {n.threat.eps}; {s.seeds} repetitions of what C2 and C3 compare, {s.fewer} "
+            f"of the rest; {len(study.cells)} cells, {len(study.keys)} trained networks in the plan")
 
 
 def _here(m: Results) -> list[Cell]:
@@ -67,13 +69,44 @@ def endpoint_accuracies(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean_controls(cells: pd.DataFrame, joints: Sequence[str]) -> pd.DataFrame:
-    """Clean accuracy of joints trained on clean images, and of their controls, means over repetitions: columns role,
-    pair, and each of `joints`, NaN where a control has no such joint. cells: as returned by `measured_at`.
+    """Clean accuracy of joints trained on clean images or only fitted, and of their controls, means over repetitions:
+    columns role, pair, and each of `joints`, NaN where a control has no such joint. cells: as by `measured_at`.
     """
-    core = (cells.measure == "clean") & (cells.alpha == 0) & cells.role.isin(CORE)
+    core = (cells.measure == "clean") & (cells.alpha == 0) & cells.role.isin((*CORE, DIRECT))
     shown = cells[core & (cells.joint.fillna("") != "")]
     wide = shown.pivot_table(index=["role", "pair"], columns="joint", values="accuracy")
     return wide[list(joints)].reset_index()
+
+
+def shares_of_endpoints(cells: pd.DataFrame, joints: Sequence[str]) -> pd.DataFrame:
+    """Clean accuracy of the mixed pairs, their joints trained on clean images or only fitted, and its ratios to the
+    accuracies of the weaker endpoint and of the end, of means over repetitions: columns pair, joint, role, clean, `of
+    weaker`, `of end`. Rows follow the pair, then the order of `joints`. cells: as returned by `measured_at`.
+    """
+    import pandas as pd
+
+    clean = cells[(cells.measure == "clean") & (cells.alpha == 0)].groupby(["role", "pair", "joint"], dropna=False)
+    known = {(role, pair, joint if role != "endpoint" else ""): value
+             for (role, pair, joint), value in clean.accuracy.mean().items()}
+    rows = []
+    for pair, joint, role in product(MIXED, joints, ("pair", DIRECT)):
+        if (role, pair, joint) in known:
+            accuracy, ends = known[role, pair, joint], [known["endpoint", kind, ""] for kind in pair.split("->")]
+            shares = relative_accuracy(accuracy, *ends)
+            rows.append({"pair": pair, "joint": joint, "role": role, "clean": accuracy, **shares})
+    return pd.DataFrame(rows, columns=["pair", "joint", "role", "clean", "of weaker", "of end"])
+
+
+def fitted_in_words(cells: pd.DataFrame, joint: str) -> str:
+    """A sentence on the robust accuracy of N->R under the search attack after one joint, fitted or trained on clean
+    images. cells: as returned by `measured_at`.
+    """
+    here = cells[(cells.pair == "N->R") & (cells.joint == joint) & (cells.alpha == 0) & (cells.measure == "search")]
+    kept = {role: here.accuracy[here.role == role].dropna() for role in (DIRECT, "pair")}
+    fitted, trained = (f"{percent(found.mean())} ({percent(found.min(), found.max())} over repetitions)"
+                       if len(found) else "an accuracy that could not be measured" for found in kept.values())
+    return (f"After {joint}, N→R keeps a robust accuracy of {fitted} with a joint that is only fitted, and of "
+            f"{trained} with one trained on clean images. Neither joint has seen an adversarial image.")
 
 
 def kinds_of_joints(cells: pd.DataFrame, joint: str) -> pd.DataFrame:
@@ -187,9 +220,9 @@ def _agreements(zoo: Zoo, recipe: Recipe) -> dict[str, float]:
 
 
 def transferred_cells(m: Results) -> list[Cell]:
-    """The mixed pairs to which attacks are transferred: adversarially trained middle and last joints."""
+    """The mixed pairs to which attacks are transferred: adversarially trained joints, the first middle and the last."""
     return [cell for cell in m.of(role="pair", alpha=1.0, where="") if cell.condition.pair in MIXED
-            and cell.condition.joint in (m.section.middle, m.section.joints[-1])]
+            and cell.condition.joint in (m.section.middle[0], m.section.last)]
 
 
 def transfers(zoo: Zoo, cells: Sequence[Cell], threat: Threat, attack: Attack) -> pd.DataFrame:

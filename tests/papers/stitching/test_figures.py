@@ -37,6 +37,36 @@ def test_depth_names_the_joints_at_which_a_normal_front_keeps_less():
         "After head (α = 1), N → R keeps less robust accuracy (11.0 %) than two robust networks (41.0 %).")
 
 
+def fitted_and_trained(robust):
+    """Cells of the mixed pairs at two joints; robust: {(role, pair, joint): robust accuracy}, 0 where none is given."""
+    rows = [{"role": role, "pair": pair, "joint": joint, "alpha": 0.0, "seed": seed, "measure": measure,
+             "accuracy": robust.get((role, pair, joint), 0) + 0.01 * seed if measure == "search" else 0.6}
+            for role in ("direct matching", "pair") for pair in ("N->R", "R->N") for joint in ("stem", "layer1.0")
+            for seed in range(3) for measure in ("clean", "search")]
+    rows += [{"role": "endpoint", "pair": pair, "joint": "", "alpha": 0.0, "seed": seed, "measure": "clean",
+              "accuracy": accuracy} for pair, accuracy in (("N", 0.8), ("R", 0.5)) for seed in range(3)]
+    return pd.DataFrame(rows)
+
+
+def test_fitted_joints_stand_next_to_trained_ones_and_the_bar():
+    found = fitted_and_trained({("direct matching", "N->R", "stem"): 0.2})
+    figure = stitching.direct_matching(found, ["stem", "layer1.0"])
+    first = figure.axes[0]
+    np.testing.assert_allclose(first.lines[1].get_ydata(), [0.21, 0.01])
+    assert [line.get_linestyle() for line in first.lines] == ["-", "-", "--", "--", ":"]
+    assert set(first.lines[-1].get_ydata()) == {0.45} and not overlaps(figure)
+    assert figure.description.replace("\u00a0", " ").startswith(
+        "Without any adversarial image, N → R after stem keeps 21.0 % robust accuracy if the joint is only fitted to "
+        "activations, 1.0 % if it is trained on clean images.")
+
+
+def test_fitted_joints_that_are_no_more_robust_make_no_finding():
+    found = fitted_and_trained({("direct matching", "N->R", "stem"): 0.015})  # clear, but too small to matter
+    found = found.assign(accuracy=found.accuracy.where(found.measure == "clean", found.accuracy - 0.009 * found.seed))
+    figure = stitching.direct_matching(found, ["stem", "layer1.0"])
+    assert figure.description.startswith("Joints that are only fitted to activations, next to joints")
+
+
 def test_bars_against_controls():
     rows = [(what, measure, 0.5, 0.4, 0.6) for what in ("claim", "null") for measure in ("clean", "robust")]
     table = pd.DataFrame(rows, columns=["what", "measure", "value", "low", "high"])

@@ -43,7 +43,7 @@ def made_up(accuracy, s=S) -> results.Results:
 def as_the_paper_says(c, which):
     """A world in which every claim holds, C4b excepted: it contradicts C6."""
     last = c.joint == SECTION.joints[-1]
-    early = c.joint in SECTION.first
+    early = c.joint == SECTION.first
     if which == "clean":
         return {"untrained front": 0.5, "linear probe": 0.6}.get(c.role, 0.95)
     if c.role == "endpoint":
