@@ -42,8 +42,8 @@ def processes(run: int) -> list[int]:
 
 
 def left_running(run: int) -> list[int]:
-    """The processes of a run that has ended which are still alive after half a minute: on a loaded machine a job that
-    has just started looks for its run only when torch is imported.
+    """The processes of a run that has ended which are still alive after half a minute; on a loaded machine some end
+    only after ten seconds.
     """
     deadline = time.monotonic() + 30
     while (found := processes(run)) and time.monotonic() < deadline:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lib.papers.settings import load
+from lib.profiles.networks import precision_for
 
 Contenders = dict[str, Callable[[], object]]
 
@@ -43,7 +43,7 @@ class Run:
 
     def precisions(self) -> list[str]:
         """fp32, and bf16 where the device multiplies in it."""
-        return list(dict.fromkeys(("fp32", "bf16" if self.gpu else load("laptop").networks.precision)))
+        return list(dict.fromkeys(("fp32", precision_for("auto"))))
 
     def wait(self) -> None:
         """Until the device has done what it was given."""

@@ -26,7 +26,7 @@ from lib.papers.plan import chosen, plan
 from lib.parameters import full_names, put
 from lib.profiles.frozen import STARTS, starts
 from lib.profiles.loader import parse
-from lib.runtime import ROOT, cores, duration, results
+from lib.runtime import ROOT, cores, results
 from lib.store import Store
 
 STOPPED = 130  # the exit status after an interrupt
@@ -185,20 +185,12 @@ def _prepare(args, notebooks) -> tuple[profiles.Settings, dict]:
     """
     notebooks = chosen(profiles.load(args.profile), tuple(notebooks))
     given = overrides(args, notebooks)
-    settings = profiles.load(args.profile, given)
-    return settings, given
+    return profiles.load(args.profile, given), given
 
 
 def run(args) -> int:
     """Run the batch graph, then write the index. Status 1 if a job failed."""
-    names = _named(args.notebooks)
-    if args.on:
-        if not args.dry_run:
-            raise SettingsError(f"--on {args.on} is not possible without --dry-run: it prices a machine elsewhere")
-        from lib.cards import card
-
-        on = card(args.on)
-        os.environ["REPRO_PRECISION"] = "bf16"  # what the precision `auto` means on every card
+    names, card = _named(args.notebooks), _card(args)
     settings, given = _prepare(args, names)
     notebooks = chosen(settings, names)
     jobs = args.jobs if args.jobs is not None else cores()
@@ -210,12 +202,28 @@ def run(args) -> int:
     from lib.dry_run import price_list, refuse_without_gpu
 
     if args.dry_run:
-        return price_list(settings, notebooks, jobs, on if args.on else None, args.all)
+        return price_list(settings, notebooks, jobs, card, args.all)
     plan(settings, notebooks)  # recipes check what no single setting shows
     if not args.yes:
         refuse_without_gpu(settings, notebooks, jobs)
     settings.note_start(notebooks, "run")
     return batch.run_graph(settings, given, notebooks, jobs)
+
+
+def _card(args):
+    """The card that `--on` names, on which the precision `auto` means bf16; None without `--on`. Raises SettingsError
+    for what only a dry run can do.
+    """
+    for option, given in (("--on", args.on), ("--all", args.all)):
+        if given and not args.dry_run:
+            raise SettingsError(f"{option} is not possible without --dry-run, to which it belongs")
+    if not args.on:
+        return None
+    from lib.cards import card
+
+    found = card(args.on)
+    os.environ["REPRO_PRECISION"] = "bf16"
+    return found
 
 
 def train(args) -> int:
@@ -365,33 +373,13 @@ def settings_page(args) -> int:
     return 0
 
 
-def _show_store(box: Store, every: bool) -> None:
-    """Print the sums over the store's entries, then those of each kind, the largest first; every: and each entry."""
-    entries = sorted(box.entries(), key=lambda entry: -entry[2])
-    kinds: dict[str, list] = {}
-    for entry in entries:
-        kinds.setdefault(entry[0], []).append(entry)
-
-    def sums(name: str, some: list) -> str:
-        size, took = sum(one[2] for one in some), sum(meta.get("made_seconds", 0) for *_, meta in some)
-        return f"{name:12} {len(some):6} entries {size / 1e6:9.1f} MB  made in {duration(took)}"
-
-    print(f"{box.root}\n{sums('all', entries)}")
-    for kind, some in sorted(kinds.items(), key=lambda pair: -sum(size for _, _, size, _ in pair[1])):
-        print(sums(kind, some))
-    for kind, key, size, meta in entries if every else ():
-        print(f"{kind:12} {key} {size / 1e6:8.2f} MB {meta.get('made_seconds', 0):7.1f} s  {meta.get('what', '')}")
-    if entries and not every:
-        print("store show --all lists every entry, the largest first")
-
-
 def store(args) -> int:
     """Show the store, prune entries that no profile's plan needs, or export or import entries."""
     box = Store()
     if args.action in ("export", "import") and args.archive is None:
         raise SettingsError(f"store {args.action} needs the name of a .tar file")
     if args.action == "show":
-        _show_store(box, args.all)
+        print("\n".join(box.listing(args.all)))
     elif args.action == "prune":
         keep = set()
         for profile, precision in itertools.product(profiles.profiles(), ("fp32", "bf16")):

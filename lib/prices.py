@@ -1,4 +1,4 @@
-"""What a run would do and cost, without starting it, and how much of it is left while it runs."""
+"""The work that the store lacks for a run, what it costs, and how much of it is left while the run goes on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lib.papers.settings import Settings
 from lib.runtime import duration
 from lib.store import FAILED, Store
 from lib.training import price
+from lib.values.architectures import Probe, Pruned, Stitch
 from lib.values.attacks import Attack
 from lib.values.measurement import Measurement
 from lib.values.recipe import Recipe, outcome_key
@@ -77,11 +78,8 @@ def _measurement(job: str, one: Measurement) -> Work:
 
 def _named(recipe: Recipe) -> str:
     """A network by its kind: `stitched ResNet-18`, `pruned VGG-16`, whatever is stitched where and pruned how."""
-    arch, root = recipe.arch, recipe
-    how = {"Stitch": "stitched ", "Probe": "probes of ", "Pruned": "pruned "}.get(type(arch).__name__, "")
-    while root.arch.frozen_front:
-        root = root.parents[-1]
-    return how + root.arch.dense.name
+    how = {Stitch: "stitched ", Probe: "probes of ", Pruned: "pruned "}.get(type(recipe.arch), "")
+    return how + price.last_part(recipe).arch.dense.name
 
 
 def seconds_of(work: list[Work], prices) -> dict[int, float]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from lib.errors import impossible, need
 from lib.files import PARTS, FileError, named, sha256, whole, write_atomic
-from lib.runtime import results
+from lib.runtime import duration, results
 
 log = logging.getLogger("lib.store")
 META = "meta.json"
@@ -177,6 +177,26 @@ class Store:
             took, inside = time.time() - started, self._inside.pop()
             self._inside[-1] += took
         return meta, took - inside
+
+    def listing(self, every: bool) -> list[str]:
+        """Lines for people: the sums over all entries, then those of each kind, the largest first; every: and each
+        entry. Raises FileError if the store cannot be read.
+        """
+        entries = sorted(self.entries(), key=lambda entry: -entry[2])
+        kinds: dict[str, list] = {}
+        for entry in entries:
+            kinds.setdefault(entry[0], []).append(entry)
+
+        def sums(name: str, some: list) -> str:
+            size, took = sum(one[2] for one in some), sum(meta.get("made_seconds", 0) for *_, meta in some)
+            return f"{name:12} {len(some):6} entries {size / 1e6:9.1f} MB  made in {duration(took)}"
+
+        ordered = sorted(kinds.items(), key=lambda pair: -sum(one[2] for one in pair[1]))
+        lines = [str(self.root), sums("all", entries), *[sums(kind, some) for kind, some in ordered]]
+        if every:
+            return lines + [f"{kind:12} {key} {size / 1e6:8.2f} MB {meta.get('made_seconds', 0):7.1f} s  "
+                            f"{meta.get('what', '')}" for kind, key, size, meta in entries]
+        return lines + ["store show --all lists every entry, the largest first"] * bool(entries)
 
     def entries(self):
         """All entries in the store as (kind, key, bytes, meta), newest last. Raises FileError if it cannot be read."""

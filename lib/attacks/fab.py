@@ -1,7 +1,7 @@
 """Targeted FAB (Croce & Hein 2020, "Minimally distorted adversarial examples"): the nearest image across a boundary.
 
 The steps are those of the package, written here so that an image stops when it is broken. So are the projections for
-linf and l2, which the package finds by sorting all pixels; that took most of the time of a step on narrow networks.
+linf and l2, which the package finds by sorting all pixels; on a narrow network that took a quarter of a step.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def onto_plane(x: Tensor, w: Tensor, b: Tensor, norm: str) -> Tensor:
     gap = b - (w * x).sum(1)
     way, pull = (w * gap[:, None]).sign(), w.abs()
     room = torch.where(way > 0, 1 - x, x).masked_fill_(w == 0, 0)
-    pace = pull if norm == "l2" else torch.ones_like(pull)
+    pace = pull.masked_fill(w == 0, 1) if norm == "l2" else torch.ones_like(pull)
     rate, gap, time = pull * pace, gap.abs(), torch.zeros_like(gap)
     for _ in range(NEWTON):
         move = torch.minimum(time[:, None] * pace, room)

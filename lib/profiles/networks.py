@@ -138,7 +138,7 @@ class Networks(Declared):
         """The networks as they are trained: at least `count` of each kind, and a precision that is not `auto`."""
         grown = {kind: replace(pool, count=max(count, pool.count))
                  for kind, pool in (("normal", self.normal), ("robust", self.robust))}
-        return replace(self, **grown, precision=_precision(self.precision))
+        return replace(self, **grown, precision=precision_for(self.precision))
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def warmed_up(recipe: Recipe, training: Pretraining | None) -> Recipe:
     return replace(recipe, parents=(replace(recipe, objective=CrossEntropy(), epochs=training.warm_up),))
 
 
-def _precision(name: str) -> str:
+def precision_for(name: str) -> str:
     """The precision for `name`: `auto` is bf16 if the hardware multiplies in it (otherwise bf16 is slower), else fp32.
     Keys depend on it, so REPRO_PRECISION hands the choice of the machine that starts a run to the jobs of the run.
     """

@@ -122,7 +122,8 @@ class _Site:
         notebooks = {run: found[name] for run, found in self.runs.items() if name in found}
         sheet, deviations = (ROOT / "claims" / f"{name}.{kind}" for kind in ("yaml", "md"))
         notebook, code = ROOT / "notebooks" / f"{name}.ipynb", ROOT / "lib" / "papers" / name
-        header = loader.read(sheet)["paper"] if sheet.is_file() else {}
+        read = loader.read(sheet) if sheet.is_file() else {"paper": {}, "claims": ()}
+        header, worded = read["paper"], {one["id"]: one["statement"].strip() for one in read["claims"]}
         answer = answers(self.root).get(name)
         address = str(header.get("url", ""))
         return {"name": name, "title": next(iter(notebooks.values()))["title"], "header": header,
@@ -130,18 +131,16 @@ class _Site:
                           else name.replace("_", " ").capitalize()),
                 "authors": _authors(header.get("authors", "")),
                 "url": address if address.startswith(("https://", "http://")) else None, "notebooks": notebooks,
-                "claims": self._claims(name, notebooks), "answer": answer,
+                "claims": self._claims(name, notebooks, worded), "answer": answer,
                 "notebook": notebook if notebook.is_file() else None, "code": code if code.is_dir() else None,
                 "outdated": answer.outdated(name, self.root) if answer else [],
                 "deviations": self.root / "claims" / f"{name}.html" if deviations.is_file() else None}
 
-    def _claims(self, paper: str, notebooks: Mapping[str, dict]) -> list[dict]:
-        """The claims of a paper, the paper's own first, each with what its runs say about it; in today's wording where
-        runs judged several.
+    def _claims(self, paper: str, notebooks: Mapping[str, dict], worded: Mapping[str, str]) -> list[dict]:
+        """The claims of a paper, the paper's own first, each with what its runs say about it; where runs judged several
+        wordings, in today's (`worded`, by claim).
         """
-        sheet, found = ROOT / "claims" / f"{paper}.yaml", {}
-        known = loader.read(sheet)["claims"] if sheet.is_file() else ()
-        worded = {one["id"]: one["statement"].strip() for one in known}
+        found: dict[str, dict] = {}
         for asks in ASKS:
             for run, notebook in notebooks.items():
                 for claim in notebook["groups"].get(asks, ()):

@@ -48,10 +48,16 @@ def _counted(shape: tuple[int, int, int], classes: int, arch: Architecture) -> C
         return Counted(tuple(stages), forward_outputs(_map(net), shape), sum(p.numel() for p in net.parameters()))
 
 
-def counted(recipe: Recipe) -> Counted:
-    """What the recipe's network is made of; of one that is cut from others, what the last of these is made of."""
+def last_part(recipe: Recipe) -> Recipe:
+    """The recipe of the last of the networks that this one is cut from, or the recipe itself."""
     while recipe.arch.frozen_front:
         recipe = recipe.parents[-1]
+    return recipe
+
+
+def counted(recipe: Recipe) -> Counted:
+    """What the recipe's network is made of; of one that is cut from others, what the last of these is made of."""
+    recipe = last_part(recipe)
     return _counted(recipe.data.shape, recipe.data.info.classes, recipe.arch.dense)
 
 

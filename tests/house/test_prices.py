@@ -106,6 +106,7 @@ def test_a_card_that_is_not_here_is_priced_from_its_peak_rate(asked, monkeypatch
 
 @pytest.mark.parametrize("args, words", [
     (["--dry-run", "--on", "h20"], "unknown card of --on 'h20'"), (["--on", "h200"], "without --dry-run"),
+    (["--all"], "--all is not possible without --dry-run"),
 ])
 def test_an_impossible_card_is_one_sentence(args, words, monkeypatch, capsys):
     monkeypatch.setenv("REPRO_PRECISION", "bf16")

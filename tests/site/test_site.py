@@ -358,7 +358,7 @@ def test_seconds_of_measurements_are_shown_apart_by_whether_the_run_made_them(tm
     write(tmp_path, "harp_pruning", card(networks=["a1"]), [])
     report.index(tmp_path)
     text = plain(page(tmp_path, "networks.html").text)
-    assert "measurements in the run found in the store" in text and "3 min 2 h 00 min" in text
+    assert "measuring in this run measuring before it" in text and "3 min 2 h 00 min" in text
 
 
 def test_a_run_s_cost_is_the_sum_over_its_different_networks(published):
