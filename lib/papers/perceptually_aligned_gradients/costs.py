@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from lib.papers.perceptually_aligned_gradients.networks import (
-    CLASSES,
-    JUDGE,
-    NORM,
-    SCORE,
-    TEACHER,
-    TRADES_SCORE,
-    StudyNetworks,
-    cells,
-    combined,
-)
+from lib.papers.perceptually_aligned_gradients.networks import JUDGE, SCORE, TEACHER, StudyNetworks, cells
 from lib.papers.perceptually_aligned_gradients.results import STEPS, search, shown
 from lib.papers.perceptually_aligned_gradients.settings import Section
 from lib.profiles.networks import Networks
@@ -39,20 +29,18 @@ def _of_study(of: StudyNetworks, section: Section, every: list[Cell]) -> Iterato
     if study.scored:
         yield Measurement("class scores", of.judge(), study.images, classes + 2)
         yield Measurement("class scores", of.teacher(), study.images, 1)
-    chosen = (SCORE, NORM, CLASSES, combined(study.threats[0].norm), TRADES_SCORE)
-    own: dict[tuple[str, int], Cell] = {}
+    best: dict[tuple[str, int], Cell] = {}  # whichever weight is the best, it costs as much
     for cell in every:
         kind, recipe = cell.condition.kind, cell.recipe
         if kind in (TEACHER, JUDGE):
             continue
         yield Measurement("gradients of every class", recipe, study.images, 1 + classes)
-        if kind in chosen:
+        if recipe.data.holdout:
             passes = search(study.threats[0], 10).passes(0.5)
             yield Measurement("attack on held-out images", recipe, recipe.data.holdout, passes)
-        if cell.condition.weight == study.weights.of.get(kind, cell.condition.weight):
-            own.setdefault((kind, cell.repetition), cell)
+        best.setdefault((kind, cell.repetition), cell)
     queried, curve = section.query_images, len(section.curve) * search(study.threats[0]).passes(0.5)
-    for (kind, _), cell in own.items():
+    for (kind, _), cell in best.items():
         if kind in shown(study):
             yield Measurement("curves of robust accuracy", cell.recipe, queried, len(study.threats) * curve)
             if study.adversarial:  # a forward and a backward pass for each step

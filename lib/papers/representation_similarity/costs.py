@@ -30,7 +30,7 @@ def _each(networks: Networks, section: Section, seed: Callable[[int], int]) -> I
             yield Measurement("similarity maps", recipe, 2 * shown, PASSES)  # of test and of training images
             continue
         yield Measurement("similarity maps", recipe, shown, PASSES)
-        if kind in ("N", "R", "M"):
+        if kind in ("N", "R", "M-", "M+"):
             yield Measurement("accuracy on training images", recipe, recipe.data.n_train, 1)
             yield Measurement("similarity maps", recipe, shown, PASSES * len(section.second))
         if kind in ("N", "R"):
