@@ -22,7 +22,7 @@ from lib.files import PARTS, read_json, sha256, write_atomic
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
 from lib.prices import Countdown, missing
-from lib.runtime import ROOT, cores, device, results, watch_parent, without_gpu
+from lib.runtime import ROOT, cores, device, results, warnings_of_machine, watch_parent
 from lib.store import FAILED, Store
 from lib.training.price import Prices
 from lib.values.keys import digest
@@ -136,7 +136,7 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
         raise OneLineError(f"another run is writing to {folder}: wait for it or stop it") from None
     with lock:
         started = time.monotonic()
-        if warning := without_gpu(settings.profile, settings.device):
+        for warning in warnings_of_machine(settings.profile, settings.networks.precision, settings.device):
             print(f"warning: {warning}", flush=True)
         _check_data(settings, notebooks)
         store = Store()

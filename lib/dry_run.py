@@ -15,7 +15,7 @@ from lib.papers import papers
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
 from lib.prices import Work, further, missing, seconds_of
-from lib.runtime import cores, device, duration, without_gpu
+from lib.runtime import cores, device, duration, slow_in_bf16, without_gpu
 from lib.store import Store
 from lib.training import price
 from lib.values.architectures import UNet
@@ -64,6 +64,8 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
             "nothing was run" if every else "nothing was run; --all lists every training and measurement"]
     if not card and (warning := without_gpu(settings.profile, settings.device)):
         said.append(f"warning: {warning}; --on NAME prices a GPU: {', '.join(CARDS)}")
+    if not card and (warning := slow_in_bf16(settings.networks.precision, settings.device)):
+        said.append(f"warning: {warning}")
     for sentence in said:
         print(textwrap.fill(sentence, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
     return 0

@@ -183,6 +183,30 @@ def without_gpu(profile: str, name: str) -> str:
             "laptop is made for CPUs")
 
 
+def fast_in_bf16() -> bool:
+    """Whether the processor multiplies in bf16. Without this, bf16 is slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def slow_in_bf16(precision: str, name: str) -> str:
+    """A sentence of warning if networks are about to train in bf16 on a processor that does not multiply in it,
+    otherwise an empty text. name: as for `device`.
+    """
+    if precision != "bf16" or device(name).type == "cuda" or fast_in_bf16():
+        return ""
+    return ("networks.precision = bf16 is slow here, because this processor does not multiply in bf16; "
+            "-p networks.precision=fp32 is faster and trains other networks than the published ones")
+
+
+def warnings_of_machine(profile: str, precision: str, name: str) -> list[str]:
+    """Sentences about what this machine is not made for: see `without_gpu` and `slow_in_bf16`."""
+    return [warning for warning in (without_gpu(profile, name), slow_in_bf16(precision, name)) if warning]
+
+
 def interactive() -> bool:
     """Whether a person watches: a terminal, or a Jupyter kernel that papermill did not start."""
     if os.environ.get("REPRO_HEADLESS"):

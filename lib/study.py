@@ -25,7 +25,17 @@ from lib.papers import settings as profiles
 from lib.papers.plan import Task, chosen, plan
 from lib.parameters import overrides_of, parameters
 from lib.prices import announce
-from lib.runtime import ROOT, device, duration, interactive, provenance, results, set_threads, watch_parent, without_gpu
+from lib.runtime import (
+    ROOT,
+    device,
+    duration,
+    interactive,
+    provenance,
+    results,
+    set_threads,
+    warnings_of_machine,
+    watch_parent,
+)
 from lib.site import words
 from lib.store import FAILED, Store
 from lib.values.keys import plain
@@ -110,7 +120,8 @@ class Study:
             self.settings.note_start((notebook,), "interactive")
         if not self.batch and interactive():
             print(announce(self.settings, notebook, self.zoo.store, self.device))
-            if warning := without_gpu(self.settings.profile, self.settings.device):
+            machine = self.settings.profile, self.settings.networks.precision, self.settings.device
+            for warning in warnings_of_machine(*machine):
                 print(f"warning: {warning}")
 
     @property

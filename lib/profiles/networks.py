@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from lib.errors import need, unknown
 from lib.files import is_file_name
+from lib.runtime import fast_in_bf16
 from lib.values.architectures import Denoisers, FromScratch
 from lib.values.attacks import PGD, Attack
 from lib.values.data import Data
@@ -202,12 +203,7 @@ def precision_for(name: str) -> str:
         if head not in PRECISIONS:
             raise unknown("REPRO_PRECISION", head, PRECISIONS)
         return head
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        flags = ""
-    fast = "avx512_bf16" in flags or "amx_bf16" in flags or Path("/dev/nvidia0").exists()
-    return "bf16" if fast else "fp32"
+    return "bf16" if fast_in_bf16() or Path("/dev/nvidia0").exists() else "fp32"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from lib import cli
+from lib import cli, runtime
 from lib.errors import SettingsError
 from lib.files import write_atomic
 from lib.runtime import duration, without_gpu
@@ -102,6 +102,16 @@ def test_the_store_is_shown_by_its_sums_or_whole(tmp_path, monkeypatch, capsys):
 ])
 def test_times_are_read_at_a_glance(seconds, said):
     assert duration(seconds) == said
+
+
+@pytest.mark.parametrize("precision, fast, warned", [
+    ("bf16", False, True), ("bf16", True, False), ("fp32", False, False),
+])
+def test_bf16_on_a_processor_without_it_is_warned_of(monkeypatch, precision, fast, warned):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(runtime, "fast_in_bf16", lambda: fast)
+    said = runtime.warnings_of_machine("laptop", precision, "auto")
+    assert [("networks.precision = bf16 is slow here" in one) for one in said] == [True] * warned
 
 
 def test_a_large_profile_without_a_gpu_is_warned_of(monkeypatch):

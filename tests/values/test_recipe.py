@@ -169,13 +169,13 @@ def test_auto_precision_is_bf16_where_the_hardware_multiplies_in_it(monkeypatch,
 
     monkeypatch.setattr(Path, "read_text", cpuinfo)
     monkeypatch.setattr(Path, "exists", lambda path: gpu if path == Path("/dev/nvidia0") else exists(path))
-    assert settings.load("laptop").networks.precision == precision
+    assert settings.load("gpu").networks.precision == precision
 
 
 @pytest.mark.parametrize("head", ["fp32", "bf16"])
 def test_jobs_have_the_precision_of_the_host_that_started_the_run(monkeypatch, head):
     monkeypatch.setenv("REPRO_PRECISION", head)
-    assert settings.load("laptop").networks.precision == head
+    assert settings.load("gpu").networks.precision == head
     assert settings.load("smoke").networks.precision == "fp32", "which is what the profile says"
     assert settings.load("laptop", {"networks.precision": "fp32"}).networks.precision == "fp32"
 
@@ -183,7 +183,7 @@ def test_jobs_have_the_precision_of_the_host_that_started_the_run(monkeypatch, h
 def test_an_impossible_precision_of_the_head_is_refused(monkeypatch):
     monkeypatch.setenv("REPRO_PRECISION", "fp16")
     with pytest.raises(SettingsError, match="unknown REPRO_PRECISION 'fp16'"):
-        settings.load("laptop")
+        settings.load("gpu")
 
 
 def test_unknown_profile_suggests_one():
