@@ -31,6 +31,7 @@ def expecting(tmp_path, monkeypatch):
         sheets[paper] = replace(sheet, claims=tuple(
             replace(claim, expected=(Expectation("smoke", "supported"),)) for claim in sheet))
     monkeypatch.setattr(claims, "load", lambda paper: sheets[paper])
+    asked_for(monkeypatch, first_seed=0)
     return sheets
 
 

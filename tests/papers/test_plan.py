@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lib import runtime
 from lib.batch import batch_jobs, unfinished
 from lib.errors import SettingsError
 from lib.papers import settings
@@ -61,7 +62,8 @@ def test_resolved_networks_have_as_many_as_are_needed_and_a_precision(monkeypatc
     assert (n.resolved(1).normal.count, n.resolved(1).robust.count) == (4, 4), "no fewer than the profile says"
     for flags, precision in (("fpu sse2", "fp32"), ("fpu avx512_bf16", "bf16")):
         processor = SimpleNamespace(read_text=lambda encoding, flags=flags: flags, exists=lambda: False)
-        monkeypatch.setattr(profile_networks, "Path", lambda name, processor=processor: processor)
+        for module in (profile_networks, runtime):
+            monkeypatch.setattr(module, "Path", lambda name, processor=processor: processor)
         assert n.resolved(1).precision == precision
     assert replace(n, precision="fp32").resolved(1).precision == "fp32"
 

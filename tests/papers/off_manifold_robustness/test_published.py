@@ -31,7 +31,7 @@ from lib.papers import settings
 from lib.papers.off_manifold_robustness import networks, published, tables
 from lib.papers.off_manifold_robustness import results as study
 from lib.papers.off_manifold_robustness.evidence import claim_preconditions, evidence
-from lib.papers.off_manifold_robustness.networks import NONE
+from lib.papers.off_manifold_robustness.networks import NONE, POOL, UNTRAINED
 from lib.papers.off_manifold_robustness.published import (
     ANTIALIASED,
     BILINEAR,
@@ -518,9 +518,9 @@ def measured(s, cosines=(0.1, 0.3, 0.2), right=(0.8, 0.6, 0.4), denoiser=0.01, l
 
 
 def found(**world):
-    """A study of nothing else: networks without a regulariser that are never wrong."""
+    """A study of nothing else: networks without a regulariser and untrained ones that are never wrong."""
     s = made(**world.pop("settings", {}))
-    cells = [c for c in networks.cells(*parts(s)) if c.condition.kind == NONE]
+    cells = [c for c in networks.cells(*parts(s)) if c.condition.kind in (NONE, UNTRAINED, *POOL.values())]
     none = pd.DataFrame(columns=["where", "kind", "seed"])
     right = {"clean": Outcomes(pd.DataFrame({"clean": np.ones(50, bool)}))}
     nothing = pd.DataFrame(0.0, index=range(50), columns=[*COLUMNS])

@@ -25,7 +25,7 @@ def load(overrides=None):
     given = overrides or {}
     sizes = {} if S in given else {f"{S}.{name}": value for name, value in SIZES.items()}
     others = dict.fromkeys(papers().keys() - {"stitching", S})
-    mine = {"networks.precision": "fp32", "stitching.seeds": 3, **others}
+    mine = {"networks.precision": "fp32", "first_seed": 0, "stitching.seeds": 3, **others}
     return settings.load("smoke", {**mine, **sizes, **given})
 
 
