@@ -48,7 +48,8 @@ def test_the_kinds_are_what_they_are_called():
     for kind, old in (("N", normal), ("R", pooled["R1"])):
         assert found[f"{kind} wide", 1, None].recipe == replace(old, arch=ResNet(32, (1, 1, 1)))
     mnist = [found[f"{kind} mnist", 0, None].recipe for kind in "NR"]
-    assert [replace(r.data, draw=None) for r in mnist] == [Data("mnist", test=500)] * 2 and [r.epochs for r in mnist] == [3, 4]
+    assert [replace(r.data, draw=None) for r in mnist] == [Data("mnist", test=500)] * 2
+    assert [r.epochs for r in mnist] == [3, 4]
     assert [type(r.objective) for r in mnist] == [CrossEntropy, Adversarial]
 
 
