@@ -87,9 +87,13 @@ class Similarity(Lens):
         self_map, own = made.between(one.name, one.name), layers[one.name]
         found = [self.row(role, one, f"{made.measure} of two layers", self_map[i, j], against=own[j], at=own[i],
                           place=one.flops[own[i]], **how) for i in range(len(own)) for j in range(len(own))]
-        found.append(self.row(role, one, WITHIN.format(made.measure), _jackknifed(
-            made, lambda without: mean_off_diagonal(made.between(one.name, one.name, without))),
-            note="; ".join(f"{label}: {why}" for label, why in whys.items()), **how))
+        defined = len(own) - len(whys)
+        if defined < 2:
+            whys["undefined"] = f"{defined} of its layers can be compared"
+        within = np.nan if defined < 2 else _jackknifed(
+            made, lambda without: mean_off_diagonal(made.between(one.name, one.name, without)))
+        found.append(self.row(role, one, WITHIN.format(made.measure), within,
+                              note="; ".join(f"{label}: {why}" for label, why in whys.items()), **how))
         for name in references:
             if name != one.name:
                 values = made.between(one.name, name)
@@ -117,9 +121,12 @@ class Similarity(Lens):
         normal, robust, twin = (spread(rows, role, within, "{:.2f}".format) for role in (NORMAL, ROBUST, TWIN))
         more = {kind: spread(beyond[beyond["against"].str.startswith(kind)], SUBJECT, beyond["measure"].iloc[0],
                              "{:+.2f}".format) for kind in "NR"}
-        return (f"Different layers of {own['network']} have a CKA of {own['value']:.2f} (normal references {normal}, "
-                f"robust ones {robust}, its untrained twin {twin}); along the best order of depths its CKA exceeds its "
-                f"twin's by {more['N']} with normal and by {more['R']} with robust references.")
+        layers = f"{own['network']} has too few layers for a CKA of different ones"
+        if np.isfinite(own["value"]):
+            layers = (f"Different layers of {own['network']} have a CKA of {own['value']:.2f} (normal references "
+                      f"{normal}, robust ones {robust}, its untrained twin {twin})")
+        return (f"{layers}; along the best order of depths its CKA exceeds its twin's by {more['N']} with normal and "
+                f"by {more['R']} with robust references.")
 
 
 def chosen(network: Subject) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from lib.errors import SettingsError
 from lib.lenses.accuracy import Accuracy, better_fits
 from lib.lenses.alignment import NEAREST, SCORE, SHARE, Alignment, _cosines, _truths
 from lib.lenses.lens import COLUMNS, NORMAL, ROBUST, SUBJECT, TWIN, Pool, mean, share_of
-from lib.lenses.similarity import TO, Similarity, best_order, chosen
+from lib.lenses.manifold import ALONG, MATCHED, OFF, RATIO, Manifold, octaves
+from lib.lenses.similarity import TO, WITHIN, Similarity, best_order, chosen
 from lib.lenses.subject import Subject
 from lib.models import network
 from lib.papers.settings import load as profile
@@ -25,7 +26,7 @@ from lib.values.attacks import APGD, Square
 from lib.values.data import Data
 
 LENSES = {"accuracy": Accuracy(APGD(3, targets=1), Square(5), steps=2), "similarity": Similarity(4),
-          "alignment": Alignment()}
+          "alignment": Alignment(), "manifold": Manifold(4, 20, 2)}
 DIGITS = Data("digits", train=128, test=40)
 
 
@@ -190,6 +191,17 @@ def test_a_copy_of_a_reference_is_perfectly_similar_to_it(pool, images):
         assert beyond["R0"] > 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_of_one_layer_there_is_no_self_similarity(pool, images, means):
+    flat = Subject.wrap(Means(means), data=DIGITS, normaliser="inside", name="flat")
+    assert len(chosen(flat)) == 1
+    rows = LENSES["similarity"].measure(flat, pool, images)
+    within = rows[(rows["role"] == SUBJECT) & (rows["measure"] == WITHIN.format("cka"))].iloc[0]
+    assert np.isnan(within["value"]) and within["note"] == "undefined: 1 of its layers can be compared"
+    text = LENSES["similarity"].sentence(rows)
+    assert text.startswith("flat has too few layers for a CKA of different ones; along") and "nan" not in text
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (3, 4), (5, 3)])
 def test_the_best_order_of_depths_is_the_best_of_all(shape):
     values = np.random.default_rng(shape[0]).uniform(size=shape)
@@ -251,3 +263,54 @@ def test_a_share_is_a_ratio_of_means_with_the_noise_of_both():
     assert share_of(possible, possible - 1) is None
     ones = mean(np.full(5, 0.2))
     assert ones.value == pytest.approx(0.2) and np.isnan(ones.low)
+
+
+# ---------------------------------------------------------------------------------------------------------- manifold
+
+
+class Along(nn.Module):
+    """Two classes, whose margin is one direction of the images, and eight that are never chosen."""
+
+    def __init__(self, direction):
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+        with torch.no_grad():
+            self.fc.weight.zero_()[0].copy_(direction.flatten()), self.fc.bias.fill_(-100)[:2].zero_()
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+
+def test_a_network_that_heeds_what_varies_is_less_sensitive_off_the_manifold(pool, images):
+    train = pool.zoo.images(Data("digits"), "train").pixels().flatten(1)
+    _, _, directions = torch.linalg.svd(train - train.mean(0), full_matrices=False)
+    lens, found = Manifold(4, 20, 8), {}
+    for name, place in (("most", 0), ("least", -6)):  # the last are borders that are always black
+        own = Subject.wrap(Along(directions[place]), data=DIGITS, normaliser="inside", name=name)
+        rows = lens.measure(own, pool, images)
+        found[name] = rows[(rows["role"] == SUBJECT) & (rows["at"] == "short")].set_index("measure")["value"]
+        again = lens.measure(replace(own, name="again"), pool, images)
+        assert np.allclose(again["value"], rows["value"], equal_nan=True) and "again" in {*again["network"]}
+    ratio = RATIO.format(OFF, ALONG)
+    assert found["most"][ratio] < -0.5 < 0.5 < found["least"][ratio]
+
+
+def test_long_and_short_steps_change_a_linear_margin_in_proportion(pool, images, means):
+    own = Subject.wrap(Along(means[0] - means[1]), data=DIGITS, normaliser="inside", name="linear")
+    rows = LENSES["manifold"].measure(own, pool, images)
+    rows = rows[(rows["role"] == SUBJECT) & (rows["measure"] == "change of the margin")]
+    long, short = (rows[rows["at"] == size].set_index("against") for size in ("long", "short"))
+    assert {ALONG, OFF, MATCHED} < {*long.index}
+    assert np.allclose(long["value"] / long["place"], short["value"] / short["place"], rtol=1e-3)
+    assert long["place"].iloc[0] == pytest.approx(2.637 * np.sqrt(64 / 3072))
+
+
+def test_octaves_cover_all_frequencies():
+    assert octaves((1, 8, 8)) == [(0, 1), (2, 3), (4, 7)]
+    assert octaves((3, 32, 32))[-1] == (16, 31) and octaves((1, 56, 28))[-1] == (32, 63)
+
+
+@pytest.mark.parametrize("options, words", [((0,), "dimension = 0"), ((8, 8), "neighbours = 8"), ((4, 9, 0), "draws")])
+def test_impossible_settings_of_the_lens_are_refused(options, words):
+    with pytest.raises(SettingsError, match=words):
+        Manifold(*options)

@@ -10,7 +10,7 @@ from torchvision import models
 
 from lib.errors import SettingsError
 from lib.lenses.subject import NORMALISERS, Subject
-from lib.models import network
+from lib.models import Stitched, network
 from lib.runtime import generator, initialise_with
 from lib.values.architectures import ResNet, ViT, WideResNet
 from lib.values.data import Data
@@ -83,6 +83,16 @@ def test_fronts_and_ends_are_the_network(name):
             before = found.clone()
             assert (end(found) - wanted).abs().max() <= 1e-6 * wanted.abs().max(), layer
             assert torch.equal(found, before), f"the end after {layer} overwrites what it is given"
+
+
+def test_a_foreign_network_stitched_to_itself_by_the_identity_is_itself():
+    subject, x = Subject.wrap(drawn(THEIRS["ResNet-18"][0]), data=CIFAR, normaliser="imagenet"), pixels()
+    for layer in ("relu", "layer2_0_relu_1", "layer4_1_relu_1"):  # rectified, so that the joint's ReLU changes nothing
+        front, end = subject.cut(layer)
+        joint = nn.Conv2d(subject.shape(layer)[1], subject.shape(layer)[1], 1)
+        nn.init.dirac_(joint.weight), nn.init.zeros_(joint.bias)
+        with torch.no_grad():
+            assert torch.equal(Stitched(front, joint, end)(x), subject.net(x))
 
 
 @pytest.mark.parametrize("arch", [ResNet(16, (1, 2)), WideResNet(10, 1), ViT()], ids=lambda arch: arch.name)
