@@ -21,6 +21,7 @@ from lib.data import ImageSet
 from lib.errors import is_int, need
 from lib.files import write_atomic
 from lib.lenses.subject import Subject
+from lib.models.staged import device_of
 from lib.profiles.networks import Networks
 from lib.statistics import Interval, clopper_pearson, seeds
 from lib.training import price
@@ -81,12 +82,16 @@ class Pool:
 
     def roles(self, subject: Subject) -> Iterator[tuple[str, Subject]]:
         """(role, network) of the subject, its twin and all references. Raises SettingsError for a subject of other
-        data, whose numbers could not stand on one axis with the references', and for one with a reference's name.
+        data, whose numbers could not stand on one axis with the references', for one on another device, and for one
+        with a reference's name.
         """
         own, theirs = (subject.data.name, subject.data.shape), (self.data.name, self.data.shape)
         need(own == theirs, f"data of {subject.name}", f"{own[0]} {list(own[1])}", f"the references' data, {theirs[0]} "
              f"{list(theirs[1])}: values of other images, classes or sizes share no axis")
         need(subject.name not in self.recipes, "name", subject.name, "none of the references'")
+        place, wanted = device_of(subject.net).type, self.zoo.device.type
+        need(place == wanted, f"device of {subject.name}", place, f"{wanted}, where the references are: wrap the "
+             f"network with device='{wanted}'")
         yield SUBJECT, subject
         yield TWIN, subject.twin
         for name, one in self.references.items():

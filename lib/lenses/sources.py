@@ -41,7 +41,7 @@ NORMALISER = {"mean": ("mean", "mu"), "std": ("std", "sigma")}
 
 @in_own_state
 def load(source: str, *, data: Data, normaliser: str | tuple[Numbers, Numbers] | Normalise | None = None,
-         weights: Path | str | None = None, name: str | None = None, leaves: Sequence[type[nn.Module]] = ()) -> Subject:
+         weights: Path | str | None = None, name: str | None = None, **options) -> Subject:
     """The subject of a source; see `Subject.wrap` for the other arguments.
 
     source: `FILE.py:function` or `package.module:function`, a function (or class) that is called without arguments and
@@ -60,11 +60,11 @@ def load(source: str, *, data: Data, normaliser: str | tuple[Numbers, Numbers] |
         if weights is not None:
             need(isinstance(net, nn.Module), f"what {source} gives", type(net).__name__, "a torch.nn.Module")
             _fill(net, Path(weights))
-        return Subject.wrap(net, data=data, normaliser=normaliser, name=name or function, leaves=leaves)
+        return Subject.wrap(net, data=data, normaliser=normaliser, name=name or function, **options)
     need(Path(source).is_file(), "source", source, KINDS)
     need(weights is None, "weights", weights, "left out if the source is a file of weights itself")
     net = of_weights(Path(source), data, normaliser)
-    return Subject.wrap(net, data=data, normaliser=normaliser and INSIDE, name=name or Path(source).stem, leaves=leaves)
+    return Subject.wrap(net, data=data, normaliser=normaliser and INSIDE, name=name or Path(source).stem, **options)
 
 
 def of_weights(path: Path, data: Data, normaliser: str | tuple[Numbers, Numbers] | Normalise | None) -> nn.Module:

@@ -71,8 +71,9 @@ class Subject:
     @classmethod
     @in_own_state
     def wrap(cls, net: nn.Module, *, data: Data, normaliser: str | tuple[Numbers, Numbers] | Normalise | None = None,
-             name: str = "yours", leaves: Sequence[type[nn.Module]] = ()) -> Subject:
-        """A subject from a copy of `net`, in float32 on its device; `net` does not change.
+             name: str = "yours", leaves: Sequence[type[nn.Module]] = (),
+             device: torch.device | str | None = None) -> Subject:
+        """A subject from a copy of `net`, in float32 on `device` (None: its own); `net` does not change.
 
         data: the data set whose images the network takes and whose classes, in this order, it names. normaliser: what
         the network expects of pixels: (mean, std), each one number or one for each channel, in units of pixels in
@@ -90,7 +91,7 @@ class Subject:
         need(normaliser is not None, "normaliser", None, f'given: (mean, std) of pixels in [0, 1], one of '
              f'{", ".join(NORMALISERS)}, or "{INSIDE}" for a network that takes pixels in [0, 1]')
         normalise = normaliser_of(normaliser, data.shape[0])
-        inner = _copy(net)
+        inner = _copy(net).to(device)
         device = device_of(inner)
         normalise = None if normalise is None else normalise.to(device)
         whole = _whole(inner, normalise)

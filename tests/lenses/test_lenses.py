@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,6 +127,12 @@ class TestContract:
                 lens.measure(plain, pool, images)
         else:
             assert "plain" in lens.sentence(lens.measure(plain, pool, images))
+
+
+def test_a_subject_is_where_the_references_are(subject, pool):
+    elsewhere = replace(pool, zoo=SimpleNamespace(device=torch.device("cuda")))
+    with pytest.raises(SettingsError, match="device of theirs = cpu .* wrap the network with device='cuda'"):
+        next(elsewhere.roles(subject))
 
 
 def test_a_pool_has_several_references_of_each_kind(pool):
