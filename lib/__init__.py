@@ -9,7 +9,7 @@ FLOORS = (
     ("values", "errors runtime files modes door store statistics values cards profiles".split()),
     ("material", "data attacks models representations".split()),
     ("training", "certify gradients training".split()),
-    ("measures", "results claims plots stitching similarity alignment manifold pruning".split()),
+    ("measures", "results claims plots stitching similarity alignment manifold pruning lenses".split()),
     ("papers", ["papers"]),
     ("what a person touches", "prices dry_run parameters site study lab batch new_paper cli __main__".split()),
 )

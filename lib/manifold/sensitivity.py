@@ -9,7 +9,7 @@ without gradients for its weights, or a function from images to logits that trea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -135,6 +135,23 @@ def output_change(net: nn.Module | Net, images: Tensor, steps: Tensor, norm: str
     return _moved(net, images, steps, norm, batch).mean(0)
 
 
+@in_own_state
+def margin_change(net: nn.Module | Net, images: Tensor, steps: Tensor, batch: int = 256) -> Tensor:
+    """By how much a step changes the margin, the logit of the class that is predicted without it minus the largest
+    other logit: the mean absolute change over an image's steps [R, N, D], fp64 [N], in units of logits. Unlike the
+    softmax vector, the margin does not saturate. Raises SettingsError as `output_change` does.
+    """
+    def margin(logits: Tensor, top: Tensor) -> Tensor:
+        others = logits.double().scatter(1, top, -math.inf)
+        return (logits.double().gather(1, top) - others.amax(1, keepdim=True)).squeeze(1)
+
+    def change(after: Tensor, before: Tensor) -> Tensor:
+        top = before.argmax(1, keepdim=True)
+        return (margin(after, top) - margin(before, top)).abs()
+
+    return _changes(net, images, steps, batch, lambda logits: logits, change).mean(0)
+
+
 @dataclass(frozen=True, eq=False)
 class Ratio:
     """Squared changes of the softmax vector, off the manifold (`off`) and in all directions (`total`): fp64 [N] each.
@@ -256,19 +273,26 @@ def noise_changes(net: nn.Module | Net, images: Tensor, signal: Tensor, stds: Se
     return NoiseChanges(stds, *sides)
 
 
-@torch.no_grad()
 def _moved(net: nn.Module | Net, images: Tensor, moves: Tensor, norm: str, batch: int) -> Tensor:
     """Distances between the softmax vectors at images + moves [R, N, D] and at the images: fp64 [R, N]."""
+    return _changes(net, images, moves, batch, lambda logits: logits.softmax(1),
+                    lambda after, before: DISTANCES[norm]((after - before).double()))
+
+
+@torch.no_grad()
+def _changes(net: nn.Module | Net, images: Tensor, moves: Tensor, batch: int, read: Callable[[Tensor], Tensor],
+             change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """`change` of what is `read` from the logits, at images + moves [R, N, D] and at the images: fp64 [R, N]."""
     _check_draws("steps", moves, images)
     need(is_int(batch, 1), "batch", batch, "at least 1")
     count, rows = len(images), torch.arange(moves.shape[0] * len(images), device=images.device)
     with settled(net, images):
-        before = torch.cat([net(part).softmax(1) for part in images.split(batch)])
+        before = torch.cat([read(net(part)) for part in images.split(batch)])
         found = []
         for part in rows.split(batch):
             own = part % count
-            after = net(images[own] + moves[part // count, own].view_as(images[own])).softmax(1)
-            found.append(DISTANCES[norm]((after - before[own]).double()))
+            after = read(net(images[own] + moves[part // count, own].view_as(images[own])))
+            found.append(change(after, before[own]))
     return torch.cat(found).view(moves.shape[:2])
 
 

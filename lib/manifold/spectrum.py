@@ -72,6 +72,17 @@ def band_power(steps: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return _summed(_spectrum(steps, shape), _bands(shape, steps.device))
 
 
+def within_bands(steps: Tensor, shape: tuple[int, int, int], low: int, high: int) -> Tensor:
+    """The parts of steps [R, N, D] of images of `shape` in the radial bands (see `band_power`) from `low` to `high`.
+    Raises SettingsError unless an image has one of these bands.
+    """
+    bands = _bands(shape, steps.device)
+    kept = (bands >= low) & (bands <= high)
+    need(bool(kept.any()), "bands", f"{low} to {high}", f"within 0 to {int(bands.max())} for images {shape}")
+    spectrum = torch.fft.fft2(steps.unflatten(2, shape))
+    return torch.fft.ifft2(spectrum * kept.view(shape[1:])).real.flatten(2)
+
+
 def _bands(shape: tuple[int, int, int], device) -> Tensor:
     """The band of each frequency of `torch.fft.fft2`, int64 [H * W]."""
     _, height, width = shape

@@ -39,12 +39,12 @@ def load_edm(path: str | Path, sha256: str | None = None) -> Denoiser:
     Raises SettingsError for a file that is missing, has another digest, cannot be read, or holds another architecture.
     """
     path = Path(path)
-    given = {name.removeprefix("model."): tensor for name, tensor in external._read(path, sha256).items()}
+    given = {name.removeprefix("model."): tensor for name, tensor in external.read_tensors(path, sha256).items()}
     given.pop("map_augment.weight", None)  # encodes how a training image was augmented; here none is
     sizes = _sizes(path, given)
     with initialise_with("external"):  # the weights will be replaced; the caller's random numbers stay untouched
         net = SongUNet(**sizes)
-    external._check(path, given, net.state_dict())
+    external.check_tensors(path, given, net.state_dict())
     net.load_state_dict(given)
     return Denoiser(net, sizes["channels"], sizes["classes"], 0.5, std=0.5).eval().requires_grad_(False)
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from lib import files
 from lib.errors import SettingsError, need
@@ -51,7 +53,7 @@ def load_resnet(path: str | Path, arch: ResNet | ImageNetResNet | None = None, c
     path, arch = Path(path), arch or ResNet()
     need(arch.reads_files, "arch", arch.name, "a ResNet or an ImageNetResNet for weights from a file")
     arch.check(*shape[1:])
-    raw = _read(path, sha256, advise=True)
+    raw = read_tensors(path, sha256, advise=True)
     named = {_our_name(name): tensor for name, tensor in raw.items()}
     need(len(named) == len(raw), "weights file", path, "one with each tensor once, here some under several names")
     broken = [name for name, tensor in named.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
@@ -60,7 +62,7 @@ def load_resnet(path: str | Path, arch: ResNet | ImageNetResNet | None = None, c
     with initialise_with("external"):  # the weights will be replaced; the caller's random numbers stay untouched
         net = builders[arch](arch, shape, classes)
     net.normalise = _normaliser(given, normaliser, shape[0])
-    _check(path, given, {k: v for k, v in net.state_dict().items() if not k.startswith("normalise.")})
+    check_tensors(path, given, {k: v for k, v in net.state_dict().items() if not k.startswith("normalise.")})
     net.load_state_dict(given, strict=False)  # old files lack BatchNorm's counts of batches, which are not used
     return net.eval().requires_grad_(False)
 
@@ -84,17 +86,20 @@ def _normaliser(given: dict[str, torch.Tensor], chosen, channels: int) -> Normal
     return Normalise(channels, mean, std)
 
 
-def _read(path: Path, sha256: str | None, advise: bool = False) -> Mapping[str, torch.Tensor]:
-    """The tensors of a file by their names there. advise: whether the error for a file with other content says how to
-    write the tensors out.
+def read_tensors(path: Path, sha256: str | None = None, advise: bool = False) -> Mapping[str, torch.Tensor]:
+    """The tensors of a file of torch.save or, if it ends in .safetensors, of that format, by their names there. Nothing
+    else is unpickled. advise: whether the error for a file with other content says how to write the tensors out. Raises
+    SettingsError for a file that does not exist, has another digest or holds something else.
     """
     need(path.is_file(), "weights file", path, "an existing file")
     if sha256 is not None:
         digest = files.sha256(path)
         need(digest == sha256.lower(), "weights file", path, f"the file with SHA-256 {sha256}; this one has {digest}")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise SettingsError(f"weights file = {path} is not possible: torch reads no tensors in it ({_why(error)})"
                             f"{_advice(path) if advise and isinstance(error, pickle.UnpicklingError) else ''}"
                             ) from error
@@ -131,7 +136,7 @@ def _our_name(name: str) -> str:
     return name
 
 
-def _check(path: Path, given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+def check_tensors(path: Path, given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
     """Raise `SettingsError` for tensors (by our names) that are missing, unexpected or of another shape."""
     missing = [k for k in wanted if k not in given and not k.endswith(".num_batches_tracked")]
     unexpected = [k for k in given if k not in wanted]

@@ -14,7 +14,7 @@ _PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.b
 _COUNTED = (F.conv2d, F.linear, F.conv_transpose2d, F.scaled_dot_product_attention, *_PRODUCTS)
 
 
-class _Counter(TorchFunctionMode):
+class FlopCounter(TorchFunctionMode):
     """Counts two operations per multiply-add of convolutions, linear layers and matrix products, nothing for the rest.
 
     `torch.utils.flop_counter` counts the same (the tests compare them), but it imports compilers, which would cost each
@@ -47,7 +47,7 @@ def stage_flops(net: Staged, image_shape: tuple[int, int, int]) -> dict[str, int
     """
     net.eval()
     x, counts = torch.zeros(1, *image_shape), {}
-    with _Counter() as counter:
+    with FlopCounter() as counter:
         x = net.normalise(x)
         for name, stage in net.stages.items():
             before = counter.total
@@ -58,7 +58,7 @@ def stage_flops(net: Staged, image_shape: tuple[int, int, int]) -> dict[str, int
 
 def forward_flops(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Floating-point operations of a forward pass of one image [C, H, W]; nothing in `net` changes."""
-    with _Counter() as counter:
+    with FlopCounter() as counter:
         dry_run(net, image_shape)
     return counter.total
 
@@ -67,6 +67,6 @@ def forward_outputs(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """How many numbers the convolutions, linear layers and matrix products of a forward pass give for one image
     [C, H, W]: the size of the activations, up to a small factor. Nothing in `net` changes.
     """
-    with _Counter() as counter:
+    with FlopCounter() as counter:
         dry_run(net, image_shape)
     return counter.outputs

@@ -427,6 +427,36 @@ def test_output_change_is_the_distance_of_softmax_vectors():
             torch.testing.assert_close(sensitivity.output_change(net, pixels, moves, norm, batch), found)
 
 
+def test_margin_change_is_of_the_class_predicted_without_the_step():
+    images, moves = normal(6, *SHAPE, key="margin"), normal(3, 6, D, key="margin moves")
+    net = nn.Sequential(nn.Flatten(), nn.Linear(D, 4)).double().requires_grad_(False)
+    before, after = net(images), torch.stack([net(images + move.view_as(images)) for move in moves])
+    top = before.argmax(1)
+
+    def margin(logits, label):
+        return float(logits[label] - max(logits[k] for k in range(4) if k != label))
+
+    expected = [sum(abs(margin(after[r, n], top[n]) - margin(before[n], top[n])) for r in range(3)) / 3
+                for n in range(6)]
+    found = sensitivity.margin_change(net, images, moves, batch=5)
+    assert found.tolist() == pytest.approx(expected)
+    sure = nn.Sequential(net, nn.Linear(4, 4, bias=False)).double()
+    sure[1].weight.data = 1e4 * torch.eye(4, dtype=torch.float64)
+    assert sensitivity.output_change(sure, images, 1e-3 * moves).max() < 1e-6
+    assert sensitivity.margin_change(sure, images, moves).tolist() == pytest.approx([1e4 * one for one in expected])
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 6)])
+def test_steps_are_the_sum_of_their_parts_within_bands(shape):
+    moves = normal(2, 3, math.prod(shape), key="bands")
+    parts = [spectrum.within_bands(moves, shape, low, high) for low, high in ((0, 1), (2, 3), (4, 99))]
+    assert torch.allclose(sum(parts), moves)
+    power = spectrum.band_power(parts[1], shape).sum((0, 1, 2))
+    assert power[2:4].min() > 0.1 and power[:2].sum() + power[4:].sum() < 1e-20
+    with pytest.raises(SettingsError, match="bands = 7 to 9"):
+        spectrum.within_bands(moves, shape, 7, 9)
+
+
 def test_a_constant_network_does_not_change_and_has_no_rho():
     def net(x):
         return x.flatten(1)[:, :4] * 0 + torch.arange(4)
