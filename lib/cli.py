@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("run", run, "run notebooks (all by default): train what is missing, execute, write the report", True)
     p.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"of {', '.join(papers())} (default: all)")
-    p.add_argument("--seeds", type=int, metavar="N", help="repetitions of every experiment")
+    p.add_argument("--seeds", type=int, metavar="N", help="repetitions of every experiment, at most so many of a part")
     p.add_argument("--jobs", type=int, metavar="N", help="parallel jobs (default: one per core, threads shared)")
     p.add_argument("--dry-run", action="store_true", help="show what would be done and what it costs; do nothing")
     p.add_argument("--on", metavar="NAME", help="with --dry-run, the price on a card that you need not have: "

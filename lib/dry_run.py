@@ -123,7 +123,7 @@ def _total(settings: Settings, where, work: list[Work], seconds: dict[int, float
 
 def _assumption(card: Card) -> str:
     return (f"assumed, not measured: {ASSUMED_SHARE:.0%} of the peak rate, which is {card.bf16 / 1e12:,.0f} TFLOP/s in "
-            f"bf16 and {card.fp32 / 1e12:,.3g} in fp32 without TF32")
+            f"bf16, {card.tf32 / 1e12:,.3g} in TF32 and {card.fp32 / 1e12:,.3g} in fp32")
 
 
 def _upper_bounds(tasks: list[Task]) -> list[str]:

@@ -80,12 +80,33 @@ def device(name: str = "auto"):
 
 
 def autocast(where, precision: str):
-    """bf16 autocast for precision `bf16`, no change for `fp32`; weights and losses are fp32 in both."""
+    """bf16 autocast for precision `bf16`, `rounding` for others; weights and losses are fp32 in all."""
     import torch
 
-    if precision == "fp32":
-        return contextlib.nullcontext()
+    if precision != "bf16":
+        return rounding(precision)
     return torch.autocast(torch.device(where).type, dtype=torch.bfloat16)
+
+
+@contextlib.contextmanager
+def rounding(precision: str):
+    """Within the block a GPU rounds the factors of fp32 products to TF32, if the precision is `tf32`. It concerns
+    passes that run within it: unlike autocast, a forward pass does not decide for the backward one.
+    """
+    import torch
+
+    if precision != "tf32":
+        yield
+        return
+    flags = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [flag.allow_tf32 for flag in flags]
+    try:
+        for flag in flags:
+            flag.allow_tf32 = True
+        yield
+    finally:
+        for flag, was in zip(flags, before, strict=True):
+            flag.allow_tf32 = was
 
 
 def matmul_rate(where, precision: str = "fp32") -> float:
@@ -107,7 +128,8 @@ def _matmul_rate(where: str, precision: str, threads: int) -> float:
     fastest, until = float("inf"), time.monotonic() + 0.3
     while time.monotonic() < until or fastest == float("inf"):
         started = time.monotonic()
-        a @ b
+        with rounding(precision):
+            a @ b
         if where.startswith("cuda"):
             torch.cuda.synchronize(where)
         fastest = min(fastest, time.monotonic() - started)

@@ -85,7 +85,7 @@ def _apgd(pool: Pool, steps: int, restart: int, rank: int | None = None) -> None
         run.eps, run.n_iter, gradients.judge = float(ball.eps), count, ball == pool.threat
         with _fork(pool):
             highest, _, _, _ = run.attack_single_run(x, y, x_init=project(highest, x, ball) if number else highest)
-    if pool.precision != "fp32":  # every iterate was judged, but in bf16: the best one may have been missed
+    if pool.precision != "fp32":  # every iterate was judged, but rounded: the best one may have been missed
         left = ~pool.broken[rows]
         pool.confirm(project(highest[left], x[left], pool.threat), rows[left])
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lib.attacks.core import ascend, perturbed
 from lib.errors import need, unknown
 from lib.modes import frozen
-from lib.runtime import autocast
+from lib.runtime import autocast, rounding
 from lib.values.attacks import LOSSES, PGD
 from lib.values.threats import Threat
 
@@ -63,7 +63,7 @@ def input_gradient(net: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor],
     finite become zero: a step along NaN would destroy the image.
     """
     x = x.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), rounding(precision):
         with autocast(x.device, precision):
             logits = net(x)
         logits = logits.float()

@@ -52,8 +52,8 @@ class Pool:
     them (`adversarial`), and gradients for those that still stand.
 
     A `row` is a position in the pool; `indices` [n] are the images' positions in their split. Forward passes run in
-    batches of `batch_size`, channels_last. With precision bf16 a search uses bf16 logits and gradients, but an image
-    is broken only when an fp32 forward pass confirms it. `clean` [n, K]: the fp32 logits of the clean images, for
+    batches of `batch_size`, channels_last. With precision bf16 or tf32 a search uses such logits and gradients, but an
+    image is broken only when an fp32 forward pass confirms it. `clean` [n, K]: the fp32 logits of the clean images, for
     attacks that need them. `targets` [n]: the classes that a targeted attack aims at.
     """
 
@@ -101,7 +101,7 @@ class Pool:
         self.adversarial[rows[hit]] = x_adv[hit]
 
     def judge(self, x_adv: Tensor, rows: Tensor, logits: Tensor) -> None:
-        """`record` the rows that these logits of a search misclassify, those of a bf16 search only when confirmed."""
+        """`record` the rows that these logits of a search misclassify, unless it is in fp32 only when confirmed."""
         hit = ~correct(logits, self.labels[rows])
         if self.precision == "fp32":
             self.record(x_adv, rows, hit)

@@ -21,6 +21,7 @@ from lib.door import check_images, check_labels, correct, in_own_state
 from lib.errors import need, unknown
 from lib.modes import frozen_eval
 from lib.values.attacks import PGD, Attack
+from lib.values.recipe import PRECISIONS
 from lib.values.threats import Threat
 
 # The usual size of a pool, in batches. On a GPU pools are large, so that the partly filled last batch of each step
@@ -76,9 +77,9 @@ def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat,
     images [N, C, H, W] in [0, 1]; labels [N]; indices [N], the images' positions in their split. Images should be
     classified correctly already. The network is attacked in eval mode with frozen parameters and left as it was. An
     image's random numbers are drawn from (seed_parts, attack, restart, index) alone, and each image is attacked by
-    itself, so batches, order and subsets do not change a verdict (up to float rounding). `precision`: fp32, or bf16 for
-    a faster search whose every hit is confirmed in fp32 (FAB always runs in fp32). `targets` [N]: the classes that a
-    targeted PGD aims at; broken still means misclassified.
+    itself, so batches, order and subsets do not change a verdict (up to float rounding). `precision`: fp32; bf16 or
+    tf32 for a faster search whose every hit is confirmed in fp32 (FAB always runs in fp32). `targets` [N]: the classes
+    that a targeted PGD aims at; broken still means misclassified.
 
     `work`: a folder in which the verdicts are noted after every pool, in a file `checkpoint-<digest>.pt`. The same call
     (same weights, images, threat, attack, seed_parts, precision) resumes from there and ends with the verdicts of an
@@ -88,8 +89,8 @@ def break_images(net: nn.Module, images: Tensor, labels: Tensor, threat: Threat,
     wrong classes, an unknown precision, a threat whose budget is for a whole batch, or an attack that cannot search
     within the threat (`Attack.check`).
     """
-    if precision not in ("fp32", "bf16"):
-        raise unknown("search precision", precision, ("fp32", "bf16"))
+    if precision not in PRECISIONS:
+        raise unknown("search precision", precision, PRECISIONS)
     need(isinstance(attack, Attack), "attack", attack.title, "an attack, since certificates do not search")
     given = targets is not None
     need(attack.targeted == given, "attack.targeted", attack.targeted, "true exactly when targets are given")

@@ -2,7 +2,8 @@
 
 A profile holds only numbers. Overrides from a notebook's parameters cell, from papermill and from run_all.sh come as
 dotted names (`networks.robust.epochs`, `stitching.seeds`) and pass the same checks before any work: an unknown name or
-an impossible value raises a one-line `SettingsError`, which suggests the nearest known name.
+an impossible value raises a one-line `SettingsError`, which suggests the nearest known name. An entry of a list is
+reached by its `name` (`representation_similarity.arms.TRADES.epochs`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from lib.errors import need, unknown
+from lib.errors import is_int, need, unknown
 from lib.papers import papers
 from lib.profiles import frozen as freezing
 from lib.profiles.frozen import Frozen, FrozenPaper, drawn
-from lib.profiles.loader import make, read
+from lib.profiles.loader import capped, make, read
 from lib.profiles.networks import Networks
 from lib.runtime import ROOT
 from lib.values.declared import Bound, Declared, OneOf, whole
@@ -109,8 +110,11 @@ def load(profile: str = "smoke", overrides: dict | None = None) -> Settings:
     tree = read(ROOT / "configs" / f"{profile}.yaml")
     need(type(tree) is dict, f"configs/{profile}.yaml", tree, "a mapping of settings")
     overrides = overrides or {}
+    for name, paper in papers().items():
+        if is_int(most := overrides.get(f"{name}.seeds"), 1) and type(tree.get(name)) is dict:
+            tree[name] = capped(paper.Section, tree[name], most)  # before other overrides, which may ask for more
     for name, value in overrides.items():
-        _set(tree, name, value)
+        tree = _with(tree, name.split("."), value)
     for name in tree:
         if name not in (*SHARED, *papers()):
             raise unknown("setting", name, (*SHARED, *papers()))
@@ -129,12 +133,22 @@ def _test_draw(frozen: Frozen | None, paper: str) -> int | None:
     return found.test_draw if found else None
 
 
-def _set(tree: dict, name: str, value) -> None:
-    """Set a dotted name in the tree of a profile. Unknown names are rejected later, when settings are made of the tree.
+def _with(tree: Any, path: list[str], value: Any, at: int = 0) -> Any:
+    """The tree of a profile with the value at a path of names of which `at` lie above the tree. It is copied along the
+    path, since sections may share parts (YAML's `&` and `*`). Unknown settings are rejected later, when settings are
+    made of the tree.
     """
-    *folders, last = name.split(".")
-    for folder in folders:
-        child = tree.setdefault(folder, {})
-        need(type(child) is dict, name, value, f"a setting below '{folder}', which is a single value")
-        tree = child
-    tree[last] = value
+    if at == len(path):
+        return value
+    name, here = ".".join(path), ".".join(path[:at])
+    if type(tree) is not list:
+        need(type(tree) is dict, name, value, f"a setting below '{path[at - 1]}', which is a single value")
+        return {**tree, path[at]: _with(tree.get(path[at], {}), path, value, at + 1)}
+    entries = [str(entry["name"]) if type(entry) is dict and "name" in entry else "" for entry in tree]
+    need(any(entries), name, value, f"given with all of {here}, whose entries have no names")
+    chosen = [entry for entry in entries if f"{'.'.join(path[at:])}.".startswith(f"{entry}.")]
+    if not chosen:
+        raise unknown(f"entry of {here}", path[at], filter(None, entries))
+    below = at + len(chosen[0].split("."))
+    return [_with(part, path, value, below) if entry == chosen[0] else part
+            for part, entry in zip(tree, entries, strict=True)]

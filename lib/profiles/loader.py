@@ -6,14 +6,16 @@ import dataclasses
 import inspect
 import re
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from lib.errors import SettingsError, fraction, impossible, need, unknown
+from lib.errors import SettingsError, fraction, impossible, is_int, need, unknown
 from lib.files import named
 from lib.values.architectures import ResNet
-from lib.values.declared import Hint, hints_of
+from lib.values.declared import Hint, Repetitions, hints_of
 from lib.values.keys import kinds_of
 
 # Short names in profiles for values with options; all other values go by the name of their class.
@@ -88,6 +90,26 @@ def make(cls, tree, where: str):
         if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise SettingsError(f"{f'{where}.{f.name}'.strip('.')} is missing: it must be given")
     return cls(**values)
+
+
+def capped(cls: type, tree: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """The plain data of a dataclass with every number of repetitions in it, also in parts of it, at most `most`; so are
+    those that the data leave to their defaults.
+    """
+    found = dict(tree)
+    for field in dataclasses.fields(cls):
+        hint, value = hints_of(cls)[field.name], tree.get(field.name, field.default)
+        part = hint.each or hint
+        inner = next(iter(part.types), None) if part.declared and not any(map(inspect.isabstract, part.types)) else None
+        if any(bound in Repetitions.__metadata__ for bound in hint.bounds) and is_int(value, most):
+            found[field.name] = most
+        elif type(value) is list and inner:
+            found[field.name] = [capped(inner, one, most) if type(one) is dict else one for one in value]
+        elif type(value) is dict and inner:
+            found[field.name] = capped(inner, value, most)
+        elif isinstance(value, inner or ()) and field.name not in tree:  # a default
+            found[field.name] = dataclasses.replace(value, **capped(inner, vars(value), most))
+    return found
 
 
 def _value(hint: Hint, value, where: str):

@@ -106,6 +106,9 @@ class Networks(Declared):
     augment: Augmentation = "crop-flip"  # the augmentation of training images
     # the precision of training; auto: bf16 if the hardware multiplies in bf16, else fp32
     precision: Annotated[str, OneOf(("auto", *PRECISIONS))] = "auto"
+    # the precision of trainings that differentiate the gradients of images; tf32: as fp32, but a GPU may round the
+    # factors of products to TF32
+    second_order: Annotated[str, OneOf(("fp32", "tf32"))] = "fp32"
     denoiser: Denoiser | None = None  # a denoiser of the pool's data, for notebooks that need scores
 
     where = "networks"

@@ -33,7 +33,11 @@ Made by `python -m lib settings`; do not edit it by hand.
 
 Any setting can be given by its dotted name, as in `./run_all.sh -p stitching.seeds=5`. A notebook's own settings can
 also be given without the notebook's name: `-p seeds=5`, or `seeds = 5` in its parameters cell. Lists and sections are
-written as YAML: `-p 'alphas=[0, 0.5, 1]'`. `[]` in a name marks the entries of a list, which is given as a whole.
+written as YAML: `-p 'alphas=[0, 0.5, 1]'`. `[]` in a name marks the entries of a list. The list is given as a whole, or
+an entry that has a `name` is reached by it: `-p representation_similarity.arms.TRADES.epochs=10`.
+
+`--seeds 2`, or a paper's setting `seeds=2`, also lowers every other number of repetitions of the paper to two, unless
+this number is given, too.
 
 Values with options of their own (attacks, architectures, ...) have tables at the end. If several kinds are possible,
 `type` chooses one (`stitching.verify.type=APGD`); the name of a kind is enough if all its options have defaults.

@@ -19,7 +19,7 @@ from lib.data import ImageSet
 from lib.errors import NetworkFailed
 from lib.files import load_state, save_state, save_tensors, sha256
 from lib.models import memory_format
-from lib.runtime import ProgressBar, autocast, generator, initialise_with
+from lib.runtime import ProgressBar, autocast, generator, initialise_with, rounding
 from lib.training.evaluation import evaluate
 from lib.training.losses import Progress, TrainingBatch, loss_for
 from lib.training.memory import OutOfMemory, halves_that_fit
@@ -151,7 +151,8 @@ class _Training:
                 for group in self.optimiser.param_groups:
                     group["lr"] = learning_rate(recipe.schedule, recipe.optimiser.lr, share)
                 self.optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                with rounding(recipe.precision):
+                    loss.backward()
                 self.optimiser.step()
                 self.loss.after_update(self.net, self.optimiser)
         except torch.OutOfMemoryError:
@@ -172,7 +173,9 @@ class _Training:
         """
 
         def attempt(size: int):
-            self._evaluate(batch.take(size), progress)[0].backward()
+            loss = self._evaluate(batch.take(size), progress)[0]
+            with rounding(self.recipe.precision):
+                loss.backward()
 
         fits = halves_that_fit(attempt, len(batch.labels))
         advice = f"a batch_size of {fits} fits" if fits else "not even a single image fits: use a smaller network"

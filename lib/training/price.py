@@ -11,7 +11,7 @@ import statistics
 import time
 from typing import NamedTuple
 
-from lib.runtime import autocast, matmul_rate, provenance, threads
+from lib.runtime import autocast, matmul_rate, provenance, rounding, threads
 from lib.store import Store
 from lib.values.architectures import Architecture
 from lib.values.attacks import Attack
@@ -209,8 +209,10 @@ def measured_rate(recipe: Recipe, where, seconds: float = 1.0) -> float:
     x = x.contiguous(memory_format=memory_format(net))
 
     def step():
-        with autocast(where, recipe.precision):
-            net(x).float().square().mean().backward()
+        with rounding(recipe.precision):
+            with autocast(where, recipe.precision):
+                loss = net(x).float().square().mean()
+            loss.backward()
         if torch.device(where).type == "cuda":
             torch.cuda.synchronize()
 

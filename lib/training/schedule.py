@@ -13,6 +13,9 @@ from lib.values.recipe import Optimiser, Schedule
 
 def learning_rate(schedule: Schedule, peak: float, share: float) -> float:
     """The learning rate after the share `share`, in [0, 1), of training; `peak` is the largest rate."""
+    if schedule.period:
+        period = float(schedule.period)
+        share = (share + 1e-9) % period / period  # the slack keeps a new start from being late by one step
     if schedule.name == "constant":
         return peak
     if schedule.name == "piecewise":

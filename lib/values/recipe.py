@@ -69,6 +69,7 @@ class Schedule(Declared):
     drops: tuple[ProperShare, ...] = (Fraction(1, 3), Fraction(2, 3))  # shares of training after which piecewise drops
     warmup: Share = 0.25  # the share of training during which onecycle rises
     final: Share = later(0.0)  # the share of the peak rate at which cosine and linear end
+    period: ProperShare | None = later(None)  # the share of training after which the shape starts again; null: never
 
     where = "schedule"
 
@@ -114,7 +115,7 @@ class Weights(Declared):
 
 
 AUGMENTATIONS = ("none", "crop", "crop-flip", "affine", "resized-crop-flip")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ class Recipe(Declared):
     data, arch, objective: what is learned, by which network, and how. epochs 0: an untrained network (or, with parents,
     one that is assembled but not trained). parents: the recipes of the networks from which a stitched, probed, pruned
     or fine-tuned network is made. trainable: prefixes of the parameters that are trained; (): all. batchnorm: `train`
-    (batch statistics, running ones adapt) or `frozen`. precision: fp32 or bf16 (autocast; weights and loss stay fp32).
+    (batch statistics, running ones adapt) or `frozen`. precision: fp32, tf32 (fp32, but a GPU may round the factors of
+    products to TF32, as torch does by default in convolutions) or bf16 (autocast; weights and loss stay fp32).
     seed: distinguishes repetitions. ema: the decay per step of an exponential moving average of the weights, which then
     is the network (None: no average). choice: how the epoch is chosen whose weights are kept (None: the last epoch).
     keep: further epochs after which the weights are kept, so that other recipes can take them; with a choice, the last

@@ -17,7 +17,7 @@ from lib.models.prune import prune
 from lib.runtime import generator
 from lib.training import loop
 from lib.training.losses import Progress, TrainingBatch, loss_for
-from lib.training.losses.admm import projection
+from lib.training.losses.admm import projection, shares
 from lib.training.losses.rewire import BORN, RewireLoss, shared_out
 from lib.values.architectures import CNN, Pruned
 from lib.values.attacks import PGD
@@ -155,6 +155,17 @@ def test_every_convolution_and_linear_layer_is_pulled_and_nothing_else():
         layer, _, kind = name.rpartition(".")
         pull = 0.5 * far[layer] if kind == "weight" and layer in far else 0
         assert torch.allclose(ours.grad, plain.grad + pull, rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize("rule", ["erk", "lamp"])
+def test_every_layer_is_pulled_to_the_share_that_erk_or_lamp_give_it(rule):
+    weights = {name: layer.weight.detach() for name, layer in layers(trained()).items()}
+    found = shares(weights, admm(keep="0.1", rates=rule).objective)
+    sparse = prune(trained(), Pruned(ARCH, "0.1", rates=rule), (1, 8, 8))
+    kept = {name: int(layer.kept_mask().sum()) for name, layer in masked_layers(sparse).items()}
+    assert {name: found[name] * weights[name].numel() for name in weights} == kept
+    assert {name: projection(w, found[name]).count_nonzero().item() for name, w in weights.items()} == kept
+    assert len({*found.values()}) == 3
 
 
 def distance(net, keep):

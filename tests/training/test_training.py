@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lib.attacks.pgd import pgd
+from lib.attacks.pgd import input_gradient, pgd
 from lib.data import load
 from lib.errors import SettingsError
 from lib.files import load_state, save_state
@@ -63,6 +63,8 @@ def test_schedules():
     assert max(onecycle) == pytest.approx(2.0) and onecycle.index(max(onecycle)) == 25 and onecycle[0] == 0
     assert learning_rate(Schedule("cosine"), 1.0, 0.5) == pytest.approx(0.5)
     assert learning_rate(Schedule("constant"), 1.0, 0.99) == 1.0
+    again = [learning_rate(replace(piecewise, period="3/10"), 1.0, e / 100) for e in range(100)]
+    assert again == pytest.approx([10 ** -(e % 30 // 10) for e in range(100)])
     assert learning_rate(Schedule("linear"), 1.0, 0.75) == pytest.approx(0.25)
     for name in ("linear", "cosine"):
         assert learning_rate(Schedule(name, final=0.001), 0.1, 1.0) == pytest.approx(0.0001)
@@ -474,6 +476,42 @@ def test_wherever_things_run_fp32_is_not_rounded_to_tf32(monkeypatch, name, gpu,
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # as torch has it
     assert str(device(name)) == found
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_tf32_holds_for_the_passes_of_its_networks_alone(monkeypatch):
+    """Forward and backward passes of a training in tf32, and not the code around it."""
+    seen = []
+
+    class Looks(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            seen.append(("forward", torch.backends.cudnn.allow_tf32))
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            seen.append(("backward", torch.backends.cudnn.allow_tf32))
+            return grad
+
+    class Looking(torch.nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return Looks.apply(self.net(x))
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    images = load(BASE.data, "train").take(slice(0, 64))
+    for precision, allowed in (("tf32", True), ("fp32", False)):
+        seen.clear()
+        recipe = replace(BASE, epochs=1, batch_size=64, precision=precision)
+        loop.fit(Looking(build(recipe)), recipe, images, "cpu")
+        assert {*seen} == {("forward", allowed), ("backward", allowed)}
+        input_gradient(Looking(build(recipe)), images.pixels(), lambda logits: logits.sum(1), precision)
+        assert {*seen} == {("forward", allowed), ("backward", allowed)}
+    assert not torch.backends.cudnn.allow_tf32
+
 
 
 def test_training_leaves_the_global_generator_alone():

@@ -68,13 +68,14 @@ class Repetition(profiles.Repetition):
             return CrossEntropy()
         threat = threat_of(self.networks, setup)
         attack = later and setup.attack or setup.pretrain and setup.pretrain.attack or self.networks.robust.attack
-        full = {} if ramp else {"start": 0.0, "end": 0.0}
+        full = {"end": float(setup.ramp)} if setup.ramp else {}
+        full = full if ramp else {"start": 0.0, "end": 0.0}
         return {
             "PGD-AT": lambda: replace(self.networks, threat=threat).objective(attack),
             "TRADES": lambda: TRADES(threat, attack),
             "IBP": lambda: IBP(threat.eps, **full),
             "CROWN-IBP": lambda: CrownIBP(threat.eps, **full),
-            "MixTrain": lambda: MixTrain(threat.eps, **full),
+            "MixTrain": lambda: MixTrain(threat.eps, images=setup.bounded, **full),
             "smoothing": lambda: Stability(setup.sigma),
         }[setup.training]()
 

@@ -79,6 +79,10 @@ class NetworkSetup(Declared):
     batch_size: BatchSize | None = None  # images per update; null: as in the pool
     augment: Augmentation | None = None  # the augmentation of training images; null: as in the pool
     sigma: Positive = 0.25  # the standard deviation of the noise in smoothing
+    bounded: Count = 5  # random images of a batch that MixTrain bounds
+    # the share of pre-training after which eps has reached the threat's, for certified objectives; null: the
+    # objective's own
+    ramp: ProperShare | None = None
     # the certificate of a verifiable objective: bounds (linf, within `threat`) or smoothing (l2, within `certified`);
     # left out for PGD-AT and TRADES
     certificate: Certificate | None = None

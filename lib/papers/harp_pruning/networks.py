@@ -19,6 +19,7 @@ from lib.values.objectives import ADMM, MART, TRADES, FreeAdversarial, Objective
 from lib.values.recipe import Choice, Recipe
 
 DENSE = ("N", "pre-trained", "dense")
+ADMM_RATES = {"R-ADMM": "uniform", "R-ADMM + ERK": "erk", "R-ADMM + LAMP": "lamp"}
 CHOSEN = ("dense", "HARP", "HYDRA")  # methods that show what choosing the epoch on test images adds
 MOST_KEPT = 10  # the largest number of epochs whose weights they keep
 
@@ -105,18 +106,22 @@ class Repetition(profiles.Repetition):
                          optimiser=optimiser, parents=(base, pattern) if pattern else (base,))
         return halved(search) if condition.half else search
 
-    def finetuned(self, parent: Recipe, arch: FromScratch | Pruned, condition: Condition) -> Recipe:
-        """Recipe of the fine-tuning, the same for every method and the dense network."""
+    def finetuned(self, parent: Recipe, arch: FromScratch | Pruned, condition: Condition, *pattern: Recipe) -> Recipe:
+        """Recipe of the fine-tuning, the same for every method and the dense network. pattern: the network from which
+        rates are taken, if this is no longer the parent's.
+        """
         return replace(trained_as(parent, self.section.finetune), arch=arch, objective=self.robust(condition.loss),
-                       parents=(parent,), choice=self.choice, keep=kept_epochs(self.section, condition))
+                       parents=(parent, *pattern), choice=self.choice, keep=kept_epochs(self.section, condition))
 
     def towards_sparse(self, base: Recipe, condition: Condition) -> Recipe:
-        """Recipe of R-ADMM's first stage: dense training with the learning rate of fine-tuning, for as many epochs as
-        other methods search.
+        """Recipe of R-ADMM's first stage, dense training, by default with the learning rate of fine-tuning, for as many
+        epochs as other methods search.
         """
-        epochs = self.section.prune.epochs
-        objective = ADMM(self.robust(condition.loss), condition.keep, every=max(1, round(0.3 * epochs)))
-        return replace(trained_as(base, self.section.finetune), objective=objective, epochs=epochs, parents=(base,))
+        s = self.section
+        dense = trained_as(base, s.admm or replace(s.finetune, epochs=s.prune.epochs))
+        objective = ADMM(self.robust(condition.loss), condition.keep, every=max(1, round(0.3 * dense.epochs)),
+                         rates=ADMM_RATES[condition.method])
+        return replace(dense, objective=objective, parents=(base,))
 
     def from_scratch(self, base: Recipe, arch: Pruned, condition: Condition) -> Recipe:
         """Recipe of BCS-P: one sparse training as long as the three stages of the other methods together."""
@@ -128,8 +133,10 @@ class Repetition(profiles.Repetition):
         """The recipe of a pruned condition's fine-tuned network."""
         base = self.pretrained(condition.loss)
         arch = Pruned(base.arch, condition.keep, condition.granularity, **METHODS[condition.method])
-        if condition.method == "R-ADMM":
-            return self.finetuned(self.towards_sparse(base, condition), arch, condition)
+        if condition.method in ADMM_RATES:
+            lamp = replace(base, arch=replace(arch, rates="lamp"), parents=(base,), epochs=0)
+            pattern = [lamp] if arch.rates == "parent" else []
+            return self.finetuned(self.towards_sparse(base, condition), arch, condition, *pattern)
         if condition.method == "BCS-P":
             return self.from_scratch(base, arch, condition)
         if not arch.searched:

@@ -42,7 +42,10 @@ METHODS = {
     "HYDRA + HARP rates": {"rates": "parent", "scores": "learned"},
     "HARP, no decay on rates": {"rates": "learned", "scores": "learned"},
     "HARP, constant gamma": {"rates": "learned", "scores": "learned"},
-    "R-ADMM": {"rates": "uniform", "scores": "magnitude"},  # after dense ADMM training towards a sparse network
+    # after dense ADMM training towards a sparse network
+    "R-ADMM": {"rates": "uniform", "scores": "magnitude"},
+    "R-ADMM + ERK": {"rates": "erk", "scores": "magnitude"},
+    "R-ADMM + LAMP": {"rates": "parent", "scores": "magnitude"},  # LAMP's of the network before ADMM
     "BCS-P": {"rates": "uniform", "scores": "random"},  # where sparse training from scratch starts
 }
 BY_CHANNEL = ("HARP", "rates only", "HYDRA", "LWM", "random")
@@ -86,6 +89,9 @@ class Section(Declared):
     data: Data | None = None  # the data that the networks learn; null: the pool's
     arch: FromScratch | None = None  # the architecture of the networks; null: the pool's
     pretrain: Pretraining | None = None  # adversarial training of the dense networks; null: as in the pool
+    # R-ADMM's dense training, in which Z is updated after every 3/10 of the epochs; null: for as many epochs as other
+    # methods search, with the learning rate of fine-tuning
+    admm: Unattacked | None = None
     above_chance: Share = 0.05  # the least clean accuracy above chance of an arm that is compared
 
     where = "harp_pruning"

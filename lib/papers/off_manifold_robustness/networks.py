@@ -5,6 +5,7 @@ spaces; and the networks for digits with a distractor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -22,7 +23,8 @@ NONE, SCORE, MANIFOLD = "none", "score", "manifold"
 POOL = {"N": "pool, normal", "R": "pool, robust", "U": "pool, untrained"}
 STANDARD, PER_IMAGE, PER_BATCH, UNTRAINED = "standard", "robust, eps per image", "robust, eps per batch", "untrained"
 SHAKE = 0.1  # standard deviation of the smoothness penalty's noise, as in the paper's experiments
-LR_FALLS_FROM = 0.061  # weight of the gradient norm above which the paper cuts the learning rate, in proportion
+# The strengths above which the paper cuts the learning rate, in proportion: its 0.01, 10 and 100 in our units.
+LR_FALLS_FROM = {"gradient norm": 0.061, "smoothness": 10.0, "PGD": 8.84}
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ def l2_training(eps, steps: int, per: str = "image", batchnorm: str = "eval", **
     return Adversarial(Threat("l2", eps, per, box=False), PGD(steps, 2 * eps / steps), batchnorm=batchnorm, **options)
 
 
+def slowed(recipe: Recipe, kind: str, strength: float) -> Recipe:
+    """The recipe with the learning rate that the paper has at a strength of a regulariser."""
+    share = min(1.0, LR_FALLS_FROM.get(kind, math.inf) / strength)
+    return replace(recipe, optimiser=replace(recipe.optimiser, lr=recipe.optimiser.lr * share))
+
+
 @dataclass(frozen=True)
 class SweepNetworks:
     """How the networks of a sweep are trained."""
@@ -78,11 +86,12 @@ class SweepNetworks:
         return replace(recipe, precision="fp32") if self.data.info.closed else recipe
 
     def regularised(self, kind: str, strength: float, repetition: int) -> Recipe:
-        """The network with a regulariser at a strength, in units of the data's own space. Second derivatives are fp32.
-        """
+        """The network with a regulariser at a strength, in units of the data's own space."""
         recipe, pixels = self.base(repetition), unit(self.data)
+        recipe = slowed(recipe, kind, strength) if self.sweep.reduced else recipe
         if kind == "gradient norm":  # a gradient per pixel is 1/unit times one per unit
-            return replace(recipe, objective=GradientNorm(float(strength * pixels**2)), precision="fp32")
+            precision = "fp32" if self.data.info.closed else self.networks.second_order
+            return replace(recipe, objective=GradientNorm(float(strength * pixels**2)), precision=precision)
         if kind == "smoothness":
             return replace(recipe, objective=Smoothness(strength, float(SHAKE * pixels)))
         if kind == "noise":
@@ -91,7 +100,7 @@ class SweepNetworks:
 
     def controls(self, repetition: int) -> dict[str, tuple[float, Recipe]]:
         """{control: (strength, recipe)}. per batch: a budget for the batch that gives each image the middle eps if they
-        share it evenly. accumulated: at the middle eps. reduced lr: at the strongest gradient norm.
+        share it evenly. accumulated: at the middle eps. reduced lr, full lr: at the strongest gradient norm.
         """
         recipe, strengths, found = self.base(repetition), self.sweep.strengths, {}
         pixels, steps = unit(self.data), self.sweep.attack_steps
@@ -103,8 +112,9 @@ class SweepNetworks:
             found["accumulated"] = middle, replace(recipe, objective=summed)
         if strengths.gradient_norm:
             most = strengths.gradient_norm[-1]
-            slow = replace(recipe.optimiser, lr=recipe.optimiser.lr * min(1.0, LR_FALLS_FROM / most))
-            found["reduced lr"] = most, replace(self.regularised("gradient norm", most, repetition), optimiser=slow)
+            strong = self.regularised("gradient norm", most, repetition)
+            full = replace(strong, optimiser=recipe.optimiser)
+            found |= {"full lr": (most, full), "reduced lr": (most, slowed(full, "gradient norm", most))}
         return {name: found[name] for name in self.sweep.controls}
 
     def autoencoder(self) -> Recipe | None:

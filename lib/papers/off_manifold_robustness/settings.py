@@ -43,6 +43,7 @@ MANIFOLDS = ("gaussian_subspace", "curved_torus")  # data whose tangent spaces a
 LETTERED = ("_letter_a", "_letters")  # endings of the names of data sets with digits next to a letter
 TANGENTS = ("closed form", "auto-encoder", "PCA", "local PCA")
 CONTROLS = ("per batch", "accumulated", "reduced lr")
+OF_THE_LR = REDUCED, FULL = "reduced lr", "full lr"
 
 
 Strength = Annotated[tuple[Positive, ...], growing()]
@@ -110,8 +111,11 @@ class Sweep(Declared):
     denoiser: Denoiser | None = None  # the denoiser that gives scores, where the data are not the pool's
     # further networks: per batch (PGD with one eps for the whole batch) and accumulated (gradients of all attack steps
     # add to the update), both as in the paper's code and at the middle strength; reduced lr (the strongest gradient
-    # norm, with the learning rate reduced as in the paper)
-    controls: tuple[Annotated[str, OneOf(CONTROLS)], ...] = ()
+    # norm, with the learning rate reduced as in the paper) or, where `reduced` is true, full lr (not reduced)
+    controls: tuple[Annotated[str, OneOf((*CONTROLS, FULL))], ...] = ()
+    # whether strong regularisation lowers the learning rate, as in the paper (above weights of 0.061 and 10, and radii
+    # of 8.84: in proportion)
+    reduced: bool = False
 
     where = "sweeps"
 
@@ -126,8 +130,10 @@ class Sweep(Declared):
         enough = "local PCA" not in self.tangents or self.neighbours > self.pca
         need(enough, f"{where}.neighbours", self.neighbours, f"more than pca = {self.pca}")
         for name in self.controls:
-            wanted = "gradient norm" if name == "reduced lr" else "PGD"
+            wanted = "gradient norm" if name in OF_THE_LR else "PGD"
             need(wanted in self.strengths.of, f"{where}.controls", name, f"possible where {wanted} has strengths")
+        same, other = (REDUCED, FULL) if self.reduced else (FULL, REDUCED)
+        need(same not in self.controls, f"{where}.controls", same, f"{other} where reduced is {self.reduced}".lower())
 
     @property
     def closed_form(self) -> bool:

@@ -25,6 +25,7 @@ from lib.papers.off_manifold_robustness.networks import (
 )
 from lib.papers.off_manifold_robustness.published import ANTIALIASED, CARD
 from lib.papers.off_manifold_robustness.results import COLUMNS, Results
+from lib.papers.off_manifold_robustness.settings import OF_THE_LR
 from lib.values.architectures import ImageNetResNet
 
 MEASURES = ("accuracy", "training loss", "training accuracy")
@@ -98,12 +99,12 @@ def only(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 def controls(f: Results, where: str) -> pd.DataFrame:
     """Rows of `summary` about the controls of one sweep and about the networks that they are compared with: PGD at the
-    same strength or, for `reduced lr`, gradient norm. Columns: kind, strength, the MEASURES, on, off, alignment,
-    shuffled pairs.
+    same strength or, for `reduced lr` and `full lr`, gradient norm. Columns: kind, strength, the MEASURES, on, off,
+    alignment, shuffled pairs.
     """
     others, table = f.sweep(where).controls, summary(f, where)
     conditions = {c.condition for c in f.cells if c.condition.where == where and c.condition.kind in others}
-    usual = {("gradient norm" if c.kind == "reduced lr" else "PGD", c.strength) for c in conditions}
+    usual = {("gradient norm" if c.kind in OF_THE_LR else "PGD", c.strength) for c in conditions}
     shown = [row.kind in others or (row.kind, row.strength) in usual for row in table.itertuples()]
     return table[shown][["kind", "strength", *MEASURES, "on", "off", "alignment", "shuffled pairs"]]
 

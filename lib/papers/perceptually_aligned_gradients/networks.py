@@ -108,19 +108,20 @@ class StudyNetworks:
         return Targets(name, centred=centred, sample=self.study.sample if name == "nearest neighbour" else None)
 
     def aligned(self, recipe: Recipe, kind: str, weight: float) -> Recipe:
-        """The recipe with the alignment term for a kind of targets added to its objective. Second derivatives are fp32.
+        """The recipe with the alignment term for a kind of targets added to its objective.
         """
         targets = self.targets(kind)
         scored = targets.kind == SCORE
         objective = Aligned(recipe.objective, targets, weight, classes=self.study.classes,
                             first_weight=self.study.first_weight if scored else None,
                             gradient="logit" if kind == LOGIT else "log-probability")
-        return replace(recipe, objective=objective, sources=(self.teacher(),) if scored else (), precision="fp32")
+        return replace(recipe, objective=objective, sources=(self.teacher(),) if scored else (),
+                       precision=self.networks.second_order)
 
     def penalised(self, recipe: Recipe, kind: str, weight: float) -> Recipe:
         """The recipe with a penalty on the gradient's norm, in a network with softplus if the kind is so."""
         arch = replace(recipe.arch, activation="softplus") if kind == SMOOTH else recipe.arch
-        return replace(recipe, arch=arch, objective=GradientNorm(weight), precision="fp32")
+        return replace(recipe, arch=arch, objective=GradientNorm(weight), precision=self.networks.second_order)
 
     def attacked(self, recipe: Recipe, number: int, trades: bool = False) -> Recipe:
         """The recipe with adversarial training under the study's threat number `number`, at the training eps."""

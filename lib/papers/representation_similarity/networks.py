@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from lib.papers.representation_similarity.settings import Section, Variant
 from lib.profiles import networks as profiles
 from lib.profiles.networks import Networks, trained_as, varied
-from lib.values.attacks import tier
+from lib.values.attacks import PGD, tier
 from lib.values.cell import Cell
-from lib.values.objectives import TRADES, Adversarial, Noise, fgsm_rs
+from lib.values.objectives import TRADES, Adversarial, Noise, Objective, fgsm_rs
 from lib.values.recipe import Recipe
 
 
@@ -44,9 +44,20 @@ class Repetition(profiles.Repetition):
     section: Section
 
     def of_pool(self, kind: str) -> Recipe:
-        """The pool's network of a kind, with this paper's own architecture if the settings have one."""
-        recipe, arch = self.networks.member(kind, self.number, self.seed), self.section.arch
-        return replace(recipe, arch=arch) if arch else recipe
+        """The pool's network of a kind, with this paper's own data, architecture and training if it has them."""
+        recipe = self.networks.member(kind, self.number, self.seed)
+        return replace(recipe, objective=self.objective(self.networks.robust.attack)) if kind == "R" else recipe
+
+    def objective(self, attack: PGD, variant: Variant | None = None) -> Objective:
+        """The objective of robust networks, or of those of a variant, under an attack in training."""
+        threat, training = (variant and variant.threat) or self.networks.threat, self.section.training
+        return {
+            "PGD-AT": lambda: replace(self.networks, threat=threat).objective(attack),
+            "half": lambda: Adversarial(threat, attack, clean_loss=0.5, batchnorm="train"),
+            "TRADES": lambda: TRADES(threat, attack),
+            "FGSM-RS": lambda: fgsm_rs(threat),
+            "noise": lambda: Noise(variant.sigma),
+        }[(variant and variant.training) or training]()
 
     def matched(self) -> dict[str, Recipe]:
         """Two normal networks trained so briefly that their clean accuracies lie about the robust networks'."""
@@ -61,27 +72,19 @@ class Repetition(profiles.Repetition):
 
     def varied(self, variant: Variant, kind: str) -> Recipe:
         """The network of a variant; kind is N or R."""
-        recipe, n = varied(self.of_pool(kind), variant), self.networks
+        recipe = varied(self.of_pool(kind), variant)
         epochs = variant.epochs if kind == "R" else variant.normal_epochs
         recipe = replace(recipe, epochs=epochs or recipe.epochs)
         if kind == "N":
             return recipe
-        threat, attack = variant.threat or n.threat, variant.attack or n.robust.attack
-        objectives = {
-            "PGD-AT": lambda: replace(n, threat=threat).objective(attack),
-            "half": lambda: Adversarial(threat, attack, clean_loss=0.5, batchnorm="train"),
-            "TRADES": lambda: TRADES(threat, attack),
-            "FGSM-RS": lambda: fgsm_rs(threat),
-            "noise": lambda: Noise(variant.sigma),
-        }
-        return replace(recipe, objective=objectives[variant.training]())
+        return replace(recipe, objective=self.objective(variant.attack or self.networks.robust.attack, variant))
 
     def overfitting_runs(self) -> dict[str, Recipe]:
         """`overfits`: a robust run on few images; `control`: a run with as many updates on all images. Both keep
         weights after the same shares of their training.
         """
         o, robust = self.section.overfitting, self.of_pool("R")
-        objective = self.networks.objective(o.training.attack or self.networks.robust.attack)
+        objective = self.objective(o.training.attack or self.networks.robust.attack)
         run = replace(trained_as(robust, o.training), objective=objective)
         small = replace(run, data=replace(run.data, train=o.train), epochs=o.epochs, keep=o.kept)
         long = max(2, round(o.epochs * o.train / run.data.n_train))
@@ -91,7 +94,7 @@ class Repetition(profiles.Repetition):
 
 def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
     """All networks, the pool's first."""
-    every = [Repetition(networks, section, number, seed) for number in range(section.seeds)]
+    every = [Repetition(section.own(networks), section, number, seed) for number in range(section.seeds)]
     found = [cell for one in every for cell in _pool(one)]
     for variant in section.arms:
         found += [cell for one in every[:section.arm_seeds] for cell in _variant(one, variant)]

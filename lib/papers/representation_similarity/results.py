@@ -95,6 +95,7 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     """Train (or load) every network, measure its accuracies and make all maps; whatever the store holds is read from
     it.
     """
+    networks = section.own(networks)
     s, found = section, Results(networks, section, seed, cells)
 
     def name(threat: Threat, attack: Attack) -> str:

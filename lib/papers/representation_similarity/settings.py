@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from lib.errors import need
 from lib.profiles.networks import (
+    ATTACK,
     NO_ATTACK,
     UNTARGETED,
     Augmentation,
@@ -14,6 +15,7 @@ from lib.profiles.networks import (
     Gates,
     Networks,
     Training,
+    Unattacked,
     fewer_targets,
 )
 from lib.values.architectures import FromScratch
@@ -23,7 +25,8 @@ from lib.values.declared import Bound, Count, Declared, OneOf, Positive, Repetit
 from lib.values.threats import Threat
 
 GROUPS = ("strength", "threat", "procedure", "architecture", "data")
-PROCEDURES = ("PGD-AT", "half", "TRADES", "FGSM-RS", "noise")
+ROBUST = ("PGD-AT", "half", "TRADES", "FGSM-RS")
+PROCEDURES = (*ROBUST, "noise")
 KINDS = ("N", "R", "M", "M-", "M+", "U", "overfits", "control")
 NO_KIND = Bound(lambda name: name not in KINDS, f"other than {', '.join(KINDS)}, the pool's kinds")
 SECOND = ("procrustes", "svcca", "cca", "pwcca", "cka_biased", "cka")
@@ -40,8 +43,9 @@ class Variant(Declared):
     # last two have both normal and robust networks
     group: Annotated[str, OneOf(GROUPS)]
     # the training procedure; half: clean and adversarial cross-entropy in equal parts, with BatchNorm in train mode
-    # during the attack; TRADES: with beta 6; noise: Gaussian noise of standard deviation `sigma`
-    training: Annotated[str, OneOf(PROCEDURES)] = "PGD-AT"
+    # during the attack; TRADES: with beta 6; noise: Gaussian noise of standard deviation `sigma`; null: as for the
+    # pool's robust networks
+    training: Annotated[str, OneOf(PROCEDURES)] | None = None
     threat: Threat | None = None  # the threat in training; null: the pool's
     attack: PGD | None = None  # the attack in training; null: as for the pool's robust networks
     sigma: Positive | None = None  # the standard deviation of the noise, for the training noise only
@@ -123,7 +127,11 @@ class Section(Declared):
     arm_seeds: Repetitions = 3  # repetitions of the further kinds of networks, at most `seeds`
     arms: Annotated[tuple[Variant, ...], different(of="name")] = ()  # further kinds of networks
     overfitting: Overfitting | None = None
+    data: Data | None = None  # the data that the networks learn; null: the pool's
     arch: FromScratch | None = None  # the architecture of all networks; null: the pool's
+    normal: Unattacked | None = None  # the training of normal networks; null: as in the pool
+    robust: Annotated[Training, ATTACK] | None = None  # the training of robust networks; null: as in the pool
+    training: Annotated[str, OneOf(ROBUST)] = "PGD-AT"  # the training procedure of robust networks, as in `arms`
     images: Count | None = None  # how many test images similarity is measured on; null: all
     batch: Annotated[int, whole(4)] = 256  # images per minibatch; the unbiased estimator of CKA needs at least four
     layers: Annotated[str, OneOf(("all", "relu", "stages"))] = "all"  # the layers that are compared
@@ -147,20 +155,30 @@ class Section(Declared):
         """How many networks of each type of the common pool are needed."""
         return self.seeds
 
+    def own(self, networks: Networks) -> Networks:
+        """The pool with this paper's own data, architecture and training."""
+        given = {name: getattr(self, name) for name in ("data", "arch")}
+        for kind in ("normal", "robust"):
+            how, pool = getattr(self, kind), getattr(networks, kind)
+            given[kind] = how and replace(pool, epochs=how.epochs, optimiser=how.optimiser, schedule=how.schedule,
+                                          attack=how.attack)
+        return replace(networks, **{name: value for name, value in given.items() if value is not None})
+
     def check(self, networks: Networks) -> None:
         """Raise SettingsError unless the section fits the networks."""
+        networks = self.own(networks)
         data = networks.data
         tests = data.n_test
         images = tests if self.images is None else self.images
         need(2 * self.batch <= images <= tests, "representation_similarity.images", images,
-             f"from two minibatches of {self.batch} to the {tests} test images of networks.data")
+             f"from two minibatches of {self.batch} to the {tests} test images")
         for arm in self.arms:
             same = arm.group != "strength" or arm.threat.norm == networks.threat.norm
             need(same, f"arms[{arm.name}].threat", arm.threat and arm.threat.norm, f"{networks.threat.norm}, the "
                  "pool's norm, in the group strength")
         fewer_targets("representation_similarity.verify.targets", self.verify, data)
         if self.overfitting is not None:
-            need(data.holdout > 0, "networks.data.holdout", 0,
+            need(data.holdout > 0, "data.holdout of representation_similarity", 0,
                  "at least 1: the best epoch of the overfitting runs is chosen on held-out images")
             most, runs = data.n_train, self.overfitting.seeds
             need(runs <= self.seeds, "overfitting.seeds", runs, f"at most the {self.seeds} seeds")

@@ -22,10 +22,10 @@ def describe(study) -> str:
     """Two lines on what a run compares: data, test images used, architecture and layers; threat, networks per kind,
     arms and the number of trained networks. study: the notebook's `lib.study.Study`.
     """
-    s, networks = study.section, study.networks
+    s, networks = study.section, study.section.own(study.networks)
     data, threat = networks.data, networks.threat
     return (f"{data.name}: {data.n_train} training images, {s.images or data.n_test} test images "
-            f"looked at, in minibatches of {s.batch}; {s.arch or networks.arch}, layers: {s.layers}\n"
+            f"looked at, in minibatches of {s.batch}; {networks.arch}, layers: {s.layers}\n"
             f"threat: {threat.norm}, eps {threat.eps}; {s.seeds} networks of each kind, {s.arm_seeds} of each arm: "
             f"{', '.join(arm.name for arm in s.arms)}; {len(study.keys)} trained networks in the plan")
 

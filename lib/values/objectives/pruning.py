@@ -7,6 +7,7 @@ from typing import Annotated
 
 from lib.errors import need
 from lib.values.declared import Count, NotNegative, OneOf, ProperShare, number
+from lib.values.keys import later
 from lib.values.objectives.base import Objective, Wrapping
 
 
@@ -65,6 +66,9 @@ class Saliency(_Search):
     by_gradient = True
 
 
+FIXED_RATES = ("uniform", "erk", "lamp")
+
+
 @dataclass(frozen=True)
 class ADMM(_Pruning):
     """Training a dense network towards a sparse one by the alternating direction method of multipliers (R-ADMM, Ye et
@@ -72,12 +76,14 @@ class ADMM(_Pruning):
     not biases).
 
     Z starts as the projection of W, which sets the floor((1 - keep) n) smallest of n absolute values to 0, and U as 0.
+    rates: whether every layer keeps the share `keep` (`uniform`), or the network does and layers keep what ERK or LAMP
+    say of the first weights (as Pruned).
     After every `every` epochs Z becomes the projection of W + U, then U grows by W - Z, and rho becomes `growth` times
     as large; as in their code, U is not rescaled for the new rho. The network stays dense. Another recipe, with
     Pruned(rates uniform, scores magnitude) and this one as its parent, prunes it afterwards.
 
-    Their code resets the learning rate at every update of Z and divides it by 10 at each third in between. Here the
-    rate follows the recipe's schedule once over all epochs.
+    Their code resets the learning rate at every update of Z and divides it by 10 at each third in between: a schedule
+    with a `period`.
     """
 
     objective: Objective
@@ -85,6 +91,7 @@ class ADMM(_Pruning):
     rho: NotNegative = 0.001
     growth: Annotated[float, number(1)] = 1.3
     every: Count = 30
+    rates: Annotated[str, OneOf(FIXED_RATES)] = later("uniform")
 
     def check(self, recipe) -> None:
         super().check(recipe)

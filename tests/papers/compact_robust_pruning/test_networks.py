@@ -16,6 +16,7 @@ from lib.values.attacks import PGD
 from lib.values.certificates import Bounds, Smoothing
 from lib.values.objectives import IBP, TRADES, Adversarial, CrossEntropy, CrownIBP, Prune, Saliency
 from tests.papers.compact_robust_pruning.world import (
+    CROWNED,
     HARSH,
     KEEP,
     PAPER,
@@ -86,6 +87,18 @@ def test_searches_and_fine_tunings_may_have_an_attack_of_their_own():
         assert tuned.objective.attack == attack != tuned.parents[0].objective.attack
     search, = of(s, Condition("pooled", ROBUST, "HYDRA", KEEP, ROBUST))[0].parents
     assert search.objective.objective.attack == attack
+
+
+def test_certified_training_as_the_network_says():
+    """Its ramp in pre-training only, and as many bounded images as given."""
+    mixed = {**CROWNED, "name": "mixed", "training": "MixTrain", "bounded": 1, "ramp": "1/4",
+             "certificate": {"type": "Bounds", "method": "CROWN"}}
+    s = sized(nets=[POOLED, {**CROWNED, "ramp": "3/5"}, mixed])
+    for name, end in (("crowned", .6), ("mixed", .25)):
+        tuned = of(s, lwm(name))[0]
+        before = tuned.parents[0].objective
+        assert (before.start, before.end) == (0, end) and (tuned.objective.start, tuned.objective.end) == (0, 0)
+    assert before.images == tuned.objective.images == 1
 
 
 def test_no_network_is_made_twice(planned):

@@ -102,6 +102,22 @@ def test_rival_chains(planned):
     assert scratch.epochs == planned.networks.robust.epochs + s.prune.epochs + s.finetune.epochs
 
 
+def test_admm_at_rates_of_each_layer(planned):
+    """ERK's follow from the layers' sizes; LAMP's are those of the dense network before ADMM."""
+    erk, = {c.recipe for c in of(planned, "R-ADMM + ERK", HARSH) if c.repetition == 0}
+    lamp, = {c.recipe for c in of(planned, "R-ADMM + LAMP", HARSH) if c.repetition == 0}
+    assert [one.parents[0].objective.rates for one in (erk, lamp)] == ["erk", "lamp"]
+    assert (erk.arch.rates, lamp.arch.rates) == ("erk", "parent")
+    pattern = lamp.parents[1]
+    assert pattern.arch == replace(lamp.arch, rates="lamp") and pattern.parents == lamp.parents[0].parents
+
+
+def test_the_dense_stage_of_admm_may_have_a_training_of_its_own():
+    admm = {"epochs": 100, "schedule": {"name": "piecewise", "period": "3/10"}}
+    dense = of(sized(admm=admm), "R-ADMM", HARSH)[0].recipe.parents[0]
+    assert (dense.epochs, dense.objective.every, dense.schedule.period) == (100, 30, Fraction(3, 10))
+
+
 def test_other_losses_and_channels(planned):
     for loss, kind in (("TRADES", TRADES), ("MART", MART)):
         arms = {c.condition.method for c in compared(planned) if c.condition.loss == loss}
@@ -126,10 +142,10 @@ def test_own_networks_in_place_of_the_pools():
     s = settings.load("gpu")
     base, pool = of(s, "pre-trained")[0].recipe, s.networks
     own = s.sections[S]
-    assert (base.arch, base.data, base.epochs) == (own.arch, own.data, own.pretrain.epochs)
+    assert (base.arch, base.data, base.epochs) == (own.arch, pool.data, own.pretrain.epochs)
     assert base.objective == Adversarial(pool.threat, own.pretrain.attack)
     normal, = of(s, "N")
-    assert (normal.recipe.arch, normal.recipe.data, normal.recipe.epochs) == (own.arch, own.data, pool.normal.epochs)
+    assert (normal.recipe.arch, normal.recipe.data, normal.recipe.epochs) == (own.arch, pool.data, pool.normal.epochs)
 
 
 def test_every_network_is_measured_under_the_strong_attack(planned):

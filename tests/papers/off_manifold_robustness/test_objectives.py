@@ -11,7 +11,7 @@ from lib.data import load
 from lib.models import build
 from lib.papers.off_manifold_robustness import networks
 from lib.papers.off_manifold_robustness.evidence import ALL
-from lib.papers.off_manifold_robustness.networks import PER_BATCH, PER_IMAGE, Condition
+from lib.papers.off_manifold_robustness.networks import NONE, PER_BATCH, PER_IMAGE, Condition
 from lib.papers.off_manifold_robustness.settings import CONTROLS
 from lib.runtime import generator
 from lib.training.losses import Progress, TrainingBatch, loss_for
@@ -129,6 +129,17 @@ def test_controls_have_the_budgets_and_the_rate_that_they_are_named_after(planne
     weak = sized(sweep=("digits", {"strengths": {"gradient_norm": [.02, .05]}, "controls": ["reduced lr"]}))
     kept = next(c for c in networks.cells(*given(weak)) if c.condition.kind == "reduced lr")
     assert kept.recipe.optimiser.lr == lr, "a weak penalty leaves the rate as it is"
+
+
+def test_the_rate_falls_with_strong_regularisation_where_the_sweep_says_so():
+    strengths = {"gradient_norm": [.02, 6.1], "smoothness": [1, 100], "noise": [100], "pgd": [1, 88.4]}
+    s = sized(sweep=("digits", {"reduced": True, "strengths": strengths, "controls": ["full lr"]}))
+    mine = [c for c in networks.cells(*given(s)) if c.condition.where == "digits" and c.repetition == 0]
+    lr = next(c for c in mine if c.condition.kind == NONE).recipe.optimiser.lr
+    falls = {(c.condition.kind, c.condition.strength): c.recipe.optimiser.lr / lr for c in mine if c.condition.strength}
+    assert falls == pytest.approx({
+        ("gradient norm", .02): 1, ("gradient norm", 6.1): .01, ("smoothness", 1): 1, ("smoothness", 100): .1,
+        ("noise", 100): 1, ("PGD", 1): 1, ("PGD", 88.4): .1, ("full lr", 6.1): 1})
 
 
 @pytest.mark.parametrize("name", ["per batch", "accumulated", PER_BATCH])

@@ -140,7 +140,8 @@ def test_published_strengths_are_also_given_per_image():
     assert got["noise", .079] == .079
     assert got["PGD", 1.89] * 128**.5 == pytest.approx(1.89), "128 images share the budget of a batch"
     assert got["gradient norm", .024] == pytest.approx(.024 * 1e5 / 128**2)
-    assert networks.LR_FALLS_FROM == pytest.approx(.01 * 1e5 / 128**2, rel=.001), "the code's lambda of 0.01"
+    wanted = {"gradient norm": .01 * 1e5 / 128**2, "smoothness": 10, "PGD": 100 / 128**.5}
+    assert networks.LR_FALLS_FROM == pytest.approx(wanted, rel=.001), "the code's 0.01, 10 and 100"
 
 
 def test_published_curves_are_those_that_the_claims_cite():

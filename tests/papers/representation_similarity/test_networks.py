@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 
 from lib.values.architectures import ResNet
+from lib.values.attacks import PGD
 from lib.values.data import Data
 from lib.values.objectives import TRADES, Adversarial, CrossEntropy, Noise, fgsm_rs
 from lib.values.threats import Threat
@@ -106,3 +107,21 @@ def test_overfitting_runs_and_their_checkpoints():
 def test_a_control_run_of_few_updates_still_has_a_checkpoint_and_an_end():
     found = of(load({f"{S}.overfitting": RUNS | {"train": 64, "epochs": 4}}))
     assert [e for kind, seed, e in found if (kind, seed) == ("control", 0)] == [1, 2]
+
+
+def test_the_paper_may_have_its_own_data_and_training():
+    """The pool stays as it is, and arms train as robust networks do unless they say otherwise."""
+    training = {"epochs": 2, "optimiser": {"lr": 0.3}, "schedule": {"name": "cosine"}}
+    attack = {"steps": 2, "step_size": 0.1}
+    data = {"name": "digits", "train": 800, "holdout": 200, "test": 400}
+    s = load({**ALL, f"{S}.data": data, f"{S}.normal": training, f"{S}.robust": {**training, "attack": attack},
+              f"{S}.training": "half"})
+    found = of(s)
+    normal, robust = (found[kind, 1, None].recipe for kind in "NR")
+    assert normal.data == robust.data == s.sections[S].data != s.networks.data
+    assert {(r.epochs, r.optimiser.lr, r.schedule.name) for r in (normal, robust)} == {(2, 0.3, "cosine")}
+    half = Adversarial(s.networks.threat, PGD(**attack), clean_loss=0.5, batchnorm="train")
+    assert robust.objective == found["R wide", 1, None].recipe.objective == half
+    assert found["l2", 0, None].recipe.objective.clean_loss == 0.5
+    assert found["TRADES", 0, None].recipe.objective == TRADES(s.networks.threat, PGD(**attack))
+    assert s.networks.pool(s.seed) == load(ALL).networks.pool(s.seed)

@@ -48,7 +48,7 @@ def runs(**changes):
     (runs(epochs=1.5), ["overfitting.epochs", "1.5", "whole number"]),
     (runs(kept_from=1.5), ["overfitting.kept_from = 1.5", "from 0 to 1"]),
     (runs(every=15), ["overfitting.every = 15", "two epochs to be kept"]),
-    ({**runs(), "networks.data.holdout": 0}, ["networks.data.holdout = 0", "held-out images"]),
+    ({**runs(), "networks.data.holdout": 0}, ["data.holdout of representation_similarity = 0", "held-out images"]),
 ])
 def test_bad_settings_are_one_sentence(overrides, words):
     with pytest.raises(SettingsError) as error:
