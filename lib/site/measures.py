@@ -37,6 +37,6 @@ STATISTICS = _named(  # of the comparisons that claims consist of
     Measure("accuracy", "accuracy", "An accuracy: the mean over repetitions and images.", "%"),
     Measure("ratio", "ratio", "A ratio of accuracies: the geometric mean over repetitions."),
     Measure("seeds", "number per repetition", "A number of each repetition, such as a correlation; their mean."),
-    Measure("map", "mean", "A mean over repetitions and minibatches (or single images) of a number without a unit, such "
-            "as a similarity or the logarithm of a ratio."),
+    Measure("map", "mean", "A mean over repetitions and minibatches (or single images) of a number without a unit, "
+            "such as a similarity or the logarithm of a ratio."),
 )

@@ -14,7 +14,7 @@ from lib.claims import sheet
 from lib.files import read_json, write_atomic
 from lib.profiles import loader
 from lib.runtime import ROOT
-from lib.site import files, words
+from lib.site import files, images, words
 from lib.site.answers import answers
 from lib.site.markup import exporter, for_readers, markdown, take_title, text_of
 from lib.site.pictures import Figure, figures
@@ -124,6 +124,7 @@ def render(notebook: Path, site: str | None = None) -> Path:
     body, _ = exporter().from_notebook_node(nb, {"metadata": {"path": str(folder), "name": notebook.stem}})
     soup = for_readers(body)
     heading = take_title(soup, title)
+    pictured = images.page(folder.name, folder.parent.name) if done and images.networks(folder) else ""
     main = [parts.figure(figure, image(figure), markdown(figure.lead, str(folder)), about, run, True)
             for figure, about, _ in _main(shown)]
     contents = [(one["id"], text_of(one.decode_contents()).removesuffix(" #")) for one in soup.find_all("h2", id=True)]
@@ -133,7 +134,7 @@ def render(notebook: Path, site: str | None = None) -> Path:
     write_atomic(page, template("notebook.html.j2").render(
         title=title, heading=heading, paper=_paper(folder.name), answer=_answer(folder), groups=groups, main=main,
         figures=len(shown), contents=contents, body=str(soup), code_style=style, error=_error(nb.cells),
-        source=notebook.name, **run))
+        source=notebook.name, images=pictured, **run))
     return page
 
 
