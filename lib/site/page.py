@@ -14,7 +14,7 @@ from lib.claims import sheet
 from lib.files import read_json, write_atomic
 from lib.profiles import loader
 from lib.runtime import ROOT
-from lib.site import files, images, words
+from lib.site import files, glossary, images, words
 from lib.site.answers import answers
 from lib.site.markup import exporter, for_readers, markdown, take_title, text_of
 from lib.site.pictures import Figure, figures
@@ -134,7 +134,7 @@ def render(notebook: Path, site: str | None = None) -> Path:
     write_atomic(page, template("notebook.html.j2").render(
         title=title, heading=heading, paper=_paper(folder.name), answer=_answer(folder), groups=groups, main=main,
         figures=len(shown), contents=contents, body=str(soup), code_style=style, error=_error(nb.cells),
-        source=notebook.name, images=pictured, **run))
+        source=notebook.name, images=pictured, explained=_explained(body, groups), **run))
     return page
 
 
@@ -151,6 +151,18 @@ def _describe(cells, title: str) -> str:
                 output["metadata"]["alt"] = f"{heading}: {said}" if said[0] != "<" else (
                     f"Figure of the section: {heading}")
     return title
+
+
+def _explained(body: str, groups: dict[str, list[dict]]) -> list[tuple[str, str]]:
+    """The words of the glossary that a notebook's HTML, without code and formulas, or its claims use: (words, HTML)."""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(body, "html.parser")
+    for part in soup.select("script, style, pre, code, math, svg"):
+        part.decompose()
+    text = " ".join([soup.get_text(" "), *(claim["statement"] for claims in groups.values() for claim in claims)])
+    return [(entry.label, markdown(re.sub(r"\[(.*?)\]\(.*?\)", r"\1", entry.meaning), ""))  # links lead elsewhere here
+            for entry in glossary.used(text)]
 
 
 def _paper(name: str) -> dict | None:
