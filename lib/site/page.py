@@ -21,7 +21,7 @@ from lib.site.pictures import Figure, figures
 from lib.site.words import ASKS, template
 
 MAIN = 3  # how many figures a summary shows at most
-LONGEST = 300  # characters of the longest text for readers who cannot see a picture
+LONGEST = 400  # characters of the longest text for readers who cannot see a picture
 
 
 def _error(cells) -> dict | None:
@@ -36,7 +36,11 @@ def _error(cells) -> dict | None:
 
 
 def described(figure: Figure) -> str:
-    """What a figure shows, for readers who cannot see it: heading, name and the text above it, at most LONGEST long."""
+    """What a figure shows, for readers who cannot see it, at most LONGEST long: in its own words or, if it has none,
+    heading, name and the text above it.
+    """
+    if figure.shows:
+        return textwrap.shorten(figure.shows, LONGEST, placeholder=" …")
     lead = text_of(markdown(figure.lead, str(figure.path.parent)))
     said = f"{figure.title}, figure {figure.name.replace('_', ' ')}. {lead}"
     return textwrap.shorten(said, LONGEST, placeholder=" …")

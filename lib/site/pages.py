@@ -20,6 +20,7 @@ from lib.site import documents, images
 from lib.site.answers import answers
 from lib.site.measures import ACCURACIES, STATISTICS
 from lib.site.networks import cost, networks
+from lib.site.pictures import shows
 from lib.site.scoreboard import CAUSES, read_notebooks, runs, totals_of
 from lib.site.words import ASKS, OPEN, TEMPLATES, anchor, template
 
@@ -81,7 +82,7 @@ class _Site:
         self._page("networks.html", "networks.html.j2", networks=self.networks, cost=cost, measures=ACCURACIES)
         for before, claim, after in zip([None, *self.claims], self.claims, [*self.claims[1:], None], strict=False):
             self._page(claim["page"], "claim.html.j2", claim=claim, before=before, after=after, causes=CAUSES,
-                       shown=SHOWN)
+                       shown=SHOWN, shows=shows)
         for paper in self.papers:
             for run, notebook in paper["notebooks"].items():
                 if page := notebook["images"]:
