@@ -6,7 +6,8 @@ usage() {
   cat <<'TEXT'
 ./run_all.sh [options] [notebook ...]   run the notebooks (all of them if none is named) and write the report
 ./run_all.sh lab [jupyter arguments]    open JupyterLab on the notebook start.ipynb
-./run_all.sh compare RUN                compare the claims of results/RUN with the published ones
+./run_all.sh compare RUN [OTHER]        compare the claims of results/RUN with the published ones or another run's;
+                                        --page also writes them claim by claim as a page
 ./run_all.sh verify [FOLDER]            compute the verdicts of a results folder again from its files
 ./run_all.sh again KEY ...              make single networks of a profile and their accuracies again, by recipe key
 ./run_all.sh store [show [--all]]       show what results/store keeps of networks and outcomes

@@ -131,8 +131,11 @@ def parser() -> argparse.ArgumentParser:
     p = command("again", again, "train (or load) and measure single networks, and show what was published", True)
     p.add_argument("keys", nargs="+", metavar="KEY",
                    help="a recipe key, from the column network of tables, or its first characters")
-    p = command("compare", compare, "compare the claims of a run with the published ones; status 1 if they disagree")
+    p = command("compare", compare, "compare the claims of a run with the published ones or those of another run; "
+                                    "status 1 if they disagree")
     p.add_argument("run", metavar="RUN", help="name of a folder under results/, e.g. smoke")
+    p.add_argument("other", metavar="OTHER", nargs="?", help="another one (default: the published run of that name)")
+    p.add_argument("--page", action="store_true", help="also write a page that compares them claim by claim")
     p = command("verify", verify,
                 "compute the verdicts of a results folder again from its files; status 1 for differences")
     p.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=ROOT / "results" / "reference",
@@ -272,19 +275,25 @@ def again(args) -> int:
 
 
 def compare(args) -> int:
-    """Compare every claim of a run with the published one. Status 1 if any disagrees."""
+    """Compare every claim of a run with the published one, or with another run. Status 1 if any disagrees."""
     run, published = _run_folders(args.run)
-    for folder, what in ((run, "run"), (published, "published run")):
+    if args.other:
+        published, _ = _run_folders(args.other)
+    word, what = (args.other, "run") if args.other else ("published", "published run")
+    for folder, kind in ((run, "run"), (published, what)):
         if not folder.is_dir():
             others = sorted(path.parent.parent.name for path in folder.parent.glob("*/*/claims.json"))
             there = f"there are {', '.join(dict.fromkeys(others))}" if others else "there is none yet"
-            raise SettingsError(f"run = {args.run} is not possible: there is no {what} {folder}; {there}")
+            raise SettingsError(f"run = {folder.name} is not possible: there is no {kind} {folder}; {there}")
     table = report.compare(run, published)
     values = table[table["comparison"] != "verdict"]
     for row in table[~table["agrees"]].itertuples():
-        print(f"{row.notebook} {row.claim} {row.comparison}: published {row.published}, here {row.here}: {row.why}")
-    print(f"{table['notebook'].nunique()} notebooks, {len(values)} values: {values['equal'].sum()} equal to the "
-          f"published ones, {values['agrees'].sum()} in agreement; {(~table['agrees']).sum()} disagreements")
+        print(f"{row.notebook} {row.claim} {row.comparison}: {word} {row.published}, here {row.here}: {row.why}")
+    ones = f"those of {word}" if args.other else "the published ones"
+    print(f"{table['notebook'].nunique()} notebooks, {len(values)} values: {values['equal'].sum()} equal to {ones}, "
+          f"{values['agrees'].sum()} in agreement; {(~table['agrees']).sum()} disagreements")
+    if args.page:
+        print(report.compare_page(run, published, results() / "compared" / f"{args.run} and {word}.html"))
     return int(not table["agrees"].all())
 
 

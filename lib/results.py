@@ -18,6 +18,7 @@ from lib.training.zoo import Trained, Zoo
 from lib.values.attacks import Attack
 from lib.values.cell import Cell
 from lib.values.certificates import Certificate
+from lib.values.objectives import CrossEntropy
 from lib.values.threats import Threat
 
 
@@ -143,6 +144,19 @@ class Results:
     def says_at_chance(self, condition, accuracy: float) -> str:
         """A sentence about a condition whose clean accuracy is near guessing."""
         return f"{self.label(condition)} has a clean accuracy of {accuracy:.1%}, guessing {self.chance(condition):.1%}"
+
+    def references(self) -> list[Cell]:
+        """The networks with which others are compared: those of the first repetition that were trained from the start
+        and attacked. A paper with several kinds of such networks says which.
+        """
+        return [cell for cell in self.of() if cell.repetition == 0 and cell.recipe.epochs and not cell.recipe.parents
+                and not cell.recipe.arch.pruned and any(isinstance(how, Attack) for _, how in cell.measures)]
+
+    def title(self, cell: Cell) -> str:
+        """The name of one of the `references` for readers: 'robust ResNet-8-w16 on digits'."""
+        recipe = cell.recipe
+        kind = "normal" if recipe.objective == CrossEntropy() else "robust"
+        return f"{kind} {recipe.arch.name} on {recipe.data.name}"
 
     def failures(self, conditions: Collection | None = None, **fields) -> list[str]:
         """A phrase for each failed network of these conditions (None: of all), or whose condition has these fields:

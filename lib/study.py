@@ -44,6 +44,7 @@ from lib.values.recipe import NUMERICS
 if TYPE_CHECKING:
     from lib.claims.evidence import Evidence
     from lib.profiles.frozen import FrozenPaper
+    from lib.results import Results
 
 
 def snapshot(claims: list, tasks: list[Task], frozen: FrozenPaper | None) -> dict:
@@ -131,10 +132,25 @@ class Study:
         return base / self.settings.run / self.paper.name
 
     def measure(self):
-        """Train and measure all of the paper's networks, or load what is in the store; returns the paper's results."""
+        """Train and measure all of the paper's networks, or load what is in the store; returns the paper's results.
+        Test images of its reference networks, with what attacks do to them, are saved for the page of images.
+        """
         found = self.paper.measure(self.zoo, self.cells, self.networks, self.section, self.settings.seed)
         self.failures = found.failures()
+        self._save_images(found)
         return found
+
+    def _save_images(self, found: Results) -> None:
+        """Save images/strip.png and its table `images`, see `lib.training.examples.strip`; nothing if no reference
+        network was attacked on images.
+        """
+        from lib.training.examples import strip
+
+        cells = [(found.title(cell), cell) for cell in found.references()]
+        if made := strip(self.zoo, cells, getattr(self.section, "verify", None)):
+            picture, table = made
+            write_atomic(_place(self.folder, "images", "strip", "png"), picture)
+            self.table("images", table)
 
     def table(self, name: str, frame, touched: Mapping[str, Sequence[str]] | None = None):
         """Save a DataFrame as tables/<name>.csv and return it. Give the warnings in its column `warnings` (see `warn`);

@@ -7,6 +7,7 @@ the runs where they lie. They are made only from the files that a run leaves (`c
 
 from lib.site.answers import Answer, answers
 from lib.site.compare import compare
+from lib.site.compare import page as compare_page
 from lib.site.files import about
 from lib.site.markup import mathml
 from lib.site.page import render
@@ -23,6 +24,7 @@ __all__ = [
     "answers_markdown",
     "claims_table_markdown",
     "compare",
+    "compare_page",
     "counts_markdown",
     "few_colours",
     "index",

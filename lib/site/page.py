@@ -14,14 +14,14 @@ from lib.claims import sheet
 from lib.files import read_json, write_atomic
 from lib.profiles import loader
 from lib.runtime import ROOT
-from lib.site import files, words
+from lib.site import files, glossary, images, words
 from lib.site.answers import answers
 from lib.site.markup import exporter, for_readers, markdown, take_title, text_of
 from lib.site.pictures import Figure, figures
 from lib.site.words import ASKS, template
 
 MAIN = 3  # how many figures a summary shows at most
-LONGEST = 300  # characters of the longest text for readers who cannot see a picture
+LONGEST = 400  # characters of the longest text for readers who cannot see a picture
 
 
 def _error(cells) -> dict | None:
@@ -36,7 +36,11 @@ def _error(cells) -> dict | None:
 
 
 def described(figure: Figure) -> str:
-    """What a figure shows, for readers who cannot see it: heading, name and the text above it, at most LONGEST long."""
+    """What a figure shows, for readers who cannot see it, at most LONGEST long: in its own words or, if it has none,
+    heading, name and the text above it.
+    """
+    if figure.shows:
+        return textwrap.shorten(figure.shows, LONGEST, placeholder=" …")
     lead = text_of(markdown(figure.lead, str(figure.path.parent)))
     said = f"{figure.title}, figure {figure.name.replace('_', ' ')}. {lead}"
     return textwrap.shorten(said, LONGEST, placeholder=" …")
@@ -124,6 +128,7 @@ def render(notebook: Path, site: str | None = None) -> Path:
     body, _ = exporter().from_notebook_node(nb, {"metadata": {"path": str(folder), "name": notebook.stem}})
     soup = for_readers(body)
     heading = take_title(soup, title)
+    pictured = images.page(folder.name, folder.parent.name) if done and images.networks(folder) else ""
     main = [parts.figure(figure, image(figure), markdown(figure.lead, str(folder)), about, run, True)
             for figure, about, _ in _main(shown)]
     contents = [(one["id"], text_of(one.decode_contents()).removesuffix(" #")) for one in soup.find_all("h2", id=True)]
@@ -133,7 +138,7 @@ def render(notebook: Path, site: str | None = None) -> Path:
     write_atomic(page, template("notebook.html.j2").render(
         title=title, heading=heading, paper=_paper(folder.name), answer=_answer(folder), groups=groups, main=main,
         figures=len(shown), contents=contents, body=str(soup), code_style=style, error=_error(nb.cells),
-        source=notebook.name, **run))
+        source=notebook.name, images=pictured, explained=_explained(body, groups), **run))
     return page
 
 
@@ -150,6 +155,18 @@ def _describe(cells, title: str) -> str:
                 output["metadata"]["alt"] = f"{heading}: {said}" if said[0] != "<" else (
                     f"Figure of the section: {heading}")
     return title
+
+
+def _explained(body: str, groups: dict[str, list[dict]]) -> list[tuple[str, str]]:
+    """The words of the glossary that a notebook's HTML, without code and formulas, or its claims use: (words, HTML)."""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(body, "html.parser")
+    for part in soup.select("script, style, pre, code, math, svg"):
+        part.decompose()
+    text = " ".join([soup.get_text(" "), *(claim["statement"] for claims in groups.values() for claim in claims)])
+    return [(entry.label, markdown(re.sub(r"\[(.*?)\]\(.*?\)", r"\1", entry.meaning), ""))  # links lead elsewhere here
+            for entry in glossary.used(text)]
 
 
 def _paper(name: str) -> dict | None:

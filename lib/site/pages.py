@@ -16,10 +16,11 @@ from lib.papers import papers
 from lib.profiles import loader
 from lib.profiles.frozen import STARTS
 from lib.runtime import ROOT
-from lib.site import documents
+from lib.site import documents, images
 from lib.site.answers import answers
 from lib.site.measures import ACCURACIES, STATISTICS
 from lib.site.networks import cost, networks
+from lib.site.pictures import shows
 from lib.site.scoreboard import CAUSES, read_notebooks, runs, totals_of
 from lib.site.words import ASKS, OPEN, TEMPLATES, anchor, template
 
@@ -81,13 +82,20 @@ class _Site:
         self._page("networks.html", "networks.html.j2", networks=self.networks, cost=cost, measures=ACCURACIES)
         for before, claim, after in zip([None, *self.claims], self.claims, [*self.claims[1:], None], strict=False):
             self._page(claim["page"], "claim.html.j2", claim=claim, before=before, after=after, causes=CAUSES,
-                       shown=SHOWN)
+                       shown=SHOWN, shows=shows)
+        for paper in self.papers:
+            for run, notebook in paper["notebooks"].items():
+                if page := notebook["images"]:
+                    folder = notebook["folder"]
+                    self._page(page, "images.html.j2", paper=paper, run=run, notebook=notebook,
+                               found=images.networks(folder), strip=images.place(folder), size=images.size(folder),
+                               table=folder / "tables" / "images.csv", outcomes=images.OUTCOMES)
         pages = {self.root.resolve() / "README.md": self.root / "claims.html"} | self.documents
         for source, page in self.documents.items():
             measures = [*ACCURACIES.values(), *STATISTICS.values()] if source.stem == "glossary" else ()
             self._page(page, "document.html.j2", title=documents.title(source), measures=measures,
                        body=documents.body(source, page, pages))
-        for folder in ("claims", "docs"):  # pages of what is no more
+        for folder in ("claims", "docs", "images"):  # pages of what is no more
             for page in {*(self.root / folder).glob("*.html")} - self.written:
                 page.unlink()
         corrections = next((source for source in self.documents if source.stem == "corrections"), None)
@@ -120,6 +128,9 @@ class _Site:
         question and our answer where it has one, and the verdicts on which this no longer rests.
         """
         notebooks = {run: found[name] for run, found in self.runs.items() if name in found}
+        for run, notebook in notebooks.items():
+            made = notebook["ok"] and images.networks(notebook["folder"])
+            notebook["images"] = self.root / images.page(name, run) if made else None
         sheet, deviations = (ROOT / "claims" / f"{name}.{kind}" for kind in ("yaml", "md"))
         notebook, code = ROOT / "notebooks" / f"{name}.ipynb", ROOT / "lib" / "papers" / name
         read = loader.read(sheet) if sheet.is_file() else {"paper": {}, "claims": ()}

@@ -45,10 +45,25 @@ class Figure:
         with Image.open(self.path) as image:
             return tuple(round(size * SHOWN) for size in image.size)
 
+    @property
+    def shows(self) -> str:
+        """What it shows, as the file says; "" if it does not say."""
+        return shows(self.path)
+
     def claims(self, claims: dict[str, dict]) -> list[dict]:
         """Those of a notebook's claims that refer to this figure."""
         folder = self.path.parent.parent
         return [claim for claim in claims.values() if self.path in files.figures(folder, claim["figure"])]
+
+
+def shows(path: Path) -> str:
+    """What a picture shows, in the words that `Study.figure` saved in its file; "" without any, as in other formats."""
+    from PIL import Image
+
+    if path.suffix != ".png":
+        return ""
+    with Image.open(path) as image:
+        return image.info.get("Description", "")
 
 
 def figures(notebook, folder: Path) -> Iterator[tuple[dict, Figure]]:
@@ -58,7 +73,9 @@ def figures(notebook, folder: Path) -> Iterator[tuple[dict, Figure]]:
         if cell.cell_type == "markdown":
             heading, lead = _read(cell.source, heading)
             continue
-        left = _saved(cell.source, "figure", folder.glob("figures/*.png"))
+        every = sorted(folder.glob("figures/*.png"))
+        named_by_variable = re.search(r"study\.figure\(\s*[A-Za-z_]\w*\s*,", cell.source)
+        left = every if named_by_variable else _saved(cell.source, "figure", every)
         tables = tuple(path.stem for path in _saved(cell.source, "table", folder.glob("tables/*.csv")))
         for output in cell.outputs:
             if path := _file(output, left, folder):

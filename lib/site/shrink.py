@@ -38,8 +38,12 @@ def few_colours(png: bytes) -> bytes:
 
 
 def _saved(image, info: dict) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True, **({"dpi": info["dpi"]} if "dpi" in info else {}))
+    from PIL.PngImagePlugin import PngInfo
+
+    buffer, text = io.BytesIO(), PngInfo()
+    if info.get("Description"):
+        text.add_itxt("Description", info["Description"])
+    image.save(buffer, "PNG", optimize=True, pnginfo=text, **({"dpi": info["dpi"]} if "dpi" in info else {}))
     return buffer.getvalue()
 
 

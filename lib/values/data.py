@@ -71,6 +71,10 @@ DATASETS = {
     "curved_torus": DatasetInfo(1, 8, 4, 50_000, 10_000, width=16, files=False, closed=True),
     "line_of_modes": DatasetInfo(1, 1, 2, 6000, 600, width=2, unit=1 / 256, files=False, closed=True),
 }
+CLASS_NAMES = {  # where classes are no digits or letters
+    "cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "stl10": ("plane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
+}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from lib import cli
 from lib import site as report
@@ -124,6 +125,24 @@ def test_a_page_refers_to_saved_figures_and_says_what_they_show(tmp_path):
     assert text.count("data:image/png") == 1
     assert "Three curves</b>: curves torus" in notebook and 'href="tables/cells.csv"' in notebook
     assert notebook.count('title="Statement of C1a') == 2, "a claim's figure is one for each data set"
+
+
+@pytest.mark.parametrize("call", ['study.figure("curves_torus", figure)', "study.figure(name, figure)"])
+def test_a_figure_is_described_in_the_words_saved_with_it(tmp_path, call):
+    place = write(tmp_path / "laptop", "stitching", card(), CLAIMS)
+    text = PngInfo()
+    text.add_itxt("Description", "R loses 4 %. Accuracy against ε <of linf>.")
+    for name, image, saved in (("curves_torus", photograph(), text), ("curves", drawing(), None)):
+        image.save(place / "figures" / f"{name}.png", pnginfo=saved)
+    shown = new_output("display_data", {"image/png": base64.b64encode(png(photograph())).decode()})
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# A"), new_code_cell(call, outputs=[shown])]),
+                   place / "notebook.ipynb")
+    said = 'alt="R loses 4 %. Accuracy against ε &lt;of linf&gt;."'
+    assert said in report.render(place / "notebook.ipynb").read_text()
+    report.shrink(place)
+    assert said in (place / "notebook.html").read_text(), "smaller figures keep their words"
+    page = report.index(tmp_path / "laptop").parent / "claims" / "stitching-C1a.html"
+    assert 'alt="Figure curves of' in page.read_text()
 
 
 def test_tables_are_for_readers(tmp_path):

@@ -83,6 +83,9 @@ class Results(results.Results):
         pruned = DENSE if c.rule == DENSE else f"{c.rule} {float(c.keep):g}"
         return f"{c.net} {c.pre} > {pruned}{', half the search' * c.half} > {c.fine}{', longer' * c.longer}"
 
+    def title(self, cell: Cell) -> str:
+        return f"{cell.condition.net}, {cell.condition.pre} training"
+
     def named(self, cell: Cell) -> dict:
         """As in the base class; fine is NaN before any fine-tuning."""
         c = cell.condition

@@ -54,6 +54,11 @@ class Results(results.Results):
         """A method at the harshest share, with all or half of its search."""
         return Condition(method, self.section.keeps[-1], loss=self.section.losses[0], half=half)
 
+    def references(self) -> list[Cell]:
+        """As in the base class, with the first of the robust losses."""
+        return [cell for cell in super().references()
+                if cell.condition.method == "N" or cell.condition.loss == self.section.losses[0]]
+
     def named(self, cell: Cell) -> dict:
         c = cell.condition
         return {"method": c.method, "keep": float(c.keep), "granularity": c.granularity, "training": c.loss,

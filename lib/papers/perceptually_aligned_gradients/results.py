@@ -158,6 +158,14 @@ class Results(results.Results):
     def place(self, cell: Cell) -> str:
         return f"{cell.condition.where}, "
 
+    def references(self) -> list[Cell]:
+        """As in the base class: without aligned gradients, and adversarially trained for the usual number of epochs."""
+        return [cell for cell in super().references()
+                if cell.condition.kind in (plan.VANILLA, *map(plan.adversarial, ("l2", "linf")))]
+
+    def title(self, cell: Cell) -> str:
+        return f"{cell.condition.where}: {cell.condition.kind}"
+
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
     """Train (or load) every network and measure it; whatever the store holds is read from it."""

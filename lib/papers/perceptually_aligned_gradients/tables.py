@@ -34,11 +34,9 @@ from lib.papers.perceptually_aligned_gradients.networks import (
 from lib.papers.perceptually_aligned_gradients.results import Results
 from lib.papers.perceptually_aligned_gradients.settings import SMOOTH, Experiment, Toy
 from lib.statistics import accuracy, estimate, without_missing
-from lib.values.data import Data
+from lib.values.data import CLASS_NAMES, Data
 from lib.values.threats import Threat
 
-NAMES = {"cifar10": ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-         "stl10": ("plane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")}
 CONTROLS = RANDOM, CLASSES, IMAGES, NORM, SMOOTH, LOGIT
 FEWEST = 4  # kinds of networks, for an interval of their correlation
 
@@ -74,7 +72,7 @@ def group(kind: str) -> str:
 
 def class_names(data: Data) -> list[str]:
     """The names of the classes in figures: words for CIFAR-10 and STL-10, numbers for other data."""
-    return list(NAMES.get(data.name, map(str, range(data.info.classes))))
+    return list(CLASS_NAMES.get(data.name, map(str, range(data.info.classes))))
 
 
 def threat_name(threat: Threat) -> str:

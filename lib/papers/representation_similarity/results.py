@@ -79,6 +79,10 @@ class Results(results.Results):
     def named(self, cell: Cell) -> dict:
         return {"kind": cell.condition.kind, "seed": cell.repetition, "epoch": cell.condition.epoch}
 
+    def references(self) -> list[Cell]:
+        """As in the base class, of the pool alone."""
+        return [cell for cell in super().references() if cell.condition.kind in ("N", "R")]
+
     def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack], str | None]) -> None:
         """As in the base class, and also on clean test images, on training images (pool) and on held-out images (runs).
         """

@@ -50,6 +50,10 @@ class Results(results.Results):
         """A condition in the setting `where`."""
         return Condition(role, pair, joint, alpha, self.where)
 
+    def references(self) -> list[Cell]:
+        """As in the base class, of the pool alone."""
+        return [cell for cell in super().references() if cell.condition in (Condition("endpoint", k) for k in "NR")]
+
     def take(self, zoo: Zoo, cell: Cell, name: Callable[[Threat, Attack], str | None]) -> None:
         """As in the base class; `clean` is read from the last measure. Only the columns that are read are kept, because
         there are thousands of tables.
