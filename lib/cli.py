@@ -110,8 +110,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, metavar="N", help="repetitions of every experiment")
     p.add_argument("--jobs", type=int, metavar="N", help="parallel jobs (default: one per core, threads shared)")
     p.add_argument("--dry-run", action="store_true", help="show what would be done and what it costs; do nothing")
-    p.add_argument("--on", metavar="NAME", help="with --dry-run or --rehearse, the price on a card that you need not have: "
-                                                "h200, h100, a100, 4090")
+    p.add_argument("--on", metavar="NAME", help="with --dry-run or --rehearse, the price on a card that you need not "
+                                                "have: h200, h100, a100, 4090")
     p.add_argument("--all", action="store_true", help="with --dry-run, a line for every training and measurement")
     p.add_argument("--yes", action="store_true", help="start a profile made for a GPU on a CPU")
     p.add_argument("--rehearse", action="store_true", help="run every kind of work in miniature on made-up data, and "

@@ -292,6 +292,8 @@ def _found(name: str, kind, split: str, folder: Path) -> Path:
     missing = _missing(kind, split, folder)
     if not missing:
         return folder
+    if miniature.folder():
+        raise DataError(f"{name} cannot be read because {missing[0]} is missing, which the rehearsal has not made up")
     timeout = socket.getdefaulttimeout()
     try:
         OWN.mkdir(parents=True, exist_ok=True)

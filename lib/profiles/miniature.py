@@ -2,8 +2,8 @@
 of small work. Conditions stay: regularisers, strengths, methods, joints, threats, attacks.
 
 A rehearsal is told to all its processes by the environment variable REPRO_REHEARSAL, which names its folder. In such a
-process data sets have the sizes of `small_set` and a version of their own, so that no key of a recipe is a key of a real
-one, and `lib.papers.settings.load` gives miniatures.
+process data sets have the sizes of `small_set` and a version of their own, so that no key of a recipe is a key of a
+real one, and `lib.papers.settings.load` gives miniatures.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ LEAST: dict[str, Callable[[Any], Any]] = {
     "ranks": lambda rank: math.ceil(rank / 4),
     **dict.fromkeys(("gamma", "constant_gamma"), heavy),
     # preconditions hold, so that claims are judged to the end
-    **dict.fromkeys(("normal_clean", "robust_clean", "robust_robust", "clean", "robust", "verified", "fall"), up_to(0.0)),
+    **dict.fromkeys(("normal_clean", "robust_clean", "robust_robust", "clean", "robust", "verified", "fall"),
+                    up_to(0.0)),
     **dict.fromkeys(("normal_robust", "vanilla"), lambda share: 1.0),
 }
 WHOLE = {CNN: ("depth",), ImageNetResNet: ("depth",), ResNet: ("blocks",)}  # what names the stages of a network
@@ -163,7 +164,7 @@ def _least(name: str, value: Any) -> Any:
 
 
 def _first_that_fits(value: Any, changed: dict, real: dict, fits: Callable[[Any], None]) -> Any:
-    """The value with the `changed` fields, of which those in `real` may grow, one by one, as far as their real value."""
+    """The value with the `changed` fields, of which those in `real` may grow, one at a time, up to their real value."""
     grown = [{}] + [{name: larger} for name, most in real.items() if type(most) is int
                     for larger in _between(changed[name], most)]
     error = None

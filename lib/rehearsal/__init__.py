@@ -181,11 +181,11 @@ def _notebooks(small: Settings, overrides: dict, notebooks, jobs: int, folder: P
 def _measured(kinds: dict[str, Kind], rows: list[dict], small: Settings) -> None:
     """Give the notebooks' own measurements the status of their notebooks."""
     for row in rows:
-        own = papers()[row["name"]].measurements(small.networks_of(row["name"]), small.sections[row["name"]], small.seed)
-        for kind in {measured_kind(row["name"], one) for one in own}:
+        name, ran = row["name"], row["status"] == RAN
+        own = papers()[name].measurements(small.networks_of(name), small.sections[name], small.seed)
+        for kind in {measured_kind(name, one) for one in own}:
             found = kinds.setdefault(kind, Kind(kind))
-            found.status = row["status"] if row["status"] == RAN else LACKS
-            found.error = "" if row["status"] == RAN else f"its notebook failed ({row['name']})"
+            found.status, found.error = (RAN, "") if ran else (LACKS, "its notebook failed")
 
 
 def _page(folder: Path) -> tuple[str, str]:

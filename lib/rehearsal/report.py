@@ -35,9 +35,10 @@ def text(small: Settings, kinds: list, notebooks: list[dict], said: list[str], m
         lines += ["## What did not run", "", *[f"- {k.kind}: {k.status} ({k.ran} of {k.tried} ran): {k.error}"
                                               for k in bad], ""]
     lines += ["## Notebooks", "", "| notebook | | seconds | error |", "|---|---|---|---|"]
-    lines += [f"| {row['name']} | {row['status']} | {row['seconds']:.0f} | {_cell(row['error'])} |" for row in notebooks]
+    lines += [f"| {row['name']} | {row['status']} | {row['seconds']:.0f} | {_cell(row['error'])} |"
+              for row in notebooks]
     lines += ["", "## Kinds of work", "",
-              "Left: the miniature (the longest step, the largest peak of a process). Right: all real work of the kind.",
+              "Left: the miniature, its longest step and the largest peak of a process. Right: all its real work.",
               "", "| kind | | seconds | MB | real: count | hours | memory, GB | disk, GB |",
               "|---|---|---|---|---|---|---|---|"]
     lines += [_row(kind) for kind in sorted(kinds, key=lambda kind: -kind.need.seconds)]

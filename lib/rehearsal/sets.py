@@ -1,5 +1,5 @@
-"""Made-up data sets for rehearsals: noise with a colour for each class, in the files that the real sets come in, so that
-the real readers read them.
+"""Made-up data sets for rehearsals: noise with a colour for each class, in the files of the real sets, so that the real
+readers read them.
 """
 
 from __future__ import annotations

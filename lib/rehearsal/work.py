@@ -42,8 +42,8 @@ class Result:
 
 def carry_out(tasks: list[Task], where: str, jobs: int, threads: int, log: Path) -> Iterator[Result]:
     """Make all networks of a miniature plan and measure them, parents first, `jobs` at a time with `threads` threads
-    each; one result for each step, as it ends. The first networks of each kind come first. A kind with a step that is too large is not tried again. What processes
-    print goes to the file `log`.
+    each; one result for each step, as it ends. The first networks of each kind come first. A kind with a step that is
+    too large is not tried again. What processes print goes to the file `log`.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "lib.rehearsal.warm"])
@@ -177,7 +177,8 @@ def _try(zoo: Zoo, step: Step) -> tuple[str, str]:
 
 def _place(error: BaseException) -> str:
     """The last line of this project that an error went through."""
-    mine = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(ROOT / "lib"))]
+    frames, own = traceback.extract_tb(error.__traceback__), str(ROOT / "lib")
+    mine = [frame for frame in frames if frame.filename.startswith(own)]
     return f"{Path(mine[-1].filename).relative_to(ROOT)}:{mine[-1].lineno}" if mine else "outside the library"
 
 
