@@ -21,7 +21,7 @@ from lib.profiles.loader import make, read
 from lib.profiles.networks import Networks
 from lib.runtime import ROOT
 from lib.values.declared import Bound, Declared, OneOf, whole
-from lib.values.keys import digest
+from lib.values.keys import digest, later
 
 DEVICES = ("auto", "cpu", "cuda")
 DEVICE = Bound(lambda name: str(name).split(":")[0] in DEVICES,
@@ -47,7 +47,7 @@ class Settings(Declared):
     first_seed: Annotated[int, whole(0)] = 0
     overrides: tuple[tuple[str, str], ...] = ()
     frozen: Frozen | None = None
-    rehearsal: bool = False  # whether all sizes are at their least (lib/profiles/miniature.py)
+    rehearsal: bool = later(False)  # whether all sizes are at their least (lib/profiles/miniature.py)
 
     def check_together(self):
         for section in self.sections.values():

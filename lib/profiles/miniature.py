@@ -9,7 +9,6 @@ real one, and `lib.papers.settings.load` gives miniatures.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator

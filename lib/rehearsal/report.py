@@ -34,9 +34,9 @@ def text(small: Settings, kinds: list, notebooks: list[dict], said: list[str], m
     if bad:
         lines += ["## What did not run", "", *[f"- {k.kind}: {k.status} ({k.ran} of {k.tried} ran): {k.error}"
                                               for k in bad], ""]
-    lines += ["## Notebooks", "", "| notebook | | seconds | error |", "|---|---|---|---|"]
-    lines += [f"| {row['name']} | {row['status']} | {row['seconds']:.0f} | {_cell(row['error'])} |"
-              for row in notebooks]
+    lines += ["## Notebooks", "", "| notebook | | seconds | MB | error |", "|---|---|---|---|---|"]
+    lines += [f"| {row['name']} | {row['status']} | {row['seconds']:.0f} | {row['memory'] / MB:.0f} | "
+              f"{_cell(row['error'])} |" for row in notebooks]
     lines += ["", "## Kinds of work", "",
               "Left: the miniature, its longest step and the largest peak of a process. Right: all its real work.",
               "", "| kind | | seconds | MB | real: count | hours | memory, GB | disk, GB |",

@@ -25,6 +25,7 @@ def write(names: Collection[str], weights: Collection[str], place: Path) -> list
     """
     bases = {relabelled.base_of(distractor.base_of(name)) for name in names}
     made = sorted(name for name in bases if DATASETS[name].files)
+    place.mkdir(parents=True, exist_ok=True)
     for name in made:
         writer: Callable = _tree if name in folders.TREES else WRITERS[name]
         for split in ("train", "test"):

@@ -54,9 +54,14 @@ def carry_out(tasks: list[Task], where: str, jobs: int, threads: int, log: Path)
         ready = [t for key, t in waiting.items() if not {*t.recipe.lineage[1:]} & (waiting.keys() | running.keys())]
         for task in ready[:jobs - len(running)]:
             del waiting[task.recipe.key]
-            yield from (Result(one, LARGE) for one in steps(task) if one.kind in large)
-            if left := [one for one in steps(task) if one.kind not in large]:
-                running[task.recipe.key] = _Job(context, left, where, threads, log)
+            todo = [one for one in steps(task) if one.kind not in large]
+            for one in steps(task):
+                if one.kind in large:
+                    yield Result(one, LARGE)
+                    if one.measure is None:  # what is made from it must not try to make it
+                        note_failure(Store(), one, "it is too large")
+            if todo:
+                running[task.recipe.key] = _Job(context, todo, where, threads, log)
         wait([job.pipe for job in running.values()], 0.2)
         for key, job in [*running.items()]:
             for result in job.results():
