@@ -47,7 +47,7 @@ def quarter(width: int) -> int:
 
 def heavy(weight: float) -> float:
     """A search of a few updates meets its target only under a heavy penalty."""
-    return max(weight, 100.0)
+    return max(weight, 1e4)
 
 
 # {name of a setting: function from its value to the least that is tried first}. Where a section does not allow these

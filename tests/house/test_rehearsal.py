@@ -100,7 +100,7 @@ def test_a_crash_of_one_kind_is_reported_and_stops_nothing_else(rehearsing):
     assert {key: result.status for key, result in said.items()} == {
         (torn.key, True): "failed", (torn.key, False): "not run", (cut.key, True): "not run",
         (cut.key, False): "not run", (good.key, True): "ran", (good.key, False): "ran"}
-    assert "BadGzipFile" in said[torn.key, True].error and "images.py" in said[torn.key, True].error
+    assert "Not a gzipped file" in said[torn.key, True].error and "images.py" in said[torn.key, True].error
     assert said[good.key, True].memory > 1e7 and said[cut.key, True].error.startswith("without mnist")
     assert "Traceback" in (rehearsing / "log").read_text()
 
