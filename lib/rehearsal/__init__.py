@@ -152,6 +152,7 @@ class _entered:
 def _notebooks(small: Settings, overrides: dict, notebooks, jobs: int, folder: Path) -> list[dict]:
     """Run the notebooks, each in a process of its own; a row for each: name, status, error, seconds, memory."""
     options = [word for name, value in overrides.items() for word in ("-p", f"{name}={json.dumps(value)}")]
+    running: list[subprocess.Popen] = []
 
     def run(name: str) -> dict:
         command = [sys.executable, "-m", "lib", "notebook", name, "--profile", small.profile, *options]
@@ -159,6 +160,7 @@ def _notebooks(small: Settings, overrides: dict, notebooks, jobs: int, folder: P
         started, error = time.monotonic(), ""
         with (folder / "jobs" / f"{name}.log").open("w") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+            running.append(process)
             while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
                 if not error and time.monotonic() - started > LIMIT:
                     process.kill()
@@ -175,8 +177,14 @@ def _notebooks(small: Settings, overrides: dict, notebooks, jobs: int, folder: P
         print(f"notebook {name}: {row['status']}{f': {error}' if error else ''}", flush=True)
         return row
 
-    with ThreadPoolExecutor(jobs) as pool:
+    pool = ThreadPoolExecutor(jobs)
+    try:
         return [*pool.map(run, notebooks)]
+    finally:  # after an interrupt nothing goes on
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in running:
+            if process.returncode is None:
+                process.kill()
 
 
 def _measured(kinds: dict[str, Kind], rows: list[dict], small: Settings) -> None:
