@@ -26,8 +26,9 @@ usage() {
   --seeds N        repeat every experiment with N seeds
   --jobs N         run up to N jobs at once
   --dry-run        print what would be done and what it costs, do nothing
-  --on NAME        with --dry-run: the price on an h200, h100, a100 or 4090
+  --on NAME        with --dry-run or --rehearse: the price on an h200, h100, a100 or 4090
   --all            with --dry-run: a line for every training and measurement
+  --rehearse       run every kind of work in miniature on made-up data, and report
   --yes            start a profile that is made for a GPU on a CPU
   --help           this text
 
@@ -50,7 +51,7 @@ check_options() {
       -h | --help) usage; exit 0 ;;
       -profile* | -seeds* | -jobs* | -dry*) die "unknown option '$1': write -$1, with two dashes." 2 ;;
       --profile | --seeds | --jobs | --on | -p) [ $# -ge 2 ] || die "$1 needs a value: ./run_all.sh --help shows how." 2; shift ;;
-      --profile=* | --seeds=* | --jobs=* | --on=* | -p?* | --dry-run | --all | --yes) ;;
+      --profile=* | --seeds=* | --jobs=* | --on=* | -p?* | --dry-run | --rehearse | --all | --yes) ;;
       -*) die "unknown option '$1': ./run_all.sh --help lists the options." 2 ;;
     esac
     shift

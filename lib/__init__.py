@@ -11,6 +11,7 @@ FLOORS = (
     ("training", "certify gradients training".split()),
     ("measures", "results claims plots stitching similarity alignment manifold pruning lenses".split()),
     ("papers", ["papers"]),
-    ("what a person touches", "prices dry_run parameters site study lab batch new_paper cli __main__".split()),
+    ("what a person touches",
+     "prices dry_run parameters site study lab batch rehearsal new_paper cli __main__".split()),
 )
 APART = "material"  # the floor whose rooms do not know each other

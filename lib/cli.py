@@ -110,10 +110,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, metavar="N", help="repetitions of every experiment, at most so many of a part")
     p.add_argument("--jobs", type=int, metavar="N", help="parallel jobs (default: one per core, threads shared)")
     p.add_argument("--dry-run", action="store_true", help="show what would be done and what it costs; do nothing")
-    p.add_argument("--on", metavar="NAME", help="with --dry-run, the price on a card that you need not have: "
-                                                "h200, h100, a100, 4090")
+    p.add_argument("--on", metavar="NAME", help="with --dry-run or --rehearse, the price on a card that you need not "
+                                                "have: h200, h100, a100, 4090")
     p.add_argument("--all", action="store_true", help="with --dry-run, a line for every training and measurement")
     p.add_argument("--yes", action="store_true", help="start a profile made for a GPU on a CPU")
+    p.add_argument("--rehearse", action="store_true", help="run every kind of work in miniature on made-up data, and "
+                                                           "report what runs and what the real work needs")
     p = command("train", train, "train and measure the networks of one batch job of the plan", True)
     p.add_argument("job")
     p.add_argument("--notebooks", default="")
@@ -207,6 +209,10 @@ def run(args) -> int:
     if args.dry_run:
         return price_list(settings, notebooks, jobs, card, args.all)
     plan(settings, notebooks)  # recipes check what no single setting shows
+    if args.rehearse:
+        from lib.rehearsal import rehearse
+
+        return rehearse(settings, given, notebooks, jobs, card)
     if not args.yes:
         refuse_without_gpu(settings, notebooks, jobs)
     settings.note_start(notebooks, "run")
@@ -217,9 +223,10 @@ def _card(args):
     """The card that `--on` names, on which the precision `auto` means bf16; None without `--on`. Raises SettingsError
     for what only a dry run can do.
     """
-    for option, given in (("--on", args.on), ("--all", args.all)):
-        if given and not args.dry_run:
-            raise SettingsError(f"{option} is not possible without --dry-run, to which it belongs")
+    if args.all and not args.dry_run:
+        raise SettingsError("--all is not possible without --dry-run, to which it belongs")
+    if args.on and not (args.dry_run or args.rehearse):
+        raise SettingsError("--on is not possible without --dry-run or --rehearse, to which it belongs")
     if not args.on:
         return None
     from lib.cards import card
@@ -327,6 +334,8 @@ def index(args) -> int:
 def publish(args) -> int:
     """Copy what a visitor reads, in reduced size; only from a commit that anyone can check out."""
     source, place = _run_folders(args.run)
+    need(profiles.REHEARSAL not in args.run.split("+"), "run", args.run, "a run, not a rehearsal, of which no number "
+         "means anything")
     cards = sorted(source.glob("*/card.json"))
     if not cards:
         raise SettingsError(f"run = {args.run} is not possible: results/{args.run} holds no finished notebook")

@@ -36,7 +36,7 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
     machine. every: a line for each training and measurement instead. Returns 0.
     """
     store, tasks = Store(), plan(settings, notebooks)
-    tasks, lacking = _with_packages(tasks)
+    tasks, lacking = with_packages(tasks)
     work = list(missing(tasks, store))
     if not work:
         print(f"profile {settings.run}: nothing has to be trained or attacked, the notebooks replay from the store")
@@ -59,7 +59,7 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
     side_by_side = 1 if card or where.type == "cuda" or settings.jobs == "none" else jobs
     said = [_total(settings, card.title if card else where, work, seconds, side_by_side),
             _assumption(card) if card else _how(prices, threads),
-            *_needs(tasks, measured, store, card, where), *lacking, *_upper_bounds(tasks),
+            *needs(tasks, measured, store, card, where), *lacking, *_upper_bounds(tasks),
             *[f"{name}: {note}" for name in notebooks for note in papers()[name].notes],
             "nothing was run" if every else "nothing was run; --all lists every training and measurement"]
     if not card and (warning := without_gpu(settings.profile, settings.device)):
@@ -141,7 +141,7 @@ def _how(prices: price.Prices, threads: int) -> str:
             f"thread{'s' * (threads > 1)} each")
 
 
-def _needs(tasks: list[Task], measured: dict[str, list[Measurement]], store: Store, card: Card | None,
+def needs(tasks: list[Task], measured: dict[str, list[Measurement]], store: Store, card: Card | None,
            where) -> list[str]:
     """Lines on memory, disk and missing data."""
     making = [t.recipe for t in tasks if t.recipe.stored and not store.has("network", t.recipe.key)]
@@ -183,7 +183,7 @@ def _memory(where) -> float:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _with_packages(tasks: list[Task]) -> tuple[list[Task], list[str]]:
+def with_packages(tasks: list[Task]) -> tuple[list[Task], list[str]]:
     """The tasks whose networks can be counted here, and lines on packages that the plan needs and lacks."""
     lines = []
     attacks = any(isinstance(attack, AutoAttack) for task in tasks for _, _, attack in task.measures)

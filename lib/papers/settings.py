@@ -16,17 +16,19 @@ from typing import Annotated, Any
 from lib.errors import is_int, need, unknown
 from lib.papers import papers
 from lib.profiles import frozen as freezing
+from lib.profiles import miniature
 from lib.profiles.frozen import Frozen, FrozenPaper, drawn
 from lib.profiles.loader import capped, make, read
 from lib.profiles.networks import Networks
 from lib.runtime import ROOT
 from lib.values.declared import Bound, Declared, OneOf, whole
-from lib.values.keys import digest
+from lib.values.keys import digest, later
 
 DEVICES = ("auto", "cpu", "cuda")
 DEVICE = Bound(lambda name: str(name).split(":")[0] in DEVICES,
                f"one of {', '.join(DEVICES)}, or one of several GPUs such as cuda:1")
 JOBS = ("none", "seeds", "networks")
+REHEARSAL = "rehearsal"  # the end of the name of a rehearsal's results folder
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Settings(Declared):
     first_seed: Annotated[int, whole(0)] = 0
     overrides: tuple[tuple[str, str], ...] = ()
     frozen: Frozen | None = None
+    rehearsal: bool = later(False)  # whether all sizes are at their least (lib/profiles/miniature.py)
 
     def check_together(self):
         for section in self.sections.values():
@@ -87,13 +90,16 @@ class Settings(Declared):
 
     @property
     def run(self) -> str:
-        """Name of the results folder: the profile, followed by a hash of the overrides if there are any."""
-        return f"{self.profile}+{digest(dict(self.overrides))[:8]}" if self.overrides else self.profile
+        """Name of the results folder: the profile, followed by a hash of the overrides if there are any, and by
+        `rehearsal` if it is one.
+        """
+        changed = [digest(dict(self.overrides))[:8]] if self.overrides else []
+        return "+".join([self.profile, *changed, *[REHEARSAL] * self.rehearsal])
 
 
 # The settings at the top of a profile, which belong to no single paper.
 SHARED = tuple(f.name for f in dataclasses.fields(Settings)
-               if f.name not in ("sections", "profile", "overrides", "frozen"))
+               if f.name not in ("sections", "profile", "overrides", "frozen", "rehearsal"))
 
 
 def profiles() -> list[str]:
@@ -102,14 +108,28 @@ def profiles() -> list[str]:
 
 
 def load(profile: str = "smoke", overrides: dict | None = None) -> Settings:
-    """The settings of a profile with overrides {dotted name: value} applied. Raises SettingsError for an unknown
-    profile or name and for an impossible value.
+    """The settings of a profile with overrides {dotted name: value} applied, in a rehearsal its miniature. Raises
+    SettingsError for an unknown profile or name and for an impossible value.
     """
+    with miniature.real_sizes():
+        settings = _load(profile, overrides or {})
+    return in_miniature(settings) if miniature.folder() else settings
+
+
+def in_miniature(settings: Settings) -> Settings:
+    """The settings with all sizes at their least. This process has the sizes of a rehearsal from then on."""
+    miniature.enter()
+    networks = miniature.shrunk(settings.networks)
+    sections = {name: miniature.small_section(section, settings.networks, networks)
+                for name, section in settings.sections.items()}
+    return dataclasses.replace(settings, networks=networks, sections=sections, frozen=None, rehearsal=True)
+
+
+def _load(profile: str, overrides: dict) -> Settings:
     if profile not in profiles():
         raise unknown("profile", profile, profiles())
     tree = read(ROOT / "configs" / f"{profile}.yaml")
     need(type(tree) is dict, f"configs/{profile}.yaml", tree, "a mapping of settings")
-    overrides = overrides or {}
     for name, paper in papers().items():
         if is_int(most := overrides.get(f"{name}.seeds"), 1) and type(tree.get(name)) is dict:
             tree[name] = capped(paper.Section, tree[name], most)  # before other overrides, which may ask for more

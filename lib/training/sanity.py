@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lib.attacks.search import break_images
 from lib.door import correct, in_own_state
 from lib.errors import unknown
+from lib.profiles.miniature import length
 from lib.training.ready import ready
 from lib.values.attacks import PGD, Square
 from lib.values.threats import PIXEL_NORMS, Threat
@@ -61,8 +62,8 @@ def sanity(net: nn.Module, images: ImageSet, norm: str = "linf", precision: str 
     numbers = x[0].numel()
     huge = Threat(norm, Fraction(1, 2) * {"linf": 1, "l2": math.isqrt(numbers) + 1, "l1": numbers}[norm])
     right = correct(first, y)
-    hit = break_images(net, x[right], y[right], huge, PGD(STEPS, huge.eps / 10), images.indices[right], ("sanity",),
-                       batch_size=batch_size, precision=precision, keep_images=False).broken
+    hit = break_images(net, x[right], y[right], huge, PGD(length(STEPS), huge.eps / 10), images.indices[right],
+                       ("sanity",), batch_size=batch_size, precision=precision, keep_images=False).broken
     survive = int((~hit).sum())
     if survive > 0.02 * len(x):
         found.append(f"{survive} of {len(x)} images survive PGD at {norm} eps {float(huge.eps):g}, "
@@ -115,8 +116,8 @@ def beaten_by_square(net: nn.Module, images: ImageSet, robust: Tensor, threat: T
     if len(left) < 8 or threat.perceptual or not threat.box or threat.eps == 0:
         return []
     net, images, batch_size = ready(net, images.take(left), batch_size)
-    hit = break_images(net, images.pixels(), images.labels, threat, Square(QUERIES), images.indices, ("sanity",),
-                       batch_size=batch_size, precision=precision, keep_images=False).broken
+    hit = break_images(net, images.pixels(), images.labels, threat, Square(length(QUERIES)), images.indices,
+                       ("sanity",), batch_size=batch_size, precision=precision, keep_images=False).broken
     fallen = int(hit.sum())
     if fallen < 3 or fallen <= 0.05 * len(left):
         return []
