@@ -8,6 +8,7 @@ import re
 from html import escape
 
 from lib.runtime import ROOT
+from lib.site.measures import ACCURACIES, COLUMNS
 from lib.site.words import TEMPLATES
 
 
@@ -104,7 +105,7 @@ def _readable(ground: str) -> str:
 def for_readers(body: str):
     """The notebook's HTML as a soup in which tables scroll on their own, have no empty headings, names of rows are
     headings of rows, numbers on a coloured ground can be read, and "N->R" has an arrow, as in texts and figures, at
-    which no line breaks.
+    which no line breaks. Heads that name a measure say what it is.
     """
     from bs4 import BeautifulSoup
 
@@ -122,6 +123,8 @@ def for_readers(body: str):
                 cell.name = "td"
             elif cell.name == "th" and cell.find_parent("tbody"):
                 cell["scope"] = "row"
+            if cell.name == "th" and (name := cell.get_text(strip=True)) in COLUMNS:
+                cell["title"] = ACCURACIES[name].tip
             if cell.name == "th" and (formula := cell.find("math")):  # not every program reads MathML
                 said = soup.new_tag("span", attrs={"class": "unseen"})
                 said.string = text_of(str(formula))

@@ -56,6 +56,17 @@ def test_notebook_page(tmp_path, failed):
         assert "1 code\n  cell after it did not run" in page.text
 
 
+def test_heads_of_tables_that_name_a_measure_say_what_it_is(tmp_path):
+    path = tmp_path / "smoke" / "stitching" / "notebook.ipynb"
+    path.parent.mkdir(parents=True)
+    table = "<table><thead><tr><th>clean</th><th>robust</th><th>seed</th></tr></thead><tr><td>1</td></tr></table>"
+    cell = new_code_cell("show", outputs=[new_output("display_data", {"text/html": table})])
+    nbformat.write(new_notebook(cells=[cell]), path)
+    heads = re.findall(r"<th( [^>]*)?>(\w+)</th>", report.render(path).read_text())
+    assert [(name, bool(said)) for said, name in heads] == [("clean", True), ("robust", False), ("seed", False)]
+    assert heads[0][0] == ' title="The share of test images that are classified correctly. Higher is better."'
+
+
 def test_links_lead_from_the_page_to_where_they_led_from_the_notebook(tmp_path):
     path = tmp_path / "smoke" / "stitching" / "notebook.ipynb"
     path.parent.mkdir(parents=True)
