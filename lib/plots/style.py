@@ -57,6 +57,8 @@ KINDS = {
     "ERK": "#d9c84a",
     "HYDRA + HARP rates": "#5b2bb0",
     "R-ADMM": "#c2185b",
+    "R-ADMM + ERK": "#e37fa6",
+    "R-ADMM + LAMP": "#7d0f3a",
     "BCS-P": "#7a5230",
     "SNIP": "#f2b600",
     "iterative LWM": "#00238c",

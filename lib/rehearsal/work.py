@@ -129,8 +129,9 @@ class _Job:
         """Seconds of the processor and bytes of memory that the process uses."""
         try:
             place = Path(f"/proc/{self.process.pid}")
-            words = (place / "stat").read_text().rpartition(")")[2].split()
-            return (int(words[11]) + int(words[12])) / TICKS, int((place / "statm").read_text().split()[1]) * PAGE
+            words = (place / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            pages = (place / "statm").read_text(encoding="utf-8").split()[1]
+            return (int(words[11]) + int(words[12])) / TICKS, int(pages) * PAGE
         except OSError:  # it has ended, or this system has no /proc
             return self.used, 0.0
 
@@ -189,7 +190,7 @@ def _place(error: BaseException) -> str:
 
 def _forget_peak(zoo: Zoo) -> None:
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to what is in use now
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # sets VmHWM to what is in use now
     except OSError:
         pass
     if zoo.device.type == "cuda":
@@ -205,7 +206,7 @@ def _peak(zoo: Zoo) -> float:
 
         return torch.cuda.max_memory_allocated(zoo.device)
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         return 0.0

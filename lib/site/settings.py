@@ -34,7 +34,7 @@ Made by `python -m lib settings`; do not edit it by hand.
 Any setting can be given by its dotted name, as in `./run_all.sh -p stitching.seeds=5`. A notebook's own settings can
 also be given without the notebook's name: `-p seeds=5`, or `seeds = 5` in its parameters cell. Lists and sections are
 written as YAML: `-p 'alphas=[0, 0.5, 1]'`. `[]` in a name marks the entries of a list. The list is given as a whole, or
-an entry that has a `name` is reached by it: `-p representation_similarity.arms.TRADES.epochs=10`.
+an entry that has a `name` is reached by it: `-p stitching.elsewhere.MNIST.networks.robust.epochs=4`.
 
 `--seeds 2`, or a paper's setting `seeds=2`, also lowers every other number of repetitions of the paper to two, unless
 this number is given, too.

@@ -107,8 +107,8 @@ def test_a_crash_of_one_kind_is_reported_and_stops_nothing_else(rehearsing):
 
 def test_a_step_that_is_too_large_is_left_out_with_its_kind(rehearsing, monkeypatch):
     monkeypatch.setattr(work, "BYTES", 1)
-    good = Recipe(Data("digits", train=32, test=16), CNN(depth=2), batch_size=16)
-    found = [*carry_out(tasks_of(good, replace(good, seed=1)), "cpu", 1, 1, rehearsing / "log")]
+    long = Recipe(Data("digits", train=32, test=16), CNN(depth=2), batch_size=16, epochs=100_000)
+    found = [*carry_out(tasks_of(long, replace(long, seed=1)), "cpu", 1, 1, rehearsing / "log")]
     trainings = [result for result in found if result.step.measure is None]
     assert [result.status for result in trainings] == ["too large"] * 2
     assert "GB at its least size" in trainings[0].error and not trainings[1].error
