@@ -29,7 +29,7 @@ def _of_study(of: StudyNetworks, section: Section, every: list[Cell]) -> Iterato
     if study.scored:
         yield Measurement("class scores", of.judge(), study.images, classes + 2)
         yield Measurement("class scores", of.teacher(), study.images, 1)
-    best: dict[tuple[str, int], Cell] = {}  # whichever weight is the best, it costs as much
+    one_of: dict[tuple[str, int], Cell] = {}  # of each kind one weight: whichever is the best, it costs as much
     for cell in every:
         kind, recipe = cell.condition.kind, cell.recipe
         if kind in (TEACHER, JUDGE):
@@ -38,9 +38,9 @@ def _of_study(of: StudyNetworks, section: Section, every: list[Cell]) -> Iterato
         if recipe.data.holdout:
             passes = search(study.threats[0], 10).passes(0.5)
             yield Measurement("attack on held-out images", recipe, recipe.data.holdout, passes)
-        best.setdefault((kind, cell.repetition), cell)
+        one_of.setdefault((kind, cell.repetition), cell)
     queried, curve = section.query_images, len(section.curve) * search(study.threats[0]).passes(0.5)
-    for (kind, _), cell in best.items():
+    for (kind, _), cell in one_of.items():
         if kind in shown(study):
             yield Measurement("curves of robust accuracy", cell.recipe, queried, len(study.threats) * curve)
             if study.adversarial:  # a forward and a backward pass for each step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from lib.papers.representation_similarity.networks import cells
+from lib.papers.representation_similarity.networks import BRIEF, cells
 from lib.papers.representation_similarity.settings import Section
 from lib.profiles.networks import Networks
 from lib.values.measurement import Measurement
@@ -30,7 +30,7 @@ def _each(networks: Networks, section: Section, seed: Callable[[int], int]) -> I
             yield Measurement("similarity maps", recipe, 2 * shown, PASSES)  # of test and of training images
             continue
         yield Measurement("similarity maps", recipe, shown, PASSES)
-        if kind in ("N", "R", "M-", "M+"):
+        if kind in ("N", "R", *BRIEF):
             yield Measurement("accuracy on training images", recipe, recipe.data.n_train, 1)
             yield Measurement("similarity maps", recipe, shown, PASSES * len(section.second))
         if kind in ("N", "R"):

@@ -13,8 +13,8 @@ import numpy as np
 
 from lib.claims.evidence import Evidence
 from lib.claims.preconditions import Preconditions, attack_warnings
-from lib.papers.representation_similarity.networks import Condition
-from lib.papers.representation_similarity.results import BRIEF, Results
+from lib.papers.representation_similarity.networks import BRIEF, Condition
+from lib.papers.representation_similarity.results import Results
 from lib.similarity.maps import Maps
 from lib.similarity.summaries import block_share, mean_off_diagonal, same_layer, thirds
 from lib.statistics import jackknife

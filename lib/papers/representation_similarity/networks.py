@@ -20,6 +20,8 @@ from lib.values.cell import Cell
 from lib.values.objectives import TRADES, Adversarial, Noise, Objective, fgsm_rs
 from lib.values.recipe import Recipe
 
+BRIEF = ("M-", "M+")  # the two kinds of briefly trained normal networks, the shorter first
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -62,7 +64,7 @@ class Repetition(profiles.Repetition):
     def matched(self) -> dict[str, Recipe]:
         """Two normal networks trained so briefly that their clean accuracies lie about the robust networks'."""
         shorter = trained_as(self.of_pool("N"), self.section.matched)
-        return {"M-": shorter, "M+": replace(shorter, epochs=self.section.matched.longer)}
+        return dict(zip(BRIEF, (shorter, replace(shorter, epochs=self.section.matched.longer)), strict=True))
 
     def untrained(self) -> dict[str, Recipe]:
         """Untrained networks: the pool's, and further ones with seeds that no other repetition has."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from lib import results
-from lib.papers.representation_similarity.networks import Condition
+from lib.papers.representation_similarity.networks import BRIEF, Condition
 from lib.papers.representation_similarity.settings import Section
 from lib.profiles.networks import Networks
 from lib.runtime import ProgressBar
@@ -23,7 +23,6 @@ from lib.values.threats import Threat
 
 # kinds, named as in figures; M- and M+ are the briefly trained normal networks between which M is interpolated
 POOL = {"U": "untrained", "M-": "matched normal, shorter", "M+": "matched normal, longer", "N": "normal", "R": "robust"}
-BRIEF = ("M-", "M+")
 MOVED = {"own": "own adversarial", "of N": "adversarial for a normal network",
          "of R": "adversarial for a robust network", "noise": "noise of equal size"}
 
