@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
+from lib.claims.verdict import NOT_TESTED
 from lib.files import write_atomic
 from lib.papers import papers
 from lib.profiles import loader
@@ -188,11 +189,11 @@ class _Site:
 
     def _foreseen(self) -> dict[str, tuple[int, int]]:
         """{run: (verdicts that were expected when papers were frozen, how many of them came out so)}; only runs with
-        such papers.
+        such papers, and without claims that were expected to be not tested.
         """
         found = {}
         for run in self.runs:
-            ours = [one for claim in self.claims if (one := claim["runs"].get(run)) and "expected" in one]
+            ours = [one for claim in self.claims if (one := claim["runs"].get(run)) and one.get("expected", NOT_TESTED) != NOT_TESTED]
             if ours:
                 found[run] = len(ours), sum(one["expected"] == one["verdict"] for one in ours)
         return found

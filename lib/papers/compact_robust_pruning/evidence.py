@@ -78,7 +78,7 @@ def _verified_minus_empirical(f: Results, net: NetworkSetup, over: str) -> np.nd
     return verified / of_verified - robust / of_robust
 
 
-def _bounded(f: Results, over: str) -> list[NetworkSetup]:
+def bounded(f: Results, over: str) -> list[NetworkSetup]:
     """The networks for which C6 has both retained shares: their certificate holds for the attacked network itself
     (smoothing certifies another classifier), and neither accuracy of the reference is 0.
     """
@@ -107,7 +107,7 @@ def evidence(f: Results) -> Evidence:
             kept = tuple(pruned - KEEPS * whole for pruned, whole in pairs)
             found.add(claim, part, name, kept, f.failures(_of_shares(f, nets, over)))
     for claim, over in BOUNDED.items():
-        for net in _bounded(f, over):
+        for net in bounded(f, over):
             found.add(claim, "verified_minus_empirical", net.name, _verified_minus_empirical(f, net, over),
                       f.failures(_of_shares(f, [net], over)))
     return found

@@ -10,13 +10,13 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from lib.papers.compact_robust_pruning.evidence import KEEPS
+from lib.papers.compact_robust_pruning.evidence import KEEPS, bounded
 from lib.papers.compact_robust_pruning.networks import DENSE, Condition, Repetition, threat_of
 from lib.papers.compact_robust_pruning.reference import ABSTRACT
 from lib.papers.compact_robust_pruning.results import Results, reference_condition
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST, NetworkSetup
 from lib.results import mean
-from lib.statistics import Interval, paired_difference, ratio, without_missing
+from lib.statistics import Interval, crossed, paired_difference, ratio, without_missing
 from lib.values.threats import Threat
 
 NOTHING = Interval(np.nan, np.nan, np.nan, 0, 0, 0.95, "every network failed")
@@ -128,6 +128,27 @@ def retention(f: Results) -> pd.DataFrame:
                      "paper": ABSTRACT[what["measure"]] if of_paper else np.nan,
                      "drop": drop.value, "drop_low": drop.low, "drop_high": drop.high})
     return pd.DataFrame(rows)
+
+
+def verified_minus_empirical(f: Results) -> pd.DataFrame:
+    """Columns net, over, difference, low, high: the retained share of verified accuracy minus that of robust accuracy,
+    mean over repetitions, for the networks that C6 judges. The interval is over images and repetitions, from the
+    shares' first-order values of each image; C6 itself is judged over repetitions alone.
+    """
+    rows = []
+    for over in ("unpruned", DENSE):
+        for net in bounded(f, over):
+            by_image = [_share_by_image(f.pairs([net], measure, over)) for measure in ("verified", "robust")]
+            found = _interval(lambda sets: crossed(sets[0]), (by_image[0] - by_image[1],))
+            rows.append({"net": net.name, "over": over, "difference": found.value, **_bounds(found)})
+    return pd.DataFrame(rows, columns=["net", "over", "difference", "low", "high"])
+
+
+def _share_by_image(pairs: tuple[np.ndarray, ...]) -> np.ndarray:
+    """[S, m]: a / b + (a_i - a) / b - a (b_i - b) / b^2 of each repetition, whose mean is its retained share a / b."""
+    pruned, whole = pairs[0][:, 0]
+    a, b = pruned.mean(1, keepdims=True), whole.mean(1, keepdims=True)
+    return a / b + (pruned - a) / b - a * (whole - b) / b**2
 
 
 def _interval(statistic: Callable, data: tuple[np.ndarray, ...]) -> Interval:

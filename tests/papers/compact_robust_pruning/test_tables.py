@@ -64,6 +64,15 @@ def test_retained_shares_and_drops_by_hand(made):
     assert mine.low.tolist() == [row.low] * 4
 
 
+def test_the_difference_of_shares_has_the_noise_of_the_images(made):
+    got = tables.verified_minus_empirical(made).set_index(["net", "over"])
+    row = got.loc["bounded", "unpruned"]
+    judged = evidence(made)["C6a"]["verified_minus_empirical"]["bounded"]
+    assert row.difference == pytest.approx(judged.mean())
+    of_seeds = statistics.seeds(judged)
+    assert row.low < of_seeds.low < of_seeds.high < row.high
+
+
 def test_a_share_of_nothing_is_no_number():
     f = found(accuracy={Condition("bounded", ROBUST): (.93, .60, 0), lwm("bounded"): (.90, .57, 0)})
     each = tables.shares(f)
