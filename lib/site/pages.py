@@ -193,7 +193,8 @@ class _Site:
         """
         found = {}
         for run in self.runs:
-            ours = [one for claim in self.claims if (one := claim["runs"].get(run)) and one.get("expected", NOT_TESTED) != NOT_TESTED]
+            every = [one for claim in self.claims if (one := claim["runs"].get(run))]
+            ours = [one for one in every if one.get("expected", NOT_TESTED) != NOT_TESTED]
             if ours:
                 found[run] = len(ours), sum(one["expected"] == one["verdict"] for one in ours)
         return found
