@@ -99,8 +99,8 @@ class Stitching(Lens):
     Both networks are cut at their last layers with maps of one size: for the fitted joints, sizes whose last layers in
     the reference are nearest to a third and to two thirds of its operations, for the trained one the middle size. What
     has no such maps is undefined. Channels are standardised, so that the scales of foreign networks do not matter:
-    least squares do it in closed form, and for the trained joint both halves are scaled. A ReLU follows the joint if
-    the end's own activations there are never negative.
+    least squares do it in closed form, and for the trained joint, which starts at random as in the paper, both halves
+    are scaled. A ReLU follows the joint if the end's own activations there are never negative.
 
     fit: how many training images determine the fit and the channels' scales. epochs: of the trained joint. steps: of
     PGD on the stitched networks.
