@@ -18,7 +18,7 @@ from lib.data import ImageSet
 from lib.door import in_own_state
 from lib.errors import is_int, need
 from lib.files import save_tensors
-from lib.lenses.lens import SUBJECT, Lens, Pool, share_of, shared, value_of
+from lib.lenses.lens import SUBJECT, Lens, Pool, mean, share_of, shared, value_of
 from lib.lenses.subject import Subject
 from lib.models import Normalise, Stitched, forward_flops, join
 from lib.runtime import initialise_with
@@ -41,7 +41,7 @@ MATCHED, TRAINED = "matched", "trained"
 VERDICTS = ("clean", "robust")
 OPTIMISER, SCHEDULE = Optimiser("adam", lr=3e-2, weight_decay=1e-4), Schedule("cosine")  # as in the paper's notebook
 MEASURE = "{verdict} accuracy of its {half} with a reference's {other}, {way} joint"
-SHARE = ", as a share"
+SHARE, BEYOND = ", as a share", ", minus the twin's"
 NO_CEILING = "undefined: a second robust network reaches no more than the untrained twin, as far as the images tell"
 
 
@@ -94,7 +94,8 @@ class Stitching(Lens):
     matching), and trained on adversarial images in the middle, with frozen networks.
 
     Even an untrained front can reach much with a good end. So accuracies are also given as a share
-    (S - twin) / (R' - twin): 0 is the subject's untrained twin in the same place, 1 a second robust network.
+    (S - twin) / (R' - twin): 0 is the subject's untrained twin in the same place, 1 a second robust network. The
+    subject's own also come minus its twin's.
 
     Both networks are cut at their last layers with maps of one size: for the fitted joints, sizes whose last layers in
     the reference are nearest to a third and to two thirds of its operations, for the trained one the middle size. What
@@ -241,6 +242,10 @@ class Stitching(Lens):
                     for one, table in ((network, own), (twin, floor), (second, ceiling))]
             value = np.nan if whys[0] else shared(own[column])
             yield self.row(role, network, measure, value, images, how, note=whys[0], **where)
+            if role == SUBJECT:
+                why = whys[0] or whys[1]
+                beyond = np.nan if why else mean(own[column].to_numpy(float) - floor[column])
+                yield self.row(role, network, measure + BEYOND, beyond, images, how, note=why, **where)
             why, share = next(filter(None, whys), ""), None
             if not why:
                 below = floor[column].to_numpy(float)

@@ -13,6 +13,7 @@ from lib.errors import SettingsError
 from lib.lenses import stitching
 from lib.lenses.lens import NORMAL, ROBUST, SUBJECT, TWIN, Pool
 from lib.lenses.stitching import (
+    BEYOND,
     HALVES,
     HOSTS,
     MEASURE,
@@ -101,6 +102,7 @@ def test_shares_are_of_what_the_second_robust_network_gains_over_the_twin(rows):
         for (measure, at), share in shares.items():
             place = measure.removesuffix(SHARE), at
             assert share == pytest.approx((own[place] - below[place]) / (theirs[place] - below[place]))
+            assert own[measure.removesuffix(SHARE) + BEYOND, at] == pytest.approx(own[place] - below[place])
 
 
 def test_a_copy_of_the_second_robust_network_reaches_all_that_it_reaches(pool, images):
@@ -176,7 +178,7 @@ def test_the_scale_of_a_networks_channels_does_not_matter(rows, pool, images):
     assert last_layers(loud)[4, 4] == "mul"
     found = LENS.measure(loud, pool, images)
     for against in HOSTS:
-        own, theirs = (values(of[~of["measure"].str.endswith(SHARE)], network=name, against=against)
+        own, theirs = (values(of[~of["measure"].str.endswith((SHARE, BEYOND))], network=name, against=against)
                        for of, name in ((found, "loud"), (rows, "R1")))
         assert len(own) == 2 * 2 * 3 and np.allclose(own, theirs.loc[own.index], atol=2 / len(images))
         assert own.nunique() > 4
@@ -192,7 +194,7 @@ class Few(nn.Sequential):
 def test_without_maps_of_the_size_shares_are_undefined_and_said(pool, images):
     found = LENS.measure(wrapped(drawn(Few), "few"), pool, images)
     own = found[found["role"] == SUBJECT]
-    assert own["value"].isna().all() and len(own) == 2 * 2 * 3 * 2 * 2
+    assert own["value"].isna().all() and len(own) == 2 * 2 * 3 * 2 * 3
     assert {*own.loc[own["against"] == "R0", "note"]} == {
         f"undefined: no layer of few gives maps of {size}, as R0 does at {at}"
         for size, at in (("8x8", "layer1_0_relu2"), ("4x4", "layer2_0_relu2"))}
