@@ -130,6 +130,7 @@ def traced(net: nn.Module, normalise: nn.Module | None, images: Tensor, leaves: 
             pixels = graph.call_module(PIXELS, (given,))
         given.replace_all_uses_with(pixels, lambda user: user is not pixels)
     _out_of_place(net, graph)
+    _in_any_layout(graph)
     small, large = (_values(net, graph, images[:count]) for count in (2, 3))
     _fix_sizes(graph, given, small, large)
     whole = _module(net, graph)
@@ -211,6 +212,15 @@ def _out_of_place(net: nn.Module, graph: fx.Graph) -> None:
     for module in modules.values():
         if getattr(module, "inplace", False) is True:
             module.inplace = False
+
+
+def _in_any_layout(graph: fx.Graph) -> None:
+    """Let maps lie in memory channel by channel or, as where networks are measured, pixel by pixel, which `reshape`
+    takes and `view` does not.
+    """
+    for node in graph.nodes:
+        if node.op == "call_method" and node.target == "view" and not isinstance(node.args[1], torch.dtype):
+            node.target = "reshape"
 
 
 def _without_underscore(target: Callable | str) -> Callable | str | None:

@@ -16,7 +16,7 @@ from lib.models.flops import forward_flops, forward_outputs, stage_flops
 from lib.models.fold import Twin, folded
 from lib.models.generative import AtNoise, AutoEncoder, Denoiser
 from lib.models.staged import Normalise, Staged, memory_format
-from lib.models.stitched import Probe, Stitched, least_squares, stitch
+from lib.models.stitched import Probe, Stitched, join, least_squares, stitch
 from lib.runtime import initialise_with
 from lib.values.recipe import Recipe
 
@@ -33,6 +33,7 @@ __all__ = [
     "folded",
     "forward_flops",
     "forward_outputs",
+    "join",
     "least_squares",
     "memory_format",
     "network",

@@ -36,7 +36,11 @@ def prepared(net: nn.Module, images: Tensor, labels: Tensor | None = None) -> nn
         return InputCopy(_copy(net), dtype)
     own = (lambda copy: InputCopy(copy, dtype)) if writes else (lambda copy: copy)
     made = own(folded(net))
-    return made if _equal(made(sample).float(), logits.float()) else own(_copy(net))
+    try:
+        same = _equal(made(sample).float(), logits.float())
+    except RuntimeError:  # it takes a `view` of maps, which must then lie in memory channel by channel
+        return own(ChannelsFirst(_copy(net)))
+    return made if same else own(_copy(net))
 
 
 def _tried(net: nn.Module, images: Tensor) -> tuple[Tensor, bool]:
@@ -74,6 +78,17 @@ class InputCopy(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images.to(self.dtype, copy=True)).to(images.dtype)
+
+
+class ChannelsFirst(nn.Module):
+    """A network that is given its images in torch's usual layout, whatever theirs is."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images.contiguous())
 
 
 def _copy(net: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lib.errors import need, unknown
 from lib.models.building import derivations
 from lib.models.staged import Staged, dry_run, pooled_linear
+from lib.modes import copied
 from lib.values.architectures import INITS, Stitch
 from lib.values.architectures import Probe as ProbeArch
 from lib.values.recipe import Recipe
@@ -26,7 +27,7 @@ class Stitched(nn.Module):
     used as given, not copied.
     """
 
-    def __init__(self, front: nn.Sequential, transform: nn.Module, back: nn.Sequential, rectified: bool = True):
+    def __init__(self, front: nn.Module, transform: nn.Module, back: nn.Module, rectified: bool = True):
         super().__init__()
         self.front = front
         self.joint = nn.Sequential(transform, nn.ReLU()) if rectified else nn.Sequential(transform)
@@ -107,12 +108,18 @@ def stitch(front: Staged, end: Staged, joint: str, init: str, image_shape: tuple
          f"a stage of the same size in both networks (the front gives {_by(size)}, the end expects {_by(size_wanted)})")
     need(init != "identity" or given == wanted, "joint init", init,
          f"random if channel counts differ ({given} to {wanted} at {joint})")
-    transform = nn.Conv2d(given, wanted, 1)
+    whole = join(first, end.back(joint), given, wanted, rectified)
     if init == "identity":
-        nn.init.dirac_(transform.weight)
-        nn.init.zeros_(transform.bias)
-    whole = Stitched(copy.deepcopy(first), transform, copy.deepcopy(end.back(joint)), rectified)
+        nn.init.dirac_(whole.joint[0].weight)
+        nn.init.zeros_(whole.joint[0].bias)
     return whole if rank is None else cut(whole, rank)
+
+
+def join(front: nn.Module, back: nn.Module, given: int, wanted: int, rectified: bool = True) -> Stitched:
+    """The stitched network of copies of any two halves: `front` gives maps of `given` channels, `back` takes maps of
+    the same height and width with `wanted` channels. T is as torch draws it; rectified: see `Stitched`.
+    """
+    return Stitched(copied(front), nn.Conv2d(given, wanted, 1), copied(back), rectified)
 
 
 def cut(whole: Stitched, rank: int) -> Stitched:

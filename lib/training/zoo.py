@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from lib.data import ImageSet, load
 from lib.door import in_own_state
@@ -16,7 +17,7 @@ from lib.errors import NetworkFailed, SettingsError, need
 from lib.files import save_tensors, write_atomic
 from lib.gradients.targets import SCORES, save_scores
 from lib.gradients.targets import VERSION as TARGETS_VERSION
-from lib.models import build, least_squares, memory_format
+from lib.models import Stitched, build, least_squares, memory_format
 from lib.runtime import keep_freed_memory, provenance
 from lib.store import FAILED, Store
 from lib.training import evaluation, price
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
 
 SEED = ("evaluation",)  # of every attack: networks are compared on the same starts
 MATCHED_AT_ONCE = 128  # images whose activations least squares holds in float64 at once
+
+
+def match(net: Stitched, first: nn.Module, target: nn.Module, images: ImageSet, count: int | None = None) -> None:
+    """Set the joint of a stitched network to the least-squares map from what `first`, its front, gives to what `target`
+    gives, the other network's own front, on the first `count` of the images (None: all).
+    """
+    chosen = torch.arange(count or len(images), device=images.labels.device)
+    net.start(*least_squares(first, target, (images.pixels(some) for some in chosen.split(MATCHED_AT_ONCE))))
 
 
 @dataclass(frozen=True)
@@ -175,10 +184,8 @@ class Zoo:
         """Set the joint of a stitched network to the least-squares map between its parents' activations, both in eval
         mode and fp32, on the first `arch.fit` training images (all if that is not set).
         """
-        joint, images = recipe.arch.joint, self.images(recipe.data, "train")
-        first, target = (self.obtain(p).net.front(joint) for p in recipe.parents)
-        chosen = torch.arange(recipe.arch.fit or len(images), device=self.device)
-        net.start(*least_squares(first, target, (images.pixels(some) for some in chosen.split(MATCHED_AT_ONCE))))
+        first, target = (self.obtain(p).net.front(recipe.arch.joint) for p in recipe.parents)
+        match(net, first, target, self.images(recipe.data, "train"), recipe.arch.fit)
 
     def targets(self, recipe: Recipe) -> torch.Tensor | None:
         """The class scores with which the recipe's gradients are to align at its training images, times sigma^2: fp16

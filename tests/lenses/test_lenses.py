@@ -15,6 +15,7 @@ from lib.lenses.alignment import NEAREST, SCORE, SHARE, Alignment, _cosines, _tr
 from lib.lenses.lens import COLUMNS, NORMAL, ROBUST, SUBJECT, TWIN, Pool, mean, share_of
 from lib.lenses.manifold import ALONG, MATCHED, OFF, RATIO, Manifold, octaves
 from lib.lenses.similarity import TO, WITHIN, Similarity, best_order, chosen
+from lib.lenses.stitching import Stitching
 from lib.lenses.subject import Subject
 from lib.models import network
 from lib.papers.settings import load as profile
@@ -26,8 +27,8 @@ from lib.values.architectures import ResNet
 from lib.values.attacks import APGD, Square
 from lib.values.data import Data
 
-LENSES = {"accuracy": Accuracy(APGD(3, targets=1), Square(5), steps=2), "similarity": Similarity(4),
-          "alignment": Alignment(), "manifold": Manifold(4, 20, 2)}
+LENSES = {"accuracy": Accuracy(APGD(3, targets=1), Square(5), steps=2), "stitching": Stitching(100, 1, 2),
+          "similarity": Similarity(4), "alignment": Alignment(), "manifold": Manifold(4, 20, 2)}
 DIGITS = Data("digits", train=128, test=40)
 
 

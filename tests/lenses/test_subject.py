@@ -11,6 +11,7 @@ from torchvision import models
 from lib.errors import SettingsError
 from lib.lenses.subject import NORMALISERS, Subject
 from lib.models import Stitched, network
+from lib.models.fold import prepared
 from lib.runtime import generator, initialise_with
 from lib.values.architectures import ResNet, ViT, WideResNet
 from lib.values.data import Data
@@ -145,6 +146,31 @@ def test_what_works_in_place_is_followed():
         front, end = subject.cut(layer)
         assert torch.allclose(end(front(x)), net(x), atol=1e-6)
     assert net.relu.inplace and all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+class Viewing(nn.Module):
+    """Takes a view of maps, which torch refuses if they lie in memory pixel by pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.fc = nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5), nn.Linear(400, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.conv2(F.max_pool2d(F.relu(self.conv1(x)), 2))), 2)
+        return self.fc(x.view(-1, 16 * 5 * 5))
+
+
+def test_maps_may_lie_in_memory_in_any_order():
+    subject, x = Subject.wrap(drawn(Viewing), data=CIFAR, normaliser="half"), pixels()
+    by_pixel = x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        wanted = subject.net(x)
+        for layer in subject.layers:
+            front, end = (half.to(memory_format=torch.channels_last) for half in subject.cut(layer))
+            assert torch.allclose(end(front(by_pixel)), wanted, atol=1e-5), layer
+        subject = Subject.wrap(drawn(Viewing), data=CIFAR, normaliser="half")
+        ready = prepared(subject.net, x)
+        assert torch.allclose(ready(by_pixel), wanted, atol=1e-5)
 
 
 class Branches(nn.Module):
