@@ -1,5 +1,8 @@
 """Any network through the lenses: the price, the measurements and a page to read, from Python or by run_all.sh look."""
 
-from lib.look.work import ALL, Failure, Report, Seen, look, price
+from lib.lenses.sources import load
+from lib.lenses.subject import Subject
+from lib.look.work import ALL, Report, look, price
+from lib.values.data import Data
 
-__all__ = ["ALL", "Failure", "Report", "Seen", "look", "price"]
+__all__ = ["ALL", "Data", "Report", "Subject", "load", "look", "price"]

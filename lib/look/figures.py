@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from itertools import cycle
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from lib.lenses.lens import NORMAL, ROBUST, SUBJECT, TWIN
 from lib.lenses.manifold import RATIO, WHITE, octave_names
+from lib.look.work import Failure, Report
 from lib.plots.common import as_picture, show_picture, signed
 from lib.plots.maps import draw_map
 from lib.plots.style import CLEAN, GREY, style
 from lib.plots.style import ROBUST as RED
 from lib.plots.titles import entitle, strength
-
-if TYPE_CHECKING:
-    from lib.look.work import Report
 
 OWN = ("#1a1a1a", "#7b3294", "#00664f", "#a6761d")  # of subjects, in turn
 LOOKS = {TWIN: (GREY, ":", "untrained twin"), NORMAL: (CLEAN, "--", "normal references"),
@@ -27,12 +24,17 @@ SHOWN = 5  # images whose gradients are shown
 
 
 def figures(report: Report) -> dict[str, tuple[str, object]]:
-    """{name of the figure: (name of the lens, matplotlib figure with a `description`)}."""
+    """{name of the figure: (name of the lens, matplotlib figure with a `description`)}. What cannot be drawn is added
+    to the report's failures.
+    """
     found = {}
-    for name, draw in DRAWN.items():
-        tables = {one.subject.name: one.rows for one in report.seen if one.lens.name == name}
-        if tables:
-            found |= {title: (name, figure) for title, figure in draw(tables, report).items()}
+    for lens in report.asked.lenses:
+        tables = {one.subject.name: one.rows for one in report.seen if one.lens is lens}
+        try:
+            drawn = DRAWN[lens.name](tables, report) if tables and lens.name in DRAWN else {}
+            found |= {title: (lens.name, figure) for title, figure in drawn.items()}
+        except Exception as error:  # no figure is worth the numbers of the others
+            report.failures.append(Failure.of(lens, f"figures of {', '.join(tables)}", error))
     return found
 
 
@@ -197,9 +199,10 @@ def manifold(tables: dict[str, pd.DataFrame], report: Report) -> dict:
     for name, rows in tables.items():
         own = of_bands(rows[rows["role"] == SUBJECT]).dropna(subset=["value"])
         if len(own):
-            peaks.append(f"{name} to {bands[int(own.loc[own['value'].idxmax(), 'place'])]}")
+            band = bands[int(own.loc[own["value"].idxmax(), "place"])]
+            peaks.append(f"{name} at {band.removesuffix(' cycles an image')}")
     return {"frequencies": entitle(
-        figure, f"To noise of which frequency networks are most sensitive ({', '.join(peaks)})",
+        figure, f"Sensitivity to noise of each frequency, in cycles an image (highest: {', '.join(peaks)})",
         "The change of the margin by noise within an octave of spatial frequency, over that by white noise of the same "
         "length, a line for each network. Above 1: more sensitive to this frequency than to white noise.")}
 

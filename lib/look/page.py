@@ -6,36 +6,38 @@ import base64
 import io
 import json
 import time
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from lib.files import write_atomic
-from lib.lenses.lens import SUBJECT, Lens
+from lib.lenses.lens import SUBJECT, Lens, Pool
 from lib.lenses.subject import Subject
 from lib.look.figures import figures
 from lib.look.views import drawn, pairs, view_of
+from lib.look.work import Report
 from lib.plots.titles import strength
 from lib.runtime import provenance
 from lib.site.pictures import SHOWN
 from lib.site.words import template
 from lib.training import price
 from lib.values.keys import plain
-
-if TYPE_CHECKING:
-    from lib.look.work import Report
+from lib.values.recipe import Recipe
 
 DOTS = 150  # of a figure, per inch
 
 
 def write(report: Report) -> None:
     """Write `report.html`, `rows.csv`, `report.json` and figures/*.png into the report's folder."""
+    import matplotlib.pyplot as plt
+
     folder, pictures = report.asked.folder, {}
     for name, (lens, figure) in figures(report).items():
         data = io.BytesIO()
         figure.savefig(data, dpi=DOTS, bbox_inches="tight", metadata={"Description": figure.description}, format="png")
-        write_atomic(folder / "figures" / f"{name}.png", data.getvalue())
-        pictures.setdefault(lens, []).append(_picture(name, data, figure.description))
+        plt.close(figure)
+        report.figures.append(folder / "figures" / f"{name}.png")
+        write_atomic(report.figures[-1], data.getvalue())
+        pictures.setdefault(lens, []).append(_picture(report.figures[-1].stem, data, figure.description))
     write_atomic(folder / "rows.csv", report.rows.to_csv(index=False))
     about = described(report)
     write_atomic(folder / "report.json", json.dumps(about, indent=1, ensure_ascii=False))
@@ -60,7 +62,6 @@ def _picture(name: str, data: io.BytesIO, shows: str) -> dict:
 def described(report: Report) -> dict:
     """What was measured and how, as JSON types."""
     asked, pool = report.asked, report.asked.pool
-    rows = {row["network"]: row for row in pool.training().to_dict("records")}
     return {
         "name": asked.name,
         "subjects": [{"name": one.name, "key": one.key, "normaliser": _normaliser(one), "layers": list(one.layers),
@@ -72,7 +73,7 @@ def described(report: Report) -> dict:
         "failures": [{"lens": one.lens.name, "subject": one.subject, "error": one.sentence, "trace": one.trace}
                      for one in report.failures],
         "notes": report.notes,
-        "trained": [_trained(name, recipe, rows.get(name, {}), pool) for name, recipe in asked.recipes.items()],
+        "trained": [_trained(name, recipe, pool) for name, recipe in asked.recipes.items()],
         "seconds": {name: {"in this call": here, "of new stored measurements": stored}
                     for name, (here, stored) in report.seconds.items()},
         "command": report.command, "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -80,14 +81,15 @@ def described(report: Report) -> dict:
     }
 
 
-def _trained(name: str, recipe, row: dict, pool) -> dict:
+def _trained(name: str, recipe: Recipe, pool: Pool) -> dict:
     """What a reference or a denoiser was trained on, and what that cost where it was trained."""
     entry = pool.zoo.store.load("network", recipe.key)
     meta = entry.meta if entry else {}
-    about = {"data": recipe.data.name, "training images": recipe.data.n_train, "epochs": recipe.epochs,
-             "training": recipe.objective.describe(), "FLOPs": price.training(recipe)}
-    return {"network": name, **about, **row, "key": recipe.key, "seconds": meta.get("seconds"),
-            "device": meta.get("device"), "architecture": recipe.arch.name}
+    how = {"N": "on clean images", "R": f"on images changed by {pool.networks.robust.attack.title}"}
+    return {"network": name, "key": recipe.key, "architecture": recipe.arch.name, "data": recipe.data.name,
+            "training images": recipe.data.n_train, "training": how.get(name[0], "to remove noise, given the class"),
+            "epochs": recipe.epochs, "FLOPs": price.training(recipe), "seconds": meta.get("seconds"),
+            "device": meta.get("device")}
 
 
 def _normaliser(subject: Subject) -> str:
@@ -110,7 +112,7 @@ def _lens(report: Report, lens: Lens, pictures: list[dict]) -> dict:
         "name": lens.name, "title": lens.title, "sentences": [one.sentence for one in seen], "view": view,
         "first": drawn(lines[0], list(tables.values()), True) if lines else None,
         "lines": [drawn(line, list(tables.values()), False) for line in lines], "pictures": pictures,
-        "pairs": [pair | {"what": line.what} for line in lines for pair in pairs(line, tables)],
+        "pairs": pairs(lines, tables),
         "protocols": protocols, "seconds": report.seconds.get(lens.name, (0.0, 0.0)),
         "failures": [one for one in report.failures if one.lens is lens],
     }

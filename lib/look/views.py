@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -163,18 +164,22 @@ def _axis(line: Line, least: float, most: float) -> list[tuple[float, str]]:
     return [(math.log(one), f"{one:g} ×") for one in known[::-1][::apart][::-1]]
 
 
-def pairs(line: Line, tables: dict[str, pd.DataFrame]) -> list[dict]:
-    """Every two subjects on a line: {names, values, said}, where `said` is what their bounds allow to say."""
-    own = {name: line.rows(table[table["role"] == SUBJECT]) for name, table in tables.items()}
-    known = [(name, rows.iloc[0]) for name, rows in own.items() if len(rows)]
-    found = []
-    for at, (first, a) in enumerate(known):
-        for second, b in known[at + 1:]:
-            said = "cannot be told apart: their intervals overlap"
-            if a["low"] > b["high"] or b["low"] > a["high"]:
-                said = f"{first if a['value'] > b['value'] else second} has more"
-            elif not math.isfinite(a["low"] + b["low"]):
-                said = "without intervals nothing can be said"
-            found.append({"names": (first, second), "said": said, "values": tuple(
-                f"{line.text(one['value'])} {line.interval(one['low'], one['high'])}" for one in (a, b))})
+def pairs(lines: tuple[Line, ...], tables: dict[str, pd.DataFrame]) -> dict[tuple[str, str], list[dict]]:
+    """{names of two subjects: a row for each line that has both: {what, values, said}}, where `said` is what their
+    bounds allow to say.
+    """
+    found = {}
+    for first, second in itertools.combinations(tables, 2):
+        rows = []
+        for line in lines:
+            both = [line.rows(tables[name][tables[name]["role"] == SUBJECT]) for name in (first, second)]
+            if all(len(one) for one in both):
+                a, b = (one.iloc[0] for one in both)
+                said = "they overlap" if math.isfinite(a["low"] + b["low"]) else "there are none"
+                if a["low"] > b["high"] or b["low"] > a["high"]:
+                    said = f"{first if a['value'] > b['value'] else second} has more"
+                values = [f"{line.text(one['value'])} {line.interval(one['low'], one['high'])}" for one in (a, b)]
+                rows.append({"what": line.what, "values": values, "said": said})
+        if rows:
+            found[first, second] = rows
     return found

@@ -57,6 +57,14 @@ class Failure:
     sentence: str
     trace: str = ""
 
+    @classmethod
+    def of(cls, lens: Lens, subject: str, error: Exception) -> Failure:
+        if isinstance(error, OneLineError):
+            return cls(lens, subject, str(error))
+        said = str(error).strip().split("\n")[0]
+        return cls(lens, subject, f"{type(error).__name__}: {said}" if said else type(error).__name__,
+                   "".join(traceback.format_exception(error)))
+
 
 @dataclass(frozen=True, eq=False)
 class Asked:
@@ -120,7 +128,7 @@ class Asked:
 @dataclass(eq=False)
 class Report:
     """What was found. notes: {subject's name: sentences of doubt}. seconds: {lens: (in this call, all of its stored
-    measurements)}. command: what makes it again.
+    measurements)}. command: what makes it again. figures: the files that were written.
     """
 
     asked: Asked
@@ -129,6 +137,7 @@ class Report:
     failures: list[Failure] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
     seconds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    figures: list[Path] = field(default_factory=list)
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -144,11 +153,13 @@ class Report:
     def sentences(self) -> list[str]:
         return [one.sentence for one in self.seen]
 
-    def figures(self) -> dict:
-        """{name: matplotlib figure} of all lenses."""
-        from lib.look.figures import figures
+    def show(self) -> None:
+        """Show the sentences and the figures in a notebook."""
+        from IPython.display import Image, Markdown, display
 
-        return figures(self)
+        display(Markdown("\n".join(f"* {sentence}" for sentence in self.sentences())))
+        for file in self.figures:
+            display(Image(file, width=560))
 
 
 def look(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: Pool | None = None,
@@ -266,21 +277,13 @@ def _measured(asked: Asked, command: str) -> Report:
             print(f"  {report.seen[-1].sentence}", flush=True)
             report.notes[subject.name] += _doubts(rows)
         except Exception as error:  # whatever a lens meets, the others go on
-            report.failures.append(_failure(lens, subject, error))
+            report.failures.append(Failure.of(lens, subject.name, error))
             print(f"  failed: {report.failures[-1].sentence}", flush=True)
         made = sum(store.used[one].get("made_seconds", 0.0) for one in {*store.used} - before if one[0] == "lens")
         here, all_of_it = report.seconds.get(lens.name, (0.0, 0.0))
         report.seconds[lens.name] = here + time.monotonic() - started, all_of_it + made
     report.notes = {name: list(dict.fromkeys(notes)) for name, notes in report.notes.items()}
     return report
-
-
-def _failure(lens: Lens, subject: Subject, error: Exception) -> Failure:
-    if isinstance(error, OneLineError):
-        return Failure(lens, subject.name, str(error))
-    said = str(error).strip().split("\n")[0]
-    return Failure(lens, subject.name, f"{type(error).__name__}: {said}" if said else type(error).__name__,
-                   "".join(traceback.format_exception(error)))
 
 
 def _doubts(rows: pd.DataFrame) -> list[str]:

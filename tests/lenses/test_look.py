@@ -23,7 +23,7 @@ from lib.lenses.subject import Subject
 from lib.look import look, price, work
 from lib.look.command import normaliser
 from lib.papers.settings import load as profile
-from lib.runtime import initialise_with
+from lib.runtime import ROOT, initialise_with
 from lib.store import Store
 from lib.training.zoo import Zoo
 from lib.values.architectures import ResNet
@@ -137,7 +137,7 @@ def test_the_page_tells_all_by_itself(two):
     assert all(len(alt) > 40 for alt in pictures)
     assert all(place.is_file() for place in map(folder.__truediv__, re.findall(r'href="([^#"][^":]*)"', page)))
     assert page.count('<tr class="subject">') > 4 * len(SMALL) and "nan" not in re.sub(r'base64,[^"]*', "", page)
-    assert "Two by two" in page and re.search("has more|cannot be told apart", page)
+    assert "Two by two" in page and re.search("has more|they overlap", page)
     assert "48 test images of digits" in page and "normalised: mean 0.5" in page
 
 
@@ -282,9 +282,9 @@ def nets(tmp_path, monkeypatch):
     (["nets.py:small", "nets.py:small", "--normaliser", "inside", "--name", "a"],
      "--name = given 1 times is not possible: it must be given once for each of the 2 sources"),
     (["nets.py:small", "--normaliser", "inside", "--data", "cifar10"],
-     "--data = cifar10 is not possible: it must be digits, the data of the references of profile test; gpu"),
+     "--data = cifar10 is not possible: it must be digits, the data of the references of profile test"),
     (["nets.py:small", "--normaliser", "inside", "--lens", "accuracy,nothing"], "unknown lens 'nothing'"),
-    (["nets.py:small", "--normaliser", "inside", "--lens", "similarity", "--images", "3"], "images = 3 is not possible"),
+    (["nets.py:small", "--normaliser", "inside", "--images", "3"], "images = 3 is not possible"),
 ])
 def test_a_wrong_command_line_is_one_sentence(nets, args, said, capsys):
     assert cli.main(["look", *args, "--profile", "test"]) == 2
@@ -313,6 +313,30 @@ def test_a_command_gives_its_report_and_its_status(nets, capsys, monkeypatch):
 ])
 def test_normalisers_are_read(text, wanted):
     assert normaliser(text) == wanted
+
+
+def test_the_three_lines_of_the_documentation_are_possible(monkeypatch):
+    text = (ROOT / "docs" / "look.md").read_text(encoding="utf-8")
+    block, = re.findall(r"(?s)```python\n(.*?)```", text)
+    seen = []
+    monkeypatch.setattr("lib.look.look", lambda *given, **options: seen.append(work.check(*given, **options)))
+    exec(block, {"network": plain()})
+    assert seen[0].name == "mine" and seen[0].profile == "smoke"
+    assert all(f"| `{lens.name}` |" in text for lens in SMALL)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_as_it_is(tmp_path, monkeypatch):
+    papermill = pytest.importorskip("papermill")
+    for name in ("REPRO_RESULTS", "REPRO_STORE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    page = papermill.execute_notebook(ROOT / "your_network.ipynb", tmp_path / "out.ipynb",
+                                      {"profile": "test", "images": 40}, cwd=ROOT, kernel_name="python3",
+                                      progress_bar=False)
+    assert (tmp_path / "REPRO_RESULTS" / "look" / "mine" / "report.html").is_file()
+    outputs = [output for cell in page.cells for output in cell.get("outputs", ())]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
 
 
 @pytest.mark.slow
