@@ -74,7 +74,7 @@ def described(report: Report) -> dict:
                      for one in report.failures],
         "notes": report.notes,
         "trained": [_trained(name, recipe, pool) for name, recipe in asked.recipes.items()],
-        "seconds": {name: {"in this call": here, "of new stored measurements": stored}
+        "seconds": {name: {"in this call": here, "of its measurements when they were made": stored}
                     for name, (here, stored) in report.seconds.items()},
         "command": report.command, "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         **provenance(pool.zoo.device),

@@ -22,6 +22,7 @@ from lib.lenses.lens import SUBJECT, Lens, Pool
 from lib.lenses.manifold import Manifold
 from lib.lenses.similarity import Similarity
 from lib.lenses.subject import Subject
+from lib.look.views import view_of
 from lib.models import forward_flops
 from lib.models.staged import device_of
 from lib.papers import settings as profiles
@@ -127,8 +128,8 @@ class Asked:
 
 @dataclass(eq=False)
 class Report:
-    """What was found. notes: {subject's name: sentences of doubt}. seconds: {lens: (in this call, all of its stored
-    measurements)}. command: what makes it again. figures: the files that were written.
+    """What was found. notes: {subject's name: sentences of doubt}. seconds: {lens: (in this call, of its measurements
+    when they were made)}. command: what makes it again. figures: the files that were written.
     """
 
     asked: Asked
@@ -267,7 +268,9 @@ def _measured(asked: Asked, command: str) -> Report:
     report, store = Report(asked, command), asked.pool.zoo.store
     print(f"references: {', '.join(asked.pool.references)}", flush=True)
     for subject in asked.subjects:
-        report.notes[subject.name] = [*filter(None, (subject.note, one_answer(subject, asked.images)))]
+        twin = subject.twin.note.removeprefix(subject.note).strip("; ")
+        notes = subject.note, f"of its untrained twin, {twin}" if twin else "", one_answer(subject, asked.images)
+        report.notes[subject.name] = [*filter(None, notes)]
     for lens, subject in asked.work:
         print(f"{lens.name} of {subject.name} ...", flush=True)
         before, started = {*store.used}, time.monotonic()
@@ -275,7 +278,7 @@ def _measured(asked: Asked, command: str) -> Report:
             rows = lens.measure(subject, asked.pool, asked.images)
             report.seen.append(Seen(lens, subject, rows, lens.sentence(rows)))
             print(f"  {report.seen[-1].sentence}", flush=True)
-            report.notes[subject.name] += _doubts(rows)
+            report.notes[subject.name] += _doubts(lens, rows)
         except Exception as error:  # whatever a lens meets, the others go on
             report.failures.append(Failure.of(lens, subject.name, error))
             print(f"  failed: {report.failures[-1].sentence}", flush=True)
@@ -286,10 +289,11 @@ def _measured(asked: Asked, command: str) -> Report:
     return report
 
 
-def _doubts(rows: pd.DataFrame) -> list[str]:
+def _doubts(lens: Lens, rows: pd.DataFrame) -> list[str]:
     """The notes about the numbers of a subject, except for those that only say why one is missing."""
     own = rows[(rows["role"] == SUBJECT) & rows["value"].notna() & (rows["note"] != "")]
-    return [f"{one.measure}: {one.note}" for one in own.itertuples()]
+    words = {line.measure: line.what for line in view_of(lens, rows).lines}
+    return [f"{words.get(one.measure, one.measure)}: {one.note}" for one in own.itertuples()]
 
 
 def one_answer(subject: Subject, images: ImageSet) -> str:
