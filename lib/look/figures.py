@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from itertools import cycle
 
 import numpy as np
@@ -169,7 +170,7 @@ def alignment(tables: dict[str, pd.DataFrame], report: Report) -> dict:
         gradients = gradients - gradients.mean(1, keepdim=True)
         for row, label in enumerate(images.labels.tolist()):
             show_picture(axes[row, column], signed(torch.as_tensor(gradients[row, label]).cpu().numpy()))
-        axes[0, column].set_title(name, fontsize=9, wrap=True)
+        axes[0, column].set_title(textwrap.fill(name, 16), fontsize=9)
     return {"gradients": entitle(figure, "Gradients of the true class", (
         f"{SHOWN} test images, and for each network the gradient of the image's class with respect to the pixels: "
         "white where more brightness raises the class, black where less does, grey where nothing changes."))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 import time
 
 import pandas as pd
@@ -31,6 +32,7 @@ def write(report: Report) -> None:
     import matplotlib.pyplot as plt
 
     folder, pictures = report.asked.folder, {}
+    shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier look under the same name
     for name, (lens, figure) in figures(report).items():
         data = io.BytesIO()
         figure.savefig(data, dpi=DOTS, bbox_inches="tight", metadata={"Description": figure.description}, format="png")

@@ -20,7 +20,7 @@ from lib.lenses.lens import COLUMNS, Lens, Pool
 from lib.lenses.manifold import Manifold
 from lib.lenses.similarity import Similarity
 from lib.lenses.subject import Subject
-from lib.look import look, price, work
+from lib.look import figures, look, price, work
 from lib.look.command import normaliser
 from lib.papers.settings import load as profile
 from lib.runtime import ROOT, initialise_with
@@ -177,12 +177,14 @@ def test_a_lens_that_crashes_loses_nothing_of_the_others(pool, monkeypatch, caps
             raise RuntimeError("out of <luck>\nand more")
 
     monkeypatch.setattr(work, "ALL", (Broken(), SMALL[3]))
+    monkeypatch.setitem(figures.DRAWN, "manifold", lambda *_: 1 / 0)
     report = look(subject(plain, "plain"), pool=pool)
-    failure, = report.failures
+    failure, of_figures = report.failures
+    assert (of_figures.subject, of_figures.sentence) == ("figures of plain", "ZeroDivisionError: division by zero")
     assert failure.sentence == "RuntimeError: out of <luck>" and "in measure" in failure.trace
     assert [one.lens.name for one in report.seen] == ["manifold"]
     page = report.page.read_text(encoding="utf-8")
-    assert "out of &lt;luck&gt;" in page and "1 measurement failed" in page and 'id="manifold"' in page
+    assert "out of &lt;luck&gt;" in page and "2 parts of this report failed" in page and 'id="manifold"' in page
     assert "failed: RuntimeError" in capsys.readouterr().out
 
 
