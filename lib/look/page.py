@@ -65,7 +65,7 @@ def described(report: Report) -> dict:
     """What was measured and how, as JSON types."""
     asked, pool = report.asked, report.asked.pool
     return {
-        "name": asked.name,
+        "name": asked.folder.name,
         "subjects": [{"name": one.name, "key": one.key, "normaliser": _normaliser(one), "layers": list(one.layers),
                       "parameters": sum(p.numel() for p in one.net.parameters()), "note": one.note,
                       "note on its twin": one.twin.note} for one in asked.subjects],

@@ -70,7 +70,8 @@ class Failure:
 @dataclass(frozen=True, eq=False)
 class Asked:
     """What is to be done, checked. `look` has the parameters. work: which lens looks at which subject, in order. left:
-    a sentence for each lens that a subject cannot have. profile: "" if the pool was given.
+    a sentence for each lens that a subject cannot have. profile: "" if the pool was given. count: of images. folder:
+    for the results.
     """
 
     subjects: tuple[Subject, ...]
@@ -79,11 +80,7 @@ class Asked:
     pool: Pool
     profile: str
     count: int
-    name: str
-
-    @property
-    def folder(self) -> Path:
-        return results() / "look" / self.name
+    folder: Path
 
     @property
     def lenses(self) -> list[Lens]:
@@ -224,7 +221,8 @@ def check(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: 
                 left.append(f"{lens.title} is left out for {subject.name}: {subject.note}")
     name = name or " and ".join(names)
     need(is_file_name(name), "name", name, "one of letters, digits, spaces and -._+")
-    return Asked(subjects, tuple(work), tuple(left), pool, profile, images or most, name)
+    return Asked(subjects, tuple(work), tuple(left), pool, profile, images or most,
+                 results() / "look" / name)
 
 
 def rate(subject: Subject, seconds: float = 0.3) -> float:
@@ -311,5 +309,5 @@ def one_answer(subject: Subject, images: ImageSet) -> str:
 def _call(asked: Asked) -> str:
     """The call of `look` as text."""
     more = [f"profile={asked.profile!r}"] if asked.profile else ["pool=..."]
-    more += [f"images={asked.count}", f"name={asked.name!r}"]
+    more += [f"images={asked.count}", f"name={asked.folder.name!r}"]
     return f"look({', '.join([*(subject.name for subject in asked.subjects), *more])})"

@@ -323,7 +323,7 @@ def test_the_three_lines_of_the_documentation_are_possible(monkeypatch):
     seen = []
     monkeypatch.setattr("lib.look.look", lambda *given, **options: seen.append(work.check(*given, **options)))
     exec(block, {"network": plain()})
-    assert seen[0].name == "mine" and seen[0].profile == "smoke"
+    assert seen[0].folder.name == "mine" and seen[0].profile == "smoke"
     assert all(f"| `{lens.name}` |" in text for lens in SMALL)
 
 
