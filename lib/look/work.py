@@ -110,10 +110,11 @@ class Asked:
             total += took
         where = f"profile {self.profile}, " if self.profile else ""
         names = " and ".join(subject.name for subject in self.subjects)
+        speeds = " and ".join(f"{one / 1e9:.2g}" for one in rates.values())
         found = [f"{names} next to {len(pool.recipes)} references: {where}{self.count} test images of {data.name}",
                  *lines,
-                 f"about {duration(total)} on {pool.zoo.device}, less what is stored already; lenses by FLOPs at "
-                 f"{' and '.join(f'{one / 1e9:.2g}' for one in rates.values())} GFLOP/s, measured now"]
+                 f"about {duration(total)} on {pool.zoo.device} if nothing that lenses measure is stored, with "
+                 f"references priced as large as the network; by FLOPs at {speeds} GFLOP/s, measured now"]
         if work:
             found += [dry_run.basis(prices, prices.threads), *dry_run.needs(tasks, {}, store, None, pool.zoo.device)]
         return [*found, *self.left]
