@@ -2,7 +2,8 @@
 
 from lib.lenses.sources import load
 from lib.lenses.subject import Subject
-from lib.look.work import ALL, Report, look, price
+from lib.look.report import Report
+from lib.look.work import ALL, look, price
 from lib.values.data import Data
 
 __all__ = ["ALL", "Data", "Report", "Subject", "load", "look", "price"]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lib.lenses.lens import NORMAL, ROBUST, SUBJECT, TWIN
 from lib.lenses.manifold import RATIO, WHITE, octave_names
-from lib.look.work import Failure, Report
+from lib.look.report import Failure, Report
 from lib.plots.common import as_picture, show_picture, signed
 from lib.plots.maps import draw_map
 from lib.plots.style import CLEAN, GREY, style

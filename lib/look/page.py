@@ -14,8 +14,8 @@ from lib.files import write_atomic
 from lib.lenses.lens import SUBJECT, Lens, Pool
 from lib.lenses.subject import Subject
 from lib.look.figures import figures
+from lib.look.report import Report
 from lib.look.views import drawn, pairs, view_of
-from lib.look.work import Report
 from lib.plots.titles import strength
 from lib.runtime import provenance
 from lib.site.pictures import SHOWN
