@@ -6,6 +6,7 @@ usage() {
   cat <<'TEXT'
 ./run_all.sh [options] [notebook ...]   run the notebooks (all of them if none is named) and write the report
 ./run_all.sh lab [jupyter arguments]    open JupyterLab on the notebook start.ipynb
+./run_all.sh look SOURCE ...            look at any network, next to normal and robust references: docs/look.md
 ./run_all.sh compare RUN [OTHER]        compare the claims of results/RUN with the published ones or another run's;
                                         --page also writes them claim by claim as a page
 ./run_all.sh verify [FOLDER]            compute the verdicts of a results folder again from its files
@@ -105,7 +106,7 @@ install_packages() {
 case ${1:-} in
   help) usage; exit 0 ;;
   run) shift; check_options "$@" ;;
-  test | lab | again | compare | publish | freeze | store | verify | new-paper | index | readme | settings) ;;
+  test | lab | look | again | compare | publish | freeze | store | verify | new-paper | index | readme | settings) ;;
   *) check_options "$@" ;;
 esac
 for name in REPRO_DATA REPRO_RESULTS REPRO_STORE; do # relative to the caller's folder
@@ -114,6 +115,7 @@ done
 if [ "${1:-}" = store ] && [ $# -ge 3 ]; then # so is the file of export and import
   case $3 in /*) ;; *) set -- store "$2" "$PWD/$3" "${@:4}" ;; esac
 fi
+export REPRO_CALLED_FROM="$PWD" # paths that `look` is given are relative to it
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 use_conda || use_venv
 
@@ -132,6 +134,6 @@ case ${1:-} in
     exec "$python" -m jupyterlab --ServerApp.root_dir="$PWD" --LabApp.default_url=/lab/tree/start.ipynb \
       --FileContentsManager.pre_save_hook=lib.lab.without_outputs --KernelManager.transport_encryption=auto "$@"
     ;;
-  again | compare | publish | freeze | store | verify | new-paper | index | readme | settings) exec "$python" -m lib "$@" ;;
+  look | again | compare | publish | freeze | store | verify | new-paper | index | readme | settings) exec "$python" -m lib "$@" ;;
   *) exec "$python" -m lib run "$@" ;;
 esac

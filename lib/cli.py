@@ -30,8 +30,8 @@ from lib.runtime import ROOT, cores, results
 from lib.store import Store
 
 STOPPED = 130  # the exit status after an interrupt
-COMMANDS = ("test", "lab", "again", "compare", "verify", "publish", "freeze", "store", "new-paper", "index", "readme",
-            "settings")
+COMMANDS = ("test", "lab", "look", "again", "compare", "verify", "publish", "freeze", "store", "new-paper", "index",
+            "readme", "settings")
 
 
 class Parser(argparse.ArgumentParser):
@@ -130,6 +130,25 @@ def parser() -> argparse.ArgumentParser:
     p = command("freeze", freeze, "draw seeds and test images for a run to publish, and note expected verdicts")
     p.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"of {', '.join(papers())} (default: all)")
     p.add_argument("--profile", required=True, help=f"one of {', '.join(profiles.profiles())}")
+    p = command("look", look, "look at any networks through the lenses, next to the references of a profile; status 1 "
+                              "if a lens failed")
+    p.add_argument("sources", nargs="+", metavar="SOURCE",
+                   help="FILE.py:function or package.module:function (called without arguments, gives a network), "
+                        "robustbench:NAME, or a file of weights")
+    p.add_argument("--profile", default="smoke", help=f"one of {', '.join(profiles.profiles())} (default smoke): whose "
+                                                      "references and test images")
+    p.add_argument("--normaliser", action="append", metavar="HOW",
+                   help="what the networks expect of pixels: inside (they take pixels in [0, 1]), a usual one by name "
+                        "(imagenet, cifar10, ...), or MEAN/STD with commas between channels; once, or for each SOURCE")
+    p.add_argument("--weights", action="append", metavar="FILE", help="the weights of a function's network, for each "
+                                                                      "SOURCE")
+    p.add_argument("--name", action="append", help="how tables and figures call a network, for each SOURCE (default: "
+                                                   "the end of SOURCE); the results' folder has these names")
+    p.add_argument("--data", help="the data set of the networks; must be the profile's")
+    p.add_argument("--lens", metavar="NAME,...", help="only these lenses (default: all that the networks allow)")
+    p.add_argument("--images", type=int, metavar="N", help="the first N test images (default: 400)")
+    p.add_argument("--dry-run", action="store_true", help="show what it takes; do nothing")
+    p.add_argument("--yes", action="store_true", help="start a profile made for a GPU on a CPU")
     p = command("again", again, "train (or load) and measure single networks, and show what was published", True)
     p.add_argument("keys", nargs="+", metavar="KEY",
                    help="a recipe key, from the column network of tables, or its first characters")
@@ -247,6 +266,13 @@ def notebook(args) -> int:
     settings, given = _prepare(args, [args.name])
     plan(settings, (args.name,))
     return batch.run_notebook(settings, given, args.name)
+
+
+def look(args) -> int:
+    """Look at networks through the lenses. Status 1 if a lens failed."""
+    from lib.look.command import run
+
+    return run(args)
 
 
 def freeze(args) -> int:

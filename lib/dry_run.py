@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import textwrap
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from lib.cards import ASSUMED_SHARE, CARDS, Card
@@ -55,10 +56,10 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
         ready = sum(store.has("network", t.recipe.key) for t in kept)
         took, flops = sum(seconds[i] for i in own), sum(work[i].flops for i in own)
         print(f"{name}: {duration(took)}, {len(kept)} networks ({ready} in the store), {flops / 1e15:.3g} PFLOP")
-        print("\n".join(_each(work, seconds, own) if every else _kinds(work, seconds, own)))
+        print("\n".join(_each(work, seconds, own) if every else kinds(work, seconds, own)))
     side_by_side = 1 if card or where.type == "cuda" or settings.jobs == "none" else jobs
     said = [_total(settings, card.title if card else where, work, seconds, side_by_side),
-            _assumption(card) if card else _how(prices, threads),
+            _assumption(card) if card else basis(prices, threads),
             *needs(tasks, measured, store, card, where), *lacking, *_upper_bounds(tasks),
             *[f"{name}: {note}" for name in notebooks for note in papers()[name].notes],
             "nothing was run" if every else "nothing was run; --all lists every training and measurement"]
@@ -89,24 +90,27 @@ def _owner(job: str, notebooks: tuple[str, ...]) -> str:
     return next((name for name in notebooks if job.startswith(f"{name}-")), SHARED)
 
 
-def _line(took: float, what: str) -> str:
+def line(took: float, what: str) -> str:
+    """A line of a price list: seconds, and what takes them."""
     return f"{duration(took):>14}  {what}"
 
 
 def _each(work: list[Work], seconds: dict[int, float], own: list[int]) -> list[str]:
     ordered = sorted(own, key=lambda i: -seconds[i])
-    return [_line(seconds[i], f"{work[i].what} [{work[i].recipe.key}]") for i in ordered]
+    return [line(seconds[i], f"{work[i].what} [{work[i].recipe.key}]") for i in ordered]
 
 
-def _kinds(work: list[Work], seconds: dict[int, float], own: list[int]) -> list[str]:
-    """The kinds of work that take longest, and the sum of the others."""
+def kinds(work: list[Work], seconds: dict[int, float], own: Sequence[int], shown: int = SHOWN) -> list[str]:
+    """Lines on the kinds of work that take longest, at most so many, and the sum of the others. own: which pieces of
+    work, by their positions in the list and in `seconds`.
+    """
     of_kind: dict[str, list[float]] = {}
     for i in own:
         of_kind.setdefault(work[i].what, []).append(seconds[i])
     ordered = sorted(of_kind.items(), key=lambda kind: -sum(kind[1]))
-    lines = [_line(sum(took), f"{len(took)} x {what}") for what, took in ordered[:SHOWN]]
-    if rest := ordered[SHOWN:]:
-        lines.append(_line(sum(sum(took) for _, took in rest), f"{len(rest)} further kind{'s' * (len(rest) > 1)}"))
+    lines = [line(sum(took), f"{len(took)} x {what}") for what, took in ordered[:shown]]
+    if rest := ordered[shown:]:
+        lines.append(line(sum(sum(took) for _, took in rest), f"{len(rest)} further kind{'s' * (len(rest) > 1)}"))
     return lines
 
 
@@ -134,7 +138,8 @@ def _upper_bounds(tasks: list[Task]) -> list[str]:
             "one"] * counts
 
 
-def _how(prices: price.Prices, threads: int) -> str:
+def basis(prices: price.Prices, threads: int) -> str:
+    """A line on what the prices rest on. threads: of each piece of work."""
     done, rates = sum(len(times) for times in prices.known.values()), sorted(prices.measured.values())
     now = f", the rest by FLOPs at {rates[0] / 1e9:.2g} to {rates[-1] / 1e9:.2g} GFLOP/s, measured now" if rates else ""
     return (f"priced by {done} trainings and evaluations done here before{now}, with {threads} "

@@ -20,7 +20,7 @@ def without_outputs(path: str, model: dict[str, Any], contents_manager: Any = No
     running and looking changes no file under version control. Other notebooks are saved as they are. The arguments are
     those of Jupyter's pre_save_hook.
     """
-    ours = {"start.ipynb", *(f"notebooks/{name}.ipynb" for name in papers())}
+    ours = {"start.ipynb", "your_network.ipynb", *(f"notebooks/{name}.ipynb" for name in papers())}
     if model["type"] != "notebook" or path.strip("/") not in ours:
         return
     page = model["content"]

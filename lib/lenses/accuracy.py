@@ -17,7 +17,7 @@ from lib.data import ImageSet
 from lib.door import in_own_state
 from lib.lenses.lens import NORMAL, ROBUST, SUBJECT, TWIN, Lens, Pool, shared, spread, value_of
 from lib.lenses.subject import NORMALISERS, Subject, normaliser_of
-from lib.models import forward_flops
+from lib.plots.titles import strength
 from lib.training.evaluation import Outcomes, adversarial, evaluate, sweep, transferred
 from lib.training.zoo import SEED
 from lib.values.attacks import APGD, PGD, Attack, AutoAttack, Square
@@ -47,9 +47,11 @@ class Accuracy(Lens):
 
     def price(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
         attacks = [*self.attacks(), *(self.curve(threat) for threat in self.threats(pool))]
-        once = sum(attack.passes(0.5, subject.data.info.classes) for attack in attacks)
+        standing, broken = (sum(attack.passes(share, subject.data.info.classes) for attack in attacks)
+                            for share in (0.5, 0.0))  # of the subject and robust ones; of its twin and normal ones
+        own, theirs = self.forward(subject, pool)
         moved = len(pool.recipes) * self.curve(pool.threat).passes()
-        return forward_flops(subject.net, subject.data.shape) * len(images) * (once * (2 + len(pool.recipes)) + moved)
+        return len(images) * ((own + pool.count * theirs) * (standing + broken) + theirs * moved)
 
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
         found, attack = [], self.curve(pool.threat)
@@ -122,7 +124,7 @@ class Accuracy(Lens):
 def _counted(found: Outcomes) -> dict:
     which = "robust" if "robust" in found.table else "clean"
     how = found.protocol
-    told = f"{how['attack']}, {how['threat']}, eps {how['eps']}" if which == "robust" else ""
+    told = f"{how['attack']}, {how['threat']}, eps {strength(Fraction(how['eps']))}" if which == "robust" else ""
     return {"right": int(found.table[which].sum()), "protocol": told, "note": "; ".join(found.warnings)}
 
 

@@ -18,7 +18,6 @@ from lib.gradients.scores import class_score
 from lib.gradients.targets import TrainingTargets
 from lib.lenses.lens import NORMAL, ROBUST, SUBJECT, TWIN, Lens, Pool, mean, share_of, spread, value_of
 from lib.lenses.subject import Subject
-from lib.models import forward_flops
 from lib.runtime import derangement
 from lib.training import price
 from lib.values.objectives import Targets
@@ -42,7 +41,7 @@ class Alignment(Lens):
 
     def price(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
         classes = subject.data.info.classes
-        ours = forward_flops(subject.net, subject.data.shape) * (1 + 2 * classes) * (2 + len(pool.recipes))
+        ours = self.forward_of_all(subject, pool) * (1 + 2 * classes)
         return len(images) * (ours + sum(price.forward(one) * (1 + classes) for one in denoisers(pool)))
 
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
@@ -79,15 +78,17 @@ class Alignment(Lens):
 
     def sentence(self, rows: pd.DataFrame) -> str:
         if (rows["measure"] == SHARE).any() and rows.loc[rows["measure"] == SHARE, "value"].notna().all():
-            measure, text, told = SHARE, "{:.0%}".format, "of what two teachers agree on"
+            measure, text = SHARE, "{:z.0%}".format
+            told = "{} as well as the class scores of two denoisers agree with each other"
+            start = "The gradients of {} agree with class scores "
         else:
-            measure, text = "cosine of the image's class, minus another image's", "{:.2f}".format
-            told = "in cosine beyond another image's pictures"
+            measure, text = "cosine of the image's class, minus another image's", "{:z.2f}".format
+            told, start = "{} beyond another image's pictures", "The gradients of {} have a cosine with the {} of "
         own = value_of(rows, SUBJECT, measure)
-        return (f"The gradients of {own['network']} follow the {own['against']} by {text(own['value'])} "
-                f"({text(own['low'])} to {text(own['high'])}) {told}, those of robust references by "
-                f"{spread(rows, ROBUST, measure, text)}, of normal ones by {spread(rows, NORMAL, measure, text)} and "
-                f"of its untrained twin by {spread(rows, TWIN, measure, text)}.")
+        value = f"{text(own['value'])} ({text(own['low'])} to {text(own['high'])})"
+        robust, normal, twin = (spread(rows, role, measure, text) for role in (ROBUST, NORMAL, TWIN))
+        return (f"{start.format(own['network'], own['against'])}{told.format(value)}; for robust references it is "
+                f"{robust}, for normal ones {normal} and for its untrained twin {twin}.")
 
 
 def denoisers(pool: Pool) -> list[Recipe]:

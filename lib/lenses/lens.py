@@ -21,6 +21,7 @@ from lib.data import ImageSet
 from lib.errors import is_int, need
 from lib.files import write_atomic
 from lib.lenses.subject import Subject
+from lib.models import forward_flops
 from lib.models.staged import device_of
 from lib.profiles.networks import Networks
 from lib.statistics import Interval, clopper_pearson, seeds
@@ -147,6 +148,16 @@ class Lens(ABC):
         """Raise SettingsError if the lens needs layers and the subject has none."""
         need(bool(subject.layers) or not self.needs_layers, f"the lens {self.name}", f"of {subject.name}",
              f"left out: {subject.note or 'it has no layers'}")
+
+    @staticmethod
+    def forward(subject: Subject, pool: Pool) -> tuple[float, float]:
+        """FLOPs of a forward pass of an image through the subject, and through a reference."""
+        return forward_flops(subject.net, subject.data.shape), price.forward(pool.recipes["N0"])
+
+    def forward_of_all(self, subject: Subject, pool: Pool) -> float:
+        """FLOPs of a forward pass of an image through the subject, its twin and each reference."""
+        own, theirs = self.forward(subject, pool)
+        return 2 * own + len(pool.recipes) * theirs
 
     def row(self, role: str, network: Subject, measure: str, value: Interval | float, images: ImageSet, protocol: str,
             **more) -> dict:

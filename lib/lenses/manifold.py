@@ -18,7 +18,6 @@ from lib.lenses.subject import Subject
 from lib.manifold.sensitivity import margin_change, normal_draws, resized, steps
 from lib.manifold.spaces import local_pca
 from lib.manifold.spectrum import said, spectrum_matched, within_bands
-from lib.models import forward_flops
 
 # Lengths of steps on an image of D numbers, as parts of sqrt(D): those of Srinivas et al. (2023) on CIFAR-10, 2.637,
 # and of our controls, 0.5.
@@ -54,8 +53,7 @@ class Manifold(Lens):
 
     def price(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
         kinds = len(LENGTHS) * (4 + len(octaves(subject.data.shape)))
-        passes = len(images) * (1 + self.draws) * kinds * (2 + len(pool.recipes))
-        return passes * forward_flops(subject.net, subject.data.shape)
+        return len(images) * (1 + self.draws) * kinds * self.forward_of_all(subject, pool)
 
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
         made, tables, found = functools.cache(lambda: self._steps(pool, images)), {}, []
@@ -96,7 +94,7 @@ class Manifold(Lens):
     def _of(self, role: str, network: Subject, tables: dict[str, pd.DataFrame], subject: Subject,
             images: ImageSet) -> list[dict]:
         found, table = [], tables[network.key]
-        bands = [_named(*octave) for octave in octaves(subject.data.shape)]
+        bands = octave_names(subject.data.shape)
         pairs = [(OFF, ALONG), (MATCHED, ALONG), *((band, WHITE) for band in bands)]
         for size, length in LENGTHS.items():
             where = {"at": size, "place": length * math.sqrt(math.prod(subject.data.shape)), "images": images,
@@ -113,6 +111,7 @@ class Manifold(Lens):
                 if role == SUBJECT:
                     theirs = _log_ratio(tables[subject.twin.key], size, over, under)
                     values[BEYOND] = None if own is None or theirs is None else own - theirs
+                    note = note or ("" if theirs is not None else "undefined: the margin of its twin does not change")
                 for more, value in values.items():
                     found.append(self.row(role, network, RATIO.format(over, under) + more, np.nan if value is None
                                           else mean(value), note=note, **where))
@@ -121,15 +120,17 @@ class Manifold(Lens):
     def sentence(self, rows: pd.DataFrame) -> str:
         rows, ratio = rows[rows["at"] == "long"], RATIO.format(OFF, ALONG)
         own, beyond = value_of(rows, SUBJECT, ratio), value_of(rows, SUBJECT, ratio + BEYOND)
+        if not np.isfinite([own["value"], beyond["value"]]).all():
+            return f"Steps off the manifold cannot be compared with steps along it for {own['network']}: {own['note']}."
         control = value_of(rows, SUBJECT, RATIO.format(MATCHED, ALONG))
         robust, normal, twin = (spread(rows, role, ratio, _times) for role in (ROBUST, NORMAL, TWIN))
-        matched = "no steps off it are as smooth as steps along it"
+        matched = "no steps off it are as smooth"
         if np.isfinite(control["value"]):
-            matched = f"{_times(control['value'])} if it is as smooth as steps along it"
-        return (f"A step off the manifold changes the margin of {own['network']} {_times(own['value'])} times as much "
-                f"as a step along it ({matched}), of robust references {robust}, of normal ones {normal} and of its "
-                f"untrained twin {twin} times; its ratio is {_times(beyond['value'])} ({_times(beyond['low'])} to "
-                f"{_times(beyond['high'])}) times its twin's.")
+            matched = f"{_times(control['value'])} times if it is as smooth"
+        return (f"A step off the manifold moves the margin of {own['network']} {_times(own['value'])} times as far as "
+                f"an equally long step along it ({matched}); for robust references it is {robust} times, for normal "
+                f"ones {normal} and for its untrained twin {twin}; the ratio is {_times(beyond['value'])} "
+                f"({_times(beyond['low'])} to {_times(beyond['high'])}) times the twin's.")
 
 
 def octaves(shape: tuple[int, int, int]) -> list[tuple[int, int]]:
@@ -138,6 +139,11 @@ def octaves(shape: tuple[int, int, int]) -> list[tuple[int, int]]:
     while found[-1][1] < highest:
         found.append((found[-1][1] + 1, 2 * found[-1][1] + 1))
     return found
+
+
+def octave_names(shape: tuple[int, int, int]) -> list[str]:
+    """The octaves as measures and directions call them."""
+    return [_named(*octave) for octave in octaves(shape)]
 
 
 def _named(low: int, high: int) -> str:

@@ -14,7 +14,6 @@ from lib.data import ImageSet
 from lib.errors import is_int, need
 from lib.lenses.lens import NORMAL, ROBUST, SUBJECT, TWIN, Lens, Pool, mean, spread, value_of
 from lib.lenses.subject import Subject
-from lib.models import forward_flops
 from lib.models.taps import Tap
 from lib.similarity.maps import Maps, View, maps
 from lib.similarity.summaries import mean_off_diagonal
@@ -51,7 +50,7 @@ class Similarity(Lens):
         sizes = [math.prod(subject.shape(layer)) for layer in chosen(subject)]
         grams = 2 * passes * batch * float(sum(sizes))
         svds = 20 * batch**3 * self.minibatches * (2 + len(pool.recipes)) ** 2 * len(sizes) ** 2
-        return forward_flops(subject.net, subject.data.shape) * passes + grams + svds
+        return self.forward_of_all(subject, pool) * len(MEASURES) * len(images) + grams + svds
 
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
         self.check(subject)

@@ -20,9 +20,8 @@ from lib.errors import is_int, need
 from lib.files import save_tensors
 from lib.lenses.lens import SUBJECT, Lens, Pool, mean, share_of, shared, value_of
 from lib.lenses.subject import Subject
-from lib.models import Normalise, Stitched, forward_flops, join
+from lib.models import Normalise, Stitched, join
 from lib.runtime import initialise_with
-from lib.training import price
 from lib.training.evaluation import evaluate
 from lib.training.loop import TrainingDiverged, fit
 from lib.training.zoo import MATCHED_AT_ONCE, SEED, Zoo, match
@@ -122,7 +121,7 @@ class Stitching(Lens):
 
     def price(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
         how, classes, references = self.recipe(pool), pool.data.info.classes, len(pool.recipes)
-        own, theirs = forward_flops(subject.net, subject.data.shape), price.forward(how)
+        own, theirs = self.forward(subject, pool)
         asked = how.objective.passes(classes, how.batch_size)
         training = how.epochs * pool.data.n_train * (2.5 * asked.updates + asked.forwards + 2 * asked.attacks)
         joints = len(DEPTHS) + 1

@@ -167,7 +167,8 @@ def normaliser_of(given: str | tuple[Numbers, Numbers] | Normalise, channels: in
         given = NORMALISERS[given]
     if isinstance(given, Normalise):
         given = given.mean.flatten(), given.std.flatten()
-    allowed = f'"{INSIDE}" or (mean, std), each 1 or {channels} finite numbers, with mean from -1 to 1 and std above 0'
+    allowed = (f'"{INSIDE}" or (mean, std), each 1 or {channels} finite numbers, with mean from -1 to 1 and std above '
+               f"0: the data's images have {channels} channel{'s' * (channels > 1)}")
     try:
         mean, std = (torch.as_tensor(numbers, dtype=torch.float32).flatten() for numbers in given)
         fits = all(len(numbers) in (1, channels) and numbers.isfinite().all() for numbers in (mean, std))

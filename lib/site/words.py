@@ -165,10 +165,14 @@ def plot(parts: list[dict], width: int = 240) -> tuple[list[dict | None], list[t
                     "within": sorted((place["threshold"], place.get("opposite", 0)))}
             place["wanted"] = ends[part["side"]]
     factor = 100 if unit(parts[0]) else 1
+    return places, [(at(mark), f"{factor * mark:.4g}".replace("-", "−")) for mark in marks(least, most)]
+
+
+def marks(least: float, most: float) -> list[float]:
+    """Round numbers from `least` to `most` for an axis, at most five or six."""
     step = 10 ** math.floor(math.log10((most - least or 1) / 3))
     step *= next(k for k in (1, 2, 5, 10) if (most - least) / (k * step) <= 4)
-    marks = [k * step for k in range(math.ceil(least / step - 1e-9), math.floor(most / step + 1e-9) + 1)]
-    return places, [(at(mark), f"{factor * mark:.4g}".replace("-", "−")) for mark in marks]
+    return [k * step for k in range(math.ceil(least / step - 1e-9), math.floor(most / step + 1e-9) + 1)]
 
 
 def comparisons(claims: Mapping[str, dict]) -> list[dict]:

@@ -36,7 +36,8 @@ OPEN = """async path => { await jupyterapp.commands.execute('docmanager:open', {
 CELLS = "[...jupyterapp.shell.currentWidget.content.model.cells]"
 
 
-@pytest.mark.parametrize("path", ["start.ipynb", *(f"notebooks/{name}.ipynb" for name in papers())])
+@pytest.mark.parametrize("path", ["start.ipynb", "your_network.ipynb",
+                                  *(f"notebooks/{name}.ipynb" for name in papers())])
 def test_a_notebook_is_saved_as_it_was_whatever_was_run(path):
     page = nbformat.read(ROOT / path, 4)
     page.metadata.language_info.version = "3.11"
