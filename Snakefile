@@ -31,6 +31,7 @@ options = shlex.join(
     + [word for name, value in config["overrides"].items() for word in ("-p", f"{name}={json.dumps(value)}")]
 )
 share = max(1, config["cores"] // config["jobs"])  # threads of each training job
+alone = settings.jobs != "seeds" and not config["gpu"]  # whether a notebook has all cores: little is left to do then
 
 
 workdir: str(folder)  # paths are relative to it: braces in its name would be taken for wildcards
@@ -58,6 +59,8 @@ rule networks:
     threads: share
     resources:
         job=1,
+        gpu=config["gpu"],
+        mem_mb=lambda w: config["mem_mb"].get(w.job, 0),
     shell:
         "export REPRO_THREADS={threads}; "
         "{python} -m lib train {wildcards.job:q} {options} --notebooks {names} --done {output:q} > {log:q} 2>&1 || {{ "
@@ -76,7 +79,11 @@ rule notebook:
         "{name}/notebook.ipynb",
         "{name}/notebook.html",
         "{name}/card.json",
-    threads: share if settings.jobs == "seeds" else config["cores"]  # where little is left to do, beside others
+    threads: config["cores"] if alone else share
+    resources:
+        job=config["gpu"],
+        gpu=config["gpu"],
+        mem_mb=lambda w: config["mem_mb"].get(w.name, 0),
     shell:
         "export REPRO_THREADS={threads}; {python} -m lib notebook {wildcards.name} {options} || status=$?; "
         "[ ${{status:=0}} -le 128 ] || echo {wildcards.name} failed: it was killed, status $status >&2; exit $status"

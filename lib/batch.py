@@ -19,10 +19,11 @@ from pathlib import Path
 from lib import site as report
 from lib.errors import NetworkFailed, OneLineError, unknown
 from lib.files import PARTS, read_json, sha256, write_atomic
+from lib.gpus import PLACES, places, take_place
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
-from lib.prices import Countdown, missing
-from lib.runtime import ROOT, cores, device, results, warnings_of_machine, watch_parent
+from lib.prices import Countdown, asks, missing
+from lib.runtime import ROOT, cores, device, memory_of_machine, results, warnings_of_machine, watch_parent
 from lib.store import FAILED, Store
 from lib.training.price import Prices
 from lib.values.keys import digest
@@ -119,11 +120,13 @@ def code_digest() -> str:
     return digest([path.read_text(encoding="utf-8") for path in files])
 
 
-def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], jobs: int) -> int:
+def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], jobs: int,
+              gpus: tuple[str, ...] = ()) -> int:
     """Do what is missing, then write the index page even after failures. Returns 0, or 1 if anything failed.
 
-    At most `jobs` training jobs run at a time and share the cores; a notebook has all cores. Raises OneLineError before
-    any work if data are missing or another run writes to the same folder.
+    At most `jobs` training jobs run at a time and share the cores; a notebook has all cores. On `gpus` (`gpus.chosen`)
+    notebooks count as jobs, and jobs spread over the GPUs. Raises OneLineError before any work if data are missing or
+    another run writes to the same folder.
     """
     from filelock import FileLock, Timeout
 
@@ -146,15 +149,15 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
         mark_finished(batch_jobs(settings, notebooks), store, folder)
         for old in (*folder.glob("jobs/*.failed"), *folder.rglob(PARTS)):
             old.unlink(missing_ok=True)
-        countdown = _countdown(settings, notebooks, store, folder, jobs)
-        status = _snakemake(settings, overrides, notebooks, jobs, folder, countdown)
+        countdown = _countdown(settings, notebooks, store, folder, jobs, gpus)
+        status = _snakemake(settings, overrides, notebooks, jobs, gpus, folder, countdown)
         _note_failures(settings, notebooks, folder)
         page = report.index(folder)
     print(f"{'failed' if status else 'done'} in {time.monotonic() - started:.0f} s; open {page}", flush=True)
     return 1 if status else 0
 
 
-def _countdown(settings: Settings, notebooks, store: Store, folder: Path, jobs: int) -> Countdown:
+def _countdown(settings: Settings, notebooks, store: Store, folder: Path, jobs: int, gpus: tuple) -> Countdown:
     """What is left of a run that is about to start: jobs with work that the store lacks, and notebooks without results
     or whose results are older than the library. Seconds of notebooks are those of the last run here or, without one, of
     the published run, on its machine.
@@ -173,7 +176,7 @@ def _countdown(settings: Settings, notebooks, store: Store, folder: Path, jobs: 
             cards = (base / name / "card.json" for base in (folder, ROOT / "results" / "reference" / settings.run))
             took[name] = next((read_json(path).get("seconds") for path in cards if path.exists()), None)
     prices = Prices(store, device(settings.device), max(1, cores() // jobs)) if waiting else None
-    return Countdown(work, took, prices, jobs if prices is None or prices.where.type == "cpu" else 1)
+    return Countdown(work, took, prices, min(jobs, len(gpus)) if gpus else jobs)
 
 
 def _report(countdown: Countdown, folder: Path, done: set[str], started: float) -> set[str]:
@@ -191,29 +194,39 @@ def _report(countdown: Countdown, folder: Path, done: set[str], started: float) 
     return now
 
 
-def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder: Path, countdown: Countdown) -> int:
-    """Run Snakemake and its jobs as a group of processes, none of which outlives this call; returns its exit status.
-    Prints what has finished and how much is left.
-    """
-    config = {"profile": settings.profile, "overrides": overrides, "notebooks": notebooks, "cores": cores()}
-    write_atomic(folder / "run.json", json.dumps({**config, "jobs": jobs}, indent=1))
+def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, gpus: tuple, folder: Path,
+               countdown: Countdown) -> int:
+    """Let Snakemake do what is missing; returns its exit status."""
+    most = memory_of_machine() // 10**6
+    asked = asks(settings, countdown.jobs, countdown.notebooks, bool(gpus))
+    config = {"profile": settings.profile, "overrides": overrides, "notebooks": notebooks, "cores": cores(),
+              "jobs": jobs, "gpu": int(bool(gpus)),
+              "mem_mb": {name: min(mb, most) for name, mb in asked.items()}}
+    write_atomic(folder / "run.json", json.dumps(config, indent=1))
     scratch = folder / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
     scratch.mkdir()
     env = {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1",
+           PLACES: places(gpus, jobs),
            "REPRO_RUN_STARTED": str(time.time()),  # what was made later was made in this run
            "REPRO_PRECISION": settings.networks.precision,  # what `auto` means here holds on every host of the run
            "REPRO_THEIRS": json.dumps({name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "TMPDIR")}),
            "XDG_CACHE_HOME": str(scratch), "TMPDIR": str(scratch)}
     where = ["--snakefile", "Snakefile", "--directory", str(folder), "--configfile", str(folder / "run.json")]
-    limits = ["--cores", str(max(cores(), jobs)), "--resources", f"job={jobs}"]
+    limits = ["--cores", str(max(cores(), jobs)), "--resources", f"job={jobs}", f"mem_mb={most}"]
     # --nolock: Snakemake's own lock stays behind when a run is killed; the system frees ours
     manner = ["--keep-going", "--rerun-incomplete", "--nolock", "--quiet", "all"]
-    said = folder / "jobs" / "snakemake.log"
+    return _carry_out([*where, *limits, *manner], env, folder, countdown)
+
+
+def _carry_out(options: list[str], env: dict[str, str], folder: Path, countdown: Countdown) -> int:
+    """Run Snakemake and its jobs as a group of processes, none of which outlives this call; returns its exit status.
+    Prints what has finished and how much is left.
+    """
+    said, scratch = folder / "jobs" / "snakemake.log", folder / SCRATCH
     said.parent.mkdir(exist_ok=True)
     said.unlink(missing_ok=True)
-    command = [sys.executable, "-c", "from lib.batch import snakemake; snakemake()", str(said)]
-    command += [*where, *limits, *manner]
+    command = [sys.executable, "-c", "from lib.batch import snakemake; snakemake()", str(said), *options]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | env, start_new_session=True) as group:
         started, done, runs = time.time(), set(), True
         try:
@@ -301,6 +314,8 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
     mine = [t for t in plan(settings, notebooks) if t.job == job]
     if not mine:
         raise unknown("job", job, batch_jobs(settings, notebooks))
+    if gpu := take_place(results() / settings.run):
+        print(f"{job} is on GPU {gpu}", flush=True)
     set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
     zoo, without = Zoo(Store(), device(settings.device)), ""
     try:
@@ -355,6 +370,7 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
     watch_parent()
     folder = results() / settings.run / name
     folder.mkdir(parents=True, exist_ok=True)
+    take_place(folder.parent)
     for old in ("claims.json", "snapshot.json", "card.json"):
         (folder / old).unlink(missing_ok=True)
     source, executed = ROOT / "notebooks" / f"{name}.ipynb", folder / "notebook.ipynb"

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
-from lib import batch
+from lib import batch, gpus
 from lib import site as report
 from lib.errors import OneLineError, SettingsError, need
 from lib.files import is_file_name, read_json, sentence, write_atomic
@@ -108,7 +108,10 @@ def parser() -> argparse.ArgumentParser:
     p = command("run", run, "run notebooks (all by default): train what is missing, execute, write the report", True)
     p.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"of {', '.join(papers())} (default: all)")
     p.add_argument("--seeds", type=int, metavar="N", help="repetitions of every experiment, at most so many of a part")
-    p.add_argument("--jobs", type=int, metavar="N", help="parallel jobs (default: one per core, threads shared)")
+    p.add_argument("--jobs", type=int, metavar="N", help="parallel jobs (default: one per GPU or, on a CPU, one per "
+                                                         "core; threads are shared)")
+    p.add_argument("--gpus", metavar="N|IDS", help="how many GPUs to use, or which, such as 0,3 (default: all that "
+                                                   "torch sees); with --on, how many cards share the work")
     p.add_argument("--dry-run", action="store_true", help="show what would be done and what it costs; do nothing")
     p.add_argument("--on", metavar="NAME", help="with --dry-run or --rehearse, the price on a card that you need not "
                                                 "have: h200, h100, a100, 4090")
@@ -198,8 +201,9 @@ def run(args) -> int:
     names, card = _named(args.notebooks), _card(args)
     settings, given = _prepare(args, names)
     notebooks = chosen(settings, names)
-    jobs = args.jobs if args.jobs is not None else cores()
-    need(jobs >= 1, "--jobs", jobs, "1 or more")
+    need(args.jobs is None or args.jobs >= 1, "--jobs", args.jobs, "1 or more")
+    on = ("",) * _cards(args.gpus) if card else gpus.chosen(args.gpus, settings.device)
+    jobs = args.jobs or (len(on) if on else 1 if ":" in settings.device else cores())
     from lib import claims
 
     for name in notebooks:
@@ -207,7 +211,7 @@ def run(args) -> int:
     from lib.dry_run import price_list, refuse_without_gpu
 
     if args.dry_run:
-        return price_list(settings, notebooks, jobs, card, args.all)
+        return price_list(settings, notebooks, jobs, card, args.all, max(1, len(on)))
     plan(settings, notebooks)  # recipes check what no single setting shows
     if args.rehearse:
         from lib.rehearsal import rehearse
@@ -216,7 +220,7 @@ def run(args) -> int:
     if not args.yes:
         refuse_without_gpu(settings, notebooks, jobs)
     settings.note_start(notebooks, "run")
-    return batch.run_graph(settings, given, notebooks, jobs)
+    return batch.run_graph(settings, given, notebooks, jobs, on)
 
 
 def _card(args):
@@ -234,6 +238,12 @@ def _card(args):
     found = card(args.on)
     os.environ["REPRO_PRECISION"] = "bf16"
     return found
+
+
+def _cards(text: str | None) -> int:
+    """How many of the cards of `--on` share the work, by `--gpus`."""
+    need(text is None or text.isdecimal() and int(text) >= 1, "--gpus", text, "with --on, how many cards: 1 or more")
+    return int(text or 1)
 
 
 def train(args) -> int:

@@ -181,6 +181,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_of_machine() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as text: '42 s', '13 min', '2 h 05 min', '12 days', '75 years'; '–' for None."""
     if seconds is None:

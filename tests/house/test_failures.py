@@ -60,6 +60,8 @@ ROWS = [
     (["run", "--seeds", "-3", *TEST], {}, ["seeds = -3", "a whole number from 1"]),
     (["run", "--jobs", "0", *TEST], {}, ["--jobs = 0", "1 or more"]),
     (["run", "--jobs", "1.5", *TEST], {}, ["--jobs", "invalid int value: '1.5'"]),
+    (["run", "--gpus", "9", *TEST], {"CUDA_VISIBLE_DEVICES": ""}, ["--gpus 9", "torch sees no GPU here"]),
+    (["run", "--gpus", "0,1", "--dry-run", "--on", "h200", *TEST], {}, ["--gpus = 0,1", "how many cards"]),
     (["run", "--jobs"], {}, ["--jobs: expected one argument"]),
     (["run", "--profile", "tset"], {}, ["unknown profile 'tset'", "did you mean 'test'"]),
     (["run", "--profile", ""], {}, ["unknown profile ''"]),
