@@ -2,8 +2,11 @@
 nodes on this machine.
 """
 
+import contextlib
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +20,6 @@ from lib.errors import OneLineError
 from lib.files import write_atomic
 from lib.papers.settings import load
 from lib.runtime import ROOT, Silence
-from lib.store import Store
 from tests.batch import slurm_cluster
 from tests.batch.test_batch import alive, wait_for
 
@@ -182,7 +184,7 @@ set-threads:
   networks: 1
   notebook: 1
 """
-LONG = ["-p", "networks.normal.epochs=100"]
+LONG = ["--profile", "test", "-p", "jobs=networks", "-p", "networks.normal.epochs=200"]
 
 
 @pytest.fixture
@@ -191,70 +193,79 @@ def cluster(tmp_path):
         pytest.skip(f"needs slurmctld: {why}")
     write_atomic(tmp_path / "profile" / "config.yaml", PROFILE)
     with slurm_cluster.Cluster(tmp_path / "cluster") as found:
-        found.env |= {"REPRO_SLURM": str(tmp_path / "profile"), "OMP_NUM_THREADS": "1"}
+        found.env |= {"REPRO_SLURM": str(tmp_path / "profile"), "OMP_NUM_THREADS": "1",
+                      "REPRO_RESULTS": str(tmp_path / "results"), "REPRO_STORE": str(tmp_path / "store")}
         yield found
 
 
-def places(folder: Path) -> dict[str, str]:
-    return {"REPRO_RESULTS": str(folder / "results"), "REPRO_STORE": str(folder / "store")}
+def lib(*words: str) -> list[str]:
+    return [sys.executable, "-m", "lib", *words]
 
 
-def started(cluster, folder: Path, *notebooks: str) -> subprocess.Popen:
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "lib", "run", *notebooks, "--profile", "test", "--slurm", *LONG]
-    return subprocess.Popen(command, cwd=ROOT, env=cluster.env | places(folder), stdout=(folder / "log").open("w"),
-                            stderr=subprocess.STDOUT)
+def training(tmp_path) -> list[Path]:
+    """Checkpoints of trainings of normal networks that run now; those of others are too short to have one."""
+    return list(tmp_path.glob("store/making/network-*/checkpoint.pt"))
 
 
-def weights(folder: Path) -> dict[str, bytes]:
-    return {path.parent.name: path.read_bytes() for path in folder.glob("store/network/*/data.safetensors")}
+def working(tmp_path) -> list[int]:
+    """Processes of this test's jobs and heads, by the store in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"REPRO_STORE={tmp_path}/store\0".encode() in path.read_bytes() and alive(int(path.parent.name)):
+                found.append(int(path.parent.name))
+    return found
 
 
 @pytest.mark.slow
-def test_two_notebooks_through_slurm_and_one_of_them_requeued_in_the_middle_of_a_training(cluster, tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    head = started(cluster, whole, "harp_pruning", "stitching")
-    assert head.wait(1500) == 0, (whole / "log").read_text()
-    said = (whole / "log").read_text()
-    assert "Slurm: " in said and "2 of 2 jobs" in said
-    assert len(list(whole.glob("results/*/index.html"))) == 1 and len(list(whole.glob("results/*/*/claims.json"))) == 2
-    assert not cluster.jobs() and not list(whole.glob("store/making/*"))
+def test_two_notebooks_run_through_slurm_to_the_finished_site(cluster, tmp_path):
+    """Starts from the entries of the store that REPRO_STORE names, if it does, so that less has to be trained."""
+    if given := os.environ.get("REPRO_STORE"):
+        shutil.copytree(given, tmp_path / "store")
+    names = ("off_manifold_robustness", "perceptually_aligned_gradients")
+    done = subprocess.run(lib("run", *names, "--profile", "test", "--slurm"), cwd=ROOT, env=cluster.env, text=True,
+                          capture_output=True, timeout=3600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Slurm: 0 wait, 2 run" in done.stdout and "2 of 2 jobs" in done.stdout
+    assert (tmp_path / "results" / "test" / "index.html").exists()
+    assert all((tmp_path / "results" / "test" / name / "claims.json").exists() for name in names)
+    assert not cluster.jobs() and not working(tmp_path) and not training(tmp_path)
 
-    head = started(cluster, broken, "stitching")
-    wait_for(lambda: list(broken.glob("store/making/network-*/checkpoint.pt")))
-    job, = cluster.jobs()
-    cluster.call("scontrol", "requeue", job)
-    wait_for(lambda: cluster.jobs() == {job: "PENDING"})
-    assert list(broken.glob("store/making/network-*/checkpoint.pt")), "it was in the middle of a training"
-    cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait for two minutes
-    assert head.wait(1500) == 0, (broken / "log").read_text()
-    shared = weights(broken).items() & weights(whole).items()
-    assert weights(broken) and len(shared) == len(weights(broken)), "the same weights"
-    notebook = next(broken.glob("results/*/stitching/notebook.ipynb")).read_text()
-    assert "going on after epoch" in notebook
-    assert not list(Store(broken / "store").root.glob("damaged/*")) and not list(broken.glob("store/making/*"))
+
+@pytest.mark.slow
+def test_a_job_requeued_in_the_middle_of_its_training_ends_with_the_same_weights(cluster, tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        head = subprocess.Popen(lib("run", "stitching", *LONG, "--slurm", "--jobs", "1"), cwd=ROOT, env=cluster.env,
+                                stdout=log, stderr=log)
+        try:
+            network = wait_for(lambda: training(tmp_path))[0].parent.name.removeprefix("network-")
+            job, = cluster.jobs()
+            cluster.call("scontrol", "requeue", job)
+            wait_for(lambda: cluster.jobs() == {job: "PENDING"})
+            assert training(tmp_path), "it was in the middle"
+            cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now")  # else Slurm waits for two minutes
+            made = tmp_path / "store" / "network" / network / "data.safetensors"
+            wait_for(made.exists, 900)
+        finally:
+            head.terminate()
+            head.wait(60)
+    assert not cluster.jobs()
+    plan = batch.batch_jobs(load("test", {"jobs": "networks", "networks.normal.epochs": 200}), ("stitching",))
+    name = next(name for name, one in plan.items() if ("network", network) in one["work"])
+    assert "going on after epoch" in next(tmp_path.glob(f"results/*/jobs/{name}.log")).read_text()
+    whole = {**cluster.env, "REPRO_STORE": str(tmp_path / "whole"), "REPRO_THREADS": "1"}
+    subprocess.run(lib("train", name, *LONG, "--notebooks", "stitching"), cwd=ROOT, env=whole, check=True, timeout=900)
+    assert made.read_bytes() == (tmp_path / "whole" / "network" / network / "data.safetensors").read_bytes()
 
 
 @pytest.mark.slow
 def test_cancelling_the_head_leaves_no_job_behind(cluster, tmp_path):
-    command = ["sbatch", "--parsable", "--cpus-per-task=1", "--mem=1000", f"--output={tmp_path}/log", f"--chdir={ROOT}",
-               "--wrap", f"exec {sys.executable} -m lib run stitching --profile test --slurm {' '.join(LONG)}"]
-    head = subprocess.run(command, env=cluster.env | places(tmp_path), capture_output=True, text=True, check=True)
-    try:
-        wait_for(lambda: list(tmp_path.glob("store/making/network-*/checkpoint.pt")))
-    except AssertionError:
-        pytest.fail((tmp_path / "log").read_text())
-    trains = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if places_of(path, tmp_path)]
-    assert len(cluster.jobs()) == 2 and trains
-    cluster.call("scancel", head.stdout.strip())
-    wait_for(lambda: not cluster.jobs(), 60)
-    wait_for(lambda: not [pid for pid in trains if alive(pid)], 30)
-    assert (tmp_path / "log").read_text().endswith("stopped; the same command resumes from here\n")
-
-
-def places_of(environ: Path, folder: Path) -> bool:
-    """Whether a process runs with the store in this folder, by the file of its environment."""
-    try:
-        return f"REPRO_STORE={folder}/store\0".encode() in environ.read_bytes()
-    except OSError:
-        return False
+    head = shlex.join(lib("run", "stitching", *LONG, "--slurm", "--jobs", "2"))
+    submit = ["sbatch", "--parsable", "--mem=1000", f"--output={tmp_path}/log", f"--chdir={ROOT}", "--wrap",
+              f"exec {head}"]
+    number = subprocess.run(submit, env=cluster.env, capture_output=True, text=True, check=True).stdout.strip()
+    wait_for(lambda: training(tmp_path))
+    assert len(cluster.jobs()) > 1 and working(tmp_path)
+    cluster.call("scancel", number)
+    wait_for(lambda: not cluster.jobs() and not working(tmp_path), 60)
+    assert "stopped; the same command resumes from here" in (tmp_path / "log").read_text()
