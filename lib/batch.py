@@ -240,11 +240,11 @@ def _carry_out(options: list[str], env: dict[str, str], folder: Path, countdown:
     said.parent.mkdir(exist_ok=True)
     said.unlink(missing_ok=True)
     command = [sys.executable, "-c", "from lib.batch import snakemake; snakemake()", str(said), *options]
+    if head:
+        head.start()
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | env, start_new_session=True) as group:
         started, done, runs = time.time(), set(), True
         try:
-            if head:
-                head.start()
             while runs:
                 try:
                     group.wait(1.0)
