@@ -184,7 +184,9 @@ set-threads:
   networks: 1
   notebook: 1
 """
-LONG = ["--profile", "test", "-p", "jobs=networks", "-p", "networks.normal.epochs=200"]
+EPOCHS = {"networks.normal.epochs": 200, "networks.robust.epochs": 40}  # so that trainings last
+LONG = ["--profile", "test", "-p", "jobs=networks"]
+LONG += [word for name, count in EPOCHS.items() for word in ("-p", f"{name}={count}")]
 
 
 @pytest.fixture
@@ -203,7 +205,7 @@ def lib(*words: str) -> list[str]:
 
 
 def training(tmp_path) -> list[Path]:
-    """Checkpoints of trainings of normal networks that run now; those of others are too short to have one."""
+    """Checkpoints of trainings that have begun."""
     return list(tmp_path.glob("store/making/network-*/checkpoint.pt"))
 
 
@@ -250,7 +252,7 @@ def test_a_job_requeued_in_the_middle_of_its_training_ends_with_the_same_weights
             head.terminate()
             head.wait(60)
     assert not cluster.jobs()
-    plan = batch.batch_jobs(load("test", {"jobs": "networks", "networks.normal.epochs": 200}), ("stitching",))
+    plan = batch.batch_jobs(load("test", {"jobs": "networks", **EPOCHS}), ("stitching",))
     name = next(name for name, one in plan.items() if ("network", network) in one["work"])
     assert "going on after epoch" in next(tmp_path.glob(f"results/*/jobs/{name}.log")).read_text()
     whole = {**cluster.env, "REPRO_STORE": str(tmp_path / "whole"), "REPRO_THREADS": "1"}
