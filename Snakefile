@@ -30,7 +30,6 @@ options = shlex.join(
     ["--profile", config["profile"]]
     + [word for name, value in config["overrides"].items() for word in ("-p", f"{name}={json.dumps(value)}")]
 )
-share = max(1, config["cores"] // config["jobs"])  # threads of each training job
 
 
 workdir: str(folder)  # paths are relative to it: braces in its name would be taken for wildcards
@@ -55,9 +54,12 @@ rule networks:
         work=lambda w: digest(jobs[w.job]["work"]),
     log:
         "jobs/{job}.log",
-    threads: share
+    threads: config["threads"]["networks"]
     resources:
         job=1,
+        gpu=config["gpu"],
+        mem_mb=lambda w: config["mem_mb"].get(w.job, 0),
+        runtime=lambda w, attempt: attempt * config["minutes"].get(w.job, 0),
     shell:
         "export REPRO_THREADS={threads}; "
         "{python} -m lib train {wildcards.job:q} {options} --notebooks {names} --done {output:q} > {log:q} 2>&1 || {{ "
@@ -72,11 +74,13 @@ rule notebook:
         "{name}/claims.json",
     params:
         made_of=digest([code_digest(), settings]),
-    log:  # kept when the job fails, unlike outputs
-        "{name}/notebook.ipynb",
-        "{name}/notebook.html",
-        "{name}/card.json",
-    threads: share if settings.jobs == "seeds" else config["cores"]  # where little is left to do, beside others
+    # page and card are kept when the job fails, unlike outputs; as logs they would exist, empty, before it starts
+    threads: config["threads"]["notebook"]
+    resources:
+        job=config["gpu"],
+        gpu=config["gpu"],
+        mem_mb=lambda w: config["mem_mb"].get(w.name, 0),
+        runtime=lambda w, attempt: attempt * config["minutes"].get(w.name, 0),
     shell:
         "export REPRO_THREADS={threads}; {python} -m lib notebook {wildcards.name} {options} || status=$?; "
         "[ ${{status:=0}} -le 128 ] || echo {wildcards.name} failed: it was killed, status $status >&2; exit $status"

@@ -25,7 +25,9 @@ usage() {
   --profile NAME   how big: test, smoke (the default), laptop, gpu, paper or imagenet
   -p name=value    override a parameter, e.g. -p epochs=4 (may be given more than once)
   --seeds N        repeat every experiment with N seeds
-  --jobs N         run up to N jobs at once
+  --jobs N         run up to N jobs at once (one on each GPU or, without one, on each core)
+  --slurm          run on a cluster, as configs/slurm/config.yaml says: docs/scale.md
+  --gpus N|IDS     use so many GPUs, or these, such as 0,3 (all that are seen)
   --dry-run        print what would be done and what it costs, do nothing
   --on NAME        with --dry-run or --rehearse: the price on an h200, h100, a100 or 4090
   --all            with --dry-run: a line for every training and measurement
@@ -50,9 +52,9 @@ check_options() {
   while [ $# -gt 0 ]; do
     case $1 in
       -h | --help) usage; exit 0 ;;
-      -profile* | -seeds* | -jobs* | -dry*) die "unknown option '$1': write -$1, with two dashes." 2 ;;
-      --profile | --seeds | --jobs | --on | -p) [ $# -ge 2 ] || die "$1 needs a value: ./run_all.sh --help shows how." 2; shift ;;
-      --profile=* | --seeds=* | --jobs=* | --on=* | -p?* | --dry-run | --rehearse | --all | --yes) ;;
+      -profile* | -seeds* | -jobs* | -gpus* | -slurm* | -dry*) die "unknown option '$1': write -$1, with two dashes." 2 ;;
+      --profile | --seeds | --jobs | --gpus | --on | -p) [ $# -ge 2 ] || die "$1 needs a value: ./run_all.sh --help shows how." 2; shift ;;
+      --profile=* | --seeds=* | --jobs=* | --gpus=* | --on=* | -p?* | --dry-run | --rehearse | --slurm | --all | --yes) ;;
       -*) die "unknown option '$1': ./run_all.sh --help lists the options." 2 ;;
     esac
     shift
@@ -109,7 +111,7 @@ case ${1:-} in
   test | lab | look | again | compare | publish | freeze | store | verify | new-paper | index | readme | settings) ;;
   *) check_options "$@" ;;
 esac
-for name in REPRO_DATA REPRO_RESULTS REPRO_STORE; do # relative to the caller's folder
+for name in REPRO_DATA REPRO_RESULTS REPRO_STORE REPRO_SLURM; do # relative to the caller's folder
   case ${!name:-/} in /*) ;; *) export "$name=$PWD/${!name}" ;; esac
 done
 if [ "${1:-}" = store ] && [ $# -ge 3 ]; then # so is the file of export and import

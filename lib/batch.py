@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -17,12 +18,15 @@ import time
 from pathlib import Path
 
 from lib import site as report
+from lib import slurm
+from lib.cards import Card
 from lib.errors import NetworkFailed, OneLineError, unknown
 from lib.files import PARTS, read_json, sha256, write_atomic
+from lib.gpus import PLACES, places, take_place
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
-from lib.prices import Countdown, missing
-from lib.runtime import ROOT, cores, device, results, warnings_of_machine, watch_parent
+from lib.prices import Countdown, asks, minutes, missing
+from lib.runtime import ROOT, cores, device, memory_of_machine, results, warnings_of_machine, watch_parent
 from lib.store import FAILED, Store
 from lib.training.price import Prices
 from lib.values.keys import digest
@@ -119,11 +123,14 @@ def code_digest() -> str:
     return digest([path.read_text(encoding="utf-8") for path in files])
 
 
-def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], jobs: int) -> int:
+def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], jobs: int,
+              gpus: tuple[str, ...] = (), head: slurm.Head | None = None, card: Card | None = None) -> int:
     """Do what is missing, then write the index page even after failures. Returns 0, or 1 if anything failed.
 
-    At most `jobs` training jobs run at a time and share the cores; a notebook has all cores. Raises OneLineError before
-    any work if data are missing or another run writes to the same folder.
+    At most `jobs` training jobs run at a time and share the cores; a notebook has all cores. On `gpus` (`gpus.chosen`)
+    notebooks count as jobs, and jobs spread over the GPUs. With a `head` they are jobs of Slurm, whose time limits come
+    from prices on the `card` or, without one, on a CPU like this one. Raises OneLineError before any work if data are
+    missing or another run writes to the same folder.
     """
     from filelock import FileLock, Timeout
 
@@ -136,9 +143,10 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
         raise OneLineError(f"another run is writing to {folder}: wait for it or stop it") from None
     with lock:
         started = time.monotonic()
-        for warning in warnings_of_machine(settings.profile, settings.networks.precision, settings.device):
+        machine = (settings.profile, settings.networks.precision, settings.device)
+        for warning in warnings_of_machine(*machine) if head is None else ():
             print(f"warning: {warning}", flush=True)
-        _check_data(settings, notebooks)
+        _check_data(settings, notebooks, head is None)
         store = Store()
         damaged = store.set_damaged_aside({task.recipe.key for task in plan(settings, notebooks)})
         take_back(damaged, settings, notebooks, folder)
@@ -146,15 +154,16 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
         mark_finished(batch_jobs(settings, notebooks), store, folder)
         for old in (*folder.glob("jobs/*.failed"), *folder.rglob(PARTS)):
             old.unlink(missing_ok=True)
-        countdown = _countdown(settings, notebooks, store, folder, jobs)
-        status = _snakemake(settings, overrides, notebooks, jobs, folder, countdown)
+        countdown = _countdown(settings, notebooks, store, folder, jobs, gpus, card)
+        status = _snakemake(settings, overrides, notebooks, jobs, gpus, folder, countdown, head)
         _note_failures(settings, notebooks, folder)
         page = report.index(folder)
     print(f"{'failed' if status else 'done'} in {time.monotonic() - started:.0f} s; open {page}", flush=True)
     return 1 if status else 0
 
 
-def _countdown(settings: Settings, notebooks, store: Store, folder: Path, jobs: int) -> Countdown:
+def _countdown(settings: Settings, notebooks, store: Store, folder: Path, jobs: int, gpus: tuple,
+               card: Card | None) -> Countdown:
     """What is left of a run that is about to start: jobs with work that the store lacks, and notebooks without results
     or whose results are older than the library. Seconds of notebooks are those of the last run here or, without one, of
     the published run, on its machine.
@@ -172,8 +181,8 @@ def _countdown(settings: Settings, notebooks, store: Store, folder: Path, jobs: 
         if name in needed or not claims.exists() or claims.stat().st_mtime < changed:
             cards = (base / name / "card.json" for base in (folder, ROOT / "results" / "reference" / settings.run))
             took[name] = next((read_json(path).get("seconds") for path in cards if path.exists()), None)
-    prices = Prices(store, device(settings.device), max(1, cores() // jobs)) if waiting else None
-    return Countdown(work, took, prices, jobs if prices is None or prices.where.type == "cpu" else 1)
+    prices = card or Prices(store, device(settings.device), max(1, cores() // jobs)) if waiting else None
+    return Countdown(work, took, prices, min(jobs, len(gpus)) if gpus else jobs)
 
 
 def _report(countdown: Countdown, folder: Path, done: set[str], started: float) -> set[str]:
@@ -187,33 +196,52 @@ def _report(countdown: Countdown, folder: Path, done: set[str], started: float) 
 
     now = {name for name in (*countdown.cost, *countdown.notebooks) if over(name)}
     for name in sorted(now - done):
-        print(f"{name} is finished: {countdown.said(now, time.time() - started)}", flush=True)
+        ended = "has failed" if mark(folder, name).with_suffix(".failed").exists() else "is finished"
+        print(f"{name} {ended}: {countdown.said(now, time.time() - started)}", flush=True)
     return now
 
 
-def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder: Path, countdown: Countdown) -> int:
-    """Run Snakemake and its jobs as a group of processes, none of which outlives this call; returns its exit status.
-    Prints what has finished and how much is left.
-    """
-    config = {"profile": settings.profile, "overrides": overrides, "notebooks": notebooks, "cores": cores()}
-    write_atomic(folder / "run.json", json.dumps({**config, "jobs": jobs}, indent=1))
+def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, gpus: tuple, folder: Path,
+               countdown: Countdown, head: slurm.Head | None) -> int:
+    """Let Snakemake do what is missing; returns its exit status."""
+    gpu, most = slurm.on_gpus(settings) if head else bool(gpus), memory_of_machine() // 10**6
+    asked, share = asks(settings, countdown.jobs, countdown.notebooks, gpu), max(1, cores() // jobs)
+    alone = settings.jobs != "seeds" and not gpu  # a notebook: little is left to do beside it
+    threads = {"networks": share, "notebook": cores() if alone else share}
+    config = {"profile": settings.profile, "overrides": overrides, "notebooks": notebooks, "gpu": int(gpu),
+              "threads": dict.fromkeys(threads, slurm.THREADS) if head else threads,
+              "mem_mb": {name: mb + slurm.WRAPPERS if head else min(mb, most) for name, mb in asked.items()},
+              "minutes": minutes(countdown) if head else {}}
+    write_atomic(folder / "run.json", json.dumps(config, indent=1))
     scratch = folder / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
     scratch.mkdir()
     env = {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1",
+           PLACES: places(gpus, jobs),
            "REPRO_RUN_STARTED": str(time.time()),  # what was made later was made in this run
            "REPRO_PRECISION": settings.networks.precision,  # what `auto` means here holds on every host of the run
            "REPRO_THEIRS": json.dumps({name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "TMPDIR")}),
            "XDG_CACHE_HOME": str(scratch), "TMPDIR": str(scratch)}
     where = ["--snakefile", "Snakefile", "--directory", str(folder), "--configfile", str(folder / "run.json")]
-    limits = ["--cores", str(max(cores(), jobs)), "--resources", f"job={jobs}"]
+    limits = ["--cores", str(max(cores(), jobs)), "--resources", f"job={jobs}", f"mem_mb={most}"]
+    if head:
+        env, limits = env | {"REPRO_RUN_ALIVE": str(head.alive)}, head.options()
     # --nolock: Snakemake's own lock stays behind when a run is killed; the system frees ours
     manner = ["--keep-going", "--rerun-incomplete", "--nolock", "--quiet", "all"]
-    said = folder / "jobs" / "snakemake.log"
+    return _carry_out([*where, *limits, *manner], env, folder, countdown, head)
+
+
+def _carry_out(options: list[str], env: dict[str, str], folder: Path, countdown: Countdown,
+               head: slurm.Head | None) -> int:
+    """Run Snakemake and its jobs as a group of processes, none of which outlives this call, nor do jobs of Slurm;
+    returns its exit status. Prints what has finished and how much is left.
+    """
+    said, scratch = folder / "jobs" / "snakemake.log", folder / SCRATCH
     said.parent.mkdir(exist_ok=True)
     said.unlink(missing_ok=True)
-    command = [sys.executable, "-c", "from lib.batch import snakemake; snakemake()", str(said)]
-    command += [*where, *limits, *manner]
+    command = [sys.executable, "-c", "from lib.batch import snakemake; snakemake()", str(said), *options]
+    if head:
+        head.start()
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | env, start_new_session=True) as group:
         started, done, runs = time.time(), set(), True
         try:
@@ -224,9 +252,13 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
                 except subprocess.TimeoutExpired:
                     pass
                 done = _report(countdown, folder, done, started)
+                if head:
+                    head.look(countdown.said(done, time.time() - started))
         finally:  # a killed run resumes from the same point as one stopped in any other way
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group.pid, signal.SIGKILL)
+            if head:
+                head.stop()
             shutil.rmtree(scratch, ignore_errors=True)
     if group.returncode and said.exists():
         lines = [line for line in said.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -236,7 +268,7 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, folder
 
 def snakemake() -> None:
     """The process that `_snakemake` starts. Its first argument names a file for the errors that stop Snakemake, which
-    is removed if a job has failed, because the job reports its own error.
+    is removed if a job has failed, because the job reports its own error, unless it was one of Slurm.
     """
     from snakemake.cli import main
     from snakemake_interface_logger_plugins.common import LogEvent
@@ -248,6 +280,8 @@ def snakemake() -> None:
         return True
 
     watch_parent()
+    if cluster := "REPRO_RUN_ALIVE" in os.environ:
+        del os.environ["REPRO_RUN_PID"]  # on the hosts of its jobs it is the number of another process
     logging.raiseExceptions = False  # a full disk must not print a traceback for each line of a log
     handler = logging.FileHandler(said, "w", "utf-8")
     handler.setLevel(logging.ERROR)
@@ -256,20 +290,47 @@ def snakemake() -> None:
     try:
         main(sys.argv[2:])
     finally:
-        if LogEvent.JOB_ERROR in events:
+        if LogEvent.JOB_ERROR in events and not cluster:
             said.unlink()
 
 
-def _check_data(settings: Settings, notebooks: tuple[str, ...]) -> None:
-    """Read the data before jobs start, so that missing data are downloaded or reported once."""
+def _check_data(settings: Settings, notebooks: tuple[str, ...], read: bool) -> None:
+    """Read the data before jobs start, so that missing data are downloaded or reported once. Not `read`: only look
+    whether their files are there, for jobs on hosts that may not reach the network.
+    """
     every = [task.recipe.data for task in plan(settings, notebooks)]
     wanted = {data.name: data for data in every if data.info.files}
     if wanted:
-        from lib.data import load
+        from lib.data import absent, load
+
+        if not read:
+            if gone := absent(wanted):
+                raise OneLineError(f"missing data: {', '.join(gone)}; data/README.md says how to get them, and jobs of "
+                                   "Slurm download nothing")
+            return
 
         for data in wanted.values():
             for split in ("train", "test"):
                 load(data, split)
+
+
+def _check_locks(folder: Path) -> None:
+    """In a job of Slurm, raise OneLineError if this host does not see the lock that the head holds on the run's folder:
+    then two jobs could make one entry of the store at the same time.
+    """
+    from filelock import FileLock, Timeout
+
+    alive = os.environ.get("REPRO_RUN_ALIVE")
+    if not alive or not Path(alive).exists():
+        return
+    lock = FileLock(str(folder / ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return
+    lock.release()
+    raise OneLineError(f"{platform.node()} does not see the lock of {folder / '.lock'}: results and store must be on a "
+                       "file system whose locks hold between hosts (NFS without the options nolock and local_lock)")
 
 
 def _failed(settings: Settings, notebook: str, error: str) -> None:
@@ -298,9 +359,12 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
     from lib.training.zoo import Zoo
 
     watch_parent()
+    _check_locks(results() / settings.run)
     mine = [t for t in plan(settings, notebooks) if t.job == job]
     if not mine:
         raise unknown("job", job, batch_jobs(settings, notebooks))
+    if gpu := take_place(results() / settings.run):
+        print(f"{job} is on GPU {gpu}", flush=True)
     set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
     zoo, without = Zoo(Store(), device(settings.device)), ""
     try:
@@ -355,6 +419,8 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
     watch_parent()
     folder = results() / settings.run / name
     folder.mkdir(parents=True, exist_ok=True)
+    take_place(folder.parent)
+    _check_locks(folder.parent)
     for old in ("claims.json", "snapshot.json", "card.json"):
         (folder / old).unlink(missing_ok=True)
     source, executed = ROOT / "notebooks" / f"{name}.ipynb", folder / "notebook.ipynb"

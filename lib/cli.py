@@ -16,8 +16,9 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
-from lib import batch
+from lib import batch, gpus, slurm
 from lib import site as report
+from lib.cards import CARDS
 from lib.errors import OneLineError, SettingsError, need
 from lib.files import is_file_name, read_json, sentence, write_atomic
 from lib.papers import papers
@@ -26,7 +27,7 @@ from lib.papers.plan import chosen, plan
 from lib.parameters import full_names, put
 from lib.profiles.frozen import STARTS, starts
 from lib.profiles.loader import parse
-from lib.runtime import ROOT, cores, results
+from lib.runtime import FOR_GPUS, ROOT, cores, results
 from lib.store import Store
 
 STOPPED = 130  # the exit status after an interrupt
@@ -64,7 +65,7 @@ def run_command(do: Callable[[], int | None]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    for name in ("REPRO_DATA", "REPRO_RESULTS", "REPRO_STORE"):  # jobs and kernels run in other folders
+    for name in ("REPRO_DATA", "REPRO_RESULTS", "REPRO_STORE", "REPRO_SLURM"):  # jobs and kernels run in other folders
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
     try:
@@ -108,10 +109,15 @@ def parser() -> argparse.ArgumentParser:
     p = command("run", run, "run notebooks (all by default): train what is missing, execute, write the report", True)
     p.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help=f"of {', '.join(papers())} (default: all)")
     p.add_argument("--seeds", type=int, metavar="N", help="repetitions of every experiment, at most so many of a part")
-    p.add_argument("--jobs", type=int, metavar="N", help="parallel jobs (default: one per core, threads shared)")
+    p.add_argument("--jobs", type=int, metavar="N", help="parallel jobs (default: one per GPU or, on a CPU, one per "
+                                                         "core; threads are shared)")
+    p.add_argument("--gpus", metavar="N|IDS", help="how many GPUs to use, or which, such as 0,3 (default: all that "
+                                                   "torch sees); with --on, how many cards share the work")
     p.add_argument("--dry-run", action="store_true", help="show what would be done and what it costs; do nothing")
     p.add_argument("--on", metavar="NAME", help="with --dry-run or --rehearse, the price on a card that you need not "
-                                                "have: h200, h100, a100, 4090")
+                                                "have: h200, h100, a100, 4090; with --slurm, the card of its nodes")
+    p.add_argument("--slurm", action="store_true", help="run on a cluster: every job is one of Slurm, as "
+                                                        "configs/slurm/config.yaml says (docs/scale.md)")
     p.add_argument("--all", action="store_true", help="with --dry-run, a line for every training and measurement")
     p.add_argument("--yes", action="store_true", help="start a profile made for a GPU on a CPU")
     p.add_argument("--rehearse", action="store_true", help="run every kind of work in miniature on made-up data, and "
@@ -214,11 +220,12 @@ def _prepare(args, notebooks) -> tuple[profiles.Settings, dict]:
 
 def run(args) -> int:
     """Run the batch graph, then write the index. Status 1 if a job failed."""
-    names, card = _named(args.notebooks), _card(args)
+    names, card, most = _named(args.notebooks), _card(args), _most_on_slurm(args)
     settings, given = _prepare(args, names)
     notebooks = chosen(settings, names)
-    jobs = args.jobs if args.jobs is not None else cores()
-    need(jobs >= 1, "--jobs", jobs, "1 or more")
+    need(args.jobs is None or args.jobs >= 1, "--jobs", args.jobs, "1 or more")
+    on = ("",) * _cards(args.gpus) if card else () if most else gpus.chosen(args.gpus, settings.device)
+    jobs = args.jobs or most or (len(on) if on else 1 if ":" in settings.device else cores())
     from lib import claims
 
     for name in notebooks:
@@ -226,16 +233,19 @@ def run(args) -> int:
     from lib.dry_run import price_list, refuse_without_gpu
 
     if args.dry_run:
-        return price_list(settings, notebooks, jobs, card, args.all)
+        return price_list(settings, notebooks, jobs, card, args.all, max(1, len(on)))
     plan(settings, notebooks)  # recipes check what no single setting shows
     if args.rehearse:
         from lib.rehearsal import rehearse
 
         return rehearse(settings, given, notebooks, jobs, card)
-    if not args.yes:
+    if not args.yes and not most:
         refuse_without_gpu(settings, notebooks, jobs)
     settings.note_start(notebooks, "run")
-    return batch.run_graph(settings, given, notebooks, jobs)
+    if most:
+        card = card or CARDS[slurm.CARD] if slurm.on_gpus(settings) else None
+        return batch.run_graph(settings, given, notebooks, jobs, (), slurm.Head(results() / settings.run, jobs), card)
+    return batch.run_graph(settings, given, notebooks, jobs, on)
 
 
 def _card(args):
@@ -244,8 +254,8 @@ def _card(args):
     """
     if args.all and not args.dry_run:
         raise SettingsError("--all is not possible without --dry-run, to which it belongs")
-    if args.on and not (args.dry_run or args.rehearse):
-        raise SettingsError("--on is not possible without --dry-run or --rehearse, to which it belongs")
+    if args.on and not (args.dry_run or args.rehearse or args.slurm):
+        raise SettingsError("--on is not possible without --dry-run, --rehearse or --slurm, to which it belongs")
     if not args.on:
         return None
     from lib.cards import card
@@ -253,6 +263,26 @@ def _card(args):
     found = card(args.on)
     os.environ["REPRO_PRECISION"] = "bf16"
     return found
+
+
+def _most_on_slurm(args) -> int:
+    """How many jobs `--slurm` submits at a time by its profile; 0 without it. Raises SettingsError if none can be
+    submitted, or for options that belong to one machine.
+    """
+    if not args.slurm:
+        return 0
+    for name in ("gpus", "dry_run", "rehearse"):
+        if getattr(args, name):
+            raise SettingsError(f"--slurm is not possible with --{name.replace('_', '-')}: that is for one machine")
+    if args.profile in FOR_GPUS:  # the login node, which may have none, does not decide it
+        os.environ.setdefault("REPRO_PRECISION", "bf16")
+    return slurm.check()
+
+
+def _cards(text: str | None) -> int:
+    """How many of the cards of `--on` share the work, by `--gpus`."""
+    need(text is None or text.isdecimal() and int(text) >= 1, "--gpus", text, "with --on, how many cards: 1 or more")
+    return int(text or 1)
 
 
 def train(args) -> int:

@@ -4,7 +4,6 @@ Nothing is downloaded, no data are read.
 
 from __future__ import annotations
 
-import os
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from lib.papers import papers
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
 from lib.prices import Work, further, missing, seconds_of
-from lib.runtime import cores, device, duration, slow_in_bf16, without_gpu
+from lib.runtime import cores, device, duration, memory_of_machine, slow_in_bf16, without_gpu
 from lib.store import Store
 from lib.training import price
 from lib.values.architectures import UNet
@@ -31,10 +30,11 @@ GB = 1e9
 
 
 def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: Card | None = None,
-               every: bool = False) -> int:
+               every: bool = False, gpus: int = 1) -> int:
     """Print, notebook by notebook, what the missing work takes, with a line for each kind of work, and what the run
-    needs: memory, disk, data, packages. jobs: how many run at a time on a CPU. card: the card to price instead of this
-    machine. every: a line for each training and measurement instead. Returns 0.
+    needs: memory, disk, data, packages. jobs: how many run at a time. card: the card to price instead of this machine.
+    every: a line for each training and measurement instead. gpus: how many cards share the work, if it runs on cards.
+    Returns 0.
     """
     store, tasks = Store(), plan(settings, notebooks)
     tasks, lacking = with_packages(tasks)
@@ -57,7 +57,8 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
         took, flops = sum(seconds[i] for i in own), sum(work[i].flops for i in own)
         print(f"{name}: {duration(took)}, {len(kept)} networks ({ready} in the store), {flops / 1e15:.3g} PFLOP")
         print("\n".join(_each(work, seconds, own) if every else kinds(work, seconds, own)))
-    side_by_side = 1 if card or where.type == "cuda" or settings.jobs == "none" else jobs
+    on_cards = card or where.type == "cuda"
+    side_by_side = 1 if settings.jobs == "none" else min(jobs, gpus) if on_cards else jobs
     said = [_total(settings, card.title if card else where, work, seconds, side_by_side),
             _assumption(card) if card else basis(prices, threads),
             *needs(tasks, measured, store, card, where), *lacking, *_upper_bounds(tasks),
@@ -185,7 +186,7 @@ def _memory(where) -> float:
         import torch
 
         return torch.cuda.get_device_properties(where).total_memory
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return memory_of_machine()
 
 
 def with_packages(tasks: list[Task]) -> tuple[list[Task], list[str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from lib.cards import Card
 from lib.papers.plan import Task, plan
 from lib.papers.settings import Settings
 from lib.runtime import duration
@@ -15,6 +16,7 @@ from lib.values.attacks import Attack
 from lib.values.measurement import Measurement
 from lib.values.recipe import Recipe, outcome_key
 
+PROCESS, PROCESS_ON_GPU = 0.8e9, 4e9  # bytes that a process with torch takes on the host before it holds anything
 EARLY = 0.1  # the share of the work that must be done before its pace says anything: the first jobs are often small
 
 
@@ -82,6 +84,28 @@ def _named(recipe: Recipe) -> str:
     return how + price.last_part(recipe).arch.dense.name
 
 
+def asks(settings: Settings, jobs: dict[str, list[Work]], notebooks: Iterable[str], gpu: bool) -> dict[str, int]:
+    """{name of a job or notebook: megabytes of the machine's memory that it asks for}: what a process takes, the images
+    of its largest data set and a copy of them while they are read and, for a job on a CPU, its largest training.
+    """
+    def most(recipes: list[Recipe], trains: bool) -> int:
+        images = max((2 * price.images(recipe.data) for recipe in recipes), default=0)
+        training = max(map(price.memory, recipes), default=0) if trains else 0
+        return int(((PROCESS_ON_GPU if gpu else PROCESS) + images + training) / 1e6)
+
+    asked = {name: most([one.recipe for one in work], not gpu) for name, work in jobs.items()}
+    return asked | {name: most([t.recipe for t in plan(settings, (name,))], False) for name in notebooks}
+
+
+def minutes(countdown: Countdown) -> dict[str, int]:
+    """{name of a job or notebook that has to run: minutes after which Slurm may stop it}: half an hour, and three times
+    its price or, for a notebook, what it took before. A job without a price has twelve hours.
+    """
+    took = {name: seconds or 12 * 3600 for name, seconds in countdown.notebooks.items()}
+    took |= countdown.cost if countdown.known else dict.fromkeys(countdown.cost, 12 * 3600)
+    return {name: 30 + int(seconds / 20) for name, seconds in took.items()}
+
+
 def seconds_of(work: list[Work], prices) -> dict[int, float]:
     """{position: seconds} of each piece of work. The rates of the architectures that cost most are measured first.
     prices: what has `seconds`, `lib.training.price.Prices` or a `lib.cards.Card`.
@@ -108,11 +132,12 @@ class Countdown:
     the same time.
     """
 
-    def __init__(self, jobs: dict[str, list[Work]], notebooks: dict[str, float | None], prices: price.Prices | None,
-                 side_by_side: int):
-        self.notebooks, self.side_by_side = notebooks, side_by_side
+    def __init__(self, jobs: dict[str, list[Work]], notebooks: dict[str, float | None],
+                 prices: price.Prices | Card | None, side_by_side: int):
+        self.jobs, self.notebooks, self.side_by_side = jobs, notebooks, side_by_side
         like = {one.like for work in jobs.values() for one in work}
-        self.known = prices is not None and like <= prices.known.keys()  # else FLOPs, until a job tells their speed
+        # else FLOPs, until a job tells their speed
+        self.known = prices is not None and (isinstance(prices, Card) or like <= prices.known.keys())
         self.cost = {name: sum(prices.seconds(one.recipe, one.like, one.flops) if self.known else one.flops
                                for one in work) for name, work in jobs.items()}
 

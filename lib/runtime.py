@@ -181,6 +181,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_of_machine() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as text: '42 s', '13 min', '2 h 05 min', '12 days', '75 years'; '–' for None."""
     if seconds is None:
@@ -331,27 +336,58 @@ def provenance(where) -> dict:
 
 
 def watch_parent() -> None:
-    """End this process when the batch run that started it (REPRO_RUN_PID) or its parent process has ended.
+    """End this process when its parent process or the batch run that started it has ended: the process REPRO_RUN_PID on
+    this host or, for a job of Slurm, whatever touches the file REPRO_RUN_ALIVE.
 
     A run killed with -9 cannot notify its children; papermill's kernels and training jobs would continue for an hour.
     """
-    run = int(os.environ.get("REPRO_RUN_PID", "0"))
-    if not run or run == os.getpid():
+    run, alive = int(os.environ.get("REPRO_RUN_PID", "0")), os.environ.get("REPRO_RUN_ALIVE")
+    if run == os.getpid() or not run and not alive:
         return
     import threading
 
-    parent = os.getppid()
+    parent, over = os.getppid(), functools.partial(_ended, run) if run else Silence(Path(alive))
 
     def watch():
-        while True:
+        while os.getppid() == parent and not over():
             time.sleep(0.5)
-            try:
-                os.kill(run, 0)
-            except ProcessLookupError:
-                os._exit(143)
-            except PermissionError:
-                pass
-            if os.getppid() != parent:
-                os._exit(143)
+        os._exit(143)
 
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+def _ended(process: int) -> bool:
+    """Whether there is no process with this number on this host."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+class Silence:
+    """Called again and again, it says whether a file is gone or has not been touched for `patience` seconds. It looks
+    every `every` seconds and compares no clocks, since the file may be on another host. A host that cannot be reached
+    counts as silent.
+    """
+
+    def __init__(self, file: Path, patience: float = 300.0, every: float = 5.0):
+        self.file, self.patience, self.every = file, patience, every
+        self.touched, self.since, self.next = None, time.monotonic(), 0.0
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self.next:
+            return False
+        self.next = now + self.every
+        try:
+            touched = self.file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return True
+        except OSError:
+            touched = self.touched
+        if touched != self.touched:
+            self.touched, self.since = touched, now
+        return now - self.since > self.patience

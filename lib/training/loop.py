@@ -1,8 +1,8 @@
 """The one training loop.
 
 All random numbers of a step come from a generator seeded by the recipe's key, the epoch and the step. So a training
-that was stopped resumes from its last checkpoint and, on the CPU with the same number of threads, ends with
-bit-identical weights.
+that was stopped resumes from its last checkpoint, after an epoch or in the middle of a long one, and, on the CPU with
+the same number of threads, ends with bit-identical weights.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from lib.training.schedule import Average, learning_rate, make_optimiser
 from lib.values.recipe import Recipe
 
 CHECKPOINT_EVERY = 5.0  # seconds at least between two checkpoints: small networks have epochs of a second
+CHECKPOINT_WITHIN = 120.0  # seconds without one after which a checkpoint is written in the middle of an epoch
 CHECKPOINT = "checkpoint.pt"
 EPOCH = "epoch-{}"  # names the weights kept after so many epochs
 LOOK_EVERY = 50  # steps between two looks at the loss: looking makes a GPU wait
@@ -77,6 +78,7 @@ class _Training:
         self.best: dict | None = None  # state of the chosen epoch so far
         self.rows: list[dict] = []
         self.kept: dict[str, str] = {}  # SHA-256 of each file of `_keep`
+        self.begun: dict | None = None  # of an epoch in whose middle the training resumes, see `_begin`
         self.steps = len(images) // recipe.batch_size
 
     @property
@@ -86,27 +88,28 @@ class _Training:
 
     def run(self) -> list[dict]:
         self._resume()
-        saved, epochs = time.monotonic(), self.recipe.epochs
+        epochs, done = self.recipe.epochs, self.begun["steps"] if self.begun else 0
+        self.saved = time.monotonic()
         with (
-            ProgressBar((epochs - len(self.rows)) * self.steps, self.recipe.describe(), "step") as bar,
+            ProgressBar((epochs - len(self.rows)) * self.steps - done, self.recipe.describe(), "step") as bar,
             _compile(self.net, self.compiled),
         ):
             for epoch in range(len(self.rows), epochs):
-                started = time.monotonic()
+                self.started = time.monotonic()
                 with initialise_with(self.recipe.key, "layers", epoch):  # dropout draws from torch's global generator
                     sums = self._epoch(epoch, bar)
                 loss, accuracy = sums.mean(1).tolist()
                 quarters = [float(q.mean()) for q in sums[0].cpu().tensor_split(4) if len(q)]
-                took = time.monotonic() - started
+                took = time.monotonic() - self.started
                 self.rows.append({"epoch": epoch, "loss": loss, "accuracy": accuracy, "seconds": took,
                                   "quarters": quarters})
                 self.rows[-1] |= self.loss.end_epoch(self.net)
                 self._choose(epoch)
                 self._keep(epoch + 1)
                 bar.step(0, loss=loss, accuracy=accuracy)
-                if time.monotonic() - saved > CHECKPOINT_EVERY and epoch + 1 < epochs:
+                if time.monotonic() - self.saved > CHECKPOINT_EVERY and epoch + 1 < epochs:
                     self._save()
-                    saved = time.monotonic()
+                    self.saved = time.monotonic()
         final = self.best or (self.average and self.average.net.state_dict())
         if final:
             self.net.load_state_dict(final)
@@ -118,8 +121,9 @@ class _Training:
         recipe, size, replays = self.recipe, self.recipe.batch_size, self.loss.replays
         order = torch.randperm(len(self.images), generator=generator(recipe.key, "order", epoch)).to(self.device)
         sums = torch.zeros(2, self.steps * replays, device=self.device, dtype=torch.float64)
+        first = self._begin(sums)
         self.net.train(recipe.batchnorm == "train")
-        for i in range(self.steps):
+        for i in range(first, self.steps):
             batch = self._batch(order[i * size : (i + 1) * size], epoch, i)
             for replay in range(replays):
                 u = i * replays + replay
@@ -127,7 +131,26 @@ class _Training:
                 if (u + 1) % LOOK_EVERY == 0 or u + 1 == sums.shape[1]:
                     self._look(sums[0, : u + 1], epoch)
             bar.step()
+            if time.monotonic() - self.saved > CHECKPOINT_WITHIN and i + 1 < self.steps:
+                self._look(sums[0, : u + 1], epoch)
+                self._save({"steps": i + 1, "sums": sums, "seconds": time.monotonic() - self.started,
+                            "random": _random(self.device)})
+                self.saved = time.monotonic()
         return sums
+
+    def _begin(self, sums) -> int:
+        """The step from which the epoch goes on: 0, or that of a checkpoint in the middle of this epoch, with `sums`,
+        the clock and torch's global generators as they were then.
+        """
+        begun, self.begun = self.begun, None
+        if begun is None:
+            return 0
+        sums.copy_(begun["sums"])
+        self.started -= begun["seconds"]
+        torch.set_rng_state(begun["random"][0].cpu())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(begun["random"][1].cpu(), self.device)
+        return begun["steps"]
 
     def _batch(self, chosen, epoch: int, i: int) -> TrainingBatch:
         draw = generator(self.recipe.key, "step", epoch, i, device=chosen.device)
@@ -222,9 +245,10 @@ class _Training:
         save_tensors(path, self.candidate.state_dict())
         self.kept[path.name] = sha256(path)
 
-    def _save(self) -> None:
+    def _save(self, begun: dict | None = None) -> None:
+        """Write a checkpoint, after an epoch or, with `begun`, in the middle of one."""
         if self.work is not None:
-            save_state(self.work / CHECKPOINT, self._state())
+            save_state(self.work / CHECKPOINT, {**self._state(), "begun": begun})
 
     def _state(self) -> dict:
         return {
@@ -235,6 +259,7 @@ class _Training:
             "average": self.average.net.state_dict() if self.average else None,
             "best": self.best,
             "kept": self.kept,
+            "begun": None,
         }
 
     def _take(self, state: dict) -> None:
@@ -247,7 +272,7 @@ class _Training:
         self.loss.load_state_dict(state["objective"])
         if self.average:
             self.average.net.load_state_dict(state["average"])
-        self.best, self.rows, self.kept = state["best"], state["rows"], state["kept"]
+        self.best, self.rows, self.kept, self.begun = state["best"], state["rows"], state["kept"], state["begun"]
 
     def _resume(self) -> None:
         """Put the last checkpoint's state back; training starts over from one that is damaged or of another layout."""
@@ -255,9 +280,16 @@ class _Training:
             return
         fresh = copy.deepcopy(self._state())
         if load_state(self.work / CHECKPOINT, self._take, self.device):
-            print(f"{self.work.name}: going on after epoch {len(self.rows)}", flush=True)
+            within = f", step {self.begun['steps']}" if self.begun else ""
+            print(f"{self.work.name}: going on after epoch {len(self.rows)}{within}", flush=True)
         else:
             self._take(fresh)  # a layout that does not fit has been taken in part
+
+
+def _random(device: torch.device) -> list[torch.Tensor]:
+    """The states of torch's global generators that layers such as dropout draw from: the CPU's and the device's."""
+    states = [torch.get_rng_state()]
+    return states + [torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 @contextlib.contextmanager

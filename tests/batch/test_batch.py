@@ -110,7 +110,8 @@ def test_a_finished_notebook_runs_again_when_the_library_changed(tmp_path):
     shutil.copy(ROOT / "Snakefile", project)
     finished.parent.mkdir(parents=True)
     finished.write_text("[]")
-    config = {"profile": "test", "overrides": {}, "notebooks": ["stitching"], "cores": 1, "jobs": 1}
+    config = {"profile": "test", "overrides": {}, "notebooks": ["stitching"], "gpu": 0,
+              "threads": {"networks": 1, "notebook": 1}, "mem_mb": {}, "minutes": {}}
     (project / "run.json").write_text(json.dumps(config))
 
     def snakemake(*how) -> str:

@@ -97,13 +97,13 @@ class Killed(Exception):
 
 
 def killed(recipe, work, monkeypatch):
-    """Leave in `work` what a training leaves that dies in the middle of its second epoch."""
+    """Leave in `work` what a training leaves that dies in the second step of its second epoch."""
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
     calls = itertools.count()
 
     def mortal(objective):
         loss = loss_for(objective)
-        last = loss.replays * (recipe.data.n_train // recipe.batch_size) + 1
+        last = loss.replays * (recipe.data.n_train // recipe.batch_size + 2) - 1
 
         class Mortal(type(loss)):
             def __call__(self, *given):
@@ -168,13 +168,31 @@ def test_its_loss_is_finite_and_every_trained_weight_has_a_gradient(recipe):
         assert not [name for name, grad in learning.items() if not grad.any()]
 
 
+@pytest.mark.parametrize("within, said", [(120.0, "after epoch 1\n"), (0.0, "after epoch 1, step 1\n")])
 @every
-def test_a_killed_training_ends_with_the_same_weights(recipe, tmp_path, monkeypatch, capsys):
+def test_a_killed_training_ends_with_the_same_weights(recipe, within, said, tmp_path, monkeypatch, capsys):
+    """From a checkpoint between two epochs, and from one in the middle of an epoch."""
+    monkeypatch.setattr(loop, "CHECKPOINT_WITHIN", within)
     killed(recipe, tmp_path, monkeypatch)
     resumed, rows = train(recipe, tmp_path)
-    assert "going on after epoch 1" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
+    monkeypatch.setattr(loop, "CHECKPOINT_WITHIN", 120.0)
     straight, expected = train(recipe)
-    assert same(straight, resumed) and [row["loss"] for row in rows] == [row["loss"] for row in expected]
+    assert same(straight, resumed)
+    assert repr([{**row, "seconds": 0} for row in rows]) == repr([{**row, "seconds": 0} for row in expected])
+
+
+def test_killed_within_an_epoch_dropout_and_the_moving_average_go_on(tmp_path, monkeypatch):
+    def with_dropout(*given):
+        net = plain(*given)
+        net.stem.register_forward_hook(lambda stem, images, out: torch.dropout(out, 0.5, stem.training))
+        return net
+
+    recipe, plain = of(CrossEntropy(), ema=0.9), build
+    monkeypatch.setitem(globals(), "build", with_dropout)
+    monkeypatch.setattr(loop, "CHECKPOINT_WITHIN", 0.0)
+    killed(recipe, tmp_path, monkeypatch)
+    assert same(train(recipe, tmp_path)[0], train(recipe)[0])
 
 
 # -------------------------------------------------------------------------------------------------------------- passes

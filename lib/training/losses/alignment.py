@@ -102,6 +102,13 @@ class AlignedLoss(Wrapper):
         return {**row, "clamped": _mean(without, own + others), "cosine": _mean(of_own + of_others, own + others),
                 "own cosine": _mean(of_own, own), "other cosine": _mean(of_others, others)}
 
+    def state_dict(self) -> dict:
+        return {**super().state_dict(), "sums": self.sums}
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.sums = state["sums"]
+
 
 def _mean(total: float, count: float) -> float:
     return total / count if count else float("nan")

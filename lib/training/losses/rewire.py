@@ -80,11 +80,11 @@ class RewireLoss(Wrapper):
         return {**super().end_epoch(net), "rewired": count}
 
     def state_dict(self) -> dict:
-        return {**super().state_dict(), "positive": self.positive}
+        return {**super().state_dict(), "positive": self.positive, "rewired": self.rewired}
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
-        self.positive = state["positive"]
+        self.positive, self.rewired = state["positive"], state["rewired"]
 
 
 def shared_out(count: int, sizes: list[int], room: list[int], generator: torch.Generator) -> list[int]:

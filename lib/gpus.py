@@ -1,0 +1,73 @@
+"""The GPUs of a run: which ones it uses, and the place of each job on one of them.
+
+A place is a line of REPRO_GPUS. A job holds the lock of its place, which the system frees however the job ends, so that
+the next job finds the GPU free. Under Slurm there are no places: Slurm gives each job its own GPU.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from pathlib import Path
+
+from lib.errors import SettingsError, need
+
+PLACES = "REPRO_GPUS"  # the GPUs of a run, separated by commas; one on which n jobs run at a time is named n times
+_held: list = []  # the lock of this process's place, held until it ends
+
+
+def seen() -> tuple[str, ...]:
+    """The GPUs that torch sees, by the names that CUDA_VISIBLE_DEVICES has for them."""
+    import torch
+
+    names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    return tuple(name.strip() for name in names.split(","))[:torch.cuda.device_count()]
+
+
+def chosen(text: str | None, device: str) -> tuple[str, ...]:
+    """The GPUs on which a run places its jobs: all that are seen, or those that `--gpus` gives, as a number or as names
+    separated by commas. Empty for a run on a CPU or on the one GPU that `device` names (as for `lib.runtime.device`).
+    Raises SettingsError for GPUs that are not seen.
+    """
+    there = () if device == "cpu" or ":" in device else seen()
+    if text is None:
+        return there
+    if not there:
+        why = f"device = {device}" if device == "cpu" or ":" in device else "torch sees no GPU here"
+        raise SettingsError(f"--gpus {text} is not possible: {why}")
+    if text.isdecimal():
+        names = there[:int(text)] if 1 <= int(text) <= len(there) else ()
+    else:
+        names = tuple(name for name in text.replace(" ", "").split(",") if name)
+    fit = bool(names) and len(set(names)) == len(names) and set(names) <= set(there)
+    need(fit, "--gpus", text, f"1 to {len(there)}, or some of {','.join(there)}: no other GPU is seen here")
+    return names
+
+
+def places(gpus: tuple[str, ...], jobs: int) -> str:
+    """The value of REPRO_GPUS for `jobs` jobs at a time, one on each GPU before two on any."""
+    return ",".join(itertools.islice(itertools.cycle(gpus), max(jobs, len(gpus)))) if gpus else ""
+
+
+def take_place(folder: Path) -> str:
+    """Give this process the first free place of the run with this folder: only its GPU is visible from now on. Returns
+    the GPU's name, or an empty text if the run has no places. To be called before torch looks for GPUs; waits while all
+    places are taken.
+    """
+    from filelock import FileLock, Timeout
+
+    names = [name for name in os.environ.get(PLACES, "").split(",") if name]
+    (folder / "gpus").mkdir(parents=True, exist_ok=True) if names else None
+    while names:
+        for number, name in enumerate(names):
+            lock = FileLock(str(folder / "gpus" / f"{number}.lock"))
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            _held.append(lock)
+            os.environ["CUDA_VISIBLE_DEVICES"] = name
+            return name
+        time.sleep(0.2)
+    return ""

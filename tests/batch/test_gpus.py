@@ -1,0 +1,129 @@
+"""Which GPUs a run uses, and how its jobs spread over them: with pretended GPUs, since a place is only a name."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from lib import batch, cli, gpus
+from lib.errors import SettingsError
+from lib.papers.settings import load
+from lib.runtime import ROOT
+
+JOB = """
+import os, sys, time
+from pathlib import Path
+from lib.gpus import take_place
+take_place(Path(sys.argv[1]))
+print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+time.sleep(600)
+"""
+
+
+def seen(monkeypatch, count: int, visible: str | None = None):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+
+def test_jobs_spread_over_eight_gpus_and_the_gpu_of_a_killed_job_is_used_again(tmp_path):
+    env = {**os.environ, gpus.PLACES: gpus.places(tuple("01234567"), 8)}
+    jobs: dict[str, subprocess.Popen] = {}
+
+    def start() -> str:
+        job = subprocess.Popen([sys.executable, "-c", JOB, str(tmp_path)], cwd=ROOT, env=env, text=True,
+                               stdout=subprocess.PIPE)
+        started.append(job)
+        return job.stdout.readline().strip()
+
+    started: list[subprocess.Popen] = []
+    try:
+        for _ in range(8):
+            gpu = start()
+            assert gpu not in jobs, "one job a GPU"
+            jobs[gpu] = started[-1]
+        assert sorted(jobs) == list("01234567")
+        waits = subprocess.Popen([sys.executable, "-c", JOB, str(tmp_path)], cwd=ROOT, env=env, text=True,
+                                 stdout=subprocess.PIPE)
+        started.append(waits)
+        time.sleep(1)
+        assert waits.poll() is None, "it waits while all are taken"
+        jobs["5"].send_signal(signal.SIGKILL)
+        assert waits.stdout.readline().strip() == "5"
+        jobs["2"].terminate()
+        assert start() == "2"
+    finally:
+        for job in started:
+            job.kill()
+            job.wait()
+            job.stdout.close()
+
+
+@pytest.mark.parametrize("names, jobs, places", [
+    ((), 4, ""), (("0", "1", "2"), 1, "0,1,2"), (("0", "3"), 2, "0,3"), (("0", "1"), 5, "0,1,0,1,0"),
+])
+def test_one_job_on_each_gpu_before_two_on_any(names, jobs, places):
+    assert gpus.places(names, jobs) == places
+
+
+def test_without_gpus_nothing_is_taken(tmp_path, monkeypatch):
+    monkeypatch.delenv(gpus.PLACES, raising=False)
+    assert gpus.take_place(tmp_path) == "" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text, device, count, visible, names", [
+    (None, "auto", 0, None, ()), (None, "cpu", 8, None, ()), (None, "cuda:1", 8, None, ()),
+    (None, "auto", 3, None, ("0", "1", "2")), (None, "cuda", 2, "4,6", ("4", "6")), ("1", "auto", 2, "4,6", ("4",)),
+    ("6", "auto", 8, None, tuple("012345")), ("6,", "auto", 2, "4,6", ("6",)), ("0, 2", "auto", 3, None, ("0", "2")),
+    ("GPU-1a,", "auto", 2, "GPU-1a,GPU-2b", ("GPU-1a",)), (None, "auto", 1, "0,9", ("0",)), (None, "auto", 0, "", ()),
+])
+def test_the_gpus_of_a_run_are_those_seen_or_chosen(monkeypatch, text, device, count, visible, names):
+    seen(monkeypatch, count, visible)
+    assert gpus.chosen(text, device) == names
+
+
+@pytest.mark.parametrize("text, device, count, visible, words", [
+    ("9", "auto", 2, None, "--gpus = 9 .* 1 to 2, or some of 0,1"), ("0", "auto", 2, None, "--gpus = 0 "),
+    ("", "auto", 2, None, "--gpus =  "), ("0,5", "auto", 2, None, "--gpus = 0,5 "), ("0,0", "auto", 2, None, "= 0,0 "),
+    ("-1", "auto", 2, None, "--gpus = -1 "), ("all", "auto", 2, None, "--gpus = all "),
+    ("0,", "auto", 2, "4,6", "some of 4,6"), ("1", "auto", 0, None, "--gpus 1 .*sees no GPU"),
+    ("1", "cpu", 2, None, "--gpus 1 .*device = cpu"), ("1", "cuda:1", 2, None, "--gpus 1 .*device = cuda:1"),
+])
+def test_other_gpus_are_refused(monkeypatch, text, device, count, visible, words):
+    seen(monkeypatch, count, visible)
+    with pytest.raises(SettingsError, match=words) as error:
+        gpus.chosen(text, device)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("options, jobs, names", [
+    (["-p", "device=auto"], 3, "012"), (["-p", "device=cuda", "--gpus", "2"], 2, "01"),
+    (["-p", "device=auto", "--gpus", "0,2", "--jobs", "5"], 5, "02"), (["-p", "device=cuda:1"], 1, ""),
+    (["--jobs", "4", "-p", "device=cpu"], 4, ""),
+])
+def test_a_run_has_as_many_jobs_as_gpus_unless_told_otherwise(monkeypatch, options, jobs, names):
+    seen(monkeypatch, 3)
+    given = []
+    monkeypatch.setattr(batch, "run_graph", lambda *all: given.append(all[3:]) or 0)
+    assert cli.main(["run", "stitching", "--profile", "test", *options]) == 0
+    assert given == [(jobs, tuple(names))]
+
+
+def test_the_jobs_of_a_run_are_told_their_gpus_and_what_they_ask_for(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(batch, "_carry_out", lambda command, env, *given: told.append((command, env)) or 0)
+    for name, value in {"REPRO_RESULTS": str(tmp_path), "REPRO_STORE": str(tmp_path / "store")}.items():
+        monkeypatch.setenv(name, value)
+    settings = load("test")
+    assert batch.run_graph(settings, {}, ("stitching",), 4, ("a", "b", "c")) == 0
+    command, env = told[0]
+    assert env[gpus.PLACES] == "a,b,c,a" and "job=4" in command
+    most = next(int(word.removeprefix("mem_mb=")) for word in command if word.startswith("mem_mb="))
+    run = json.loads((tmp_path / settings.run / "run.json").read_text())
+    assert run["gpu"] == 1 and 0 < run["mem_mb"]["stitching"] <= most
