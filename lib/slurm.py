@@ -126,7 +126,7 @@ class Head:
 def _answer(*command: str) -> str:
     """What a command of Slurm prints. Raises OneLineError if it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise OneLineError(f"{command[0]} does not answer ({type(error).__name__})") from None
     if done.returncode:

@@ -139,7 +139,7 @@ def test_benchmarks_are_the_measured_ones():
 
 @pytest.mark.parametrize("sentence, name, ours, peer", [
     (r"training step is ([\d.]+) times", "training: PGD-10 step, ResNet-18", "lib (fp32)", "torchattacks 3.5.1"),
-    (r"torchattacks \(([\d.]+) times in bf16", "training: PGD-10 step, ResNet-18", "lib (bf16)",
+    (r"in fp32 and ([\d.]+) times in bf16", "training: PGD-10 step, ResNet-18", "lib (bf16)",
      "torchattacks 3.5.1, in bf16 autocast"),
     (r"PGD-20 of a robust network ([\d.]+) times", "evaluation: PGD-20, robust", "lib", "torchattacks 3.5.1"),
     (r"AutoAttack ([\d.]+) times", "autoattack: robust", "lib (search in fp32)", "pyautoattack 0.2.0"),
