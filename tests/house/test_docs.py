@@ -10,6 +10,7 @@ import yaml
 
 from lib import FLOORS, claims
 from lib import site as report
+from lib.cli import main
 from lib.papers import papers
 from lib.runtime import ROOT
 from lib.site.words import VERDICTS
@@ -100,15 +101,17 @@ def test_the_readmes_picture_shows_what_its_caption_says():
     assert f"mean CKA {robust:.2f}" in text and f"(left, {normal:.2f})" in text
 
 
-def test_the_hours_of_laptop_are_those_of_its_trainings():
-    """Two of them run at once, each on one core; the jobs of one paper were paused for 64 minutes."""
-    trained = {row["key"]: row for path in (REFERENCE / "laptop").glob("*/tables/networks.csv") for row in rows(path)}
-    assert {row["threads"] for row in trained.values()} == {"1"}
-    hours = (sum(float(row["seconds"]) for row in trained.values()) / 60 - 64) / 60 / 2
-    said = float(re.search(r"about (\d+) hours on 2 CPU cores", README)[1])
-    minutes = re.search(r"\n\| (23 \|.*)\|\n", (ROOT / "docs" / "profiles.md").read_text(encoding="utf-8"))[1]
-    told = [int(number) for number in re.findall(r"\d+", minutes)]
-    assert abs(said - hours) < 1 and abs(said - sum(told) / 60) < 0.5
+def test_the_hours_of_laptop_are_its_price(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("REPRO_STORE", str(tmp_path))
+    assert main(["run", "--profile", "laptop", "--dry-run"]) == 0
+    flops = [float(one) for one in re.findall(r"^\w.*networks \(.*, ([\d.]+) PFLOP$", capsys.readouterr().out, re.M)]
+    text = " ".join((ROOT / "docs" / "profiles.md").read_text(encoding="utf-8").split())
+    total, rate = (float(one) for one in re.search(r"([\d.]+) PFLOP at ([\d.]+) TFLOP/s a core", text).groups())
+    told = [int(one) for one in re.search(r"compact \| (?:\|-+)+\| ((?:\| \d+ )+)\|", text)[1].split("|")[1:]]
+    assert told == [pytest.approx(1000 * one / (2 * rate) / 60, abs=1) for one in flops]
+    assert sum(flops) == pytest.approx(total, abs=0.02)
+    hours = float(re.search(r"about (\d+) hours on 2 CPU cores", README)[1])
+    assert hours == pytest.approx(sum(told) / 60, abs=0.5)
     alone = [told[0] + minutes for minutes in told[1:]]
     low, high = (int(number) for number in re.search(r"one notebook alone (\d+) to (\d+) minutes", README).groups())
     assert abs(low - min(alone)) <= 5 and abs(high - max(alone)) <= 5
