@@ -286,7 +286,7 @@ def test_jobs_make_the_certificates_of_a_plan(root, tmp_path, monkeypatch):
     tasks = [Task(recipe, tuple((recipe, *measure) for measure in MEASURES), "proofs")]
     for name in ("plan", "Store"):
         monkeypatch.setattr(batch, name, {"plan": lambda *args: tasks, "Store": lambda: Store(tmp_path)}[name])
-    settings = SimpleNamespace(jobs="networks", device="cpu")
+    settings = SimpleNamespace(run="test", jobs="networks", device="cpu")
     jobs = batch.batch_jobs(settings, ())
     assert jobs["proofs"]["work"] == [("outcomes", outcome_key(recipe, *measure)) for measure in MEASURES]
     assert batch.unfinished(jobs, Store(tmp_path)) == jobs and len([*prices.missing(tasks[:1], Store(tmp_path))]) == 4
@@ -392,7 +392,7 @@ def job(tmp_path, monkeypatch):
     return of_recipes
 
 
-SETTINGS = SimpleNamespace(jobs="networks", device="cpu")
+SETTINGS = SimpleNamespace(run="test", jobs="networks", device="cpu")
 
 
 def test_a_job_goes_on_without_networks_that_fail_and_is_done(tmp_path, job, trainings):
