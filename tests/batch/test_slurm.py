@@ -44,8 +44,7 @@ def tools(tmp_path, monkeypatch):
     for name in ("results", "store"):
         monkeypatch.setenv(f"REPRO_{name.upper()}", str(tmp_path / name))
     for name in ("REPRO_SLURM", "REPRO_PRECISION"):
-        monkeypatch.setenv(name, "")  # so that what the command sets is taken back
-        monkeypatch.delenv(name)
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(slurm, "find_spec", lambda name: name == slurm.PLUGIN)
     monkeypatch.setattr(batch, "_snakemake", lambda *given: pytest.fail("it began to work"))
     return folder
