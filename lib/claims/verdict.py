@@ -95,7 +95,7 @@ class Judged:
         return _json({
             "id": claim.id, "statement": claim.statement, "asks": claim.asks, "verdict": self.verdict,
             "at_best": self.at_best, "withheld": self.withheld,
-            "parts": [asdict(row) for row in self.rows], "asked": [_asked(part) for part in claim.parts],
+            "parts": [asdict(row) for row in self.rows], "asked": [asked(part) for part in claim.parts],
             "paper_value": claim.paper_value, "paper_source": claim.paper_source, "protocol": claim.protocol,
             "figure": claim.figure, "reason": self.reason, "margins_hash": self.margins_hash,
             "p": self.p, "p_holm": self.p_holm, "preconditions": [asdict(check) for check in self.preconditions],
@@ -341,7 +341,7 @@ def _number(x: float, statistic: str) -> str:
     return f"{100 * x:.1f} %" if statistic == "accuracy" else f"{x:.3g}"
 
 
-def _asked(part: Part) -> dict:
+def asked(part: Part) -> dict:
     """What must hold in a part, with the names that a row has for it."""
     return {"what": part.what, "statistic": part.statistic, "side": part.side, "threshold": part.margin,
             "null_value": part.null_value}

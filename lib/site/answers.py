@@ -15,9 +15,10 @@ MOST_WORDS = 30
 
 @dataclass(frozen=True)
 class Answer:
-    """A paper's question and our answer."""
+    """A paper's question, what it claims, and our answer."""
 
     question: str
+    claim: str  # what the paper says in short, in at most MOST_WORDS words
     answer: str  # at most MOST_WORDS words
     gates: str  # which networks behind it are weaker than a reference network must be; "" if none is
     rests: Mapping[str, Mapping[str, str]]  # {run: {claim: verdict}}: the verdicts that the answer rests on
@@ -41,13 +42,15 @@ class Answer:
 
 def answers(reference: Path) -> dict[str, Answer]:
     """{paper: answer} from `answers.yaml` in the folder `reference` of the published runs; {} if there is no such file.
-    Raises SettingsError for an answer of more than MOST_WORDS words or one that rests on nothing.
+    Raises
+    SettingsError for a claim or an answer of no or more than MOST_WORDS words, and for one that rests on nothing.
     """
     path = Path(reference) / "answers.yaml"
     found = {paper: Answer(**one) for paper, one in (loader.read(path) if path.is_file() else {}).items()}
     for paper, one in found.items():
-        count = len(one.answer.split())
-        need(count <= MOST_WORDS, f"{path.name}: the answer of {paper}", f"{count} words",
-             f"at most {MOST_WORDS} words")
+        for what in ("claim", "answer"):
+            count = len(getattr(one, what).split())
+            need(0 < count <= MOST_WORDS, f"{path.name}: the {what} of {paper}", f"{count} words",
+                 f"from 1 to {MOST_WORDS} words")
         need(bool(one.rests), f"{path.name}: rests of {paper}", one.rests, "the verdicts that the answer rests on")
     return found

@@ -28,6 +28,7 @@ from lib.site.words import ASKS, OPEN, TEMPLATES, anchor, template
 COLUMNS = ("run", "paper", "claim", "asks", "verdict", "comparison", "instance", "statistic", "value", "low", "high",
            "level", "side", "needed", "null", "verdict of the comparison", "seeds", "images", "p", "p_holm",
            "paper's value", "source", "expected", "changed after seeing", "statement", "page")
+FULL = ("paper", "imagenet")  # profiles of the papers' own scale
 SHOWN = (".png", ".svg", ".jpg")  # what a browser shows as a picture; other figures are links only
 
 
@@ -101,8 +102,9 @@ class _Site:
                 page.unlink()
         corrections = next((source for source in self.documents if source.stem == "corrections"), None)
         return self._page("index.html", "index.html.j2", cost=cost, networks=self.networks, expected=self._expected(),
-                          foreseen=self._foreseen(), starts={run: file for run, folder in self.folders.items()
-                                                             if (file := folder / STARTS).is_file()},
+                          foreseen=self._foreseen(), old=self._old(), small=self._small(), causes=CAUSES,
+                          starts={run: file for run, folder in self.folders.items()
+                                  if (file := folder / STARTS).is_file()},
                           totals={run: totals_of(found.values()) for run, found in self.runs.items()},
                           failed=[n for found in self.runs.values() for n in found.values() if not n["ok"]],
                           dated=documents.headings(corrections) if corrections else {},
@@ -198,6 +200,19 @@ class _Site:
             if ours:
                 found[run] = len(ours), sum(one["expected"] == one["verdict"] for one in ours)
         return found
+
+    def _old(self) -> dict[str, int]:
+        """{run: how many claims of papers it judged in an earlier form}."""
+        return {run: sum(bool(one["earlier"]) for n in found.values() for one in n["groups"].get("paper", ()))
+                for run, found in self.runs.items()}
+
+    def _small(self) -> str:
+        """How often the runs repeat their experiments, '3 to 5', if none has a paper's own scale; "" otherwise."""
+        cards = [n["card"] for found in self.runs.values() for n in found.values() if n["ok"]]
+        counts = sorted({card["seeds"] for card in cards if card.get("seeds")})
+        if not counts or any(card["profile"] in FULL for card in cards):
+            return ""
+        return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
 
     def _expected(self) -> dict[str, tuple[int, int, float]]:
         """{run: (verdicts, decisions among them, how many of these chance alone makes false at most)}."""

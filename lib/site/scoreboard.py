@@ -6,10 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib.profiles import PROFILES, loader
+from lib.runtime import ROOT
 from lib.site import files
 from lib.site.words import ASKS
+
+if TYPE_CHECKING:
+    from lib.claims import Claim
 
 CAUSES = {"claim": "it does not hold here", "small": "the effect is smaller here", "seeds": "too few repetitions",
           "size": "the profile is too small", "margin": "as large as its margin", "wording": "the paper leaves it open"}
@@ -33,6 +38,26 @@ def readings(folder: Path) -> dict:
     return loader.read(path).get(Path(folder).name, {}) if path.is_file() else {}
 
 
+def todays(paper: str) -> dict[str, Claim]:
+    """{name: claim} of a paper as its claims stand today; {} if this repository has no such paper."""
+    from lib.claims import sheet  # imports scipy, which most commands do without
+
+    return {one.id: one for one in sheet.load(paper)} if (ROOT / "claims" / f"{paper}.yaml").is_file() else {}
+
+
+def earlier(claim: dict, today: Claim | None) -> str:
+    """How a claim that a run judged differs from today's, as a sentence; "" if it does not."""
+    from lib.claims.verdict import asked
+
+    if today is None:
+        return "This claim has been replaced since."
+    if claim["statement"] != today.statement:
+        return f"Judged in an earlier form: “{claim['statement']}”"
+    if claim.get("asked") != [asked(part) for part in today.parts] or claim["protocol"] != today.protocol:
+        return "What is compared, its margin or its protocol has been corrected since."
+    return ""
+
+
 def _notebook(folder: Path, read: dict) -> dict:
     """All that the pages say about one notebook. read: {claim: reading}, see `readings`. Claims of a failed run are not
     shown, because they may be old; neither are readings of another verdict than the present one. Claims are in groups
@@ -43,7 +68,9 @@ def _notebook(folder: Path, read: dict) -> dict:
     claims = _read(folder / "claims.json", []) if ok else []
     pages = [folder / name for name in ("notebook.html", "notebook.ipynb") if (folder / name).exists()]
     by_seed = files.evidence(folder) if ok else {}
+    today = todays(folder.name)
     for claim in claims:
+        claim["earlier"] = earlier(claim, today.get(claim["id"])) if today else ""
         reading = read.get(claim["id"], {})
         claim["reading"] = reading if reading.get("verdict") == claim["verdict"] else None
         claim["warnings"] = [w["sentence"] for w in card.get("warnings", ())
@@ -56,7 +83,8 @@ def _notebook(folder: Path, read: dict) -> dict:
     return {"name": folder.name, "title": card.get("title") or folder.name.replace("_", " ").capitalize(), "ok": ok,
             "card": card, "folder": folder, "page": pages[0] if pages else None, "keyed": files.keyed(folder),
             "outcomes": [folder / kind for kind in kinds if (folder / kind).is_file()],
-            "groups": groups, "counts": {asks: Counter(c["verdict"] for c in some) for asks, some in groups.items()}}
+            "earlier": sum(bool(claim["earlier"]) for claim in claims), "groups": groups,
+            "counts": {asks: Counter(c["verdict"] for c in some) for asks, some in groups.items()}}
 
 
 def totals_of(notebooks: Iterable[dict]) -> dict[str, Counter]:

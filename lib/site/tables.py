@@ -31,6 +31,8 @@ def _cell(claim: dict | None) -> str:
         found = f" ({sum(part['verdict'] == 'supported' for part in parts)} of {len(parts)} hold)"
     if reading := claim["reading"]:
         found += f": {CAUSES[reading['cause']]}"
+    if claim["earlier"]:
+        found += " (an earlier form of the claim)"
     return f"{VERDICTS[claim['verdict']]} {said(claim)}{found}"
 
 

@@ -38,12 +38,14 @@ def test_a_new_verdict_asks_for_a_new_answer(tmp_path):
         "stitching C2a is weak at laptop, the answer rests on supported"]
 
 
-@pytest.mark.parametrize(("answer", "rests", "said"), [
-    ("word " * 31, "{laptop: {C1a: weak}}", "answers.yaml: the answer of stitching = 31 words"),
-    ("Yes.", "{}", "answers.yaml: rests of stitching = {}")])
-def test_an_answer_is_short_and_rests_on_something(tmp_path, answer, rests, said):
+@pytest.mark.parametrize(("claim", "answer", "rests", "said"), [
+    ("It is.", "word " * 31, "{laptop: {C1a: weak}}", "answers.yaml: the answer of stitching = 31 words"),
+    ("word " * 31, "Yes.", "{laptop: {C1a: weak}}", "answers.yaml: the claim of stitching = 31 words"),
+    ("''", "Yes.", "{laptop: {C1a: weak}}", "answers.yaml: the claim of stitching = 0 words"),
+    ("It is.", "Yes.", "{}", "answers.yaml: rests of stitching = {}")])
+def test_claim_and_answer_are_short_and_the_answer_rests_on_something(tmp_path, claim, answer, rests, said):
     (tmp_path / "answers.yaml").write_text(
-        f"stitching:\n  question: Why?\n  answer: {answer}\n  gates: ''\n  rests: {rests}\n", encoding="utf-8")
+        f"stitching:\n  question: Why?\n  claim: {claim}\n  answer: {answer}\n  gates: ''\n  rests: {rests}\n", encoding="utf-8")
     with pytest.raises(SettingsError) as error:
         answers(tmp_path)
     assert said in str(error.value)

@@ -14,6 +14,7 @@ import pytest
 from lib import claims
 from lib import site as report
 from lib.claims import sheet
+from lib.claims.verdict import asked
 from lib.runtime import ROOT
 from lib.site import documents, words
 from lib.site.measures import ACCURACIES, STATISTICS, Measure
@@ -173,6 +174,7 @@ def test_an_outdated_answer_is_left_out_and_that_is_said(tmp_path):
     (tmp_path / "answers.yaml").write_text("""
 stitching:
   question: Is it so?
+  claim: They say that it is.
   answer: It is.
   gates: ""
   rests: {laptop: {C1a: weak}}
@@ -307,7 +309,41 @@ def test_a_page_shows_todays_wording_and_names_another_that_a_run_judged(tmp_pat
     heading, = re.findall(r"(?s)<h1>(.*?)</h1>", shown)
     smoke, laptop = (re.search(rf'(?s)<section id="{run}">(.*?)</section>', shown)[1] for run in ("smoke", "laptop"))
     assert plain(heading) == worded
-    assert "Judged in another wording: “Statement of C1a" in laptop and "another wording" not in smoke
+    assert "Judged in an earlier form: “Statement of C1a" in laptop and "an earlier form" not in smoke
+
+
+def test_claims_that_a_run_judged_in_an_earlier_form_are_marked_and_counted(tmp_path):
+    today = {one.id: one for one in claims.load("stitching").claims}
+
+    def as_today(name, **more):
+        one = today[name]
+        return {**claim(name, "supported"), "statement": one.statement, "protocol": one.protocol,
+                "asked": [asked(part) for part in one.parts], **more}
+
+    write(tmp_path / "smoke", "stitching", card(profile="smoke"), [as_today("C1a"), as_today("C2a")])
+    write(tmp_path / "laptop", "stitching", card(), [
+        as_today("C1a"), as_today("C2a", protocol="Another."), as_today("C3a", asked=[]),
+        as_today("C1b", statement="Another."), claim("C99", "supported")])
+    report.published(tmp_path)
+    front = page(tmp_path, "index.html").text
+    assert "(4 of them in an earlier form" in front and "4 of its 5 claims" in front and "of its 2 claims" not in front
+    notes = {name: plain(page_of(tmp_path, name).text) for name in ("C1a", "C1b", "C2a", "C3a", "C99")}
+    corrected = "What is compared, its margin or its protocol has been corrected since."
+    assert [name for name, text in notes.items() if corrected in text] == ["C2a", "C3a"]
+    assert "Judged in an earlier form: “Another.”" in notes["C1b"]
+    assert "This claim has been replaced since." in notes["C99"]
+    assert "earlier form" not in notes["C1a"] and "since." not in notes["C1a"]
+
+
+def test_the_front_page_says_that_no_run_has_a_paper_s_own_scale_unless_one_has(tmp_path):
+    for run, seeds in (("smoke", 3), ("laptop", 5)):
+        write(tmp_path / run, "stitching", card(profile=run, seeds=seeds), [claim("C1a", "weak")])
+    report.published(tmp_path)
+    said = "networks are small, images few and repetitions 3 to 5"
+    assert said in page(tmp_path, "index.html").text
+    write(tmp_path / "paper", "stitching", card(profile="paper", seeds=3), [claim("C1a", "weak")])
+    report.published(tmp_path)
+    assert said not in page(tmp_path, "index.html").text
 
 
 def test_warnings_stand_where_they_touch(tmp_path):
@@ -426,7 +462,7 @@ def test_pages_say_what_was_expected_before_a_frozen_run_and_what_was_changed_af
     (tmp_path / "smoke" / "starts.csv").write_text("started,profile\n", encoding="utf-8")
     root = made(tmp_path / "smoke", right, wrong)
     front = page(root)
-    assert "At smoke, 1 of 2 verdicts are those that were expected before the run (without" in plain(front.text)
+    assert "Of the 2 verdicts at smoke that were foretold before the run, 1 came out so." in plain(front.text)
     assert 'href="starts.csv"' in front.text
     assert "Expected before the run: supported." in plain(page_of(root, "C1a").text)
     assert "changed after" not in page_of(root, "C1a").text
@@ -439,4 +475,4 @@ def test_pages_say_what_was_expected_before_a_frozen_run_and_what_was_changed_af
 
 def test_pages_of_a_run_that_was_not_frozen_do_not_speak_of_expectations(tmp_path):
     root = made(tmp_path / "smoke", claim("C1a", "supported", [part(0.1, 0.05, 0.15)]))
-    assert "expected before" not in page(root).text.lower() + page_of(root, "C1a").text.lower()
+    assert "foretold" not in page(root).text.lower() and "expected before" not in page_of(root, "C1a").text.lower()

@@ -13,10 +13,12 @@ from tests.site.made import CLAIMS, card, claim, part, write
 ANSWERS = """
 stitching:
   question: Are they alike?
+  claim: They say that it is.
   answer: In part.
   gates: The networks are small.
   rests: {laptop: {C1a: supported, C2: contradicted}}
 """
+EARLIER = " (an earlier form of the claim)"  # what is made up here is not what the paper's claims say today
 MARKS = "".join(f"<!-- {name}:begin -->\nold\n<!-- {name}:end -->\nbetween\n" for name in ("answers", "counts"))
 
 
@@ -52,9 +54,9 @@ def test_all_claims_and_their_counts(results, tmp_path):
         "**stitching: claims of the paper**", "**stitching: controls**", "**stitching: our own questions**"]
     found = {line[0].split(":")[0]: line[1:] for line in cells(table) if "Statement" in line[0]}
     assert list(found) == ["C1a", "C2", "C3", "C4", "C5", "C6"]
-    assert found["C1a"] == ["0.93 · Fig. 3", "– not tested (withheld: undecided, at best weak)",
-                            "✓ supported (2 of 2 hold)"]
-    assert found["C2"][1:] == ["", "✗ contradicted −0.050 [−0.080, −0.030], needed more than 0.02"]
+    assert found["C1a"] == ["0.93 · Fig. 3", "– not tested (withheld: undecided, at best weak)" + EARLIER,
+                            "✓ supported (2 of 2 hold)" + EARLIER]
+    assert found["C2"][1:] == ["", "✗ contradicted −0.050 [−0.080, −0.030], needed more than 0.02" + EARLIER]
     assert found["C5"][0] == "", "what a paper says about our controls stands on the page only"
 
 
@@ -66,8 +68,8 @@ laptop:
     C3: {verdict: contradicted, cause: seeds, why: written before the last run}
 """)
     table = report.claims_table_markdown([results])
-    assert "✗ contradicted −0.050 [−0.080, −0.030], needed more than 0.02: it does not hold here |" in table
-    assert "? undecided 0.030 [−0.010, 0.070], needed more than 0.02 |" in table
+    assert f"✗ contradicted −0.050 [−0.080, −0.030], needed more than 0.02: it does not hold here {EARLIER.strip()} |" in table
+    assert f"? undecided 0.030 [−0.010, 0.070], needed more than 0.02{EARLIER} |" in table
 
 
 def test_an_answer_stands_with_the_verdicts_of_the_papers_own_claims_at_the_largest_profile(published):
