@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lib.claims import Claim
 
 CAUSES = {"claim": "it does not hold here", "small": "the effect is smaller here", "seeds": "too few repetitions",
-          "size": "the profile is too small", "margin": "as large as its margin", "wording": "the paper leaves it open"}
+          "size": "this run is too small", "margin": "as large as its margin", "wording": "the paper leaves it open"}
 
 
 def _read(path: Path, missing):
