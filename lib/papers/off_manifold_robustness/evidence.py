@@ -143,10 +143,10 @@ class Curve:
 
 
 def log_ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
-    """[S, m]: the logarithm of the ratio of two mean changes [S, m] of S repetitions, to first order in each image, so
+    """[..., m]: the logarithm of the ratio of two mean changes [..., m] at m images, to first order in each image, so
     that its mean over images is the logarithm of the ratio of the means.
     """
-    a, b = (np.maximum(values.mean(1, keepdims=True), LEAST) for values in (over, under))
+    a, b = (np.maximum(values.mean(-1, keepdims=True), LEAST) for values in (over, under))
     return np.log(a / b) + (over - a) / a - (under - b) / b
 
 
@@ -455,8 +455,8 @@ def _accurate(curve: Curve, peaks: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def log_ratios(f: Results, where: str, kind: str, above: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Two arrays [S, L], for S networks of a kind and L noise levels: the logarithm of the mean change by noise on the
-    digit's half over the mean change by noise on the letter's half, and whether it counts (one of the changes reaches
+    """For S networks of a kind, L noise levels and m images: `log_ratio` [S, L, m] of the changes by noise on the
+    digit's half and by noise on the letter's half, and whether a level counts [S, L] (one of the mean changes reaches
     `least`). For a network that failed, everything is NaN and counts. above: only images whose digit is above the
     letter (True) or below (False); None: all.
     """
@@ -465,13 +465,11 @@ def log_ratios(f: Results, where: str, kind: str, above: bool | None = None) -> 
     def read(cell: Cell) -> np.ndarray:
         table = f.distractor[cell]
         rows = table if above is None else table[table.above == above]
-        return np.array([[rows[f"{half} {sigma:g}"].mean() for sigma in how.noise]
-                         for half in ("signal", "distractor")])
+        return np.array([[rows[f"{half} {sigma:g}"] for sigma in how.noise] for half in ("signal", "distractor")])
 
-    found = f.by_repetition(_condition(f, where, kind), read, np.full((2, len(how.noise)), np.nan))
+    found = f.by_repetition(_condition(f, where, kind), read, np.full((2, len(how.noise), 1), np.nan))
     signal, letter = found.swapaxes(0, 1)
-    logs = np.log(np.maximum(signal, 1e-6)) - np.log(np.maximum(letter, 1e-6))
-    return logs, ~(np.maximum(signal, letter) < how.least)
+    return log_ratio(signal, letter), ~(np.maximum(signal.mean(2), letter.mean(2)) < how.least)
 
 
 def _condition(f: Results, where: str, kind: str) -> Condition:
@@ -500,10 +498,10 @@ def _distractor(f: Results, found: Evidence) -> None:
 
 
 def _area(logs: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
-    """[S]: the mean of log ratios [S, L] over the noise levels that count; None if a repetition has no such level."""
+    """[S, m]: the mean of log ratios [S, L, m] over the noise levels that count; None if a repetition has none."""
     if not counts.any(1).all():
         return None
-    return np.array([row[keep].mean() for row, keep in zip(logs, counts, strict=True)])
+    return np.array([row[keep].mean(0) for row, keep in zip(logs, counts, strict=True)])
 
 
 # --------------------------------------------------------------------------------------------------- preconditions
