@@ -174,7 +174,7 @@ def test_trade_offs():
     assert not [one for one in drawn(controls, found["gradient norm, softplus"][0], "None") if len(one) > 1], "no curve"
     assert {axis.get_xlim() for axis in figure.axes} == {aligned.get_xlim()} and aligned.get_xlim()[0] > .4
     keys = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in figure.axes]
-    assert keys == [["class mean (λ 3 collapsed)", "score"], ["score", "gradient norm (λ 5 collapsed)",
+    assert keys == [["score", "class mean (λ 3 collapsed)"], ["score", "gradient norm (λ 5 collapsed)",
                     "gradient norm, softplus"], ["AT l2", "AT l2 + score"]]
     assert all(drawn(axis, CLEAN, "o") for axis in figure.axes), "all start at vanilla networks"
     words = figure.description.replace("\u00a0", " ")
