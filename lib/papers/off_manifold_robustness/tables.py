@@ -12,7 +12,7 @@ import pandas as pd
 
 from lib.gradients.lpips import why_no_lpips
 from lib.papers.off_manifold_robustness import reference
-from lib.papers.off_manifold_robustness.evidence import log_ratios
+from lib.papers.off_manifold_robustness.letters import log_ratios
 from lib.papers.off_manifold_robustness.networks import (
     MANIFOLD,
     NONE,
