@@ -216,8 +216,8 @@ class Study:
             lacking = [claim for claim, lost in evidence.lost.items() if phrase in lost]
             self.warn([f"this run goes on without {phrase}"], lacking)
         judged = [evidence.judge(claim, self.settings.profile, [*preconditions, *own.get(claim.id, [])])
-                  for claim in claims.load(self.paper.name).claims]
-        self.claims = claims.as_expected(judged, self.frozen)
+                  for claim in claims.load(self.paper.name, self.settings.profile)]
+        self.claims = claims.as_expected(judged, self.frozen, self.settings.profile)
         claims.write_evidence(evidence, self.folder)
         self.table("evidence", claims.evidence_table(self.claims, evidence))
         frame = claims.table(self.claims).rename(columns={"asks": "asked by"})

@@ -84,9 +84,11 @@ class Expectation(Declared):
 class Claim(Declared):
     """A statement and how it is judged. `asks` says whose question it is, see ASKS.
 
-    `expected`: files give it as {profile: verdict}; digests do not depend on it, because it does not decide what is
-    judged. `scope`: the profiles that may test it; files give it as `from` and `skips` (see `tested_from`). `needs`:
-    what is missing if the scope is empty. Raises SettingsError for impossible values.
+    `expected`: files give it as {profile: verdict}. `scope`: the profiles that may test it; files give it as `from` and
+    `skips` (see `tested_from`). `needs`: what is missing if the scope is empty. `until`: the last profile of the ladder
+    that still judges by this wording, because it was frozen there ("": no such end, see `load`). Digests depend neither
+    on `expected` nor on `until`, which do not change what a profile judges by the wording. Raises SettingsError for
+    impossible values.
     """
 
     id: Identifier
@@ -100,9 +102,10 @@ class Claim(Declared):
     figure: str = ""
     needs: str = ""
     expected: tuple[Expectation, ...] = ()
+    until: Annotated[str, OneOf(("", *LADDER))] = ""
 
     def as_plain(self) -> dict:
-        return {"type": "Claim", **plain_fields(self, without=("expected",))}
+        return {"type": "Claim", **plain_fields(self, without=("expected", "until"))}
 
     def expected_at(self, profile: str) -> str | None:
         """The verdict that we expect at a profile: `not tested` outside the claim's scope, None if none is written."""
@@ -140,9 +143,12 @@ class ClaimSheet(Declared):
         return found[claim_id]
 
 
-def load(paper: str | Path) -> ClaimSheet:
+def load(paper: str | Path, profile: str = "") -> ClaimSheet:
     """Read the claims of a paper by its name ('stitching' reads claims/stitching.yaml) or of a YAML file by its path.
-    Raises SettingsError for an unknown name and for the first fault in the file, saying where it stands.
+
+    profile: claims that were corrected after this profile was frozen are given as they were frozen, that is, where the
+    file has a claim of the same id `until` this profile or a larger one. "": as they are now. Raises SettingsError for
+    an unknown name and for the first fault in the file, saying where it stands.
     """
     path = FOLDER / f"{paper}.yaml" if type(paper) is str else paper
     if not path.is_file():
@@ -152,10 +158,18 @@ def load(paper: str | Path) -> ClaimSheet:
         keys = ", ".join(map(str, raw)) if type(raw) is dict else ""
         need(type(raw) is dict and set(raw) == {"paper", "claims"}, "the file", f"one with {keys or 'no keys'}",
              "a mapping of exactly paper and claims")
-        claims = tuple(_claim(c) for c in _list(raw["claims"], "claims"))
+        claims = _worded(tuple(_claim(c) for c in _list(raw["claims"], "claims")), profile)
         _mapping(raw["paper"], "paper")
         with _named("paper"):
             return make(ClaimSheet, {**raw["paper"], "claims": claims}, "")
+
+
+def _worded(claims: Sequence[Claim], profile: str) -> tuple[Claim, ...]:
+    """The claims in the wording that a profile judges by."""
+    size = LADDER.index(profile) if profile in LADDER else len(LADDER)
+    kept = [claim for claim in claims if claim.until and size <= LADDER.index(claim.until)]
+    ids = {claim.id for claim in kept}
+    return tuple(claim for claim in claims if claim in kept or not claim.until and claim.id not in ids)
 
 
 def _claim(raw) -> Claim:

@@ -104,14 +104,17 @@ class Judged:
         })
 
 
-def as_expected(judged: Sequence[Judged], frozen: FrozenPaper | None) -> list[Judged]:
-    """The verdicts, each with what was expected of it when the paper was frozen, and whether the claim was changed
-    after that; as they are if the paper is not frozen.
+def as_expected(judged: Sequence[Judged], frozen: FrozenPaper | None, profile: str) -> list[Judged]:
+    """The verdicts, each with what was expected of it when the paper was frozen for a profile, and whether the claim
+    was changed after that; as they are if the paper is not frozen. A claim that was added for other profiles is not
+    changed.
     """
     if frozen is None:
         return [*judged]
-    return [replace(one, expected=frozen.expected().get(one.claim.id, NOTHING),
-                    changed=frozen.changed(one.claim.id, one.margins_hash)) for one in judged]
+    known = frozen.expected()
+    return [replace(one, expected=known.get(one.claim.id, NOTHING),
+                    changed=(one.claim.id in known or profile in one.claim.scope)
+                    and frozen.changed(one.claim.id, one.margins_hash)) for one in judged]
 
 
 def judge(claim: Claim, evidence: Mapping[str, Mapping[str, np.ndarray]], profile: str,

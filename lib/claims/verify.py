@@ -49,7 +49,8 @@ def _notebook(folder: Path) -> tuple[int, list[str]]:
         raise OneLineError(f"{folder} is damaged ({error}); run its notebook again") from None
     evidence = read_evidence(folder)
     judged = as_expected(
-        [judge(claim, evidence.get(claim.id, {}), profile, *given.get(claim.id, ())) for claim in claims], frozen)
+        [judge(claim, evidence.get(claim.id, {}), profile, *given.get(claim.id, ())) for claim in claims], frozen,
+        profile)
     wrong = [f"claim {name} is not in snapshot.json" for name in written.keys() - {claim.id for claim in claims}]
     for one in with_holm(judged):
         wrong += _differences(one.claim.id, written.get(one.claim.id, {}), one.to_dict())

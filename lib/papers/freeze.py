@@ -52,7 +52,7 @@ def _paper(now: settings.Settings, name: str, at: str) -> FrozenPaper:
     if before := now.frozen_paper(name):
         raise SettingsError(f"notebook = {name} is not possible: it must not be frozen yet, and it was for profile "
                             f"{now.profile} on {before.frozen} (a later change of a claim is marked in its verdict)")
-    every = claims.load(name).claims
+    every = claims.load(name, now.profile).claims
     missing = [claim.id for claim in every if claim.expected_at(now.profile) is None]
     need(not missing, f"expected of {name}", f"nothing for {', '.join(missing)}",
          f"a verdict of each claim at profile {now.profile}, as in `expected: {{{now.profile}: supported}}`")

@@ -1,4 +1,5 @@
-"""Whether searches for scores and rates are long enough: does half of the search give the same verdicts?
+"""Whether searches for scores and rates are long enough: does half of the search give the same verdicts, and about the
+same numbers?
 
 Both are compared on held-out images, so that test images decide nothing but the claims.
 """
@@ -33,12 +34,13 @@ class HeldOut:
 
 
 def check_search(checks: Preconditions, results: Results, claim: Claim, contrasts: Mapping[str, Mapping[str, Contrast]],
-                 halved: Mapping[Any, Any], search: Recipe, published: int) -> None:
+                 halved: Mapping[Any, Any], search: Recipe, published: int, steady: bool = False) -> None:
     """Add the check that a search was long enough for a claim: it made about as many updates as the `published` one, or
     half of it gives no other verdict and no other sign of an effect.
 
     contrasts: {part: {instance: contrast}} of the claim, between conditions that have outcomes on held-out images;
-    parts about clean accuracy end in `clean`. halved: {condition: the same after half the search}.
+    parts about clean accuracy end in `clean`. halved: {condition: the same after half the search}. steady: whether
+    the second half must, besides, move every value by less than its margin, the smallest effect of interest.
     """
     name, made = "the search has converged", f"{updates(search):,} updates"
     if as_long(search, published):
@@ -49,7 +51,7 @@ def check_search(checks: Preconditions, results: Results, claim: Claim, contrast
     said = [f"{row.name} {_shown(one)} after half of the search, {_shown(row)} after all of it" for one, row in pairs]
     wanted = sum(map(len, contrasts.values()))
     lost = "" if len(pairs) == wanted > 0 else "; networks are missing" if pairs else "no network of half a search"
-    checks.add(name, not lost and all(_agree(*pair) for pair in pairs),
+    checks.add(name, not lost and all(_agree(*pair) and (_near(*pair) or not steady) for pair in pairs),
                f"{made}, on held-out images: {'; '.join(said)}{lost}")
 
 
@@ -70,6 +72,11 @@ def _agree(one: Row, other: Row) -> bool:
     middle = one.threshold if one.null_value is None else one.null_value
     opposite = one.low > middle > other.high or other.low > middle > one.high
     return one.verdict == other.verdict and not opposite
+
+
+def _near(one: Row, other: Row) -> bool:
+    """Whether the values of two rows differ by less than their margin, of either sign."""
+    return abs(other.value - one.value) < abs(other.threshold)
 
 
 def _shown(row: Row) -> str:

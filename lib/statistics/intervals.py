@@ -56,8 +56,9 @@ def accuracy(correct, level: float = 0.95) -> Interval:
 
 
 def seeds(values, level: float = 0.95) -> Interval:
-    """The mean of one number per seed, values: [S]. Student t with S - 1 degrees of freedom; bounds are NaN for one
-    seed or equal values. Numbers must be about normal: of exponential ones it covers 89 % at 95 %, since the bound on
+    """The mean of one number per seed, values: [S], or [S, m], whose means over m images are meant; the noise of these
+    images is then left out (`crossed` has it). Student t with S - 1 degrees of freedom; bounds are NaN for one seed or
+    equal values. Numbers must be about normal: of exponential ones it covers 89 % at 95 %, since the bound on
     the side of the long tail errs in 11 %.
     """
     return estimate("seeds", values)(level)
@@ -148,8 +149,8 @@ def estimate(statistic: str, data) -> Estimate:
     """Read the data once and return the interval as a function of the level.
 
     statistic: 'difference' (data as for `paired_difference`), 'accuracy' ([S, m] of 0 and 1), 'ratio' (as for `ratio`),
-    'seeds' ([S]) or 'map' ([S, B]: seeds and minibatches). For 'difference', 'accuracy' and 'map' data may be
-    `Moments`. Raises SettingsError for an unknown statistic and for data that do not fit it.
+    'seeds' (as for `seeds`) or 'map' ([S, B]: seeds and minibatches). For 'difference', 'accuracy' and 'map' data may
+    be `Moments`. Raises SettingsError for an unknown statistic and for data that do not fit it.
     """
     if statistic not in STATISTICS:
         raise unknown("statistic", statistic, STATISTICS)
@@ -190,7 +191,7 @@ def by_seed(statistic: str, data) -> tuple[np.ndarray, int]:
     """
     if isinstance(data, Moments):
         return np.atleast_2d(data.means).mean(0), data.images
-    sets = [one[:, None] if statistic == "seeds" else one for one in _sets(data)]
+    sets = [_one_each(one)[:, None] if statistic == "seeds" else one for one in _sets(data)]
     if statistic == "difference" and sets[0].ndim == 4:
         sets = [at_equal_cost(*one) for one in sets]
     of_both = 2 if statistic == "ratio" else 1
@@ -262,8 +263,13 @@ def _need_batches(batches: int) -> None:
     need(is_int(batches, 2), "minibatches", batches, "at least 2, to know the noise of the images; take smaller ones")
 
 
+def _one_each(values: np.ndarray) -> np.ndarray:
+    """[S], the means over images of values [S, m]; values of another shape as they are."""
+    return values.mean(1) if values.ndim == 2 else values
+
+
 def _seeds(values) -> Estimate:
-    values = numbers("values", values, 1, "[seeds]")
+    values = numbers("values", _one_each(np.asarray(values, float)), 1, "[seeds]")
     n, value = len(values), float(values.mean())
     if n < 2 or flat(values):
         return unknown_spread(value, n, 0, "one seed" if n < 2 else "no spread over seeds")

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from lib import claims
-from lib.claims import Claim, Part, Precondition, judge
+from lib.claims import Claim, Part, Precondition, judge, sheet
 from lib.errors import SettingsError
+from lib.profiles import LADDER
+from lib.profiles.frozen import load_frozen
+from lib.values.keys import digest
 
 IMAGES = 400
 
@@ -450,6 +453,34 @@ def test_maps_take_any_finite_margin(tmp_path, margin):
     else:
         with pytest.raises(SettingsError, match="greater than 0"):
             read(tmp_path, within)
+
+
+def test_a_profile_judges_by_the_wording_that_was_frozen_for_it(tmp_path):
+    head, one = GOOD.split("  - id: C1\n")
+    now = f"{head}  - &now\n    id: C1\n{one}"
+    was = "  - <<: *now\n    from: smoke\n    until: {until}\n    statement: {statement}\n"
+    path = tmp_path / "paper.yaml"
+    path.write_text(now + was.format(until="laptop", statement="As it was"))
+    found = {profile: claims.load(path, profile)["C1"].statement for profile in (*LADDER, "imagenet", "")}
+    assert found == {**dict.fromkeys(("test", "smoke", "laptop"), "As it was"),
+                     **dict.fromkeys(("gpu", "paper", "imagenet", ""), "S")}
+    gone = was.format(until="smoke", statement="As it was").replace("    from", "    id: C2\n    from")
+    path.write_text(now + gone)
+    assert [[c.id for c in claims.load(path, profile)] for profile in ("smoke", "laptop")] == [["C1", "C2"], ["C1"]]
+    assert digest(claims.load(path, "smoke")["C2"]) == digest(replace(claims.load(path, "smoke")["C2"], until=""))
+    path.write_text(now + was.format(until="imagenet", statement="As it was"))
+    with pytest.raises(SettingsError, match="until 'imagenet'"):
+        claims.load(path)
+
+
+@pytest.mark.parametrize("paper", [path.stem for path in sorted(sheet.FOLDER.glob("*.yaml"))])
+def test_an_older_wording_is_the_one_that_was_frozen(paper):
+    for profile in LADDER:
+        frozen = load_frozen(profile) and load_frozen(profile).paper(paper)
+        for claim in claims.load(paper, profile):
+            if claim.until == profile:
+                assert not frozen.changed(claim.id, digest(claim)), f"{claim.id} at {profile}"
+                assert claim.expected_at(profile) == frozen.expected()[claim.id]
 
 
 def test_unknown_papers_and_doubled_ids(tmp_path):

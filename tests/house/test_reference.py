@@ -75,8 +75,8 @@ def todays_plan(folder):
     return {task.recipe.key for task in tasks} if same else None
 
 
-def todays_claims(notebook):
-    return [plain(claim) for claim in claims.load(notebook)]
+def todays_claims(notebook, profile):
+    return [plain(claim) for claim in claims.load(notebook, profile)]
 
 
 def hold(folder):
@@ -100,7 +100,7 @@ def hold(folder):
     assert keyed and keyed <= planned, "the tables are about the snapshot's networks"
     today = todays_plan(folder)
     assert today is None or planned <= today, "the same settings still plan these networks"
-    for claim in claims.load(folder.name):
+    for claim in claims.load(folder.name, card["profile"]):
         if plain(claim) in snapshot["claims"]:
             assert claims.judge(claim, {}, "none").margins_hash == hashes[claim.id], "the same claim has the same hash"
 
@@ -150,7 +150,7 @@ def made(tmp_path, monkeypatch):
 
 def test_a_run_leaves_what_it_was_planned_and_judged_by(made):
     card, snapshot = read_json(made / "card.json"), read_json(made / "snapshot.json")
-    assert snapshot["claims"] == todays_claims(GUARDED)
+    assert snapshot["claims"] == todays_claims(GUARDED, "test")
     assert snapshot["numerics"] == recipe.NUMERICS and snapshot["data_versions"] == {"digits": "1"}
     untrained = [key for key in todays_plan(made) if key not in card["networks"]]
     assert untrained and sorted(snapshot["unstored_networks"]) == sorted(untrained)
@@ -162,16 +162,16 @@ def test_a_snapshot_holds_the_claims_that_were_judged(tmp_path, monkeypatch):
     monkeypatch.setenv("REPRO_RESULTS", str(tmp_path))
     study = Study(GUARDED, {"profile": "test"})
     study.judge(Evidence(), [])
-    used = todays_claims(GUARDED)
+    used = todays_claims(GUARDED, "test")
     edit_a_margin(tmp_path, monkeypatch)
     study.close()
-    assert read_json(study.folder / "snapshot.json")["claims"] == used != todays_claims(GUARDED)
+    assert read_json(study.folder / "snapshot.json")["claims"] == used != todays_claims(GUARDED, "test")
 
 
 def test_a_published_run_holds_though_a_margin_has_changed_since(made, tmp_path, monkeypatch):
     edit_a_margin(tmp_path, monkeypatch)
     own = read_json(made / "snapshot.json")["claims"]
-    assert sum(claim not in own for claim in todays_claims(GUARDED)) == 1
+    assert sum(claim not in own for claim in todays_claims(GUARDED, "test")) == 1
     hold(made)
 
 
@@ -227,7 +227,7 @@ def need_as_today(folder, same_claims=True):
     """
     if not folder.exists() or todays_plan(folder) is None:
         pytest.skip(f"not published with today's settings and numerics: {folder.parent.name} {folder.name}")
-    if same_claims and read_json(folder / "snapshot.json")["claims"] != todays_claims(folder.name):
+    if same_claims and read_json(folder / "snapshot.json")["claims"] != todays_claims(folder.name, folder.parent.name):
         pytest.skip(f"not published with today's claims: {folder.parent.name} {folder.name}")
 
 

@@ -60,7 +60,7 @@ def representation_similarity(run: Published) -> dict:
         "perturbed": figures.per_layer(run.table("perturbed"), (LAYERS * 9)[:positions]),
     }
     if run.has("strengths"):
-        drawn["strength"] = figures.dose_response(run.table("strengths"), "ε of the pool's norm")
+        drawn["strength"] = figures.dose_response(run.table("strengths"), "ε in linf")
     return drawn
 
 

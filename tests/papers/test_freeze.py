@@ -30,7 +30,7 @@ def expecting(tmp_path, monkeypatch):
     for paper, sheet in sheets.items():
         sheets[paper] = replace(sheet, claims=tuple(
             replace(claim, expected=(Expectation("smoke", "supported"),)) for claim in sheet))
-    monkeypatch.setattr(claims, "load", lambda paper: sheets[paper])
+    monkeypatch.setattr(claims, "load", lambda paper, profile: sheets[paper])
     asked_for(monkeypatch, first_seed=0)
     return sheets
 
@@ -122,12 +122,13 @@ def test_verdicts_say_what_was_expected_and_which_claim_was_changed_after(expect
     found = freezing.freeze("smoke", (PAPER,)).paper(PAPER)
     edited = replace(expecting[PAPER].claims[0], statement="It holds.")
     added = replace(edited, id="C99")
+    elsewhere = replace(added, scope=("laptop",))
     others = [claim for claim in expecting[PAPER].claims[1:] if "smoke" in claim.scope][:2]
-    judged = [claims.judge(claim, {}, "smoke") for claim in (edited, *others, added)]
-    entries = [one.to_dict() for one in claims.as_expected(judged, found)]
+    judged = [claims.judge(claim, {}, "smoke") for claim in (edited, *others, added, elsewhere)]
+    entries = [one.to_dict() for one in claims.as_expected(judged, found, "smoke")]
     assert [(one["expected"], one["changed_after_seeing"]) for one in entries] == [
-        ("supported", True), ("supported", False), ("supported", False), ("nothing", True)]
-    assert "expected" not in claims.as_expected(judged, None)[0].to_dict()
+        ("supported", True), ("supported", False), ("supported", False), ("nothing", True), ("nothing", False)]
+    assert "expected" not in claims.as_expected(judged, None, "smoke")[0].to_dict()
     assert digest(edited) == digest(replace(edited, expected=())), "an expectation decides nothing"
 
 

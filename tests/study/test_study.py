@@ -58,7 +58,7 @@ def gaps(mean):
 
 @pytest.fixture
 def table(monkeypatch, tmp_path):
-    monkeypatch.setattr(claims, "load", lambda name: sheet())
+    monkeypatch.setattr(claims, "load", lambda name, profile: sheet())
     study = SimpleNamespace(paper=SimpleNamespace(name="made up"), settings=SimpleNamespace(profile="smoke"),
                             frozen=None, failures=[], folder=tmp_path, table=lambda name, frame: frame,
                             show=lambda frame: frame)

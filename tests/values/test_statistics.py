@@ -188,6 +188,11 @@ def test_seeds_is_the_t_interval():
     wanted = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
     assert (got.low, got.high) == pytest.approx(wanted)
     assert math.isnan(statistics.seeds([0.1, 0.1, 0.1]).low), "no spread is no certainty"
+    by_image = values[:, None] + np.linspace(-0.3, 0.3, 7)
+    again = statistics.seeds(by_image)
+    assert (again.low, again.high) == pytest.approx(wanted) and statistics.by_seed("seeds", by_image)[1] == 1
+    both = statistics.crossed(by_image)
+    assert both.value == pytest.approx(again.value) and both.low < again.low, "the noise of the images is left out"
 
 
 def kept(rng, seeds=4, networks=1, images=400, rates=(0.4, 0.5)):

@@ -22,7 +22,7 @@ TRANSPLANTED = "HYDRA + HARP rates"
 FIXED = ("HYDRA + LAMP", "HYDRA + ERK", "HYDRA + data-free")  # learned scores at rates that need no data
 CONTROLS = {("C4b", "above_fixed_rates")}  # parts that compare with a control
 # {claim: claims that rest on searches for which its verdict on held-out images must be the same after half of a search}
-SEARCHED = {"C1b": ("C1a", "C1b"), "C2a": ("C2a", "C2b", "C3", "C4a", "C4b", "C5", "C10")}
+SEARCHED = {"C1b": ("C1a", "C1b"), "C2a": ("C2a", "C2b", "C3", "C4a", "C4b", "C5", "C10", "C10a", "C10b")}
 
 
 def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
@@ -69,8 +69,8 @@ def contrasts(f: Results) -> dict[str, dict[str, dict[str, Contrast]]]:
 
 
 def evidence(f: Results) -> Evidence:
-    """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; for C10 one number per
-    repetition.
+    """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; for C10, C10a and C10b one
+    number per repetition.
 
     Robust accuracy is accuracy under the stronger attack. Of conditions near guessing see `Evidence.add_contrasts`.
     """
@@ -78,10 +78,11 @@ def evidence(f: Results) -> Evidence:
     found.add_contrasts(f, contrasts(f), f.at_chance(s.above_chance), _measure, CONTROLS)
     harp = f.searched("HARP")
     if harp in f.conditions:
-        found.add("C10", "ends_kept", "HARP", f.by_repetition(harp, lambda cell: _ends(f, cell)), f.failures((harp,)))
-        found.add("C10", "beyond_data_free", "HARP minus data-free rates",
-                  f.by_repetition(harp, lambda cell: _ends(f, cell) - _ends(f, cell, data_free=True)),
-                  f.failures((harp,)))
+        kept, free = (f.by_repetition(harp, lambda cell, way=way: _ends(f, cell, way), np.full(2, np.nan))
+                      for way in (False, True))
+        for claim, part, of in (("C10", "ends_kept", [0, 1]), ("C10a", "kept", [0]), ("C10b", "kept", [1])):
+            found.add(claim, part, "HARP", kept[:, of].mean(1), f.failures((harp,)))
+            found.add(claim, "beyond_data_free", "HARP minus data-free rates", (kept - free)[:, of].mean(1))
     return found
 
 
@@ -89,15 +90,15 @@ def _measure(part: str) -> str:
     return "clean" if part.endswith("clean") else "verify"
 
 
-def _ends(f: Results, cell: Cell, data_free: bool = False) -> float:
-    """The mean kept share of the first and the last layer minus the mean kept share of the widest layers, which have
-    the most weights. data_free: at the rates that the network's search would have reached without images.
+def _ends(f: Results, cell: Cell, data_free: bool) -> np.ndarray:
+    """The kept shares of the first and of the last layer, [2], minus the mean kept share of the widest layers, which
+    have the most weights. data_free: at the rates that the network's search would have reached without images.
     """
     counted = f.layers[cell]
     share = counted.share.to_numpy()
     if data_free:
         share = np.array(rates_without_data(search_of(cell.recipe), [int(n) for n in counted.weights]))
-    return (share[0] + share[-1]) / 2 - share[(counted.weights == counted.weights.max()).to_numpy()].mean()
+    return share[[0, -1]] - share[(counted.weights == counted.weights.max()).to_numpy()].mean()
 
 
 def warnings(zoo: Zoo, f: Results) -> list[str]:
@@ -137,5 +138,5 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
                  for part, instances in made[margins].items()}
         for claim in rest:
             check_search(found.setdefault(claim, Preconditions()), f, claims.load("harp_pruning")[margins], asked,
-                         halved, searches[0], f.section.updates)
+                         halved, searches[0], f.section.updates, f.section.steady)
     return found

@@ -22,6 +22,7 @@ from lib.values.declared import (
     falling,
     whole,
 )
+from lib.values.keys import later
 from lib.values.threats import Threat
 
 # How each method decides which share of a layer is kept (rates) and which of its weights (scores); see
@@ -81,6 +82,8 @@ class Section(Declared):
     # the number of updates of the paper's search; where `prune` makes clearly fewer, HARP and HYDRA also search half as
     # long at the harshest share, and claims are judged only if that changes no verdict on held-out images
     updates: Count = UPDATES
+    # whether such claims also need that the second half of the searches moves what they compare by less than the margin
+    steady: bool = later(False)
     attack: Annotated[PGD, UNTARGETED] | None = None  # in searches and fine-tunings; null: as for the dense networks
     # shares of input channels kept where channels are pruned, for the methods that can prune channels
     channels: Annotated[tuple[ProperShare, ...], falling()] = ()

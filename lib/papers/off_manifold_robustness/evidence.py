@@ -1,5 +1,5 @@
 """Evidence and preconditions of the notebook on off-manifold robustness, from curves over the strengths of each
-regulariser and log ratios of the distractor; its claims are in claims/off_manifold_robustness.yaml.
+regulariser (curves.py) and digits next to a letter (letters.py); its claims are in claims/off_manifold_robustness.yaml.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import pandas as pd
 from lib import claims
 from lib.claims.evidence import Evidence
 from lib.claims.preconditions import Preconditions
+from lib.papers.off_manifold_robustness.curves import LEAST, Curve, curves, log_ratio
+from lib.papers.off_manifold_robustness.letters import add_letters, condition
 from lib.papers.off_manifold_robustness.networks import (
     NONE,
     PER_BATCH,
@@ -24,153 +26,12 @@ from lib.papers.off_manifold_robustness.networks import (
 )
 from lib.papers.off_manifold_robustness.results import BAYES, Results
 from lib.papers.off_manifold_robustness.settings import Sweep
-from lib.values.cell import Cell
 
 ALL = ("gradient norm", "smoothness", "noise", "PGD")
 FEWEST = 4  # the fewest strengths, including 0, of a curve that can rise and fall
-ON_AT_FLIP = 0.05  # the on-manifold change that a network must exceed to be the flip
-LEAST = 1e-9  # smaller mean changes are raised to it before taking logarithms
-HALVES = 2  # parts of the images: what is picked on one is read on the other
 PAPERS_PAIR = ("1 - LPIPS", "sum of logits")  # measures of the paper's own pair; the second stands in for the first
 
 OTHERS = {"pca": "PCA", "frequencies": "lowest frequencies", "other": "another image's"}  # part of C14: spaces
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A regulariser of a sweep over its strengths, 0 first, without the repetitions whose network without a regulariser
-    failed, and without the strengths at which one of the other repetitions failed.
-
-    values[column]: [K, S, m] for K strengths, S repetitions and m images (the columns are
-    lib.papers.off_manifold_robustness.results.COLUMNS). right: [K, S, M], 1 for a test image that is classified
-    correctly. classes: their number, for the accuracy of guessing. chance, on: a network is alive if its accuracy is
-    more than `chance` above guessing and its on-manifold change is above `on`.
-
-    What is picked for a repetition and half of the images (every second one) is picked by the other repetitions and the
-    other half: [S, 2], the index of a strength. None with a single repetition, or if nothing can be picked.
-    """
-
-    strengths: tuple[float, ...]
-    values: dict[str, np.ndarray]
-    right: np.ndarray
-    classes: int
-    chance: float
-    on: float
-
-    @property
-    def seeds(self) -> int:
-        return self.right.shape[1]
-
-    def mean(self, column: str) -> np.ndarray:
-        """[K, S]: the mean over images."""
-        return self.values[column].mean(2)
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        """[K, S]: the mean over test images."""
-        return self.right.mean(2)
-
-    @property
-    def alive(self) -> np.ndarray:
-        """[K, S]: whether a network is alive (see the class)."""
-        return (self.accuracy > 1 / self.classes + self.chance) & (self.mean("on") > self.on)
-
-    @property
-    def dead(self) -> list[float]:
-        """The strengths at which a network of some repetition is not alive."""
-        return [strength for strength, row in zip(self.strengths, self.alive, strict=True) if not row.all()]
-
-    def strongest(self) -> int:
-        """The index of the largest strength whose networks are alive in every repetition; 0 if there is none."""
-        return max((k for k in range(len(self.strengths)) if self.alive[k].all()), default=0)
-
-    def peaks(self, column: str = "alignment") -> np.ndarray | None:
-        """The strength with the largest mean of a column among living networks: the gradients of a constant network
-        have arbitrary alignment.
-        """
-        return self._picked(lambda over, living: np.where(living, over(self.values[column]), -np.inf))
-
-    def flips(self) -> np.ndarray | None:
-        """The strength with the largest ratio of on- and off-manifold change among living networks whose on-manifold
-        change is above ON_AT_FLIP.
-        """
-        return self._picked(lambda over, living: np.where(
-            living & (over(self.values["on"]) > ON_AT_FLIP), self._ratios(over), -np.inf))
-
-    def lowest_after(self, flips: np.ndarray) -> np.ndarray | None:
-        """The strength with the smallest ratio of on- and off-manifold change from the flip to the strongest living
-        networks; the flip itself if it is the strongest.
-        """
-        places = np.arange(len(self.strengths))
-        every = [self._picked(lambda over, living, first=first: np.where(
-            living & (places >= first) | (places == first), -self._ratios(over), -np.inf)) for first in places]
-        return np.array([[every[first][s, half] for half, first in enumerate(row)] for s, row in enumerate(flips)])
-
-    def most_accurate(self) -> np.ndarray | None:
-        return self._picked(lambda over, living: over(self.right))
-
-    def _ratios(self, over: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """[K]: logarithms of the on- over the off-manifold change."""
-        on, off = (np.log(np.maximum(over(self.values[name]), LEAST)) for name in ("on", "off"))
-        return on - off
-
-    def _picked(self, score: Callable[..., np.ndarray]) -> np.ndarray | None:
-        """score: from a function that takes the mean of values [K, S, m] over other repetitions and images, and from
-        bool [K], whether the networks of the other repetitions are alive, to a number [K] for each strength.
-        """
-        if self.seeds < 2:
-            return None
-        found = np.empty((self.seeds, HALVES), int)
-        for s in range(self.seeds):
-            living = np.delete(self.alive, s, axis=1).all(1)
-            for half in range(HALVES):
-                scores = score(lambda values, s=s, half=half: np.delete(
-                    values, s, axis=1)[..., 1 - half::HALVES].mean((1, 2)), living)
-                if not np.isfinite(scores).any():
-                    return None
-                found[s, half] = scores.argmax()
-        return found
-
-    def at(self, values: np.ndarray, picked: np.ndarray) -> np.ndarray:
-        """values [K, S, m] at the strength picked for each repetition and half of the images: [S, m]."""
-        halves = np.arange(values.shape[2]) % HALVES
-        return np.stack([values[row[halves], s, np.arange(len(halves))] for s, row in enumerate(picked)])
-
-    def log_ratio(self, over: str, under: str, picked: np.ndarray | None = None) -> np.ndarray:
-        """`log_ratio` [S, m] of two columns at the picked strengths; None: without a regulariser."""
-        picked = np.zeros((self.seeds, HALVES), int) if picked is None else picked
-        return log_ratio(*(self.at(self.values[name], picked) for name in (over, under)))
-
-
-def log_ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
-    """[S, m]: the logarithm of the ratio of two mean changes [S, m] of S repetitions, to first order in each image, so
-    that its mean over images is the logarithm of the ratio of the means.
-    """
-    a, b = (np.maximum(values.mean(1, keepdims=True), LEAST) for values in (over, under))
-    return np.log(a / b) + (over - a) / a - (under - b) / b
-
-
-def curves(f: Results) -> dict[str, dict[str, Curve]]:
-    """{sweep: {regulariser: curve}}"""
-    found: dict[str, dict[str, Curve]] = {}
-    for sweep in f.section.sweeps:
-        for kind, strengths in sweep.strengths.of.items():
-            plain = f.of(Condition(sweep.name, NONE))
-            left = [cell.repetition for cell in plain]
-            every = {strength: [c for c in f.of(Condition(sweep.name, kind, strength)) if c.repetition in left]
-                     for strength in strengths}
-            kept = {0.0: plain} | {strength: cells for strength, cells in every.items() if len(cells) == len(left)}
-            if not plain:
-                continue
-            first, *_ = plain
-            columns = [c for c in f.sensitivity[first] if c not in ("index", "label")]
-            values = {c: np.array([[f.sensitivity[cell][c].to_numpy(float) for cell in cells]
-                                   for cells in kept.values()]) for c in columns}
-            right = np.array([f.stacked(cells) for cells in kept.values()])
-            found.setdefault(sweep.name, {})[kind] = Curve(tuple(kept), values, right,
-                                                           first.recipe.data.info.classes, f.section.chance,
-                                                           f.section.on)
-    return found
 
 
 @dataclass(frozen=True)
@@ -254,7 +115,7 @@ def evidence(f: Results) -> Evidence:
     if f.published is not None:
         found.add_parts("C8", "ImageNet", f.published.trends())  # one number: there is one network for each eps
     if f.section.distractor:
-        _distractor(f, found)
+        add_letters(f, found)
     return found
 
 
@@ -451,61 +312,6 @@ def _accurate(curve: Curve, peaks: np.ndarray) -> dict[str, np.ndarray]:
             "alignment": curve.at(alignment, peaks) - curve.at(alignment, best)}
 
 
-# ------------------------------------------------------------------------------------------------- the distractor
-
-
-def log_ratios(f: Results, where: str, kind: str, above: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Two arrays [S, L], for S networks of a kind and L noise levels: the logarithm of the mean change by noise on the
-    digit's half over the mean change by noise on the letter's half, and whether it counts (one of the changes reaches
-    `least`). For a network that failed, everything is NaN and counts. above: only images whose digit is above the
-    letter (True) or below (False); None: all.
-    """
-    how = f.section.distractor
-
-    def read(cell: Cell) -> np.ndarray:
-        table = f.distractor[cell]
-        rows = table if above is None else table[table.above == above]
-        return np.array([[rows[f"{half} {sigma:g}"].mean() for sigma in how.noise]
-                         for half in ("signal", "distractor")])
-
-    found = f.by_repetition(_condition(f, where, kind), read, np.full((2, len(how.noise)), np.nan))
-    signal, letter = found.swapaxes(0, 1)
-    logs = np.log(np.maximum(signal, 1e-6)) - np.log(np.maximum(letter, 1e-6))
-    return logs, ~(np.maximum(signal, letter) < how.least)
-
-
-def _condition(f: Results, where: str, kind: str) -> Condition:
-    """The condition of a kind of networks for digits next to a letter."""
-    return f.of(where=where, kind=kind, failed=True)[0].condition
-
-
-def _distractor(f: Results, found: Evidence) -> None:
-    """C10 and C11: log ratios of changes, and gradient energy in the digit's half."""
-    for data in f.section.distractor.data:
-        for kind in (PER_IMAGE, PER_BATCH):
-            energies = {k: f.by_repetition(_condition(f, data.name, k), lambda c: f.distractor[c]["energy"],
-                                           np.full(1, np.nan)) for k in (kind, STANDARD, UNTRAINED)}
-            lost = {k: f.failures(where=data.name, kind=k) for k in energies}
-            for claim, others in (("C11", energies), ("C10a", (kind, STANDARD)), ("C10b", (kind, UNTRAINED))):
-                found.note(claim, [phrase for k in others for phrase in lost[k]])
-            for other in (STANDARD, UNTRAINED):
-                found.add("C11", other, f"{data.name}, {kind}", energies[kind] - energies[other])
-            for above, words in ((True, "digit above"), (False, "digit below")):
-                instance = f"{data.name}, {kind}, {words}"
-                robust, counted = log_ratios(f, data.name, kind, above)
-                found.add("C10a", "one", instance, _area(robust, counted))
-                for claim, other in (("C10a", STANDARD), ("C10b", UNTRAINED)):
-                    theirs, too = log_ratios(f, data.name, other, above)
-                    found.add(claim, other, instance, _area(robust - theirs, counted & too))
-
-
-def _area(logs: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
-    """[S]: the mean of log ratios [S, L] over the noise levels that count; None if a repetition has no such level."""
-    if not counts.any(1).all():
-        return None
-    return np.array([row[keep].mean() for row, keep in zip(logs, counts, strict=True)])
-
-
 # --------------------------------------------------------------------------------------------------- preconditions
 
 
@@ -540,9 +346,8 @@ def named_checks(f: Results) -> dict[str, Preconditions]:
     if how := f.section.distractor:
         for data in how.data:
             for kind in (STANDARD, PER_IMAGE, PER_BATCH):
-                condition = _condition(f, data.name, kind)
-                letters.trained(f"{data.name}: {kind} networks", f.correct(condition), how.clean,
-                                f.failures((condition,)))
+                of = condition(f, data.name, kind)
+                letters.trained(f"{data.name}: {kind} networks", f.correct(of), how.clean, f.failures((of,)))
     return dict(zip(names, found, strict=True))
 
 

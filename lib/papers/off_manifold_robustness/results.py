@@ -1,7 +1,7 @@
 """The notebook on off-manifold robustness (Srinivas et al., NeurIPS 2023): measure the networks of the plan on and off
 the manifold, image by image.
 
-lib/papers/off_manifold_robustness/networks.py says which networks; lib/papers/off_manifold_robustness/evidence.py makes
+lib/papers/off_manifold_robustness/networks.py says which networks; lib/papers/off_manifold_robustness/curves.py makes
 curves of the results for the judge.
 """
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lib.gradients.lpips import why_no_lpips
 from lib.papers.off_manifold_robustness import reference
-from lib.papers.off_manifold_robustness.evidence import log_ratios
+from lib.papers.off_manifold_robustness.letters import log_ratios
 from lib.papers.off_manifold_robustness.networks import (
     MANIFOLD,
     NONE,
@@ -164,7 +164,7 @@ def distractor(f: Results) -> pd.DataFrame:
         for kind, above in itertools.product((UNTRAINED, STANDARD, PER_IMAGE, PER_BATCH), (True, False)):
             logs, counts = log_ratios(f, data.name, kind, above)
             every = f.of(where=data.name, kind=kind, failed=True)
-            for cell, values, keep in zip(every, logs, counts, strict=True):
+            for cell, values, keep in zip(every, logs.mean(2), counts, strict=True):
                 if cell in f.failed:
                     continue
                 rows += [{"where": data.name, "kind": kind, "position": "digit above" if above else "digit below",

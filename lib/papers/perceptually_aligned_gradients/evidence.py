@@ -69,15 +69,15 @@ def _minus(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | Non
 
 
 def aligned(f: Results, cells: list[Cell], truth: str = INDEPENDENT) -> np.ndarray | None:
-    """[S]: the mean cosine, over images and all classes, of the gradients with a truth, for these networks; None if it
-    was not measured.
+    """[S, m]: the mean cosine, over all classes, of the gradients at m images with a truth, for these networks; None if
+    it was not measured.
     """
     if not cells or f"own, {truth}" not in f.alignment[cells[0]]:
         return None
     classes = cells[0].recipe.data.info.classes
     rows = [(f.alignment[c][f"own, {truth}"] + (classes - 1) * f.alignment[c][f"others, {truth}"]) / classes
             for c in cells]
-    return np.array([row.mean() for row in rows])
+    return np.array(rows)
 
 
 def _toy(f: Results, found: Evidence) -> None:
@@ -124,8 +124,8 @@ def _images(f: Results, study: Experiment, found: Evidence) -> None:
 
 
 def _aligned_again(f: Results, cells: list[Cell], truth: str) -> np.ndarray:
-    """[S]: as `aligned`, for all repetitions, NaN for those that failed."""
-    return f.by_repetition(cells[0].condition, lambda c: aligned(f, [c], truth)[0])
+    """[S, m]: as `aligned`, for all repetitions, NaN for those that failed."""
+    return f.by_repetition(cells[0].condition, lambda c: aligned(f, [c], truth)[0], np.full(1, np.nan))
 
 
 def _by_image(f: Results, cell: Cell) -> np.ndarray:
@@ -238,9 +238,10 @@ def _strengths(f: Results, study: Experiment, found: Evidence) -> None:
 
 
 def _slopes(f: Results, every: list[list[Cell]], norm: str | None = None) -> np.ndarray:
-    """[S]: by how much robust accuracy in a norm, or else alignment, rises with a tenfold weight."""
-    levels = [robust(f, cells, norm).mean(1) if norm else aligned(f, cells) for cells in every]
-    return np.polyfit(np.log10([cells[0].condition.weight for cells in every]), np.array(levels), 1)[0]
+    """[S, m]: by how much outcomes in a norm, or else alignment, at m images rise with a tenfold weight."""
+    levels = np.array([robust(f, cells, norm) if norm else aligned(f, cells) for cells in every])
+    weights = np.log10([cells[0].condition.weight for cells in every])
+    return np.polyfit(weights, levels.reshape(len(levels), -1), 1)[0].reshape(levels.shape[1:])
 
 
 def across(f: Results, study: Experiment, norm: str) -> dict[str, tuple[float, float]]:

@@ -1,7 +1,4 @@
-"""Figures of the notebook on perceptually aligned gradients. A method (a way of training) has the same colour and
-marker in all figures, and the methods of a group have similar colours: blue without alignment, violet and green for
-alignment with meaningful targets, grey and brown for controls, red and orange for adversarial training, pink for both
-together. Class-centred targets (`X, centred`) have the colour of X and a hollow marker.
+"""Figures of the notebook on perceptually aligned gradients; looks.py says how a method looks in all of them.
 
 Accuracies in tables are shares in [0, 1], one for each seed; the columns `method` and `group` say what was trained.
 """
@@ -10,82 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lib.errors import impossible, need, unknown
+from lib.errors import need
+from lib.papers.perceptually_aligned_gradients.looks import (
+    ADVERSARIAL,
+    BOTH,
+    CONTROL,
+    LINES,
+    REALISATION,
+    VANILLA,
+    keys,
+    looks,
+    named,
+)
 from lib.plots.common import label_ends
-from lib.plots.style import CLEAN, ROBUST, WIDTH, check_columns, curve, style
+from lib.plots.style import WIDTH, check_columns, curve, style
 from lib.plots.titles import above, entitle, mean, percent, span, strength
 
 COLUMNS = 3  # panels in a row
-VANILLA, REALISATION, CONTROL, ADVERSARIAL, BOTH = (
-    "vanilla", "realisation", "control", "adversarial training", "adversarial training with alignment")
-GROUPS = {VANILLA: "no alignment", REALISATION: "aligned gradients", CONTROL: "controls",
-          ADVERSARIAL: "adversarial training", BOTH: "both"}
-LINES = {VANILLA: ":", REALISATION: "-", CONTROL: "--", ADVERSARIAL: "-.", BOTH: "-"}
-METHODS = {
-    "vanilla": (CLEAN, "o"),
-    "one image": ("#8a8a1f", "^"),
-    "class mean": ("#45c29a", "s"),
-    "nearest neighbour": ("#1b7f4f", "D"),
-    "score": ("#5b3fa0", "o"),
-    "random direction": ("#b0b0b0", "v"),
-    "permuted classes": ("#333333", "X"),
-    "permuted images": ("#7f7f7f", "P"),
-    "gradient norm": ("#7a5230", "h"),
-    "logit": ("#c7a17a", "<"),
-}
-_SPARE = {  # looks of methods that are not named above, by group and order of appearance
-    VANILLA: ((CLEAN, "o"), ("#9ccbf2", "s")),
-    REALISATION: (("#8e7cc3", "p"), ("#00664f", ">"), ("#b2df8a", "*")),
-    CONTROL: (("#5d4037", "d"), ("#a6761d", "*"), ("#d0c0b0", "p")),
-    ADVERSARIAL: ((ROBUST, "s"), ("#e08a00", "D"), ("#7d1f14", "^"), ("#f4a460", "v"), ("#e7a08a", "p")),
-    BOTH: (("#c2185b", "*"), ("#e377c2", "P"), ("#8e3b77", "X"), ("#f2a7cf", "d")),
-}
-_CENTRED = ", centred"
 _CLASSES = ("#2166ac", "#e08a00")  # the toy's classes
 _SOURCE = "#555555"
-
-
-def looks(table) -> dict[str, tuple[str, str, bool]]:
-    """{method: (colour, marker, whether it is filled)}, group by group, within a group in the order of the table.
-
-    table: columns `method` and `group` (one of GROUPS). Raises SettingsError for unknown groups, a method in two
-    groups, and more methods than a group has looks.
-    """
-    check_columns(table, "method", "group")
-    for group in table.group.unique():
-        if group not in GROUPS:
-            raise unknown("group of methods", group, GROUPS)
-    pairs = table[["method", "group"]].drop_duplicates()
-    for method in pairs.method[pairs.method.duplicated()]:
-        raise impossible("group", list(pairs.group[pairs.method == method]), f"one only for the method {method}")
-    found = {}
-    for group in GROUPS:
-        others = iter(_SPARE[group])
-        for method in pairs.method[pairs.group == group]:
-            name = method.removesuffix(_CENTRED)
-            look = METHODS.get(name) or next(others, None)
-            allowed = f"at most {len(_SPARE[group])} besides METHODS"
-            need(look is not None, f"methods of the group {group}", method, allowed)
-            found[method] = (*look, name == method)
-    return found
-
-
-def _keys(table) -> list:
-    """Legend entries of the methods: the marker and the group's line style."""
-    from matplotlib.lines import Line2D
-
-    groups = dict(zip(table.method, table.group, strict=True))
-    return [Line2D([], [], color=colour, marker=mark, markersize=6, markerfacecolor=colour if filled else "white",
-                   linestyle=LINES[groups[method]], label=method)
-            for method, (colour, mark, filled) in looks(table).items()]
-
-
-def _named(table) -> dict[str, str]:
-    """{method: its name in a figure}: with the weight of the alignment term if the table gives one above 0."""
-    if "weight" not in table:
-        return {method: method for method in table.method.unique()}
-    weights = table.groupby("method").weight.first()
-    return {method: f"{method}, λ {weight:g}" if weight > 0 else method for method, weight in weights.items()}
+PANELS = {"aligned gradients": (REALISATION,), "controls": (CONTROL,), "adversarial training": (ADVERSARIAL, BOTH)}
 
 
 def _about(label: str, words: str) -> str:
@@ -180,7 +121,7 @@ def methods(table, label: str = "accuracy"):
     """
     check_columns(table, "method", "group", "threat", "seed", "accuracy", "low", "high")
     style()
-    found, groups, named = looks(table), dict(zip(table.method, table.group, strict=True)), _named(table)
+    found, groups, names = looks(table), dict(zip(table.method, table.group, strict=True)), named(table)
     places, place, borders = {}, 0.0, []
     for k, method in enumerate(found):
         if k and groups[method] != groups[list(found)[k - 1]]:
@@ -201,7 +142,7 @@ def methods(table, label: str = "accuracy"):
                       markersize=6.5, zorder=4)
         for border in borders:
             axis.axhline(border, color="#dddddd", linewidth=0.8, zorder=0)
-        axis.set_yticks(list(places.values()), [named[method] for method in places])
+        axis.set_yticks(list(places.values()), [names[method] for method in places])
         axis.set_ylim(place - 0.4, -0.7)
         axis.set_xlim(-0.02, max(0.1, *table.accuracy[table.threat == threat], *mine.high.dropna()) + 0.03)
         axis.grid(False, axis="y")
@@ -235,44 +176,59 @@ def _against_vanilla(table) -> str:
 
 
 def trade_offs(table, robust: str = "robust accuracy"):
-    """Robust against clean accuracy: a line for each method through its weights, from weight 0, the vanilla networks. A
-    ring marks the weight that is most robust on held-out images, a cross a weight at which networks collapsed.
+    """Robust against clean accuracy, a panel for each of PANELS, with a line for each method through its weights, from
+    weight 0, the vanilla networks. A ring marks the weight that is most robust on held-out images. Among the controls
+    is the score, with which they are compared. Weights at which networks collapsed are named in the panel's legend.
 
     table: columns `method`, `group`, `weight`, `clean`, `accuracy`, `collapsed` and `best` (both 'yes' or empty).
     Raises SettingsError for missing columns.
     """
-    import matplotlib.pyplot as plt
+    import pandas as pd
     from matplotlib.lines import Line2D
 
     check_columns(table, "method", "group", "weight", "clean", "accuracy", "collapsed", "best")
     style()
-    figure, axis = plt.subplots(figsize=(8.2, 5.0), layout="constrained")
-    base, groups = table[table.group == VANILLA], dict(zip(table.method, table.group, strict=True))
-    for method, (colour, mark, filled) in looks(table).items():
-        mine = table[table.method == method].sort_values("weight")
-        learned = mine[mine.collapsed != "yes"]
-        if groups[method] in (REALISATION, CONTROL) and "softplus" not in method and len(base):
-            line = [*zip(base.clean[:1], base.accuracy[:1], strict=True),
-                    *zip(learned.clean, learned.accuracy, strict=True)]
-            axis.plot(*zip(*line, strict=True), color=colour, linestyle=LINES[groups[method]], linewidth=1.1, zorder=2)
-        axis.plot(learned.clean, learned.accuracy, mark, color=colour, linestyle="", markersize=6.5, zorder=4,
-                  markerfacecolor=colour if filled else "white")
-        chosen, lost = mine[(mine.best == "yes") & (mine.weight > 0)], mine[mine.collapsed == "yes"]
-        axis.plot(chosen.clean, chosen.accuracy, "o", color=colour, linestyle="", markersize=12, markerfacecolor="none",
-                  zorder=3)
-        axis.plot(lost.clean, lost.accuracy, "x", color=colour, linestyle="", markersize=7, zorder=4)
-    axis.set_xlabel("clean accuracy")
-    axis.set_ylabel(robust)
-    _share(axis)
-    _share(axis, "x")
-    keys = _keys(table) + [Line2D([], [], color=_SOURCE, marker="o", markersize=10, markerfacecolor="none",
-                                  linestyle="", label="best weight on held-out images")]
-    if (table.collapsed == "yes").any():
-        keys.append(Line2D([], [], color=_SOURCE, marker="x", linestyle="", label="collapsed"))
-    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False)
+    found, groups = looks(table), dict(zip(table.method, table.group, strict=True))
+    learned, base = table[table.collapsed != "yes"].sort_values("weight"), table[table.group == VANILLA]
+    shown = {title: [method for method in found if groups[method] in of] for title, of in PANELS.items()}
+    if shown["controls"] and "score" in found:
+        shown["controls"].insert(0, "score")
+    figure, panels = _panels([title for title, some in shown.items() if some], 5.0)
+    room = 0.01 + 0.05 * (learned.clean.max() - learned.clean.min())
+    for title, axis in panels.items():
+        marks = []
+        for method in shown[title]:
+            (colour, mark, filled), mine = found[method], learned[learned.method == method]
+            how = {"color": colour, "markerfacecolor": colour if filled else "white"}
+            if groups[method] in (REALISATION, CONTROL) and "softplus" not in method:
+                line = pd.concat([base[:1], mine])
+                axis.plot(line.clean, line.accuracy, color=colour, linestyle=LINES[groups[method]], linewidth=1.1,
+                          zorder=2)
+            axis.plot(mine.clean, mine.accuracy, mark, linestyle="", markersize=6.5, zorder=4, **how)
+            chosen = mine[(mine.best == "yes") & (mine.weight > 0)]
+            axis.plot(chosen.clean, chosen.accuracy, "o", color=colour, linestyle="", markersize=12,
+                      markerfacecolor="none", zorder=3)
+            lost = [f"{weight:g}" for weight in table[(table.method == method) & (table.collapsed == "yes")].weight]
+            label = f"{method} (λ {', '.join(lost)} collapsed)" if lost else method
+            marks.append(Line2D([], [], marker=mark, markersize=6, linestyle=LINES[groups[method]], label=label, **how))
+        for one in base.itertuples():
+            colour, mark, _ = found[one.method]
+            axis.plot(one.clean, one.accuracy, mark, color=colour, markersize=6.5, zorder=5)
+            axis.annotate(one.method, (one.clean, one.accuracy), (7, 0), textcoords="offset points", va="center",
+                          fontsize=8, color=colour)
+        axis.set_title(title, loc="left")
+        axis.set_xlabel("clean accuracy")
+        axis.set_xlim(learned.clean.min() - room, learned.clean.max() + room)
+        _share(axis)
+        _share(axis, "x")
+        axis.legend(handles=marks, loc="upper left", bbox_to_anchor=(-0.02, -0.21), frameon=False, fontsize=8.5)
+    next(iter(panels.values())).set_ylabel(robust)
+    ring = Line2D([], [], color=_SOURCE, marker="o", markersize=10, markerfacecolor="none", linestyle="",
+                  label="best weight on held-out images")
+    figure.legend(handles=[ring], loc="outside lower center", frameon=False)
     return entitle(figure, _about(robust, _most_at_cost(table)),
-                   "Robust against clean accuracy, means over repetitions: a line for each method through its weights, "
-                   "from vanilla networks on.")
+                   "Robust against clean accuracy, means over repetitions: panels for aligned gradients, controls and "
+                   "adversarial training, a line for each method through its weights, from vanilla networks on.")
 
 
 def _most_at_cost(table) -> str:
@@ -326,18 +282,18 @@ def strengths(table, robust: str = "robust accuracy", aligned: str = "cosine wit
         axis.set_xticks(weights, [f"{weight:g}" for weight in weights])
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xlabel("weight λ of the alignment term")
-    keys = _keys(table)
+    entries = keys(table)
     if reference is not None:
         theirs = reference[reference.weight > 0].sort_values("weight")
         left.plot(theirs.weight, theirs.accuracy, "D", color=_SOURCE, linestyle=(0, (4, 2)), linewidth=1,
                   markersize=3.5, alpha=0.6)
-        keys.append(Line2D([], [], color=_SOURCE, marker="D", markersize=3.5, linestyle=(0, (4, 2)), linewidth=1,
-                           alpha=0.6, label=", ".join(dict.fromkeys(reference.source))))
+        entries.append(Line2D([], [], color=_SOURCE, marker="D", markersize=3.5, linestyle=(0, (4, 2)), linewidth=1,
+                              alpha=0.6, label=", ".join(dict.fromkeys(reference.source))))
     _share(left)
     left.set_ylabel(robust)
     left.set_ylim(bottom=min(0, left.get_ylim()[0]))
     right.set_ylabel(aligned)
-    figure.legend(handles=keys, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=entries, loc="outside lower center", ncols=4, frameon=False)
     return entitle(figure, _about(robust, _by_weight(positive)),
                    "Robust accuracy (left) and alignment (right) against the weight of the alignment term, a line for "
                    "each method.")
@@ -399,9 +355,9 @@ def eps_curves(table, unit: str = "ε", robust: str = "robust accuracy"):
     next(iter(panels.values())).set_ylabel(robust)
     means = placed.groupby(["place", "method"]).accuracy.mean().unstack()  # of the last panel
     widest = (means.max(axis=1) - means.min(axis=1)).idxmax()  # where the lines are furthest apart
-    found, named = looks(table), _named(table)
+    found, names = looks(table), named(table)
     spread = means.loc[widest].dropna()
-    label_ends(axis, {named[method]: (widest, value, found[method][0]) for method, value in spread.items()})
+    label_ends(axis, {names[method]: (widest, value, found[method][0]) for method, value in spread.items()})
     largest = table[table.eps == table.groupby("threat").eps.transform("max")]
     left = percent(largest.groupby(["threat", "method"]).accuracy.mean().max())
     return entitle(figure, _about(robust, f"at the largest ε, no method keeps more than {left} robust accuracy"),

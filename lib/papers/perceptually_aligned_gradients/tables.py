@@ -151,7 +151,7 @@ def by_strength(f: Results, where: str, kinds: tuple[str, ...] = (VANILLA, SCORE
             close = aligned(f, [cell])
             rows += [{"method": kind, "group": group(kind), "weight": cell.condition.weight, "seed": cell.repetition,
                       "threat": threat_name(threat), "accuracy": f.measured(cell, threat.norm).accuracy("robust"),
-                      "alignment": np.nan if close is None else float(close[0]),
+                      "alignment": np.nan if close is None else float(close.mean()),
                       "best": "yes" if cell in best else ""} for threat in f.study(where).threats]
     return pd.DataFrame(rows)
 

@@ -14,6 +14,7 @@ from lib.papers.representation_similarity.reference import SAME_LAYER, SOURCE
 from lib.plots.maps import draw_map
 from lib.plots.style import GREY, WIDTH, check_columns, colours, curve, line_styles, markers, stage_ticks, style
 from lib.plots.titles import above, entitle, mean, percent, span, strength
+from lib.similarity.explorer import MEASURES
 
 SUMMARIES = {
     "mean off-diagonal": "mean off-diagonal self-similarity",
@@ -105,8 +106,8 @@ def per_layer(table, layers: Sequence, label: str = "CKA"):
     normal, robust = _of_kinds(table[table.perturbation == first].groupby(["kind", "seed"]).similarity.mean())
     title = f"{label} of clean and perturbed images, layer by layer"
     if above(robust, normal):
-        title = (f"To normal networks, perturbed images ({first}) are less similar to clean ones (mean {label} over "
-                 f"layers {span(normal.value)}) than to robust ones ({span(robust.value)})")
+        title = (f"Perturbed images ({first}) change representations less in robust networks (mean {label} with clean "
+                 f"images over layers {span(robust.value)}) than in normal ones ({span(normal.value)})")
     return entitle(figure, title, f"{label} against the layer, a line for each kind of network and perturbation.")
 
 
@@ -163,8 +164,9 @@ def dose_response(table, unit: str = "ε", reference=None, label: str = "CKA"):
     weak, strong = (mean(table[table.eps == eps].to_normal) for eps in (table.eps.min(), table.eps.max()))
     title = "Similarity of networks to normal ones, and of their own layers, by the strength of training"
     if above(weak, strong):
-        title = (f"Trained at ε {strength(table.eps.max())}, networks are less similar to normal ones "
-                 f"({span(strong.value)}) than trained at ε {strength(table.eps.min())} ({span(weak.value)})")
+        others = f"those trained at ε {strength(table.eps.min())}" if table.eps.min() else "normal ones to each other"
+        title = (f"Networks trained at ε {strength(table.eps.max())} are less similar to normal ones "
+                 f"({span(strong.value)}) than {others} ({span(weak.value)})")
     return entitle(figure, title, f"Left: mean same-layer {label} with normal networks, right: mean {label} of a "
                    "network's own layers, both against the strength of adversarial training.")
 
@@ -207,8 +209,7 @@ def summary_strip(table, intervals=None, reference=None, title: str = ""):
                               linestyle=(0, (2, 1.5)), zorder=1)
                     axis.annotate(f"{one.value:.2f}", (one.value, row - 0.36), (0, 1), textcoords="offset points",
                                   ha="center", va="bottom", fontsize=7, color="#555555")
-        axis.set_xlabel("\n".join(textwrap.wrap(SUMMARIES.get(summary, summary), 84 // len(summaries),
-                                                break_on_hyphens=False)))
+        axis.set_xlabel("\n".join(textwrap.wrap(_in_words(summary), 84 // len(summaries), break_on_hyphens=False)))
         axis.grid(False, axis="y")
     panels[0, 0].set_yticks(range(len(palette)), list(palette))
     panels[0, 0].set_ylim(len(palette) - 0.4, -0.75)
@@ -219,6 +220,12 @@ def summary_strip(table, intervals=None, reference=None, title: str = ""):
     return entitle(figure, title or _told_apart(table, intervals),
                    "A row for each kind of network, a panel for each summary: dots are single networks, bars means, "
                    "lines 95 % intervals.")
+
+
+def _in_words(summary: str) -> str:
+    """The name of a summary on an axis; that of one measure, such as 'mean off-diagonal, svcca', names the measure."""
+    name, _, measure = summary.partition(", ")
+    return SUMMARIES.get(summary) or ", ".join(filter(None, (name, MEASURES.get(measure, measure))))
 
 
 def _intervals(table):
@@ -239,7 +246,8 @@ def _told_apart(table, intervals) -> str:
             means = [table[(table.kind == kind) & (table.summary == summary)].value.mean() for kind in (ROBUST, NORMAL)]
             if higher or lower:
                 name, _, more = summary.partition(", ")
-                found.append(f"{'higher' if higher else 'lower'} {name}{f' ({more})' if more else ''}, "
+                more = f" ({MEASURES.get(more, more)})" if more else ""
+                found.append(f"{'higher' if higher else 'lower'} {name}{more}, "
                              f"{' against '.join(map(span, means))}")
     if not found:
         return "Summaries of self-similarity by kind of network"
@@ -258,7 +266,7 @@ def neighbours(table, label: str = "CKA"):
     table = table.sort_values("of", kind="stable")  # the robust networks first
     strip = table.assign(summary=f"mean same-layer {label} with " + table.of + " networks", value=table.similarity)
     said = [words for of in dict.fromkeys(table.of) if (words := _nearest(table[table.of == of], of))]
-    return summary_strip(strip, title="; ".join(said) or
+    return summary_strip(strip, title=f"Of other kinds, {'; '.join(said)}" if said else
                          f"Mean same-layer {label} of robust and of untrained networks with networks of every kind")
 
 
@@ -271,7 +279,7 @@ def _nearest(table, of: str) -> str:
     if not all(above(means[first], means[other]) for other in others):
         return ""
     rest = ", ".join(f"{other} {span(means[other].value)}" for other in others)
-    return f"{of.capitalize()} networks are most like {first} ones ({span(means[first].value)}; {rest})"
+    return f"{first} networks are the most similar to {of} ones ({span(means[first].value)}; {rest})"
 
 
 def kind_matrix(table, label: str = "CKA"):

@@ -7,7 +7,7 @@ in clean accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -49,12 +49,12 @@ def kinds_of(f: Results) -> list[str]:
     return [*f.section.untrained_kinds, *pool[1:], *(kind for arm in f.section.arms for kind in arm.kinds)]
 
 
-def of_self_maps(f: Results, read: Callable) -> Iterator[tuple[str, int, object]]:
-    """Yield (kind, seed, read(map [L, L], layers)) for every network's self map on clean test images. Further untrained
-    networks of a repetition have further seeds.
+def of_self_maps(f: Results, read: Callable, kinds: Sequence[str] = ()) -> Iterator[tuple[str, int, object]]:
+    """Yield (kind, seed, read(map [L, L], layers)) for every network's self map on clean test images, of these kinds or
+    of all. Further untrained networks of a repetition have further seeds.
     """
     further = f.section.untrained_kinds
-    for kind in kinds_of(f):
+    for kind in kinds or kinds_of(f):
         left = f.left(needed(kind), f.seeds(needed(kind)[0]))
 
         def of_view(one: str, maps, seed: int):
@@ -69,9 +69,12 @@ def of_self_maps(f: Results, read: Callable) -> Iterator[tuple[str, int, object]
 
 
 def mean_map(f: Results, a: str, b: str) -> np.ndarray:
-    """The mean map [L, L] of two kinds of the pool, or M: over self maps if the kinds are the same, otherwise over
-    pairs of different repetitions.
+    """The mean map [L, L] of two kinds of the pool, or M: over self maps if the kinds are the same (of untrained
+    networks over all that each repetition has), otherwise over pairs of different repetitions.
     """
+    if a == b == "U":
+        further = f.section.untrained_kinds
+        return np.mean([values for kind, _, values in of_self_maps(f, lambda values, _: values, further)], axis=0)
     left = f.left((*needed(a), *needed(b)), f.section.seeds)
     if "M" in (a, b):
         return matched(f, left, lambda kind: _mean_map(f, *(kind if one == "M" else one for one in (a, b)), left))

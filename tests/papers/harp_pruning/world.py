@@ -23,7 +23,7 @@ MILD, HARSH, HALF = Fraction(1, 10), Fraction(1, 50), Fraction(1, 2)
 GATES = {"normal_clean": .95, "normal_robust": .1, "robust_clean": .85, "robust_robust": .5}
 SIZES = {"seeds": 4, "keeps": [.1, .02], "methods": list(METHODS), "milder_methods": list(METHODS),
          "losses": ["PGD-AT", "TRADES", "MART"], "channels": [.5], "gates": GATES, "above_chance": .05, "attacks": [],
-         "attack": None,
+         "attack": None, "steady": True,
          "prune": {"epochs": 6, "optimiser": {"lr": .1, "nesterov": False, "weight_decay": 5e-4}}}
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.papers.off_manifold_robustness.evidence import ON_AT_FLIP, Curve, log_ratio
+from lib.papers.off_manifold_robustness.curves import ON_AT_FLIP, Curve, log_ratio
 
 
 def curve(columns, right=None, classes=10, chance=.05, on=.01, images=16):

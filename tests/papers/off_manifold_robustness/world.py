@@ -141,7 +141,7 @@ def found(s=None, world=(), halves=(), theory=(), gone=(), clean=()):
             continue
         own = shift(*named)
         if where in ("digits_letter_a", "digits_letters"):
-            f.distractor[c], share = beside(s, kind, own, halves), .95 if kind != UNTRAINED else .1
+            f.distractor[c], share = beside(s, named, own, halves), .95 if kind != UNTRAINED else .1
         else:
             names = columns(where)
             values = [spread(value(world, named, name, f) * shift(name, *named), name, *named) for name in names]
@@ -184,12 +184,13 @@ def value(world, named, name, f):
     return changed[k]
 
 
-def beside(s, kind, own, halves):
-    signal, letter, energy = halves[kind]
+def beside(s, named, own, halves):
+    signal, letter, energy = halves[named[1]]
     levels, above = s.sections[S].distractor.noise, np.arange(IMAGES) % 2 == 0
-    moved = spread(signal * own, "beside"), spread(1, "beside") * np.where(above, letter, letter * BELOW)
+    beside = spread(1, "letter", *named) * np.where(above, letter, letter * BELOW)
+    moved = spread(signal * own, "digit", *named), beside
     nothing = np.full(IMAGES, .001), np.full(IMAGES, .009)  # at the first level, where it must not count
-    columns = [np.arange(IMAGES), above, spread(energy * own, kind), *nothing, *moved * (len(levels) - 1)]
+    columns = [np.arange(IMAGES), above, spread(energy * own, named[1]), *nothing, *moved * (len(levels) - 1)]
     names = [f"{half} {sigma:g}" for sigma in levels for half in ("signal", "distractor")]
     table = pd.DataFrame(np.stack(columns, 1), columns=frame("index", "above", "energy", *names))
     return table.astype({"above": bool})

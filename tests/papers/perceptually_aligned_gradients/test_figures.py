@@ -9,7 +9,7 @@ from matplotlib.patches import Circle
 from lib.alignment.plane import Plane
 from lib.errors import SettingsError
 from lib.papers.perceptually_aligned_gradients import figures as alignment
-from lib.papers.perceptually_aligned_gradients import grids
+from lib.papers.perceptually_aligned_gradients import grids, looks
 from lib.plots import CLEAN
 from tests.kit.figures import legend_texts, overlaps
 
@@ -43,12 +43,12 @@ def lines(axis, colour, marker):
 
 
 def test_a_method_looks_the_same_in_any_company():
-    every, some = alignment.looks(table()), alignment.looks(table()[lambda t: t.method.isin(["vanilla", "score"])])
+    every, some = looks.looks(table()), looks.looks(table()[lambda t: t.method.isin(["vanilla", "score"])])
     assert {method: every[method] for method in some} == some
     assert len(set(every.values())) == len(every) == len(GROUP_OF)
     assert every["class mean"][:2] == every["class mean, centred"][:2] and every["vanilla"][0] == CLEAN
     assert every["class mean"][2] and not every["class mean, centred"][2]
-    assert len({colour for colour, _ in alignment.METHODS.values()}) == len(alignment.METHODS)
+    assert len({colour for colour, _ in looks.METHODS.values()}) == len(looks.METHODS)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -57,14 +57,14 @@ def test_a_method_looks_the_same_in_any_company():
 ])
 def test_what_has_no_look_is_refused(change, message):
     with pytest.raises(SettingsError, match=message):
-        alignment.looks(table().assign(**change))
+        looks.looks(table().assign(**change))
 
 
 def test_too_many_methods_of_a_group_are_refused():
     rows = pd.DataFrame({"method": [f"new {k}" for k in range(4)], "group": "realisation"})
-    assert len({colour for colour, *_ in alignment.looks(rows[:3]).values()}) == 3
+    assert len({colour for colour, *_ in looks.looks(rows[:3]).values()}) == 3
     with pytest.raises(SettingsError, match="methods of the group realisation = new 3.*at most 3 beside"):
-        alignment.looks(rows)
+        looks.looks(rows)
 
 
 # ---------------------------------------------------------------------------------------------------------- the figures
@@ -103,7 +103,7 @@ def test_methods():
     names, axis = [tick.get_text() for tick in panels[0].get_yticklabels()], panels[1]
     assert names == [tick.get_text() for tick in panels[3].get_yticklabels()] == list(GROUP_OF)
     assert axis.get_ylim()[0] > axis.get_ylim()[1] and axis.get_xlabel() == "accuracy under attack"
-    colour, mark, _ = alignment.looks(rows)["score"]
+    colour, mark, _ = looks.looks(rows)["score"]
     place = axis.get_yticks()[names.index("score")]
     mean, = drawn(axis, colour, mark)
     np.testing.assert_allclose(mean, [[0.11, place]])
@@ -111,7 +111,7 @@ def test_methods():
     np.testing.assert_allclose(sorted(dots[:, 0]), [0.1, 0.11, 0.12])
     interval, = drawn(axis, colour, "None")
     np.testing.assert_allclose(interval, [[0.1, place], [0.4, place]])
-    control = alignment.looks(rows)["gradient norm"][0]
+    control = looks.looks(rows)["gradient norm"][0]
     assert not drawn(axis, control, "None"), "no interval, no line"
 
 
@@ -128,7 +128,7 @@ def test_methods_leave_a_gap_where_a_threat_was_not_tried():
     rows = table(threat=["clean", "l2"]).assign(low=np.nan, high=np.nan)
     rows = rows[(rows.method != "AT l2") | (rows.threat == "clean")]
     clean, robust = alignment.methods(rows).axes[:2]
-    colour, mark, _ = alignment.looks(rows)["AT l2"]
+    colour, mark, _ = looks.looks(rows)["AT l2"]
     assert drawn(clean, colour, mark) and not drawn(robust, colour, mark)
 
 
@@ -141,7 +141,7 @@ def test_strengths():
     assert (left.get_ylabel(), right.get_ylabel()) == ("robust (l2)", "cosine") and left.get_xscale() == "log"
     assert [tick.get_text() for tick in left.get_xticklabels()] == ["0.1", "0.5", "1", "2"]
     assert [tick.get_text() for tick in right.get_xticklabels()] == ["0.1", "0.5", "1", "2"]
-    colour, mark, _ = alignment.looks(rows)["score"]
+    colour, mark, _ = looks.looks(rows)["score"]
     mean, = drawn(left, colour, mark)
     np.testing.assert_allclose(mean, [[0.1, 0.11], [0.5, 0.11], [2, 0.11]])
     assert len(drawn(left, colour, "None")) == len(drawn(right, colour, "None")) == 3, "a thin line for every seed"
@@ -157,20 +157,49 @@ def test_trade_offs():
     rows = pd.DataFrame([
         ("vanilla", "vanilla", 0, .9, .0, "", "yes"), ("score", "realisation", .1, .8, .2, "", ""),
         ("score", "realisation", 1., .6, .4, "", "yes"), ("class mean", "realisation", 3., .1, .1, "yes", "yes"),
+        ("gradient norm", "control", .5, .7, .2, "", "yes"), ("gradient norm", "control", 5., .1, .0, "yes", ""),
         ("gradient norm, softplus", "control", 1., .7, .3, "", "yes"),
-        ("AT l2", "adversarial training", 0, .5, .5, "", "")],
+        ("AT l2", "adversarial training", 0, .5, .5, "", ""),
+        ("AT l2 + score", "adversarial training with alignment", .1, .5, .55, "", "yes")],
         columns=["method", "group", "weight", "clean", "accuracy", "collapsed", "best"])
     figure = alignment.trade_offs(rows, "robust, digits")
-    axis, found = figure.axes[0], alignment.looks(rows)
-    colour, mark, _ = found["score"]
-    line, = [one for one in drawn(axis, colour, "None") if len(one) > 1]
-    np.testing.assert_allclose(line, [[.9, 0], [.8, .2], [.6, .4]])
-    np.testing.assert_allclose(drawn(axis, found["class mean"][0], "x"), [[[.1, .1]]])
-    assert not [one for one in drawn(axis, found["gradient norm, softplus"][0], "None") if len(one) > 1], "no curve"
+    aligned, controls, adversarial = figure.axes
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["aligned gradients", "controls",
+                                                                    "adversarial training"]
+    found = looks.looks(rows)
+    for axis in (aligned, controls):  # which are compared with the score
+        line, = [one for one in drawn(axis, found["score"][0], "None") if len(one) > 1]
+        np.testing.assert_allclose(line, [[.9, 0], [.8, .2], [.6, .4]])
+    np.testing.assert_allclose(drawn(controls, found["gradient norm"][0], "None")[0], [[.9, 0], [.7, .2]])
+    assert not [one for one in drawn(controls, found["gradient norm, softplus"][0], "None") if len(one) > 1], "no curve"
+    assert {axis.get_xlim() for axis in figure.axes} == {aligned.get_xlim()} and aligned.get_xlim()[0] > .4
+    keys = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in figure.axes]
+    assert keys == [["score", "class mean (λ 3 collapsed)"], ["score", "gradient norm (λ 5 collapsed)",
+                    "gradient norm, softplus"], ["AT l2", "AT l2 + score"]]
+    assert all(drawn(axis, CLEAN, "o") for axis in figure.axes), "all start at vanilla networks"
     words = figure.description.replace("\u00a0", " ")
     assert words.startswith("digits: without adversarial images score (λ 1) is the most robust, 40.0 % at 60.0 % clean "
                             "accuracy; vanilla 0.0 % at 90.0 %")
-    assert {"best weight on held-out images", "collapsed"} <= {*legend_texts(figure)} and not overlaps(figure)
+    assert not overlaps(figure)
+
+
+def test_trade_offs_have_at_most_six_names_a_panel_and_tell_them_apart_without_colours():
+    kinds = {"one image": "realisation", "class mean": "realisation", "nearest neighbour": "realisation",
+             "score": "realisation", "class mean, centred": "realisation", "nearest neighbour, centred": "realisation",
+             "random direction": "control", "permuted classes": "control", "permuted images": "control",
+             "gradient norm": "control", "gradient norm, softplus": "control", "AT l2": "adversarial training",
+             "AT linf": "adversarial training", "AT l2, longer": "adversarial training",
+             "AT l2 + score": "adversarial training with alignment"}
+    rows = [("vanilla", "vanilla", 0, .9, .0, "", "yes")]
+    rows += [(kind, of, weight, .9 - weight / 9, .05 * k + weight / 9, "", "")
+             for k, (kind, of) in enumerate(kinds.items()) for weight in (1, 2)]
+    rows = pd.DataFrame(rows, columns=["method", "group", "weight", "clean", "accuracy", "collapsed", "best"])
+    figure = alignment.trade_offs(rows)
+    assert not overlaps(figure)
+    for axis in figure.axes:
+        handles = axis.get_legend().legend_handles
+        marks = {(one.get_marker(), one.get_markerfacecolor() == "white", one.get_linestyle()) for one in handles}
+        assert len(marks) == len(handles) <= 6
 
 
 def test_curves():
@@ -181,7 +210,7 @@ def test_curves():
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["0", "0.5", "1", "2"]
     assert not overlaps(figure)
     assert axis.get_xlabel() == "ε (pixels)" and axis.get_ylabel() == "robust accuracy"
-    colour, mark, _ = alignment.looks(rows)["class mean"]
+    colour, mark, _ = looks.looks(rows)["class mean"]
     line = next(data for data in drawn(axis, colour, mark) if np.isclose(data[0, 1], 0.21))
     np.testing.assert_allclose(line[:, 0], [0.25, 0.5, 1, 2])
     assert {text.get_text() for text in figure.axes[-1].texts} == set(GROUP_OF)
@@ -230,7 +259,7 @@ def test_alignment_against_robustness():
     figure = alignment.alignment_against_robustness(rows, "robust (l2)", "cosine")
     axis = figure.axes[0]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("cosine", "robust (l2)")
-    colour, mark, _ = alignment.looks(rows)["score"]
+    colour, mark, _ = looks.looks(rows)["score"]
     seeds, mean = drawn(axis, colour, mark)
     np.testing.assert_allclose(seeds, [[0.05, 0.1], [0.04, 0.11], [0.03, 0.12]])
     np.testing.assert_allclose(mean, [[0.04, 0.11]])

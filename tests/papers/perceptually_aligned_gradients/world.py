@@ -213,9 +213,10 @@ def of(verdict, values):
 
 def cosines(world, c):
     """Means over images and ten classes as they are known, the own class's apart by 0.2."""
-    spread = np.linspace(-.05, .05, SEEN)
     table = {"index": np.arange(SEEN), "label": np.arange(SEEN) % 10}
     for name, what in ((INDEPENDENT, "cosine"), (SHUFFLED, "pairs")):
+        order = np.random.default_rng(seed_of("spread", what, *named_by(c))).permutation(SEEN)
+        spread = np.linspace(-.05, .05, SEEN)[order]
         mean = known(world, c, what) * shift(what, *named_by(c))
         table |= {f"own, {name}": mean + .18 + spread, f"others, {name}": mean - .02 + spread}
     return pd.DataFrame(table | {f"{whose}, {kind}": .1 + spread for kind in HEURISTICS for whose in ("own", "others")})

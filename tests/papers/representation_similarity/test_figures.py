@@ -20,6 +20,10 @@ def test_every_table_is_drawn(made):
     assert axes["normal and robust"] == ("normal", "robust") and notes["robust"] == made.note("R")
     assert notes["normal and robust"] == f"{made.note('N')}; {made.note('R')}"
     assert panels["robust"][0, 15] == pytest.approx(.75, abs=.02)
+    every = tables.summaries(made).query("kind == 'untrained' and summary == 'mean off-diagonal'")
+    untrained = tables.mean_map(made, "U", "U")
+    assert len(every) > made.section.seeds and every.value.mean() == pytest.approx(
+        untrained[~np.eye(len(untrained), dtype=bool)].mean()), "all untrained networks"
     assert panels["normal and robust"].diagonal().mean() == pytest.approx(.50, abs=.01)
     controls, *more = tables.maps_of(made, tables.control_panels(made))
     assert [*controls] == ["untrained", "matched normal", "normal and matched normal"]
@@ -72,6 +76,8 @@ def test_per_layer_tells_kinds_by_colour_and_perturbations_by_line():
     assert drawn == {(plots.CLEAN, "-"), (plots.CLEAN, "--"), (plots.ROBUST, "-"), (plots.ROBUST, "--")}
     assert legend_texts(figure) == ["normal", "robust", "own", "noise"]
     assert "layer1" in {text.get_text() for text in axis.get_xticklabels()}
+    assert figure.description.startswith("Perturbed images (own) change representations less in robust networks (mean "
+                                         "CKA with clean images over layers 0.79) than in normal ones (0.59).")
     with pytest.raises(SettingsError, match="position = 12.*0 to 11"):
         figures.per_layer(pd.concat([table, table.assign(position=N)]), LAYERS)
     many = pd.concat([table.assign(perturbation=str(i)) for i in range(5)])
@@ -89,6 +95,11 @@ def test_dose_response():
     assert len(left.lines[1].get_xdata()) == 9, "every seed is a dot"
     assert [text.get_text() for text in left.get_xticklabels()] == ["0", "2", "8"]
     assert "1/255" in left.get_xlabel() and not legend_texts(figure)
+    apart = table.assign(to_normal=1 - table.to_normal)
+    assert figures.dose_response(apart).description.startswith(
+        "Networks trained at ε 8 are less similar to normal ones (0.29) than normal ones to each other (0.69).")
+    assert figures.dose_response(apart[apart.eps > 0]).description.startswith(
+        "Networks trained at ε 8 are less similar to normal ones (0.29) than those trained at ε 2 (0.59).")
     bad = pd.DataFrame({"eps": [1], "panel": ["both"], "similarity": [0.5], "source": ["paper"]})
     with pytest.raises(SettingsError, match="unknown panel 'both'"):
         figures.dose_response(table, reference=bad)
@@ -114,6 +125,8 @@ def test_summary_strip_shows_seeds_mean_interval_and_reference():
     assert axis.get_ylim()[0] > axis.get_ylim()[1], "rows read from the top"
 
     given = pd.DataFrame({"kind": ["robust"], "summary": ["mean off-diagonal"], "low": [0.6], "high": [0.9]})
+    other = figures.summary_strip(table.assign(summary="mean off-diagonal, svcca"), intervals=given)
+    assert other.axes[0].get_xlabel() == "mean off-diagonal, SVCCA"
     axis, = figures.summary_strip(table, intervals=given).axes
     assert [0.6, 0.9] in [list(line.get_xdata()) for line in axis.lines], "the judge's intervals take precedence"
 
@@ -124,7 +137,8 @@ def test_the_nearest_kind_is_named_only_if_it_lies_above_the_others():
     table = pd.DataFrame([{"of": of, "kind": kind, "seed": seed, "similarity": value + .01 * seed}
                           for (of, kind), value in level.items() for seed in range(3)])
     figure = figures.neighbours(table)
-    assert figure.description.startswith("Robust networks are most like matched normal ones (0.77; normal 0.63). ")
+    assert figure.description.startswith(
+        "Of other kinds, matched normal networks are the most similar to robust ones (0.77; normal 0.63). ")
     assert [axis.get_xlabel().replace("\n", " ") for axis in figure.axes] == [
         f"mean same-layer CKA with {of} networks" for of in ("robust", "untrained")]
     open_ = figures.neighbours(table[table.seed < 2])
