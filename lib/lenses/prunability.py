@@ -133,12 +133,12 @@ class Prunability(Lens):
         if not np.isfinite(own["value"]):
             return f"How much of its robustness {own['network']} keeps when it is pruned is {own['note']}."
         whole = value_of(rows, SUBJECT, WHOLE.format(verdict="robust"))
-        others = [f"{who} {_spread(rows, role, own['measure'])}" for role, who in (
-            (ROBUST, "robust references"), (NORMAL, "normal ones"), (TWIN, "its untrained twin"))]
+        robust, normal, twin = (_spread(rows, role, own["measure"]) for role in (ROBUST, NORMAL, TWIN))
         number = _bounded(same) if np.isfinite(same["value"]) else same["note"]
         return (f"With {own['at']} of its weights {own['network']} keeps {_bounded(own)} of the robust accuracy, "
-                f"{whole['value']:.0%}, that it has unpruned after the same fine-tuning, where {', '.join(others)}; "
-                f"with as many weights as the references then have: {number}.")
+                f"{whole['value']:.0%}, that it has unpruned after the same fine-tuning, where robust references keep "
+                f"{robust}, normal ones {normal} and its untrained twin {twin}; with as many weights as the references "
+                f"then have: {number}.")
 
     def test(self, pool: Pool) -> PGD:
         """The attack on the test images."""
@@ -346,6 +346,5 @@ def _bounded(row: pd.Series) -> str:
 
 def _spread(rows: pd.DataFrame, role: str, measure: str) -> str:
     known = rows[rows["value"].notna()]
-    if not len(known[(known["role"] == role) & (known["measure"] == measure)]):
-        return "has no share"
-    return f"keeps {spread(known, role, measure)}"
+    some = ((known["role"] == role) & (known["measure"] == measure)).any()
+    return spread(known, role, measure) if some else "an undefined share"
