@@ -144,9 +144,13 @@ class Prunability(Lens):
         """The attack on the test images."""
         return PGD(self.steps, pool.threat.usual_step)
 
+    def trained_on(self, pool: Pool) -> PGD:
+        """The attack in search and fine-tuning."""
+        return self.attack or PGD(2, pool.threat.usual_step * 5 / 2)
+
     def recipe(self, pool: Pool, base: Recipe, keep: Fraction) -> Recipe:
         """How the network of `base` is pruned to a share of its weights and fine-tuned; at 1, only fine-tuned."""
-        objective = pool.networks.objective(self.attack or PGD(2, pool.threat.usual_step * 5 / 2))
+        objective = pool.networks.objective(self.trained_on(pool))
         if keep == DENSE:
             return continued(base, base.arch, objective, self.finetune)
         arch = Pruned(base.arch, keep, scores=self.scores)
@@ -184,8 +188,7 @@ class Prunability(Lens):
             images: ImageSet) -> Iterator[dict]:
         """The rows of one network."""
         weights = sizes(one.net)
-        tuned = self.recipe(pool, pool.recipes["R0"], DENSE).objective.describe()
-        tuned = f"fine-tuned for {self.finetune.epochs} epochs, {tuned}"
+        tuned = f"fine-tuned for {self.finetune.epochs} epochs on images changed by {self.trained_on(pool).title}"
         pruned = f"kept weights: {RULES[self.scores]}; {tuned}"
         gone = {way: _failure(table, keeps[way]) if way in keeps else self._too_few(one, pool) for way in WAYS}
         where = {way: {"at": _percent(keep), "place": float(keep)} for way, keep in keeps.items()}
@@ -208,7 +211,10 @@ class Prunability(Lens):
                 yield self.row(role, one, PRUNED.format(verdict=verdict, way=way), np.nan if why else shared(own),
                                note=why, **told)
                 kept = np.nan if why or lost else share_of(own, table[_column(DENSE, verdict)])
-                yield self.row(role, one, KEPT.format(verdict=verdict, way=way), kept, note=why or lost, **told)
+                note = why or lost
+                if not note and not shared(own).low > FLOOR:
+                    note = f"the accuracy that is left, {np.mean(own):.0%}, is not surely above {FLOOR:.0%}"
+                yield self.row(role, one, KEPT.format(verdict=verdict, way=way), kept, note=note, **told)
 
     def _too_few(self, one: Subject, pool: Pool) -> str:
         """Why a network has no NUMBER."""
@@ -259,11 +265,13 @@ def _left(weights: Sequence[int], keep: Fraction) -> int:
 
 def trainable(one: Subject, images: Tensor, arch: FromScratch) -> tuple[nn.Module | None, str]:
     """A form of the network that can be pruned and trained on batches like `images`, and ""; or None and why there is
-    none. Its graph takes the place of a network that computes something else in training mode, or that needs maps in
-    another layout. arch: any.
+    none. Its graph, if it has the same layers, takes the place of a network that needs maps in another layout or gives
+    something else in training mode. arch: any.
     """
-    half, whys = Pruned(arch, Fraction(1, 2)), []
-    for net in (one.net, *([one.graph.whole] if one.graph else [])):
+    half, whys, forms = Pruned(arch, Fraction(1, 2)), [], [one.net]
+    if one.graph and sizes(one.graph.whole) == sizes(one.net):
+        forms.append(one.graph.whole)
+    for net in forms:
         whys.append(_untrainable(net, half, images, one.data.info.classes))
         if not whys[-1]:
             return net, ""

@@ -87,11 +87,12 @@ def _trained(name: str, recipe: Recipe, pool: Pool) -> dict:
     """What a network that subjects are compared with was trained on, and what that cost where it was trained."""
     entry = pool.zoo.store.load("network", recipe.key)
     meta = entry.meta if entry else {}
-    how = {"N": "on clean images", "R": f"on images changed by {pool.networks.robust.attack.title}"}
-    further = f"again, {recipe.objective.describe()}" if recipe.arch.gives == "classes" else (
-        "to remove noise, given the class")
+    attack = getattr(recipe.objective, "attack", None)
+    how = f"on images changed by {attack.title}" if attack else "on clean images"
+    if recipe.arch.gives != "classes":
+        how = "to remove noise, given the class"
     return {"network": name, "key": recipe.key, "architecture": recipe.arch.name, "data": recipe.data.name,
-            "training images": recipe.data.n_train, "training": how[name[0]] if name in pool.recipes else further,
+            "training images": recipe.data.n_train, "training": "again, " * bool(recipe.parents) + how,
             "epochs": recipe.epochs, "FLOPs": price.training(recipe), "seconds": meta.get("seconds"),
             "device": meta.get("device")}
 

@@ -166,8 +166,10 @@ def test_prunability_is_measured_where_it_is_named(pool):
     about = json.loads((report.page.parent / "report.json").read_text(encoding="utf-8"))
     trained = {one["network"]: one for one in about["trained"]}
     assert {*trained} == {name + end for name in pool.recipes for end in ("", ", fine-tuned", ", pruned to 50%")}
-    assert trained["R0, pruned to 50%"]["training"].startswith("again, adversarial")
-    assert "keep 0.5" in trained["R0, pruned to 50%"]["architecture"] and trained["R0"]["training"].startswith("on ")
+    assert {trained[f"{name}{end}"]["training"] for name in ("N0", "R0") for end in (", fine-tuned", ", pruned to 50%")
+            } == {"again, on images changed by PGD-2"}, "and not as the references"
+    assert (trained["N0"]["training"], trained["R0"]["training"][:20]) == ("on clean images", "on images changed by")
+    assert "keep 0.5" in trained["R0, pruned to 50%"]["architecture"]
 
 
 def test_prunability_trains_as_the_notebooks_of_the_profile():
