@@ -44,6 +44,9 @@ class Alignment(Lens):
         ours = self.forward_of_all(subject, pool) * (1 + 2 * classes)
         return len(images) * (ours + sum(price.forward(one) * (1 + classes) for one in denoisers(pool)))
 
+    def recipes(self, pool: Pool) -> dict[str, Recipe]:
+        return {f"denoiser {n}": recipe for n, recipe in enumerate(denoisers(pool))}
+
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
         need(len(images) > 1, "number of images", len(images), "at least 2, to permute them")
         pictures, found = functools.cache(lambda: _truths(pool, images)), []

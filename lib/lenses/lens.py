@@ -144,6 +144,10 @@ class Lens(ABC):
     def sentence(self, rows: pd.DataFrame) -> str:
         """What the rows of `measure` say, in one sentence."""
 
+    def recipes(self, pool: Pool) -> dict[str, Recipe]:
+        """{name: recipe} of the networks that the lens takes in addition to the references."""
+        return {}
+
     def check(self, subject: Subject) -> None:
         """Raise SettingsError if the lens needs layers and the subject has none."""
         need(bool(subject.layers) or not self.needs_layers, f"the lens {self.name}", f"of {subject.name}",

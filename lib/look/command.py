@@ -25,7 +25,7 @@ def run(args) -> int:
     """Look at the networks that the command line names. Returns 0, or 1 if a lens failed."""
     settings = profiles.load(args.profile)
     data = data_of(args.data, args.profile, settings.networks.data)
-    lenses = None if args.lens is None else chosen([name.strip() for name in args.lens.split(",")])
+    lenses = None if args.lens is None else chosen([name.strip() for name in args.lens.split(",")], settings)
     count = len(args.sources)
     normalisers = [normaliser(text) for text in one_each("--normaliser", args.normaliser, count, shared=True)]
     weights, names = one_each("--weights", args.weights, count), one_each("--name", args.name, count)

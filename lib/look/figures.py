@@ -10,6 +10,7 @@ import pandas as pd
 
 from lib.lenses.lens import NORMAL, ROBUST, SUBJECT, TWIN
 from lib.lenses.manifold import RATIO, WHITE, octave_names
+from lib.lenses.prunability import NUMBER, PRUNED, SHARE, WHOLE
 from lib.look.report import Failure, Report
 from lib.plots.common import as_picture, show_picture, signed
 from lib.plots.maps import draw_map
@@ -208,4 +209,49 @@ def manifold(tables: dict[str, pd.DataFrame], report: Report) -> dict:
         "length, a line for each network. Above 1: more sensitive to this frequency than to white noise.")}
 
 
-DRAWN = {"accuracy": accuracy, "similarity": similarity, "alignment": alignment, "manifold": manifold}
+def prunability(tables: dict[str, pd.DataFrame], report: Report) -> dict:
+    """Clean and robust accuracy of each network, unpruned and pruned, after the same fine-tuning."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import PercentFormatter
+
+    every = pd.concat(tables.values()).drop_duplicates(["network", "measure"])
+    order = [*every["network"].unique()]
+    order.sort(key=lambda name: [*LOOKS, SUBJECT][::-1].index(every.loc[every["network"] == name, "role"].iloc[0]))
+    drawn = {WHOLE: ("o", "none", "unpruned"), PRUNED.replace("{way}", SHARE): ("o", None, "the same share of weights"),
+             PRUNED.replace("{way}", NUMBER): ("D", None, "the same number of weights")}
+    style()
+    figure, axes = plt.subplots(1, 2, figsize=(NARROW + 0.8, 1.6 + 0.3 * len(order)), sharey=True, layout="constrained")
+    for axis, verdict in zip(axes, ("clean", "robust"), strict=True):
+        for place, name in enumerate(order):
+            of_one = every[every["network"] == name]
+            colour = LOOKS.get(of_one["role"].iloc[0], (OWN[0],))[0]
+            values = of_one.set_index("measure")["value"].reindex([one.format(verdict=verdict) for one in drawn])
+            if values.notna().any():
+                axis.plot([values.min(), values.max()], [place, place], color=colour, linewidth=1, alpha=0.5)
+            for value, (marker, face, _) in zip(values, drawn.values(), strict=True):
+                axis.plot(value, place, marker, color=colour, markerfacecolor=face or colour, markersize=5)
+        axis.set_title({"clean": "clean images", "robust": "under attack"}[verdict], loc="left", fontsize=10)
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_xlim(-0.02, 1.02)
+        axis.set_xlabel("accuracy after fine-tuning")
+    axes[0].set_yticks(range(len(order)), [textwrap.fill(name, 24) for name in order], fontsize=9)
+    axes[0].invert_yaxis()
+    for marker, face, told in drawn.values():
+        axes[1].plot([], [], marker, color="#555555", markerfacecolor=face or "#555555", markersize=5, label=told)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    keep, said = "", []
+    for name in tables:
+        own = every[every["network"] == name].set_index("measure")
+        whole, pruned = (own.loc[one.format(verdict="robust")] for one in list(drawn)[:2])
+        keep = pruned["at"] or keep
+        if np.isfinite(whole["value"] + pruned["value"]):
+            said.append(f"{name}: {whole['value']:.0%} and {pruned['value']:.0%}")
+    told = f" (under attack, {', '.join(said)})" if said else ""
+    return {"accuracy_pruned": entitle(
+        figure, f"Accuracy with all and with {keep} of the weights, after the same fine-tuning{told}",
+        "Accuracy after fine-tuning, a row for each network: unpruned (hollow), pruned to the same share of its "
+        "weights as the references (dot), and to the same number (diamond).")}
+
+
+DRAWN = {"accuracy": accuracy, "similarity": similarity, "alignment": alignment, "manifold": manifold,
+         "prunability": prunability}

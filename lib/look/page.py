@@ -84,12 +84,15 @@ def described(report: Report) -> dict:
 
 
 def _trained(name: str, recipe: Recipe, pool: Pool) -> dict:
-    """What a reference or a denoiser was trained on, and what that cost where it was trained."""
+    """What a network that subjects are compared with was trained on, and what that cost where it was trained."""
     entry = pool.zoo.store.load("network", recipe.key)
     meta = entry.meta if entry else {}
-    how = {"N": "on clean images", "R": f"on images changed by {pool.networks.robust.attack.title}"}
+    attack = getattr(recipe.objective, "attack", None)
+    how = f"on images changed by {attack.title}" if attack else "on clean images"
+    if recipe.arch.gives != "classes":
+        how = "to remove noise, given the class"
     return {"network": name, "key": recipe.key, "architecture": recipe.arch.name, "data": recipe.data.name,
-            "training images": recipe.data.n_train, "training": how.get(name[0], "to remove noise, given the class"),
+            "training images": recipe.data.n_train, "training": "again, " * bool(recipe.parents) + how,
             "epochs": recipe.epochs, "FLOPs": price.training(recipe), "seconds": meta.get("seconds"),
             "device": meta.get("device")}
 

@@ -15,7 +15,6 @@ from lib import dry_run
 from lib.data import ImageSet
 from lib.errors import OneLineError
 from lib.lenses.accuracy import BATCH
-from lib.lenses.alignment import Alignment, denoisers
 from lib.lenses.lens import Lens, Pool
 from lib.lenses.subject import Subject
 from lib.models import forward_flops
@@ -76,9 +75,9 @@ class Asked:
 
     @property
     def recipes(self) -> dict[str, Recipe]:
-        """The networks that subjects are compared with, by name: references, and denoisers for the alignment."""
-        teachers = denoisers(self.pool) if any(isinstance(lens, Alignment) for lens in self.lenses) else []
-        return self.pool.recipes | {f"denoiser {n}": recipe for n, recipe in enumerate(teachers)}
+        """The networks that subjects are compared with, by name: references, and what lenses take besides."""
+        besides = {name: one for lens in self.lenses for name, one in lens.recipes(self.pool).items()}
+        return self.pool.recipes | besides
 
     def price(self) -> list[str]:
         """Lines: what each part takes on this machine if nothing of it is stored, the sum, and how it was priced."""

@@ -11,6 +11,8 @@ import pandas as pd
 from lib.lenses.alignment import NEAREST, SCORE, SHARE
 from lib.lenses.lens import NORMAL, ROBUST, SUBJECT, TWIN
 from lib.lenses.manifold import ALONG, MATCHED, OFF, RATIO
+from lib.lenses.prunability import KEPT, NUMBER, PRUNED, WHOLE
+from lib.lenses.prunability import SHARE as SAME_SHARE
 from lib.lenses.similarity import TO, WITHIN
 from lib.lenses.stitching import MEASURE, TRAINED
 from lib.site.words import marks, number
@@ -121,6 +123,24 @@ VIEWS = {
         (Line(RATIO.format(OFF, ALONG), "change of the margin, off the manifold over along it", "ratio", at="long"),
          Line(RATIO.format(MATCHED, ALONG), "the same with equally smooth steps off the manifold", "ratio",
               at="long"))),
+    "prunability": View(
+        "How much of its accuracy does the network keep when most of its weights are removed?",
+        "Most weights of each convolution and linear layer are set to zero for good, and the others are trained for a "
+        "few epochs on attacked images. What is kept is a share of what the same network has with all its weights "
+        "after the same fine-tuning. A large network has more weights to spare, so it is also pruned to as many as the "
+        "references have left. Fine-tuning alone gives some accuracy: see the untrained twin. Intervals are over the "
+        "images; another training of the same network would differ, too.",
+        (Line(KEPT.format(verdict="robust", way=SAME_SHARE),
+              "accuracy under attack that is kept with as large a share of the weights as references keep", "share",
+              ends=(0.0, 1.0)),
+         Line(KEPT.format(verdict="robust", way=NUMBER),
+              "accuracy under attack that is kept with as many weights as references keep", "share", ends=(0.0, 1.0)),
+         Line(KEPT.format(verdict="clean", way=SAME_SHARE),
+              "accuracy on clean images that is kept with as large a share of the weights", "share", ends=(0.0, 1.0)),
+         Line(WHOLE.format(verdict="robust"), "accuracy under attack, unpruned after the same fine-tuning", "share",
+              ends=(0.0, 1.0)),
+         Line(PRUNED.format(verdict="robust", way=SAME_SHARE),
+              "accuracy under attack, pruned to as large a share of the weights", "share", ends=(0.0, 1.0)))),
 }
 
 

@@ -15,6 +15,7 @@ from lib.lenses.accuracy import BATCH, Accuracy
 from lib.lenses.alignment import Alignment
 from lib.lenses.lens import SUBJECT, Lens, Pool
 from lib.lenses.manifold import Manifold
+from lib.lenses.prunability import Prunability
 from lib.lenses.similarity import Similarity
 from lib.lenses.stitching import Stitching
 from lib.lenses.subject import Subject
@@ -22,6 +23,7 @@ from lib.look.page import write
 from lib.look.report import Asked, Failure, Report, Seen
 from lib.look.views import view_of
 from lib.papers import settings as profiles
+from lib.papers.harp_pruning.networks import training_attack
 from lib.runtime import device, results
 from lib.store import Store
 from lib.training.zoo import Zoo
@@ -41,6 +43,7 @@ def look(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: P
     measured is stored, so that a call that was killed or is repeated resumes.
 
     lenses: lenses or their names, which all subjects must be able to have; None: of ALL those that a subject can have.
+    Prunability, which trains most, is only taken where it is named.
     pool: the references; None: the profile's. images: how many of the pool's test images; None: USUAL of
     them, or all if there are fewer. name: of the
     folder; None: the names of the subjects. command: what the page shows as the way to make it again.
@@ -71,7 +74,7 @@ def check(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: 
         need(is_file_name(subject.name), "name", subject.name, "one of letters, digits, spaces and -._+")
     names = [subject.name for subject in subjects]
     need(len({*names}) == len(names), "names", ", ".join(names), "different for each network")
-    found = ALL if lenses is None else chosen(lenses)
+    found = ALL if lenses is None else chosen(lenses, None if pool else profiles.load(profile))
     if pool is None:
         settings = profiles.load(profile)
         pool = Pool(Zoo(Store(), device(settings.device)), settings.networks, settings.seed)
@@ -98,9 +101,11 @@ def check(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: 
                  results() / "look" / name)
 
 
-def chosen(lenses: Sequence[Lens | str]) -> list[Lens]:
-    """The lenses of a list of lenses or their names, each once. Raises SettingsError for others and for none."""
-    known = {lens.name: lens for lens in ALL}
+def chosen(lenses: Sequence[Lens | str], settings: profiles.Settings | None = None) -> list[Lens]:
+    """The lenses of a list of lenses or their names, each once. settings: a profile's, None without one. Raises
+    SettingsError for others and for none.
+    """
+    known = {lens.name: lens for lens in (*ALL, prunability(settings))}
     need(isinstance(lenses, (list, tuple)) and len(lenses) > 0, "lenses", repr(lenses),
          f"a list of some of {', '.join(known)}")
     found = {}
@@ -112,6 +117,17 @@ def chosen(lenses: Sequence[Lens | str]) -> list[Lens]:
         need(lens.name not in found, "lenses", lens.name, "named once")
         found[lens.name] = lens
     return list(found.values())
+
+
+def prunability(settings: profiles.Settings | None) -> Prunability:
+    """The lens that is used on request only, which searches and fine-tunes as the profile's notebook on HARP does, if
+    there is one. (At smoke and laptop the notebook on compact networks does the same.)
+    """
+    section = settings and settings.sections.get("harp_pruning")
+    if not section:
+        return Prunability()
+    attack = section.attack or training_attack(settings.networks, section)
+    return Prunability(finetune=section.finetune, search=section.prune, attack=attack)
 
 
 def _measured(asked: Asked, command: str) -> Report:

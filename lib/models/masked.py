@@ -117,7 +117,7 @@ class Masked:
     def plain(self) -> nn.Module:
         """The layer of torch that computes the same, with zeros where weights are masked."""
         weight = self.weight
-        layer = unmasked_like(self, *weight.shape[:2])
+        layer = unmasked_like(self, len(weight), weight.shape[1] * getattr(self, "groups", 1))
         layer.weight.copy_(weight)
         if self.bias is not None:
             layer.bias.copy_(self.bias)

@@ -52,7 +52,7 @@ def prune(parent: nn.Module, arch: Pruned, image_shape: tuple[int, int, int],
     leaders: dict[str, Masked] = {}
     weights = {name: layer.weight.detach() for name, layer in layers(net).items()}
     for name, layer in layers(net).items():
-        layer.places = places[name]
+        layer.places = places.get(name, 0)  # 0: it never runs
     for name, layer in chosen.items():
         _convert(layer, arch, _group(net, layer, link.get(name)))
         leader = leaders.setdefault(link[name].source, layer) if link else layer

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 from lib.errors import need, unknown
 from lib.files import is_file_name
 from lib.runtime import fast_in_bf16
-from lib.values.architectures import Denoisers, FromScratch
+from lib.values.architectures import Architecture, Denoisers, FromScratch
 from lib.values.attacks import PGD, Attack
 from lib.values.data import Data
 from lib.values.declared import Bound, Declared, OneOf, Positive, Repetitions, Share, between, whole
-from lib.values.objectives import Adversarial, CrossEntropy, Denoising
+from lib.values.objectives import Adversarial, CrossEntropy, Denoising, Objective
 from lib.values.recipe import AUGMENTATIONS, PRECISIONS, Optimiser, Recipe, Schedule
 from lib.values.threats import Threat
 
@@ -165,6 +165,11 @@ def fewer_targets(where: str, attack: Attack, data: Data) -> None:
 def trained_as(recipe: Recipe, training: Training) -> Recipe:
     """The recipe with the epochs, the optimiser and the schedule of the settings."""
     return replace(recipe, epochs=training.epochs, optimiser=training.optimiser, schedule=training.schedule)
+
+
+def continued(parent: Recipe, arch: Architecture, objective: Objective, training: Training) -> Recipe:
+    """The recipe of a further training of a network, as `arch` makes it of the parent: pruned, or as it is."""
+    return trained_as(replace(parent, arch=arch, parents=(parent,), objective=objective), training)
 
 
 def updates(recipe: Recipe) -> int:

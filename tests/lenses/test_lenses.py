@@ -14,11 +14,13 @@ from lib.lenses.accuracy import Accuracy, better_fits
 from lib.lenses.alignment import NEAREST, SCORE, SHARE, Alignment, _cosines, _truths
 from lib.lenses.lens import COLUMNS, NORMAL, ROBUST, SUBJECT, TWIN, Pool, mean, share_of
 from lib.lenses.manifold import ALONG, MATCHED, OFF, RATIO, Manifold, octaves
+from lib.lenses.prunability import Prunability
 from lib.lenses.similarity import TO, WITHIN, Similarity, best_order, chosen
 from lib.lenses.stitching import Stitching
 from lib.lenses.subject import Subject
 from lib.models import network
 from lib.papers.settings import load as profile
+from lib.profiles.networks import Training
 from lib.runtime import initialise_with
 from lib.store import Store
 from lib.training.evaluation import evaluate
@@ -28,7 +30,8 @@ from lib.values.attacks import APGD, Square
 from lib.values.data import Data
 
 LENSES = {"accuracy": Accuracy(APGD(3, targets=1), Square(5), steps=2), "stitching": Stitching(100, 1, 2),
-          "similarity": Similarity(4), "alignment": Alignment(), "manifold": Manifold(4, 20, 2)}
+          "similarity": Similarity(4), "alignment": Alignment(), "manifold": Manifold(4, 20, 2),
+          "prunability": Prunability(finetune=Training(1), steps=2)}
 DIGITS = Data("digits", train=128, test=40)
 
 

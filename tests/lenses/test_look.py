@@ -4,6 +4,7 @@ import json
 import os
 import re
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from html import escape
 
 import pandas as pd
@@ -18,12 +19,14 @@ from lib.lenses.accuracy import Accuracy
 from lib.lenses.alignment import Alignment
 from lib.lenses.lens import COLUMNS, Lens, Pool
 from lib.lenses.manifold import Manifold
+from lib.lenses.prunability import Prunability
 from lib.lenses.similarity import Similarity
 from lib.lenses.stitching import Stitching
 from lib.lenses.subject import Subject
 from lib.look import figures, look, price, work
 from lib.look.command import normaliser
 from lib.papers.settings import load as profile
+from lib.profiles.networks import Training
 from lib.runtime import ROOT, initialise_with
 from lib.store import Store
 from lib.training.zoo import Zoo
@@ -151,6 +154,30 @@ def test_a_second_look_measures_nothing_again(two, pool, capsys, monkeypatch):
     assert again.rows.equals(report.rows) and again.sentences() == report.sentences()
     said = capsys.readouterr().out
     assert all(sentence in said for sentence in report.sentences()) and str(again.page) in said
+
+
+def test_prunability_is_measured_where_it_is_named(pool):
+    own = subject(plain, "plain")
+    assert "prunability" not in {lens.name for lens in work.check(own, pool=pool).lenses}
+    report = look(own, pool=pool, lenses=[Prunability("1/2", finetune=Training(1), steps=2)], name="pruned")
+    page, told = report.page.read_text(encoding="utf-8"), "\n".join(report.asked.price())
+    assert not report.failures and 'id="prunability"' in page and report.sentences()[0][:4] in ("With", "How ")
+    assert [file.stem for file in report.figures] == ["accuracy_pruned"] and "prunability of plain" in told
+    about = json.loads((report.page.parent / "report.json").read_text(encoding="utf-8"))
+    trained = {one["network"]: one for one in about["trained"]}
+    assert {*trained} == {name + end for name in pool.recipes for end in ("", ", fine-tuned", ", pruned to 50%")}
+    assert {trained[f"{name}{end}"]["training"] for name in ("N0", "R0") for end in (", fine-tuned", ", pruned to 50%")
+            } == {"again, on images changed by PGD-2"}, "and not as the references"
+    assert (trained["N0"]["training"], trained["R0"]["training"][:20]) == ("on clean images", "on images changed by")
+    assert "keep 0.5" in trained["R0, pruned to 50%"]["architecture"]
+
+
+def test_prunability_trains_as_the_notebooks_of_the_profile():
+    settings = profile("smoke")
+    lens, = work.chosen(["prunability"], settings)
+    section = settings.sections["harp_pruning"]
+    assert (lens.finetune, lens.attack) == (section.finetune, section.attack) and lens.keep == Fraction(1, 10)
+    assert work.chosen(["prunability"]) == [Prunability()]
 
 
 def test_a_network_with_one_answer_is_told(pool):
@@ -326,7 +353,7 @@ def test_the_three_lines_of_the_documentation_are_possible(monkeypatch):
     monkeypatch.setattr("lib.look.look", lambda *given, **options: seen.append(work.check(*given, **options)))
     exec(block, {"network": plain()})
     assert seen[0].folder.name == "mine" and seen[0].profile == "smoke"
-    assert all(f"| `{lens.name}` |" in text for lens in SMALL)
+    assert all(f"| `{lens.name}` |" in text for lens in SMALL) and "| `prunability` (on request) |" in text
 
 
 @pytest.mark.slow

@@ -589,3 +589,20 @@ def test_interval_bounds_take_the_masks():
     for eps in (0.0, 0.01):
         assert torch.equal(worst_margins(net, x, labels, eps), worst_margins(dense(net), x, labels, eps))
     assert not torch.allclose(worst_margins(net, x, labels, 0.01), worst_margins(plain(CNNSmall()), x, labels, 0.01))
+
+
+def test_convolutions_in_groups_and_layers_that_never_run_are_pruned():
+    class Foreign(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.unused = nn.Conv2d(3, 6, 3, groups=3), nn.Linear(7, 7)
+            self.head = nn.Linear(6, 10)
+
+        def forward(self, x):
+            return self.head(self.conv(x).mean((2, 3)))
+
+    with initialise_with("foreign"):
+        net = prune(Foreign().eval(), Pruned(SMALL, "0.5"), SHAPE).eval()
+    whole = dense(net)
+    assert type(whole.conv) is nn.Conv2d and whole.conv.groups == 3 and int((whole.conv.weight == 0).sum()) == 27
+    assert torch.equal(whole(images()), net(images())) and {*masked_layers(net)} == {"conv", "unused", "head"}

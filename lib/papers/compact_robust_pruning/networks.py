@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from lib.papers.compact_robust_pruning.settings import BENIGN, IN_ROUNDS, ROBUST, RULES, NetworkSetup, Section
 from lib.profiles import networks as profiles
-from lib.profiles.networks import Networks, as_long, halved, trained_as, varied, warmed_up
+from lib.profiles.networks import Networks, as_long, continued, halved, trained_as, varied, warmed_up
 from lib.values.architectures import Architecture, Pruned
 from lib.values.cell import Cell
 from lib.values.objectives import IBP, TRADES, CrossEntropy, CrownIBP, MixTrain, Objective, Prune, Saliency, Stability
@@ -92,8 +92,7 @@ class Repetition(profiles.Repetition):
     def finetuned(self, setup: NetworkSetup, parent: Recipe, arch: Architecture, fine: str,
                   ramp: bool = False) -> Recipe:
         """Recipe of the last step, fine-tuning. The last epoch is kept, as in the code of the authors' next paper."""
-        objective = self.objective(setup, fine, ramp)
-        return trained_as(replace(parent, arch=arch, parents=(parent,), objective=objective), setup.finetune)
+        return continued(parent, arch, self.objective(setup, fine, ramp), setup.finetune)
 
     def searched(self, setup: NetworkSetup, base: Recipe, arch: Pruned, fine: str) -> Recipe:
         """Recipe of scores found with frozen weights on the objective of fine-tuning: SNIP's in one pass over the
@@ -102,7 +101,7 @@ class Repetition(profiles.Repetition):
         loss = self.objective(setup, fine, ramp=False)
         if arch.scores == "gradient":
             return replace(base, arch=arch, parents=(base,), objective=Saliency(loss), epochs=1)
-        return trained_as(replace(base, arch=arch, parents=(base,), objective=Prune(loss)), self.section.score)
+        return continued(base, arch, Prune(loss), self.section.score)
 
     def in_rounds(self, setup: NetworkSetup, base: Recipe, condition: Condition) -> Recipe:
         """Recipe of iterative pruning: rounds of pruning a part and fine-tuning, in total as many epochs as one
