@@ -15,6 +15,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from lib import site as report
@@ -23,13 +25,14 @@ from lib.cards import Card
 from lib.errors import NetworkFailed, OneLineError, unknown
 from lib.files import PARTS, read_json, sha256, write_atomic
 from lib.gpus import PLACES, places, take_place
-from lib.papers.plan import Task, plan
+from lib.papers.plan import Task, measured, measurements, plan
 from lib.papers.settings import Settings
-from lib.prices import Countdown, asks, minutes, missing
+from lib.prices import Countdown, asks, further, minutes, missing
 from lib.runtime import ROOT, cores, device, memory_of_machine, results, warnings_of_machine, watch_parent
 from lib.store import FAILED, Store
 from lib.training.price import Prices
 from lib.values.keys import digest
+from lib.values.measurement import Storable
 from lib.values.recipe import outcome_key
 
 log = logging.getLogger("lib.batch")
@@ -41,19 +44,24 @@ LAST = 10  # the last lines shown of Snakemake's own errors
 def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
     """The batch jobs of a run: {job: {work, of, after, wanted_by}}; empty if the settings let notebooks do everything.
 
-    `work`: the networks and outcomes that the job makes, as (kind, key) in the store. `of`: {key: the network
-    that it is or is about, and all that this network is made from}. `after`: the jobs that make its networks' parents
-    and sources. `wanted_by`: the notebooks that need any of its work.
+    `work`: the networks, outcomes and further measurements that the job makes, as (kind, key) in the store. `of`: {key:
+    the networks that it is or is about, and all that these are made from}. `after`: the jobs that make what its work
+    needs: its networks' parents and sources, measured networks, measurements before others. `wanted_by`: the notebooks
+    that need any of its work.
     """
     if settings.jobs == "none":
         return {}
     tasks = plan(settings, notebooks)
     home = {t.recipe.key: t.job for t in tasks}
     found: dict[str, dict] = {}
+
+    def begun(name: str) -> dict:
+        return found.setdefault(name, {"work": [], "of": {}, "after": set(), "wanted_by": set()})
+
     for task in tasks:
         if not (task.recipe.stored or task.measures):
             continue
-        job = found.setdefault(task.job, {"work": [], "of": {}, "after": set(), "wanted_by": set()})
+        job = begun(task.job)
         job["work"] += [("network", task.recipe.key)] * task.recipe.stored
         outcomes = [outcome_key(*measure) for measure in task.measures]
         job["work"] += [("outcomes", key) for key in outcomes]
@@ -64,7 +72,22 @@ def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict
         for task in plan(settings, (name,)):
             if home[task.recipe.key] in found:
                 found[home[task.recipe.key]]["wanted_by"].add(name)
+        _add_measured(measured(settings, (name,)), name, begun, {t.recipe.key: t.job for t in tasks if t.recipe.stored})
     return found
+
+
+def _add_measured(jobs: dict[str, list[Storable]], notebook: str, begun: Callable[[str], dict],
+                  home: dict[str, str]) -> None:
+    """Add a notebook's further measurements. begun: gives the job of a name. home: {key of a stored network: its job}.
+    """
+    makers = {one.entry: name for name, every in jobs.items() for one in every}
+    for name, every in jobs.items():
+        job = begun(name)
+        job["wanted_by"].add(notebook)
+        for one in every:
+            job["work"].append(one.entry)
+            job["of"][one.entry[1]] = lineage = {key for recipe in one.recipes for key in recipe.lineage}
+            job["after"] |= {home[key] for key in lineage & home.keys()} | {makers[need.entry] for need in one.needs}
 
 
 def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
@@ -172,9 +195,11 @@ def _countdown(settings: Settings, notebooks, store: Store, folder: Path, jobs: 
     needed = {name for job in waiting.values() for name in job["wanted_by"]}
     changed = max(path.stat().st_mtime for path in (ROOT / "lib").rglob("*.py"))
     work = {name: [] for name in waiting}
-    for one in missing(plan(settings, notebooks), store) if waiting else ():
-        if one.job in work:
-            work[one.job].append(one)
+    if waiting:
+        measures = further([], measurements(settings, notebooks), store)
+        for one in (*missing(plan(settings, notebooks), store), *measures):
+            if one.job in work:
+                work[one.job].append(one)
     took: dict[str, float | None] = {}
     for name in notebooks:
         claims = folder / name / "claims.json"
@@ -350,9 +375,9 @@ def _note_failures(settings: Settings, notebooks, folder: Path) -> None:
 
 
 def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Path | None) -> None:
-    """Train and measure those networks of a job that are not in the store, then write `done`, with a line for each
-    network that failed. If the job fails, write the reason next to it, with the suffix `.failed`. Raises SettingsError
-    for an unknown job.
+    """Make what the store lacks of a job's networks and measurements, then write `done`, with a line for each network
+    or measurement that failed. If the job fails, write the reason next to it, with the suffix `.failed`. Raises
+    SettingsError for an unknown job.
     """
     from lib.runtime import device, set_threads
     from lib.training.memory import named_when_full
@@ -360,23 +385,29 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
 
     watch_parent()
     _check_locks(results() / settings.run)
-    mine = [t for t in plan(settings, notebooks) if t.job == job]
-    if not mine:
+    mine, beside = [t for t in plan(settings, notebooks) if t.job == job], measured(settings, notebooks).get(job, ())
+    if not mine and not beside:
         raise unknown("job", job, batch_jobs(settings, notebooks))
     if gpu := take_place(results() / settings.run):
         print(f"{job} is on GPU {gpu}", flush=True)
     set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
     zoo, without = Zoo(Store(), device(settings.device)), ""
+
+    def make(task: Task) -> None:
+        if task.recipe.stored and not zoo.store.has("network", task.recipe.key):
+            zoo.obtain(task.recipe)
+        for measure in task.measures:
+            zoo.outcomes(*measure)
+
+    work = [(task.recipe.describe(), partial(make, task)) for task in mine]
+    work += [(one.describe(), partial(one.make, zoo)) for one in beside]
     try:
-        for task in mine:
+        for what, do in work:
             try:
-                with named_when_full(task.recipe.describe()):
-                    if task.recipe.stored and not zoo.store.has("network", task.recipe.key):
-                        zoo.obtain(task.recipe)
-                    for measure in task.measures:
-                        zoo.outcomes(*measure)
+                with named_when_full(what):
+                    do()
             except NetworkFailed as error:
-                without += f"without {task.recipe.describe()}: {error}\n"
+                without += f"without {what}: {error}\n"
         print(without, end="")
     except Exception as error:
         if done:
