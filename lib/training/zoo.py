@@ -170,6 +170,7 @@ class Zoo:
             # the sum over all parts of a training that was interrupted
             "seconds": max(time.monotonic() - started, sum(row["seconds"] for row in rows)),
             "like": price.like_training(recipe),
+            "flops": price.training(recipe) if recipe.epochs else 0.0,
             **speed,
             **provenance(self.device),
         }
