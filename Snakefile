@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from lib.batch import batch_jobs, code_digest, mark
+from lib.batch import batch_jobs, mark
 from lib.papers import settings as profiles
-from lib.runtime import ROOT, results
+from lib.runtime import results
 from lib.values.keys import digest
 
 # lib.batch gives Snakemake folders of the run's own for cache and temporary files, since the user's cache may not be
@@ -68,12 +68,10 @@ rule networks:
 
 rule notebook:
     input:
+        # lib.batch removes claims.json of what was made of another library, other settings, notebooks or claims
         lambda w: [done(name) for name, job in jobs.items() if w.name in job["wanted_by"]],
-        lambda w: [str(ROOT / "notebooks" / f"{w.name}.ipynb"), str(ROOT / "claims" / f"{w.name}.yaml")],
     output:
         "{name}/claims.json",
-    params:
-        made_of=digest([code_digest(), settings]),
     # page and card are kept when the job fails, unlike outputs; as logs they would exist, empty, before it starts
     threads: config["threads"]["notebook"]
     resources:

@@ -1,6 +1,7 @@
 """The batch run: the jobs of a plan, the functions that Snakemake calls for them, and the pages at the end.
 
-The command line calls `run_graph`; the Snakefile starts the jobs `train_job` and `run_notebook`.
+The command line calls `run_graph`; the Snakefile starts the jobs `train_job` and `run_notebook`. Where the store has
+everything that jobs make, the notebooks run without Snakemake.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from lib import site as report
@@ -23,17 +26,19 @@ from lib.cards import Card
 from lib.errors import NetworkFailed, OneLineError, unknown
 from lib.files import PARTS, read_json, sha256, write_atomic
 from lib.gpus import PLACES, places, take_place
-from lib.papers.plan import Task, plan
+from lib.papers.plan import Task, measured, measurements, plan
 from lib.papers.settings import Settings
-from lib.prices import Countdown, asks, minutes, missing
+from lib.prices import Countdown, asks, further, minutes, missing
 from lib.runtime import ROOT, cores, device, memory_of_machine, results, warnings_of_machine, watch_parent
 from lib.store import FAILED, Store
 from lib.training.price import Prices
 from lib.values.keys import digest
+from lib.values.measurement import Storable
 from lib.values.recipe import outcome_key
 
 log = logging.getLogger("lib.batch")
 WRITTEN = ".written.json"  # in a notebook's folder: SHA-256 of each file of its results
+MADE_OF = ".made_of"  # in a notebook's folder: the digest `made_of` of its results
 SCRATCH = ".scratch"  # in a run's folder: temporary files of others, such as Snakemake's, deleted when the run ends
 LAST = 10  # the last lines shown of Snakemake's own errors
 
@@ -41,19 +46,24 @@ LAST = 10  # the last lines shown of Snakemake's own errors
 def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict]:
     """The batch jobs of a run: {job: {work, of, after, wanted_by}}; empty if the settings let notebooks do everything.
 
-    `work`: the networks and outcomes that the job makes, as (kind, key) in the store. `of`: {key: the network
-    that it is or is about, and all that this network is made from}. `after`: the jobs that make its networks' parents
-    and sources. `wanted_by`: the notebooks that need any of its work.
+    `work`: the networks, outcomes and further measurements that the job makes, as (kind, key) in the store. `of`: {key:
+    the networks that it is or is about, and all that these are made from}. `after`: the jobs that make what its work
+    needs: its networks' parents and sources, measured networks, measurements before others. `wanted_by`: the notebooks
+    that need any of its work.
     """
     if settings.jobs == "none":
         return {}
     tasks = plan(settings, notebooks)
     home = {t.recipe.key: t.job for t in tasks}
     found: dict[str, dict] = {}
+
+    def begun(name: str) -> dict:
+        return found.setdefault(name, {"work": [], "of": {}, "after": set(), "wanted_by": set()})
+
     for task in tasks:
         if not (task.recipe.stored or task.measures):
             continue
-        job = found.setdefault(task.job, {"work": [], "of": {}, "after": set(), "wanted_by": set()})
+        job = begun(task.job)
         job["work"] += [("network", task.recipe.key)] * task.recipe.stored
         outcomes = [outcome_key(*measure) for measure in task.measures]
         job["work"] += [("outcomes", key) for key in outcomes]
@@ -64,7 +74,22 @@ def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict
         for task in plan(settings, (name,)):
             if home[task.recipe.key] in found:
                 found[home[task.recipe.key]]["wanted_by"].add(name)
+        _add_measured(measured(settings, (name,)), name, begun, {t.recipe.key: t.job for t in tasks if t.recipe.stored})
     return found
+
+
+def _add_measured(jobs: dict[str, list[Storable]], notebook: str, begun: Callable[[str], dict],
+                  home: dict[str, str]) -> None:
+    """Add a notebook's further measurements. begun: gives the job of a name. home: {key of a stored network: its job}.
+    """
+    makers = {one.entry: name for name, every in jobs.items() for one in every}
+    for name, every in jobs.items():
+        job = begun(name)
+        job["wanted_by"].add(notebook)
+        for one in every:
+            job["work"].append(one.entry)
+            job["of"][one.entry[1]] = lineage = {key for recipe in one.recipes for key in recipe.lineage}
+            job["after"] |= {home[key] for key in lineage & home.keys()} | {makers[need.entry] for need in one.needs}
 
 
 def unfinished(jobs: dict[str, dict], store: Store) -> dict[str, dict]:
@@ -101,10 +126,14 @@ def take_back(damaged: set[tuple[str, str]], settings: Settings, notebooks: tupl
             (folder / name / "claims.json").unlink(missing_ok=True)
 
 
-def refuse_changed_results(notebooks: tuple[str, ...], folder: Path) -> None:
-    """Make finished notebooks run again whose results are not those that they wrote, by removing claims.json."""
+def refuse_changed_results(settings: Settings, notebooks: tuple[str, ...], folder: Path) -> None:
+    """Make finished notebooks run again whose results are not those that they wrote, or were made of something else
+    than they would be now, by removing claims.json.
+    """
     for name in notebooks:
         claims, changed = folder / name / "claims.json", ""
+        if not claims.exists():
+            continue
         with contextlib.suppress(FileNotFoundError):
             try:
                 written = json.loads((folder / name / WRITTEN).read_bytes())
@@ -112,9 +141,17 @@ def refuse_changed_results(notebooks: tuple[str, ...], folder: Path) -> None:
                                     or sha256(folder / name / one) != digest)
             except (ValueError, AttributeError):
                 changed = WRITTEN
-        if changed and claims.exists():
+        if changed:
             log.warning("results of %s have changed since it ran (%s): it runs again", name, changed)
+        note = folder / name / MADE_OF
+        if changed or not note.exists() or note.read_text(encoding="utf-8") != made_of(settings, name):
             claims.unlink()
+
+
+def made_of(settings: Settings, name: str) -> str:
+    """A digest of what a notebook's results are made of besides the store: library, settings, notebook, claims."""
+    files = ROOT / "notebooks" / f"{name}.ipynb", ROOT / "claims" / f"{name}.yaml"
+    return digest([code_digest(), settings, *[path.read_text(encoding="utf-8") for path in files]])
 
 
 def code_digest() -> str:
@@ -150,12 +187,13 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
         store = Store()
         damaged = store.set_damaged_aside({task.recipe.key for task in plan(settings, notebooks)})
         take_back(damaged, settings, notebooks, folder)
-        refuse_changed_results(notebooks, folder)
+        refuse_changed_results(settings, notebooks, folder)
         mark_finished(batch_jobs(settings, notebooks), store, folder)
         for old in (*folder.glob("jobs/*.failed"), *folder.rglob(PARTS)):
             old.unlink(missing_ok=True)
         countdown = _countdown(settings, notebooks, store, folder, jobs, gpus, card)
-        status = _snakemake(settings, overrides, notebooks, jobs, gpus, folder, countdown, head)
+        given = settings, overrides, notebooks, jobs, gpus, folder, countdown
+        status = _snakemake(*given, head) if head or countdown.jobs else _replay(*given)
         _note_failures(settings, notebooks, folder)
         page = report.index(folder)
     print(f"{'failed' if status else 'done'} in {time.monotonic() - started:.0f} s; open {page}", flush=True)
@@ -165,20 +203,22 @@ def run_graph(settings: Settings, overrides: dict, notebooks: tuple[str, ...], j
 def _countdown(settings: Settings, notebooks, store: Store, folder: Path, jobs: int, gpus: tuple,
                card: Card | None) -> Countdown:
     """What is left of a run that is about to start: jobs with work that the store lacks, and notebooks without results
-    or whose results are older than the library. Seconds of notebooks are those of the last run here or, without one, of
-    the published run, on its machine.
+    or whose results are older than a job that they need. Seconds of notebooks are those of the last run here or,
+    without one, of the published run, on its machine.
     """
-    waiting = unfinished(batch_jobs(settings, notebooks), store)
-    needed = {name for job in waiting.values() for name in job["wanted_by"]}
-    changed = max(path.stat().st_mtime for path in (ROOT / "lib").rglob("*.py"))
+    every = batch_jobs(settings, notebooks)
+    waiting = unfinished(every, store)
     work = {name: [] for name in waiting}
-    for one in missing(plan(settings, notebooks), store) if waiting else ():
-        if one.job in work:
-            work[one.job].append(one)
+    if waiting:
+        measures = further([], measurements(settings, notebooks), store)
+        for one in (*missing(plan(settings, notebooks), store), *measures):
+            if one.job in work:
+                work[one.job].append(one)
     took: dict[str, float | None] = {}
     for name in notebooks:
-        claims = folder / name / "claims.json"
-        if name in needed or not claims.exists() or claims.stat().st_mtime < changed:
+        claims, needed = folder / name / "claims.json", [job for job in every if name in every[job]["wanted_by"]]
+        made = claims.stat().st_mtime if claims.exists() else 0.0
+        if waiting.keys() & needed or any(made < mark(folder, job).stat().st_mtime for job in needed) or not made:
             cards = (base / name / "card.json" for base in (folder, ROOT / "results" / "reference" / settings.run))
             took[name] = next((read_json(path).get("seconds") for path in cards if path.exists()), None)
     prices = card or Prices(store, device(settings.device), max(1, cores() // jobs)) if waiting else None
@@ -201,13 +241,61 @@ def _report(countdown: Countdown, folder: Path, done: set[str], started: float) 
     return now
 
 
+def _threads_of_notebook(settings: Settings, jobs: int, gpu: bool) -> int:
+    """How many cores a notebook has: all where networks are jobs, because little is left to do beside it."""
+    return max(1, cores() // jobs) if settings.jobs == "seeds" or gpu else cores()
+
+
+def _told(settings: Settings, jobs: int, gpus: tuple) -> dict[str, str]:
+    """The environment variables by which jobs and notebooks know their run."""
+    return {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1",
+            PLACES: places(gpus, jobs),
+            "REPRO_RUN_STARTED": str(time.time()),  # what was made later was made in this run
+            "REPRO_PRECISION": settings.networks.precision}  # what `auto` means here holds on every host of the run
+
+
+def _replay(settings: Settings, overrides: dict, notebooks, jobs: int, gpus: tuple, folder: Path,
+            countdown: Countdown) -> int:
+    """Run the notebooks that have to run while no job has to, without Snakemake, whose start takes as long as a small
+    notebook. Returns 0, or 1 if one failed. No process outlives this call.
+    """
+    threads, most = _threads_of_notebook(settings, jobs, bool(gpus)), memory_of_machine() // 10**6
+    lanes = jobs if gpus else max(1, max(cores(), jobs) // threads)
+    asked = asks(settings, {}, countdown.notebooks, bool(gpus))
+    options = ["--profile", settings.profile]
+    options += [word for name, value in overrides.items() for word in ("-p", f"{name}={json.dumps(value)}")]
+    env = os.environ | _told(settings, jobs, gpus) | {"REPRO_THREADS": str(threads)}
+    waiting, running, failed = [*countdown.notebooks], {}, False
+    started, done = time.time(), set()
+    try:
+        while waiting or running:
+            while waiting and (not running or len(running) < lanes
+                               and sum(asked[name] for name in (*running, waiting[0])) <= most):
+                name = waiting.pop(0)
+                command = [sys.executable, "-m", "lib", "notebook", name, *options]
+                running[name] = subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True)
+            time.sleep(0.2)
+            for name in [name for name, process in running.items() if process.poll() is not None]:
+                status = running.pop(name).returncode
+                failed = failed or status != 0
+                if status < 0:
+                    print(f"{name} failed: it was killed, status {128 - status}", file=sys.stderr, flush=True)
+            done = _report(countdown, folder, done, started)
+    finally:
+        for process in running.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    return int(failed)
+
+
 def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, gpus: tuple, folder: Path,
                countdown: Countdown, head: slurm.Head | None) -> int:
     """Let Snakemake do what is missing; returns its exit status."""
     gpu, most = slurm.on_gpus(settings) if head else bool(gpus), memory_of_machine() // 10**6
-    asked, share = asks(settings, countdown.jobs, countdown.notebooks, gpu), max(1, cores() // jobs)
-    alone = settings.jobs != "seeds" and not gpu  # a notebook: little is left to do beside it
-    threads = {"networks": share, "notebook": cores() if alone else share}
+    asked = asks(settings, countdown.jobs, countdown.notebooks, gpu)
+    threads = {"networks": max(1, cores() // jobs), "notebook": _threads_of_notebook(settings, jobs, gpu)}
     config = {"profile": settings.profile, "overrides": overrides, "notebooks": notebooks, "gpu": int(gpu),
               "threads": dict.fromkeys(threads, slurm.THREADS) if head else threads,
               "mem_mb": {name: mb + slurm.WRAPPERS if head else min(mb, most) for name, mb in asked.items()},
@@ -216,10 +304,7 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, gpus: 
     scratch = folder / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
     scratch.mkdir()
-    env = {"REPRO_RUN_PID": str(os.getpid()), "REPRO_HEADLESS": "1", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1",
-           PLACES: places(gpus, jobs),
-           "REPRO_RUN_STARTED": str(time.time()),  # what was made later was made in this run
-           "REPRO_PRECISION": settings.networks.precision,  # what `auto` means here holds on every host of the run
+    env = {**_told(settings, jobs, gpus),
            "REPRO_THEIRS": json.dumps({name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "TMPDIR")}),
            "XDG_CACHE_HOME": str(scratch), "TMPDIR": str(scratch)}
     where = ["--snakefile", "Snakefile", "--directory", str(folder), "--configfile", str(folder / "run.json")]
@@ -350,9 +435,9 @@ def _note_failures(settings: Settings, notebooks, folder: Path) -> None:
 
 
 def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Path | None) -> None:
-    """Train and measure those networks of a job that are not in the store, then write `done`, with a line for each
-    network that failed. If the job fails, write the reason next to it, with the suffix `.failed`. Raises SettingsError
-    for an unknown job.
+    """Make what the store lacks of a job's networks and measurements, then write `done`, with a line for each network
+    or measurement that failed. If the job fails, write the reason next to it, with the suffix `.failed`. Raises
+    SettingsError for an unknown job.
     """
     from lib.runtime import device, set_threads
     from lib.training.memory import named_when_full
@@ -360,23 +445,29 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
 
     watch_parent()
     _check_locks(results() / settings.run)
-    mine = [t for t in plan(settings, notebooks) if t.job == job]
-    if not mine:
+    mine, beside = [t for t in plan(settings, notebooks) if t.job == job], measured(settings, notebooks).get(job, ())
+    if not mine and not beside:
         raise unknown("job", job, batch_jobs(settings, notebooks))
     if gpu := take_place(results() / settings.run):
         print(f"{job} is on GPU {gpu}", flush=True)
     set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
     zoo, without = Zoo(Store(), device(settings.device)), ""
+
+    def make(task: Task) -> None:
+        if task.recipe.stored and not zoo.store.has("network", task.recipe.key):
+            zoo.obtain(task.recipe)
+        for measure in task.measures:
+            zoo.outcomes(*measure)
+
+    work = [(task.recipe.describe(), partial(make, task)) for task in mine]
+    work += [(one.describe(), partial(one.make, zoo)) for one in beside]
     try:
-        for task in mine:
+        for what, do in work:
             try:
-                with named_when_full(task.recipe.describe()):
-                    if task.recipe.stored and not zoo.store.has("network", task.recipe.key):
-                        zoo.obtain(task.recipe)
-                    for measure in task.measures:
-                        zoo.outcomes(*measure)
+                with named_when_full(what):
+                    do()
             except NetworkFailed as error:
-                without += f"without {task.recipe.describe()}: {error}\n"
+                without += f"without {what}: {error}\n"
         print(without, end="")
     except Exception as error:
         if done:
@@ -458,6 +549,7 @@ def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
         write_atomic(executed, json.dumps(page, indent=1, ensure_ascii=False))
         report.render(executed)
     if status == 0:
+        write_atomic(folder / MADE_OF, made_of(settings, name))
         files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
         write_atomic(folder / WRITTEN, json.dumps({str(path.relative_to(folder)): sha256(path) for path in files}))
     return status

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from lib.cards import ASSUMED_SHARE, CARDS, Card
 from lib.errors import SettingsError
 from lib.papers import papers
-from lib.papers.plan import Task, plan
+from lib.papers.plan import Task, measurements, plan
 from lib.papers.settings import Settings
 from lib.prices import Work, further, missing, seconds_of
 from lib.runtime import cores, device, duration, memory_of_machine, slow_in_bf16, without_gpu
@@ -38,13 +38,11 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
     """
     store, tasks = Store(), plan(settings, notebooks)
     tasks, lacking = with_packages(tasks)
-    work = list(missing(tasks, store))
+    measured = measurements(settings, notebooks)
+    work = [*missing(tasks, store), *further(tasks, measured, store)]
     if not work:
         print(f"profile {settings.run}: nothing has to be trained or attacked, the notebooks replay from the store")
         return 0
-    measured = {name: papers()[name].measurements(settings.networks_of(name), settings.sections[name], settings.seed)
-                for name in notebooks}
-    work += further(tasks, measured, store)
     threads, where = max(1, cores() // jobs), None if card else device(settings.device)
     prices = card or price.Prices(store, where, threads)
     seconds = seconds_of(work, prices)

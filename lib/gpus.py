@@ -6,8 +6,10 @@ the next job finds the GPU free. Under Slurm there are no places: Slurm gives ea
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -19,10 +21,21 @@ _held: list = []  # the lock of this process's place, held until it ends
 
 def seen() -> tuple[str, ...]:
     """The GPUs that torch sees, by the names that CUDA_VISIBLE_DEVICES has for them."""
+    if "torch" not in sys.modules and not _driver():
+        return ()
     import torch
 
     names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
     return tuple(name.strip() for name in names.split(","))[:torch.cuda.device_count()]
+
+
+def _driver() -> bool:
+    """Whether there is a driver of NVIDIA's or AMD's GPUs. Without one torch, whose import takes seconds, sees none."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
 
 
 def chosen(text: str | None, device: str) -> tuple[str, ...]:

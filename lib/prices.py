@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -50,8 +51,8 @@ def missing(tasks: list[Task], store: Store) -> Iterator[Work]:
 
 
 def further(tasks: list[Task], measured: dict[str, list[Measurement]], store: Store) -> Iterator[Work]:
-    """What comes with networks that the store lacks: class scores that training takes, checks of attacks, and the
-    notebooks' own measurements, `measured`, by notebook.
+    """What comes with networks that the store lacks: class scores that training takes, checks of attacks, and what
+    notebooks measure in addition, `measured` (`plan.measurements`), or of that what has its own entry and lacks it.
     """
     made: set = set()
     for task in tasks:
@@ -67,10 +68,9 @@ def further(tasks: list[Task], measured: dict[str, list[Measurement]], store: St
             if isinstance(attack, Attack) and asked not in made and lacking:
                 made.add(asked)
                 yield Work(task.job, on, price.checks(on), "", f"checks of attacks on {_named(on)}, {on.data.name}")
-    for name, every in measured.items():
-        for one in every:
-            if not store.has("network", one.recipe.key):
-                yield _measurement(f"{name}-notebook", one)
+    for one in itertools.chain(*measured.values()):
+        if not store.has(*(one.entry or ("network", one.recipe.key))):
+            yield _measurement(one.job, one)
 
 
 def _measurement(job: str, one: Measurement) -> Work:
@@ -135,7 +135,7 @@ class Countdown:
     def __init__(self, jobs: dict[str, list[Work]], notebooks: dict[str, float | None],
                  prices: price.Prices | Card | None, side_by_side: int):
         self.jobs, self.notebooks, self.side_by_side = jobs, notebooks, side_by_side
-        like = {one.like for work in jobs.values() for one in work}
+        like = {one.like for work in jobs.values() for one in work if one.like}
         # else FLOPs, until a job tells their speed
         self.known = prices is not None and (isinstance(prices, Card) or like <= prices.known.keys())
         self.cost = {name: sum(prices.seconds(one.recipe, one.like, one.flops) if self.known else one.flops

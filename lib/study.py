@@ -179,6 +179,7 @@ class Study:
             said = {"Description": getattr(figure, "description", "")} | ({"Date": None} if kind == "svg" else {})
             with whole(_place(self.folder, "figures", name, kind)) as part:
                 figure.savefig(part, dpi=150, bbox_inches="tight", metadata=said, format=kind)
+        figure.stale = False  # else pyplot draws it at the end of the cell, before the notebook draws it once more
         return figure
 
     def warn(self, sentences: list[str], claims: Sequence[str] | None = None) -> list[str]:
@@ -249,9 +250,10 @@ class Study:
 
         trained = set(self.zoo.trained_here)
         tasks = plan(self.settings, (self.paper.name,))
-        flops = sum(price.training(t.recipe) for t in tasks if t.recipe.epochs)
         seconds = time.monotonic() - self.seconds
         metas = self._trained()
+        known = {meta["key"]: meta["flops"] for meta in metas if "flops" in meta}  # counting them anew takes seconds
+        flops = sum(known.get(t.recipe.key) or price.training(t.recipe) for t in tasks if t.recipe.epochs)
         speeds = self.table("networks", self._speeds(metas))
         took = costs(metas, self.zoo.store.used, float(os.environ.get("REPRO_RUN_STARTED") or self.started))
         training_seconds = float(speeds["seconds"].sum())

@@ -12,7 +12,7 @@ from torch import nn
 from lib.errors import need
 from lib.models.building import derivations, network
 from lib.models.external import load_resnet
-from lib.models.flops import forward_flops, forward_outputs, stage_flops
+from lib.models.flops import Undrawn, forward_flops, forward_outputs, stage_flops
 from lib.models.fold import Twin, folded
 from lib.models.generative import AtNoise, AutoEncoder, Denoiser
 from lib.models.staged import Normalise, Staged, memory_format
@@ -29,6 +29,7 @@ __all__ = [
     "Staged",
     "Stitched",
     "Twin",
+    "Undrawn",
     "build",
     "folded",
     "forward_flops",

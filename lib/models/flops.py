@@ -40,6 +40,19 @@ class FlopCounter(TorchFunctionMode):
         return out
 
 
+class Undrawn(TorchFunctionMode):
+    """Within the block networks are built with zeros in place of random weights, for counts: torch's generator stays as
+    it is. The meta device would do as well, but what it lacks is written in Python and imports compilers.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (Tensor.normal_, Tensor.uniform_):
+            return args[0].zero_()
+        if function is torch.randn:
+            function = torch.zeros
+        return function(*args, **(kwargs or {}))
+
+
 @torch.no_grad()
 def stage_flops(net: Staged, image_shape: tuple[int, int, int]) -> dict[str, int]:
     """Floating-point operations of each stage for a forward pass of one image [C, H, W], in order; leaves `net` in eval

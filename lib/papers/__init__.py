@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib.profiles.networks import Networks
 from lib.values.cell import Cell
-from lib.values.measurement import Measurement
+from lib.values.measurement import Measurement, Storable
 
 if TYPE_CHECKING:
     from lib.results import Results
@@ -50,22 +50,29 @@ class Paper:
         """Every network that the paper needs. seed: from a repetition (from 0) to the seed of its recipes."""
         return self.module("networks").cells(networks, section, seed)
 
-    def measurements(self, networks: Networks, section: Any, seed: Callable[[int], int]) -> list[Measurement]:
-        """What its notebook measures in addition to the accuracies of the cells, for prices, as its module `costs` says
-        it; nothing without that module.
+    def measured(self, networks: Networks, section: Any, seed: Callable[[int], int]) -> dict[str, list[Storable]]:
+        """{batch job: what it makes}: what jobs can make for its notebook besides networks and their accuracies, as its
+        module `measured` says it; nothing without that module.
         """
-        return self.module("costs").measurements(networks, section, seed) if self._has_costs else []
+        return self.module("measured").measured(networks, section, seed) if self._has("measured") else {}
+
+    def measurements(self, networks: Networks, section: Any, seed: Callable[[int], int]) -> list[Measurement]:
+        """What is measured in addition to the accuracies of the cells, for prices: what `measured` costs, and what the
+        module `costs` adds, if there is one.
+        """
+        jobs = self.measured(networks, section, seed)
+        own = self.module("costs").measurements(networks, section, seed) if self._has("costs") else ()
+        return [*own, *(replace(cost, job=job) for job, made in jobs.items() for one in made for cost in one.costs())]
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences for the price list: what `measurements` leaves out, and files without which the notebook leaves
         something out.
         """
-        return self.module("costs").NOTES if self._has_costs else ()
+        return self.module("costs").NOTES if self._has("costs") else ()
 
-    @property
-    def _has_costs(self) -> bool:
-        return (Path(__file__).parent / self.name / "costs.py").exists()
+    def _has(self, module: str) -> bool:
+        return (Path(__file__).parent / self.name / f"{module}.py").exists()
 
     def measure(self, zoo: Zoo, cells: list[Cell], networks: Networks, section: Any,
                 seed: Callable[[int], int]) -> Results:

@@ -6,6 +6,7 @@ outside it gets an error.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from lib.errors import SettingsError, unknown
@@ -13,6 +14,7 @@ from lib.papers import papers
 from lib.papers.settings import Settings
 from lib.values.attacks import Attack
 from lib.values.certificates import Certificate
+from lib.values.measurement import Measurement, Storable
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat
 
@@ -66,3 +68,25 @@ def plan(settings: Settings, names: tuple[str, ...] = ()) -> list[Task]:
             job = cell.job if not together else "sources" if cell.recipe.key in sources else cell.repetition
             add(Task(cell.recipe, tuple((cell.recipe, *measure) for measure in cell.measures), f"{name}-{job}"))
     return list(tasks.values())
+
+
+def measured(settings: Settings, names: tuple[str, ...]) -> dict[str, list[Storable]]:
+    """{batch job: what it makes} of what the named papers measure besides networks and their accuracies. Empty unless
+    each network is a job of its own: small measurements take less time than the start of a job.
+    """
+    return {_of_paper(name, job): made for name in names if settings.jobs == "networks" for job, made in
+            papers()[name].measured(settings.networks_of(name), settings.sections[name], settings.seed).items()}
+
+
+def measurements(settings: Settings, names: tuple[str, ...]) -> dict[str, list[Measurement]]:
+    """{paper: what is measured in addition to the accuracies of networks}, for prices, each with the full name of its
+    batch job, which is `<paper>-notebook` for what no job makes.
+    """
+    jobs = settings.jobs == "networks"
+    return {name: [replace(one, job=_of_paper(name, jobs and one.job or "notebook")) for one in papers()[name].
+                   measurements(settings.networks_of(name), settings.sections[name], settings.seed)] for name in names}
+
+
+def _of_paper(name: str, job: str) -> str:
+    """The full name of a paper's batch job, as one word that is safe in shell commands and file names."""
+    return f"{name}-{re.sub(r'[^A-Za-z0-9._-]', '-', job)}"

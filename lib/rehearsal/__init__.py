@@ -24,7 +24,7 @@ from lib.errors import OneLineError
 from lib.files import read_json, write_atomic
 from lib.papers import papers
 from lib.papers import settings as profiles
-from lib.papers.plan import plan
+from lib.papers.plan import measurements, plan
 from lib.papers.settings import REHEARSAL, Settings
 from lib.profiles import miniature
 from lib.rehearsal import report, sets
@@ -121,8 +121,7 @@ def _real(settings: Settings, notebooks, jobs: int, card: Card | None) -> tuple[
         card = CARDS[CARD]
     nothing = Store(results() / REHEARSAL / "none")  # all work is missing
     tasks, lacking = with_packages(plan(settings, notebooks))
-    measured = {name: papers()[name].measurements(settings.networks_of(name), settings.sections[name], settings.seed)
-                for name in notebooks}
+    measured = measurements(settings, notebooks)
     prices = card or Prices(Store(), where, max(1, cores() // jobs))
     kinds = {kind: Kind(kind, need) for kind, need in needs(tasks, measured, prices).items()}
     said = [card.title if card else str(where), *needs_of_run(tasks, measured, nothing, card, where), *lacking,
@@ -191,8 +190,7 @@ def _measured(kinds: dict[str, Kind], rows: list[dict], small: Settings) -> None
     """Give the notebooks' own measurements the status of their notebooks."""
     for row in rows:
         name, ran = row["name"], row["status"] == RAN
-        own = papers()[name].measurements(small.networks_of(name), small.sections[name], small.seed)
-        for kind in {measured_kind(name, one) for one in own}:
+        for kind in {measured_kind(name, one) for one in measurements(small, (name,))[name]}:
             found = kinds.setdefault(kind, Kind(kind))
             found.status, found.error = (RAN, "") if ran else (LACKS, "its notebook failed")
 

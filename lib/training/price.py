@@ -38,14 +38,12 @@ class Counted(NamedTuple):
 
 @functools.lru_cache
 def _counted(shape: tuple[int, int, int], classes: int, arch: Architecture) -> Counted:
-    import torch
+    from lib.models import Staged, Undrawn, forward_flops, forward_outputs, network, stage_flops
 
-    from lib.models import Staged, forward_flops, forward_outputs, network, stage_flops
-
-    with torch.device("meta"):  # counts shapes without computing anything
+    with Undrawn():
         net = network(arch, shape, classes)
-        stages = stage_flops(net, shape).values() if isinstance(net, Staged) else [forward_flops(_map(net), shape)]
-        return Counted(tuple(stages), forward_outputs(_map(net), shape), sum(p.numel() for p in net.parameters()))
+    stages = stage_flops(net, shape).values() if isinstance(net, Staged) else [forward_flops(_map(net), shape)]
+    return Counted(tuple(stages), forward_outputs(_map(net), shape), sum(p.numel() for p in net.parameters()))
 
 
 def last_part(recipe: Recipe) -> Recipe:

@@ -29,6 +29,7 @@ from lib.training.sanity import beaten_by_square, sanity_within
 from lib.values.attacks import Attack
 from lib.values.certificates import Certificate
 from lib.values.keys import digest, plain
+from lib.values.measurement import AdversarialImages
 from lib.values.recipe import Recipe, outcome_key
 from lib.values.threats import Threat
 
@@ -169,6 +170,7 @@ class Zoo:
             # the sum over all parts of a training that was interrupted
             "seconds": max(time.monotonic() - started, sum(row["seconds"] for row in rows)),
             "like": price.like_training(recipe),
+            "flops": price.training(recipe) if recipe.epochs else 0.0,
             **speed,
             **provenance(self.device),
         }
@@ -305,10 +307,10 @@ class Zoo:
             found = evaluation.adversarial(self.obtain(recipe).net, self.images(recipe.data, split), threat, attack,
                                            seed_parts=SEED, search_precision=recipe.precision)
             save_tensors(work / "data.safetensors", {"images": found})
-            return {"networks": [recipe.key], "what": f"{attack.title} images ({split}) of {recipe.describe()}"}
+            return {"networks": [recipe.key], "what": wanted.describe()}
 
-        key = digest([split, outcome_key(recipe, threat, attack)])
-        return self.store.obtain("adversarial", key, make).tensors()["images"].to(self.device)
+        wanted = AdversarialImages(recipe, threat, attack, split)
+        return self.store.obtain(*wanted.entry, make).tensors()["images"].to(self.device)
 
     def transfer(self, source: Recipe, target: Recipe, threat: Threat, attack: Attack) -> Outcomes:
         """Per-image outcomes of the network `target` on the `adversarial` test images of the network `source`: robust

@@ -142,3 +142,7 @@ class Data(Declared):
     @property
     def n_test(self) -> int:
         return self.test or self.info.test
+
+    def count(self, split: str) -> int:
+        """The number of images of the split `train`, `test` or `holdout`."""
+        return {"train": self.n_train, "test": self.n_test, "holdout": self.holdout}[split]

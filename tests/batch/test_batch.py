@@ -16,6 +16,7 @@ import pytest
 from lib import batch, cli
 from lib.files import FileError, sha256, write_atomic
 from lib.papers.settings import load
+from lib.prices import Countdown
 from lib.runtime import ROOT
 from lib.store import Store
 from lib.training import zoo
@@ -101,33 +102,85 @@ def test_the_digest_of_the_code_changes_with_the_library_only(tmp_path, monkeypa
         assert (batch.code_digest() != before) == counts, name
 
 
-@pytest.mark.slow
-def test_a_finished_notebook_runs_again_when_the_library_changed(tmp_path):
-    """In a copy of the project whose one notebook is noted as finished; Snakemake says what it would do."""
-    project, finished = tmp_path / "project", tmp_path / "results" / "test" / "stitching" / "claims.json"
-    for name in ("lib", "configs", "claims", "notebooks"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", project)
-    finished.parent.mkdir(parents=True)
-    finished.write_text("[]")
-    config = {"profile": "test", "overrides": {}, "notebooks": ["stitching"], "gpu": 0,
-              "threads": {"networks": 1, "notebook": 1}, "mem_mb": {}, "minutes": {}}
-    (project / "run.json").write_text(json.dumps(config))
+@pytest.mark.parametrize("changed, again", [
+    ("lib/store.py", True), ("notebooks/stitching.ipynb", True), ("claims/stitching.yaml", True),
+    ("claims/harp_pruning.yaml", False), ("tests/test_store.py", False), (None, False), ("the settings", True)])
+def test_a_finished_notebook_runs_again_when_what_it_is_made_of_changed(tmp_path, monkeypatch, changed, again):
+    monkeypatch.setattr(batch, "ROOT", tmp_path)
+    for name in ("lib/store.py", "notebooks/stitching.ipynb", "claims/stitching.yaml", "claims/harp_pruning.yaml"):
+        write_atomic(tmp_path / name, "first")
+    settings, claims = load("test"), tmp_path / "results" / "stitching" / "claims.json"
+    write_atomic(claims, "[]")
+    write_atomic(claims.with_name(batch.MADE_OF), batch.made_of(settings, "stitching"))
+    if changed == "the settings":
+        settings = load("test", {"networks.batch_size": 16})
+    elif changed:
+        write_atomic(tmp_path / changed, "second")
+    batch.refuse_changed_results(settings, ("stitching",), tmp_path / "results")
+    assert claims.exists() != again
 
-    def snakemake(*how) -> str:
-        command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", "run.json", *how, "all"]
-        done = subprocess.run(command, cwd=project, env={**os.environ, "REPRO_RESULTS": str(tmp_path / "results")},
-                              capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout + done.stderr
 
-    snakemake("--touch", "--forceall")
-    (project / "tests").mkdir()
-    (project / "tests" / "test_store.py").write_text("# a new test\n")
-    assert "Nothing to be done" in snakemake("--dry-run")
-    with (project / "lib" / "store.py").open("a") as file:
-        file.write("# a change\n")
-    assert "rule notebook:" in snakemake("--dry-run")
+def test_what_a_notebook_is_made_of_is_the_same_for_the_run_and_for_its_process():
+    """The run compares what the notebook's process, which has the settings from the command line, notes."""
+    given = {"networks.robust.epochs": 1, "networks.threat.eps": "1/10", "stitching.seeds": 2}
+    words = [word for name, value in given.items() for word in ("-p", f"{name}={json.dumps(value)}")]
+    args = cli.parser().parse_args(["notebook", "stitching", "--profile", "test", *words])
+    settings, _ = cli._prepare(args, ["stitching"])
+    assert batch.made_of(settings, "stitching") == batch.made_of(load("test", given), "stitching")
+
+
+# --------------------------------------------------------------------------------------- without Snakemake
+
+
+def test_a_replay_does_not_start_the_engine_and_a_missing_network_does(tmp_path, monkeypatch):
+    for name, value in {"REPRO_RESULTS": str(tmp_path), "REPRO_STORE": str(tmp_path / "store")}.items():
+        monkeypatch.setenv(name, value)
+    settings, store, called = load("test", {"jobs": "networks"}), Store(tmp_path / "store"), []
+    for engine in ("_snakemake", "_replay"):
+        monkeypatch.setattr(batch, engine, lambda *given, engine=engine: called.append(
+            (engine, [*given[6].notebooks], len(given[6].jobs))) or 0)
+    for job in batch.batch_jobs(settings, ("stitching",)).values():
+        for kind, key in job["work"]:
+            store.obtain(kind, key, lambda work: {})
+    command = ["run", "stitching", "--profile", "test", "-p", "jobs=networks"]
+    assert cli.main(command) == 0 and called.pop() == ("_replay", ["stitching"], 0)
+    claims = tmp_path / settings.run / "stitching" / "claims.json"
+    write_atomic(claims, "[]")
+    write_atomic(claims.with_name(batch.MADE_OF), batch.made_of(settings, "stitching"))
+    assert cli.main(command) == 0 and called.pop() == ("_replay", [], 0), "it is finished"
+    batch.mark(tmp_path / settings.run, name := next(iter(batch.batch_jobs(settings, ("stitching",))))).touch()
+    os.utime(claims, (1, 1))
+    assert cli.main(command) == 0 and called.pop() == ("_replay", ["stitching"], 0), f"{name} ran after it"
+    shutil.rmtree(next((tmp_path / "store" / "network").iterdir()))
+    assert cli.main(command) == 0 and called.pop() == ("_snakemake", ["stitching"], 1)
+
+
+SAYS = """import os, pathlib, sys, time
+name, = {*sys.argv} & {"stitching", "harp_pruning"}
+made = pathlib.Path(os.environ["REPRO_RESULTS"]) / "test" / name
+made.mkdir(parents=True, exist_ok=True)
+(made / "told").write_text(" ".join([*sys.argv[1:], os.environ["REPRO_THREADS"], os.environ["REPRO_HEADLESS"]]))
+{end}
+"""
+
+
+@pytest.mark.parametrize("end, status, said", [
+    ("(made / 'claims.json').write_text('[]')", 0, ""), ("sys.exit(3)", 1, ""),
+    ("os.kill(os.getpid(), 9)", 1, "harp_pruning failed: it was killed, status 137\n")])
+def test_notebooks_run_as_processes_without_the_engine(tmp_path, monkeypatch, capfd, end, status, said):
+    monkeypatch.setenv("REPRO_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setattr(batch, "ROOT", tmp_path)
+    monkeypatch.setattr(batch, "cores", lambda: 4)
+    write_atomic(tmp_path / "lib" / "__main__.py", SAYS.replace("{end}", end))
+    folder, names = tmp_path / "results" / "test", ("stitching", "harp_pruning")
+    left = Countdown({}, dict.fromkeys(names), None, 2)
+    settings, given = load("test"), {"networks.batch_size": 16}
+    assert batch._replay(settings, given, names, 2, (), folder, left) == status
+    for name in names:
+        assert (folder / name / "told").read_text() == (
+            f"notebook {name} --profile test -p networks.batch_size=16 4 1")
+    out, err = capfd.readouterr()
+    assert said in err and out.count("is finished") == 2 * (not status)
 
 
 # ----------------------------------------------------------------- what a failed job, damage and a second run do
@@ -135,10 +188,17 @@ def test_a_finished_notebook_runs_again_when_the_library_changed(tmp_path):
 
 @pytest.fixture
 def started(tmp_path, monkeypatch):
-    """Gives `started(instead)`: in place of Snakemake, `instead` is called, and returns its exit status."""
+    """Gives `started(instead)`: in place of Snakemake and of a replay, `instead` is called, and returns its exit
+    status.
+    """
     for name, value in {"REPRO_RESULTS": str(tmp_path), "REPRO_STORE": str(tmp_path / "store")}.items():
         monkeypatch.setenv(name, value)
-    return lambda instead: monkeypatch.setattr(batch, "_snakemake", lambda *given: instead())
+
+    def start(instead):
+        for engine in ("_snakemake", "_replay"):
+            monkeypatch.setattr(batch, engine, lambda *given: instead())
+
+    return start
 
 
 def test_a_failed_job_leaves_no_old_verdicts(tmp_path, started, monkeypatch):
@@ -149,6 +209,7 @@ def test_a_failed_job_leaves_no_old_verdicts(tmp_path, started, monkeypatch):
     for name in names:
         (folder / name).mkdir(parents=True)
         (folder / name / "claims.json").write_text("[]")
+        (folder / name / batch.MADE_OF).write_text(batch.made_of(load("test", given), name))
         (folder / name / "card.json").write_text(json.dumps(old))
 
     def refuse(*args):
@@ -178,6 +239,7 @@ def test_a_run_that_is_done_notices_damage_in_what_it_rests_on(tmp_path, started
             store.obtain(kind, key, lambda work: {"what": write_atomic(work / "data.txt", "text")})
     claims = folder / "stitching" / "claims.json"
     write_atomic(claims, "[]")
+    write_atomic(claims.with_name(batch.MADE_OF), batch.made_of(settings, "stitching"))
     started(lambda: 0)
     assert cli.main(command) == 0 and claims.exists() and all(batch.mark(folder, job).exists() for job in jobs)
     name, job = list(jobs.items())[-1]
@@ -198,6 +260,7 @@ def test_a_notebook_whose_results_have_changed_runs_again(tmp_path, started, nam
     for path, text in files.items():
         write_atomic(folder / path, text)
     write_atomic(folder / batch.WRITTEN, json.dumps({path: sha256(folder / path) for path in files}))
+    write_atomic(folder / batch.MADE_OF, batch.made_of(load("test"), "stitching"))
     write_atomic(folder / name, content) if content is not None else (folder / name).unlink()
     started(lambda: 0)
     assert cli.main(["run", "stitching", "--profile", "test"]) == 0
@@ -221,7 +284,8 @@ def test_what_stops_snakemake_is_shown(tmp_path, monkeypatch, capfd):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     done = folder / "test" / "stitching" / "claims.json"
-    monkeypatch.setattr(batch, "take_back", lambda *given: write_atomic(done, "[]"))  # newer than what it is made of
+    monkeypatch.setattr(batch, "refuse_changed_results", lambda *given: write_atomic(done, "[]"))
+    monkeypatch.setattr(batch, "_replay", lambda *given: batch._snakemake(*given, None))
     command = ["run", "stitching", "--profile", "test"]
     assert cli.main(command) == 0, capfd.readouterr()
     shutil.rmtree(folder / "test" / ".snakemake")
@@ -294,10 +358,12 @@ def test_the_jobs_of_a_run_are_told_its_precision(tmp_path, monkeypatch, precisi
     monkeypatch.setenv("REPRO_RESULTS", str(tmp_path))
     monkeypatch.setenv("REPRO_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("REPRO_PRECISION", precision)
-    settings = load("test", {"networks.precision": "auto"})
+    monkeypatch.setattr(batch, "_countdown", lambda *given: Countdown({"job": []}, {"stitching": None}, None, 1))
+    given = {"networks.precision": "auto", "jobs": "networks"}
+    settings = load("test", given)
     scratch = tmp_path / settings.run / batch.SCRATCH
     write_atomic(scratch / "left by a killed run", "")
-    assert batch.run_graph(settings, {"networks.precision": "auto"}, ("stitching",), 1) == 0
+    assert batch.run_graph(settings, given, ("stitching",), 1) == 0
     assert told == [precision] and not scratch.exists()
 
 

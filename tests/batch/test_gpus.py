@@ -120,8 +120,9 @@ def test_the_jobs_of_a_run_are_told_their_gpus_and_what_they_ask_for(tmp_path, m
     monkeypatch.setattr(batch, "_carry_out", lambda command, env, *given: told.append((command, env)) or 0)
     for name, value in {"REPRO_RESULTS": str(tmp_path), "REPRO_STORE": str(tmp_path / "store")}.items():
         monkeypatch.setenv(name, value)
-    settings = load("test")
-    assert batch.run_graph(settings, {}, ("stitching",), 4, ("a", "b", "c")) == 0
+    given = {"jobs": "networks"}
+    settings = load("test", given)
+    assert batch.run_graph(settings, given, ("stitching",), 4, ("a", "b", "c")) == 0
     command, env = told[0]
     assert env[gpus.PLACES] == "a,b,c,a" and "job=4" in command
     most = next(int(word.removeprefix("mem_mb=")) for word in command if word.startswith("mem_mb="))

@@ -33,7 +33,8 @@ def place(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets.MNIST, "download", refuse)
     monkeypatch.setattr(datasets.CIFAR10, "download", refuse)
-    monkeypatch.setattr(batch, "_snakemake", start)
+    for engine in ("_snakemake", "_replay"):
+        monkeypatch.setattr(batch, engine, start)
     monkeypatch.setattr(Study, "measure", start)
     images._official.cache_clear()
     yield tmp_path

@@ -38,7 +38,8 @@ def place(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("REPRO_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("REPRO_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr(batch, "_snakemake", lambda *given: pytest.fail("it began to work"))
+    for engine in ("_snakemake", "_replay"):
+        monkeypatch.setattr(batch, engine, lambda *given: pytest.fail("it began to work"))
     return tmp_path
 
 

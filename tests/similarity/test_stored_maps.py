@@ -9,13 +9,14 @@ import torch
 from lib.data import ImageSet
 from lib.errors import SettingsError
 from lib.similarity import View, maps, stored_maps
-from lib.similarity.stored_maps import PerturbedImages, RecipeView, measure_maps
+from lib.similarity.stored_maps import measure_maps
 from lib.store import Store
 from lib.training import zoo as zoo_module
 from lib.training.zoo import Zoo
 from lib.values.architectures import ResNet
 from lib.values.attacks import PGD
 from lib.values.data import Data
+from lib.values.maps import PerturbedImages, RecipeView
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat
 

@@ -1,7 +1,7 @@
 """The representation similarity notebook (Cianfarani et al., NeurIPS 2022): measure the networks of the plan, and
 compare them layer by layer.
 
-lib/papers/representation_similarity/networks.py says which networks.
+networks.py says which networks, and measured.py which maps.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from lib import results
+from lib.papers.representation_similarity.measured import wanted
 from lib.papers.representation_similarity.networks import BRIEF, Condition
 from lib.papers.representation_similarity.settings import Section
 from lib.profiles.networks import Networks
-from lib.runtime import ProgressBar
 from lib.similarity.maps import Maps
-from lib.similarity.stored_maps import PerturbedImages, RecipeView, measure_maps
 from lib.training.zoo import Zoo
 from lib.values.attacks import Attack
 from lib.values.cell import Cell
@@ -23,8 +22,6 @@ from lib.values.threats import Threat
 
 # kinds, named as in figures; M- and M+ are the briefly trained normal networks between which M is interpolated
 POOL = {"U": "untrained", "M-": "matched normal, shorter", "M+": "matched normal, longer", "N": "normal", "R": "robust"}
-MOVED = {"own": "own adversarial", "of N": "adversarial for a normal network",
-         "of R": "adversarial for a robust network", "noise": "noise of equal size"}
 
 
 @dataclass
@@ -106,72 +103,9 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
         return within if threat == networks.threat else "own"
 
     found.each(cells, "networks", lambda cell: found.take(zoo, cell, name))
-    options = {"images": s.images, "layers": s.layers, "batch": s.batch}
-    clean = [c for c in found.of() if c.condition.epoch is None]
-    of_pool = [_look(c) for c in clean if c.condition.kind in POOL]
-    found.pool = measure_maps(zoo, of_pool, **options)
-    untrained = [_look(c) for c in clean if c.condition.kind in s.untrained_kinds]
-    found.untrained = measure_maps(zoo, untrained, **options, pairs=_selves(untrained))
-    arms = [c for c in clean if c.condition.variant]
-    here = [c for c in arms if c.recipe.data == networks.data]
-    if here:
-        beside = [look for look in of_pool if look.name[0] in "NR" and int(look.name[1:]) < s.arm_seeds]
-        found.arms = measure_maps(zoo, beside + [_look(c) for c in here], **options)
-    for name in dict.fromkeys(c.condition.variant.name for c in arms if c not in here):
-        theirs = [_look(c) for c in arms if c.condition.variant.name == name]
-        found.elsewhere[name] = measure_maps(zoo, theirs, **options)
-    for name in s.second:
-        own = [look for look in of_pool if look.name[0] in "NRM"]
-        found.second[name] = measure_maps(zoo, own, **options, measure=name, pooled=True, pairs=_selves(own))
-    _look_at_moved_images(zoo, found, options)
-    _look_at_checkpoints(zoo, found, options)
+    made = wanted(networks, s, cells, found.failed)
+    found.pool, found.untrained = made.pool.make(zoo), made.untrained.make(zoo)
+    found.arms = made.arms and made.arms.make(zoo)
+    for name in ("elsewhere", "second", "moved", "runs"):
+        setattr(found, name, {key: maps.make(zoo) for key, maps in getattr(made, name).items()})
     return found
-
-
-def _look(cell: Cell) -> RecipeView:
-    return RecipeView(f"{cell.condition.kind}{cell.repetition}", cell.recipe)
-
-
-def _selves(looks: list[RecipeView]) -> list[tuple[str, str]]:
-    return [(look.name, look.name) for look in looks]
-
-
-def _look_at_moved_images(zoo: Zoo, found: Results, options: dict) -> None:
-    """Fill `Results.moved`: every normal and robust network on clean images, on its own adversarial images, on
-    adversarial images for a normal and for a robust network of another repetition, and on noise as large as its own
-    adversarial perturbations. A repetition in which one of the two failed is left out, and all if no other is left.
-    """
-    s, threat = found.section, found.networks.threat
-    left = found.left(("N", "R"), s.seeds)
-    nets = {(c.condition.kind, c.repetition): c.recipe for c in found.cells
-            if c.condition.kind in ("N", "R") and c.repetition in left}
-    nets = nets if len(left) > 1 or s.seeds == 1 else {}
-    with ProgressBar(len(nets), "adversarial images", "network") as bar:
-        for (kind, seed), recipe in nets.items():
-            other = left[(left.index(seed) + 1) % len(left)]
-            sources = {"own": recipe, "of N": nets["N", other], "of R": nets["R", other], "noise": recipe}
-            looks = [RecipeView(name, recipe, PerturbedImages(source, threat, s.search, noise=name == "noise"))
-                     for name, source in sources.items()]
-            everything = [RecipeView("clean", recipe), *looks]
-            found.moved[kind, seed] = measure_maps(zoo, everything, **options,
-                                              pairs=[("clean", look.name) for look in everything])
-            bar.step()
-
-
-def _look_at_checkpoints(zoo: Zoo, found: Results, options: dict) -> None:
-    """Fill `Results.runs`: the checkpoints of every overfitting and control run, on test and on training images. A run
-    of which one checkpoint failed is left out.
-    """
-    runs: dict[tuple[str, int], list[Cell]] = {}
-    data = found.networks.data
-    for cell in found.cells:
-        if cell.condition.epoch is not None:
-            runs.setdefault((cell.condition.kind, cell.repetition), []).append(cell)
-    whole = {run: members for run, members in runs.items() if found.failed.keys().isdisjoint(members)}
-    for (kind, seed), members in whole.items():
-        looks = [RecipeView(str(cell.condition.epoch), cell.recipe) for cell in members]
-        last = looks[-1].name
-        for split in ("test", "train"):
-            images = options["images"] or data.n_test
-            found.runs[kind, seed, split] = measure_maps(zoo, looks, **{**options, "images": images}, split=split,
-                                                    pairs=[(look.name, last) for look in looks])

@@ -14,8 +14,9 @@ import pandas as pd
 
 from lib.papers.representation_similarity import reference
 from lib.papers.representation_similarity.evidence import brackets, by_strength, matched, overfitted, pairs_of
+from lib.papers.representation_similarity.measured import MOVED
 from lib.papers.representation_similarity.networks import BRIEF
-from lib.papers.representation_similarity.results import MOVED, POOL, Results
+from lib.papers.representation_similarity.results import POOL, Results
 from lib.similarity.summaries import block_index, block_share, by_distance, mean_off_diagonal, same_layer, thirds
 
 

@@ -6,7 +6,8 @@ from itertools import combinations
 import numpy as np
 
 from lib.models.taps import Tap
-from lib.papers.representation_similarity.results import MOVED, Results
+from lib.papers.representation_similarity.measured import MOVED
+from lib.papers.representation_similarity.results import Results
 from lib.runtime import seed_of
 from tests.kit.profiles import cells_of, load
 from tests.kit.worlds import outcomes as made_up
