@@ -196,7 +196,7 @@ def test_a_network_whose_gradients_are_scores_is_more_aligned_than_others(real):
     planted = replace(only(f.cells, "digits", SCORE), condition=Condition("digits", SCORE, 9.))
     f = replace(f, alignment=dict(f.alignment))
     f.alignment[planted] = truths.aligned(Scripted(truth.mean(0) - truth.mean((0, 1))))
-    mine, plain = (aligned(f, [c]).item() for c in (planted, only(f.cells, "digits", VANILLA)))
+    mine, plain = (aligned(f, [c]).mean() for c in (planted, only(f.cells, "digits", VANILLA)))
     assert mine > plain + .2 and mine > .3
     mirrored = truths.aligned(Scripted(truth.mean((0, 1)) - truth.mean(0)))
     assert mirrored[f"others, {INDEPENDENT}"].mean() < -.2
