@@ -505,6 +505,7 @@ def again(tasks: list[Task], settings: Settings) -> None:
 
 def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
     """Execute a notebook through papermill and render its page, even if it failed. Returns 0, or 1 if it failed."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema's check of addresses compiles a grammar for seconds
     import papermill
     from traitlets.config import Config
 
