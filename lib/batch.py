@@ -26,6 +26,7 @@ from lib.cards import Card
 from lib.errors import NetworkFailed, OneLineError, unknown
 from lib.files import PARTS, read_json, sha256, write_atomic
 from lib.gpus import PLACES, places, take_place
+from lib.papers import papers
 from lib.papers.plan import Task, measured, measurements, plan
 from lib.papers.settings import Settings
 from lib.prices import Countdown, asks, further, minutes, missing
@@ -74,16 +75,15 @@ def batch_jobs(settings: Settings, notebooks: tuple[str, ...]) -> dict[str, dict
         for task in plan(settings, (name,)):
             if home[task.recipe.key] in found:
                 found[home[task.recipe.key]]["wanted_by"].add(name)
-        _add_measured(measured(settings, (name,)), name, begun, {t.recipe.key: t.job for t in tasks if t.recipe.stored})
+    _add_measured(measured(settings, notebooks), begun, {t.recipe.key: t.job for t in tasks if t.recipe.stored})
     return found
 
 
-def _add_measured(jobs: dict[str, list[Storable]], notebook: str, begun: Callable[[str], dict],
+def _add_measured(jobs: dict[str, tuple[str, list[Storable]]], begun: Callable[[str], dict],
                   home: dict[str, str]) -> None:
-    """Add a notebook's further measurements. begun: gives the job of a name. home: {key of a stored network: its job}.
-    """
-    makers = {one.entry: name for name, every in jobs.items() for one in every}
-    for name, every in jobs.items():
+    """Add what `plan.measured` gives. begun: gives the job of a name. home: {key of a stored network: its job}."""
+    makers = {one.entry: name for name, (_, every) in jobs.items() for one in every}
+    for name, (notebook, every) in jobs.items():
         job = begun(name)
         job["wanted_by"].add(notebook)
         for one in every:
@@ -445,7 +445,8 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
 
     watch_parent()
     _check_locks(results() / settings.run)
-    mine, beside = [t for t in plan(settings, notebooks) if t.job == job], measured(settings, notebooks).get(job, ())
+    mine = [t for t in plan(settings, notebooks) if t.job == job]
+    paper, beside = measured(settings, notebooks).get(job, ("", []))
     if not mine and not beside:
         raise unknown("job", job, batch_jobs(settings, notebooks))
     if gpu := take_place(results() / settings.run):
@@ -460,7 +461,7 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
             zoo.outcomes(*measure)
 
     work = [(task.recipe.describe(), partial(make, task)) for task in mine]
-    work += [(one.describe(), partial(one.make, zoo)) for one in beside]
+    work += [(one.describe(), partial(papers()[paper].make, zoo, one)) for one in beside]
     try:
         for what, do in work:
             try:
@@ -504,6 +505,7 @@ def again(tasks: list[Task], settings: Settings) -> None:
 
 def run_notebook(settings: Settings, overrides: dict, name: str) -> int:
     """Execute a notebook through papermill and render its page, even if it failed. Returns 0, or 1 if it failed."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema's check of addresses compiles a grammar for seconds
     import papermill
     from traitlets.config import Config
 

@@ -56,6 +56,10 @@ class Paper:
         """
         return self.module("measured").measured(networks, section, seed) if self._has("measured") else {}
 
+    def make(self, zoo: Zoo, one: Storable) -> None:
+        """Make one of what `measured` lists, unless the store has it."""
+        self.module("results").make(zoo, one)
+
     def measurements(self, networks: Networks, section: Any, seed: Callable[[int], int]) -> list[Measurement]:
         """What is measured in addition to the accuracies of the cells, for prices: what `measured` costs, and what the
         module `costs` adds, if there is one.

@@ -70,11 +70,11 @@ def plan(settings: Settings, names: tuple[str, ...] = ()) -> list[Task]:
     return list(tasks.values())
 
 
-def measured(settings: Settings, names: tuple[str, ...]) -> dict[str, list[Storable]]:
-    """{batch job: what it makes} of what the named papers measure besides networks and their accuracies. Empty unless
-    each network is a job of its own: small measurements take less time than the start of a job.
+def measured(settings: Settings, names: tuple[str, ...]) -> dict[str, tuple[str, list[Storable]]]:
+    """{batch job: (paper, what it makes)} of what the named papers measure besides networks and their accuracies. Empty
+    unless each network is a job of its own: small measurements take less time than the start of a job.
     """
-    return {_of_paper(name, job): made for name in names if settings.jobs == "networks" for job, made in
+    return {_of_paper(name, job): (name, made) for name in names if settings.jobs == "networks" for job, made in
             papers()[name].measured(settings.networks_of(name), settings.sections[name], settings.seed).items()}
 
 

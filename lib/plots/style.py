@@ -69,16 +69,27 @@ _SPARE = ("#b2df8a", "#a6761d", "#fdbf6f", "#00664f", "#c7a17a", "#e7298a")
 _LINES = ("-", "--", ":", "-.")
 
 
+# seaborn's theme `whitegrid` at the font scale 0.85, with a fainter grid and no spines above and on the right.
+# Importing seaborn for these numbers would take each notebook two seconds.
+_DEEP = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c", "#ccb974", "#64b5cd")
+_STYLE = {
+    "axes.axisbelow": True, "axes.edgecolor": ".8", "axes.grid": True, "axes.labelcolor": ".15",
+    "axes.labelsize": 10.2, "axes.linewidth": 1.25, "axes.spines.right": False, "axes.spines.top": False,
+    "axes.titlesize": 10.2, "figure.dpi": 110, "font.size": 10.2,
+    "font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "Bitstream Vera Sans", "sans-serif"],
+    "grid.alpha": 0.4, "grid.color": ".8", "grid.linewidth": 1, "legend.fontsize": 9.35, "legend.title_fontsize": 10.2,
+    "lines.solid_capstyle": "round", "patch.edgecolor": "w", "patch.force_edgecolor": True, "text.color": ".15",
+    **{f"{axis}tick.{name}": value for axis in "xy" for name, value in {
+        "color": ".15", "labelsize": 9.35, "major.size": 6, "major.width": 1.25, "minor.size": 4, "minor.width": 1,
+    }.items()}, "xtick.bottom": False, "ytick.left": False,
+}
+
+
 def style():
     """Set the suite's figure style; every function that draws calls this."""
-    import seaborn as sns
+    import matplotlib
 
-    sns.set_theme(
-        context="notebook",
-        style="whitegrid",
-        font_scale=0.85,
-        rc={"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110, "grid.alpha": 0.4},
-    )
+    matplotlib.rcParams.update({**_STYLE, "axes.prop_cycle": matplotlib.cycler(color=_DEEP)})
 
 
 def colours(kinds: Iterable[str]) -> dict[str, str]:

@@ -52,7 +52,7 @@ def _moved(zoo: Zoo, moved: PerturbedImages, shown: ImageSet, split: str) -> Ten
     same = theirs.name == shown.name and torch.equal(theirs.indices, shown.indices)
     need(same, "data of the attacked network", moved.source.data,
          f"the data of the look, the same {len(shown)} {split} images of {shown.name}")
-    attacked = moved.attacked(split).make(zoo)
+    attacked = zoo.adversarial(moved.source, moved.threat, moved.attack, split)
     if not moved.noise:
         return attacked
     clean, draw = shown.pixels(), generator("similarity", "signs", shown.name, split)

@@ -5,17 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib.values.attacks import PGD
 from lib.values.keys import digest, plain, plain_fields
 from lib.values.measurement import AdversarialImages, Measurement
 from lib.values.recipe import Recipe, outcome_key
 from lib.values.threats import Threat
-
-if TYPE_CHECKING:
-    from lib.similarity.maps import Maps
-    from lib.training.zoo import Zoo
 
 VERSION = 1  # raised when a change of the code changes maps
 # Forward passes that a map costs: one, and the Gram matrices of all layers are taken to cost about as much again.
@@ -86,11 +82,6 @@ class WantedMaps:
     def costs(self) -> list[Measurement]:
         return [Measurement("similarity maps", look.recipe, self.images or look.recipe.data.count(self.split), PASSES,
                             entry=self.entry) for look in self.looks]
-
-    def make(self, zoo: Zoo) -> Maps:
-        from lib.similarity.stored_maps import stored
-
-        return stored(zoo, self)
 
 
 def _named(look: RecipeView) -> list:

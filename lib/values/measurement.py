@@ -6,17 +6,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 from lib.values.attacks import Attack
 from lib.values.keys import digest
 from lib.values.recipe import Recipe, outcome_key
 from lib.values.threats import Threat
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lib.training.zoo import Zoo
 
 
 @dataclass(frozen=True)
@@ -38,8 +33,8 @@ class Measurement:
 class Storable(Protocol):
     """A measurement with an entry of its own in the store, which a batch job can make before the notebook asks for it.
 
-    entry: (kind, key) in the store. recipes: the networks that it is about. needs: what is made before it. `make` takes
-    it from the store, and measures only what is missing there.
+    entry: (kind, key) in the store. recipes: the networks that it is about. needs: what is made before it. How it is
+    made, the paper's module `results` knows.
     """
 
     entry: tuple[str, str]
@@ -49,8 +44,6 @@ class Storable(Protocol):
     def describe(self) -> str: ...
 
     def costs(self) -> list[Measurement]: ...
-
-    def make(self, zoo: Zoo) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -80,6 +73,3 @@ class AdversarialImages:
         passes = self.attack.single_run(self.threat).passes() + self.attack.passes(0.5)
         return [Measurement("adversarial images", self.recipe, self.recipe.data.count(self.split), passes,
                             entry=self.entry)]
-
-    def make(self, zoo: Zoo) -> Tensor:
-        return zoo.adversarial(self.recipe, self.threat, self.attack, self.split)

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from lib import plots
 from lib.errors import SettingsError
 from lib.papers.compact_robust_pruning.settings import RULES
-from lib.plots.style import curve, spans, stage_ticks
+from lib.plots.style import curve, spans, stage_ticks, style
 from tests.kit.figures import LAYERS, Layer, grow
 
 
@@ -89,3 +89,19 @@ def test_curves_leave_gaps_where_nothing_was_measured():
     mean, *seeds = axis.lines
     np.testing.assert_allclose(mean.get_ydata(), [0.31, 0.36, np.nan, 0.46])
     assert len(seeds) == 3 and np.isnan(seeds[0].get_ydata()[2])
+
+
+def test_the_style_is_the_theme_of_seaborn():
+    import seaborn
+
+    def numbers(set_style):
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            set_style()
+            found = {name: value for name, value in matplotlib.rcParams.items() if name != "image.cmap"}
+        colours = found.pop("axes.prop_cycle").by_key()["color"]
+        return found | {"colours": [matplotlib.colors.to_hex(colour) for colour in colours]}
+
+    ours = {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110, "grid.alpha": 0.4}
+    assert numbers(style) == numbers(lambda: seaborn.set_theme(
+        "notebook", "whitegrid", font_scale=0.85, color_codes=False, rc=ours))

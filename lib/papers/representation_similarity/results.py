@@ -15,9 +15,12 @@ from lib.papers.representation_similarity.networks import BRIEF, Condition
 from lib.papers.representation_similarity.settings import Section
 from lib.profiles.networks import Networks
 from lib.similarity.maps import Maps
+from lib.similarity.stored_maps import stored
 from lib.training.zoo import Zoo
 from lib.values.attacks import Attack
 from lib.values.cell import Cell
+from lib.values.maps import WantedMaps
+from lib.values.measurement import AdversarialImages
 from lib.values.threats import Threat
 
 # kinds, named as in figures; M- and M+ are the briefly trained normal networks between which M is interpolated
@@ -104,8 +107,16 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
 
     found.each(cells, "networks", lambda cell: found.take(zoo, cell, name))
     made = wanted(networks, s, cells, found.failed)
-    found.pool, found.untrained = made.pool.make(zoo), made.untrained.make(zoo)
-    found.arms = made.arms and made.arms.make(zoo)
+    found.pool, found.untrained = stored(zoo, made.pool), stored(zoo, made.untrained)
+    found.arms = made.arms and stored(zoo, made.arms)
     for name in ("elsewhere", "second", "moved", "runs"):
-        setattr(found, name, {key: maps.make(zoo) for key, maps in getattr(made, name).items()})
+        setattr(found, name, {key: stored(zoo, maps) for key, maps in getattr(made, name).items()})
     return found
+
+
+def make(zoo: Zoo, one: WantedMaps | AdversarialImages) -> None:
+    """Make what a batch job of the module `measured` makes, unless the store has it."""
+    if isinstance(one, WantedMaps):
+        stored(zoo, one)
+    else:
+        zoo.adversarial(one.recipe, one.threat, one.attack, one.split)
