@@ -43,7 +43,7 @@ def look(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: P
     measured is stored, so that a call that was killed or is repeated resumes.
 
     lenses: lenses or their names, which all subjects must be able to have; None: of ALL those that a subject can have.
-    Prunability, which costs most, has to be named. pool: the references; None: the profile's. images: how many of the
+    Prunability, which trains them, has to be named. pool: the references; None: the profile's. images: how many of the
     pool's test images; None: USUAL of them, or all if there are fewer. name: of the folder; None: the names of the
     subjects. command: what the page shows as the way to make it again.
 
