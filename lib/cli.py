@@ -152,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
                                                    "the end of SOURCE); the results' folder has these names")
     p.add_argument("--data", help="the data set of the networks; must be the profile's")
     p.add_argument("--lens", metavar="NAME,...", help="only these lenses (default: all that the networks allow except "
-                                                      "prunability, which trains most and must be named)")
+                                                      "prunability, which trains them and must be named)")
     p.add_argument("--images", type=int, metavar="N", help="the first N test images (default: 400)")
     p.add_argument("--dry-run", action="store_true", help="show what it takes; do nothing")
     p.add_argument("--yes", action="store_true", help="start a profile made for a GPU on a CPU")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar
@@ -33,7 +33,7 @@ from lib.training.zoo import SEED
 from lib.values.architectures import FromScratch, Pruned
 from lib.values.attacks import PGD
 from lib.values.keys import digest, plain
-from lib.values.objectives import Prune
+from lib.values.objectives import Adversarial, Prune
 from lib.values.recipe import Optimiser, Recipe, Schedule
 
 if TYPE_CHECKING:
@@ -103,6 +103,22 @@ class Prunability(Lens):
         good = self.attack is None or isinstance(self.attack, PGD) and not self.attack.targeted
         need(good, "attack", self.attack, "an untargeted PGD, or None")
         need(is_int(self.steps, 1), "steps", self.steps, "a whole number of at least 1")
+
+    @classmethod
+    def as_planned(cls, planned: Iterable[Recipe], robust: Recipe) -> Prunability:
+        """The lens that trains as the recipes of a plan train the network of `robust` when it is pruned, so that they
+        share networks; with its own trainings where the plan has none.
+        """
+        trainings, keep = {}, cls().keep
+        pruned = [recipe for recipe in planned if recipe.arch.pruned and recipe.choice is None
+                  and [parent.key for parent in recipe.parents] == [robust.key]]
+        for recipe in sorted(pruned, key=lambda recipe: recipe.epochs):  # searches are also made half as long
+            how = Training(recipe.epochs, recipe.optimiser, recipe.schedule)
+            if recipe.arch == Pruned(robust.arch, keep) and isinstance(recipe.objective, Adversarial):
+                trainings |= {"finetune": how, "attack": recipe.objective.attack}
+            elif recipe.arch == Pruned(robust.arch, keep, scores="learned"):
+                trainings |= {"search": how}
+        return cls(**trainings)
 
     def price(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
         own, theirs = self.forward(subject, pool)

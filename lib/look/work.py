@@ -23,7 +23,7 @@ from lib.look.page import write
 from lib.look.report import Asked, Failure, Report, Seen
 from lib.look.views import view_of
 from lib.papers import settings as profiles
-from lib.papers.harp_pruning.networks import training_attack
+from lib.papers.plan import plan
 from lib.runtime import device, results
 from lib.store import Store
 from lib.training.zoo import Zoo
@@ -43,10 +43,9 @@ def look(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: P
     measured is stored, so that a call that was killed or is repeated resumes.
 
     lenses: lenses or their names, which all subjects must be able to have; None: of ALL those that a subject can have.
-    Prunability, which trains most, is only taken where it is named.
-    pool: the references; None: the profile's. images: how many of the pool's test images; None: USUAL of
-    them, or all if there are fewer. name: of the
-    folder; None: the names of the subjects. command: what the page shows as the way to make it again.
+    Prunability, which trains them, has to be named. pool: the references; None: the profile's. images: how many of the
+    pool's test images; None: USUAL of them, or all if there are fewer. name: of the folder; None: the names of the
+    subjects. command: what the page shows as the way to make it again.
 
     A lens that fails is reported in `Report.failures`, and the others go on. Raises SettingsError, before any work, for
     subjects, lenses and numbers that are not possible, and NetworkFailed if a reference cannot be trained.
@@ -105,7 +104,7 @@ def chosen(lenses: Sequence[Lens | str], settings: profiles.Settings | None = No
     """The lenses of a list of lenses or their names, each once. settings: a profile's, None without one. Raises
     SettingsError for others and for none.
     """
-    known = {lens.name: lens for lens in (*ALL, prunability(settings))}
+    known = {lens.name: lens for lens in (*ALL, Prunability())}
     need(isinstance(lenses, (list, tuple)) and len(lenses) > 0, "lenses", repr(lenses),
          f"a list of some of {', '.join(known)}")
     found = {}
@@ -113,21 +112,18 @@ def chosen(lenses: Sequence[Lens | str], settings: profiles.Settings | None = No
         if not isinstance(lens, Lens):
             if lens not in known:
                 raise unknown("lens", lens, known)
-            lens = known[lens]
+            lens = on_request(settings) if lens == Prunability.name else known[lens]
         need(lens.name not in found, "lenses", lens.name, "named once")
         found[lens.name] = lens
     return list(found.values())
 
 
-def prunability(settings: profiles.Settings | None) -> Prunability:
-    """The lens that is used on request only, which searches and fine-tunes as the profile's notebook on HARP does, if
-    there is one. (At smoke and laptop the notebook on compact networks does the same.)
-    """
-    section = settings and settings.sections.get("harp_pruning")
-    if not section:
+def on_request(settings: profiles.Settings | None) -> Prunability:
+    """The lens that is not in ALL, with the trainings of the profile's notebooks."""
+    if settings is None:
         return Prunability()
-    attack = section.attack or training_attack(settings.networks, section)
-    return Prunability(finetune=section.finetune, search=section.prune, attack=attack)
+    return Prunability.as_planned([task.recipe for task in plan(settings)],
+                                  settings.networks.member("R", 0, settings.seed))
 
 
 def _measured(asked: Asked, command: str) -> Report:
@@ -148,7 +144,8 @@ def _measured(asked: Asked, command: str) -> Report:
         except Exception as error:  # whatever a lens meets, the others go on
             report.failures.append(Failure.of(lens, subject.name, error))
             print(f"  failed: {report.failures[-1].sentence}", flush=True)
-        made = sum(store.used[one].get("made_seconds", 0.0) for one in {*store.used} - before if one[0] == "lens")
+        new = [store.used[one] for one in {*store.used} - before if one[0].startswith("lens")]
+        made = sum(meta.get("made_seconds", 0.0) for meta in new)
         here, all_of_it = report.seconds.get(lens.name, (0.0, 0.0))
         report.seconds[lens.name] = here + time.monotonic() - started, all_of_it + made
     report.notes = {name: list(dict.fromkeys(notes)) for name, notes in report.notes.items()}

@@ -4,7 +4,6 @@ import json
 import os
 import re
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from html import escape
 
 import pandas as pd
@@ -159,6 +158,7 @@ def test_a_second_look_measures_nothing_again(two, pool, capsys, monkeypatch):
 def test_prunability_is_measured_where_it_is_named(pool):
     own = subject(plain, "plain")
     assert "prunability" not in {lens.name for lens in work.check(own, pool=pool).lenses}
+    assert work.check(own, pool=pool, lenses=["prunability"]).lenses == [Prunability()]
     report = look(own, pool=pool, lenses=[Prunability("1/2", finetune=Training(1), steps=2)], name="pruned")
     page, told = report.page.read_text(encoding="utf-8"), "\n".join(report.asked.price())
     assert not report.failures and 'id="prunability"' in page and report.sentences()[0][:4] in ("With", "How ")
@@ -170,14 +170,6 @@ def test_prunability_is_measured_where_it_is_named(pool):
             } == {"again, on images changed by PGD-2"}, "and not as the references"
     assert (trained["N0"]["training"], trained["R0"]["training"][:20]) == ("on clean images", "on images changed by")
     assert "keep 0.5" in trained["R0, pruned to 50%"]["architecture"]
-
-
-def test_prunability_trains_as_the_notebooks_of_the_profile():
-    settings = profile("smoke")
-    lens, = work.chosen(["prunability"], settings)
-    section = settings.sections["harp_pruning"]
-    assert (lens.finetune, lens.attack) == (section.finetune, section.attack) and lens.keep == Fraction(1, 10)
-    assert work.chosen(["prunability"]) == [Prunability()]
 
 
 def test_a_network_with_one_answer_is_told(pool):

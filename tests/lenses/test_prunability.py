@@ -27,7 +27,7 @@ from lib.lenses.prunability import (
     trainable,
 )
 from lib.lenses.subject import Subject
-from lib.look.work import prunability as of_profile
+from lib.look.work import on_request
 from lib.models import network
 from lib.models.links import layers as layers_of
 from lib.papers.compact_robust_pruning import networks as compact
@@ -118,13 +118,23 @@ def test_references_are_pruned_as_in_the_harp_notebook_but_for_its_choice_of_an_
             assert replace(theirs, choice=None, keep=()).key == LENS.recipe(pool, base, keep).key
 
 
+def test_without_such_networks_in_the_plan_the_lens_has_its_own_trainings():
+    networks = TEST.networks
+    robust, other = (networks.member("R", n, int) for n in range(2))
+    as_is = Prunability()
+    of_other = [as_is.recipe(Pool(Zoo(None), networks, int), other, as_is.keep)]
+    assert Prunability.as_planned(of_other, robust) == Prunability.as_planned((), robust) == as_is == on_request(None)
+
+
 @pytest.mark.parametrize("name", ["smoke", "laptop"])
 def test_the_networks_of_a_profile_are_those_of_its_notebook(name):
     settings = profile(name)
     pool = Pool(Zoo(None), settings.networks, settings.seed)
     planned = {cell.recipe.key for cell in compact.cells(settings.networks, settings.sections["compact_robust_pruning"],
                                                          settings.seed)}
-    needed = of_profile(settings).recipes(pool)
+    lens, section = on_request(settings), settings.sections["harp_pruning"]
+    assert (lens.finetune, lens.attack, lens.search) == (section.finetune, section.attack, section.prune)
+    needed = lens.recipes(pool)
     assert {one for one, recipe in needed.items() if recipe.key not in planned} == {"N0, fine-tuned", "N1, fine-tuned"}
     assert len(needed) == 8
 
