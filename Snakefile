@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from lib.batch import batch_jobs, mark
+from lib.jobs import batch_jobs, mark
 from lib.papers import settings as profiles
 from lib.runtime import results
 from lib.values.keys import digest

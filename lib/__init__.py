@@ -12,6 +12,6 @@ FLOORS = (
     ("measures", "results claims plots stitching similarity alignment manifold pruning lenses".split()),
     ("papers", ["papers"]),
     ("what a person touches",
-     "prices dry_run parameters site study look lab gpus slurm batch rehearsal new_paper cli __main__".split()),
+     "jobs prices dry_run parameters site study look lab gpus slurm batch rehearsal new_paper cli __main__".split()),
 )
 APART = "material"  # the floor whose rooms do not know each other

@@ -11,10 +11,11 @@ from importlib.util import find_spec
 
 from lib.cards import ASSUMED_SHARE, CARDS, Card
 from lib.errors import SettingsError
+from lib.jobs import batch_jobs
 from lib.papers import papers
 from lib.papers.plan import Task, measurements, plan
 from lib.papers.settings import Settings
-from lib.prices import Work, further, missing, seconds_of
+from lib.prices import Work, further, longest_chain, makespan, missing, seconds_of
 from lib.runtime import cores, device, duration, memory_of_machine, slow_in_bf16, without_gpu
 from lib.store import Store
 from lib.training import price
@@ -57,7 +58,7 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
         print("\n".join(_each(work, seconds, own) if every else kinds(work, seconds, own)))
     on_cards = card or where.type == "cuda"
     side_by_side = 1 if settings.jobs == "none" else min(jobs, gpus) if on_cards else jobs
-    said = [_total(settings, card.title if card else where, work, seconds, side_by_side),
+    said = [*_total(settings, notebooks, card.title if card else where, work, seconds, side_by_side),
             _assumption(card) if card else basis(prices, threads),
             *needs(tasks, measured, store, card, where), *lacking, *_upper_bounds(tasks),
             *[f"{name}: {note}" for name in notebooks for note in papers()[name].notes],
@@ -113,15 +114,23 @@ def kinds(work: list[Work], seconds: dict[int, float], own: Sequence[int], shown
     return lines
 
 
-def _total(settings: Settings, where, work: list[Work], seconds: dict[int, float], side_by_side: int) -> str:
-    of_job: dict[str, float] = {}
+def _total(settings: Settings, notebooks: tuple[str, ...], where, work: list[Work], seconds: dict[int, float],
+           side_by_side: int) -> list[str]:
+    cost: dict[str, float] = {}
     for i, one in enumerate(work):
-        of_job[one.job] = of_job.get(one.job, 0) + seconds[i]
-    wall = max([sum(of_job.values()) / side_by_side, *of_job.values()])
+        cost[one.job] = cost.get(one.job, 0) + seconds[i]
+    jobs = batch_jobs(settings, notebooks)
+    after = {name: job["after"] for name, job in jobs.items()}
+    for name in notebooks:
+        after[f"{name}-notebook"] = {job for job, one in jobs.items() if name in one["wanted_by"]}
     flops = sum(one.flops for one in work)
     manner = f"with {side_by_side} jobs at a time" if side_by_side > 1 else "with one job after the other"
-    return (f"profile {settings.run} on {where}: about {duration(wall)} {manner}, "
-            f"{flops / 1e15:.3g} PFLOP")
+    said = [f"profile {settings.run} on {where}: about {duration(makespan(cost, after, side_by_side))} {manner}, "
+            f"{flops / 1e15:.3g} PFLOP"]
+    if side_by_side > 1:
+        chain = longest_chain(cost, after)
+        said.append(f"however many run: at least {duration(sum(map(cost.get, chain)))}, for {' and then '.join(chain)}")
+    return said
 
 
 def _assumption(card: Card) -> str:

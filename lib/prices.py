@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lib.cards import Card
@@ -112,6 +113,39 @@ def seconds_of(work: list[Work], prices) -> dict[int, float]:
     """
     dearest = sorted(range(len(work)), key=lambda i: -work[i].flops)
     return {i: prices.seconds(work[i].recipe, work[i].like, work[i].flops) for i in dearest}
+
+
+def makespan(cost: Mapping[str, float], after: Mapping[str, set[str]], places: int) -> float:
+    """Seconds until the last job is done, if so many jobs run at a time and each place takes the first job in the order
+    of `cost` that can start. cost: {job: seconds}. after: {job: jobs that must be done before it}; others than those
+    with a cost are done. Raises ValueError if jobs wait for each other.
+    """
+    waits = {job: {one for one in after.get(job, ()) if one in cost} for job in cost}
+    running: list[tuple[float, str]] = []
+    now = 0.0
+    while waits or running:
+        for job in [job for job, needed in waits.items() if not needed][:places - len(running)]:
+            del waits[job]
+            heapq.heappush(running, (now + cost[job], job))
+        if not running:
+            raise ValueError(f"jobs wait for each other: {', '.join(waits)}")
+        now, done = heapq.heappop(running)
+        for needed in waits.values():
+            needed.discard(done)
+    return now
+
+
+def longest_chain(cost: Mapping[str, float], after: Mapping[str, set[str]]) -> list[str]:
+    """The jobs of the longest chain that must run one after the other, however many run at a time."""
+    chains: dict[str, tuple[float, list[str]]] = {}
+
+    def chain(job: str) -> tuple[float, list[str]]:
+        if job not in chains:
+            before = max((chain(one) for one in after.get(job, ()) if one in cost), default=(0.0, []))
+            chains[job] = before[0] + cost[job], [*before[1], job]
+        return chains[job]
+
+    return max(map(chain, cost), default=(0.0, []))[1]
 
 
 def announce(settings: Settings, notebook: str, store: Store, where) -> str:

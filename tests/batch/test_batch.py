@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import batch, cli
+from lib import batch, cli, jobs
 from lib.files import FileError, sha256, write_atomic
 from lib.papers.settings import load
 from lib.prices import Countdown
@@ -89,24 +89,24 @@ def test_stopped_in_any_way_it_leaves_nothing_running_and_the_next_run_goes_on(t
 
 
 def test_the_digest_of_the_code_changes_with_the_library_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "ROOT", tmp_path)
+    monkeypatch.setattr(jobs, "ROOT", tmp_path)
     for name in ("lib/store.py", "lib/report/templates/index.html.j2", "lib/report/templates/page.css",
                  "lib/__pycache__/store.cpython-311.pyc", "tests/values/test_store.py"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("first")
-        before = batch.code_digest()
-        assert before == batch.code_digest()
+        before = jobs.code_digest()
+        assert before == jobs.code_digest()
         path.write_text("second")
         counts = name.startswith("lib/") and not name.endswith(".pyc")
-        assert (batch.code_digest() != before) == counts, name
+        assert (jobs.code_digest() != before) == counts, name
 
 
 @pytest.mark.parametrize("changed, again", [
     ("lib/store.py", True), ("notebooks/stitching.ipynb", True), ("claims/stitching.yaml", True),
     ("claims/harp_pruning.yaml", False), ("tests/test_store.py", False), (None, False), ("the settings", True)])
 def test_a_finished_notebook_runs_again_when_what_it_is_made_of_changed(tmp_path, monkeypatch, changed, again):
-    monkeypatch.setattr(batch, "ROOT", tmp_path)
+    monkeypatch.setattr(jobs, "ROOT", tmp_path)
     for name in ("lib/store.py", "notebooks/stitching.ipynb", "claims/stitching.yaml", "claims/harp_pruning.yaml"):
         write_atomic(tmp_path / name, "first")
     settings, claims = load("test"), tmp_path / "results" / "stitching" / "claims.json"
@@ -233,20 +233,20 @@ def test_a_failed_job_leaves_no_old_verdicts(tmp_path, started, monkeypatch):
 def test_a_run_that_is_done_notices_damage_in_what_it_rests_on(tmp_path, started, caplog):
     given, store = {"jobs": "networks"}, Store(tmp_path / "store")
     settings, command = load("test", given), ["run", "stitching", "--profile", "test", "-p", "jobs=networks"]
-    jobs, folder = batch.batch_jobs(settings, ("stitching",)), tmp_path / load("test", given).run
-    for job in jobs.values():
+    every, folder = batch.batch_jobs(settings, ("stitching",)), tmp_path / load("test", given).run
+    for job in every.values():
         for kind, key in job["work"]:
             store.obtain(kind, key, lambda work: {"what": write_atomic(work / "data.txt", "text")})
     claims = folder / "stitching" / "claims.json"
     write_atomic(claims, "[]")
     write_atomic(claims.with_name(batch.MADE_OF), batch.made_of(settings, "stitching"))
     started(lambda: 0)
-    assert cli.main(command) == 0 and claims.exists() and all(batch.mark(folder, job).exists() for job in jobs)
-    name, job = list(jobs.items())[-1]
+    assert cli.main(command) == 0 and claims.exists() and all(batch.mark(folder, job).exists() for job in every)
+    name, job = list(every.items())[-1]
     kind, key = next(entry for entry in job["work"] if entry[0] == "network")
     (store.folder(kind, key) / "data.txt").write_text("tampered")
     assert cli.main(command) == 0
-    assert [one for one in jobs if not batch.mark(folder, one).exists()] == [name]
+    assert [one for one in every if not batch.mark(folder, one).exists()] == [name]
     assert not claims.exists() and not store.has(kind, key) and "damaged (data.txt)" in caplog.text
 
 

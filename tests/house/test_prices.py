@@ -10,7 +10,7 @@ from lib.cards import ASSUMED_SHARE, CARDS
 from lib.models import build
 from lib.papers.plan import plan
 from lib.papers.settings import load
-from lib.prices import Countdown, Work, announce
+from lib.prices import Countdown, Work, announce, longest_chain, makespan
 from lib.runtime import ProgressBar
 from lib.store import Store
 from lib.training import price
@@ -27,6 +27,30 @@ class Known:
 def countdown(likes=("like",), prices=None, notebooks=None):
     work = {f"job-{n}": [Work(f"job-{n}", None, 1e9, like) for like in likes] for n in range(4)}
     return Countdown(work, {"stitching": 30.0} if notebooks is None else notebooks, prices, 2)
+
+
+COST = {"a": 3.0, "b": 2.0, "c": 2.0, "d": 1.0}
+AFTER = {"c": {"a"}, "d": {"b", "in the store"}}
+
+
+@pytest.mark.parametrize(("places", "seconds"), [(1, 8.0), (2, 5.0), (64, 5.0)])
+def test_a_run_on_several_cards_lasts_until_its_last_job_is_done(places, seconds):
+    assert makespan(COST, AFTER, places) == seconds
+    assert makespan({}, {}, places) == 0
+
+
+def test_however_many_cards_the_longest_chain_of_jobs_takes_its_time():
+    assert longest_chain(COST, AFTER) == ["a", "c"] and longest_chain({}, {}) == []
+    assert makespan(COST, AFTER, 64) == sum(COST[job] for job in longest_chain(COST, AFTER))
+
+
+def test_a_place_takes_the_first_job_that_can_start_not_the_best_one():
+    assert makespan({"short": 1.0, "other": 1.0, "long": 4.0}, {}, 2) == 5
+
+
+def test_jobs_that_wait_for_each_other_are_refused():
+    with pytest.raises(ValueError, match="a, b"):
+        makespan({"a": 1.0, "b": 1.0}, {"a": {"b"}, "b": {"a"}}, 2)
 
 
 def test_time_left_from_what_such_work_took_before():

@@ -45,7 +45,8 @@ def test_a_new_verdict_asks_for_a_new_answer(tmp_path):
     ("It is.", "Yes.", "{}", "answers.yaml: rests of stitching = {}")])
 def test_claim_and_answer_are_short_and_the_answer_rests_on_something(tmp_path, claim, answer, rests, said):
     (tmp_path / "answers.yaml").write_text(
-        f"stitching:\n  question: Why?\n  claim: {claim}\n  answer: {answer}\n  gates: ''\n  rests: {rests}\n", encoding="utf-8")
+        f"stitching:\n  question: Why?\n  claim: {claim}\n  answer: {answer}\n  gates: ''\n  rests: {rests}\n",
+        encoding="utf-8")
     with pytest.raises(SettingsError) as error:
         answers(tmp_path)
     assert said in str(error.value)

@@ -68,7 +68,8 @@ laptop:
     C3: {verdict: contradicted, cause: seeds, why: written before the last run}
 """)
     table = report.claims_table_markdown([results])
-    assert f"✗ contradicted −0.050 [−0.080, −0.030], needed more than 0.02: it does not hold here {EARLIER.strip()} |" in table
+    needed = "[−0.080, −0.030], needed more than 0.02"
+    assert f"✗ contradicted −0.050 {needed}: it does not hold here{EARLIER} |" in table
     assert f"? undecided 0.030 [−0.010, 0.070], needed more than 0.02{EARLIER} |" in table
 
 
