@@ -11,6 +11,9 @@ from lib.models.staged import Staged, dry_run
 
 _PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__, Tensor.bmm)
 
+# torch.nn.init's functions reach a mode whole, and what they call does not
+_DRAWN = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_,
+          nn.init.kaiming_normal_, nn.init.kaiming_uniform_, nn.init.xavier_normal_, nn.init.xavier_uniform_)
 _COUNTED = (F.conv2d, F.linear, F.conv_transpose2d, F.scaled_dot_product_attention, *_PRODUCTS)
 
 
@@ -46,8 +49,9 @@ class Undrawn(TorchFunctionMode):
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function in (Tensor.normal_, Tensor.uniform_):
-            return args[0].zero_()
+        if function in _DRAWN:
+            with torch.no_grad():
+                return (args[0] if args else kwargs["tensor"]).zero_()
         if function is torch.randn:
             function = torch.zeros
         return function(*args, **(kwargs or {}))

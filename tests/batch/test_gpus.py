@@ -88,6 +88,12 @@ def test_the_gpus_of_a_run_are_those_seen_or_chosen(monkeypatch, text, device, c
     assert gpus.chosen(text, device) == names
 
 
+def test_a_run_without_a_driver_does_not_import_torch_to_see_no_gpu():
+    code = ("import sys; from lib import gpus; gpus._driver = lambda: False; "
+            "sys.exit(gpus.chosen(None, 'auto') != () or 'torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
+
+
 @pytest.mark.parametrize("text, device, count, visible, words", [
     ("9", "auto", 2, None, "--gpus = 9 .* 1 to 2, or some of 0,1"), ("0", "auto", 2, None, "--gpus = 0 "),
     ("", "auto", 2, None, "--gpus =  "), ("0,5", "auto", 2, None, "--gpus = 0,5 "), ("0,0", "auto", 2, None, "= 0,0 "),

@@ -1,6 +1,8 @@
 """What a run costs, and how much of it is left."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from lib.models import build
 from lib.papers.plan import plan
 from lib.papers.settings import load
 from lib.prices import Countdown, Work, announce, longest_chain, makespan
-from lib.runtime import ProgressBar
+from lib.runtime import ROOT, ProgressBar
 from lib.store import Store
 from lib.training import price
 
@@ -158,6 +160,18 @@ def test_memory_and_disk_grow_with_what_is_trained():
     assert price.images(recipe.data) == (recipe.data.n_train + recipe.data.n_test) * 3 * 32 * 32
     net = build(recipe)
     assert price.counted(recipe).parameters == sum(p.numel() for p in net.parameters())
+
+
+def test_counting_imports_no_compilers_and_draws_nothing():
+    """They would take a process six seconds; whoever counts must find torch's generator as it was."""
+    code = """import sys, torch
+from lib.papers.settings import load
+from lib.training import price
+before = torch.get_rng_state()
+assert price.training(load("test").networks.member("R", 0, int)) > 0
+assert torch.equal(torch.get_rng_state(), before) and "torch._dynamo" not in sys.modules
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=240).returncode == 0
 
 
 def test_measuring_speeds_ends_in_time(empty, tmp_path):

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib import pyplot as plt
+from matplotlib._pylab_helpers import Gcf
 
 from lib import claims
 from lib.claims import Claim, ClaimSheet, Part
@@ -102,3 +104,18 @@ def test_costs_are_summed_once_and_apart_by_when_they_were_made():
     found = costs(networks, used, started)
     assert found["training"] == {"made": {"entries": 1, "seconds": 5.0}, "found": {"entries": 1, "seconds": 50.0}}
     assert found["evaluation"] == {"made": {"entries": 1, "seconds": 2.0}, "found": {"entries": 1, "seconds": 4.0}}
+
+
+def test_a_saved_figure_is_drawn_once_more_only_if_it_has_changed(tmp_path, monkeypatch):
+    """At the end of a cell pyplot draws what has changed since it was drawn; then the notebook draws it to show it."""
+    monkeypatch.setattr(Study, "folder", tmp_path)
+    figure, drawn = plt.figure(), []
+    object.__new__(Study).figure("one", figure)
+    assert sorted(path.name for path in tmp_path.rglob("one.*")) == ["one.png", "one.svg"]
+    monkeypatch.setattr(figure.canvas, "draw_idle", lambda: drawn.append(figure))
+    Gcf.draw_all()
+    assert not drawn
+    figure.suptitle("changed")
+    Gcf.draw_all()
+    assert drawn == [figure]
+    plt.close(figure)
