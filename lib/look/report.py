@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +25,9 @@ from lib.models.staged import device_of
 from lib.papers.plan import Task
 from lib.prices import missing, seconds_of
 from lib.runtime import duration
+from lib.store import Store
 from lib.training import price as costs
+from lib.training.zoo import Zoo
 from lib.values.recipe import Recipe
 
 
@@ -61,7 +63,7 @@ class Failure:
 class Asked:
     """What is to be done, checked. `look` has the parameters. work: which lens looks at which subject, in order. left:
     a sentence for each lens that a subject cannot have. profile: "" if the pool was given. count: of images. folder:
-    for the results.
+    for the results. make: whether ready-made references are trained anew.
     """
 
     subjects: tuple[Subject, ...]
@@ -71,6 +73,7 @@ class Asked:
     profile: str
     count: int
     folder: Path
+    make: bool = False
 
     @property
     def lenses(self) -> list[Lens]:
@@ -84,7 +87,10 @@ class Asked:
 
     def price(self) -> list[str]:
         """Lines: what each part takes on this machine if nothing of it is stored, the sum, and how it was priced."""
-        pool, store, images = self.pool, self.pool.zoo.store, blank(self.pool, self.count)
+        pool, images = self.pool, blank(self.pool, self.count)
+        if self.make:
+            pool = replace(pool, zoo=Zoo(Store(pool.zoo.store.root / "nothing"), pool.zoo.device))
+        store = pool.zoo.store
         tasks = [Task(recipe, (), "look") for recipe in self.recipes.values()]
         work = list(missing(tasks, store))
         prices = costs.Prices(store, pool.zoo.device, 1)

@@ -60,6 +60,8 @@ def look(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: P
     """
     asked = check(*subjects, lenses=lenses, pool=pool, profile=profile, images=images, name=name, make=make)
     print("\n".join(asked.price()), flush=True)
+    if make and asked.profile:
+        ready_made.forget(asked.profile, asked.pool.zoo.store)
     report = _measured(asked, command or _call(asked))
     write(report)
     print(report.page)
@@ -74,7 +76,7 @@ def price(*subjects: Subject, **options) -> str:
 def check(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: Pool | None = None,
           profile: str = "smoke", images: int | None = None, name: str | None = None, make: bool = False) -> Asked:
     """What `look` is asked for, if it is possible; raises SettingsError otherwise. Ready-made references of the profile
-    are then in the store.
+    are then in the store, unless they are to be made.
     """
     need(len(subjects) > 0, "subjects", "none", "at least one network to look at")
     for subject in subjects:
@@ -102,10 +104,10 @@ def check(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: 
                 left.append(f"{lens.title} is left out for {subject.name}: {subject.note}")
     name = name or " and ".join(names)
     need(is_file_name(name), "name", name, "one of letters, digits, spaces and -._+")
-    if profile:
-        (ready_made.forget if make else ready_made.take)(profile, pool.zoo.store)
+    if profile and not make:
+        ready_made.take(profile, pool.zoo.store)
     return Asked(subjects, tuple(work), tuple(left), pool, profile, images or min(most, USUAL),
-                 results() / "look" / name)
+                 results() / "look" / name, make)
 
 
 def references(profile: str) -> Pool:

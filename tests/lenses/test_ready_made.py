@@ -92,15 +92,21 @@ def test_a_look_from_an_archive_trains_nothing_and_measures_no_reference(made, s
 
 def test_whoever_wants_trains_anew(made, store, tmp_path):
     work.check(drawn("second"), lenses=["manifold"], profile="test")
-    keys = networks_of(made[0])
-    assert all(store.has("network", key) for key in keys)
-    trained = store.load("network", keys[0])
-    shutil.rmtree(trained.path)
-    made_here = store.obtain("network", keys[0], lambda folder: {"what": "trained here"})
-    text = price(drawn("second"), lenses=["manifold"], profile="test", make=True)
-    assert "training of" in text
-    assert store.load("network", keys[0]).meta == made_here.meta, "what was trained here stays"
-    assert not any(store.has("network", key) for key in keys[1:])
+    first, *others = made[0].recipes.values()
+    ready = store.load("network", first.key)
+    shutil.move(ready.path, tmp_path / "ready")
+
+    def make(folder):
+        shutil.copy(tmp_path / "ready" / "data.safetensors", folder)
+        return ready.meta
+
+    here = store.obtain("network", first.key, make)
+    before = [*store.entries()]
+    assert "training of" in price(drawn("second"), lenses=["manifold"], profile="test", make=True)
+    assert [*store.entries()] == before, "a price changes nothing"
+    report = look(drawn("second"), lenses=LENSES[4:], profile="test", make=True)
+    assert {*report.asked.pool.zoo.trained_here} == {one.key for one in others}
+    assert store.load("network", first.key).meta == here.meta, "what was trained here stays"
 
 
 def damage(path, how):
