@@ -153,7 +153,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", help="the data set of the networks; must be the profile's")
     p.add_argument("--lens", metavar="NAME,...", help="only these lenses (default: all that the networks allow except "
                                                       "prunability, which trains them and must be named)")
-    p.add_argument("--images", type=int, metavar="N", help="the first N test images (default: 400)")
+    p.add_argument("--images", type=int, metavar="N", help="the first N test images (default: 200)")
+    p.add_argument("--make", action="store_true", help="train the references even where there are ready-made ones")
     p.add_argument("--dry-run", action="store_true", help="show what it takes; do nothing")
     p.add_argument("--yes", action="store_true", help="start a profile made for a GPU on a CPU")
     p = command("again", again, "train (or load) and measure single networks, and show what was published", True)
@@ -176,6 +177,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("action", nargs="?", choices=["show", "prune", "export", "import"], default="show")
     p.add_argument("archive", nargs="?", type=Path, help="the .tar file of export and import")
     p.add_argument("--all", action="store_true", help="show every entry, not only the sums")
+    p.add_argument("--ready-made", metavar="PROFILE", help="export only what a look needs of a profile's references, "
+                                                           "as data/ready_made has it")
     return top
 
 
@@ -453,6 +456,8 @@ def store(args) -> int:
     box = Store()
     if args.action in ("export", "import") and args.archive is None:
         raise SettingsError(f"store {args.action} needs the name of a .tar file")
+    if args.ready_made and args.action != "export":
+        raise SettingsError("--ready-made is not possible without store export, to which it belongs")
     if args.action == "show":
         print("\n".join(box.listing(args.all)))
     elif args.action == "prune":
@@ -461,6 +466,10 @@ def store(args) -> int:
             for task in plan(profiles.load(profile, {"networks.precision": precision})):
                 keep.add(("network", task.recipe.key))
         print(f"{box.prune(keep) / 1e6:.1f} MB freed: entries that no profile's plan needs, and damaged ones")
+    elif args.action == "export" and args.ready_made:
+        from lib.look.work import export
+
+        print(f"{export(args.ready_made, args.archive)} entries written to {args.archive}")
     elif args.action == "export":
         print(f"{box.export(args.archive)} entries written to {args.archive}")
     else:

@@ -16,7 +16,7 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -248,10 +248,10 @@ class Store:
                 freed += _remove(self.folder(kind, key))
         return freed
 
-    def export(self, archive: Path, kinds: tuple[str, ...] = ()) -> int:
-        """Write all entries (of these kinds) into one .tar file; returns their number."""
+    def export(self, archive: Path, chosen: Sequence[tuple[str, str]] | None = None) -> int:
+        """Write entries, (kind, key) each, into one .tar file (None: all); returns their number."""
         need(archive.parent.is_dir() and not archive.is_dir(), "archive", archive, "a file in a folder that exists")
-        chosen = [(k, key) for k, key, _, _ in self.entries() if not kinds or k in kinds]
+        chosen = [(kind, key) for kind, key, _, _ in self.entries()] if chosen is None else chosen
         with whole(archive) as part, tarfile.open(part, "w") as tar:
             for kind, key in chosen:
                 tar.add(self.folder(kind, key), arcname=f"{kind}/{key}")
@@ -283,6 +283,24 @@ class Store:
                             os.replace(other.folder(kind, key), self.folder(kind, key))
                             taken += 1
         return taken
+
+
+def contents(archive: Path, remedy: str) -> dict[tuple[str, str], dict]:
+    """{(kind, key): meta.json} of an exported .tar file. Raises SettingsError, which ends with `remedy`, if it is
+    damaged.
+    """
+    found = {}
+    try:
+        with named(f"{archive} cannot be read"), tarfile.open(archive, "r:") as tar:
+            for member in tar:
+                kind, key, name = (*Path(member.name).parts, "", "", "")[:3]
+                if name == META:
+                    found[kind, key] = json.loads(tar.extractfile(member).read())
+                    found[kind, key].pop(OWN, None)
+    except (tarfile.TarError, ValueError, AttributeError) as error:
+        raise impossible("archive", archive, f"a whole .tar that `store export` wrote ({error}): {remedy}") from None
+    need(bool(found), "archive", archive, f"a .tar with entries of a store: {remedy}")
+    return found
 
 
 def _look(path: Path) -> tuple[dict | None, str]:

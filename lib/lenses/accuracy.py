@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from lib.data import ImageSet
 from lib.door import in_own_state
-from lib.lenses.lens import NORMAL, ROBUST, SUBJECT, TWIN, Lens, Pool, shared, spread, value_of
+from lib.lenses.lens import FOUND, NORMAL, ROBUST, SUBJECT, TWIN, Lens, Pool, shared, spread, value_of
 from lib.lenses.subject import NORMALISERS, Subject, normaliser_of
 from lib.plots.titles import strength
-from lib.training.evaluation import Outcomes, adversarial, evaluate, sweep, transferred
+from lib.training.evaluation import Outcomes, adversarial, attacked, evaluate, sweep, transferred
+from lib.training.sanity import COUNT, PASSES, QUERY_PASSES, SURVIVORS
 from lib.training.zoo import SEED
 from lib.values.attacks import APGD, PGD, Attack, AutoAttack, Square
 from lib.values.keys import plain
@@ -44,19 +45,22 @@ class Accuracy(Lens):
 
     name: ClassVar[str] = "accuracy"
     title: ClassVar[str] = "Accuracy, clean and under attack"
+    searches: ClassVar[bool] = True
 
     def price(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
         attacks = [*self.attacks(), *(self.curve(threat) for threat in self.threats(pool))]
         standing, broken = (sum(attack.passes(share, subject.data.info.classes) for attack in attacks)
-                            for share in (0.5, 0.0))  # of the subject and robust ones; of its twin and normal ones
+                            for share in (0.5, 0.1))  # of the subject and robust ones; of its twin and normal ones
         own, theirs = self.forward(subject, pool)
-        moved = len(pool.recipes) * self.curve(pool.threat).passes()
-        return len(images) * ((own + pool.count * theirs) * (standing + broken) + theirs * moved)
+        measured = pool.measured(self, images)
+        moved = (2 if measured else len(pool.recipes)) * self.curve(pool.threat).passes()
+        each = len(images) * (standing + broken) + 2 * (COUNT * PASSES + SURVIVORS * QUERY_PASSES)
+        return each * (own + (0 if measured else pool.count) * theirs) + len(images) * theirs * moved
 
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
         found, attack = [], self.curve(pool.threat)
         moved = functools.cache(lambda name: adversarial(pool.references[name].net, images, pool.threat, attack,
-                                                         seed_parts=SEED))
+                                                         seed_parts=SEED, search_precision=pool.precision))
         for role, network in pool.roles(subject):
             sources = [next(name for name, one in pool.references.items() if name[0] == kind and one is not network)
                        for kind in "NR"]
@@ -77,7 +81,7 @@ class Accuracy(Lens):
     def sentence(self, rows: pd.DataFrame) -> str:
         own, clean = (value_of(rows, SUBJECT, measure) for measure in ("robust", "clean"))
         doubt = f"; {clean['note']}" if clean["note"] else ""
-        how = own["protocol"].partition("; ")[2]
+        how = own["protocol"].partition("; ")[2].partition(FOUND.partition("{}")[0])[0]
         robust, normal, twin = (spread(rows, role, "robust") for role in (ROBUST, NORMAL, TWIN))
         return (f"{own['network']} classifies {clean['value']:.0%} of {own['images']} images correctly and "
                 f"{own['value']:.0%} ({own['low']:.0%} to {own['high']:.0%}) under {how}, where robust references "
@@ -104,18 +108,17 @@ class Accuracy(Lens):
         """
         names = dict(zip(self.attacks(), ("robust", "robust without gradients", "robust under AutoAttack"),
                          strict=False))
-        ways = [("clean", evaluate(network.net, images), "", "")]
+        ways, how = [("clean", evaluate(network.net, images), "", "")], {
+            "seed_parts": SEED, "search_precision": pool.precision}
         for attack, measure in names.items():
-            ways.append((measure, evaluate(network.net, images, pool.threat, attack, seed_parts=SEED,
+            ways.append((measure, evaluate(network.net, images, pool.threat, attack, **how,
                                            checked=attack is self.search), "", ""))
-        for source, attacked in moved.items():
-            one = transferred(network.net, images, attacked)
-            one.protocol |= {"threat": pool.threat.norm, "eps": str(pool.threat.eps),
-                             "attack": self.curve(pool.threat).title}
+        for source, theirs in moved.items():
+            one = transferred(network.net, images, theirs)
+            one.protocol |= attacked(pool.threat, self.curve(pool.threat), SEED, pool.precision)
             ways.append(("robust to images attacked on another network", one, source, ""))
         threats = self.threats(pool)
-        of_eps = sweep(network.net, images, threats, [self.curve(threat) for threat in threats], seed_parts=SEED,
-                       checked=False)
+        of_eps = sweep(network.net, images, threats, [self.curve(threat) for threat in threats], **how, checked=False)
         ways += [("robust at eps", one, "", str(threat.eps)) for threat, one in zip(threats, of_eps, strict=True)]
         return pd.DataFrame([{"measure": measure, "against": against, "at": at, "place": float(Fraction(at or 0)),
                               **_counted(one), "images": len(images)} for measure, one, against, at in ways])
@@ -123,9 +126,15 @@ class Accuracy(Lens):
 
 def _counted(found: Outcomes) -> dict:
     which = "robust" if "robust" in found.table else "clean"
-    how = found.protocol
-    told = f"{how['attack']}, {how['threat']}, eps {strength(Fraction(how['eps']))}" if which == "robust" else ""
-    return {"right": int(found.table[which].sum()), "protocol": told, "note": "; ".join(found.warnings)}
+    return {"right": int(found.table[which].sum()), "protocol": said(found.protocol) if which == "robust" else "",
+            "note": "; ".join(found.warnings)}
+
+
+def said(how: dict) -> str:
+    """The attack of a protocol in words."""
+    precision = how["search_precision"]
+    return (f"{how['attack']}, {how['threat']}, eps {strength(Fraction(how['eps']))}"
+            + ("" if precision == "fp32" else FOUND.format(precision)))
 
 
 @in_own_state

@@ -41,7 +41,7 @@ class Alignment(Lens):
 
     def price(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
         classes = subject.data.info.classes
-        ours = self.forward_of_all(subject, pool) * (1 + 2 * classes)
+        ours = self.forward_of_all(subject, pool, images) * (1 + 2 * classes)
         return len(images) * (ours + sum(price.forward(one) * (1 + classes) for one in denoisers(pool)))
 
     def recipes(self, pool: Pool) -> dict[str, Recipe]:

@@ -24,11 +24,12 @@ from lib.lenses.subject import Subject
 from lib.models import forward_flops
 from lib.models.staged import device_of
 from lib.profiles.networks import Networks
+from lib.runtime import slow_in_bf16
 from lib.statistics import Interval, clopper_pearson, seeds
 from lib.training import price
 from lib.training.zoo import Zoo
 from lib.values.data import Data
-from lib.values.keys import digest
+from lib.values.keys import digest, plain
 from lib.values.recipe import Recipe
 from lib.values.threats import Threat
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 VERSION = 1  # raised when the same networks and settings give other numbers
 SUBJECT, TWIN, NORMAL, ROBUST = "subject", "untrained twin", "normal reference", "robust reference"
 ROLES = {"N": NORMAL, "R": ROBUST}
+FOUND = ", found in {} and confirmed in fp32"  # what a protocol says of an attack that searches in another precision
 # network, role, key: what was measured. measure: of which quantity. against: the other network or the direction, if
 # there is one. at: the layer or eps, place: the same as a number (share of the operations, eps). low, high: bounds over
 # images at 95 %, NaN if unknown. images: how many. protocol: how. note: doubts, and why a value is missing.
@@ -75,6 +77,14 @@ class Pool:
         """{name: recipe}: N0, R0, N1, R1, ..."""
         pairs = ((kind, n) for n in range(self.count) for kind in ROLES)
         return {f"{kind}{n}": self.networks.member(kind, n, self.seed) for kind, n in pairs}
+
+    @property
+    def precision(self) -> str:
+        """Of searches, whose hits are confirmed in fp32, and of the training of joints: the references', or fp32 on a
+        processor that is slower in bf16.
+        """
+        own = self.networks.precision
+        return "fp32" if slow_in_bf16(own, self.zoo.device.type) else own
 
     @functools.cached_property
     def references(self) -> dict[str, Subject]:
@@ -115,24 +125,45 @@ class Pool:
 
         def made(work: Path) -> dict:
             write_atomic(work / "table.csv", make().to_csv(index=False))
-            names = ", ".join(one.name for one in networks)
-            return {"networks": [recipe.key for recipe in self.recipes.values()], "what": f"{lens.title} of {names}"}
+            names = [one.name for one in networks]
+            return {"networks": [recipe.key for recipe in self.recipes.values()], "of": names,
+                    "asked": self.asked(lens, images), "what": f"{lens.title} of {', '.join(names)}"}
 
         table = self.zoo.store.obtain("lens", key, made).table()
         texts = [name for name in TEXTS if name in table]
         return table.assign(**{name: table[name].astype(object).where(table[name].notna(), "") for name in texts})
 
+    def asked(self, lens: Lens, images: ImageSet) -> str:
+        """A digest of what a lens is asked: its settings, and how many images of which set."""
+        return digest([VERSION, lens.name, plain(lens), images.name, images.split, len(images)])
+
+    def of_references(self, lens: Lens, images: ImageSet) -> dict[tuple[str, str], list[str]]:
+        """{(kind, key): names} of the tables in the store that a lens made about references only, on so many images."""
+        asked, networks = self.asked(lens, images), [recipe.key for recipe in self.recipes.values()]
+        return {(kind, key): meta["of"] for kind, key, _, meta in self.zoo.store.entries()
+                if kind == "lens" and meta.get("asked") == asked and meta["networks"] == networks
+                and {*meta["of"]} <= {*self.recipes}}
+
+    def measured(self, lens: Lens, images: ImageSet) -> bool:
+        """Whether the store has what a lens finds of each reference on so many images."""
+        return {name for names in self.of_references(lens, images).values() for name in names} == {*self.recipes}
+
 
 class Lens(ABC):
-    """One way to look at a network. needs_layers: whether it needs the network's graph, which not all have."""
+    """One way to look at a network. needs_layers: whether it needs the network's graph, which not all have. searches:
+    whether nearly all of its passes search for adversarial images, in the pool's precision; others are in fp32.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     needs_layers: ClassVar[bool] = False
+    searches: ClassVar[bool] = False
 
     @abstractmethod
     def price(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
-        """The floating-point operations of `measure` if nothing is stored, without the references' training."""
+        """The floating-point operations of `measure`, without the references' training, if the store has nothing of the
+        subject and its twin. What it has of references (`Pool.measured`) costs nothing.
+        """
 
     @abstractmethod
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
@@ -148,6 +179,10 @@ class Lens(ABC):
         """{name: recipe} of the networks that the lens takes in addition to the references."""
         return {}
 
+    def precision(self, pool: Pool) -> str:
+        """Of most passes of `measure`."""
+        return pool.precision if self.searches else "fp32"
+
     def check(self, subject: Subject) -> None:
         """Raise SettingsError if the lens needs layers and the subject has none."""
         need(bool(subject.layers) or not self.needs_layers, f"the lens {self.name}", f"of {subject.name}",
@@ -158,10 +193,11 @@ class Lens(ABC):
         """FLOPs of a forward pass of an image through the subject, and through a reference."""
         return forward_flops(subject.net, subject.data.shape), price.forward(pool.recipes["N0"])
 
-    def forward_of_all(self, subject: Subject, pool: Pool) -> float:
-        """FLOPs of a forward pass of an image through the subject, its twin and each reference."""
+    def forward_of_all(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
+        """FLOPs of a forward pass of an image through the subject, its twin and each reference that is to be measured.
+        """
         own, theirs = self.forward(subject, pool)
-        return 2 * own + len(pool.recipes) * theirs
+        return 2 * own + (0 if pool.measured(self, images) else len(pool.recipes)) * theirs
 
     def row(self, role: str, network: Subject, measure: str, value: Interval | float, images: ImageSet, protocol: str,
             **more) -> dict:

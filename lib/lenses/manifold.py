@@ -53,7 +53,7 @@ class Manifold(Lens):
 
     def price(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
         kinds = len(LENGTHS) * (4 + len(octaves(subject.data.shape)))
-        return len(images) * (1 + self.draws) * kinds * self.forward_of_all(subject, pool)
+        return len(images) * (1 + self.draws) * kinds * self.forward_of_all(subject, pool, images)
 
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
         made, tables, found = functools.cache(lambda: self._steps(pool, images)), {}, []

@@ -45,12 +45,13 @@ class Similarity(Lens):
         need(is_int(self.minibatches, 2), "minibatches", self.minibatches, "a whole number of at least 2")
 
     def price(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
+        own, theirs = self.forward(subject, pool)  # all networks are compared anew for each subject
         passes = len(MEASURES) * (2 + len(pool.recipes)) * len(images)
         batch = len(images) / self.minibatches
         sizes = [math.prod(subject.shape(layer)) for layer in chosen(subject)]
         grams = 2 * passes * batch * float(sum(sizes))
         svds = 20 * batch**3 * self.minibatches * (2 + len(pool.recipes)) ** 2 * len(sizes) ** 2
-        return self.forward_of_all(subject, pool) * len(MEASURES) * len(images) + grams + svds
+        return (2 * own + len(pool.recipes) * theirs) * len(MEASURES) * len(images) + grams + svds
 
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
         self.check(subject)

@@ -6,7 +6,8 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from lib.data import ImageSet
 from lib.door import in_own_state
 from lib.errors import is_int, need
 from lib.files import save_tensors
-from lib.lenses.lens import SUBJECT, Lens, Pool, mean, share_of, shared, value_of
+from lib.lenses.lens import FOUND, SUBJECT, Lens, Pool, mean, share_of, shared, value_of
 from lib.lenses.subject import Subject
 from lib.models import Normalise, Stitched, join
 from lib.runtime import initialise_with
@@ -26,7 +27,7 @@ from lib.training.evaluation import evaluate
 from lib.training.loop import TrainingDiverged, fit
 from lib.training.zoo import MATCHED_AT_ONCE, SEED, Zoo, match
 from lib.values.attacks import PGD
-from lib.values.keys import digest, plain
+from lib.values.keys import digest, later, plain
 from lib.values.recipe import Optimiser, Recipe, Schedule
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
 VERSION = 1  # raised when the same networks and settings give other joints
 DEPTHS = (1 / 3, 2 / 3)  # shares of a reference's operations near which it is cut for a fitted joint
 HOSTS, SECOND = {"R0": "robust", "N0": "normal"}, "R1"  # the networks to stitch with, and R'
+TRAINED_WITH = "R0"  # a joint costs as much as everything else, and with a normal half hardly any robustness is left
 HALVES = {"front": "end", "end": "front"}  # half of the network -> half of the reference
 MATCHED, TRAINED = "matched", "trained"
 VERDICTS = ("clean", "robust")
 OPTIMISER, SCHEDULE = Optimiser("adam", lr=3e-2, weight_decay=1e-4), Schedule("cosine")  # as in the paper's notebook
 MEASURE = "{verdict} accuracy of its {half} with a reference's {other}, {way} joint"
+QUICK, QUICK_STEPS = 2000, 3  # images and steps of the attack in a quick training of a joint
 SHARE, BEYOND = ", as a share", ", minus the twin's"
 NO_CEILING = "undefined: a second robust network reaches no more than the untrained twin, as far as the images tell"
 
@@ -90,7 +93,7 @@ class JointRecipe(Recipe):
 class Stitching(Lens):
     """Clean and robust accuracy of a network's front with the end of a normal and of a robust reference, and of its end
     on their fronts. The joint is an affine map of channels at every pixel: fitted to activations at two depths (direct
-    matching), and trained on adversarial images in the middle, with frozen networks.
+    matching) and, with the robust reference, trained on adversarial images in the middle, with frozen networks.
 
     Even an untrained front can reach much with a good end. So accuracies are also given as a share
     (S - twin) / (R' - twin): 0 is the subject's untrained twin in the same place, 1 a second robust network. The
@@ -99,35 +102,39 @@ class Stitching(Lens):
     Both networks are cut at their last layers with maps of one size: for the fitted joints, sizes whose last layers in
     the reference are nearest to a third and to two thirds of its operations, for the trained one the middle size. What
     has no such maps is undefined. Channels are standardised, so that the scales of foreign networks do not matter:
-    least squares do it in closed form, and for the trained joint, which starts at random as in the paper, both halves
-    are scaled. A ReLU follows the joint if the end's own activations there are never negative.
+    least squares do it in closed form, and for the trained joint, which starts at random as in the paper unless it is
+    quick, both halves are scaled. A ReLU follows the joint if the end's own activations there are never negative.
 
     fit: how many training images determine the fit and the channels' scales. epochs: of the trained joint. steps: of
-    PGD on the stitched networks.
+    PGD on the stitched networks. quick: whether the training of the joint starts at the fitted one and takes QUICK
+    images and QUICK_STEPS of PGD, instead of all images and the attack that robust references saw.
     """
 
     fit: int = 1000
     epochs: int = 4
     steps: int = 20
+    quick: bool = later(False)
 
     name: ClassVar[str] = "stitching"
     title: ClassVar[str] = "Stitching with references"
     needs_layers: ClassVar[bool] = True
+    searches: ClassVar[bool] = True
 
     def __post_init__(self):
         need(is_int(self.fit, 2), "fit", self.fit, "a whole number of at least 2")
         need(is_int(self.epochs, 1), "epochs", self.epochs, "a whole number of at least 1")
         need(is_int(self.steps, 1), "steps", self.steps, "a whole number of at least 1")
+        need(self.quick in (True, False), "quick", self.quick, "True or False")
 
     def price(self, subject: Subject, pool: Pool, images: ImageSet) -> float:
-        how, classes, references = self.recipe(pool), pool.data.info.classes, len(pool.recipes)
-        own, theirs = self.forward(subject, pool)
+        how, classes = self.recipe(pool), pool.data.info.classes
         asked = how.objective.passes(classes, how.batch_size)
-        training = how.epochs * pool.data.n_train * (2.5 * asked.updates + asked.forwards + 2 * asked.attacks)
-        joints = len(DEPTHS) + 1
-        passes = training + joints * (2 * self.count(pool) + len(images) * self.attack(pool).passes(0.5, classes))
-        pairs = 2 * 2 * (own + theirs) / 2 + (2 * references - 2) * theirs  # a front and an end are half of each
-        return len(HALVES) * passes * pairs
+        training = how.epochs * how.data.n_train * (2.5 * asked.updates + asked.forwards + 2 * asked.attacks)
+        a_joint = 2 * self.count(pool) + len(images) * self.attack(pool).passes(0.5, classes)
+        own, theirs = self.forward(subject, pool)
+        references = 0 if pool.measured(self, images) else len(pool.recipes) - 1
+        pairs = 2 * (own + theirs) / 2 + references * theirs  # a front and an end are half of each
+        return len(HALVES) * pairs * ((len(HOSTS) * len(DEPTHS) + 1) * a_joint + training)
 
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
         self.check(subject)
@@ -146,18 +153,15 @@ class Stitching(Lens):
         name, told, whys = rows.loc[rows["role"] == SUBJECT, "network"].iloc[0], [], []
         for half, other in HALVES.items():
             measure = MEASURE.format(verdict="robust", half=half, other=other, way=TRAINED) + SHARE
-            reached = []
-            for host, kind in HOSTS.items():
-                own = value_of(rows[rows["against"] == host], SUBJECT, measure)
-                if np.isfinite(own["value"]):
-                    bounds = f" ({own['low']:.0%} to {own['high']:.0%})" if np.isfinite(own["low"]) else ""
-                    reached.append(f"{own['value']:.0%}{bounds} with a {kind} {other}")
-                else:
-                    reached.append(f"an undefined share with a {kind} {other}")
-                    whys.append(own["note"].removeprefix("undefined: "))
-            told.append(" and ".join(reached))
+            own = value_of(rows[rows["against"] == TRAINED_WITH], SUBJECT, measure)
+            if np.isfinite(own["value"]):
+                bounds = f" ({own['low']:.0%} to {own['high']:.0%})" if np.isfinite(own["low"]) else ""
+                told.append(f"{own['value']:.0%}{bounds} with a robust {other}")
+            else:
+                told.append(f"an undefined share with a robust {other}")
+                whys.append(own["note"].removeprefix("undefined: "))
         reasons = "; ".join(dict.fromkeys(whys))
-        if len(whys) == len(HALVES) * len(HOSTS):
+        if len(whys) == len(HALVES):
             return f"Stitching with references says nothing of the robustness of {name}: {reasons}."
         return (f"On a scale of robust accuracy from its untrained twin, 0%, to a second robust network, 100%, the "
                 f"front of {name} reaches {told[0]} after a joint was trained, its end {told[1]}"
@@ -175,9 +179,13 @@ class Stitching(Lens):
         One recipe for all, so that all see the same images in the same order.
         """
         same, of_pool = pool.recipes["R0"], pool.networks
-        return JointRecipe(same.data, same.arch, of_pool.objective(of_pool.robust.attack), self.epochs, OPTIMISER,
-                           SCHEDULE, same.batch_size, same.augment, trainable=("joint",), batchnorm="frozen",
-                           precision=same.precision, seed=same.seed)
+        data, attack = same.data, of_pool.robust.attack
+        if self.quick:
+            data = replace(data, train=min(QUICK, data.n_train))
+            attack = PGD(QUICK_STEPS, Fraction(3, 2) * pool.threat.eps / QUICK_STEPS)
+        return JointRecipe(data, same.arch, of_pool.objective(attack), self.epochs, OPTIMISER, SCHEDULE,
+                           same.batch_size, same.augment, trainable=("joint",), batchnorm="frozen",
+                           precision=pool.precision, seed=same.seed)
 
     def _batches(self, pool: Pool) -> Iterator[Tensor]:
         images = pool.zoo.images(pool.data, "train")
@@ -202,7 +210,8 @@ class Stitching(Lens):
                 except TrainingDiverged as error:
                     note = f"undefined: {error.reason}"
                     continue
-                table = evaluate(whole, images, pool.threat, self.attack(pool), seed_parts=SEED, checked=False).table
+                table = evaluate(whole, images, pool.threat, self.attack(pool), seed_parts=SEED, checked=False,
+                                 search_precision=pool.precision).table
                 found |= {_column(half, way, layer, verdict): table[verdict] for verdict in VERDICTS}
         return pd.DataFrame({"note": [note] * len(images), **found})
 
@@ -218,7 +227,12 @@ class Stitching(Lens):
         scaled = nn.Sequential(Normalise(end.channels, 0.0, 1 / wanted.std), end.halves[1])
         with initialise_with(self.recipe(pool).key, "init"):
             whole = join(standard, scaled, front.channels, end.channels, wanted.rectified)
-        key = [self.count(pool), *([cut.network.key, cut.layer] for cut in (front, end))]
+        start = []
+        if self.quick:
+            target = nn.Sequential(end.halves[0], Normalise(end.channels, 0.0, wanted.std))
+            match(whole, standard, target, pool.zoo.images(pool.data, "train"), self.count(pool))
+            start = [MATCHED]
+        key = [self.count(pool), *([cut.network.key, cut.layer] for cut in (front, end)), *start]
         noted = {"networks": [recipe.key for recipe in pool.recipes.values()],
                  "what": f"joint of {front.network.name} and {end.network.name}"}
         return train_joint(whole, self.recipe(pool), pool.zoo, key, noted)
@@ -228,14 +242,17 @@ class Stitching(Lens):
         """The rows of one network with one reference."""
         second = pool.references[SECOND]
         own, floor, ceiling = (tables[one.key, host.name] for one in (network, twin, second))
+        found = "" if pool.precision == "fp32" else FOUND.format(pool.precision)
         for (way, layer), (half, other), verdict in itertools.product(joints(host), HALVES.items(), VERDICTS):
             column = _column(half, way, layer, verdict)
             measure = MEASURE.format(verdict=verdict, half=half, other=other, way=way)
             how = f"joint fitted to {self.count(pool)} training images"
             if way == TRAINED:
-                how = f"joint trained for {self.epochs} epochs, {self.recipe(pool).objective.describe()}"
+                recipe = self.recipe(pool)
+                how = (f"joint trained for {self.epochs} epochs on {recipe.data.n_train} images, attacked by "
+                       f"{recipe.objective.attack.title}" + ", from the fitted one" * self.quick)
             if verdict == "robust":
-                how = f"{self.attack(pool).title}, {pool.threat.norm}, eps {pool.threat.eps}; {how}"
+                how = f"{self.attack(pool).title}, {pool.threat.norm}, eps {pool.threat.eps}{found}; {how}"
             where = {"against": host.name, "at": layer, "place": host.flops.get(layer, np.nan)}
             whys = [obstacle(one, host, layer) or str(table["note"].iloc[0]) if column not in table else ""
                     for one, table in ((network, own), (twin, floor), (second, ceiling))]
@@ -296,12 +313,13 @@ def last_layers(network: Subject) -> dict[tuple[int, int], str]:
 
 
 def joints(host: Subject) -> list[tuple[str, str]]:
-    """(way, layer) of each joint with a reference: fitted ones nearest to DEPTHS, and a trained one at the middle one
-    of its sizes of maps. The layer is "" if the reference has no maps.
+    """(way, layer) of each joint with a reference: fitted ones nearest to DEPTHS and, with TRAINED_WITH, a trained one
+    at the middle one of its sizes of maps. The layer is "" if the reference has no maps.
     """
     layers = list(last_layers(host).values()) or [""]
     near = [min(layers, key=lambda layer, depth=depth: abs(host.flops.get(layer, 0) - depth)) for depth in DEPTHS]
-    return [*((MATCHED, layer) for layer in dict.fromkeys(near)), (TRAINED, layers[(len(layers) - 1) // 2])]
+    trained = [(TRAINED, layers[(len(layers) - 1) // 2])] * (host.name == TRAINED_WITH)
+    return [*((MATCHED, layer) for layer in dict.fromkeys(near)), *trained]
 
 
 def obstacle(network: Subject, host: Subject, layer: str) -> str:

@@ -13,7 +13,7 @@ from lib.lenses import sources
 from lib.lenses.subject import INSIDE, NORMALISERS
 from lib.look.work import check, chosen, look
 from lib.papers import settings as profiles
-from lib.runtime import device, set_threads, without_gpu
+from lib.runtime import cores, device, set_threads, without_gpu
 from lib.values.data import Data
 
 CALLED_FROM = "REPRO_CALLED_FROM"  # run_all.sh works in the project's folder; paths are relative to the caller's
@@ -31,12 +31,12 @@ def run(args) -> int:
     weights, names = one_each("--weights", args.weights, count), one_each("--name", args.name, count)
     if (warning := without_gpu(args.profile, settings.device)) and not (args.yes or args.dry_run):
         raise SettingsError(f"{warning}: add --yes if you want that, or --dry-run for the price")
-    set_threads(int(os.environ.get("REPRO_THREADS") or 1))  # as the jobs of a run, for the same weights bit for bit
+    set_threads(int(os.environ.get("REPRO_THREADS") or cores()))
     with where_called():
         subjects = [sources.load(source, data=data, normaliser=how, weights=Path(file) if file else None, name=name,
                                  device=device(settings.device))
                     for source, how, file, name in zip(args.sources, normalisers, weights, names, strict=True)]
-    asked = {"lenses": lenses, "profile": args.profile, "images": args.images}
+    asked = {"lenses": lenses, "profile": args.profile, "images": args.images, "make": args.make}
     if args.dry_run:
         print("\n".join([*check(*subjects, **asked).price(), "nothing was run"]))
         return 0
@@ -91,4 +91,4 @@ def command(args) -> str:
     for option in ("data", "lens", "images"):
         if (value := getattr(args, option)) is not None:
             words += [f"--{option}", str(value)]
-    return shlex.join(words)
+    return shlex.join([*words, *["--make"] * args.make])

@@ -5,24 +5,28 @@ from __future__ import annotations
 import functools
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from lib import dry_run
+from lib.attacks.pgd import input_gradient
 from lib.data import ImageSet
 from lib.errors import OneLineError
 from lib.lenses.accuracy import BATCH
 from lib.lenses.lens import Lens, Pool
 from lib.lenses.subject import Subject
 from lib.models import forward_flops
+from lib.models.fold import prepared
 from lib.models.staged import device_of
 from lib.papers.plan import Task
 from lib.prices import missing, seconds_of
 from lib.runtime import duration
+from lib.store import Store
 from lib.training import price as costs
+from lib.training.zoo import Zoo
 from lib.values.recipe import Recipe
 
 
@@ -58,7 +62,7 @@ class Failure:
 class Asked:
     """What is to be done, checked. `look` has the parameters. work: which lens looks at which subject, in order. left:
     a sentence for each lens that a subject cannot have. profile: "" if the pool was given. count: of images. folder:
-    for the results.
+    for the results. make: whether ready-made references are trained anew.
     """
 
     subjects: tuple[Subject, ...]
@@ -68,6 +72,7 @@ class Asked:
     profile: str
     count: int
     folder: Path
+    make: bool = False
 
     @property
     def lenses(self) -> list[Lens]:
@@ -81,27 +86,30 @@ class Asked:
 
     def price(self) -> list[str]:
         """Lines: what each part takes on this machine if nothing of it is stored, the sum, and how it was priced."""
-        pool, store = self.pool, self.pool.zoo.store
-        data = pool.data
-        blank = ImageSet(torch.zeros(1, *data.shape, dtype=torch.uint8).expand(self.count, *data.shape),
-                         torch.zeros(self.count, dtype=torch.long), torch.arange(self.count), data.name, "test")
+        pool, images = self.pool, blank(self.pool, self.count)
+        if self.make:
+            pool = replace(pool, zoo=Zoo(Store(pool.zoo.store.root / "nothing"), pool.zoo.device))
+        store = pool.zoo.store
         tasks = [Task(recipe, (), "look") for recipe in self.recipes.values()]
         work = list(missing(tasks, store))
-        prices = costs.Prices(store, pool.zoo.device)
+        prices = costs.Prices(store, pool.zoo.device, 1)
         seconds = seconds_of(work, prices)
-        rates = {subject: rate(subject) for subject in self.subjects}
         lines, total = dry_run.kinds(work, seconds, range(len(work)), len(work)), sum(seconds.values())
+        speed = functools.cache(rate)
         for lens, subject in self.work:
-            took = lens.price(subject, pool, blank) / rates[subject]
-            lines.append(dry_run.line(took, f"{lens.name} of {subject.name}, its twin and the references"))
+            took = lens.price(subject, pool, images) / speed(subject, lens.precision(pool))
+            others = " and its twin" if pool.measured(lens, images) else ", its twin and the references"
+            lines.append(dry_run.line(took, f"{lens.name} of {subject.name}{others}"))
             total += took
         where = f"profile {self.profile}, " if self.profile else ""
         names = " and ".join(subject.name for subject in self.subjects)
-        speeds = " and ".join(f"{one / 1e9:.2g}" for one in rates.values())
-        found = [f"{names} next to {len(pool.recipes)} references: {where}{self.count} test images of {data.name}",
+        used = dict.fromkeys((subject, lens.precision(pool)) for lens, subject in self.work)
+        speeds = " and ".join(f"{speed(*one) / 1e9:.2g} ({one[1]})" for one in used)
+        count = torch.get_num_threads()
+        found = [f"{names} next to {len(pool.recipes)} references: {where}{self.count} test images of {pool.data.name}",
                  *lines,
-                 f"about {duration(total)} on {pool.zoo.device} if nothing that lenses measure is stored; by "
-                 f"FLOPs at {speeds} GFLOP/s, measured now"]
+                 f"about {duration(total)} on {pool.zoo.device} if the store has no measurement of {names}; by FLOPs "
+                 f"at {speeds} GFLOP/s, measured now with {count} thread{'s' * (count > 1)}"]
         if work:
             found += [dry_run.basis(prices, prices.threads), *dry_run.needs(tasks, {}, store, None, pool.zoo.device)]
         return [*found, *self.left]
@@ -148,16 +156,24 @@ class Report:
             display(Image(file, width=560))
 
 
-def rate(subject: Subject, seconds: float = 0.3) -> float:
-    """FLOP/s of forward and backward passes of a batch of images through a subject, measured for some tenths of a
-    second.
+def blank(pool: Pool, count: int) -> ImageSet:
+    """So many test images of a pool without their content, to price what is measured on them."""
+    shape = pool.data.shape
+    return ImageSet(torch.zeros(1, *shape, dtype=torch.uint8).expand(count, *shape),
+                    torch.zeros(count, dtype=torch.long), torch.arange(count), pool.data.name, "test")
+
+
+def rate(subject: Subject, precision: str, seconds: float = 0.3) -> float:
+    """FLOP/s of forward and backward passes of a batch of images through a subject, as an attack makes them, measured
+    for some tenths of a second.
     """
     where = device_of(subject.net)
-    batch = max(1, min(BATCH, int(1e10 / forward_flops(subject.net, subject.data.shape))))
-    x = torch.full((batch, *subject.data.shape), 0.5, device=where, requires_grad=True)
+    batch = max(1, min(BATCH, int(5e10 / forward_flops(subject.net, subject.data.shape))))
+    x = torch.full((batch, *subject.data.shape), 0.5, device=where).contiguous(memory_format=torch.channels_last)
+    net = prepared(subject.net, x)
 
     def step():
-        torch.autograd.grad(subject.net(x).sum(), x)
+        input_gradient(net, x, lambda logits: logits.sum(1), precision)
         if where.type == "cuda":
             torch.cuda.synchronize()
 

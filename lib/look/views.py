@@ -14,6 +14,7 @@ from lib.lenses.manifold import ALONG, MATCHED, OFF, RATIO
 from lib.lenses.prunability import KEPT, NUMBER, PRUNED, WHOLE
 from lib.lenses.prunability import SHARE as SAME_SHARE
 from lib.lenses.similarity import TO, WITHIN
+from lib.lenses.stitching import MATCHED as FITTED
 from lib.lenses.stitching import MEASURE, TRAINED
 from lib.site.words import marks, number
 
@@ -67,7 +68,7 @@ class View:
     lines: tuple[Line, ...]
 
 
-_STITCHED = MEASURE.replace("{way}", TRAINED)
+_STITCHED, _FITTED = (MEASURE.replace("{way}", way) for way in (TRAINED, FITTED))
 VIEWS = {
     "accuracy": View(
         "How often is the network right, and how often does it stay right when images are changed to fool it?",
@@ -80,17 +81,18 @@ VIEWS = {
          Line("robust without gradients", "accuracy under attack without gradients", "share", ends=(0.0, 1.0)))),
     "stitching": View(
         "Does the network's front work with the end of a reference, and its end on a reference's front?",
-        "Front and end are joined by an affine map of channels, trained on attacked images while both halves stay as "
-        "they are. Even an untrained front reaches much with a good end, so compare each network with its untrained "
-        "twin and with the other robust references.",
+        "Front and end are joined by an affine map of channels while both halves stay as they are. With the robust "
+        "reference it is trained on attacked images, with the normal one only fitted to activations. Even an untrained "
+        "front reaches much with a good end, so compare each network with its untrained twin and with the other robust "
+        "references.",
         (Line(_STITCHED.format(verdict="robust", half="front", other="end"),
               "accuracy under attack of its front with the end of robust reference R0", "share", against="R0"),
          Line(_STITCHED.format(verdict="robust", half="end", other="front"),
               "accuracy under attack of its end on the front of R0", "share", against="R0"),
-         Line(_STITCHED.format(verdict="robust", half="front", other="end"),
-              "accuracy under attack of its front with the end of normal reference N0", "share", against="N0"),
-         Line(_STITCHED.format(verdict="clean", half="front", other="end"),
-              "accuracy on clean images of its front with the end of N0", "share", against="N0"))),
+         Line(_FITTED.format(verdict="clean", half="front", other="end"),
+              "accuracy on clean images of its front with the end of normal reference N0", "share", against="N0"),
+         Line(_FITTED.format(verdict="clean", half="end", other="front"),
+              "accuracy on clean images of its end on the front of N0", "share", against="N0"))),
     "similarity": View(
         "Do the network's layers resemble one another, and those of the references?",
         "CKA compares what two layers say about the same images: 1 if one is the other turned and scaled, near 0 if "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -19,25 +20,34 @@ from lib.lenses.prunability import Prunability
 from lib.lenses.similarity import Similarity
 from lib.lenses.stitching import Stitching
 from lib.lenses.subject import Subject
+from lib.look import ready_made
 from lib.look.page import write
 from lib.look.report import Asked, Failure, Report, Seen
 from lib.look.views import view_of
 from lib.papers import settings as profiles
 from lib.papers.plan import plan
-from lib.runtime import device, results
+from lib.runtime import device, results, threads
 from lib.store import Store
 from lib.training.zoo import Zoo
-from lib.values.attacks import Square
+from lib.values.attacks import APGD, Square
 
-# in the order of the page; 5,000 queries, as in AutoAttack, would cost more than everything else
-ALL: tuple[Lens, ...] = (Accuracy(query=Square(queries=500)), Stitching(), Similarity(), Alignment(), Manifold())
-USUAL = 400  # images: a share of half of them is known to five points
+# In the order of the page. As much as a ResNet-18 allows in a quarter of an hour on two cores; `look` also takes lenses
+# with other settings, such as Accuracy(autoattack=True).
+ALL: tuple[Lens, ...] = (
+    Accuracy(APGD(20, targets=2), Square(200), steps=10),
+    Stitching(epochs=2, steps=10, quick=True),
+    Similarity(minibatches=5),
+    Alignment(),
+    Manifold(draws=2),
+)
+USUAL = 200  # images: a share of half of them is known to seven points
 LEAST = 40  # images: with fewer, bounds say nothing, and minibatches of the similarity are too small
 ONE_CLASS = 0.9  # the share of images with one answer from which on a network hardly looks at them
 
 
 def look(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: Pool | None = None,
-         profile: str = "smoke", images: int | None = None, name: str | None = None, command: str = "") -> Report:
+         profile: str = "smoke", images: int | None = None, name: str | None = None, make: bool = False,
+         command: str = "") -> Report:
     """Look at networks through lenses, next to their untrained twins and to the references of a profile; print price
     and progress, and write `report.html`, `rows.csv`, `report.json` and figures to results/look/<name>. What is
     measured is stored, so that a call that was killed or is repeated resumes.
@@ -45,13 +55,16 @@ def look(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: P
     lenses: lenses or their names, which all subjects must be able to have; None: of ALL those that a subject can have.
     Prunability, which trains them, has to be named. pool: the references; None: the profile's. images: how many of the
     pool's test images; None: USUAL of them, or all if there are fewer. name: of the folder; None: the names of the
-    subjects. command: what the page shows as the way to make it again.
+    subjects. make: whether to train the profile's references even where there are ready-made ones. command: what the
+    page shows as the way to make it again.
 
     A lens that fails is reported in `Report.failures`, and the others go on. Raises SettingsError, before any work, for
     subjects, lenses and numbers that are not possible, and NetworkFailed if a reference cannot be trained.
     """
-    asked = check(*subjects, lenses=lenses, pool=pool, profile=profile, images=images, name=name)
+    asked = check(*subjects, lenses=lenses, pool=pool, profile=profile, images=images, name=name, make=make)
     print("\n".join(asked.price()), flush=True)
+    if make and asked.profile:
+        ready_made.forget(asked.profile, asked.pool.zoo.store)
     report = _measured(asked, command or _call(asked))
     write(report)
     print(report.page)
@@ -64,8 +77,10 @@ def price(*subjects: Subject, **options) -> str:
 
 
 def check(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: Pool | None = None,
-          profile: str = "smoke", images: int | None = None, name: str | None = None) -> Asked:
-    """What `look` is asked for, if it is possible; raises SettingsError otherwise."""
+          profile: str = "smoke", images: int | None = None, name: str | None = None, make: bool = False) -> Asked:
+    """What `look` is asked for, if it is possible; raises SettingsError otherwise. Ready-made references of the profile
+    are then in the store, unless they are to be made.
+    """
     need(len(subjects) > 0, "subjects", "none", "at least one network to look at")
     for subject in subjects:
         need(isinstance(subject, Subject), "subject", type(subject).__name__,
@@ -74,11 +89,7 @@ def check(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: 
     names = [subject.name for subject in subjects]
     need(len({*names}) == len(names), "names", ", ".join(names), "different for each network")
     found = ALL if lenses is None else chosen(lenses, None if pool else profiles.load(profile))
-    if pool is None:
-        settings = profiles.load(profile)
-        pool = Pool(Zoo(Store(), device(settings.device)), settings.networks, settings.seed)
-    else:
-        profile = ""
+    pool, profile = (references(profile), profile) if pool is None else (pool, "")
     for subject in subjects:
         next(pool.roles(subject))  # refuses one that cannot stand next to the references
     most = pool.data.n_test
@@ -96,8 +107,23 @@ def check(*subjects: Subject, lenses: Sequence[Lens | str] | None = None, pool: 
                 left.append(f"{lens.title} is left out for {subject.name}: {subject.note}")
     name = name or " and ".join(names)
     need(is_file_name(name), "name", name, "one of letters, digits, spaces and -._+")
+    if profile and not make:
+        ready_made.take(profile, pool.zoo.store)
     return Asked(subjects, tuple(work), tuple(left), pool, profile, images or min(most, USUAL),
-                 results() / "look" / name)
+                 results() / "look" / name, make)
+
+
+def references(profile: str) -> Pool:
+    """The reference networks of a profile. Raises SettingsError for an unknown one."""
+    settings = profiles.load(profile)
+    return Pool(Zoo(Store(), device(settings.device)), settings.networks, settings.seed)
+
+
+def export(profile: str, archive: Path) -> int:
+    """Write the ready-made references of a profile, with what all lenses found of them, from the store into an archive;
+    see `lib.look.ready_made.export`.
+    """
+    return ready_made.export(archive, references(profile), ALL, USUAL)
 
 
 def chosen(lenses: Sequence[Lens | str], settings: profiles.Settings | None = None) -> list[Lens]:
@@ -128,7 +154,10 @@ def on_request(settings: profiles.Settings | None) -> Prunability:
 
 def _measured(asked: Asked, command: str) -> Report:
     report, store = Report(asked, command), asked.pool.zoo.store
-    print(f"references: {', '.join(asked.pool.references)}", flush=True)
+    print(f"references: {', '.join(asked.recipes)}", flush=True)
+    with threads(1):  # as the jobs of a run, for the same weights bit for bit
+        for recipe in asked.recipes.values():
+            asked.pool.zoo.obtain(recipe)
     for subject in asked.subjects:
         twin = subject.twin.note.removeprefix(subject.note).strip("; ")
         notes = subject.note, f"of its untrained twin, {twin}" if twin else "", one_answer(subject, asked.images)

@@ -289,6 +289,7 @@ def nets(tmp_path, monkeypatch):
     torch.save({"0.weight": torch.zeros(3)}, tmp_path / "other.pt")
     monkeypatch.setenv("REPRO_CALLED_FROM", str(tmp_path))
     monkeypatch.setenv("REPRO_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("REPRO_THREADS", "1")
     return tmp_path
 
 
