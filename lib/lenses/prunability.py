@@ -91,6 +91,7 @@ class Prunability(Lens):
 
     name: ClassVar[str] = "prunability"
     title: ClassVar[str] = "Prunability"
+    searches: ClassVar[bool] = True
 
     def __post_init__(self):
         object.__setattr__(self, "keep", fraction(self.keep, "keep"))
@@ -126,7 +127,8 @@ class Prunability(Lens):
         base, every = pool.recipes["R0"], _shares(self.keeps(sizes(subject.net), pool))
         trainings = {one for keep in every for one in _trainings(self.recipe(pool, base, keep), base)}
         training = sum(map(price.training, trainings)) / theirs
-        return 2 * own * (training + len(every) * attacked) + len(pool.recipes) * 2 * theirs * attacked
+        references = 0 if pool.measured(self, images) else len(pool.recipes)
+        return 2 * own * (training + len(every) * attacked) + references * 2 * theirs * attacked
 
     def recipes(self, pool: Pool) -> dict[str, Recipe]:
         told = {DENSE: "fine-tuned", self.keep: f"pruned to {_percent(self.keep)}"}
