@@ -88,7 +88,7 @@ def test_findings_name_the_verdicts_of_the_published_runs():
             assert verdicts["smoke" if on_digits else "laptop"][claim] == verdict, (paper, claim)
         assert len(named) > 3
         seen.add(paper)
-    assert seen == papers().keys()
+    assert seen == {paper for paper in papers() if any(REFERENCE.glob(f"*/{paper}/claims.json"))}
 
 
 def test_the_readmes_picture_shows_what_its_caption_says():
@@ -167,8 +167,8 @@ def test_papers_are_cited_by_the_address_of_their_claims():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
     known = {one["title"]: {one.get("url"), *(f"https://arxiv.org/abs/{found['value'].removeprefix('arXiv:')}"
                                              for found in one.get("identifiers", ()))} for one in cited}
-    for paper in papers():
-        assert claims.load(paper).url in known[claims.load(paper).title]
+    for sheet in map(claims.load, papers()):
+        assert not sheet.url or sheet.url in known[sheet.title]
 
 
 def test_the_picture_of_the_house_has_every_room():

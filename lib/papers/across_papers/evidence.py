@@ -51,7 +51,7 @@ def at_equal_accuracy(f: Results, condition: Condition) -> np.ndarray:
     of a condition where adversarial training is interpolated at the condition's robust accuracy.
     """
     three = (condition, *f.around(condition))
-    every = [[-f.net_fit(one) for one in three], [f.correct(one, "verify") for one in three]]
+    every = [[-f.net_fit(one) for one in three], [f.robust(one) for one in three]]
     return np.array(np.broadcast_arrays(*every[0], *every[1])).reshape(2, 3, f.section.seeds, -1)
 
 
@@ -60,9 +60,9 @@ def gap(f: Results, condition: Condition, summary: Summary) -> np.ndarray:
     that of a condition, at equal robust accuracy; NaN for repetitions in which one of the networks failed.
     """
     three = (condition, *f.around(condition))
-    robust = {one: f.correct(one, "verify") for one in three}
+    robust = {one: f.robust(one) for one in three}
     left = [number for number in range(f.section.seeds)
-            if all(np.isfinite(summary(one, [number], None)) for one in three)]
+            if all(np.isfinite([*robust[one][number], summary(one, [number], None)]).all() for one in three)]
     values = np.full((f.section.seeds, next((maps.batches for maps in f.maps.values()), 2)), np.nan)
 
     def without(seed: int | None, batch: int | None) -> float:
@@ -89,8 +89,8 @@ def ceiling(f: Results) -> Summary:
 
 
 def _without(f: Results, batch: int | None) -> np.ndarray:
-    """bool [m]: the test images without those of a minibatch of the similarity maps."""
-    images = np.ones(f.networks.data.n_test, bool)
+    """bool [m]: the images of the lenses without those of a minibatch of the similarity maps."""
+    images = np.ones(f.section.seen(f.networks), bool)
     if batch is not None:
         ends = np.cumsum([0, *next(iter(f.maps.values())).sizes])
         images[ends[batch]:ends[batch + 1]] = False
@@ -130,11 +130,11 @@ def _above_zero(values: np.ndarray) -> tuple[bool, str]:
 
 
 def _placed(f: Results, condition: Condition) -> str:
-    robust = mean(f.correct(condition, "verify"))
+    robust = mean(f.robust(condition))
     if f.collapsed(condition):
         return f.says_at_chance(condition, mean(f.correct(condition)))
     if pair := f.around(condition):
-        ends = " and ".join(f"{mean(f.correct(one, 'verify')):.1%} ({f.label(one)})" for one in pair)
+        ends = " and ".join(f"{mean(f.robust(one)):.1%} ({f.label(one)})" for one in pair)
         return f"{f.label(condition)} {robust:.1%} between {ends}"
-    every = ", ".join(f"{mean(f.correct(one, 'verify')):.1%}" for one in f.adversarial)
+    every = ", ".join(f"{mean(f.robust(one)):.1%}" for one in f.adversarial)
     return f"{f.label(condition)} {robust:.1%}, not between neighbours of {every}"

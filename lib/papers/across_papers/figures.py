@@ -51,10 +51,8 @@ def contrast(table, adversarial: Mapping[str, float], title: str = ""):
             axis.plot(mine["robust"], mine[column], ".", color=colour, alpha=0.6, markersize=4)
             axis.plot(one["robust"], one[column], "D" if training in ALIGNED else "s", color=colour, markersize=8,
                       label=f"{kind}{', aligned gradients' if training in ALIGNED else ''}")
-        for kind in ("normal", "untrained"):
-            if kind in means.index:
-                one = means.loc[kind]
-                axis.plot(one["robust"], one[column], "x" if kind == "untrained" else "^", color=GREY, label=kind)
+        if "normal" in means.index:
+            axis.plot(*means.loc["normal", ["robust", column]], "^", color=GREY, label="normal")
         axis.set(xlabel="robust accuracy", ylabel=words)
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         if column != "cka":

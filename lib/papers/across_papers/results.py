@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from lib import results
+from lib.data import ImageSet
 from lib.lenses.alignment import Alignment
 from lib.lenses.lens import Pool
 from lib.lenses.manifold import ALONG, OFF, WHITE, Manifold, log_ratio, octave_names
 from lib.lenses.stitching import MATCHED, TRAINED, Stitching
 from lib.lenses.subject import Subject
 from lib.papers.across_papers.networks import Condition
-from lib.papers.across_papers.settings import ALIGNED, JUDGE, OF_POOL, Section
+from lib.papers.across_papers.settings import ALIGNED, JUDGE, OF_POOL, REFERENCE, Section
 from lib.profiles.networks import Networks
 from lib.runtime import ProgressBar
 from lib.similarity.maps import Maps
@@ -40,9 +41,10 @@ FIT, FITTED = f"{TRAINED} robust", f"{MATCHED} robust"  # columns of `fits`
 class Results(results.Results):
     """All that was measured: outcomes `verify` (all networks), `search` and `restart` (one more restart).
 
-    By network, a row for each test image: fits, of the network's front in the reference's end, and twins, of its
-    untrained twin's (columns: see `Stitching.middle_fronts`); alignment (`Alignment.by_image`); manifold
-    (`Manifold.by_image`). maps: by repetition, all networks and the reference, views `R` and so on, and REFERENCE.
+    By network, a row for each of the test images that lenses look at: fits, of the network's front in the reference's
+    end, and twins, of its untrained twin's (columns: see `Stitching.middle_fronts`); alignment (`Alignment.by_image`);
+    manifold (`Manifold.by_image`). maps: by repetition, all networks and the reference, views `R` and so on, and
+    REFERENCE.
     """
 
     fits: dict[Cell, pd.DataFrame] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class Results(results.Results):
         there are none, or if one of the three failed everywhere or has collapsed.
         """
         every = self.adversarial
-        robust = {one: results.mean(self.correct(one, "verify")) for one in (*every, condition)}
+        robust = {one: results.mean(self.robust(one)) for one in (*every, condition)}
         at = bracket(robust[condition], [robust[one] for one in every])
         found = at and (every[at[0]], every[at[1]])
         return found if found and not any(map(self.collapsed, (condition, *found))) else None
@@ -86,12 +88,16 @@ class Results(results.Results):
 
     # ------------------------------------------------------------------------------------- by repetition and image
 
+    def robust(self, condition: Condition) -> np.ndarray:
+        """[S, m]: whether the images of the lenses are classified correctly under `verify`."""
+        return self.correct(condition, "verify")[:, :self.section.seen(self.networks)]
+
     def net_fit(self, condition: Condition, column: str = FIT) -> np.ndarray:
         """[S, m]: whether the network's front is correct in the reference's end, minus whether its twin's is."""
         def read(cell: Cell) -> np.ndarray:
             own, twin = self.fits.get(cell), self.twins.get(cell)
             if own is None or column not in own or column not in twin:
-                return np.full(self.networks.data.n_test, np.nan)
+                return np.full(self.section.seen(self.networks), np.nan)
             return own[column].to_numpy(float) - twin[column].to_numpy(float)
 
         return self.by_repetition(condition, read, np.full(1, np.nan))
@@ -126,7 +132,7 @@ class Results(results.Results):
         condition, n = cell.condition, cell.repetition
         of_shape = octave_names(self.networks.data.shape)
         return {
-            "robust": self.measured(cell, "verify").accuracy("robust"), "clean": self.measured(cell).accuracy("clean"),
+            "robust": _mean(self.robust(condition)[n]), "clean": self.measured(cell).accuracy("clean"),
             "fit": _mean(self.net_fit(condition)[n]), "fit, matched": _mean(self.net_fit(condition, FITTED)[n]),
             "cka": self.similarity(condition, n), "alignment": self.share_of_ceiling(condition, n),
             "off": self.steps_ratio(cell, OFF, ALONG), "low": self.steps_ratio(cell, of_shape[0], WHITE)}
@@ -142,9 +148,6 @@ class Results(results.Results):
     def references(self) -> list[Cell]:
         """As in the base class, of the pool alone."""
         return [cell for cell in super().references() if cell.condition.kind in ("N", "R")]
-
-
-REFERENCE = "reference"
 
 
 def _mean(values: np.ndarray) -> float:
@@ -165,30 +168,38 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     def name(threat: Threat, attack: Attack) -> str:
         return names.get(attack, "restart")
 
-    found.each([cell for cell in cells if cell.measures], "networks", lambda cell: found.take(zoo, cell, name))
-    images = zoo.images(networks.data, "test")
-    stitching = Stitching(epochs=section.joint_epochs, steps=section.joint_steps)
-    first = Pool(zoo, networks, seed)
-    aligned, changed = Alignment().by_image(first, images), Manifold().by_image(first, images)
-    with ProgressBar(len(cells), "lenses", "network") as bar:
+    classifiers = [cell for cell in cells if cell.measures]
+    found.each(classifiers, "networks", lambda cell: found.take(zoo, cell, name))
+    images = zoo.images(networks.data, "test").take(slice(0, section.seen(networks)))
+    pool = Pool(zoo, networks, seed)
+    aligned, changed = Alignment().by_image(pool, images), Manifold().by_image(pool, images)
+    with ProgressBar(len(classifiers), "lenses", "network") as bar:
         for number in range(section.seeds):
-            at = of_next(section, number)
-            # the first robust network of this pool is the reference; its joints have seeds of their own
-            pool = Pool(zoo, networks, lambda n, at=at: seed((at + n) % section.seeds))
-            mine = [cell for cell in found.of() if cell.repetition == number and cell.condition.kind != JUDGE]
-            reference = next((cell for cell in found.of(R) if cell.repetition == at), None)
-            if reference is not None:
-                views = [*(RecipeView(cell.condition.kind, cell.recipe) for cell in mine),
-                         RecipeView(REFERENCE, reference.recipe)]
-                found.maps[number] = measure_maps(zoo, views, batch=section.batch,
-                                                  pairs=[(view.name, REFERENCE) for view in views[:-1]])
-                host = Subject.of_recipe(zoo, reference.recipe, REFERENCE)
-            for cell in mine:
+            front = _compared(zoo, found, number, images)
+            for cell in [cell for cell in classifiers if cell.repetition == number and cell not in found.failed]:
                 bar.work_on(f"{found.label(cell.condition)}, repetition {number}")
                 subject = Subject.of_recipe(zoo, cell.recipe, found.label(cell.condition))
                 found.alignment[cell], found.manifold[cell] = aligned(subject), changed(subject)
-                if reference is not None:
-                    found.fits[cell] = stitching.middle_fronts(subject, host, pool, images)
-                    found.twins[cell] = stitching.middle_fronts(subject.twin, host, pool, images)
+                if front:
+                    found.fits[cell], found.twins[cell] = front(subject), front(subject.twin)
                 bar.step()
     return found
+
+
+def _compared(zoo: Zoo, found: Results, number: int, images: ImageSet) -> Callable[[Subject], pd.DataFrame] | None:
+    """Fill `maps` of a repetition, and return what gives the fit of a front in its reference's end; None without a
+    reference.
+    """
+    section, at = found.section, of_next(found.section, number)
+    reference = next((cell for cell in found.of(R) if cell.repetition == at), None)
+    if reference is None:
+        return None
+    mine = [cell for cell in found.of() if cell.repetition == number and cell.condition.kind != JUDGE]
+    views = [*(RecipeView(cell.condition.kind, cell.recipe) for cell in mine), RecipeView(REFERENCE, reference.recipe)]
+    found.maps[number] = measure_maps(zoo, views, images=len(images), batch=section.batch,
+                                      pairs=[(view.name, REFERENCE) for view in views[:-1]])
+    lens = Stitching(epochs=section.joint_epochs, steps=section.joint_steps)
+    host = Subject.of_recipe(zoo, reference.recipe, REFERENCE)
+    # the first robust network of this pool is the reference; its joints have seeds of their own
+    pool = Pool(zoo, found.networks, lambda n: found.seed((at + n) % section.seeds))
+    return lambda subject: lens.middle_fronts(subject, host, pool, images)

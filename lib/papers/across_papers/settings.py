@@ -14,8 +14,9 @@ from lib.values.threats import Threat
 
 OF_POOL = {"N": "normal", "R": "robust", "U": "untrained"}
 DENSE, PRUNED, JUDGE = "dense, fine-tuned", "pruned", "denoiser that judges"  # kinds that are no arms
+REFERENCE = "reference"  # the name of the network that the others of a repetition are compared with
 ALIGNED = ("class score", "class mean")  # trainings of aligned gradients, by what they align with
-NO_ARM = Bound(lambda name: name not in (*OF_POOL, *OF_POOL.values(), DENSE, PRUNED, JUDGE),
+NO_ARM = Bound(lambda name: name not in (*OF_POOL, *OF_POOL.values(), DENSE, PRUNED, JUDGE, REFERENCE),
                f"other than {', '.join((*OF_POOL, DENSE, PRUNED))}, kinds that are there")
 
 
@@ -75,6 +76,7 @@ class Section(Declared):
     gates: Gates  # the accuracies required of the normal and the robust networks
     joint_epochs: Count = 2  # epochs of the trained joints
     joint_steps: Count = 20  # steps of the attack on stitched networks
+    images: Count | None = None  # how many test images the lenses look at; null: all
     batch: Annotated[int, whole(4)] = 256  # images per minibatch; the unbiased estimator of CKA needs at least four
     classes: Count | None = None  # the classes that are drawn for each image and update of aligned gradients; null: all
     denoiser: Denoiser | None = None  # gives scores and ceilings of alignment; null: the pool's
@@ -90,10 +92,15 @@ class Section(Declared):
         """The pool with this notebook's denoiser."""
         return replace(networks, denoiser=self.denoiser or networks.denoiser)
 
+    def seen(self, networks: Networks) -> int:
+        """How many test images the lenses look at."""
+        return self.images or networks.data.n_test
+
     def check(self, networks: Networks) -> None:
         """Raise SettingsError unless the section fits the networks."""
-        images, classes = networks.data.n_test, networks.data.info.classes
-        need(2 * self.batch <= images, "across_papers.batch", self.batch, f"at most half of the {images} test images")
+        images, tests, classes = self.seen(networks), networks.data.n_test, networks.data.info.classes
+        need(2 * self.batch <= images <= tests, "across_papers.images", images,
+             f"from two minibatches of {self.batch} to the {tests} test images")
         fewer_targets("across_papers.verify.targets", self.verify, networks.data)
         need(self.classes is None or self.classes <= classes, "across_papers.classes", self.classes,
              f"at most the {classes} classes of {networks.data.name}")

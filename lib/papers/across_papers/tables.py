@@ -24,7 +24,8 @@ def describe(study) -> str:
     """Two lines on what a run looks at. study: the notebook's `lib.study.Study`."""
     s, networks = study.section, study.networks
     data, threat = networks.data, networks.threat
-    return (f"{data.name}: {data.n_train} training and {data.n_test} test images; {networks.arch.name}; threat "
+    return (f"{data.name}: {data.n_train} training images, lenses on {s.seen(networks)} of {data.n_test} test "
+            f"images; {networks.arch.name}; threat "
             f"{threat.norm}, eps {threat.eps}, attacked by {s.verify.title}\n"
             f"{s.seeds} repetitions of {len(OF_POOL) + len(s.arms) + 1} kinds; {len(study.keys)} trained networks in "
             "the plan")
@@ -80,7 +81,7 @@ def contrast(f: Results) -> pd.DataFrame:
     """
     rows = []
     for one in (*f.aligned, *f.of_training(*FURTHER)):
-        row = {"kind": f.label(one), "aligned": one in f.aligned, "robust": mean(f.correct(one, "verify"))}
+        row = {"kind": f.label(one), "aligned": one in f.aligned, "robust": mean(f.robust(one))}
         pair = f.around(one)
         if pair is None:
             rows.append({**row, "between": "not between adversarial trainings"})
@@ -98,7 +99,7 @@ def contrast(f: Results) -> pd.DataFrame:
 
 def pruned(f: Results) -> pd.DataFrame:
     """Columns kind, fit, robust: means of the pruned networks, of the same without pruning, and of the robust ones."""
-    rows = [(one, mean(f.net_fit(one)), mean(f.correct(one, "verify")))
+    rows = [(one, mean(f.net_fit(one)), mean(f.robust(one)))
             for one in map(Condition, ("R", "dense, fine-tuned", "pruned"))]
     return pd.DataFrame([{"kind": f.label(one), "fit": fit, "robust": robust} for one, fit, robust in rows])
 

@@ -8,8 +8,8 @@ import pandas as pd
 from lib import claims
 from lib.lenses.manifold import ALONG, OFF, WHITE, octave_names
 from lib.papers.across_papers.evidence import claim_preconditions, evidence, preconditions
-from lib.papers.across_papers.results import REFERENCE, Results
-from lib.papers.across_papers.settings import JUDGE
+from lib.papers.across_papers.results import Results
+from lib.papers.across_papers.settings import JUDGE, REFERENCE
 from lib.runtime import seed_of
 from tests.kit import worlds
 from tests.kit.profiles import cells_of, given, load
