@@ -107,7 +107,7 @@ def test_the_hours_of_laptop_are_its_price(capsys, monkeypatch, tmp_path):
     flops = [float(one) for one in re.findall(r"^\w.*networks \(.*, ([\d.]+) PFLOP$", capsys.readouterr().out, re.M)]
     text = " ".join((ROOT / "docs" / "profiles.md").read_text(encoding="utf-8").split())
     total, rate = (float(one) for one in re.search(r"([\d.]+) PFLOP at ([\d.]+) TFLOP/s a core", text).groups())
-    told = [int(one) for one in re.search(r"compact \| (?:\|-+)+\| ((?:\| \d+ )+)\|", text)[1].split("|")[1:]]
+    told = [int(one) for one in re.search(r"across the papers \| (?:\|-+)+\| ((?:\| \d+ )+)\|", text)[1].split("|")[1:]]
     assert told == [pytest.approx(1000 * one / (2 * rate) / 60, abs=1) for one in flops]
     assert sum(flops) == pytest.approx(total, abs=0.02)
     hours = float(re.search(r"about (\d+) hours on 2 CPU cores", README)[1])

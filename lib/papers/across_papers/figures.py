@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from lib.errors import need
 from lib.papers.across_papers.tables import LENSES
 from lib.plots.style import GREY, ROBUST, WIDTH, check_columns, style
-from lib.plots.titles import entitle
+from lib.plots.titles import entitle, strength
 
 COMPARED = {"fit": "robust accuracy of its front in a\nrobust end, minus its untrained twin's",
             "cka": "same-layer CKA with a\nrobust network of another seed",
@@ -43,7 +43,7 @@ def contrast(table, adversarial: Mapping[str, float], title: str = ""):
             axis.plot(mine["robust"], mine[column], ".", color=ROBUST, alpha=0.45, markersize=4)
         axis.plot(line["robust"], line[column], "o-", color=ROBUST, label="adversarial training, by eps")
         for (_, one), eps in zip(line.iterrows(), adversarial.values(), strict=True):
-            axis.annotate(f"{eps:.3g}", (one["robust"], one[column]), (4, -11), textcoords="offset points",
+            axis.annotate(strength(eps), (one["robust"], one[column]), (4, -11), textcoords="offset points",
                           fontsize=8, color=ROBUST)
         for kind, training in points.items():
             mine, one = table[table["kind"] == kind], means.loc[kind]

@@ -9,6 +9,7 @@ from lib.papers.across_papers.evidence import FURTHER, at_equal_accuracy, ceilin
 from lib.papers.across_papers.networks import Condition
 from lib.papers.across_papers.results import Results
 from lib.papers.across_papers.settings import OF_POOL
+from lib.plots.titles import strength
 from lib.results import mean
 from lib.statistics import crossed, paired_difference
 
@@ -41,8 +42,8 @@ def kinds(section) -> pd.DataFrame:
                "PGD-AT": "PGD adversarial training", "TRADES": "TRADES",
                "class score": "cross-entropy; gradients aligned with a denoiser's class scores",
                "class mean": "cross-entropy; gradients aligned with directions to class means"}[arm.training]
-        more = [f"eps {arm.threat.eps}" if arm.threat else "", f"strength {arm.strength:g}" if arm.strength else "",
-                f"{arm.epochs} epochs" if arm.epochs else ""]
+        more = [f"eps {strength(arm.threat.eps)}" if arm.threat else "",
+                f"strength {arm.strength:g}" if arm.strength else "", f"{arm.epochs} epochs" if arm.epochs else ""]
         rows.append({"kind": arm.name, "training": ", ".join(filter(None, (how, *more)))})
     keep, epochs = section.pruning.keep, section.pruning.finetune.epochs
     rows.append({"kind": "pruned", "training": f"the robust network with its largest weights, {float(keep):.0%}, "

@@ -30,6 +30,7 @@ def test_impossible_settings_are_refused_in_one_sentence(change, words):
 
 
 def test_alignment_needs_a_denoiser():
-    others = {"networks.denoiser": None, "networks.data.test": IMAGES, "perceptually_aligned_gradients": None}
+    others = {"networks.denoiser": None, "networks.data.test": IMAGES, "perceptually_aligned_gradients": None,
+              "off_manifold_robustness": None}
     with refused("across_papers.denoiser = None .* two of them agree"):
         load(S, SIZES, others)

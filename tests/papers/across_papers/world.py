@@ -30,7 +30,8 @@ ARMS = [
     {"name": "by score", "training": "class score", "strength": 1},
     {"name": "by mean", "training": "class mean", "strength": 1},
 ]
-SIZES = {"seeds": SEEDS, "arms": ARMS, "batch": IMAGES // BATCHES, "gates": GATES,
+SIZES = {"seeds": SEEDS, "arms": ARMS, "images": None, "batch": IMAGES // BATCHES,
+         "gates": GATES,
          "pruning": {"finetune": {"epochs": 2}, "attack": {"steps": 2, "step_size": .1}},
          "search": {"steps": 10, "step_size": .05}, "verify": {"type": "APGD", "steps": 10, "targets": 2}}
 
