@@ -172,7 +172,8 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     found.each(classifiers, "networks", lambda cell: found.take(zoo, cell, name))
     images = zoo.images(networks.data, "test").take(slice(0, section.seen(networks)))
     pool = Pool(zoo, networks, seed)
-    aligned, changed = Alignment().by_image(pool, images), Manifold().by_image(pool, images)
+    manifold = Manifold(neighbours=min(Manifold.neighbours, networks.data.n_train))
+    aligned, changed = Alignment().by_image(pool, images), manifold.by_image(pool, images)
     with ProgressBar(len(classifiers), "lenses", "network") as bar:
         for number in range(section.seeds):
             front = _compared(zoo, found, number, images)
