@@ -57,23 +57,26 @@ def at_equal_accuracy(f: Results, condition: Condition) -> np.ndarray:
 
 def gap(f: Results, condition: Condition, summary: Summary) -> np.ndarray:
     """[S, B]: jackknifed pseudo-values, over repetitions and minibatches, of a summary of adversarial training minus
-    that of a condition, at equal robust accuracy; NaN for repetitions in which one of the networks failed.
+    that of a condition, at equal robust accuracy; NaN for repetitions in which one of the networks failed, or the
+    summary is not defined without one of the minibatches.
     """
     three = (condition, *f.around(condition))
     robust = {one: f.robust(one) for one in three}
+    batches = next((maps.batches for maps in f.maps.values()), 2)
     left = [number for number in range(f.section.seeds)
-            if all(np.isfinite([*robust[one][number], summary(one, [number], None)]).all() for one in three)]
-    values = np.full((f.section.seeds, next((maps.batches for maps in f.maps.values()), 2)), np.nan)
+            if all(np.isfinite(robust[one][number]).all() for one in three)
+            and all(np.isfinite(summary(one, [number], batch)) for one in three for batch in (None, *range(batches)))]
+    values = np.full((f.section.seeds, batches), np.nan)
 
     def without(seed: int | None, batch: int | None) -> float:
         some, images = [number for k, number in enumerate(left) if k != seed], _without(f, batch)
         at, weaker, stronger = (float(robust[one][some][:, images].mean()) for one in three)
-        share = (at - weaker) / (stronger - weaker)
+        share = (at - weaker) / (stronger - weaker) if stronger != weaker else 0.5
         own, first, second = (summary(one, some, batch) for one in three)
         return (1 - share) * first + share * second - own
 
     if left:
-        values[left] = jackknife(without, len(left), values.shape[1])
+        values[left] = jackknife(without, len(left), batches)
     return values
 
 
@@ -92,7 +95,7 @@ def _without(f: Results, batch: int | None) -> np.ndarray:
     """bool [m]: the images of the lenses without those of a minibatch of the similarity maps."""
     images = np.ones(f.section.seen(f.networks), bool)
     if batch is not None:
-        ends = np.cumsum([0, *next(iter(f.maps.values())).sizes])
+        ends = np.cumsum([0, *(next(iter(f.maps.values())).sizes if f.maps else [len(images) // 2] * 2)])
         images[ends[batch]:ends[batch + 1]] = False
     return images
 

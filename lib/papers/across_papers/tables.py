@@ -11,7 +11,7 @@ from lib.papers.across_papers.results import Results
 from lib.papers.across_papers.settings import OF_POOL
 from lib.plots.titles import strength
 from lib.results import mean
-from lib.statistics import crossed, paired_difference
+from lib.statistics import Interval, estimate, repetitions, without_missing
 
 # {column of `lenses`: what it is}
 LENSES = {
@@ -88,14 +88,23 @@ def contrast(f: Results) -> pd.DataFrame:
             rows.append({**row, "between": "not between adversarial trainings"})
             continue
         row["between"] = " and ".join(map(f.label, pair))
-        found = {"fit": (mean(f.net_fit(one)), paired_difference(at_equal_accuracy(f, one)))}
+        found = {"fit": (mean(f.net_fit(one)), _interval("difference", at_equal_accuracy(f, one)))}
         for name, read in (("cka", similarity(f)), ("alignment", ceiling(f))):
-            found[name] = np.nanmean([read(one, [n], None) for n in range(f.section.seeds)]), crossed(gap(f, one, read))
+            own = [read(one, [number], None) for number in range(f.section.seeds)]
+            found[name] = mean(np.array(own)), _interval("map", gap(f, one, read))
         rows += [{**row, "measure": LENSES[name], "value": value, "adversarial": value + more.value,
                   "difference": more.value, "low": more.low, "high": more.high}
                  for name, (value, more) in found.items()]
     return pd.DataFrame(rows, columns=["kind", "aligned", "robust", "between", "measure", "value", "adversarial",
                                        "difference", "low", "high"])
+
+
+def _interval(statistic: str, data: np.ndarray) -> Interval:
+    """The 95 % interval of evidence, on the repetitions in which no network failed; NaN without one."""
+    left = without_missing(data)
+    if not repetitions(left):
+        return Interval(np.nan, np.nan, np.nan, 0, 0, 0.95, "no repetition is left")
+    return estimate(statistic, left)(0.95)
 
 
 def pruned(f: Results) -> pd.DataFrame:

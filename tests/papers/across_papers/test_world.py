@@ -6,6 +6,7 @@ import pytest
 from lib.papers.across_papers.evidence import claim_preconditions, evidence, gap, preconditions, similarity
 from lib.papers.across_papers.networks import Condition
 from lib.papers.across_papers.results import R
+from lib.papers.across_papers.tables import contrast
 from lib.statistics import estimate
 from tests.kit.worlds import failed, failed_by_claim, lose
 from tests.papers.across_papers.world import SEEDS, USUAL, found, judged, sized, verdicts
@@ -82,6 +83,8 @@ def test_a_failed_network_costs_its_repetition_and_is_named():
         rows = {row.name: row.seeds for row in got[claim].rows}
         assert rows == {f"{part}: by score": SEEDS - 1, f"{part}: by mean": SEEDS}
         assert "by score, repetition 1" in got[claim].reason
+    table = contrast(f)
+    assert table[table.kind == "by score"].low.notna().all()
     assert "by score" not in got["X4"].reason
 
 
@@ -93,6 +96,13 @@ def test_a_lost_reference_leaves_its_repetition_out():
         f.fits.pop(cell, None), f.twins.pop(cell, None)
     assert np.isnan(gap(f, SCORE, similarity(f))[number]).all() and np.isnan(f.net_fit(R)[number]).all()
     assert {row.seeds for row in judged(f)["X1"].rows} == {SEEDS - 1}
+
+
+def test_alignment_is_not_judged_where_denoisers_do_not_agree():
+    f = found()
+    for table in f.alignment.values():
+        table["possible"] = -table["possible"]
+    assert verdicts(f)["X5"] == "not tested" and contrast(f).low.notna().any()
 
 
 def test_intervals_hold_the_noise_of_images_and_of_the_interpolation(made):
