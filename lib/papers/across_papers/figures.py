@@ -85,7 +85,8 @@ def every_lens(table):
         axis.plot(table[column], table["kind"].map(rows), "o", color=ROBUST, alpha=0.5, markersize=4)
         means = table.groupby("kind", sort=False)[column].mean()
         axis.plot(means, [rows[kind] for kind in means.index], "|", color="black", markersize=11, markeredgewidth=1.6)
-        axis.axvline(0, color=GREY, linewidth=0.8)
+        if column not in ("robust", "clean", "cka"):
+            axis.axvline(0, color=GREY, linewidth=0.8)
         axis.set_title(words, fontsize=9, loc="left")
         axis.set_yticks([*rows.values()], [*rows], fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(4))

@@ -43,13 +43,17 @@ def kinds(section) -> pd.DataFrame:
                "class score": "cross-entropy; gradients aligned with a denoiser's class scores",
                "class mean": "cross-entropy; gradients aligned with directions to class means"}[arm.training]
         more = [f"eps {strength(arm.threat.eps)}" if arm.threat else "",
-                f"strength {arm.strength:g}" if arm.strength else "", f"{arm.epochs} epochs" if arm.epochs else ""]
+                f"strength {arm.strength:g}" if arm.strength else "", _epochs(arm.epochs) if arm.epochs else ""]
         rows.append({"kind": arm.name, "training": ", ".join(filter(None, (how, *more)))})
     keep, epochs = section.pruning.keep, section.pruning.finetune.epochs
     rows.append({"kind": "pruned", "training": f"the robust network with its largest weights, {float(keep):.0%}, "
-                 f"fine-tuned adversarially for {epochs} epochs"})
+                 f"fine-tuned adversarially for {_epochs(epochs)}"})
     rows.append({"kind": "dense, fine-tuned", "training": "the robust network with the same fine-tuning"})
     return pd.DataFrame(rows)
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' * (count > 1)}"
 
 
 def lenses(f: Results) -> pd.DataFrame:
