@@ -7,7 +7,7 @@ from lib.lenses.alignment import SHARE, Alignment
 from lib.lenses.lens import SUBJECT, Pool
 from lib.lenses.manifold import ALONG, OFF, RATIO, Manifold
 from lib.lenses.subject import Subject
-from lib.papers import settings
+from lib.papers import papers, settings
 from lib.papers.across_papers.networks import Condition
 from lib.papers.across_papers.results import measure
 from lib.papers.across_papers.settings import REFERENCE
@@ -22,8 +22,7 @@ ARMS = [{"name": "weak", "training": "PGD-AT", "threat": {"norm": "linf", "eps":
 @pytest.mark.slow
 def test_measure_looks_at_every_network_as_the_lenses_do_and_replays(tmp_path):
     s = settings.load("test", {"first_seed": 0, "networks.data.train": 64, "networks.data.test": 30, f"{S}.arms": ARMS,
-                               f"{S}.images": 24, f"{S}.batch": 12, "stitching": None,
-                               "representation_similarity": None})
+                               f"{S}.images": 24, f"{S}.batch": 12, **dict.fromkeys(papers().keys() - {S})})
     zoo = tiny_zoo(tmp_path, s, S)
     f = measure(zoo, cells_of(s, S), *given(s, S))
     looked_at = {c for c in f.cells if c.measures}
