@@ -21,7 +21,7 @@ ARMS = [{"name": "weak", "training": "PGD-AT", "threat": {"norm": "linf", "eps":
 
 @pytest.mark.slow
 def test_measure_looks_at_every_network_as_the_lenses_do_and_replays(tmp_path):
-    s = settings.load("test", {"first_seed": 0, "networks.data.train": 64, "networks.data.test": 30, f"{S}.arms": ARMS,
+    s = settings.load("test", {"first_seed": 0, "networks.data.train": 128, "networks.data.test": 30, f"{S}.arms": ARMS,
                                f"{S}.images": 24, f"{S}.batch": 12, **dict.fromkeys(papers().keys() - {S})})
     zoo = tiny_zoo(tmp_path, s, S)
     f = measure(zoo, cells_of(s, S), *given(s, S))
