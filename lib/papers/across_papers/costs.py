@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from lib.lenses.manifold import LENGTHS, Manifold, octaves
 from lib.lenses.stitching import Stitching
 from lib.papers.across_papers.networks import Repetition, cells
-from lib.papers.across_papers.settings import JUDGE, Section
+from lib.papers.across_papers.settings import Section
 from lib.profiles.networks import Networks
 from lib.values.attacks import PGD
 from lib.values.measurement import Measurement
@@ -30,7 +30,7 @@ def _each(networks: Networks, section: Section, seed: Callable[[int], int]) -> I
     moved = (1 + lens.draws) * len(LENGTHS) * (4 + len(octaves(data.shape)))
     fitted = BOTH * min(Stitching().fit, data.n_train) / data.n_train
     for cell in cells(networks, section, seed):
-        if cell.condition.kind != JUDGE:
+        if cell.measures:
             yield Measurement("trained and matched joints", cell.recipe, data.n_train, BOTH * (training + fitted))
             yield Measurement("attacks on stitched networks", cell.recipe, seen, BOTH * BOTH * attack)
             yield Measurement("gradients of all classes", cell.recipe, seen, 1 + 2 * classes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from lib.papers.across_papers.settings import ALIGNED, DENSE, JUDGE, OF_POOL, PRUNED, Arm, Section
+from lib.papers.across_papers.settings import ALIGNED, DENOISERS, DENSE, OF_POOL, PRUNED, Arm, Section
 from lib.profiles import networks as profiles
 from lib.profiles.networks import Networks, trained_as
 from lib.values.architectures import Pruned
@@ -20,7 +20,7 @@ from lib.values.recipe import Recipe
 @dataclass(frozen=True)
 class Condition:
     """What the networks of all repetitions have in common: their kind, N (normal), R (robust), U (untrained), the name
-    of an arm, `pruned`, `dense, fine-tuned` or `denoiser that judges`. training: of an arm.
+    of an arm, `pruned`, `dense, fine-tuned` or one of DENOISERS. training: of an arm.
     """
 
     kind: str
@@ -28,7 +28,8 @@ class Condition:
 
     def job(self, repetition: int) -> str:
         """The batch job: a repetition of one training; pruned and dense networks have one together."""
-        name = self.training or {DENSE: PRUNED, JUDGE: "denoiser"}.get(self.kind, self.kind)
+        shared = {DENSE: PRUNED, **dict.fromkeys(DENOISERS, "denoiser")}
+        name = self.training or shared.get(self.kind, self.kind)
         return f"{name}-{repetition}".replace(" ", "-")
 
 
@@ -79,9 +80,10 @@ class Repetition(profiles.Repetition):
 
 
 def cells(networks: Networks, section: Section, seed: Callable[[int], int]) -> list[Cell]:
-    """All networks of all repetitions, the pool's first, each measured under `verify`; and the denoiser that judges."""
+    """All networks of all repetitions, the pool's first, each measured under `verify`; and the two denoisers."""
     every = [Repetition(networks, section, number, seed) for number in range(section.seeds)]
-    return [*(cell for one in every for cell in _of(one)), Cell(Condition(JUDGE), 0, every[0].teacher(1))]
+    denoisers = [Cell(Condition(kind), 0, every[0].teacher(number)) for number, kind in enumerate(DENOISERS)]
+    return [*(cell for one in every for cell in _of(one)), *denoisers]
 
 
 def _of(r: Repetition) -> Iterator[Cell]:

@@ -19,7 +19,7 @@ from lib.lenses.manifold import ALONG, OFF, WHITE, Manifold, log_ratio, octave_n
 from lib.lenses.stitching import MATCHED, TRAINED, Stitching
 from lib.lenses.subject import Subject
 from lib.papers.across_papers.networks import Condition
-from lib.papers.across_papers.settings import ALIGNED, JUDGE, OF_POOL, REFERENCE, Section
+from lib.papers.across_papers.settings import ALIGNED, DENOISERS, OF_POOL, REFERENCE, Section
 from lib.profiles.networks import Networks
 from lib.runtime import ProgressBar
 from lib.similarity.maps import Maps
@@ -55,7 +55,7 @@ class Results(results.Results):
 
     @property
     def classifiers(self) -> list[Condition]:
-        return [condition for condition in self.conditions if condition.kind != JUDGE]
+        return [condition for condition in self.conditions if condition.kind not in DENOISERS]
 
     def of_training(self, *trainings: str) -> list[Condition]:
         """The arms with one of these trainings."""
@@ -195,7 +195,7 @@ def _compared(zoo: Zoo, found: Results, number: int, images: ImageSet) -> Callab
     reference = next((cell for cell in found.of(R) if cell.repetition == at), None)
     if reference is None:
         return None
-    mine = [cell for cell in found.of() if cell.repetition == number and cell.condition.kind != JUDGE]
+    mine = [cell for cell in found.of() if cell.repetition == number and cell.measures]
     views = [*(RecipeView(cell.condition.kind, cell.recipe) for cell in mine), RecipeView(REFERENCE, reference.recipe)]
     found.maps[number] = measure_maps(zoo, views, images=len(images), batch=section.batch,
                                       pairs=[(view.name, REFERENCE) for view in views[:-1]])

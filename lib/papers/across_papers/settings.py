@@ -13,10 +13,11 @@ from lib.values.declared import Bound, Count, Declared, OneOf, Positive, ProperS
 from lib.values.threats import Threat
 
 OF_POOL = {"N": "normal", "R": "robust", "U": "untrained"}
-DENSE, PRUNED, JUDGE = "dense, fine-tuned", "pruned", "denoiser that judges"  # kinds that are no arms
+DENSE, PRUNED = "dense, fine-tuned", "pruned"  # kinds that are no arms
+DENOISERS = "denoiser that teaches", "denoiser that judges"
 REFERENCE = "reference"  # the name of the network that the others of a repetition are compared with
 ALIGNED = ("class score", "class mean")  # trainings of aligned gradients, by what they align with
-NO_ARM = Bound(lambda name: name not in (*OF_POOL, *OF_POOL.values(), DENSE, PRUNED, JUDGE, REFERENCE),
+NO_ARM = Bound(lambda name: name not in (*OF_POOL, *OF_POOL.values(), DENSE, PRUNED, *DENOISERS, REFERENCE),
                f"other than {', '.join((*OF_POOL, DENSE, PRUNED))}, kinds that are there")
 
 

@@ -19,7 +19,7 @@ def test_every_repetition_has_a_network_of_every_kind_with_a_seed_of_its_own():
     s = sized()
     cells = cells_of(s, S)
     kinds = [c.condition for c in cells if c.repetition == 0 and c.measures]
-    assert len(kinds) == 13 and len(cells) == 13 * SEEDS + 1
+    assert len(kinds) == 13 and len(cells) == 13 * SEEDS + 2
     for condition in kinds:
         mine = [c for c in cells if c.condition == condition]
         assert [c.repetition for c in mine] == [*range(SEEDS)] and len({c.recipe.seed for c in mine}) == SEEDS
@@ -39,7 +39,8 @@ def test_each_training_has_its_objective():
     score, mean = kinds["by score"], kinds["by mean"]
     assert isinstance(score.objective, Aligned) and score.objective.objective == CrossEntropy()
     assert [one.objective.targets.kind for one in (score, mean)] == ["score", "class mean"]
-    assert score.sources and not mean.sources and kinds["denoiser that judges"].seed != score.sources[0].seed
+    teacher, judge = (kinds[f"denoiser that {does}"] for does in ("teaches", "judges"))
+    assert score.sources == (teacher,) and not mean.sources and judge == replace(teacher, seed=judge.seed) != teacher
     assert kinds["pruned"].parents == kinds["dense, fine-tuned"].parents == (kinds["R"],)
     assert float(kinds["pruned"].arch.keep) == .1 and kinds["dense, fine-tuned"].arch == kinds["R"].arch
 

@@ -6,6 +6,7 @@ import pytest
 from lib.papers.across_papers.evidence import claim_preconditions, evidence, gap, preconditions, similarity
 from lib.papers.across_papers.networks import Condition
 from lib.papers.across_papers.results import R
+from lib.papers.across_papers.settings import DENOISERS
 from lib.papers.across_papers.tables import contrast
 from lib.statistics import estimate
 from tests.kit.worlds import failed, failed_by_claim, lose
@@ -113,4 +114,4 @@ def test_intervals_hold_the_noise_of_images_and_of_the_interpolation(made):
 
 def test_every_kind_of_the_world_is_in_the_plan():
     s = sized()
-    assert {c.condition.kind for c in found(s).cells} - {"denoiser that judges"} == {*USUAL}
+    assert {c.condition.kind for c in found(s).cells} - {*DENOISERS} == {*USUAL}

@@ -9,7 +9,7 @@ from lib import claims
 from lib.lenses.manifold import ALONG, OFF, WHITE, octave_names
 from lib.papers.across_papers.evidence import claim_preconditions, evidence, preconditions
 from lib.papers.across_papers.results import Results
-from lib.papers.across_papers.settings import JUDGE, REFERENCE
+from lib.papers.across_papers.settings import DENOISERS, REFERENCE
 from lib.runtime import seed_of
 from tests.kit import worlds
 from tests.kit.profiles import cells_of, given, load
@@ -86,7 +86,7 @@ def found(s=None, **changed):
     low = octave_names(networks.data.shape)[0]
     for c in f.cells:
         kind, n = c.condition.kind, c.repetition
-        if kind == JUDGE:
+        if kind in DENOISERS:
             continue
         clean, robust, fit, twin, _, share = numbers[kind]
         luck = .0025 * ((seed_of(kind, n) % 5) - 2)  # every network is a little better or worse
@@ -101,7 +101,7 @@ def found(s=None, **changed):
                                       f"long, {low}": 2 + .1 * draw, f"long, {WHITE}": 1 + .1 * draw})
     for n in range(section.seeds):
         f.maps[n] = Known({c.condition.kind: numbers[c.condition.kind][4] for c in f.cells
-                           if c.repetition == n and c.condition.kind != JUDGE}, n)
+                           if c.repetition == n and c.measures}, n)
     return f
 
 
