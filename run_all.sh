@@ -36,7 +36,7 @@ usage() {
   --help           this text
 
 Notebooks: stitching, representation_similarity, perceptually_aligned_gradients, off_manifold_robustness, harp_pruning,
-compact_robust_pruning. Each command tells its own options: ./run_all.sh store --help
+compact_robust_pruning, across_papers. Each command tells its own options: ./run_all.sh store --help
 The report is results/<profile>/index.html. Data are looked for under data/, or in the folder that REPRO_DATA names.
 The first call makes .venv and installs requirements.txt there; an activated conda environment is used instead.
 TEXT

@@ -31,8 +31,8 @@ def _said(value) -> bool:
 
 # Whole or not: numbers are shown as they stand in the file.
 Finite = Annotated[int | float, Bound(lambda v: type(v) in (int, float) and math.isfinite(v), "a finite number")]
-Identifier = Annotated[str, Bound(lambda v: bool(re.fullmatch(r"C\d+[a-z]?", v)),
-                                  "C, a number and perhaps a letter, such as C1a")]
+Identifier = Annotated[str, Bound(lambda v: bool(re.fullmatch(r"[CX]\d+[a-z]?", v)),
+                                  "C (X across papers), a number and perhaps a letter, such as C1a")]
 Url = Annotated[str, Bound(lambda v: bool(re.fullmatch(r"https://[^\s()|]+", v)),
                            "an address that begins with https://, without spaces, brackets and |")]
 
@@ -127,7 +127,7 @@ class ClaimSheet(Declared):
     authors: Text
     venue: Text
     key: Text
-    url: Url  # the paper's page: arXiv, DOI or its proceedings
+    url: Url | None  # the paper's page: arXiv, DOI or its proceedings; null: a question of our own
     claims: tuple[Claim, ...]
 
     def check_together(self):

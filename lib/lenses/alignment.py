@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,13 +50,28 @@ class Alignment(Lens):
 
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
         need(len(images) > 1, "number of images", len(images), "at least 2, to permute them")
-        pictures, found = functools.cache(lambda: _truths(pool, images)), []
-        key = [[recipe.key for recipe in denoisers(pool)], pool.data.training, _sigma(pool)]
+        cosines, found = self.by_image(pool, images), []
         for role, network in pool.roles(subject):
-            table = pool.stored(self, [network], images, key,
-                                lambda network=network: _cosines(network, images, pictures()))
-            found += self._of(role, network, table, images)
+            found += self._of(role, network, cosines(network), images)
         return self.rows(found)
+
+    def by_image(self, pool: Pool, images: ImageSet) -> Callable[[Subject], pd.DataFrame]:
+        """What gives, of a network, a row for each image, from the store: cosines of its gradients with pictures of the
+        classes. Columns `gained` and `possible`, where the profile has denoisers: the mean over classes of the cosine
+        with the class scores, minus that with another image's, and the same for a second denoiser instead of the
+        network.
+        """
+        pictures = functools.cache(lambda: _truths(pool, images))
+        key = [[recipe.key for recipe in denoisers(pool)], pool.data.training, _sigma(pool)]
+
+        def cosines(network: Subject) -> pd.DataFrame:
+            table = pool.stored(self, [network], images, key, lambda: _cosines(network, images, pictures()))
+            if "ceiling" not in table:
+                return table
+            return table.assign(gained=table[f"all, {SCORE}"] - table[f"all permuted, {SCORE}"],
+                                possible=table["ceiling"] - table["ceiling permuted"])
+
+        return cosines
 
     def _of(self, role: str, network: Subject, table: pd.DataFrame, images: ImageSet) -> list[dict]:
         found = []
@@ -69,12 +85,11 @@ class Alignment(Lens):
                 found += [self.row(role, network, f"cosine {of}", mean(own), **how),
                           self.row(role, network, f"cosine {of}, another image's pictures", mean(other), **how),
                           self.row(role, network, f"cosine {of}, minus another image's", mean(own - other), **how)]
-        if "ceiling" in table:
-            gained = table[f"all, {SCORE}"] - table[f"all permuted, {SCORE}"]
-            share = share_of(gained, table["ceiling"] - table["ceiling permuted"])
+        if "possible" in table:
+            share = share_of(table["gained"], table["possible"])
             how = {"images": images, "protocol": "mean over classes, minus another image's", "against": SCORE}
             found.append(self.row(role, network, "cosine between two teachers, minus another image's",
-                                  mean(table["ceiling"] - table["ceiling permuted"]), **how))
+                                  mean(table["possible"]), **how))
             note = "" if share else "undefined: the two teachers agree no more than on other images"
             found.append(self.row(role, network, SHARE, share or np.nan, note=note, **how))
         return found

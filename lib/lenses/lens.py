@@ -151,7 +151,8 @@ class Pool:
 
 class Lens(ABC):
     """One way to look at a network. needs_layers: whether it needs the network's graph, which not all have. searches:
-    whether nearly all of its passes search for adversarial images or train, in the pool's precision; others are in fp32.
+    whether nearly all of its passes search for adversarial images or train on them, in the pool's precision; others are
+    in fp32.
     """
 
     name: ClassVar[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,20 +57,26 @@ class Manifold(Lens):
         return len(images) * (1 + self.draws) * kinds * self.forward_of_all(subject, pool, images)
 
     def measure(self, subject: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
-        made, tables, found = functools.cache(lambda: self._steps(pool, images)), {}, []
-        networks = list(pool.roles(subject))
-        key = [self.dimension, self.neighbours, self.draws, pool.data.training]
-        for _, network in networks:
-            def changes(network=network) -> pd.DataFrame:
-                every, note = made()
-                row = {f"{size}, {kind}": margin_change(network.net, images.pixels(), moves).cpu().numpy()
-                       for (size, kind), moves in every.items()}
-                return pd.DataFrame({**row, "note": note})
-
-            tables[network.key] = pool.stored(self, [network], images, key, changes)
+        networks, changes, found = list(pool.roles(subject)), self.by_image(pool, images), []
+        tables = {network.key: changes(network) for _, network in networks}
         for role, network in networks:
             found += self._of(role, network, tables, subject, images)
         return self.rows(found)
+
+    def by_image(self, pool: Pool, images: ImageSet) -> Callable[[Subject], pd.DataFrame]:
+        """What gives, of a network, a row for each image, from the store: the change of its margin by the steps of each
+        size and kind, as `log_ratio` takes it.
+        """
+        made = functools.cache(lambda: self._steps(pool, images))
+        key = [self.dimension, self.neighbours, self.draws, pool.data.training]
+
+        def changes(network: Subject) -> pd.DataFrame:
+            every, note = made()
+            row = {f"{size}, {kind}": margin_change(network.net, images.pixels(), moves).cpu().numpy()
+                   for (size, kind), moves in every.items()}
+            return pd.DataFrame({**row, "note": note})
+
+        return lambda network: pool.stored(self, [network], images, key, lambda: changes(network))
 
     def _steps(self, pool: Pool, images: ImageSet) -> tuple[dict[tuple[str, str], Tensor], str]:
         """{(size, kind): steps [R, N, D]}, and why there are none with a matched spectrum ("" if there are)."""
@@ -105,11 +112,11 @@ class Manifold(Lens):
                     found.append(self.row(role, network, "change of the margin", mean(table[f"{size}, {kind}"]),
                                           against=kind, **where))
             for over, under in pairs:
-                own = _log_ratio(table, size, over, under)
+                own = log_ratio(table, size, over, under)
                 note = "" if own is not None else table["note"].iloc[0] or "undefined: the margin does not change"
                 values = {"": own}
                 if role == SUBJECT:
-                    theirs = _log_ratio(tables[subject.twin.key], size, over, under)
+                    theirs = log_ratio(tables[subject.twin.key], size, over, under)
                     values[BEYOND] = None if own is None or theirs is None else own - theirs
                     note = note or ("" if theirs is not None else "undefined: the margin of its twin does not change")
                 for more, value in values.items():
@@ -150,7 +157,7 @@ def _named(low: int, high: int) -> str:
     return f"{low} to {high} cycles an image"
 
 
-def _log_ratio(table: pd.DataFrame, size: str, over: str, under: str) -> np.ndarray | None:
+def log_ratio(table: pd.DataFrame, size: str, over: str, under: str) -> np.ndarray | None:
     """The logarithm of the ratio of two mean changes, by image to first order, [N], whose mean is the value; None if
     one is missing or 0.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar
@@ -192,18 +192,35 @@ class Stitching(Lens):
         positions = torch.arange(self.count(pool), device=images.labels.device)
         return (images.pixels(some) for some in positions.split(MATCHED_AT_ONCE))
 
+    def middle_fronts(self, network: Subject, host: Subject, pool: Pool, images: ImageSet) -> pd.DataFrame:
+        """Whether each image is classified correctly by the front of a network with the end of a host that has a layer
+        of the same size in its middle: bool columns `trained clean`, `trained robust`, and `matched ...` for direct
+        matching at this layer; from the store. What has no joint, or one whose training diverged, has no columns.
+        """
+        layer = next(layer for way, layer in joints(host) if way == TRAINED)
+        places, wanted = [(TRAINED, layer), (MATCHED, layer)], ("front",)
+        scales = functools.cache(lambda cut: channels(cut.halves[0], self._batches(pool)))
+        key = [plain(self), self.recipe(pool).key, plain(pool.threat), places, wanted]
+        table = pool.stored(self, [network, host], images, key, lambda: self._verdicts(network, host, pool, images,
+                                                                                       scales, places, wanted))
+        names = {_column("front", *place, verdict): f"{place[0]} {verdict}" for place in places for verdict in VERDICTS}
+        return table.rename(columns=names)[[name for column, name in names.items() if column in table]]
+
     @in_own_state
-    def _verdicts(self, network: Subject, host: Subject, pool: Pool, images: ImageSet, scales: Scales) -> pd.DataFrame:
-        """Whether each image is classified correctly, clean and under attack, by every network stitched from the two. A
-        joint whose training diverges has no columns, and the note says why.
+    def _verdicts(self, network: Subject, host: Subject, pool: Pool, images: ImageSet, scales: Scales,
+                  places: Sequence[tuple[str, str]] | None = None, halves: Iterable[str] = tuple(HALVES)
+                  ) -> pd.DataFrame:
+        """Whether each image is classified correctly, clean and under attack, by networks stitched from the two. A
+        joint whose training diverges has no columns, and the note says why. places: (way, layer) of each joint, None
+        for `joints`. halves: of the network.
         """
         found, note = {}, ""
-        for way, layer in joints(host):
+        for way, layer in places or joints(host):
             if obstacle(network, host, layer):
                 continue
             theirs = Cut(host, layer)
             own = Cut(network, last_layers(network)[theirs.size])
-            for half in HALVES:
+            for half in halves:
                 front, end = (own, theirs) if half == "front" else (theirs, own)
                 try:
                     whole = (self._trained if way == TRAINED else self._matched)(front, end, pool, scales)

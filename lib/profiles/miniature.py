@@ -54,13 +54,14 @@ def heavy(weight: float) -> float:
 # together, one of them grows until it does.
 LEAST: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("seeds", "arm_seeds", "other_seeds", "longer_seeds", "count", "untrained"), up_to(REPETITIONS)),
-    **dict.fromkeys(("epochs", "end_epochs", "normal_epochs", "longer", "classes", "sample", "generated"), up_to(2)),
+    **dict.fromkeys(("epochs", "end_epochs", "joint_epochs", "normal_epochs", "longer", "classes", "sample",
+                     "generated"), up_to(2)),
     **dict.fromkeys(("warm_up", "every", "draws", "blocks"), up_to(1)),
     **dict.fromkeys(("batch", "pca", "latent", "neighbours", "points"), up_to(4)),
     **dict.fromkeys(("images", "query_images"), up_to(8)),
     **dict.fromkeys(("batch_size", "train", "fit"), up_to(16)),
-    **dict.fromkeys(("steps", "attack_steps", "fab_steps", "queries", "restarts", "targets", "few", "many", "widen"),
-                    logarithm),
+    **dict.fromkeys(("steps", "attack_steps", "joint_steps", "fab_steps", "queries", "restarts", "targets", "few",
+                     "many", "widen"), logarithm),
     **dict.fromkeys(("width", "widths", "mlp", "token_mlp", "channel_mlp"), quarter),
     "depth": up_to(2),
     "ranks": lambda rank: math.ceil(rank / 4),

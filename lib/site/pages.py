@@ -139,7 +139,7 @@ class _Site:
         read = loader.read(sheet) if sheet.is_file() else {"paper": {}, "claims": ()}
         header, worded = read["paper"], {one["id"]: one["statement"].strip() for one in read["claims"]}
         answer = answers(self.root).get(name)
-        address = str(header.get("url", ""))
+        address = str(header.get("url") or "")
         return {"name": name, "title": next(iter(notebooks.values()))["title"], "header": header,
                 "short": (documents.title(deviations).partition(":")[0] if deviations.is_file()
                           else name.replace("_", " ").capitalize()),

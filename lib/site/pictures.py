@@ -89,7 +89,7 @@ def _read(markdown: str, heading: str) -> tuple[str, str]:
     """
     blocks = [block.strip() for block in markdown.split("\n\n")]
     if heads := [at for at, block in enumerate(blocks) if block.startswith("#")]:
-        heading = re.sub(r"\s*\(C\d[^)]*\)", "", blocks[heads[-1]].splitlines()[0].lstrip("# "))
+        heading = re.sub(r"\s*\([CX]\d[^)]*\)", "", blocks[heads[-1]].splitlines()[0].lstrip("# "))
         blocks = blocks[heads[-1] + 1:]
     texts = [block for block in blocks if block and not re.match(r"\$\$|[*-] |\|", block)]
     return heading, " ".join(texts[0].split()) if texts else ""

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib.errors import SettingsError
 from lib.files import write_atomic
@@ -14,6 +15,9 @@ from lib.runtime import ROOT
 from lib.site.answers import answers
 from lib.site.scoreboard import CAUSES, read_notebooks, runs, totals_of
 from lib.site.words import ASKS, VERDICTS, counted, interval, needed, said, template, unit, words
+
+if TYPE_CHECKING:
+    from lib.claims.sheet import ClaimSheet
 
 OUTDATED = "to be answered anew"  # stands for an answer whose verdicts have changed
 FOOTNOTES = "¹²³⁴⁵⁶⁷⁸⁹"
@@ -63,7 +67,7 @@ def answers_markdown(reference: Path) -> str:
         if one.gates and answer != OUTDATED:
             answer += f" {FOOTNOTES[len(notes)]}"
             notes.append(f"{FOOTNOTES[len(notes)]} {one.gates}")
-        lines.append([f"[{sheet.title}]({sheet.url})", one.question, answer, _verdicts(paper, reference)])
+        lines.append([_titled(sheet), one.question, answer, _verdicts(paper, reference)])
     symbols = ", ".join(f"{symbol} {verdict}" for verdict, symbol in VERDICTS.items())
     return f"{_table(lines)}\n\n" + " \\\n".join([f"{symbols}.", *notes])
 
@@ -115,6 +119,11 @@ def claims_table_markdown(folders: Iterable[Path]) -> str:
     return _table(lines)
 
 
+def _titled(sheet: ClaimSheet) -> str:
+    """The title, linked to the paper's page if there is a paper."""
+    return f"[{sheet.title}]({sheet.url})" if sheet.url else sheet.title
+
+
 def reference_markdown(reference: Path) -> str:
     """The page of the published runs in the folder `reference`: what lies where, how to read it, and all claims."""
     folders = runs(reference)
@@ -127,7 +136,7 @@ def reference_markdown(reference: Path) -> str:
         links = [", ".join(f"[{what}]({folder.name}/{name}/{file})" for what, file in (
             ("notebook", "notebook.ipynb"), ("page", "notebook.html"), ("tables", "tables"), ("claims", "claims.json"))
             if (folder / name / file).exists()) for folder in folders]
-        papers.append([f"[{sheet.title}]({sheet.url}), {sheet.authors}, {sheet.venue}", own, *links])
+        papers.append([f"{_titled(sheet)}, {sheet.authors}, {sheet.venue}", own, *links])
     return template("reference.md.j2").render(papers=_table(papers), counts=counts_markdown(folders),
                                               claims=claims_table_markdown(folders))
 

@@ -88,7 +88,7 @@ def test_findings_name_the_verdicts_of_the_published_runs():
             assert verdicts["smoke" if on_digits else "laptop"][claim] == verdict, (paper, claim)
         assert len(named) > 3
         seen.add(paper)
-    assert seen == papers().keys()
+    assert seen == {paper for paper in papers() if any(REFERENCE.glob(f"*/{paper}/claims.json"))}
 
 
 def test_the_readmes_picture_shows_what_its_caption_says():
@@ -107,7 +107,7 @@ def test_the_hours_of_laptop_are_its_price(capsys, monkeypatch, tmp_path):
     flops = [float(one) for one in re.findall(r"^\w.*networks \(.*, ([\d.]+) PFLOP$", capsys.readouterr().out, re.M)]
     text = " ".join((ROOT / "docs" / "profiles.md").read_text(encoding="utf-8").split())
     total, rate = (float(one) for one in re.search(r"([\d.]+) PFLOP at ([\d.]+) TFLOP/s a core", text).groups())
-    told = [int(one) for one in re.search(r"compact \| (?:\|-+)+\| ((?:\| \d+ )+)\|", text)[1].split("|")[1:]]
+    told = [int(one) for one in re.search(r"across the papers \| (?:\|-+)+\| ((?:\| \d+ )+)\|", text)[1].split("|")[1:]]
     assert told == [pytest.approx(1000 * one / (2 * rate) / 60, abs=1) for one in flops]
     assert sum(flops) == pytest.approx(total, abs=0.02)
     hours = float(re.search(r"about (\d+) hours on 2 CPU cores", README)[1])
@@ -167,8 +167,8 @@ def test_papers_are_cited_by_the_address_of_their_claims():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
     known = {one["title"]: {one.get("url"), *(f"https://arxiv.org/abs/{found['value'].removeprefix('arXiv:')}"
                                              for found in one.get("identifiers", ()))} for one in cited}
-    for paper in papers():
-        assert claims.load(paper).url in known[claims.load(paper).title]
+    for sheet in map(claims.load, papers()):
+        assert not sheet.url or sheet.url in known[sheet.title]
 
 
 def test_the_picture_of_the_house_has_every_room():

@@ -131,7 +131,7 @@ class TestNotebook:
                 assert not [line for line in code.splitlines() if len(line) > 110]
                 assert not re.findall(r"\.groupby\(|\.pivot_table\(|\.merge\(|\.unstack\(|\.assign\(|\.loc\[", code)
                 texts = [node.value for node in ast.walk(code_of(cell)) if isinstance(node, ast.Constant)]
-                assert not [text for text in texts if re.fullmatch(r"C\d+[a-z]?", str(text))], "claims have names"
+                assert not [text for text in texts if re.fullmatch(r"[CX]\d+[a-z]?", str(text))], "claims have names"
 
     def test_formulas_can_be_shown_without_a_network(self, path, tmp_path):
         from lib.site import render

@@ -1,4 +1,4 @@
-"""JupyterLab as a person meets it, in Chromium: the start notebook and all six run from the store at smoke, each
+"""JupyterLab as a person meets it, in Chromium: the start notebook and all notebooks run from the store at smoke, each
 control changes its figure within a second, and a typing error after a good run is one line.
 
 Left out where Chromium or playwright is missing, or where REPRO_STORE names no store with the networks of smoke.

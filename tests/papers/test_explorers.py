@@ -20,6 +20,8 @@ def made(name, study, results):
         return explorer(tables.measured_at(results.table()), section)
     if name == "harp_pruning":
         return explorer(*(tables.of_weights(table, section) for table in (tables.rates(results), results.table())))
+    if name == "across_papers":
+        return explorer(tables.lenses(results))
     return explorer(results.table()) if name == "compact_robust_pruning" else explorer(study.zoo, results)
 
 

@@ -14,13 +14,13 @@ from lib.site.answers import answers
 REFERENCE = ROOT / "results" / "reference"
 
 
-def test_every_paper_has_an_answer_that_rests_on_the_published_verdicts():
+def test_every_published_paper_has_an_answer_that_rests_on_the_published_verdicts():
     found = answers(REFERENCE)
-    assert found.keys() == papers().keys()
+    assert found.keys() == {paper for paper in papers() if any(REFERENCE.glob(f"*/{paper}/claims.json"))}
     assert [line for paper, one in found.items() for line in one.outdated(paper, REFERENCE)] == []
 
 
-@pytest.mark.parametrize("paper", papers())
+@pytest.mark.parametrize("paper", answers(REFERENCE))
 def test_the_published_pages_show_the_present_answers(paper):
     for page in (*REFERENCE.glob(f"*/{paper}/notebook.html"), REFERENCE / "index.html"):
         text = unescape(page.read_text(encoding="utf-8"))
