@@ -167,7 +167,7 @@ def test_tables_are_for_readers(tmp_path):
 
 def test_published_pages_lead_to_the_site_that_they_share(tmp_path):
     place = told(write(tmp_path / "laptop", "stitching", card(), CLAIMS))
-    answer = {"question": "Alike?", "answer": "Not quite.", "gates": ""}
+    answer = {"question": "Alike?", "claim": "It is.", "answer": "Not quite.", "gates": ""}
     for verdict, shown in (("contradicted", True), ("supported", False)):
         answers = {"stitching": {**answer, "rests": {"laptop": {"C2": verdict}}}}
         (tmp_path / "answers.yaml").write_text(json.dumps(answers))
