@@ -42,7 +42,7 @@ MATCHED, TRAINED = "matched", "trained"
 VERDICTS = ("clean", "robust")
 OPTIMISER, SCHEDULE = Optimiser("adam", lr=3e-2, weight_decay=1e-4), Schedule("cosine")  # as in the paper's notebook
 MEASURE = "{verdict} accuracy of its {half} with a reference's {other}, {way} joint"
-QUICK, QUICK_STEPS = 2000, 3  # images and steps of the attack in a quick training of a joint
+QUICK, QUICK_STEPS = 2000, 2  # images and steps of the attack in a quick training of a joint
 SHARE, BEYOND = ", as a share", ", minus the twin's"
 NO_CEILING = "undefined: a second robust network reaches no more than the untrained twin, as far as the images tell"
 

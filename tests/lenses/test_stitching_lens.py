@@ -292,7 +292,7 @@ def test_a_quick_training_starts_at_the_fitted_joint_and_sees_fewer_images(copy,
     assert {count for count, _ in starts} == {64} and starts[0][1] == pytest.approx(clean), "a copy is fitted exactly"
     assert len({start for _, start in starts}) > 3
     said = found.loc[found["measure"].str.contains("trained joint"), "protocol"]
-    assert said.str.endswith("joint trained for 1 epochs on 64 images, attacked by PGD-3, from the fitted one").all()
+    assert said.str.endswith("joint trained for 1 epochs on 64 images, attacked by PGD-2, from the fitted one").all()
     attack = LENS.recipe(pool).objective.attack
     assert attack == pool.networks.robust.attack and LENS.recipe(pool).data == pool.data
 
