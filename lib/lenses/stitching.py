@@ -197,7 +197,7 @@ class Stitching(Lens):
         of the same size in its middle: bool columns `trained clean`, `trained robust`, and `matched ...` for direct
         matching at this layer; from the store. What has no joint, or one whose training diverged, has no columns.
         """
-        layer = next(layer for way, layer in joints(host) if way == TRAINED)
+        layer = middle(host)
         places, wanted = [(TRAINED, layer), (MATCHED, layer)], ("front",)
         scales = functools.cache(lambda cut: channels(cut.halves[0], self._batches(pool)))
         key = [plain(self), self.recipe(pool).key, plain(pool.threat), places, wanted]
@@ -329,13 +329,19 @@ def last_layers(network: Subject) -> dict[tuple[int, int], str]:
     return found
 
 
+def middle(host: Subject) -> str:
+    """The last layer of the middle one of a network's sizes of maps; "" if it has no maps."""
+    layers = list(last_layers(host).values()) or [""]
+    return layers[(len(layers) - 1) // 2]
+
+
 def joints(host: Subject) -> list[tuple[str, str]]:
     """(way, layer) of each joint with a reference: fitted ones nearest to DEPTHS and, with TRAINED_WITH, a trained one
-    at the middle one of its sizes of maps. The layer is "" if the reference has no maps.
+    in the middle. The layer is "" if the reference has no maps.
     """
     layers = list(last_layers(host).values()) or [""]
     near = [min(layers, key=lambda layer, depth=depth: abs(host.flops.get(layer, 0) - depth)) for depth in DEPTHS]
-    trained = [(TRAINED, layers[(len(layers) - 1) // 2])] * (host.name == TRAINED_WITH)
+    trained = [(TRAINED, middle(host))] * (host.name == TRAINED_WITH)
     return [*((MATCHED, layer) for layer in dict.fromkeys(near)), *trained]
 
 
