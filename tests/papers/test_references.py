@@ -11,6 +11,7 @@ SHOWN = {
                                        "digits ViT: vanilla"],
     "off_manifold_robustness": ["normal ResNet-10-w16 on cifar10", "robust ResNet-10-w16 on cifar10"],
     "harp_pruning": ["normal ResNet-10-w16 on cifar10", "robust ResNet-10-w16 on cifar10"],
+    "across_papers": ["normal ResNet-10-w16 on cifar10", "robust ResNet-10-w16 on cifar10"],
     "compact_robust_pruning": ["ResNet, robust training", "ResNet, benign training",
                                "CNN-small on MNIST, robust training", "CNN-small on MNIST, benign training"],
 }

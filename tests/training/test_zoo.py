@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lib import batch, prices
+from lib import jobs as batch_jobs
 from lib.attacks.notes import Notes
 from lib.errors import NetworkFailed, SettingsError
 from lib.papers.plan import Task
@@ -280,12 +281,18 @@ def test_certificates_are_priced_by_their_passes():
     assert len({price.like_outcomes(PLAIN, *measure) for measure in MEASURES}) == len(MEASURES)
 
 
+def planned(monkeypatch, tasks):
+    """Make these the tasks of every run."""
+    for room in (batch, batch_jobs):
+        monkeypatch.setattr(room, "plan", lambda *args: tasks)
+
+
 def test_jobs_make_the_certificates_of_a_plan(root, tmp_path, monkeypatch):
     """A batch job's work names certificates as it names attacks, and its run makes them."""
     recipe = replace(PLAIN, epochs=0)
     tasks = [Task(recipe, tuple((recipe, *measure) for measure in MEASURES), "proofs")]
-    for name in ("plan", "Store"):
-        monkeypatch.setattr(batch, name, {"plan": lambda *args: tasks, "Store": lambda: Store(tmp_path)}[name])
+    planned(monkeypatch, tasks)
+    monkeypatch.setattr(batch, "Store", lambda: Store(tmp_path))
     settings = SimpleNamespace(run="test", jobs="networks", device="cpu")
     jobs = batch.batch_jobs(settings, ())
     assert jobs["proofs"]["work"] == [("outcomes", outcome_key(recipe, *measure)) for measure in MEASURES]
@@ -385,8 +392,8 @@ def job(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "Store", lambda: Store(tmp_path / "store"))
 
     def of_recipes(*recipes, measures=()):
-        monkeypatch.setattr(batch, "plan", lambda *args: [
-            Task(recipe, tuple((recipe, *measure) for measure in measures), "sweep") for recipe in recipes])
+        planned(monkeypatch, [Task(recipe, tuple((recipe, *measure) for measure in measures), "sweep")
+                              for recipe in recipes])
         return batch.mark(tmp_path, "sweep")
 
     return of_recipes

@@ -28,7 +28,7 @@ def test_a_small_study_from_networks_to_evidence(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo_module, "beaten_by_square", lambda *args: [])
     attack = {"steps": 1, "step_size": 0.1}
     s = settings.load("test", {
-        "jobs": "networks", "stitching": None,
+        "jobs": "networks", "stitching": None, "across_papers": None,
         "networks.data.train": 128, "networks.data.test": 24, "networks.data.holdout": 20,
         "networks.arch.blocks": [1, 1], f"{SECTION}.seeds": 2, f"{SECTION}.arm_seeds": 1, f"{SECTION}.batch": 12,
         f"{SECTION}.search": attack, f"{SECTION}.verify": {"type": "APGD", "steps": 2}, f"{SECTION}.second": ["cka"],
