@@ -38,11 +38,11 @@ def readings(folder: Path) -> dict:
     return loader.read(path).get(Path(folder).name, {}) if path.is_file() else {}
 
 
-def todays(paper: str) -> dict[str, Claim]:
-    """{name: claim} of a paper as its claims stand today; {} if this repository has no such paper."""
+def todays(paper: str, profile: str) -> dict[str, Claim]:
+    """{name: claim} of a paper as a run of this profile judges it today; {} if this repository has no such paper."""
     from lib.claims import sheet  # imports scipy, which most commands do without
 
-    return {one.id: one for one in sheet.load(paper)} if (ROOT / "claims" / f"{paper}.yaml").is_file() else {}
+    return {one.id: one for one in sheet.load(paper, profile)} if (ROOT / "claims" / f"{paper}.yaml").is_file() else {}
 
 
 def earlier(claim: dict, today: Claim | None) -> str:
@@ -68,7 +68,7 @@ def _notebook(folder: Path, read: dict) -> dict:
     claims = _read(folder / "claims.json", []) if ok else []
     pages = [folder / name for name in ("notebook.html", "notebook.ipynb") if (folder / name).exists()]
     by_seed = files.evidence(folder) if ok else {}
-    today = todays(folder.name)
+    today = todays(folder.name, str(card.get("profile", "")))
     for claim in claims:
         claim["earlier"] = earlier(claim, today.get(claim["id"])) if today else ""
         reading = read.get(claim["id"], {})

@@ -336,6 +336,18 @@ def test_claims_that_a_run_judged_in_an_earlier_form_are_marked_and_counted(tmp_
     assert "earlier form" not in notes["C1a"] and "since." not in notes["C1a"]
 
 
+def test_a_wording_that_a_profile_keeps_is_no_earlier_form_there(tmp_path):
+    one = next(one for one in claims.load("harp_pruning", "smoke") if one.until)
+    shown = {**claim(one.id, "weak"), "statement": one.statement, "protocol": one.protocol,
+             "asked": [asked(part) for part in one.parts]}
+    for run in ("smoke", "laptop"):
+        write(tmp_path / run, "harp_pruning", card(profile=run), [shown])
+    report.published(tmp_path)
+    text = page_of(tmp_path, one.id, "harp_pruning").text
+    smoke, laptop = (re.search(rf'(?s)<section id="{run}">(.*?)</section>', text)[1] for run in ("smoke", "laptop"))
+    assert "replaced since" in laptop and "since" not in smoke
+
+
 def test_the_front_page_says_that_no_run_has_a_paper_s_own_scale_unless_one_has(tmp_path):
     for run, seeds in (("smoke", 3), ("laptop", 5)):
         write(tmp_path / run, "stitching", card(profile=run, seeds=seeds), [claim("C1a", "weak")])
