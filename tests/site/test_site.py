@@ -326,7 +326,7 @@ def test_claims_that_a_run_judged_in_an_earlier_form_are_marked_and_counted(tmp_
         as_today("C1b", statement="Another."), claim("C99", "supported")])
     report.published(tmp_path)
     front = page(tmp_path, "index.html").text
-    assert "(4 of these claims have been corrected" in front
+    assert "4 of these claims have been corrected" in front
     assert "4 of its 5 claims" in front and "of its 2 claims" not in front
     notes = {name: plain(page_of(tmp_path, name).text) for name in ("C1a", "C1b", "C2a", "C3a", "C99")}
     corrected = "What is compared, its margin or its protocol has been corrected since."
