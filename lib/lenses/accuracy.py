@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lib.data import ImageSet
 from lib.door import in_own_state
-from lib.lenses.lens import FOUND, NORMAL, ROBUST, SUBJECT, TWIN, Lens, Pool, shared, spread, value_of
+from lib.lenses.lens import FOUND, NORMAL, ROBUST, SUBJECT, TWIN, Lens, Pool, found_in, shared, spread, value_of
 from lib.lenses.subject import NORMALISERS, Subject, normaliser_of
 from lib.plots.titles import strength
 from lib.training.evaluation import Outcomes, adversarial, attacked, evaluate, sweep, transferred
@@ -108,8 +108,8 @@ class Accuracy(Lens):
         """
         names = dict(zip(self.attacks(), ("robust", "robust without gradients", "robust under AutoAttack"),
                          strict=False))
-        ways, how = [("clean", evaluate(network.net, images), "", "")], {
-            "seed_parts": SEED, "search_precision": pool.precision}
+        ways, how = [("clean", evaluate(network.net, images), "", "")], {"seed_parts": SEED,
+                                                                          "search_precision": pool.precision}
         for attack, measure in names.items():
             ways.append((measure, evaluate(network.net, images, pool.threat, attack, **how,
                                            checked=attack is self.search), "", ""))
@@ -132,9 +132,8 @@ def _counted(found: Outcomes) -> dict:
 
 def said(how: dict) -> str:
     """The attack of a protocol in words."""
-    precision = how["search_precision"]
     return (f"{how['attack']}, {how['threat']}, eps {strength(Fraction(how['eps']))}"
-            + ("" if precision == "fp32" else FOUND.format(precision)))
+            + found_in(how["search_precision"]))
 
 
 @in_own_state

@@ -28,6 +28,7 @@ from lib.runtime import slow_in_bf16
 from lib.statistics import Interval, clopper_pearson, seeds
 from lib.training import price
 from lib.training.zoo import Zoo
+from lib.values.attacks import Attack
 from lib.values.data import Data
 from lib.values.keys import digest, plain
 from lib.values.recipe import Recipe
@@ -107,6 +108,10 @@ class Pool:
         yield TWIN, subject.twin
         for name, one in self.references.items():
             yield ROLES[name[0]], one
+
+    def told(self, attack: Attack) -> str:
+        """An attack within the threat as protocols say it."""
+        return f"{attack.title}, {self.threat.norm}, eps {self.threat.eps}{found_in(self.precision)}"
 
     def training(self) -> pd.DataFrame:
         """What the references were trained on and what it cost: a row for each."""
@@ -248,3 +253,14 @@ def spread(rows: pd.DataFrame, role: str, measure: str, as_text: Callable[[float
 def value_of(rows: pd.DataFrame, role: str, measure: str) -> pd.Series:
     """The first row of a measure of a role."""
     return rows[(rows["role"] == role) & (rows["measure"] == measure)].iloc[0]
+
+
+def found_in(precision: str) -> str:
+    """What a protocol says, after the attack, of one that searches in this precision."""
+    return "" if precision == "fp32" else FOUND.format(precision)
+
+
+def bounded(row: pd.Series) -> str:
+    """A share with its bounds, if it has any, as text."""
+    bounds = f" ({row['low']:.0%} to {row['high']:.0%})" if np.isfinite(row["low"]) else ""
+    return f"{row['value']:.0%}{bounds}"

@@ -17,9 +17,21 @@ from lib.data import ImageSet
 from lib.door import in_own_state
 from lib.errors import NetworkFailed, fraction, is_int, need
 from lib.files import save_tensors
-from lib.lenses.lens import NORMAL, ROBUST, SUBJECT, TWIN, Lens, Pool, share_of, shared, spread, value_of
+from lib.lenses.lens import (
+    NORMAL,
+    ROBUST,
+    SUBJECT,
+    TWIN,
+    Lens,
+    Pool,
+    bounded,
+    share_of,
+    shared,
+    spread,
+    value_of,
+)
 from lib.lenses.subject import Subject
-from lib.models import build, folded, memory_format, network, rates
+from lib.models import Undrawn, build, folded, memory_format, network, rates
 from lib.models.links import layers
 from lib.models.masked import masked_layers
 from lib.models.prune import prune
@@ -152,8 +164,8 @@ class Prunability(Lens):
             return f"How much of its robustness {own['network']} keeps when it is pruned is {own['note']}."
         whole = value_of(rows, SUBJECT, WHOLE.format(verdict="robust"))
         robust, normal, twin = (_spread(rows, role, own["measure"]) for role in (ROBUST, NORMAL, TWIN))
-        number = _bounded(same) if np.isfinite(same["value"]) else same["note"]
-        return (f"With {own['at']} of its weights {own['network']} keeps {_bounded(own)} of the robust accuracy, "
+        number = bounded(same) if np.isfinite(same["value"]) else same["note"]
+        return (f"With {own['at']} of its weights {own['network']} keeps {bounded(own)} of the robust accuracy, "
                 f"{whole['value']:.0%}, that it has unpruned after the same fine-tuning, where robust references keep "
                 f"{robust}, normal ones {normal} and its untrained twin {twin}; with as many weights as the references "
                 f"then have: {number}.")
@@ -195,7 +207,7 @@ class Prunability(Lens):
         for keep, recipe in recipes.items() if not note else ():
             try:
                 table = evaluate(make(recipe), images, pool.threat, self.test(pool), seed_parts=SEED,
-                                 checked=False).table
+                                 checked=False, search_precision=pool.precision).table
             except NetworkFailed as error:
                 found[_column(keep, "failed")] = [f"undefined: {error.reason}"] * len(images)
                 continue
@@ -215,7 +227,7 @@ class Prunability(Lens):
             left = np.nan if why else _left(weights, keeps[way])
             yield self.row(role, one, LEFT.format(way=way), left, images, pruned, note=why, **where.get(way, {}))
         for verdict in VERDICTS:
-            how = "" if verdict == "clean" else f"{self.test(pool).title}, {pool.threat.norm}, eps {pool.threat.eps}; "
+            how = "" if verdict == "clean" else f"{pool.told(self.test(pool))}; "
             lost = _failure(table, DENSE)
             whole = np.nan if lost else shared(table[_column(DENSE, verdict)])
             yield self.row(role, one, WHOLE.format(verdict=verdict), whole, images, how + tuned, note=lost,
@@ -272,7 +284,7 @@ def _sizes_of_references(pool: Pool) -> list[int]:
 
 @functools.lru_cache
 def _sizes_of(arch: FromScratch, shape: tuple[int, int, int], classes: int) -> tuple[int, ...]:
-    with torch.device("meta"):  # counts without drawing weights
+    with Undrawn():
         return tuple(sizes(network(arch, shape, classes)))
 
 
@@ -363,11 +375,6 @@ def _in_part(one: Subject) -> str:
 
 def _percent(keep: Fraction) -> str:
     return f"{100 * float(keep):.3g}%"
-
-
-def _bounded(row: pd.Series) -> str:
-    bounds = f" ({row['low']:.0%} to {row['high']:.0%})" if np.isfinite(row["low"]) else ""
-    return f"{row['value']:.0%}{bounds}"
 
 
 def _spread(rows: pd.DataFrame, role: str, measure: str) -> str:

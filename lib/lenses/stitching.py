@@ -19,7 +19,7 @@ from lib.data import ImageSet
 from lib.door import in_own_state
 from lib.errors import is_int, need
 from lib.files import save_tensors
-from lib.lenses.lens import FOUND, SUBJECT, Lens, Pool, mean, share_of, shared, value_of
+from lib.lenses.lens import SUBJECT, Lens, Pool, bounded, mean, share_of, shared, value_of
 from lib.lenses.subject import Subject
 from lib.models import Normalise, Stitched, join
 from lib.runtime import initialise_with
@@ -155,8 +155,7 @@ class Stitching(Lens):
             measure = MEASURE.format(verdict="robust", half=half, other=other, way=TRAINED) + SHARE
             own = value_of(rows[rows["against"] == TRAINED_WITH], SUBJECT, measure)
             if np.isfinite(own["value"]):
-                bounds = f" ({own['low']:.0%} to {own['high']:.0%})" if np.isfinite(own["low"]) else ""
-                told.append(f"{own['value']:.0%}{bounds} with a robust {other}")
+                told.append(f"{bounded(own)} with a robust {other}")
             else:
                 told.append(f"an undefined share with a robust {other}")
                 whys.append(own["note"].removeprefix("undefined: "))
@@ -259,7 +258,6 @@ class Stitching(Lens):
         """The rows of one network with one reference."""
         second = pool.references[SECOND]
         own, floor, ceiling = (tables[one.key, host.name] for one in (network, twin, second))
-        found = "" if pool.precision == "fp32" else FOUND.format(pool.precision)
         for (way, layer), (half, other), verdict in itertools.product(joints(host), HALVES.items(), VERDICTS):
             column = _column(half, way, layer, verdict)
             measure = MEASURE.format(verdict=verdict, half=half, other=other, way=way)
@@ -269,7 +267,7 @@ class Stitching(Lens):
                 how = (f"joint trained for {self.epochs} epochs on {recipe.data.n_train} images, attacked by "
                        f"{recipe.objective.attack.title}" + ", from the fitted one" * self.quick)
             if verdict == "robust":
-                how = f"{self.attack(pool).title}, {pool.threat.norm}, eps {pool.threat.eps}{found}; {how}"
+                how = f"{pool.told(self.attack(pool))}; {how}"
             where = {"against": host.name, "at": layer, "place": host.flops.get(layer, np.nan)}
             whys = [obstacle(one, host, layer) or str(table["note"].iloc[0]) if column not in table else ""
                     for one, table in ((network, own), (twin, floor), (second, ceiling))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 import torch
 
 from lib.data import ImageSet
-from lib.errors import SettingsError, is_int, need, unknown
+from lib.errors import NetworkFailed, SettingsError, is_int, need, unknown
 from lib.files import is_file_name
 from lib.lenses.accuracy import BATCH, Accuracy
 from lib.lenses.alignment import Alignment
@@ -156,8 +157,9 @@ def _measured(asked: Asked, command: str) -> Report:
     report, store = Report(asked, command), asked.pool.zoo.store
     print(f"references: {', '.join(asked.recipes)}", flush=True)
     with threads(1):  # as the jobs of a run, for the same weights bit for bit
-        for recipe in asked.recipes.values():
-            asked.pool.zoo.obtain(recipe)
+        for name, recipe in asked.recipes.items():
+            with contextlib.suppress(*[] if name in asked.pool.recipes else [NetworkFailed]):  # the lens says so
+                asked.pool.zoo.obtain(recipe)
     for subject in asked.subjects:
         twin = subject.twin.note.removeprefix(subject.note).strip("; ")
         notes = subject.note, f"of its untrained twin, {twin}" if twin else "", one_answer(subject, asked.images)

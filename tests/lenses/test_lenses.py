@@ -61,11 +61,6 @@ def pool(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def images(pool):
-    return pool.zoo.images(DIGITS, "test")
-
-
-@pytest.fixture(scope="module")
 def means(pool):
     train = pool.zoo.images(Data("digits"), "train")
     return torch.stack([train.pixels(train.labels == label).mean(0) for label in range(10)])

@@ -63,16 +63,6 @@ def pool(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def images(pool):
-    return pool.zoo.images(DIGITS, "test")
-
-
-@pytest.fixture(scope="module")
-def copy(pool):
-    return Subject.of_recipe(pool.zoo, pool.recipes["R0"], "copy")
-
-
-@pytest.fixture(scope="module")
 def rows(copy, pool, images):
     return LENS.measure(copy, pool, images)
 

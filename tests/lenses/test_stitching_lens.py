@@ -52,11 +52,6 @@ def pool(tmp_path_factory):
     return Pool(Zoo(Store(tmp_path_factory.mktemp("store"))), networks, lambda repetition: repetition)
 
 
-@pytest.fixture(scope="module")
-def images(pool):
-    return pool.zoo.images(DIGITS, "test")
-
-
 def drawn(make):
     with initialise_with("stitching"):
         return make()
@@ -71,11 +66,6 @@ def values(rows, **where):
     for column, value in where.items():
         rows = rows[rows[column] == value]
     return rows.set_index(["measure", "at"])["value"]
-
-
-@pytest.fixture(scope="module")
-def copy(pool):
-    return Subject.of_recipe(pool.zoo, pool.recipes["R0"], "copy")
 
 
 @pytest.fixture(scope="module")
