@@ -17,7 +17,7 @@ from lib.values.keys import digest
 from lib.values.measurement import Storable
 from lib.values.recipe import outcome_key
 
-log = logging.getLogger("lib.batch")
+log = logging.getLogger("lib.jobs")
 WRITTEN = ".written.json"  # in a notebook's folder: SHA-256 of each file of its results
 MADE_OF = ".made_of"  # in a notebook's folder: the digest `made_of` of its results
 

@@ -22,7 +22,7 @@ from lib.site.answers import answers
 from lib.site.measures import ACCURACIES, STATISTICS
 from lib.site.networks import cost, networks
 from lib.site.pictures import shows
-from lib.site.scoreboard import CAUSES, read_notebooks, runs, totals_of
+from lib.site.scoreboard import CAUSES, read_notebooks, runs, todays, totals_of
 from lib.site.words import ASKS, OPEN, TEMPLATES, anchor, template
 
 COLUMNS = ("run", "paper", "claim", "asks", "verdict", "comparison", "instance", "statistic", "value", "low", "high",
@@ -102,7 +102,8 @@ class _Site:
                 page.unlink()
         corrections = next((source for source in self.documents if source.stem == "corrections"), None)
         return self._page("index.html", "index.html.j2", cost=cost, networks=self.networks, expected=self._expected(),
-                          foreseen=self._foreseen(), old=self._old(), small=self._small(), causes=CAUSES,
+                          foreseen=self._foreseen(), old=self._old(), small=self._small(), cited=self._cited(),
+                          causes=CAUSES,
                           starts={run: file for run, folder in self.folders.items()
                                   if (file := folder / STARTS).is_file()},
                           totals={run: totals_of(found.values()) for run, found in self.runs.items()},
@@ -136,8 +137,8 @@ class _Site:
             notebook["images"] = self.root / images.page(name, run) if made else None
         sheet, deviations = (ROOT / "claims" / f"{name}.{kind}" for kind in ("yaml", "md"))
         notebook, code = ROOT / "notebooks" / f"{name}.ipynb", ROOT / "lib" / "papers" / name
-        read = loader.read(sheet) if sheet.is_file() else {"paper": {}, "claims": ()}
-        header, worded = read["paper"], {one["id"]: one["statement"].strip() for one in read["claims"]}
+        header = loader.read(sheet)["paper"] if sheet.is_file() else {}
+        worded = {name: one.statement for name, one in todays(name).items()}
         answer = answers(self.root).get(name)
         address = str(header.get("url") or "")
         return {"name": name, "title": next(iter(notebooks.values()))["title"], "header": header,
@@ -200,6 +201,10 @@ class _Site:
             if ours:
                 found[run] = len(ours), sum(one["expected"] == one["verdict"] for one in ours)
         return found
+
+    def _cited(self) -> int:
+        """How many papers the notebooks are about: one asks a question of ours, across the papers."""
+        return sum(not paper["header"] or bool(paper["url"]) for paper in self.papers)
 
     def _old(self) -> dict[str, int]:
         """{run: how many claims of papers it judged in an earlier form}."""

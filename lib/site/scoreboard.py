@@ -38,8 +38,10 @@ def readings(folder: Path) -> dict:
     return loader.read(path).get(Path(folder).name, {}) if path.is_file() else {}
 
 
-def todays(paper: str, profile: str) -> dict[str, Claim]:
-    """{name: claim} of a paper as a run of this profile judges it today; {} if this repository has no such paper."""
+def todays(paper: str, profile: str = "") -> dict[str, Claim]:
+    """{name: claim} of a paper as a run of this profile judges it today ("": as it reads now); {} if this repository
+    has no such paper.
+    """
     from lib.claims import sheet  # imports scipy, which most commands do without
 
     return {one.id: one for one in sheet.load(paper, profile)} if (ROOT / "claims" / f"{paper}.yaml").is_file() else {}

@@ -475,7 +475,8 @@ def test_pages_say_what_was_expected_before_a_frozen_run_and_what_was_changed_af
     (tmp_path / "smoke" / "starts.csv").write_text("started,profile\n", encoding="utf-8")
     root = made(tmp_path / "smoke", right, wrong)
     front = page(root)
-    assert "Of the 2 verdicts at smoke that were foretold before the run, 1 came out so." in plain(front.text)
+    said = "Of the 2 verdicts at smoke that were predicted before the run, 1 came out as predicted."
+    assert said in plain(front.text)
     assert 'href="starts.csv"' in front.text
     assert "Expected before the run: supported." in plain(page_of(root, "C1a").text)
     assert "changed after" not in page_of(root, "C1a").text
@@ -488,4 +489,4 @@ def test_pages_say_what_was_expected_before_a_frozen_run_and_what_was_changed_af
 
 def test_pages_of_a_run_that_was_not_frozen_do_not_speak_of_expectations(tmp_path):
     root = made(tmp_path / "smoke", claim("C1a", "supported", [part(0.1, 0.05, 0.15)]))
-    assert "foretold" not in page(root).text.lower() and "expected before" not in page_of(root, "C1a").text.lower()
+    assert "predicted" not in page(root).text.lower() and "expected before" not in page_of(root, "C1a").text.lower()
