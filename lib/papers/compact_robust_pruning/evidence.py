@@ -71,13 +71,6 @@ def _finetuned_benignly(f: Results) -> dict[str, Contrast]:
     return {rule: one for rule, one in every.items() if share[rule] >= KEEPS} or every
 
 
-def _verified_minus_empirical(f: Results, net: NetworkSetup, over: str) -> np.ndarray:
-    """[S]: the retained share of verified accuracy minus the retained share of robust accuracy."""
-    (verified, of_verified), (robust, of_robust) = (f.retained([net], which, over)
-                                                    for which in ("verified", "robust"))
-    return verified / of_verified - robust / of_robust
-
-
 def bounded(f: Results, over: str) -> list[NetworkSetup]:
     """The networks for which C6 has both retained shares: their certificate holds for the attacked network itself
     (smoothing certifies another classifier), and neither accuracy of the reference is 0.
@@ -93,7 +86,7 @@ def _measure(part: str) -> str:
 def evidence(f: Results) -> Evidence:
     """{claim: {part: {instance: array}}} for the judge: differences of outcomes [S, m]; for C2 and C3 outcomes minus
     four fifths of the reference's, [K, S, m] of K networks (a tuple of such arrays if their test images differ); for C6
-    one number per repetition.
+    shares' first-order values [S, m].
 
     Robust accuracy is accuracy under the stronger attack. Of conditions near guessing see `Evidence.add_contrasts`.
     """
@@ -108,7 +101,7 @@ def evidence(f: Results) -> Evidence:
             found.add(claim, part, name, kept, f.failures(_of_shares(f, nets, over)))
     for claim, over in BOUNDED.items():
         for net in bounded(f, over):
-            found.add(claim, "verified_minus_empirical", net.name, _verified_minus_empirical(f, net, over),
+            found.add(claim, "verified_minus_empirical", net.name, f.verified_minus_empirical(net, over),
                       f.failures(_of_shares(f, [net], over)))
     return found
 

@@ -76,6 +76,18 @@ class Results(results.Results):
         accuracies = np.concatenate([pair.mean(3) for pair in self.pairs(nets, measure, over)], 1)
         return np.prod(accuracies, 1) ** (1 / accuracies.shape[1])
 
+    def share_by_image(self, net: NetworkSetup, measure: str, over: str) -> np.ndarray:
+        """[S, m]: a / b + (a_i - a) / b - a (b_i - b) / b^2 for the retained share a / b of each repetition, its
+        first-order value by image i; their mean is a / b.
+        """
+        (pruned, whole), = (pair[:, 0] for pair in self.pairs([net], measure, over))
+        a, b = pruned.mean(1, keepdims=True), whole.mean(1, keepdims=True)
+        return a / b + (pruned - a) / b - a * (whole - b) / b**2
+
+    def verified_minus_empirical(self, net: NetworkSetup, over: str) -> np.ndarray:
+        """[S, m]: the retained share of verified accuracy minus that of robust accuracy, each by image."""
+        return self.share_by_image(net, "verified", over) - self.share_by_image(net, "robust", over)
+
     def label(self, c: Condition) -> str:
         """`VGG16 robust > LWM 0.1 > robust`"""
         if c.fine is None:

@@ -132,23 +132,14 @@ def retention(f: Results) -> pd.DataFrame:
 
 def verified_minus_empirical(f: Results) -> pd.DataFrame:
     """Columns net, over, difference, low, high: the retained share of verified accuracy minus that of robust accuracy,
-    mean over repetitions, for the networks that C6 judges. The interval is over images and repetitions, from the
-    shares' first-order values of each image; C6 itself is judged over repetitions alone.
+    mean over repetitions, for the networks that C6 judges, with its interval over images and repetitions.
     """
     rows = []
     for over in ("unpruned", DENSE):
         for net in bounded(f, over):
-            by_image = [_share_by_image(f.pairs([net], measure, over)) for measure in ("verified", "robust")]
-            found = _interval(lambda sets: crossed(sets[0]), (by_image[0] - by_image[1],))
+            found = _interval(lambda sets: crossed(sets[0]), (f.verified_minus_empirical(net, over),))
             rows.append({"net": net.name, "over": over, "difference": found.value, **_bounds(found)})
     return pd.DataFrame(rows, columns=["net", "over", "difference", "low", "high"])
-
-
-def _share_by_image(pairs: tuple[np.ndarray, ...]) -> np.ndarray:
-    """[S, m]: a / b + (a_i - a) / b - a (b_i - b) / b^2 of each repetition, whose mean is its retained share a / b."""
-    pruned, whole = pairs[0][:, 0]
-    a, b = pruned.mean(1, keepdims=True), whole.mean(1, keepdims=True)
-    return a / b + (pruned - a) / b - a * (whole - b) / b**2
 
 
 def _interval(statistic: Callable, data: tuple[np.ndarray, ...]) -> Interval:

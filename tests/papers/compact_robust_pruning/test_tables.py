@@ -8,7 +8,7 @@ import pytest
 from lib import statistics
 from lib.papers.compact_robust_pruning import reference, tables
 from lib.papers.compact_robust_pruning.evidence import evidence
-from lib.papers.compact_robust_pruning.networks import DENSE, Condition, Repetition, conditions
+from lib.papers.compact_robust_pruning.networks import DENSE, Condition, Repetition, conditions, setup_named
 from lib.papers.compact_robust_pruning.settings import BENIGN, ROBUST
 from tests.papers.compact_robust_pruning.world import (
     BOUNDED,
@@ -68,7 +68,9 @@ def test_the_difference_of_shares_has_the_noise_of_the_images(made):
     got = tables.verified_minus_empirical(made).set_index(["net", "over"])
     row = got.loc["bounded", "unpruned"]
     judged = evidence(made)["C6a"]["verified_minus_empirical"]["bounded"]
-    assert row.difference == pytest.approx(judged.mean())
+    shares = (np.divide(*made.retained([setup_named(made.section, "bounded")], which, "unpruned"))
+              for which in ("verified", "robust"))
+    assert judged.mean(1) == pytest.approx(np.subtract(*shares)) and row.difference == pytest.approx(judged.mean())
     of_seeds = statistics.seeds(judged)
     assert row.low < of_seeds.low < of_seeds.high < row.high
 

@@ -66,7 +66,7 @@ def test_every_part_of_every_claim_has_its_evidence_and_its_number(made):
         assert more.shape == (2, SEEDS, IMAGES) and more.mean() == pytest.approx(pruned - .8 * whole, abs=.0101)
     for claim in ("C6a", "C6b"):
         shares = got[claim]["verified_minus_empirical"]
-        assert {*shares} == {"bounded", "crowned"} and {v.shape for v in shares.values()} == {(SEEDS,)}
+        assert {*shares} == {"bounded", "crowned"} and {v.shape for v in shares.values()} == {(SEEDS, IMAGES)}
         assert shares["bounded"].mean() == pytest.approx(.44 / .50 - .57 / .60, abs=.02)
 
 
