@@ -20,6 +20,7 @@ import pandas as pd
 from lib.data import ImageSet
 from lib.errors import is_int, need
 from lib.files import write_atomic
+from lib.lenses import VERSION
 from lib.lenses.subject import Subject
 from lib.models import forward_flops
 from lib.models.staged import device_of
@@ -37,7 +38,6 @@ from lib.values.threats import Threat
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION = 1  # raised when the same networks and settings give other numbers
 SUBJECT, TWIN, NORMAL, ROBUST = "subject", "untrained twin", "normal reference", "robust reference"
 ROLES = {"N": NORMAL, "R": ROBUST}
 FOUND = ", found in {} and confirmed in fp32"  # what a protocol says of an attack that searches in another precision

@@ -13,8 +13,9 @@ import numpy as np
 
 from lib.claims.evidence import Evidence
 from lib.claims.preconditions import Preconditions
+from lib.papers.across_papers.measured import R
 from lib.papers.across_papers.networks import Condition
-from lib.papers.across_papers.results import R, Results
+from lib.papers.across_papers.results import Results
 from lib.papers.across_papers.settings import DENSE, PRUNED
 from lib.results import mean
 from lib.statistics import jackknife, paired_difference

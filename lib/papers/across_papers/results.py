@@ -5,34 +5,37 @@ lib/papers/across_papers/networks.py says which networks.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lib import results
-from lib.data import ImageSet
+from lib.files import write_atomic
 from lib.lenses.alignment import Alignment
 from lib.lenses.lens import Pool
 from lib.lenses.manifold import ALONG, OFF, WHITE, Manifold, log_ratio, octave_names
 from lib.lenses.stitching import MATCHED, TRAINED, Stitching
 from lib.lenses.subject import Subject
+from lib.papers.across_papers.measured import Look, R, wanted
 from lib.papers.across_papers.networks import Condition
 from lib.papers.across_papers.settings import ALIGNED, DENOISERS, OF_POOL, REFERENCE, Section
 from lib.profiles.networks import Networks
 from lib.runtime import ProgressBar
 from lib.similarity.maps import Maps
-from lib.similarity.stored_maps import RecipeView, measure_maps
+from lib.similarity.stored_maps import stored
 from lib.similarity.summaries import same_layer
 from lib.statistics import bracket
 from lib.training.zoo import Zoo
 from lib.values.attacks import Attack
 from lib.values.cell import Cell
+from lib.values.maps import WantedMaps
 from lib.values.threats import Threat
 
 ABOVE_CHANCE = 0.05  # a network whose clean accuracy is not that much above guessing has collapsed
-R = Condition("R")
 STEP = "long"  # of the lens's two lengths of steps
 FIT, FITTED = f"{TRAINED} robust", f"{MATCHED} robust"  # columns of `fits`
 
@@ -154,9 +157,42 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean())
 
 
-def of_next(section: Section, number: int) -> int:
-    """The repetition whose robust network is the reference of this one; itself if there is only one."""
-    return (number + 1) % section.seeds
+class Looks:
+    """Makes the looks (`measured.Look`) of a study. What they share, class scores and steps, is made once."""
+
+    def __init__(self, zoo: Zoo, networks: Networks, section: Section, seed: Callable[[int], int]):
+        self.zoo, self.networks, self.section, self.seed = zoo, networks, section, seed
+        self.images = zoo.images(networks.data, "test").take(slice(0, section.seen(networks)))
+        pool = Pool(zoo, networks, seed)
+        manifold = Manifold(neighbours=min(Manifold.neighbours, networks.data.n_train))
+        self.aligned = Alignment().by_image(pool, self.images)
+        self.changed = manifold.by_image(pool, self.images)
+
+    def of(self, look: Look) -> pd.DataFrame:
+        """A row for each image, from the store if it was made before. Columns `alignment gained` and so on, of
+        `Alignment.by_image`; `manifold ...`, of `Manifold.by_image`; `own ...` and `twin ...`, of the front of the
+        network and of its twin (`Stitching.middle_fronts`).
+        """
+        def make(work: Path) -> dict:
+            subject = Subject.of_recipe(self.zoo, look.recipe, look.recipe.describe())
+            parts = {"alignment": self.aligned(subject)[["gained", "possible"]], "manifold": self.changed(subject)}
+            if look.reference:
+                parts |= {"own": self._fit(look, subject), "twin": self._fit(look, subject.twin)}
+            table = pd.concat([table.add_prefix(f"{part} ") for part, table in parts.items()], axis=1)
+            write_atomic(work / "table.csv", table.to_csv(index=False))
+            return {"networks": [recipe.key for recipe in look.recipes], "what": look.describe()}
+
+        return self.zoo.store.obtain(*look.entry, make).table()
+
+    def _fit(self, look: Look, subject: Subject) -> pd.DataFrame:
+        lens = Stitching(epochs=self.section.joint_epochs, steps=self.section.joint_steps)
+        host = Subject.of_recipe(self.zoo, look.reference, REFERENCE)
+        # the first robust network of this pool is the reference; its joints have seeds of their own
+        pool = Pool(self.zoo, self.networks, lambda n: self.seed((look.host + n) % self.section.seeds))
+        return lens.middle_fronts(subject, host, pool, self.images)
+
+
+_looks = functools.lru_cache(maxsize=1)(Looks)
 
 
 def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, seed: Callable[[int], int]) -> Results:
@@ -168,39 +204,25 @@ def measure(zoo: Zoo, cells: list[Cell], networks: Networks, section: Section, s
     def name(threat: Threat, attack: Attack) -> str:
         return names.get(attack, "restart")
 
-    classifiers = [cell for cell in cells if cell.measures]
-    found.each(classifiers, "networks", lambda cell: found.take(zoo, cell, name))
-    images = zoo.images(networks.data, "test").take(slice(0, section.seen(networks)))
-    pool = Pool(zoo, networks, seed)
-    manifold = Manifold(neighbours=min(Manifold.neighbours, networks.data.n_train))
-    aligned, changed = Alignment().by_image(pool, images), manifold.by_image(pool, images)
-    with ProgressBar(len(classifiers), "lenses", "network") as bar:
-        for number in range(section.seeds):
-            front = _compared(zoo, found, number, images)
-            for cell in [cell for cell in classifiers if cell.repetition == number and cell not in found.failed]:
-                bar.work_on(f"{found.label(cell.condition)}, repetition {number}")
-                subject = Subject.of_recipe(zoo, cell.recipe, found.label(cell.condition))
-                found.alignment[cell], found.manifold[cell] = aligned(subject), changed(subject)
-                if front:
-                    found.fits[cell], found.twins[cell] = front(subject), front(subject.twin)
-                bar.step()
+    found.each([cell for cell in cells if cell.measures], "networks", lambda cell: found.take(zoo, cell, name))
+    made = wanted(networks, section, seed, cells, found.failed)
+    found.maps = {number: stored(zoo, maps) for number, maps in made.maps.items()}
+    with ProgressBar(len(made.looks), "lenses", "network") as bar:
+        for cell, look in made.looks.items():
+            bar.work_on(f"{found.label(cell.condition)}, repetition {cell.repetition}")
+            table = _looks(zoo, networks, section, seed).of(look)
+            parts = {"alignment": found.alignment, "manifold": found.manifold, "own": found.fits, "twin": found.twins}
+            for part, tables in parts.items():
+                columns = {name: name.removeprefix(f"{part} ") for name in table if name.startswith(f"{part} ")}
+                if columns:
+                    tables[cell] = table[[*columns]].rename(columns=columns)
+            bar.step()
     return found
 
 
-def _compared(zoo: Zoo, found: Results, number: int, images: ImageSet) -> Callable[[Subject], pd.DataFrame] | None:
-    """Fill `maps` of a repetition, and return what gives the fit of a front in its reference's end; None without a
-    reference.
-    """
-    section, at = found.section, of_next(found.section, number)
-    reference = next((cell for cell in found.of(R) if cell.repetition == at), None)
-    if reference is None:
-        return None
-    mine = [cell for cell in found.of() if cell.repetition == number and cell.measures]
-    views = [*(RecipeView(cell.condition.kind, cell.recipe) for cell in mine), RecipeView(REFERENCE, reference.recipe)]
-    found.maps[number] = measure_maps(zoo, views, images=len(images), batch=section.batch,
-                                      pairs=[(view.name, REFERENCE) for view in views[:-1]])
-    lens = Stitching(epochs=section.joint_epochs, steps=section.joint_steps)
-    host = Subject.of_recipe(zoo, reference.recipe, REFERENCE)
-    # the first robust network of this pool is the reference; its joints have seeds of their own
-    pool = Pool(zoo, found.networks, lambda n: found.seed((at + n) % section.seeds))
-    return lambda subject: lens.middle_fronts(subject, host, pool, images)
+def make(zoo: Zoo, one: Look | WantedMaps) -> None:
+    """Make what a batch job of the module `measured` makes, unless the store has it."""
+    if isinstance(one, WantedMaps):
+        stored(zoo, one)
+    else:
+        _looks(zoo, one.networks, one.section, one.seed).of(one)

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from lib.papers import papers, settings
+from lib.papers.across_papers.measured import R, wanted
 from lib.papers.across_papers.networks import Condition
+from lib.papers.across_papers.settings import REFERENCE
 from lib.values.objectives import TRADES, Adversarial, Aligned, CrossEntropy, GradientNorm, Noise
-from tests.kit.profiles import cells_of
+from tests.kit.profiles import cells_of, given
 from tests.papers.across_papers.world import SEEDS, S, sized
 
 
@@ -71,3 +73,19 @@ def test_jobs_are_one_training_of_one_repetition():
     assert Condition("eps 2/255", "PGD-AT").job(3) == "PGD-AT-3"
     assert Condition("by mean", "class mean").job(0) == "class-mean-0"
     assert Condition("pruned").job(1) == Condition("dense, fine-tuned").job(1) == "pruned-1"
+
+
+def test_a_batch_job_makes_what_lenses_see_of_a_repetition():
+    s = sized()
+    jobs = papers()[S].measured(*given(s, S))
+    assert {*jobs} == {f"lenses-{n}" for n in range(SEEDS)} and {len(made) for made in jobs.values()} == {14}
+    entries = [one.entry for made in jobs.values() for one in made]
+    assert len({*entries}) == len(entries)
+    maps, *looks = jobs["lenses-1"]
+    assert all(look.reference == recipes(s, 2)["R"] for look in looks) and maps.looks[-1].name == REFERENCE
+    assert {look.recipe for look in looks} == {c.recipe for c in cells_of(s, S) if c.repetition == 1 and c.measures}
+    alone = wanted(*given(s, S), cells_of(s, S), [c for c in cells_of(s, S) if c.condition == R and c.repetition == 2])
+    assert 1 not in alone.maps and not any(x.reference for c, x in alone.looks.items() if c.repetition == 1)
+    assert {x.entry for c, x in alone.looks.items() if c.repetition == 1}.isdisjoint(entries)
+    changed = papers()[S].measured(*given(sized(joint_epochs=7), S))["lenses-1"]
+    assert changed[0].entry == maps.entry and {one.entry for one in changed[1:]}.isdisjoint(entries)

@@ -39,6 +39,11 @@ def test_measure_looks_at_every_network_as_the_lenses_do_and_replays(tmp_path):
         assert found[name] == pytest.approx(row["value"], nan_ok=True)
     assert np.isfinite([found["robust"], found["fit"], found["cka"]]).all()
 
+    looks = [one for job in papers()[S].measured(*given(s, S)).values() for one in job]
+    assert all(zoo.store.has(*one.entry) for one in looks) and len(looks) == len(looked_at) + 2
     again = tiny_zoo(tmp_path, s, S)
     replayed = measure(again, f.cells, *given(s, S))
     assert replayed.table().equals(f.table()) and not again.trained_here and replayed.readings(cell) == found
+    assert {*again.store.used} >= {one.entry for one in looks}
+    for one in looks:
+        papers()[S].make(again, one)

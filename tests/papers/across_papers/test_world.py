@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lib.papers.across_papers.evidence import claim_preconditions, evidence, gap, preconditions, similarity
+from lib.papers.across_papers.measured import R
 from lib.papers.across_papers.networks import Condition
-from lib.papers.across_papers.results import R
 from lib.papers.across_papers.settings import DENOISERS
 from lib.papers.across_papers.tables import contrast
 from lib.statistics import estimate
