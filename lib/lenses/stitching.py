@@ -155,7 +155,8 @@ class Stitching(Lens):
             measure = MEASURE.format(verdict="robust", half=half, other=other, way=TRAINED) + SHARE
             own = value_of(rows[rows["against"] == TRAINED_WITH], SUBJECT, measure)
             if np.isfinite(own["value"]):
-                told.append(f"{bounded(own)} with a robust {other}")
+                below = ", less robust than the twin," if own["value"] < 0 else ""
+                told.append(f"{bounded(own)}{below} with a robust {other}")
             else:
                 told.append(f"an undefined share with a robust {other}")
                 whys.append(own["note"].removeprefix("undefined: "))
@@ -163,7 +164,7 @@ class Stitching(Lens):
         if len(whys) == len(HALVES):
             return f"Stitching with references says nothing of the robustness of {name}: {reasons}."
         return (f"On a scale of robust accuracy from its untrained twin, 0%, to a second robust network, 100%, the "
-                f"front of {name} reaches {told[0]} after a joint was trained, its end {told[1]}"
+                f"front of {name} stands at {told[0]} after a joint was trained, its end {told[1]}"
                 + (f"; undefined: {reasons}" if reasons else "") + ".")
 
     def attack(self, pool: Pool) -> PGD:

@@ -231,7 +231,10 @@ def test_the_sentence_says_shares_and_what_has_none(rows):
     reached = "50% (25% to 75%)"
     assert LENS.sentence(made) == (
         "On a scale of robust accuracy from its untrained twin, 0%, to a second robust network, 100%, the front of "
-        f"copy reaches {reached} with a robust end after a joint was trained, its end {reached} with a robust front.")
+        f"copy stands at {reached} with a robust end after a joint was trained, its end {reached} with a robust front.")
+    made.loc[share, ["value", "low", "high"]] = [-2.0, -3.0, -1.0]
+    assert "its end -200% (-300% to -100%), less robust than the twin, with a robust front" in LENS.sentence(made)
+    made.loc[share, ["value", "low", "high"]] = [0.5, 0.25, 0.75]
     lost = share & made["measure"].str.contains("its front")
     made.loc[lost, ["value", "low", "high", "note"]] = [np.nan, np.nan, np.nan, NO_CEILING]
     text = LENS.sentence(made)
