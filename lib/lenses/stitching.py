@@ -33,6 +33,9 @@ from lib.values.recipe import Optimiser, Recipe, Schedule
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lib.values.data import Data
+    from lib.values.threats import Threat
+
 VERSION = 1  # raised when the same networks and settings give other joints
 DEPTHS = (1 / 3, 2 / 3)  # shares of a reference's operations near which it is cut for a fitted joint
 HOSTS, SECOND = {"R0": "robust", "N0": "normal"}, "R1"  # the networks to stitch with, and R'
@@ -181,8 +184,7 @@ class Stitching(Lens):
         same, of_pool = pool.recipes["R0"], pool.networks
         data, attack = same.data, of_pool.robust.attack
         if self.quick:
-            data = replace(data, train=min(QUICK, data.n_train))
-            attack = PGD(QUICK_STEPS, Fraction(3, 2) * pool.threat.eps / QUICK_STEPS)
+            data, attack = quick_data(data), quick_attack(pool.threat)
         return JointRecipe(data, same.arch, of_pool.objective(attack), self.epochs, OPTIMISER, SCHEDULE,
                            same.batch_size, same.augment, trainable=("joint",), batchnorm="frozen",
                            precision=pool.precision, seed=same.seed)
@@ -298,6 +300,16 @@ def train_joint(whole: Stitched, how: Recipe, zoo: Zoo, key: list, noted: dict) 
     entry = zoo.store.obtain("lens-joint", digest([VERSION, how.key, key]), made)
     whole.joint.load_state_dict(entry.tensors())
     return _ready(whole, zoo)
+
+
+def quick_data(data: Data) -> Data:
+    """The images of a quick training of a joint."""
+    return replace(data, train=min(QUICK, data.n_train))
+
+
+def quick_attack(threat: Threat) -> PGD:
+    """The attack of a quick training of a joint."""
+    return PGD(QUICK_STEPS, Fraction(3, 2) * threat.eps / QUICK_STEPS)
 
 
 def _ready(whole: Stitched, zoo: Zoo) -> Stitched:

@@ -41,8 +41,8 @@ class Look:
 
     @functools.cached_property
     def entry(self) -> tuple[str, str]:
-        s, fitted = self.section, self.reference and [self.reference.key, self.section.joint_epochs,
-                                                      self.section.joint_steps]
+        s = self.section
+        fitted = self.reference and [self.reference.key, s.joint_epochs, s.joint_steps, s.quick_joints]
         teachers = [recipe.key for recipe in self._teachers]
         return "look", digest([VERSION, self.recipe.key, fitted, teachers, s.seen(self.networks), self.networks])
 
@@ -61,7 +61,7 @@ class Look:
     def costs(self) -> list[Measurement]:
         """Joints with the reference, gradients of all classes, and steps along and off the manifold."""
         from lib.lenses.manifold import LENGTHS, Manifold, octaves  # imports torch, which a plan does without
-        from lib.lenses.stitching import Stitching
+        from lib.lenses.stitching import Stitching, quick_attack, quick_data
 
         section, data, lens, seen = self.section, self.networks.data, Manifold(), self.section.seen(self.networks)
         classes = data.info.classes
@@ -69,7 +69,10 @@ class Look:
                  ("steps along and off the manifold", seen,
                   (1 + lens.draws) * len(LENGTHS) * (4 + len(octaves(data.shape))))]
         if self.reference:
-            joint = self.networks.objective(self.networks.robust.attack).passes(classes, self.networks.batch_size)
+            attack = self.networks.robust.attack
+            if section.quick_joints:
+                data, attack = quick_data(data), quick_attack(self.networks.threat)
+            joint = self.networks.objective(attack).passes(classes, self.networks.batch_size)
             training = section.joint_epochs * (UPDATE * joint.updates + joint.forwards + 2 * joint.attacks)
             fitted = BOTH * min(Stitching().fit, data.n_train) / data.n_train
             attack = PGD(section.joint_steps, self.networks.threat.usual_step).passes(0.5, classes)

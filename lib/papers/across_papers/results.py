@@ -185,7 +185,8 @@ class Looks:
         return self.zoo.store.obtain(*look.entry, make).table()
 
     def _fit(self, look: Look, subject: Subject) -> pd.DataFrame:
-        lens = Stitching(epochs=self.section.joint_epochs, steps=self.section.joint_steps)
+        lens = Stitching(epochs=self.section.joint_epochs, steps=self.section.joint_steps,
+                         quick=self.section.quick_joints)
         host = Subject.of_recipe(self.zoo, look.reference, REFERENCE)
         # the first robust network of this pool is the reference; its joints have seeds of their own
         pool = Pool(self.zoo, self.networks, lambda n: self.seed((look.host + n) % self.section.seeds))

@@ -10,6 +10,7 @@ from lib.errors import need
 from lib.profiles.networks import UNTARGETED, Denoiser, Gates, Networks, Unattacked, fewer_targets
 from lib.values.attacks import PGD, Attack
 from lib.values.declared import Bound, Count, Declared, OneOf, Positive, ProperShare, Repetitions, different, whole
+from lib.values.keys import later
 from lib.values.threats import Threat
 
 OF_POOL = {"N": "normal", "R": "robust", "U": "untrained"}
@@ -77,6 +78,9 @@ class Section(Declared):
     gates: Gates  # the accuracies required of the normal and the robust networks
     joint_epochs: Count = 2  # epochs of the trained joints
     joint_steps: Count = 20  # steps of the attack on stitched networks
+    # whether training of a joint starts at the fitted one and takes 2,000 images and two steps of attack, instead of
+    # all images and the robust networks' attack
+    quick_joints: bool = later(False)
     images: Count | None = None  # how many test images the lenses look at; null: all
     batch: Annotated[int, whole(4)] = 256  # images per minibatch; the unbiased estimator of CKA needs at least four
     classes: Count | None = None  # the classes that are drawn for each image and update of aligned gradients; null: all

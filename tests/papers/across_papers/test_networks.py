@@ -87,5 +87,14 @@ def test_a_batch_job_makes_what_lenses_see_of_a_repetition():
     alone = wanted(*given(s, S), cells_of(s, S), [c for c in cells_of(s, S) if c.condition == R and c.repetition == 2])
     assert 1 not in alone.maps and not any(x.reference for c, x in alone.looks.items() if c.repetition == 1)
     assert {x.entry for c, x in alone.looks.items() if c.repetition == 1}.isdisjoint(entries)
-    changed = papers()[S].measured(*given(sized(joint_epochs=7), S))["lenses-1"]
-    assert changed[0].entry == maps.entry and {one.entry for one in changed[1:]}.isdisjoint(entries)
+    for change in ({"joint_epochs": 7}, {"quick_joints": True}):
+        changed = papers()[S].measured(*given(sized(**change), S))["lenses-1"]
+        assert changed[0].entry == maps.entry and {one.entry for one in changed[1:]}.isdisjoint(entries)
+
+
+def test_quick_joints_cost_less():
+    def price(**changes):
+        looks = papers()[S].measured(*given(sized(**changes), S))["lenses-0"][1:]
+        return sum(cost.images * cost.passes for look in looks for cost in look.costs())
+
+    assert price(quick_joints=True) < price() < price(joint_epochs=7)
