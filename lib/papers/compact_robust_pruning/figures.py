@@ -114,19 +114,18 @@ def retained(table, reference=None):
     axis.set_ylabel("retained share of the accuracy")
     figure.legend(handles=keys, loc="outside lower center", ncols=3 if len(nets) > 1 else 2, frameon=False)
     return entitle(figure, _kept(table[(table.measure == "robust") & (table.over == "unpruned")]),
-                   "Accuracy of the pruned network divided by the unpruned network's: a group for each network, a "
-                   "marker for each kind of accuracy, with its interval.")
+                   "Accuracy of the pruned network divided by that of the pre-trained network (filled) and of the "
+                   "dense network with the same fine-tuning (hollow): a group for each network, a marker for each kind "
+                   "of accuracy, with its interval.")
 
 
 def _kept(table) -> str:
-    """How much robust accuracy each network keeps, and where that is clearly less than all. table: columns `net`,
-    `share`, `low`, `high`.
-    """
+    """How much robust accuracy each network keeps, with the interval. table: columns `net`, `share`, `low`, `high`."""
     said = []
     for net, mine in table.groupby("net", sort=False):
-        one = mine.iloc[0]
-        word = ", a clear loss" if one.high < 1 else ", no clear loss" if one.high >= 1 else ""
-        said.append(f"{net} {percent(mine.share.mean(), digits=0)}{word}")
+        low, high = mine.low.iloc[0], mine.high.iloc[0]
+        within = f" ({100 * low:.0f} to {percent(high, digits=0)})" if low < high else ""
+        said.append(f"{net} {percent(mine.share.mean(), digits=0)}{within}")
     return f"Robust accuracy kept after pruning: {'; '.join(said)}" if said else "Accuracy kept after pruning"
 
 
@@ -209,18 +208,22 @@ def objective_grid(table):
     legend = figure.legend(handles=keys, title=words, loc="outside lower center", frameon=False,
                            ncols=len(keys) if columns == 2 else 3)
     legend.get_title().set_multialignment("center")
-    return entitle(figure, _by_objective(pruned[~pruned.longer.astype(bool) & (pruned.measure == "robust")]),
+    return entitle(figure, _by_objective(pruned[pruned.measure == "robust"]),
                    "Bars of accuracy for each objective of pre-training and of fine-tuning, a panel for each network; "
                    "a line across a bar is the accuracy before pruning.")
 
 
 def _by_objective(table) -> str:
-    """The networks that are clearly more robust after robust than after benign pre-training, fine-tuned robustly."""
+    """The networks that are clearly more robust after robust than after benign pre-training, fine-tuned robustly.
+    table: robust accuracies.
+    """
     said = []
     for net, mine in table.groupby("net", sort=False):
+        mine, longer = mine[~mine.longer.astype(bool)], mine[mine.longer.astype(bool)].accuracy
         both = [mean(_of(mine, pre=pre, fine=ROBUSTLY).accuracy) for pre in (ROBUSTLY, BENIGN)]
         if above(*both):
-            said.append(f"{net} {' against '.join(percent(one.value) for one in both)}")
+            beside = f" (with as many robust epochs {percent(longer.mean())})" if len(longer) else ""
+            said.append(f"{net} {' against '.join(percent(one.value) for one in both)}{beside}")
     if not said:
         return "Accuracy of pruned networks by the objectives of pre-training and of fine-tuning"
     return f"Fine-tuned robustly, networks are more robust if they were pre-trained robustly, too: {'; '.join(said)}"
@@ -254,5 +257,6 @@ def pruning_rules(table, robust: str = "robust accuracy"):
         if "filters" in rules:
             axis.set_xlabel("share that is kept, of weights (‘filters’: of filters)")
     marks = {MARKS[rule] for rule in rules}
-    figure.supxlabel("; ".join(words for mark, words in _MARKS.items() if mark in marks), fontsize=9)
+    said = [*(words for mark, words in _MARKS.items() if mark in marks), "small dots: single repetitions"]
+    figure.supxlabel("; ".join([*said, "band: the dense network's repetitions"]), fontsize=9)
     return figure

@@ -47,6 +47,8 @@ def stitching_depth(cells, joints: list[str], pairs: list[str], alphas: list[flo
                     if (name, measure) in endpoints:
                         axis.axhline(endpoints[name, measure], color=colour, linestyle=line, linewidth=width,
                                      marker=marker, markersize=4, markevery=[1], clip_on=False)
+            if not len(mine):
+                axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", color=GREY)
             axis.set_title(f"{_arrow(pair)},  α = {alpha:g}", fontsize=10)
             axis.set_xticks(list(position.values()), joints, fontsize=8)
             axis.set_xlim(-0.3, len(joints) - 0.7)
@@ -180,17 +182,16 @@ def bars_against_controls(table, where: str):
 
 
 def _against_two_robust(robust) -> str:
-    """Which mixed pairs keep less robust accuracy than two robust networks. robust: indexed by `what`."""
+    """The robust accuracy of mixed pairs and of two robust networks, if one of the pairs is clearly less robust.
+    robust: indexed by `what`.
+    """
     found = {name: robust.loc[name] for name in ("N → R", "R → N", "R → R2") if name in robust.index}
     same = found.pop("R → R2", None)
     less = [name for name, one in found.items() if same is not None and above(same, one)]
     if not less:
         return "clean and robust accuracy of stitched networks and their controls"
-    names = "mixed pairs keep" if len(less) == 2 else f"{less[0]} keeps"
-    unclear = [f"; {name} ({percent(one.value)}) does not differ clearly" for name, one in found.items()
-               if name not in less]
-    return (f"{names} {percent(*(found[name].value for name in less))} robust accuracy, "
-            f"two robust networks {percent(same.value)}{''.join(unclear)}")
+    kept = " and ".join(f"{name} keeps {percent(one.value)}" for name, one in found.items())
+    return f"{kept} robust accuracy, two robust networks {percent(same.value)}"
 
 
 def stitching_matrix(table, controls: Sequence[str] = ("U",), title: str = ""):

@@ -78,8 +78,8 @@ def test_bars_against_controls():
 
 
 @pytest.mark.parametrize(("mixed", "words"), [
-    ((0.05, 0.1), "mixed pairs keep 5.0 to 10.0 % robust accuracy, two robust networks 50.0 %"),
-    ((0.05, 0.48), "N → R keeps 5.0 % robust accuracy, two robust networks 50.0 %; R → N (48.0 %) does not differ"),
+    ((0.05, 0.1), "N → R keeps 5.0 % and R → N keeps 10.0 % robust accuracy, two robust networks 50.0 %"),
+    ((0.05, 0.48), "N → R keeps 5.0 % and R → N keeps 48.0 % robust accuracy, two robust networks 50.0 %"),
     ((0.47, 0.48), "clean and robust accuracy of stitched networks and their controls")])
 def test_bars_say_which_pairs_lie_below_two_robust_networks(mixed, words):
     rows = [(what, "robust", value, value - 0.03, value + 0.03)
