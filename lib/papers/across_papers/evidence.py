@@ -8,6 +8,7 @@ noise of repetitions and of test images, that of the interpolation's weights inc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -18,20 +19,22 @@ from lib.papers.across_papers.networks import Condition
 from lib.papers.across_papers.results import Results
 from lib.papers.across_papers.settings import DENSE, PRUNED
 from lib.results import mean
-from lib.statistics import jackknife, paired_difference
+from lib.statistics import jackknife, paired_difference, without_missing
 
 KEPT = 0.8  # the share of a reference that counts as kept
 N = Condition("N")
 Summary = Callable[[Condition, Sequence[int], int | None], float]  # of repetitions, without a minibatch of images
-FURTHER = ("noise", "gradient norm")  # trainings that X3 compares with adversarial training
+FIT = 0.05  # the margin of claims about fits: a front of adversarial training that fits no better decides nothing
+# trainings that are compared with PGD adversarial training by their fit, besides those of aligned gradients
+FURTHER = {"X3": ("noise", "gradient norm"), "X7": ("TRADES",)}
 
 
 def evidence(f: Results) -> Evidence:
     """{claim: {part: {instance: array}}} for the judge. What has no adversarial trainings around it is left out."""
     found = Evidence()
-    for claim, some in (("X1", f.aligned), ("X3", f.of_training(*FURTHER))):
+    for claim, some in _by_fit(f).items():
         for one in some:
-            if f.around(one):
+            if f.around(one) and _fits(f, one):
                 found.add(claim, "fit", f.label(one), at_equal_accuracy(f, one), _failures(f, one))
     for claim, part, summary, sign in (("X2", "cka", similarity(f), 1), ("X5", "share", ceiling(f), -1)):
         for one in f.aligned:
@@ -41,6 +44,18 @@ def evidence(f: Results) -> Evidence:
     found.add("X4", "fit", f"keep {float(f.section.pruning.keep):g}", pruned - KEPT * dense,
               f.failures((Condition(DENSE), Condition(PRUNED))))
     return found
+
+
+def _by_fit(f: Results) -> dict[str, list[Condition]]:
+    """{claim: the kinds whose fit it compares with that of adversarial training}"""
+    return {"X1": f.aligned, **{claim: f.of_training(*trainings) for claim, trainings in FURTHER.items()}}
+
+
+def _fits(f: Results, condition: Condition) -> bool:
+    """Whether fronts of the stronger of the two adversarial trainings around a condition fit by more than the margin:
+    else fits are about 0 on both sides.
+    """
+    return _above(FIT, f.net_fit(f.around(condition)[1]))[0]
 
 
 def _failures(f: Results, condition: Condition) -> list[str]:
@@ -113,24 +128,33 @@ def preconditions(f: Results, warnings: list[str]) -> Preconditions:
 
 def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """{claim: what must also hold before it is judged}: adversarial trainings lie around one of the kinds that it
-    compares with them, and for claims about fronts, a robust network's front fits another's end.
+    compares with them, and for claims about fronts, fronts of the stronger one fit.
     """
-    fits, found = Preconditions(), {}
-    for one in (R, Condition(DENSE)):
-        fits.about(f"fronts fit, {f.label(one)}", f.net_fit(one), _above_zero, f.failures((one,)))
-    for claims, some in ((("X1", "X2", "X5"), f.aligned), (("X3",), f.of_training(*FURTHER))):
+    found = {}
+    for claims, some in ((("X2", "X5"), f.aligned), *(((claim,), some) for claim, some in _by_fit(f).items())):
         around = Preconditions()
         around.add("adversarial training at two eps has robust accuracies around that of at least one kind",
                    any(map(f.around, some)), "; ".join(_placed(f, one) for one in some) or "no such kind")
         found |= dict.fromkeys(claims, around)
-    with_fit = {claim: Preconditions([*found[claim], fits[0]]) for claim in ("X1", "X3")}
-    return found | with_fit | {"X4": Preconditions(fits[1:])}
+    for claim, some in _by_fit(f).items():
+        placed = {one: f.around(one)[1] for one in some if f.around(one)}
+        said = [f"next to {f.label(one)}, {f.label(strong)}: {_above(FIT, f.net_fit(strong))[1]}"
+                for one, strong in placed.items()]
+        found[claim].add("fronts of adversarial training fit", any(_fits(f, one) for one in placed),
+                         "; ".join(said) or "none is compared")
+    found["X4"] = Preconditions()
+    found["X4"].about("fronts of dense networks fit", f.net_fit(Condition(DENSE)), partial(_above, 0.0),
+                      f.failures((Condition(DENSE),)))
+    return found
 
 
-def _above_zero(values: np.ndarray) -> tuple[bool, str]:
-    found = paired_difference(values)
+def _above(least: float, values: np.ndarray) -> tuple[bool, str]:
+    left = without_missing(values)
+    if not len(left):
+        return False, "no network is left"
+    found = paired_difference(left)
     low = found.low if np.isfinite(found.low) else found.value  # a single repetition gives no bound
-    return low > 0, f"lower bound of the net robust accuracy {low:.1%}, more than 0 needed"
+    return low > least, f"lower bound of the net robust accuracy {low:.1%}, more than {least:.0%} needed"
 
 
 def _placed(f: Results, condition: Condition) -> str:

@@ -13,7 +13,7 @@ COMPARED = {"fit": "robust accuracy of its front in a\nrobust end, minus its unt
             "cka": "same-layer CKA with a\nrobust network of another seed",
             "alignment": "alignment with class scores,\nas a share of two denoisers'"}
 ALIGNED = {"class score": "#009e73", "class mean": "#56b4e9"}  # colours
-FURTHER = {"noise": "#cc79a7", "gradient norm": "#8c6d1f"}
+FURTHER = {"noise": "#cc79a7", "gradient norm": "#8c6d1f", "TRADES": "#e69f00"}
 SHARES = ("robust", "clean", "fit", "fit, matched", "alignment")
 
 
@@ -52,7 +52,9 @@ def contrast(table, adversarial: Mapping[str, float], title: str = ""):
             axis.plot(one["robust"], one[column], "D" if training in ALIGNED else "s", color=colour, markersize=8,
                       label=f"{kind}{', aligned gradients' if training in ALIGNED else ''}")
         if "normal" in means.index:
-            axis.plot(*means.loc["normal", ["robust", column]], "^", color=GREY, label="normal")
+            place = means.loc["normal", ["robust", column]]
+            axis.plot(*place, "^", color=GREY)
+            axis.annotate("normal", place, (4, 4), textcoords="offset points", fontsize=8, color=GREY)
         axis.set(xlabel="robust accuracy", ylabel=words)
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         if column != "cka":

@@ -22,7 +22,7 @@ from lib.lenses.stitching import MATCHED, TRAINED, Stitching
 from lib.lenses.subject import Subject
 from lib.papers.across_papers.measured import Look, R, wanted
 from lib.papers.across_papers.networks import Condition
-from lib.papers.across_papers.settings import ALIGNED, DENOISERS, OF_POOL, REFERENCE, Section
+from lib.papers.across_papers.settings import ALIGNED, DENOISERS, DENSE, OF_POOL, PRUNED, REFERENCE, Section
 from lib.profiles.networks import Networks
 from lib.runtime import ProgressBar
 from lib.similarity.maps import Maps
@@ -96,10 +96,15 @@ class Results(results.Results):
         return self.correct(condition, "verify")[:, :self.section.seen(self.networks)]
 
     def net_fit(self, condition: Condition, column: str = FIT) -> np.ndarray:
-        """[S, m]: whether the network's front is correct in the reference's end, minus whether its twin's is."""
+        """[S, m]: whether the network's front is correct in the reference's end, minus whether its twin's is. A pruned
+        network has the dense one's twin, of which no weights are removed.
+        """
+        dense = {cell.repetition: cell for cell in self.of(Condition(DENSE))}
+
         def read(cell: Cell) -> np.ndarray:
-            own, twin = self.fits.get(cell), self.twins.get(cell)
-            if own is None or column not in own or column not in twin:
+            whole = dense.get(cell.repetition) if condition.kind == PRUNED else cell
+            own, twin = self.fits.get(cell), self.twins.get(whole)
+            if own is None or twin is None or column not in own or column not in twin:
                 return np.full(self.section.seen(self.networks), np.nan)
             return own[column].to_numpy(float) - twin[column].to_numpy(float)
 

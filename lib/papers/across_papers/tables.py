@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
@@ -28,7 +30,7 @@ def describe(study) -> str:
     return (f"{data.name}: {data.n_train} training images, lenses on {s.seen(networks)} of {data.n_test} test "
             f"images; {networks.arch.name}; threat "
             f"{threat.norm}, eps {threat.eps}, attacked by {s.verify.title}\n"
-            f"{s.seeds} repetitions of {len(OF_POOL) + len(s.arms) + 1} kinds; {len(study.keys)} trained networks in "
+            f"{s.seeds} repetitions of {len(OF_POOL) + len(s.arms) + 2} kinds; {len(study.keys)} trained networks in "
             "the plan")
 
 
@@ -79,19 +81,23 @@ def strengths(f: Results) -> dict[str, float]:
 
 
 def contrast(f: Results) -> pd.DataFrame:
-    """Each kind of aligned gradients, noise and gradient norms next to adversarial training at equal robust accuracy:
-    columns kind, aligned (whether its gradients are), robust (accuracy), between (the two adversarial trainings),
-    measure (of LENSES), value of the kind, adversarial (its interpolated value), difference (adversarial minus kind),
-    low, high (95 %).
+    """Each kind of aligned gradients, noise, gradient norms and TRADES next to adversarial training at equal robust
+    accuracy. Columns: kind; aligned, whether its gradients are; robust and clean accuracy; adversarial clean, that of
+    adversarial training, interpolated; between, the two adversarial trainings; measure, of LENSES; value of the kind;
+    adversarial, its interpolated value; difference, adversarial minus kind; low, high, 95 %.
     """
     rows = []
-    for one in (*f.aligned, *f.of_training(*FURTHER)):
-        row = {"kind": f.label(one), "aligned": one in f.aligned, "robust": mean(f.robust(one))}
+    for one in (*f.aligned, *f.of_training(*itertools.chain(*FURTHER.values()))):
+        row = {"kind": f.label(one), "aligned": one in f.aligned, "robust": mean(f.robust(one)),
+               "clean": mean(f.correct(one))}
         pair = f.around(one)
         if pair is None:
             rows.append({**row, "between": "not between adversarial trainings"})
             continue
+        weak, strong = (mean(f.robust(other)) for other in pair)
+        share = (row["robust"] - weak) / (strong - weak) if strong > weak else 0.5
         row["between"] = " and ".join(map(f.label, pair))
+        row["adversarial clean"] = float(np.dot([1 - share, share], [mean(f.correct(other)) for other in pair]))
         found = {"fit": (mean(f.net_fit(one)), _interval("difference", at_equal_accuracy(f, one)))}
         for name, read in (("cka", similarity(f)), ("alignment", ceiling(f))):
             own = [read(one, [number], None) for number in range(f.section.seeds)]
@@ -99,8 +105,8 @@ def contrast(f: Results) -> pd.DataFrame:
         rows += [{**row, "measure": LENSES[name], "value": value, "adversarial": value + more.value,
                   "difference": more.value, "low": more.low, "high": more.high}
                  for name, (value, more) in found.items()]
-    return pd.DataFrame(rows, columns=["kind", "aligned", "robust", "between", "measure", "value", "adversarial",
-                                       "difference", "low", "high"])
+    return pd.DataFrame(rows, columns=["kind", "aligned", "robust", "clean", "adversarial clean", "between", "measure",
+                                       "value", "adversarial", "difference", "low", "high"])
 
 
 def _interval(statistic: str, data: np.ndarray) -> Interval:

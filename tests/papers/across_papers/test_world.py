@@ -17,7 +17,7 @@ SCORE, MEAN = Condition("by score", "class score"), Condition("by mean", "class 
 
 def test_the_usual_world_says_that_aligned_gradients_are_another_representation(made):
     assert verdicts(made) == {"X1": "supported", "X2": "supported", "X3": "supported", "X4": "supported",
-                              "X5": "supported", "X6": "not tested"}
+                              "X5": "supported", "X6": "not tested", "X7": "supported"}
     assert failed(preconditions(made, [])) == [] and failed_by_claim(claim_preconditions(made)) == {}
 
 
@@ -39,6 +39,7 @@ def test_adversarial_training_is_interpolated_at_the_kind_s_robust_accuracy(made
     ("by_score", (.93, .30, .55, .20, .45, .60), "X1", "contradicted"),
     ("by_mean", (.90, .45, .30, .20, .90, .60), "X2", "contradicted"),
     ("noise", (.95, .30, .20, .20, .60, .30), "X3", "contradicted"),
+    ("TRADES", (.91, .52, .36, .20, .90, .60), "X7", "contradicted"),
     ("pruned", (.90, .57, .40, .20, .88, .60), "X4", "contradicted"),
     ("by_score", (.93, .30, .25, .20, .45, .10), "X5", "contradicted"),
 ])
@@ -64,10 +65,20 @@ def test_a_collapsed_kind_is_not_compared():
     assert verdicts(f)["X1"] == "not tested" and "guessing" in claim_preconditions(f)["X1"][0]["detail"]
 
 
-def test_fronts_are_judged_only_if_robust_ones_fit():
-    f = found(R=(.92, .60, .18, .20, .90, .60))
+def test_fits_are_judged_only_where_fronts_of_adversarial_training_fit():
+    no_fit = (.92, .60, .22, .20, .90, .60)
+    assert [*evidence(found(R=no_fit))["X1"]["fit"]] == ["by score"]
+    f = found(R=no_fit, middle=(.94, .40, .23, .20, .70, .40))
     got = verdicts(f)
-    assert got["X1"] == got["X3"] == "not tested" and got["X2"] == "supported"
+    assert got["X1"] == got["X3"] == got["X7"] == "not tested" and got["X2"] == "supported"
+    said = claim_preconditions(f)["X1"][1]
+    assert not said["ok"] and "next to by score, middle: lower bound" in said["detail"]
+    assert verdicts(found(**{"dense, fine-tuned": (.92, .60, .19, .20, .90, .60)}))["X4"] == "not tested"
+
+
+def test_a_pruned_network_has_the_dense_one_s_twin_as_its_floor(made):
+    mask = found(pruned=(.90, .57, .57, .40, .88, .60))  # a twin that keeps the mask fits better
+    assert np.array_equal(mask.net_fit(Condition("pruned")), made.net_fit(Condition("pruned")))
 
 
 def test_the_attack_and_the_pool_are_preconditions_of_all():
