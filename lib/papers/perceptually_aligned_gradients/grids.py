@@ -62,7 +62,7 @@ def generated(sources, pictures: Mapping[str, object], classes: Sequence[str],
     if rates:
         ends = [f"{percent(rates[name], digits=0)} ({name})" for name in
                 dict.fromkeys((min(rates, key=rates.get), max(rates, key=rates.get)))]
-        title = f"Moved along gradients, images are recognised as the class aimed at in {' to '.join(ends)} of cases"
+        title = f"Moved along gradients, these pictures are recognised as the class aimed at: {' to '.join(ends)}"
     return entitle(figure, title, "A block of rows for each network, a row for each image, a column for each class.")
 
 

@@ -215,7 +215,8 @@ def test_log_ratios_of_changes_are_drawn_for_every_length_and_control():
     assert drawn[2] == pytest.approx([np.log((on + 0.001) / 0.1) for on, _ in ON_OFF.values()], abs=0.02)
     assert legend_texts(figure) == ["length 2", "length 0.5", "off it with the same spectrum"]
     assert figure.description.startswith("Steps along the manifold change networks clearly more than steps off it of "
-                                         "the same spectrum at some strength of 2 of 2 regularisers")
+                                         "the same spectrum at some strength of 2 of 2 regularisers, without "
+                                         "regularisation in 2")
     alone = manifold.log_ratios({"digits": table.drop(columns="matched")}, {"digits": ("PCA",)}, {"digits": (2,)})
     assert legend_texts(alone) == ["length 2"] and alone.description.startswith("Changes by steps along")
     with pytest.raises(SettingsError, match="lacks the columns on, PCA, 3, off, PCA, 3"):
@@ -228,7 +229,8 @@ def test_shares_of_the_gradient_are_drawn_for_every_space():
     figure = manifold.shares_inside({"digits": table}, {"digits": pd.DataFrame({"inside": [0.1, 0.2]})})
     left, _ = seen(figure)
     assert line_of(left, strength_axis.ON).get_ydata() == pytest.approx([one + 0.21 for one in ALIGNED.values()])
-    assert legend_texts(figure) == ["the image’s tangent space", "principal components"]
+    assert legend_texts(figure) == ["the image’s tangent space", "principal components",
+                                    "the image’s tangent space, untrained networks"]
     assert {0.15} in [{*np.round(line.get_ydata(), 6)} for line in left.lines], "untrained"
     assert figure.description.startswith("The share of the gradient in the tangent space grows from 31\u00a0% to up to "
                                          "61\u00a0% with 2 of 2 regularisers")
@@ -256,6 +258,7 @@ def test_alignments_stand_beside_what_knows_nothing():
     assert "the same: 1 − LPIPS" in ends(manifold.alignment_variants(table.assign(**{"1 - LPIPS": 0.7})))
     exact = manifold.alignment_variants(sweep(("noise",)))
     assert len(exact.axes) == 1, "closed forms have no second and third row here"
+    assert ends(exact) == {"own Bayes gradient", "another point’s"}
 
 
 @dataclass

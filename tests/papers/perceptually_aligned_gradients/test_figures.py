@@ -234,7 +234,7 @@ def test_generated(channels):
     assert [axis.get_title() for axis in axes[0]] == ["image", *classes]
     assert not any(axis.get_title() for axis in axes[1:].flat)
     assert [text.get_text() for text in figure.texts[:2]] == ["vanilla", "score\nrate 33 %"]
-    assert "recognised as the class aimed at in 33\u00a0% (score) of cases" in figure.description
+    assert "recognised as the class aimed at: 33\u00a0% (score)" in figure.description
     for row, name in ((0, "vanilla"), (3, "score")):
         shown = axes[row, 3].images[0].get_array()
         expected = pictures[name][row % 2, 2]
@@ -264,7 +264,7 @@ def test_alignment_against_robustness():
     np.testing.assert_allclose(seeds, [[0.05, 0.1], [0.04, 0.11], [0.03, 0.12]])
     np.testing.assert_allclose(mean, [[0.04, 0.11]])
     assert {text.get_text() for text in axis.texts} == set(GROUP_OF)
-    assert "(correlation of 7 methods 1.00, which decides nothing)" in figure.description
+    assert "(correlation of 7 methods without vanilla 1.00, which decides nothing)" in figure.description
     sweep = alignment.alignment_against_robustness(table(weight=[0.1, 1.0]))
     assert len(drawn(sweep.axes[0], colour, mark)[1]) == 2, "a mean for each weight"
 
