@@ -43,7 +43,7 @@ def contrast(table, adversarial: Mapping[str, float], title: str = ""):
             axis.plot(mine["robust"], mine[column], ".", color=ROBUST, alpha=0.45, markersize=4)
         axis.plot(line["robust"], line[column], "o-", color=ROBUST, label="adversarial training, by eps")
         for (_, one), eps in zip(line.iterrows(), adversarial.values(), strict=True):
-            axis.annotate(strength(eps), (one["robust"], one[column]), (4, -11), textcoords="offset points",
+            axis.annotate(strength(eps), (one["robust"], one[column]), (-3, 5), textcoords="offset points", ha="right",
                           fontsize=8, color=ROBUST)
         for kind, training in points.items():
             mine, one = table[table["kind"] == kind], means.loc[kind]
@@ -54,7 +54,7 @@ def contrast(table, adversarial: Mapping[str, float], title: str = ""):
         if "normal" in means.index:
             place = means.loc["normal", ["robust", column]]
             axis.plot(*place, "^", color=GREY)
-            axis.annotate("normal", place, (4, 4), textcoords="offset points", fontsize=8, color=GREY)
+            axis.annotate("normal", place, (5, -11), textcoords="offset points", fontsize=8, color=GREY)
         axis.set(xlabel="robust accuracy", ylabel=words)
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         if column != "cka":
