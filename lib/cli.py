@@ -416,7 +416,7 @@ def publish(args) -> int:
         shutil.rmtree(place / path.parent.name, ignore_errors=True)
         shutil.copytree(path.parent, place / path.parent.name, ignore=shutil.ignore_patterns(".*"))
         report.shrink(place / path.parent.name)
-    if log := starts(args.run.partition("+")[0]):
+    if log := starts(args.run.partition("+")[0], place / STARTS):
         write_atomic(place / STARTS, log)
     report.published(place.parent)
     report.readme(ROOT / "README.md")

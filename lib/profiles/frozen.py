@@ -131,14 +131,16 @@ def note_start(profile: str, run: str, papers: tuple[str, ...], first_seed: int,
     append(path, text.getvalue())
 
 
-def starts(profile: str) -> str:
-    """The lines of the log of starts that are about a profile, with their head; "" if there are none."""
-    path = results() / STARTS
-    if not path.is_file():
-        return ""
-    with path.open(newline="", encoding="utf-8") as file:
-        head, *lines = csv.reader(file)
-    mine = [line for line in lines if line[1:2] == [profile]]
+def starts(profile: str, published: Path) -> str:
+    """The lines about a profile of the log of starts and of the `published` one, which may be of another folder of
+    results, each once and by time, with their head; "" if there are none.
+    """
+    found, head = {}, []
+    for path in (published, results() / STARTS):
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                head, *lines = csv.reader(file)
+            found |= dict.fromkeys(tuple(line) for line in lines if line[1:2] == [profile])
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *mine] if mine else [])
+    csv.writer(text, lineterminator="\n").writerows([head, *sorted(found, key=lambda line: line[0])] if found else [])
     return text.getvalue()

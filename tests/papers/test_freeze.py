@@ -134,17 +134,22 @@ def test_verdicts_say_what_was_expected_and_which_claim_was_changed_after(expect
 
 def test_starts_of_frozen_papers_are_logged(expecting, tmp_path):
     settings.load("smoke").note_start((PAPER,), "run")
-    assert frozen.starts("smoke") == ""
+    assert frozen.starts("smoke", tmp_path / "none.csv") == ""
     freezing.freeze("smoke", (PAPER,))
     now = settings.load("smoke", {"stitching.seeds": 4})
     now.note_start((OTHER,), "run")
     now.note_start((PAPER, OTHER), "run")
     now.note_start((PAPER,), "interactive")
-    rows = list(csv.DictReader(frozen.starts("smoke").splitlines()))
+    rows = list(csv.DictReader(frozen.starts("smoke", tmp_path / "none.csv").splitlines()))
     assert [(row["papers"], row["how"], row["overrides"]) for row in rows] == [
         (f"{PAPER} {OTHER}", "run", "stitching.seeds=4"), (PAPER, "interactive", "stitching.seeds=4")]
     assert {row["first_seed"] for row in rows} == {str(now.first_seed)} and {row["run"] for row in rows} == {now.run}
-    assert frozen.starts("laptop") == ""
+    assert frozen.starts("laptop", tmp_path / "none.csv") == ""
+    published, mine = tmp_path / "published.csv", frozen.starts("smoke", tmp_path / "none.csv")
+    earlier = "2020-01-01T00:00:00Z,smoke,smoke,harp_pruning,1,,abc,run"
+    published.write_text(mine + earlier + "\n" + earlier.replace("smoke", "laptop") + "\n", encoding="utf-8")
+    head, *lines = mine.splitlines()
+    assert frozen.starts("smoke", published).splitlines() == [head, earlier, *lines], "of another folder of results"
 
 
 def test_the_freeze_is_a_file_that_people_can_read(expecting):
