@@ -41,16 +41,18 @@ def compression(table, marks: Mapping[str, str], base: str, reference=None, robu
         check_columns(reference, "method", "keep", "measure", "accuracy", "source", what="reference")
     style()
     palette = colours(table.method)
+    # moved apart, so that no seed hides another; by less where all stand at one share
+    width = 1.25 if table.keep.nunique() > 1 else 1.08
+    apart = {method: width ** ((number + 0.5) / len(palette) - 0.5) for number, method in enumerate(palette)}
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 4.0), sharex=True, layout="constrained")
     for axis, (measure, words) in zip(panels, PANELS.items(), strict=True):
         whole = dense[dense.measure == measure].accuracy
         if len(whole):
             axis.axhline(whole.mean(), color=colours(["dense"])["dense"], linewidth=1.3)
             axis.axhspan(whole.min(), whole.max(), color=colours(["dense"])["dense"], alpha=0.08, linewidth=0)
-        for number, (method, colour) in enumerate(palette.items()):
+        for method, colour in palette.items():
             mine = table[(table.method == method) & (table.measure == measure)]
-            apart = 1.25 ** ((number + 0.5) / len(palette) - 0.5)  # moved apart, so that no seed hides another
-            curve(axis, mine.assign(keep=mine.keep * apart), "keep", "accuracy", colour, marker=marks[method],
+            curve(axis, mine.assign(keep=mine.keep * apart[method]), "keep", "accuracy", colour, marker=marks[method],
                   shade=False, dots=True)
         if reference is not None:
             for method, mine in reference[reference.measure == measure].groupby("method", sort=False):
@@ -67,8 +69,8 @@ def compression(table, marks: Mapping[str, str], base: str, reference=None, robu
         axis.set_ylim(0, None)
     panels[0].set_xlim(1.35 * max(ticks), min(ticks) / 1.35)  # from mild to harsh
     means = table[table.measure == "verify"].groupby(["method", "keep"]).accuracy.mean()
-    ends = {method: (means[method].index.min(), means[method].iloc[0], colour) for method, colour in palette.items()
-            if method in means.index.get_level_values(0)}
+    ends = {method: (means[method].index.min() * apart[method], means[method].iloc[0], colour)
+            for method, colour in palette.items() if method in means.index.get_level_values(0)}
     if len(dense):
         level = dense[dense.measure == "verify"].accuracy.mean()
         ends["dense, same fine-tuning"] = (min(ticks) / 1.35, level, colours(["dense"])["dense"])
