@@ -18,7 +18,7 @@ class Answer:
     """A paper's question, what it claims, and our answer."""
 
     question: str
-    claim: str  # what the paper says in short, in at most MOST_WORDS words
+    claim: str  # what the paper says in short, or why we ask if no paper does, in at most MOST_WORDS words
     answer: str  # at most MOST_WORDS words
     gates: str  # which networks behind it are weaker than a reference network must be; "" if none is
     rests: Mapping[str, Mapping[str, str]]  # {run: {claim: verdict}}: the verdicts that the answer rests on

@@ -55,7 +55,7 @@ def _sheet(paper: str):
 
 def answers_markdown(reference: Path) -> str:
     """The table of the papers' questions and our answers, for a file two folders above `reference`, the folder of the
-    published runs. One row for each answer of `answers.yaml`, with the verdicts of the paper's own claims at the
+    published runs. One row for each answer of `answers.yaml` about a paper, with the verdicts of its own claims at the
     largest published profile. An outdated answer is left out. Below the table stand what the symbols mean and which
     networks are below the gates.
     """
@@ -63,6 +63,8 @@ def answers_markdown(reference: Path) -> str:
     notes = []
     for paper, one in answers(reference).items():
         sheet = _sheet(paper)
+        if not sheet.url:  # a question of ours
+            continue
         answer = OUTDATED if one.outdated(paper, reference) else one.answer
         if one.gates and answer != OUTDATED:
             answer += f" {FOOTNOTES[len(notes)]}"

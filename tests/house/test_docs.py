@@ -80,7 +80,8 @@ def test_findings_name_the_verdicts_of_the_published_runs():
     seen = set()
     for section in sections:
         paper = re.search(r"notebooks/(\w+)\.ipynb", section)[1]
-        assert f"[Paper]({claims.load(paper).url})" in section
+        url = claims.load(paper).url  # a question of ours has none
+        assert not url or f"[Paper]({url})" in section
         verdicts = {run.name: {claim["id"]: claim["verdict"] for claim in json.loads(
             (run / paper / "claims.json").read_text(encoding="utf-8"))} for run in report.runs(REFERENCE)}
         named = re.findall(rf"(on digits )?\b(C\d+[a-z]?): ({'|'.join(VERDICTS)})", " ".join(section.split()))
