@@ -132,8 +132,10 @@ case ${1:-} in
   lab)
     shift
     export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # notebooks import lib
-    # at the root, on the start notebook; notebooks are saved without outputs, which are no part of the project
+    # at the root, on the start notebook, with the settings in configs/jupyterlab (no question about news); notebooks are
+    # saved without outputs, which are no part of the project
     exec "$python" -m jupyterlab --ServerApp.root_dir="$PWD" --LabApp.default_url=/lab/tree/start.ipynb \
+      --LabApp.app_settings_dir="$PWD/configs/jupyterlab" \
       --FileContentsManager.pre_save_hook=lib.lab.without_outputs --KernelManager.transport_encryption=auto "$@"
     ;;
   look | again | compare | publish | freeze | store | verify | new-paper | index | readme | settings) exec "$python" -m lib "$@" ;;

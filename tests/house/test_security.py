@@ -145,5 +145,6 @@ def test_jupyterlab_is_started_with_its_own_safe_defaults():
     script = (ROOT / "run_all.sh").read_text(encoding="utf-8").replace("\\\n", " ")
     line = next(line for line in script.splitlines() if "jupyterlab" in line and "exec" in line)
     names = {word.split("=")[0] for word in line.split() if word.startswith("--")}
-    assert names == {"--ServerApp.root_dir", "--LabApp.default_url", "--FileContentsManager.pre_save_hook",
+    assert names == {"--ServerApp.root_dir", "--LabApp.default_url", "--LabApp.app_settings_dir",
+                     "--FileContentsManager.pre_save_hook",
                      "--KernelManager.transport_encryption"}, "localhost, with a token"
