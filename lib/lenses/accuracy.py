@@ -108,8 +108,8 @@ class Accuracy(Lens):
         """
         names = dict(zip(self.attacks(), ("robust", "robust without gradients", "robust under AutoAttack"),
                          strict=False))
-        ways, how = [("clean", evaluate(network.net, images), "", "")], {"seed_parts": SEED,
-                                                                          "search_precision": pool.precision}
+        ways = [("clean", evaluate(network.net, images), "", "")]
+        how = {"seed_parts": SEED, "search_precision": pool.precision}
         for attack, measure in names.items():
             ways.append((measure, evaluate(network.net, images, pool.threat, attack, **how,
                                            checked=attack is self.search), "", ""))

@@ -142,6 +142,7 @@ class Subject:
     def twin(self) -> Subject:
         """The same network before any training: all weights are drawn anew, by the modules' own `reset_parameters`,
         with a seed from the subject's key. Entries of weights that no module draws are permuted, and `note` says which.
+        Buffers stay, so the twin of a pruned network keeps the mask that training chose.
         """
         other = copied(self.inner)
         permuted = _draw_anew(other, self.key)

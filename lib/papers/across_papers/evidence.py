@@ -24,7 +24,7 @@ from lib.statistics import jackknife, paired_difference, without_missing
 KEPT = 0.8  # the share of a reference that counts as kept
 N = Condition("N")
 Summary = Callable[[Condition, Sequence[int], int | None], float]  # of repetitions, without a minibatch of images
-FIT = 0.05  # the margin of claims about fits: a front of adversarial training that fits no better decides nothing
+LEAST_FIT = 0.05  # the margin of claims about fits: a front of adversarial training that fits no better decides nothing
 # trainings that are compared with PGD adversarial training by their fit, besides those of aligned gradients
 FURTHER = {"X3": ("noise", "gradient norm"), "X7": ("TRADES",)}
 
@@ -55,7 +55,7 @@ def _fits(f: Results, condition: Condition) -> bool:
     """Whether fronts of the stronger of the two adversarial trainings around a condition fit by more than the margin:
     else fits are about 0 on both sides.
     """
-    return _above(FIT, f.net_fit(f.around(condition)[1]))[0]
+    return _above(LEAST_FIT, f.net_fit(f.around(condition)[1]))[0]
 
 
 def _failures(f: Results, condition: Condition) -> list[str]:
@@ -87,13 +87,20 @@ def gap(f: Results, condition: Condition, summary: Summary) -> np.ndarray:
     def without(seed: int | None, batch: int | None) -> float:
         some, images = [number for k, number in enumerate(left) if k != seed], _without(f, batch)
         at, weaker, stronger = (float(robust[one][some][:, images].mean()) for one in three)
-        share = (at - weaker) / (stronger - weaker) if stronger != weaker else 0.5
-        own, first, second = (summary(one, some, batch) for one in three)
-        return (1 - share) * first + share * second - own
+        own, *ends = (summary(one, some, batch) for one in three)
+        return interpolated(at, (weaker, stronger), ends) - own
 
     if left:
         values[left] = jackknife(without, len(left), batches)
     return values
+
+
+def interpolated(at: float, robust: Sequence[float], ends: Sequence[float]) -> float:
+    """What two adversarial trainings give at a robust accuracy, on the line through both. robust, ends: their robust
+    accuracies and what they give.
+    """
+    share = (at - robust[0]) / (robust[1] - robust[0]) if robust[1] != robust[0] else 0.5
+    return (1 - share) * ends[0] + share * ends[1]
 
 
 def similarity(f: Results) -> Summary:
@@ -138,7 +145,7 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
         found |= dict.fromkeys(claims, around)
     for claim, some in _by_fit(f).items():
         placed = {one: f.around(one)[1] for one in some if f.around(one)}
-        said = [f"next to {f.label(one)}, {f.label(strong)}: {_above(FIT, f.net_fit(strong))[1]}"
+        said = [f"next to {f.label(one)}, {f.label(strong)}: {_above(LEAST_FIT, f.net_fit(strong))[1]}"
                 for one, strong in placed.items()]
         found[claim].add("fronts of adversarial training fit", any(_fits(f, one) for one in placed),
                          "; ".join(said) or "none is compared")

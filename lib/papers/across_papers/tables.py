@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from lib.papers.across_papers.evidence import FURTHER, at_equal_accuracy, ceiling, gap, similarity
+from lib.papers.across_papers.evidence import FURTHER, at_equal_accuracy, ceiling, gap, interpolated, similarity
 from lib.papers.across_papers.networks import Condition
 from lib.papers.across_papers.results import Results
 from lib.papers.across_papers.settings import OF_POOL
@@ -94,10 +94,9 @@ def contrast(f: Results) -> pd.DataFrame:
         if pair is None:
             rows.append({**row, "between": "not between adversarial trainings"})
             continue
-        weak, strong = (mean(f.robust(other)) for other in pair)
-        share = (row["robust"] - weak) / (strong - weak) if strong > weak else 0.5
         row["between"] = " and ".join(map(f.label, pair))
-        row["adversarial clean"] = float(np.dot([1 - share, share], [mean(f.correct(other)) for other in pair]))
+        row["adversarial clean"] = interpolated(row["robust"], [mean(f.robust(other)) for other in pair],
+                                                [mean(f.correct(other)) for other in pair])
         found = {"fit": (mean(f.net_fit(one)), _interval("difference", at_equal_accuracy(f, one)))}
         for name, read in (("cka", similarity(f)), ("alignment", ceiling(f))):
             own = [read(one, [number], None) for number in range(f.section.seeds)]

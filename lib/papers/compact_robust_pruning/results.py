@@ -80,7 +80,7 @@ class Results(results.Results):
         """[S, m]: a / b + (a_i - a) / b - a (b_i - b) / b^2 for the retained share a / b of each repetition, its
         first-order value by image i; their mean is a / b.
         """
-        (pruned, whole), = (pair[:, 0] for pair in self.pairs([net], measure, over))
+        pruned, whole = self.pairs([net], measure, over)[0][:, 0]
         a, b = pruned.mean(1, keepdims=True), whole.mean(1, keepdims=True)
         return a / b + (pruned - a) / b - a * (whole - b) / b**2
 

@@ -174,8 +174,8 @@ OF_THE_TOY = Bound(lambda name: name == "line_of_modes", "line_of_modes", of="na
 @dataclass(frozen=True)
 class Toy(Declared):
     """The toy in the plane: points on a line with alternating classes, and an exhaustive attack. Distances are in the
-    toy's own units. Adjacent modes are 44.7 apart, so a perfect network loses nothing at `eps` and everything at `far`,
-    which is more than half of this distance.
+    toy's own units. Adjacent modes are 44.7 apart, so a perfect network loses nothing at `eps`. At `far`, more than
+    half of this distance, it is right on one of two neighbouring modes at most, and loses at least half of the points.
     """
 
     seeds: Repetitions = 5  # repetitions of the toy, each with networks of every kind
@@ -185,7 +185,7 @@ class Toy(Declared):
     batch_size: BatchSize = 128  # points per update
     weight: Positive = 1.0  # the weight of alignment with nearest neighbours (the paper's is not known)
     eps: Positive = 15.0  # a distance at which a perfect network loses nothing
-    far: Positive = 30.0  # a distance at which even a perfect network loses everything
+    far: Positive = 30.0  # a distance at which even a perfect network loses at least half of the points
     attack_steps: Count = 10  # steps of PGD, which is run in addition to the exhaustive attack
     # controls: a random direction for each class, and nearest-neighbour targets with permuted classes
     controls: Annotated[tuple[Annotated[str, OneOf(TOY_CONTROLS)], ...], different()] = TOY_CONTROLS

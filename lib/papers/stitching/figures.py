@@ -187,8 +187,7 @@ def _against_two_robust(robust) -> str:
     """
     found = {name: robust.loc[name] for name in ("N → R", "R → N", "R → R2") if name in robust.index}
     same = found.pop("R → R2", None)
-    less = [name for name, one in found.items() if same is not None and above(same, one)]
-    if not less:
+    if same is None or not any(above(same, one) for one in found.values()):
         return "clean and robust accuracy of stitched networks and their controls"
     kept = " and ".join(f"{name} keeps {percent(one.value)}" for name, one in found.items())
     return f"{kept} robust accuracy, two robust networks {percent(same.value)}"
