@@ -411,6 +411,17 @@ def test_seconds_of_measurements_are_shown_apart_by_whether_the_run_made_them(tm
     assert "measuring in this run measuring before it" in text and "3 min 2 h 00 min" in text
 
 
+def test_a_question_of_ours_is_called_ours_in_a_run_without_answers(tmp_path):
+    for paper in ("across_papers", "harp_pruning"):
+        write(tmp_path, paper, card(), [claim("C6", "absent", [part(0.001, -0.005, 0.015, verdict="absent")], "ours")])
+    report.index(tmp_path)
+    ours, theirs = (re.search(rf'(?s)<article class="paper" id="{paper}">.*?</article>', page(tmp_path).text)[0]
+                    for paper in ("across_papers", "harp_pruning"))
+    assert "a question of ours" in ours and "Our claims" in ours and "the paper" not in plain(ours).lower().replace(
+        "across the papers", "")
+    assert "Claims of the paper" in theirs and "a question of ours" not in theirs
+
+
 def test_a_run_s_cost_is_the_sum_over_its_different_networks(published):
     seconds = {}
     for path in sorted(published.glob("laptop/*/tables/networks.csv")):  # the last of those that trained it again
