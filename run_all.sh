@@ -126,7 +126,8 @@ case ${1:-} in
     shift
     status=0
     "$python" -m ruff check . || status=1
-    "$python" -m pytest "$@" || status=1
+    # two tests at a time where there are two cores; -n 0 for one after the other
+    "$python" -m pytest -n auto --maxprocesses 2 --dist worksteal "$@" || status=1
     exit $status
     ;;
   lab)

@@ -169,5 +169,6 @@ def test_words_test_and_lab(project, tmp_path):
     assert lab.stdout.startswith(f"-m jupyterlab {where} ")
     assert lab.stdout.endswith(f" --no-browser {project}\n")
     checks = call(project, "test", "-k", "store", CONDA_PREFIX=str(conda))
-    assert checks.stdout.split() == "-m ruff check . -m pytest -k store".split()
+    tests = "-m pytest -n auto --maxprocesses 2 --dist worksteal -k store"
+    assert checks.stdout.split() == f"-m ruff check . {tests}".split()
     assert checks.returncode == 1  # ruff complained, and the tests ran all the same
