@@ -56,8 +56,8 @@ rule networks:
         "jobs/{job}.log",
     threads: config["threads"]["networks"]
     resources:
-        job=1,
-        gpu=config["gpu"],
+        job=lambda w: config["gpus"].get(w.job, 1),
+        gpu=lambda w: config["gpus"].get(w.job, config["gpu"]),
         mem_mb=lambda w: config["mem_mb"].get(w.job, 0),
         runtime=lambda w, attempt: attempt * config["minutes"].get(w.job, 0),
     shell:

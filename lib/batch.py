@@ -111,7 +111,8 @@ def _countdown(settings: Settings, notebooks, store: Store, folder: Path, jobs: 
             cards = (base / name / "card.json" for base in (folder, ROOT / "results" / "reference" / settings.run))
             took[name] = next((read_json(path).get("seconds") for path in cards if path.exists()), None)
     prices = card or Prices(store, device(settings.device), max(1, cores() // jobs)) if waiting else None
-    return Countdown(work, took, prices, min(jobs, len(gpus)) if gpus else jobs)
+    most = slurm.MOST_GPUS if card else max(1, len(gpus))
+    return Countdown(work, took, prices, min(jobs, len(gpus)) if gpus else jobs, most)
 
 
 def _report(countdown: Countdown, folder: Path, done: set[str], started: float) -> set[str]:
@@ -183,9 +184,12 @@ def _snakemake(settings: Settings, overrides: dict, notebooks, jobs: int, gpus: 
                countdown: Countdown, head: slurm.Head | None) -> int:
     """Let Snakemake do what is missing; returns its exit status."""
     gpu, most = slurm.on_gpus(settings) if head else bool(gpus), memory_of_machine() // 10**6
-    asked = asks(settings, countdown.jobs, countdown.notebooks, gpu)
+    asked = asks(settings, countdown.jobs, countdown.notebooks, gpu, countdown.gpus)
     threads = {"networks": max(1, cores() // jobs), "notebook": _threads_of_notebook(settings, jobs, gpu)}
+    wide = {name: max(one.faster(countdown.gpus) for one in work) for name, work in countdown.jobs.items() if work}
+    wide = {name: count if head else min(count, jobs) for name, count in wide.items()}  # no more than are counted
     config = {"profile": settings.profile, "overrides": overrides, "notebooks": notebooks, "gpu": int(gpu),
+              "gpus": {name: count for name, count in wide.items() if gpu and count > 1},
               "threads": dict.fromkeys(threads, slurm.THREADS) if head else threads,
               "mem_mb": {name: mb + slurm.WRAPPERS if head else min(mb, most) for name, mb in asked.items()},
               "minutes": minutes(countdown) if head else {}}
@@ -338,10 +342,12 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
     paper, beside = measured(settings, notebooks).get(job, ("", []))
     if not mine and not beside:
         raise unknown("job", job, batch_jobs(settings, notebooks))
-    if gpu := take_place(results() / settings.run):
+    store = Store()
+    shares = [t.recipe.shares for t in mine if t.recipe.stored and not store.has("network", t.recipe.key)]
+    if gpu := take_place(results() / settings.run, max(shares, default=1)):
         print(f"{job} is on GPU {gpu}", flush=True)
     set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
-    zoo, without = Zoo(Store(), device(settings.device)), ""
+    zoo, without = Zoo(store, device(settings.device)), ""
 
     def make(task: Task) -> None:
         if task.recipe.stored and not zoo.store.has("network", task.recipe.key):

@@ -1,11 +1,12 @@
 """The GPUs of a run: which ones it uses, and the place of each job on one of them.
 
-A place is a line of REPRO_GPUS. A job holds the lock of its place, which the system frees however the job ends, so that
+A place is a name in REPRO_GPUS. A job holds the lock of its place, which the system frees however the job ends, so that
 the next job finds the GPU free. Under Slurm there are no places: Slurm gives each job its own GPU.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 from lib.errors import SettingsError, need
+from lib.values.recipe import together
 
 PLACES = "REPRO_GPUS"  # the GPUs of a run, separated by commas; one on which n jobs run at a time is named n times
 _held: list = []  # the lock of this process's place, held until it ends
@@ -63,24 +65,30 @@ def places(gpus: tuple[str, ...], jobs: int) -> str:
     return ",".join(itertools.islice(itertools.cycle(gpus), max(jobs, len(gpus)))) if gpus else ""
 
 
-def take_place(folder: Path) -> str:
-    """Give this process the first free place of the run with this folder: only its GPU is visible from now on. Returns
-    the GPU's name, or an empty text if the run has no places. To be called before torch looks for GPUs; waits while all
-    places are taken.
+def take_place(folder: Path, shares: int = 1) -> str:
+    """Give this process the first free place of the run with this folder: only its GPU is visible from now on. For a
+    training whose batches have `shares`, give it places on as many GPUs as get equal numbers of them, all at once.
+    Returns the names of the GPUs, separated by commas; an empty text if the run has no places. To be called before
+    torch looks for GPUs; waits while too many places are taken.
     """
     from filelock import FileLock, Timeout
 
     names = [name for name in os.environ.get(PLACES, "").split(",") if name]
+    count = together(shares, len({*names}))
     (folder / "gpus").mkdir(parents=True, exist_ok=True) if names else None
     while names:
+        mine: dict[str, FileLock] = {}
         for number, name in enumerate(names):
             lock = FileLock(str(folder / "gpus" / f"{number}.lock"))
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            _held.append(lock)
-            os.environ["CUDA_VISIBLE_DEVICES"] = name
-            return name
+            if name not in mine and len(mine) < count:
+                with contextlib.suppress(Timeout):
+                    lock.acquire(timeout=0)
+                    mine[name] = lock
+        if len(mine) == count:
+            _held.extend(mine.values())
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+            return ",".join(mine)
+        for lock in mine.values():  # others may need fewer
+            lock.release()
         time.sleep(0.2)
     return ""

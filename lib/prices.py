@@ -16,7 +16,7 @@ from lib.training import price
 from lib.values.architectures import Probe, Pruned, Stitch
 from lib.values.attacks import Attack
 from lib.values.measurement import Measurement
-from lib.values.recipe import Recipe, outcome_key
+from lib.values.recipe import Recipe, outcome_key, together
 
 PROCESS, PROCESS_ON_GPU = 0.8e9, 4e9  # bytes that a process with torch takes on the host before it holds anything
 EARLY = 0.1  # the share of the work that must be done before its pace says anything: the first jobs are often small
@@ -25,7 +25,8 @@ EARLY = 0.1  # the share of the work that must be done before its pace says anyt
 @dataclass(frozen=True)
 class Work:
     """A training or a measurement that the store lacks. like: the key that work of the same cost shares (empty: its
-    cost is not recorded). what: the kind of work, in words.
+    cost is not recorded). what: the kind of work, in words. shares: of the batches of a training, on so many GPUs at
+    most.
     """
 
     job: str
@@ -33,6 +34,11 @@ class Work:
     flops: float
     like: str
     what: str = ""
+    shares: int = 1
+
+    def faster(self, gpus: int) -> int:
+        """How many times as fast it is as on one GPU, on a machine with so many."""
+        return together(self.shares, gpus)
 
 
 def missing(tasks: list[Task], store: Store) -> Iterator[Work]:
@@ -43,7 +49,8 @@ def missing(tasks: list[Task], store: Store) -> Iterator[Work]:
             continue
         if recipe.stored and not store.has("network", recipe.key):
             what = f"training of {_named(recipe)}, {recipe.objective.describe()}, {recipe.data.name}"
-            yield Work(task.job, recipe, price.training(recipe), price.like_training(recipe), what)
+            yield Work(task.job, recipe, price.training(recipe), price.like_training(recipe), what,
+                       recipe.shares)
         for measure in task.measures:
             if not store.has("outcomes", outcome_key(*measure)):
                 on, _, attack = measure
@@ -85,16 +92,19 @@ def _named(recipe: Recipe) -> str:
     return how + price.last_part(recipe).arch.dense.name
 
 
-def asks(settings: Settings, jobs: dict[str, list[Work]], notebooks: Iterable[str], gpu: bool) -> dict[str, int]:
+def asks(settings: Settings, jobs: dict[str, list[Work]], notebooks: Iterable[str], gpu: bool,
+         gpus: int = 1) -> dict[str, int]:
     """{name of a job or notebook: megabytes of the machine's memory that it asks for}: what a process takes, the images
-    of its largest data set and a copy of them while they are read and, for a job on a CPU, its largest training.
+    of its largest data set and a copy of them while they are read and, for a job on a CPU, its largest training; once
+    for each of its processes, if it trains on several of so many GPUs.
     """
     def most(recipes: list[Recipe], trains: bool) -> int:
         images = max((2 * price.images(recipe.data) for recipe in recipes), default=0)
         training = max(map(price.memory, recipes), default=0) if trains else 0
         return int(((PROCESS_ON_GPU if gpu else PROCESS) + images + training) / 1e6)
 
-    asked = {name: most([one.recipe for one in work], not gpu) for name, work in jobs.items()}
+    asked = {name: max((one.faster(gpus) for one in work), default=1) * most([one.recipe for one in work], not gpu)
+             for name, work in jobs.items()}
     return asked | {name: most([t.recipe for t in plan(settings, (name,))], False) for name in notebooks}
 
 
@@ -115,21 +125,29 @@ def seconds_of(work: list[Work], prices) -> dict[int, float]:
     return {i: prices.seconds(work[i].recipe, work[i].like, work[i].flops) for i in dearest}
 
 
-def makespan(cost: Mapping[str, float], after: Mapping[str, set[str]], places: int) -> float:
-    """Seconds until the last job is done, if so many jobs run at a time and each place takes the first job in the order
-    of `cost` that can start. cost: {job: seconds}. after: {job: jobs that must be done before it}; others than those
-    with a cost are done. Raises ValueError if jobs wait for each other.
+def makespan(cost: Mapping[str, float], after: Mapping[str, set[str]], places: int,
+             width: Mapping[str, int] | None = None) -> float:
+    """Seconds until the last job is done, on so many places, which take the first job in the order of `cost` that can
+    start. cost: {job: seconds}. after: {job: jobs that must be done before it}; others than those with a cost are done.
+    width: {job: how many places it takes, at most all}, of those that take more than one. Raises ValueError if jobs
+    wait for each other.
     """
     waits = {job: {one for one in after.get(job, ()) if one in cost} for job in cost}
+    wide = width or {}
     running: list[tuple[float, str]] = []
-    now = 0.0
+    now, free = 0.0, places
     while waits or running:
-        for job in [job for job, needed in waits.items() if not needed][:places - len(running)]:
-            del waits[job]
-            heapq.heappush(running, (now + cost[job], job))
+        for job in [job for job, needed in waits.items() if not needed]:
+            if free == 0:
+                break
+            if wide.get(job, 1) <= free:
+                free -= wide.get(job, 1)
+                del waits[job]
+                heapq.heappush(running, (now + cost[job], job))
         if not running:
             raise ValueError(f"jobs wait for each other: {', '.join(waits)}")
         now, done = heapq.heappop(running)
+        free += wide.get(done, 1)
         for needed in waits.values():
             needed.discard(done)
     return now
@@ -163,17 +181,17 @@ def announce(settings: Settings, notebook: str, store: Store, where) -> str:
 class Countdown:
     """How much of a run is left. jobs: {name: the work that the store lacks}, of all jobs that have to run. notebooks:
     {name: the seconds it took before, or None}, of all notebooks that have to run. side_by_side: how many jobs run at
-    the same time.
+    the same time. gpus: how many there are at most for one training.
     """
 
     def __init__(self, jobs: dict[str, list[Work]], notebooks: dict[str, float | None],
-                 prices: price.Prices | Card | None, side_by_side: int):
-        self.jobs, self.notebooks, self.side_by_side = jobs, notebooks, side_by_side
+                 prices: price.Prices | Card | None, side_by_side: int, gpus: int = 1):
+        self.jobs, self.notebooks, self.side_by_side, self.gpus = jobs, notebooks, side_by_side, gpus
         like = {one.like for work in jobs.values() for one in work if one.like}
         # else FLOPs, until a job tells their speed
         self.known = prices is not None and (isinstance(prices, Card) or like <= prices.known.keys())
-        self.cost = {name: sum(prices.seconds(one.recipe, one.like, one.flops) if self.known else one.flops
-                               for one in work) for name, work in jobs.items()}
+        self.cost = {name: sum((prices.seconds(one.recipe, one.like, one.flops) if self.known else one.flops)
+                               / one.faster(gpus) for one in work) for name, work in jobs.items()}
 
     def said(self, done: set[str], passed: float) -> str:
         """`7 of 26 jobs, about 3 min left`, without a time while nothing is known about it. done: the names of finished

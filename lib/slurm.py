@@ -28,6 +28,7 @@ PLUGIN = "snakemake_executor_plugin_slurm"
 WRAPPERS = 2000  # megabytes of Snakemake's processes and the notebook's kernel in a job, beside those of the price list
 THREADS = 4  # of a job, if the profile in configs/slurm does not set them
 CARD = "a100"  # by which time limits are set unless --on names another card: the slowest that is common
+MOST_GPUS = 8  # of a job whose training can use several: no more are in a node
 TOUCHED_EVERY = 10.0  # seconds
 ASKED_EVERY = 30.0  # seconds at least between two questions to Slurm
 

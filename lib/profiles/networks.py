@@ -14,7 +14,8 @@ from lib.runtime import fast_in_bf16
 from lib.values.architectures import Architecture, Denoisers, FromScratch
 from lib.values.attacks import PGD, Attack
 from lib.values.data import Data
-from lib.values.declared import Bound, Declared, OneOf, Positive, Repetitions, Share, between, whole
+from lib.values.declared import Bound, Count, Declared, OneOf, Positive, Repetitions, Share, between, whole
+from lib.values.keys import later
 from lib.values.objectives import Adversarial, CrossEntropy, Denoising, Objective
 from lib.values.recipe import AUGMENTATIONS, PRECISIONS, Optimiser, Recipe, Schedule
 from lib.values.threats import Threat
@@ -37,6 +38,8 @@ class Training(Declared):
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: Schedule = field(default_factory=Schedule)
     attack: PGD | None = None  # the attack of adversarial training; null: training on clean images
+    # equal shares of a batch, each with BatchNorm statistics of its own; as many GPUs can do an update together
+    shares: Count = later(1)
 
     where = "training"
 
@@ -163,8 +166,9 @@ def fewer_targets(where: str, attack: Attack, data: Data) -> None:
 
 
 def trained_as(recipe: Recipe, training: Training) -> Recipe:
-    """The recipe with the epochs, the optimiser and the schedule of the settings."""
-    return replace(recipe, epochs=training.epochs, optimiser=training.optimiser, schedule=training.schedule)
+    """The recipe with the epochs, the optimiser, the schedule and the shares of the settings."""
+    return replace(recipe, epochs=training.epochs, optimiser=training.optimiser, schedule=training.schedule,
+                   shares=training.shares)
 
 
 def continued(parent: Recipe, arch: Architecture, objective: Objective, training: Training) -> Recipe:

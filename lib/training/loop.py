@@ -1,8 +1,8 @@
 """The one training loop.
 
-All random numbers of a step come from a generator seeded by the recipe's key, the epoch and the step. So a training
-that was stopped resumes from its last checkpoint, after an epoch or in the middle of a long one, and, on the CPU with
-the same number of threads, ends with bit-identical weights.
+All random numbers of a step come from a generator seeded by the recipe's key, the epoch and the step (and the share of
+the batch, where a recipe cuts it). So a training that was stopped resumes from its last checkpoint, after an epoch or
+in the middle of a long one, and, on the CPU with the same number of threads, ends with bit-identical weights.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from lib.training.evaluation import evaluate
 from lib.training.losses import Progress, TrainingBatch, loss_for
 from lib.training.memory import OutOfMemory, halves_that_fit
 from lib.training.schedule import Average, learning_rate, make_optimiser
+from lib.training.team import ALONE, Team
 from lib.values.recipe import Recipe
 
 CHECKPOINT_EVERY = 5.0  # seconds at least between two checkpoints: small networks have epochs of a second
@@ -39,7 +40,8 @@ class TrainingDiverged(NetworkFailed):
 
 
 def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None, holdout: ImageSet | None = None,
-        compiled: bool = False, scores: torch.Tensor | None = None, parents: Sequence = ()) -> list[dict]:
+        compiled: bool = False, scores: torch.Tensor | None = None, parents: Sequence = (),
+        team: Team = ALONE) -> list[dict]:
     """Train `net` in place as the recipe says. Returns one row per epoch: the mean loss and its means over the four
     quarters of the epoch, accuracy on the images trained on in [0, 1] (nan if the objective has no logits), seconds,
     columns of the objective, and, if the recipe chooses an epoch, the accuracy on the held-out images and whether this
@@ -49,29 +51,35 @@ def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None,
     and the weights of the epochs that the recipe wants to `keep` are left there. holdout: the held-out images, for a
     recipe with a `choice`. compiled: run the network through torch.compile (a graph for the update, one for the
     attack). scores: the result of `Zoo.targets`, for an objective that needs scores. parents: the networks of the
-    recipe's parents, for an objective that attacks them. The last partial batch of an epoch is dropped.
+    recipe's parents, for an objective that attacks them. team: the processes that do this training together, each of
+    which calls this; the first one's network and rows count. The last partial batch of an epoch is dropped.
 
     Raises TrainingDiverged and OutOfMemory, whose messages name the recipe, the step and a remedy.
     """
-    return _Training(net, recipe, images, device, work, holdout, compiled, scores, parents).run()
+    return _Training(net, recipe, images, device, work, holdout, compiled, scores, parents, team).run()
 
 
 class _Training:
     """One training in progress: the state that a checkpoint saves, and the steps that change it."""
 
     def __init__(self, net, recipe: Recipe, images: ImageSet, device, work, holdout, compiled: bool,
-                 scores, parents):
+                 scores, parents, team: Team):
         self.net, self.recipe, self.images, self.work, self.holdout = net, recipe, images, work, holdout
         self.device, self.layout = torch.device(device), memory_format(net)
-        self.loss = loss_for(recipe.objective)
+        self.team = team
+        self.losses = {share: loss_for(recipe.objective) for share in team.mine(recipe.shares)}
+        self.loss = next(iter(self.losses.values()))
         second_order = self.loss.second_order
         if second_order and self.device.type == "cpu":  # second derivatives of convolutions: 1.5 times as fast
             self.layout = torch.contiguous_format
         net.to(device=self.device, memory_format=self.layout)
         for name, parameter in net.named_parameters():
             parameter.requires_grad_(not recipe.trainable or name.startswith(recipe.trainable))
-        self.loss.prepare(images, recipe.data.info.classes, scores)
-        self.loss.with_parents(parents)
+        self.learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        self.statistics = [] if recipe.shares == 1 else _statistics(net)
+        for loss in self.losses.values():
+            loss.prepare(images, recipe.data.info.classes, scores)
+            loss.with_parents(parents)
         self.compiled = compiled and not second_order  # torch.compile cannot differentiate a gradient once more
         self.optimiser = make_optimiser(recipe.optimiser, net.named_parameters())
         self.average = Average(net, recipe.ema) if recipe.ema else None
@@ -103,13 +111,16 @@ class _Training:
                 took = time.monotonic() - self.started
                 self.rows.append({"epoch": epoch, "loss": loss, "accuracy": accuracy, "seconds": took,
                                   "quarters": quarters})
-                self.rows[-1] |= self.loss.end_epoch(self.net)
-                self._choose(epoch)
-                self._keep(epoch + 1)
+                columns = [loss.end_epoch(self.net) for loss in self.losses.values()]
+                self.rows[-1] |= columns[0]
+                if self.team.first:
+                    self._choose(epoch)
+                    self._keep(epoch + 1)
                 bar.step(0, loss=loss, accuracy=accuracy)
-                if time.monotonic() - self.saved > CHECKPOINT_EVERY and epoch + 1 < epochs:
+                if epoch + 1 < epochs and self._due(CHECKPOINT_EVERY):
                     self._save()
-                    self.saved = time.monotonic()
+        if not self.team.first:
+            return self.rows
         final = self.best or (self.average and self.average.net.state_dict())
         if final:
             self.net.load_state_dict(final)
@@ -124,19 +135,22 @@ class _Training:
         first = self._begin(sums)
         self.net.train(recipe.batchnorm == "train")
         for i in range(first, self.steps):
-            batch = self._batch(order[i * size : (i + 1) * size], epoch, i)
+            batches = self._batches(order[i * size : (i + 1) * size], epoch, i)
             for replay in range(replays):
                 u = i * replays + replay
-                self._update(batch, epoch, u, replay, sums)
+                self._update(batches, epoch, u, replay, sums)
                 if (u + 1) % LOOK_EVERY == 0 or u + 1 == sums.shape[1]:
                     self._look(sums[0, : u + 1], epoch)
             bar.step()
-            if time.monotonic() - self.saved > CHECKPOINT_WITHIN and i + 1 < self.steps:
+            if i + 1 < self.steps and self._due(CHECKPOINT_WITHIN):
                 self._look(sums[0, : u + 1], epoch)
                 self._save({"steps": i + 1, "sums": sums, "seconds": time.monotonic() - self.started,
                             "random": _random(self.device)})
-                self.saved = time.monotonic()
         return sums
+
+    def _due(self, every: float) -> bool:
+        """Whether the last checkpoint is older than `every` seconds."""
+        return self.team.agreed(time.monotonic() - self.saved > every)
 
     def _begin(self, sums) -> int:
         """The step from which the epoch goes on: 0, or that of a checkpoint in the middle of this epoch, with `sums`,
@@ -152,8 +166,14 @@ class _Training:
             torch.cuda.set_rng_state(begun["random"][1].cpu(), self.device)
         return begun["steps"]
 
-    def _batch(self, chosen, epoch: int, i: int) -> TrainingBatch:
-        draw = generator(self.recipe.key, "step", epoch, i, device=chosen.device)
+    def _batches(self, chosen, epoch: int, i: int) -> dict[int, TrainingBatch]:
+        """{number: this process's shares of step i's batch}: one, unless the recipe cuts batches."""
+        shares = chosen.chunk(self.recipe.shares)
+        return {n: self._batch(shares[n], "step", epoch, i, *([n] if self.recipe.shares > 1 else ()))
+                for n in self.losses}
+
+    def _batch(self, chosen, *drawn) -> TrainingBatch:
+        draw = generator(self.recipe.key, *drawn, device=chosen.device)
         pixels, placement = self.images.augmented(chosen, self.recipe.augment, draw)
         return TrainingBatch(
             pixels.contiguous(memory_format=self.layout),
@@ -163,53 +183,78 @@ class _Training:
             draw,
         )
 
-    def _update(self, batch: TrainingBatch, epoch: int, u: int, replay: int, sums) -> None:
+    def _update(self, batches: dict[int, TrainingBatch], epoch: int, u: int, replay: int, sums) -> None:
         """Update number u of the epoch: its loss, its step, its row in `sums`."""
         recipe, updates = self.recipe, sums.shape[1]
         share = (epoch + u / updates) / recipe.epochs
         progress = Progress(epoch, epoch * updates + u, share, recipe.precision, replay)
+        before = kept = [statistic.clone() for statistic in self.statistics]
         try:
-            loss, logits = self._evaluate(batch, progress)
-            if self.optimiser is not None:
+            for n, batch in batches.items():
+                self._set_statistics(before)
+                sums[:, u] += self._differentiate(n, batch, progress) / recipe.shares
+                if n == 0:
+                    kept = [statistic.clone() for statistic in self.statistics]
+            self._set_statistics(kept)
+            self.team.add_up([sums[:, u], *(p.grad for p in self.learning if p.grad is not None)])
+            if self.optimiser is not None and self.team.first:
                 for group in self.optimiser.param_groups:
                     group["lr"] = learning_rate(recipe.schedule, recipe.optimiser.lr, share)
-                self.optimiser.zero_grad(set_to_none=True)
-                with rounding(recipe.precision):
-                    loss.backward()
                 self.optimiser.step()
                 self.loss.after_update(self.net, self.optimiser)
         except torch.OutOfMemoryError:
-            self._out_of_memory(batch, progress)
+            self._out_of_memory(n, batch, progress)
+        self.team.follow([*self.learning, *self.statistics])
         if self.average:
             self.average.follow(progress.step)
-        with torch.no_grad():  # kept on the device: no step waits for a number
+
+    def _set_statistics(self, values: list[torch.Tensor]) -> None:
+        for statistic, value in zip(self.statistics, values, strict=True):
+            statistic.copy_(value)
+
+    def _differentiate(self, n: int, batch: TrainingBatch, progress: Progress) -> torch.Tensor:
+        """Add the gradient of share n to those of the shares before; returns its loss and accuracy, on the device,
+        because no step waits for a number.
+        """
+        shares = self.recipe.shares
+        with initialise_with(self.recipe.key, "layers", progress.step, n) if shares > 1 else contextlib.nullcontext():
+            loss, logits = self._evaluate(n, batch, progress)
+        if self.optimiser is not None:
+            if n == next(iter(self.losses)):
+                self.optimiser.zero_grad(set_to_none=True)
+            with rounding(self.recipe.precision):
+                (loss / shares if shares > 1 else loss).backward()
+        with torch.no_grad():
             right = torch.nan if logits is None else (logits.argmax(1) == batch.labels).double().mean()
-            sums[0, u], sums[1, u] = loss.detach(), right
+            return torch.stack([loss.double(), torch.as_tensor(right, dtype=torch.float64, device=loss.device)])
 
-    def _evaluate(self, batch: TrainingBatch, progress: Progress):
+    def _evaluate(self, n: int, batch: TrainingBatch, progress: Progress):
         with autocast(self.device, self.recipe.precision):
-            return self.loss(self.net, batch, progress)
+            return self.losses[n](self.net, batch, progress)
 
-    def _out_of_memory(self, batch: TrainingBatch, progress: Progress) -> None:
+    def _out_of_memory(self, n: int, batch: TrainingBatch, progress: Progress) -> None:
         """Raise OutOfMemory with the batch size that fits. Attacks are split where they run; an update is not, because
         BatchNorm would see other statistics.
         """
 
         def attempt(size: int):
-            loss = self._evaluate(batch.take(size), progress)[0]
+            loss = self._evaluate(n, batch.take(size), progress)[0]
             with rounding(self.recipe.precision):
                 loss.backward()
 
+        size = self.recipe.batch_size
         fits = halves_that_fit(attempt, len(batch.labels))
-        advice = f"a batch_size of {fits} fits" if fits else "not even a single image fits: use a smaller network"
+        advice = "not even a single image fits: use a smaller network"
+        if fits:
+            advice = f"a batch_size of {self.recipe.shares * fits} fits"
         raise OutOfMemory(
-            f"{self.recipe.describe()}: out of memory in step {progress.step} with batches of {len(batch.labels)} on "
+            f"{self.recipe.describe()}: out of memory in step {progress.step} with batches of {size} on "
             f"{self.device}; an update cannot be split without changing BatchNorm, {advice}"
         ) from None
 
     def _look(self, losses, epoch: int) -> None:
         bad = ~torch.isfinite(losses) | (losses.abs() > EXPLODED)
-        if not bad.any():
+        if not self.team.first or not bad.any():  # the first has the sums over all shares
             return
         u = int(bad.nonzero()[0])
         checkpoint = self.work and self.work / CHECKPOINT
@@ -247,15 +292,18 @@ class _Training:
 
     def _save(self, begun: dict | None = None) -> None:
         """Write a checkpoint, after an epoch or, with `begun`, in the middle of one."""
+        self.saved = time.monotonic()
         if self.work is not None:
-            save_state(self.work / CHECKPOINT, {**self._state(), "begun": begun})
+            state = self._state()
+            if self.team.first:
+                save_state(self.work / CHECKPOINT, {**state, "begun": begun})
 
     def _state(self) -> dict:
         return {
             "net": self.net.state_dict(),
             "rows": self.rows,
             "optimiser": self.optimiser.state_dict() if self.optimiser else None,
-            "objective": self.loss.state_dict(),
+            "objectives": self.team.collected([loss.state_dict() for loss in self.losses.values()]),
             "average": self.average.net.state_dict() if self.average else None,
             "best": self.best,
             "kept": self.kept,
@@ -269,7 +317,8 @@ class _Training:
         self.net.load_state_dict(state["net"])
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["optimiser"])
-        self.loss.load_state_dict(state["objective"])
+        for n, loss in self.losses.items():
+            loss.load_state_dict(state["objectives"][n])
         if self.average:
             self.average.net.load_state_dict(state["average"])
         self.best, self.rows, self.kept, self.begun = state["best"], state["rows"], state["kept"], state["begun"]
@@ -284,6 +333,12 @@ class _Training:
             print(f"{self.work.name}: going on after epoch {len(self.rows)}{within}", flush=True)
         else:
             self._take(fresh)  # a layout that does not fit has been taken in part
+
+
+def _statistics(net) -> list[torch.Tensor]:
+    """The running statistics of BatchNorm."""
+    norms = [part for part in net.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+    return [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
 
 
 def _random(device: torch.device) -> list[torch.Tensor]:

@@ -140,11 +140,12 @@ def checks(recipe: Recipe) -> float:
 
 def memory(recipe: Recipe) -> float:
     """Bytes that a training takes, roughly: the weights with their gradients and the optimiser's moments, three numbers
-    for each that a layer gives (its output, after normalisation and after the ReLU) for a batch, and all images.
+    for each that a layer gives (its output, after normalisation and after the ReLU) for a batch or one of its shares,
+    and all images.
     """
     net, data = counted(recipe), recipe.data
     weights = 4 * net.parameters * (2 + (2 if recipe.optimiser.name == "adam" else 1) + (recipe.ema is not None))
-    activations = 3 * net.outputs * recipe.batch_size * (2 if recipe.precision == "bf16" else 4)
+    activations = 3 * net.outputs * recipe.batch_size // recipe.shares * (2 if recipe.precision == "bf16" else 4)
     return weights + activations + images(data)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from lib.training.evaluation import Outcomes, evaluate
 from lib.training.loop import EPOCH, fit
 from lib.training.memory import OutOfMemory, named_when_full
 from lib.training.sanity import beaten_by_square, sanity_within
+from lib.training.together import devices_for, fit_together
 from lib.values.attacks import Attack
 from lib.values.certificates import Certificate
 from lib.values.keys import digest, plain
@@ -56,6 +58,11 @@ class Trained:
     net: torch.nn.Module
     log: list[dict]
     meta: dict
+
+
+def inputs_from(store: Store, recipe: Recipe, device) -> dict:
+    """`Zoo.inputs` in a new process: of networks and scores that are in the store."""
+    return Zoo(store, device).inputs(recipe)
 
 
 class Zoo:
@@ -171,16 +178,27 @@ class Zoo:
             "seconds": max(time.monotonic() - started, sum(row["seconds"] for row in rows)),
             "like": price.like_training(recipe),
             "flops": price.training(recipe) if recipe.epochs else 0.0,
+            "devices": len(devices_for(recipe, self.device)),
             **speed,
             **provenance(self.device),
         }
 
     def _fit(self, recipe: Recipe, net, work: Path) -> list[dict]:
-        images = self.images(recipe.data, "train")
-        holdout = self.images(recipe.data, "holdout") if recipe.choice else None
-        compiled = price.compile_pays(recipe, self.device)
-        attacked = [self.obtain(p).net for p in recipe.parents] if recipe.objective.attacks_parents else ()
-        return fit(net, recipe, images, self.device, work, holdout, compiled, self.targets(recipe), attacked)
+        compiled, devices = price.compile_pays(recipe, self.device), devices_for(recipe, self.device)
+        if len(devices) > 1:
+            self.targets(recipe)  # made once, before several processes take them
+            return fit_together(net, recipe, partial(inputs_from, self.store, recipe), devices, work, compiled)
+        return fit(net, recipe, work=work, compiled=compiled, **self.inputs(recipe))
+
+    def inputs(self, recipe: Recipe) -> dict:
+        """What a training takes besides network and recipe, as arguments of `lib.training.loop.fit`."""
+        return {
+            "images": self.images(recipe.data, "train"),
+            "device": self.device,
+            "holdout": self.images(recipe.data, "holdout") if recipe.choice else None,
+            "scores": self.targets(recipe),
+            "parents": [self.obtain(p).net for p in recipe.parents] if recipe.objective.attacks_parents else (),
+        }
 
     def _match(self, recipe: Recipe, net) -> None:
         """Set the joint of a stitched network to the least-squares map between its parents' activations, both in eval

@@ -135,6 +135,9 @@ class Recipe(Declared):
     sources: the recipes of the networks from which the objective takes its targets but no weights: a denoiser, if
     gradients are aligned with scores.
     weights: no training; the weights of a file, for a ResNet or an ImageNetResNet.
+    shares: how many equal shares each batch is cut into. Each has draws and BatchNorm statistics of its own; an update
+    follows the mean of their gradients and keeps the running statistics of the first. So an update comes out the same
+    on one GPU, which takes the shares in turn, as on several, and as under torch's DataParallel.
     """
 
     data: Data
@@ -156,10 +159,12 @@ class Recipe(Declared):
     checkpoint: int | None = later(None)
     sources: tuple[Recipe, ...] = later(())
     weights: Weights | None = later(None)
+    shares: Count = later(1)
 
     def check_together(self):
         most = self.data.n_train
         need(self.batch_size <= most, "batch_size", self.batch_size, f"at most the {most} training images")
+        self._check_shares()
         held = self.choice is None or self.data.holdout > 0
         need(held, "data.holdout", self.data.holdout, "at least 1 where the best epoch is chosen on held-out images")
         in_order = all(is_int(n, 1) for n in self.keep) and list(self.keep) == sorted({*self.keep})
@@ -178,6 +183,15 @@ class Recipe(Declared):
             need(self.epochs == 0, "epochs", self.epochs, "0 for a network with weights from a file")
             allowed = "a ResNet or an ImageNetResNet for weights from a file"
             need(self.arch.reads_files, "arch", self.arch.name, allowed)
+
+    def _check_shares(self):
+        if self.shares == 1:
+            return
+        even = self.batch_size % self.shares == 0 and self.batch_size >= 2 * self.shares
+        need(even, "shares", self.shares, f"1, or cut the batch of {self.batch_size} evenly, with 2 images in each")
+        each = (self.objective, self.objective.inner or self.objective)
+        name = type(self.objective).__name__
+        need(all(one.in_shares for one in each), "shares", self.shares, f"1 for {name}, which needs whole batches")
 
     def _check_parents(self):
         arch = self.arch
@@ -239,6 +253,11 @@ class Recipe(Declared):
         if self.weights is not None:
             how = f"weights of {PurePath(self.weights.file).name}"
         return f"{self.data.name} {what}, {how}, seed {self.seed} [{self.key}]"
+
+
+def together(shares: int, there: int) -> int:
+    """At most how many of so many GPUs can have equally many of the shares of a batch (`Recipe.shares`): 1 or more."""
+    return max(n for n in range(1, max(1, min(shares, there)) + 1) if shares % n == 0)
 
 
 def outcome_key(recipe: Recipe, threat: Threat | None, attack: Attack | Certificate | None) -> str:

@@ -212,7 +212,7 @@ def test_a_failed_job_leaves_no_old_verdicts(tmp_path, started, monkeypatch):
         (folder / name / batch.MADE_OF).write_text(batch.made_of(load("test", given), name))
         (folder / name / "card.json").write_text(json.dumps(old))
 
-    def refuse(*args):
+    def refuse(*args, **named):
         raise FileError("there is no room left")
 
     def fail():

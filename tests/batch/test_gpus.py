@@ -19,7 +19,7 @@ JOB = """
 import os, sys, time
 from pathlib import Path
 from lib.gpus import take_place
-take_place(Path(sys.argv[1]))
+take_place(Path(sys.argv[1]), int(sys.argv[2]))
 print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
 time.sleep(600)
 """
@@ -32,37 +32,57 @@ def seen(monkeypatch, count: int, visible: str | None = None):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
 
-def test_jobs_spread_over_eight_gpus_and_the_gpu_of_a_killed_job_is_used_again(tmp_path):
-    env = {**os.environ, gpus.PLACES: gpus.places(tuple("01234567"), 8)}
-    jobs: dict[str, subprocess.Popen] = {}
-
-    def start() -> str:
-        job = subprocess.Popen([sys.executable, "-c", JOB, str(tmp_path)], cwd=ROOT, env=env, text=True,
-                               stdout=subprocess.PIPE)
-        started.append(job)
-        return job.stdout.readline().strip()
-
+@pytest.fixture
+def begin(tmp_path):
+    """Start a job that takes places among so many pretended GPUs and keeps them; all are killed at the end."""
     started: list[subprocess.Popen] = []
-    try:
-        for _ in range(8):
-            gpu = start()
-            assert gpu not in jobs, "one job a GPU"
-            jobs[gpu] = started[-1]
-        assert sorted(jobs) == list("01234567")
-        waits = subprocess.Popen([sys.executable, "-c", JOB, str(tmp_path)], cwd=ROOT, env=env, text=True,
-                                 stdout=subprocess.PIPE)
-        started.append(waits)
-        time.sleep(1)
-        assert waits.poll() is None, "it waits while all are taken"
-        jobs["5"].send_signal(signal.SIGKILL)
-        assert waits.stdout.readline().strip() == "5"
-        jobs["2"].terminate()
-        assert start() == "2"
-    finally:
-        for job in started:
-            job.kill()
-            job.wait()
-            job.stdout.close()
+
+    def start(there: int, shares: int = 1) -> subprocess.Popen:
+        env = {**os.environ, gpus.PLACES: gpus.places(tuple(map(str, range(there))), there)}
+        started.append(subprocess.Popen([sys.executable, "-c", JOB, str(tmp_path), str(shares)], cwd=ROOT, env=env,
+                                        text=True, stdout=subprocess.PIPE))
+        return started[-1]
+
+    yield start
+    for job in started:
+        job.kill()
+        job.wait()
+        job.stdout.close()
+
+
+def placed(job: subprocess.Popen) -> str:
+    return job.stdout.readline().strip()
+
+
+def test_jobs_spread_over_eight_gpus_and_the_gpu_of_a_killed_job_is_used_again(begin):
+    jobs: dict[str, subprocess.Popen] = {}
+    for _ in range(8):
+        job = begin(8)
+        gpu = placed(job)
+        assert gpu not in jobs, "one job a GPU"
+        jobs[gpu] = job
+    assert sorted(jobs) == list("01234567")
+    waits = begin(8)
+    time.sleep(1)
+    assert waits.poll() is None, "it waits while all are taken"
+    jobs["5"].send_signal(signal.SIGKILL)
+    assert placed(waits) == "5"
+    jobs["2"].terminate()
+    assert placed(begin(8)) == "2"
+
+
+def test_a_job_whose_training_uses_several_gpus_takes_them_at_once(begin):
+    one, three = begin(4), begin(4, 3)
+    assert {*placed(one), *placed(three).split(",")} == {*"0123"}
+    two = begin(4, 6)  # six shares on four GPUs: three get two each
+    time.sleep(1)
+    one.kill()
+    time.sleep(1)
+    assert two.poll() is None, "one free GPU is not enough"
+    small = begin(4)
+    assert len(placed(small)) == 1, "what waits for three holds none"
+    three.kill()
+    assert len(placed(two).split(",")) == 3
 
 
 @pytest.mark.parametrize("names, jobs, places", [
@@ -133,4 +153,18 @@ def test_the_jobs_of_a_run_are_told_their_gpus_and_what_they_ask_for(tmp_path, m
     assert env[gpus.PLACES] == "a,b,c,a" and "job=4" in command
     most = next(int(word.removeprefix("mem_mb=")) for word in command if word.startswith("mem_mb="))
     run = json.loads((tmp_path / settings.run / "run.json").read_text())
-    assert run["gpu"] == 1 and 0 < run["mem_mb"]["stitching"] <= most
+    assert run["gpu"] == 1 and 0 < run["mem_mb"]["stitching"] <= most and run["gpus"] == {}
+
+
+@pytest.mark.parametrize("names, jobs, count", [("abc", 3, 2), ("abcd", 4, 4), ("abcd", 1, 1), ("a", 1, 1), ("", 4, 1)])
+def test_a_job_asks_for_as_many_gpus_as_its_training_can_use(tmp_path, monkeypatch, names, jobs, count):
+    """`gpus` has the jobs that count as more than one."""
+    monkeypatch.setattr(batch, "_carry_out", lambda *given: 0)
+    for name, value in {"REPRO_RESULTS": str(tmp_path), "REPRO_STORE": str(tmp_path / "store")}.items():
+        monkeypatch.setenv(name, value)
+    given = {"jobs": "networks", "networks.robust.shares": 4}
+    settings = load("test", given)
+    assert batch.run_graph(settings, given, ("stitching",), jobs, tuple(names)) == 0
+    asked = json.loads((tmp_path / settings.run / "run.json").read_text())["gpus"]
+    robust = {name for name in asked if name.startswith("pool-R")}
+    assert asked == {} if count == 1 else robust and all(asked[name] == count for name in robust)

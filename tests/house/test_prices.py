@@ -50,6 +50,18 @@ def test_a_place_takes_the_first_job_that_can_start_not_the_best_one():
     assert makespan({"short": 1.0, "other": 1.0, "long": 4.0}, {}, 2) == 5
 
 
+def test_a_job_that_takes_several_places_waits_until_they_are_free():
+    cost = {"short": 1.0, "wide": 2.0, "other": 1.0, "last": 1.0}
+    assert makespan(cost, {}, 2, {"wide": 2}) == 1 + 2 + 1
+    assert makespan(cost, {"last": {"wide"}}, 3, {"wide": 2}) == 3
+
+
+def test_a_training_in_shares_is_as_much_faster_as_there_are_gpus_for_them():
+    one, cut = Work("a", None, 1e9, "like"), Work("b", None, 1e9, "like", shares=4)
+    for gpus, seconds in ((1, 10.0), (3, 5.0), (8, 2.5)):
+        assert Countdown({"a": [one], "b": [cut]}, {}, Known, 1, gpus).cost == {"a": 10.0, "b": seconds}
+
+
 def test_jobs_that_wait_for_each_other_are_refused():
     with pytest.raises(ValueError, match="a, b"):
         makespan({"a": 1.0, "b": 1.0}, {"a": {"b"}, "b": {"a"}}, 2)

@@ -314,7 +314,7 @@ MISSES = replace(QUICK, arch=Pruned(MLP((16,)), "0.01", rates="learned", scores=
 def trainings(monkeypatch):
     """The recipes whose training was begun, in order."""
     begun, fit = [], zoo.fit
-    monkeypatch.setattr(zoo, "fit", lambda net, recipe, *rest: begun.append(recipe) or fit(net, recipe, *rest))
+    monkeypatch.setattr(zoo, "fit", lambda net, recipe, **rest: begun.append(recipe) or fit(net, recipe, **rest))
     return begun
 
 
@@ -357,7 +357,7 @@ def test_what_is_made_from_a_failed_network_fails_with_its_sentence(tmp_path, tr
 def test_a_network_too_large_for_this_machine_is_not_noted_in_the_store(tmp_path, monkeypatch, error):
     tried, fit = [], zoo.fit
 
-    def full(net, recipe, *rest):
+    def full(net, recipe, **rest):
         tried.append(recipe)
         raise error
 
@@ -374,7 +374,7 @@ def test_a_network_too_large_for_this_machine_is_not_noted_in_the_store(tmp_path
 
 
 def test_only_failures_of_networks_are_noted(tmp_path, monkeypatch):
-    def broken(*args):
+    def broken(*args, **named):
         raise RuntimeError("the disk is full")
 
     monkeypatch.setattr(zoo, "fit", broken)
@@ -421,10 +421,10 @@ def test_a_job_goes_on_without_networks_that_fail_and_is_done(tmp_path, job, tra
 def test_a_job_goes_on_where_memory_is_too_small_and_is_not_finished_elsewhere(tmp_path, job, monkeypatch):
     done = job(QUICK, replace(QUICK, seed=1))
 
-    def full(net, recipe, *rest):
+    def full(net, recipe, **rest):
         if recipe == QUICK:
             raise torch.OutOfMemoryError("made up")
-        return fit(net, recipe, *rest)
+        return fit(net, recipe, **rest)
 
     fit = zoo.fit
     monkeypatch.setattr(zoo, "fit", full)
@@ -437,7 +437,7 @@ def test_a_job_goes_on_where_memory_is_too_small_and_is_not_finished_elsewhere(t
 def test_a_job_fails_with_any_other_error(tmp_path, job, monkeypatch):
     done = job(QUICK)
 
-    def broken(*args):
+    def broken(*args, **named):
         raise RuntimeError("the disk is full")
 
     monkeypatch.setattr(zoo, "fit", broken)

@@ -100,7 +100,7 @@ class Repetition(profiles.Repetition):
         """
         loss = self.objective(setup, fine, ramp=False)
         if arch.scores == "gradient":
-            return replace(base, arch=arch, parents=(base,), objective=Saliency(loss), epochs=1)
+            return replace(base, arch=arch, parents=(base,), objective=Saliency(loss), epochs=1, shares=1)
         return continued(base, arch, Prune(loss), self.section.score)
 
     def in_rounds(self, setup: NetworkSetup, base: Recipe, condition: Condition) -> Recipe:

@@ -127,7 +127,7 @@ class Repetition(profiles.Repetition):
         """Recipe of BCS-P: one sparse training as long as the three stages of the other methods together."""
         epochs = base.epochs + self.section.prune.epochs + self.section.finetune.epochs
         return replace(base, arch=arch, objective=Rewire(self.robust(condition.loss)), parents=(), epochs=epochs,
-                       choice=self.choice)
+                       choice=self.choice, shares=1)
 
     def pruned(self, condition: Condition) -> Recipe:
         """The recipe of a pruned condition's fine-tuned network."""

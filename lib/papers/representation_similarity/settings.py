@@ -161,7 +161,7 @@ class Section(Declared):
         for kind in ("normal", "robust"):
             how, pool = getattr(self, kind), getattr(networks, kind)
             given[kind] = how and replace(pool, epochs=how.epochs, optimiser=how.optimiser, schedule=how.schedule,
-                                          attack=how.attack)
+                                          attack=how.attack, shares=how.shares)
         return replace(networks, **{name: value for name, value in given.items() if value is not None})
 
     def check(self, networks: Networks) -> None:

@@ -27,8 +27,16 @@ def _pixels(threat: Threat, objective) -> None:
     need(not threat.perceptual, "threat.norm", threat.norm, allowed)
 
 
+class _Attacking(Objective):
+    """Objectives that attack images within their field `threat`."""
+
+    @property
+    def in_shares(self) -> bool:
+        return self.threat.per != "batch"  # whose eps is for all images together
+
+
 @dataclass(frozen=True)
-class Adversarial(Objective):
+class Adversarial(_Attacking):
     """PGD adversarial training (Madry et al. 2018): floor(alpha * B) random images of each batch of B are replaced by
     adversarial ones.
 
@@ -70,7 +78,7 @@ def fgsm_rs(threat: Threat) -> Adversarial:
 
 
 @dataclass(frozen=True)
-class TRADES(Objective):
+class TRADES(_Attacking):
     """Cross-entropy on clean images plus beta times KL(clean || adversarial) (Zhang et al. 2019, eq. 5).
 
     The attack maximises this KL from a Gaussian start of standard deviation 0.001; its own `loss` and `random_start`
@@ -91,7 +99,7 @@ class TRADES(Objective):
 
 
 @dataclass(frozen=True)
-class MART(Objective):
+class MART(_Attacking):
     """Misclassification-aware adversarial training (Wang et al. 2020, eq. 11): boosted cross-entropy on adversarial
     images plus `weight` (their lambda) times KL(clean || adversarial) weighted by 1 - p_y(clean).
 
@@ -113,7 +121,7 @@ class MART(Objective):
 
 
 @dataclass(frozen=True)
-class FreeAdversarial(Objective):
+class FreeAdversarial(_Attacking):
     """Free adversarial training (Shafahi et al. 2019, algorithm 1): every batch is replayed `replays` times; the
     single backward pass of each replay updates the weights and, by a step of eps, the perturbation, which carries over
     to the next batch. An epoch is one pass over the data, with `replays` updates per batch.
@@ -134,7 +142,7 @@ Attacked = Annotated[str, OneOf(ATTACKED)]
 
 
 @dataclass(frozen=True)
-class Transferred(Objective):
+class Transferred(_Attacking):
     """Training a stitched network on images that fool other networks (the transfer-trained joints in the code of Balogh
     & Jelasity 2023): the sum of its cross-entropies on adversarial images against each network of `against` and, with
     `clean`, on the clean images.

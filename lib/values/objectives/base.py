@@ -31,6 +31,7 @@ class Objective(Declared, ABC):
     needs_scores: ClassVar[bool] = False  # whether it takes class scores from the recipe's one source, a denoiser
     replays: ClassVar[int] = 1  # updates per batch
     attacks_parents: ClassVar[bool] = False  # whether it attacks the networks of the recipe's parents
+    in_shares: ClassVar[bool] = True  # whether updates can be made of the shares of a batch (Recipe.shares)
 
     @abstractmethod
     def passes(self, classes: int, batch_size: int) -> Passes:

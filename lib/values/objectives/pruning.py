@@ -64,6 +64,7 @@ class Saliency(_Search):
     objective: Objective
 
     by_gradient = True
+    in_shares = False
 
 
 FIXED_RATES = ("uniform", "erk", "lamp")
@@ -123,6 +124,8 @@ class Rewire(_Pruning):
     objective: Objective
     noise: NotNegative = 1e-6
     scope: Annotated[str, OneOf(SCOPES)] = "network"
+
+    in_shares = False
 
     def check(self, recipe) -> None:
         super().check(recipe)
