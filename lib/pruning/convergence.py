@@ -40,7 +40,9 @@ def check_search(checks: Preconditions, results: Results, claim: Claim, contrast
 
     contrasts: {part: {instance: contrast}} of the claim, between conditions that have outcomes on held-out images;
     parts about clean accuracy end in `clean`. halved: {condition: the same after half the search}. steady: whether
-    the second half must, besides, move every value by less than its margin, the smallest effect of interest.
+    the second half must, besides, move every value by less than its margin, the smallest effect of interest. Then a
+    verdict also stands that more of the search could only confirm: where one side alone has searched, gained by the
+    second half, and the verdict is in its favour.
     """
     name, made = "the search has converged", f"{updates(search):,} updates"
     if as_long(search, published):
@@ -48,10 +50,17 @@ def check_search(checks: Preconditions, results: Results, claim: Claim, contrast
         return
     half, whole = (_rows(results, claim, contrasts, of) for of in (halved, {}))
     pairs = [(half[key], row) for key, row in whole.items() if key in half]
+    searched = {instance: _searched(contrast, halved) for every in contrasts.values()
+                for instance, contrast in every.items()}
     said = [f"{row.name} {_shown(one)} after half of the search, {_shown(row)} after all of it" for one, row in pairs]
     wanted = sum(map(len, contrasts.values()))
     lost = "" if len(pairs) == wanted > 0 else "; networks are missing" if pairs else "no network of half a search"
-    checks.add(name, not lost and all(_agree(*pair) and (_near(*pair) or not steady) for pair in pairs),
+
+    def stands(one: Row, row: Row) -> bool:
+        favour = searched[row.name.partition(": ")[2]]
+        return _agree(one, row) and (_near(one, row) or not steady) or steady and _confirmed(one, row, favour)
+
+    checks.add(name, not lost and all(stands(*pair) for pair in pairs),
                f"{made}, on held-out images: {'; '.join(said)}{lost}")
 
 
@@ -77,6 +86,20 @@ def _agree(one: Row, other: Row) -> bool:
 def _near(one: Row, other: Row) -> bool:
     """Whether the values of two rows differ by less than their margin, of either sign."""
     return abs(other.value - one.value) < abs(other.threshold)
+
+
+def _searched(contrast: Contrast, halved: Mapping[Any, Any]) -> int:
+    """1 if only the conditions over the contrast have searched, -1 if only those under it, else 0."""
+    over, under = ({*some} & halved.keys() for some in (contrast.over, contrast.under))
+    return bool(over) - bool(under)
+
+
+def _confirmed(one: Row, other: Row, searched: int) -> bool:
+    """Whether the verdict of all of a search favours the side that alone has `searched`, and so did the change since
+    half of it.
+    """
+    favourable = {1: "supported", -1: "contradicted"}.get(searched)
+    return other.side == "above" and other.verdict == favourable and (other.value - one.value) * searched > 0
 
 
 def _shown(row: Row) -> str:

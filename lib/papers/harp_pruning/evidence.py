@@ -126,17 +126,19 @@ def claim_preconditions(f: Results) -> dict[str, Preconditions]:
     """{claim: what else must hold before it is judged}: no collapsed network decides it, and searches are long enough.
 
     Half of a search must give the same verdicts on held-out images: about HARP minus the dense network for C1, about
-    HARP minus HYDRA and minus LWM for the others.
+    HARP minus HYDRA and minus LWM for C2a, about HARP minus HYDRA for the others, which LWM says nothing about (without
+    `steady` minus LWM for them too).
     """
     made = contrasts(f)
     found = above_chance(f, made, f.at_chance(f.section.above_chance), _measure, CONTROLS)
     searches = [search for cell in f.of(f.searched("HARP"), failed=True) if (search := search_of(cell.recipe))]
-    rivals = {f.searched(method) for method in ("HYDRA", "LWM")} | {Condition("dense", loss=f.section.losses[0])}
+    dense, hydra, lwm = Condition("dense", loss=f.section.losses[0]), f.searched("HYDRA"), f.searched("LWM")
     halved = {f.searched(method): f.searched(method, half=True) for method in HALVED}
     for margins, rest in SEARCHED.items() if searches else ():
-        asked = {part: {name: one for name, one in instances.items() if {*one.under} <= rivals}
-                 for part, instances in made[margins].items()}
         for claim in rest:
+            rivals = {dense, hydra, lwm} if claim == margins or not f.section.steady else {dense, hydra}
+            asked = {part: {name: one for name, one in instances.items() if {*one.under} <= rivals}
+                     for part, instances in made[margins].items()}
             check_search(found.setdefault(claim, Preconditions()), f, claims.load("harp_pruning")[margins], asked,
                          halved, searches[0], f.section.updates, f.section.steady)
     return found

@@ -177,9 +177,11 @@ OF_SEARCHES = {"C2a", "C2b", "C3", "C4a", "C4b", "C5", "C10a", "C10b"}
 
 @pytest.mark.parametrize("half, off", [
     ({"HYDRA": (.92, .57)}, OF_SEARCHES),  # HYDRA has fallen behind only in the second half
-    ({"HARP": (.80, .40)}, {"C1a", "C1b"} | OF_SEARCHES),
+    ({"HARP": (.80, .40)}, OF_SEARCHES),  # it keeps up with dense, where more of the search could only help
+    ({"HARP": (.99, .66)}, {"C1a", "C1b"} | OF_SEARCHES),  # it kept up better after half of the search
     ({"HARP": (.92, .58), "HYDRA": (.86, .46)}, set()),
     ({"HARP": (.92, .58), "HYDRA": (.88, .45)}, OF_SEARCHES),  # the same verdict, but HYDRA's loss halves
+    ({"HARP": (.90, .55), "HYDRA": (.84, .43)}, set()),  # HARP and HYDRA gain alike, and HARP more than LWM, over it
 ])
 def test_claims_about_searches_are_not_judged_if_half_of_a_search_gives_another_verdict(half, off, verdicts):
     got = judged(found(half=half))
