@@ -32,6 +32,7 @@ CHECKPOINT_WITHIN = 120.0  # seconds without one after which a checkpoint is wri
 CHECKPOINT = "checkpoint.pt"
 EPOCH = "epoch-{}"  # names the weights kept after so many epochs
 LOOK_EVERY = 50  # steps between two looks at the loss: looking makes a GPU wait
+COMPILER = "inductor"  # torch.compile's backend
 EXPLODED = 1e6  # in nats; a training whose loss is larger has diverged
 
 
@@ -354,7 +355,8 @@ def _compile(net, wanted: bool):
     if not wanted:
         yield
         return
-    net.compile()
+    torch._dynamo.reset()  # else, after eight networks of one class, all others would run uncompiled without a word
+    net.compile(backend=COMPILER)
     try:
         with torch._dynamo.config.patch(suppress_errors=True):
             yield

@@ -82,7 +82,7 @@ def _member(rank: int, net, recipe: Recipe, inputs, devices: list[str], work: Pa
         torch.cuda.set_device(where)
     set_threads(max(1, threads // len(devices)))
     if rank:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (the first process reports)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (the first process reports)
     dist.init_process_group("cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo", rank=rank, timeout=PATIENCE,
                             world_size=len(devices), init_method=(meeting / "meeting").as_uri())
     try:

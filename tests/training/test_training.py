@@ -399,6 +399,23 @@ def test_an_attack_out_of_memory_goes_on_in_parts(capsys):
         InParts("a test")(lambda x: attack(torch.zeros(9), None), torch.zeros(4))
 
 
+def test_each_of_many_networks_in_a_process_is_compiled(monkeypatch):
+    compiled = []
+
+    def count(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(loop, "COMPILER", count)
+    ends = replace(BASE, epochs=0), replace(BASE, epochs=0, seed=1)
+    images, fronts = load(BASE.data, "train").take(slice(0, 64)), [build(end) for end in ends]
+    recipe = replace(BASE, arch=Stitch("layer1.0"), parents=ends, trainable=("joint",), epochs=1)
+    for seed in range(14):
+        before, one = len(compiled), replace(recipe, seed=seed)
+        loop.fit(build(one, fronts), one, images, "cpu", compiled=True)
+        assert len(compiled) > before, f"network {seed + 1} was not"
+
+
 @pytest.mark.slow
 def test_compiled_training_gives_the_same_network():
     recipe = replace(BASE, arch=CNN(16, 1), objective=Adversarial(THREAT, PGD(2, "0.1")), epochs=1,
