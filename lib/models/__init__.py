@@ -12,7 +12,7 @@ from torch import nn
 from lib.errors import need
 from lib.models.building import derivations, network
 from lib.models.external import load_resnet
-from lib.models.flops import Undrawn, forward_flops, forward_outputs, stage_flops
+from lib.models.flops import Undrawn, costs, forward_flops, stage_flops
 from lib.models.fold import Twin, folded
 from lib.models.generative import AtNoise, AutoEncoder, Denoiser
 from lib.models.staged import Normalise, Staged, memory_format
@@ -31,9 +31,9 @@ __all__ = [
     "Twin",
     "Undrawn",
     "build",
+    "costs",
     "folded",
     "forward_flops",
-    "forward_outputs",
     "join",
     "least_squares",
     "memory_format",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,8 +19,23 @@ _DRAWN = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn
 _COUNTED = (F.conv2d, F.linear, F.conv_transpose2d, F.scaled_dot_product_attention, *_PRODUCTS)
 
 
+def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """Zeros of the shape of a convolution's output, found with one channel."""
+    one = F.conv2d(x[..., :1, :, :], weight[:1, :1], None, stride, padding, dilation)
+    return x.new_zeros(*x.shape[:-3], len(weight), *one.shape[-2:])
+
+
+def _linear(x, weight, bias=None):
+    return x.new_zeros(*x.shape[:-1], len(weight))
+
+
+_ZEROS = {F.conv2d: _conv2d, F.linear: _linear}
+
+
 class FlopCounter(TorchFunctionMode):
     """Counts two operations per multiply-add of convolutions, linear layers and matrix products, nothing for the rest.
+    Convolutions and linear layers are not carried out: they give zeros, so that counting takes no time and a network
+    that is only counted no memory.
 
     `torch.utils.flop_counter` counts the same (the tests compare them), but it imports compilers, which would cost each
     process more than five seconds.
@@ -28,7 +45,7 @@ class FlopCounter(TorchFunctionMode):
     outputs = 0  # numbers that these operations gave
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
+        out = _ZEROS.get(function, function)(*args, **(kwargs or {}))
         if function in (F.conv2d, F.linear):
             self.total += 2 * out.numel() * args[1][0].numel()
         elif function is F.conv_transpose2d:
@@ -57,20 +74,28 @@ class Undrawn(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-@torch.no_grad()
 def stage_flops(net: Staged, image_shape: tuple[int, int, int]) -> dict[str, int]:
     """Floating-point operations of each stage for a forward pass of one image [C, H, W], in order; leaves `net` in eval
     mode.
     """
+    return dict(zip(net.stages, costs(net, image_shape)[0], strict=True))
+
+
+@torch.no_grad()
+def costs(net: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tuple[int, ...], int]:
+    """For a forward pass of one image [C, H, W]: the floating-point operations of each stage, in order (of a network
+    that is no sequence of stages, of all of it), and how many numbers its convolutions, linear layers and matrix
+    products give, which is the size of the activations up to a small factor. Leaves `net` in eval mode.
+    """
     net.eval()
-    x, counts = torch.zeros(1, *image_shape), {}
+    x, parts, totals = torch.zeros(1, *image_shape), [net], [0]
+    if isinstance(net, Staged):
+        x, parts = net.normalise(x), net.stages.values()
     with FlopCounter() as counter:
-        x = net.normalise(x)
-        for name, stage in net.stages.items():
-            before = counter.total
-            x = stage(x)
-            counts[name] = counter.total - before
-    return counts
+        for part in parts:
+            x = part(x)
+            totals.append(counter.total)
+    return tuple(after - before for before, after in itertools.pairwise(totals)), counter.outputs
 
 
 def forward_flops(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
@@ -78,12 +103,3 @@ def forward_flops(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
     with FlopCounter() as counter:
         dry_run(net, image_shape)
     return counter.total
-
-
-def forward_outputs(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """How many numbers the convolutions, linear layers and matrix products of a forward pass give for one image
-    [C, H, W]: the size of the activations, up to a small factor. Nothing in `net` changes.
-    """
-    with FlopCounter() as counter:
-        dry_run(net, image_shape)
-    return counter.outputs

@@ -62,7 +62,7 @@ def plan(settings: Settings, names: tuple[str, ...] = ()) -> list[Task]:
         tasks[recipe.key] = task
 
     for name in chosen(settings, names):
-        cells = papers()[name].cells(settings.networks_of(name), settings.sections[name], settings.seed)
+        cells = settings.cells_of(name)
         sources = {recipe.key for cell in cells for recipe in cell.recipe.sources}  # all repetitions wait for them
         for cell in cells:
             job = cell.job if not together else "sources" if cell.recipe.key in sources else cell.repetition

@@ -9,6 +9,7 @@ reached by its `name` (`representation_similarity.arms.TRADES.epochs`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from lib.profiles.frozen import Frozen, FrozenPaper, drawn
 from lib.profiles.loader import capped, make, read
 from lib.profiles.networks import Networks
 from lib.runtime import ROOT
+from lib.values.cell import Cell
 from lib.values.declared import Bound, Declared, OneOf, whole
 from lib.values.keys import digest, later
 
@@ -74,6 +76,16 @@ class Settings(Declared):
     def networks_of(self, paper: str) -> Networks:
         """The common pool as a paper measures it: with the test images that were drawn when the paper was frozen."""
         return drawn(self.networks, _test_draw(self.frozen, paper))
+
+    @functools.cached_property
+    def _cells(self) -> dict[str, list[Cell]]:
+        return {}
+
+    def cells_of(self, paper: str) -> list[Cell]:
+        """Every network that a paper needs, made once for these settings."""
+        if paper not in self._cells:
+            self._cells[paper] = papers()[paper].cells(self.networks_of(paper), self.sections[paper], self.seed)
+        return self._cells[paper]
 
     def frozen_paper(self, paper: str) -> FrozenPaper | None:
         """What is frozen of a paper in this profile, or None."""

@@ -64,6 +64,7 @@ LEAST: dict[str, Callable[[Any], Any]] = {
                      "many", "widen"), logarithm),
     **dict.fromkeys(("width", "widths", "mlp", "token_mlp", "channel_mlp"), quarter),
     "depth": up_to(2),
+    "shares": up_to(1),  # BatchNorm over a share of so few images lets deep networks diverge
     "ranks": lambda rank: math.ceil(rank / 4),
     **dict.fromkeys(("gamma", "constant_gamma"), heavy),
     # preconditions hold, so that claims are judged to the end

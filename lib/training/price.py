@@ -38,12 +38,11 @@ class Counted(NamedTuple):
 
 @functools.lru_cache
 def _counted(shape: tuple[int, int, int], classes: int, arch: Architecture) -> Counted:
-    from lib.models import Staged, Undrawn, forward_flops, forward_outputs, network, stage_flops
+    from lib.models import Undrawn, costs, network
 
     with Undrawn():
         net = network(arch, shape, classes)
-    stages = stage_flops(net, shape).values() if isinstance(net, Staged) else [forward_flops(_map(net), shape)]
-    return Counted(tuple(stages), forward_outputs(_map(net), shape), sum(p.numel() for p in net.parameters()))
+    return Counted(*costs(_map(net), shape), sum(p.numel() for p in net.parameters()))
 
 
 def last_part(recipe: Recipe) -> Recipe:

@@ -46,7 +46,7 @@ def test_identity_self_stitch_of_other_networks(arch):
     """Where stages are not rectified, the joint must not rectify either."""
     parent = Recipe(CIFAR, arch)
     other, x = build(parent).eval(), images(2, 3, 32, 32)
-    for joint in arch.joints:
+    for joint in arch.joints[:: 1 if len(arch.joints) < 10 else 4]:  # of a deep one some in every stage
         assert torch.equal(stitched(joint, other, other, "identity", (parent, parent)).eval()(x), other(x))
 
 
