@@ -58,6 +58,7 @@ rule networks:
     resources:
         job=lambda w: config["gpus"].get(w.job, 1),
         gpu=lambda w: config["gpus"].get(w.job, config["gpu"]),
+        nodes=1,  # all its GPUs are in one, also under Slurm
         mem_mb=lambda w: config["mem_mb"].get(w.job, 0),
         runtime=lambda w, attempt: attempt * config["minutes"].get(w.job, 0),
     shell:

@@ -344,7 +344,7 @@ def train_job(settings: Settings, notebooks: tuple[str, ...], job: str, done: Pa
         raise unknown("job", job, batch_jobs(settings, notebooks))
     store = Store()
     shares = [t.recipe.shares for t in mine if t.recipe.stored and not store.has("network", t.recipe.key)]
-    if gpu := take_place(results() / settings.run, max(shares, default=1)):
+    if gpu := take_place(results() / settings.run, shares):
         print(f"{job} is on GPU {gpu}", flush=True)
     set_threads(int(os.environ.get("REPRO_THREADS", "0")) or None)
     zoo, without = Zoo(store, device(settings.device)), ""

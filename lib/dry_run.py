@@ -59,7 +59,7 @@ def price_list(settings: Settings, notebooks: tuple[str, ...], jobs: int, card: 
     on_cards = card or where.type == "cuda"
     side_by_side = 1 if settings.jobs == "none" else min(jobs, gpus) if on_cards else jobs
     said = [*_total(settings, notebooks, card.title if card else where, work, seconds, side_by_side,
-                    min(gpus, side_by_side) if on_cards else 1),
+                    gpus if on_cards else 1),
             _assumption(card) if card else basis(prices, threads),
             *needs(tasks, measured, store, card, where), *lacking, *_upper_bounds(tasks),
             *[f"{name}: {note}" for name in notebooks for note in papers()[name].notes],
@@ -118,10 +118,12 @@ def kinds(work: list[Work], seconds: dict[int, float], own: Sequence[int], shown
 def _total(settings: Settings, notebooks: tuple[str, ...], where, work: list[Work], seconds: dict[int, float],
            side_by_side: int, gpus: int) -> list[str]:
     cost: dict[str, float] = {}
+    alone: dict[str, float] = {}  # with as many cards as it can use
     width: dict[str, int] = {}
     for i, one in enumerate(work):
         cost[one.job] = cost.get(one.job, 0) + seconds[i] / one.faster(gpus)
-        width[one.job] = max(width.get(one.job, 1), one.faster(gpus))
+        width[one.job] = max(width.get(one.job, 1), min(one.faster(gpus), side_by_side))
+        alone[one.job] = alone.get(one.job, 0) + seconds[i] / (one.shares if gpus > 1 else 1)
     jobs = batch_jobs(settings, notebooks)
     after = {name: job["after"] for name, job in jobs.items()}
     for name in notebooks:
@@ -131,8 +133,9 @@ def _total(settings: Settings, notebooks: tuple[str, ...], where, work: list[Wor
     took = duration(makespan(cost, after, side_by_side, width))
     said = [f"profile {settings.run} on {where}: about {took} {manner}, {flops / 1e15:.3g} PFLOP"]
     if side_by_side > 1:
-        chain = longest_chain(cost, after)
-        said.append(f"however many run: at least {duration(sum(map(cost.get, chain)))}, for {' and then '.join(chain)}")
+        chain = longest_chain(alone, after)
+        least = duration(sum(map(alone.get, chain)))
+        said.append(f"however many run: at least {least}, for {' and then '.join(chain)}")
     return said
 
 

@@ -12,6 +12,7 @@ import itertools
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from lib.errors import SettingsError, need
@@ -65,16 +66,17 @@ def places(gpus: tuple[str, ...], jobs: int) -> str:
     return ",".join(itertools.islice(itertools.cycle(gpus), max(jobs, len(gpus)))) if gpus else ""
 
 
-def take_place(folder: Path, shares: int = 1) -> str:
-    """Give this process the first free place of the run with this folder: only its GPU is visible from now on. For a
-    training whose batches have `shares`, give it places on as many GPUs as get equal numbers of them, all at once.
+def take_place(folder: Path, shares: Iterable[int] = ()) -> str:
+    """Give this process the first free place of the run with this folder: only its GPU is visible from now on. For
+    trainings whose batches have these numbers of `shares`, give it places on as many GPUs as one of them can use, all
+    at once.
     Returns the names of the GPUs, separated by commas; an empty text if the run has no places. To be called before
     torch looks for GPUs; waits while too many places are taken.
     """
     from filelock import FileLock, Timeout
 
     names = [name for name in os.environ.get(PLACES, "").split(",") if name]
-    count = together(shares, len({*names}))
+    count = max((together(one, len({*names})) for one in shares), default=1)
     (folder / "gpus").mkdir(parents=True, exist_ok=True) if names else None
     while names:
         mine: dict[str, FileLock] = {}

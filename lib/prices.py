@@ -95,15 +95,16 @@ def _named(recipe: Recipe) -> str:
 def asks(settings: Settings, jobs: dict[str, list[Work]], notebooks: Iterable[str], gpu: bool,
          gpus: int = 1) -> dict[str, int]:
     """{name of a job or notebook: megabytes of the machine's memory that it asks for}: what a process takes, the images
-    of its largest data set and a copy of them while they are read and, for a job on a CPU, its largest training; once
-    for each of its processes, if it trains on several of so many GPUs.
+    of its largest data set and a copy of them while they are read and, for a job on a CPU, its largest training. A job
+    that trains on several of so many GPUs has a process for each of them and its own.
     """
     def most(recipes: list[Recipe], trains: bool) -> int:
         images = max((2 * price.images(recipe.data) for recipe in recipes), default=0)
         training = max(map(price.memory, recipes), default=0) if trains else 0
         return int(((PROCESS_ON_GPU if gpu else PROCESS) + images + training) / 1e6)
 
-    asked = {name: max((one.faster(gpus) for one in work), default=1) * most([one.recipe for one in work], not gpu)
+    team = {name: max((one.faster(gpus) for one in work), default=1) for name, work in jobs.items()}
+    asked = {name: (team[name] + (team[name] > 1)) * most([one.recipe for one in work], not gpu)
              for name, work in jobs.items()}
     return asked | {name: most([t.recipe for t in plan(settings, (name,))], False) for name in notebooks}
 

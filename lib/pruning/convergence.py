@@ -41,8 +41,7 @@ def check_search(checks: Preconditions, results: Results, claim: Claim, contrast
     contrasts: {part: {instance: contrast}} of the claim, between conditions that have outcomes on held-out images;
     parts about clean accuracy end in `clean`. halved: {condition: the same after half the search}. steady: whether
     the second half must, besides, move every value by less than its margin, the smallest effect of interest. Then a
-    verdict also stands that more of the search could only confirm: where one side alone has searched, gained by the
-    second half, and the verdict is in its favour.
+    verdict also stands in favour of a side that alone has searched if the second half moved the value in its favour.
     """
     name, made = "the search has converged", f"{updates(search):,} updates"
     if as_long(search, published):
@@ -57,8 +56,8 @@ def check_search(checks: Preconditions, results: Results, claim: Claim, contrast
     lost = "" if len(pairs) == wanted > 0 else "; networks are missing" if pairs else "no network of half a search"
 
     def stands(one: Row, row: Row) -> bool:
-        favour = searched[row.name.partition(": ")[2]]
-        return _agree(one, row) and (_near(one, row) or not steady) or steady and _confirmed(one, row, favour)
+        alone = searched[row.name.partition(": ")[2]]
+        return _agree(one, row) and (_near(one, row) or not steady) or steady and alone and _confirmed(one, row)
 
     checks.add(name, not lost and all(stands(*pair) for pair in pairs),
                f"{made}, on held-out images: {'; '.join(said)}{lost}")
@@ -88,18 +87,15 @@ def _near(one: Row, other: Row) -> bool:
     return abs(other.value - one.value) < abs(other.threshold)
 
 
-def _searched(contrast: Contrast, halved: Mapping[Any, Any]) -> int:
-    """1 if only the conditions over the contrast have searched, -1 if only those under it, else 0."""
+def _searched(contrast: Contrast, halved: Mapping[Any, Any]) -> bool:
+    """Whether the conditions over the contrast have searched and those under it have not."""
     over, under = ({*some} & halved.keys() for some in (contrast.over, contrast.under))
-    return bool(over) - bool(under)
+    return bool(over) and not under
 
 
-def _confirmed(one: Row, other: Row, searched: int) -> bool:
-    """Whether the verdict of all of a search favours the side that alone has `searched`, and so did the change since
-    half of it.
-    """
-    favourable = {1: "supported", -1: "contradicted"}.get(searched)
-    return other.side == "above" and other.verdict == favourable and (other.value - one.value) * searched > 0
+def _confirmed(one: Row, other: Row) -> bool:
+    """Whether the claim is supported after all of a search, whose second half moved the value in its favour."""
+    return other.side == "above" and other.verdict == "supported" and other.value > one.value
 
 
 def _shown(row: Row) -> str:

@@ -45,8 +45,8 @@ def fit(net, recipe: Recipe, images: ImageSet, device, work: Path | None = None,
         team: Team = ALONE) -> list[dict]:
     """Train `net` in place as the recipe says. Returns one row per epoch: the mean loss and its means over the four
     quarters of the epoch, accuracy on the images trained on in [0, 1] (nan if the objective has no logits), seconds,
-    columns of the objective, and, if the recipe chooses an epoch, the accuracy on the held-out images and whether this
-    epoch is the chosen one.
+    columns of the objective (of the first share), and, if the recipe chooses an epoch, the accuracy on the held-out
+    images and whether this epoch is the chosen one.
 
     images: the training images, already on `device`. work: a folder for checkpoints; a training found there is resumed,
     and the weights of the epochs that the recipe wants to `keep` are left there. holdout: the held-out images, for a
@@ -151,7 +151,7 @@ class _Training:
 
     def _due(self, every: float) -> bool:
         """Whether the last checkpoint is older than `every` seconds."""
-        return self.team.agreed(time.monotonic() - self.saved > every)
+        return self.team.told(time.monotonic() - self.saved > every)
 
     def _begin(self, sums) -> int:
         """The step from which the epoch goes on: 0, or that of a checkpoint in the middle of this epoch, with `sums`,
@@ -296,15 +296,16 @@ class _Training:
         self.saved = time.monotonic()
         if self.work is not None:
             state = self._state()
+            objectives = self.team.collected(state["objectives"])
             if self.team.first:
-                save_state(self.work / CHECKPOINT, {**state, "begun": begun})
+                save_state(self.work / CHECKPOINT, {**state, "objectives": objectives, "begun": begun})
 
     def _state(self) -> dict:
         return {
             "net": self.net.state_dict(),
             "rows": self.rows,
             "optimiser": self.optimiser.state_dict() if self.optimiser else None,
-            "objectives": self.team.collected([loss.state_dict() for loss in self.losses.values()]),
+            "objectives": {n: loss.state_dict() for n, loss in self.losses.items()},  # by the number of the share
             "average": self.average.net.state_dict() if self.average else None,
             "best": self.best,
             "kept": self.kept,
@@ -325,15 +326,25 @@ class _Training:
         self.best, self.rows, self.kept, self.begun = state["best"], state["rows"], state["kept"], state["begun"]
 
     def _resume(self) -> None:
-        """Put the last checkpoint's state back; training starts over from one that is damaged or of another layout."""
-        if self.work is None or not (self.work / CHECKPOINT).exists():
-            return
-        fresh = copy.deepcopy(self._state())
-        if load_state(self.work / CHECKPOINT, self._take, self.device):
-            within = f", step {self.begun['steps']}" if self.begun else ""
-            print(f"{self.work.name}: going on after epoch {len(self.rows)}{within}", flush=True)
-        else:
-            self._take(fresh)  # a layout that does not fit has been taken in part
+        """Put the last checkpoint's state back; training starts over from one that is damaged or of another layout. The
+        first process reads it for all.
+        """
+        taken: dict = {}
+        if self.team.first and self.work is not None and (self.work / CHECKPOINT).exists():
+
+            def take(state: dict) -> None:
+                self._take(state)
+                taken.update(state)
+
+            fresh = copy.deepcopy(self._state())
+            if load_state(self.work / CHECKPOINT, take, self.device):
+                within = f", step {self.begun['steps']}" if self.begun else ""
+                print(f"{self.work.name}: going on after epoch {len(self.rows)}{within}", flush=True)
+            else:
+                self._take(fresh)  # a layout that does not fit has been taken in part
+        state = self.team.told(taken)
+        if state and not self.team.first:
+            self._take(state)
 
 
 def _statistics(net) -> list[torch.Tensor]:

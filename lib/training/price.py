@@ -86,8 +86,9 @@ def training(recipe: Recipe) -> float:
     frozen = recipe.arch.frozen_front
     learns = not frozen or "back" in recipe.trainable
     update = (1 if frozen else 3) * front + (3 if learns else 2) * back
-    asked = recipe.objective.passes(recipe.data.info.classes, recipe.batch_size)
-    updates = asked.updates + recipe.objective.relus(recipe.batch_size) * unstable(recipe)
+    together = recipe.batch_size // recipe.shares
+    asked = recipe.objective.passes(recipe.data.info.classes, together)
+    updates = asked.updates + recipe.objective.relus(together) * unstable(recipe)
     an_image = updates * update + (asked.forwards + 2 * asked.attacks) * (front + back)
     return an_image * recipe.epochs * recipe.data.n_train
 
@@ -166,9 +167,9 @@ def compile_pays(recipe: Recipe, where) -> bool:
     return str(where).startswith("cuda") and training(recipe) > COMPILE_FROM
 
 
-def speed(recipe: Recipe, rows: list[dict], where) -> dict:
-    """The speed of a training: images/s, TFLOP/s, and these as a share of the device's matrix-multiply rate; empty if
-    no time was measured.
+def speed(recipe: Recipe, rows: list[dict], where, devices: int = 1) -> dict:
+    """The speed of a training on so many devices: images/s, TFLOP/s, and these as a share of the devices'
+    matrix-multiply rate; empty if no time was measured.
     """
     seconds = sum(row["seconds"] for row in rows)
     if not seconds:
@@ -178,7 +179,7 @@ def speed(recipe: Recipe, rows: list[dict], where) -> dict:
         "images_per_second": recipe.epochs * recipe.data.n_train / seconds,
         "tflop_per_second": rate / 1e12,
         "matmul_tflop_per_second": best / 1e12,
-        "share_of_matmul": rate / best,
+        "share_of_matmul": rate / (devices * best),
     }
 
 
@@ -236,7 +237,7 @@ class Prices:
         self.measured: dict[str, float] = {}
         for kind, _, _, meta in store.entries():
             if kind in ("network", "outcomes") and all(meta.get(k) == here[k] for k in ("device", "threads")):
-                self.known.setdefault(meta.get("like"), []).append(meta["seconds"])
+                self.known.setdefault(meta.get("like"), []).append(meta["seconds"] * meta.get("devices", 1))
 
     def seconds(self, recipe: Recipe, like: str, flops: float) -> float:
         """Seconds for work of this recipe with `flops` FLOPs; `like`: the key of `like_training` or `like_outcomes`."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,21 @@ class Team:
             dist.broadcast(flat, 0)
             _fill(some, flat)
 
-    def agreed(self, wish: bool) -> bool:
-        """What the first process wishes."""
-        said = [wish]
-        if self.size > 1:
-            dist.broadcast_object_list(said, 0)
+    def told(self, value: Any) -> Any:
+        """The first process's value, in all; its tensors are on the CPU."""
+        if self.size == 1:
+            return value
+        said = [_on_cpu(value) if self.first else None]
+        dist.broadcast_object_list(said, 0)
         return said[0]
 
-    def collected(self, mine: list) -> list:
-        """The lists of all processes, one after the other."""
+    def collected(self, mine: dict) -> dict:
+        """In the first process the entries of all, with tensors on the CPU; in the others its own."""
         if self.size == 1:
             return mine
-        every = [None] * self.size
-        dist.all_gather_object(every, mine)
-        return [one for each in every for one in each]
+        every = [None] * self.size if self.first else None
+        dist.gather_object(_on_cpu(mine), every)
+        return {name: value for each in every or [mine] for name, value in each.items()}
 
     def _by_type(self, tensors: Iterable[Tensor]) -> list[list[Tensor]]:
         """The tensors in groups of one type, in an order that is the same in all processes; none for one process."""
@@ -70,6 +73,11 @@ class Team:
 
 
 ALONE = Team()
+
+
+def _on_cpu(value: Any) -> Any:
+    """The value with its tensors on the CPU: elsewhere each process would open the device that another one has."""
+    return tree_map_only(Tensor, Tensor.cpu, value)
 
 
 @torch.no_grad()

@@ -15,10 +15,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from lib.errors import NetworkFailed, OneLineError
+from lib.errors import OneLineError
 from lib.files import load_state, save_state
 from lib.runtime import device, set_threads
 from lib.training.loop import fit
+from lib.training.memory import named_when_full
 from lib.training.team import Team
 from lib.values.recipe import Recipe, together
 
@@ -45,13 +46,19 @@ def fit_together(net: nn.Module, recipe: Recipe, inputs: Callable[[torch.device]
     from torch.multiprocessing import get_context, spawn
     from torch.multiprocessing.spawn import ProcessException
 
-    failed = get_context("spawn").SimpleQueue()
+    failed, rows = get_context("spawn").SimpleQueue(), []
+
+    def take(state: dict) -> None:
+        net.load_state_dict(state["net"])
+        rows.extend(state["rows"])
+
     with tempfile.TemporaryDirectory() as meeting:
         given = net.cpu(), recipe, inputs, devices, work, compiled, torch.get_num_threads(), Path(meeting), failed
         processes = spawn(_member, args=given, nprocs=len(devices), join=False)
         try:
             while not processes.join():
                 pass
+            load_state(Path(meeting) / TRAINED, take)
         except ProcessException:  # the rest was sent SIGTERM, or complains that it has lost one
             if not failed.empty():
                 raise failed.get() from None
@@ -62,15 +69,10 @@ def fit_together(net: nn.Module, recipe: Recipe, inputs: Callable[[torch.device]
             raise OneLineError(
                 f"{recipe.describe()}: process {killed[0] + 1} of the {len(devices)} that train it was killed by "
                 f"signal {-ends[killed[0]]}; the same command goes on from the last checkpoint") from None
-    rows: list[dict] = []
-
-    def take(state: dict) -> None:
-        net.load_state_dict(state["net"])
-        rows.extend(state["rows"])
-
-    if not load_state(work / TRAINED, take):
-        raise OneLineError(f"{recipe.describe()}: what its training left in {work / TRAINED} cannot be read")
-    (work / TRAINED).unlink()
+        finally:  # also if this process alone is interrupted
+            for process in processes.processes:
+                process.kill()
+                process.join()
     return rows
 
 
@@ -86,11 +88,12 @@ def _member(rank: int, net, recipe: Recipe, inputs, devices: list[str], work: Pa
     dist.init_process_group("cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo", rank=rank, timeout=PATIENCE,
                             world_size=len(devices), init_method=(meeting / "meeting").as_uri())
     try:
-        net = copy.deepcopy(net)  # the one that came lies in memory that all share
-        rows = fit(net, recipe, work=work, compiled=compiled, team=Team(rank, len(devices)), **inputs(where))
+        with named_when_full(recipe.describe()):
+            net = copy.deepcopy(net)  # the one that came lies in memory that all share
+            rows = fit(net, recipe, work=work, compiled=compiled, team=Team(rank, len(devices)), **inputs(where))
         if rank == 0:
-            save_state(work / TRAINED, {"net": net.state_dict(), "rows": rows})
-    except NetworkFailed as error:
+            save_state(meeting / TRAINED, {"net": net.state_dict(), "rows": rows})
+    except OneLineError as error:
         failed.put(error)
         sys.exit(1)
     dist.destroy_process_group()

@@ -163,7 +163,8 @@ class Zoo:
         if recipe.matched:  # even if there is a checkpoint: it may turn out to be unreadable
             self._match(recipe, net)
         rows = self._fit(recipe, net, work) if recipe.epochs else []
-        speed = price.speed(recipe, rows, self.device)
+        devices = len(devices_for(recipe, self.device))
+        speed = price.speed(recipe, rows, self.device, devices)
         if speed and time.monotonic() - started > 5:
             print(price.sentence(speed), flush=True)
         changed = {k: v for k, v in net.state_dict().items() if not torch.equal(v.cpu(), before[k].cpu())}
@@ -178,7 +179,7 @@ class Zoo:
             "seconds": max(time.monotonic() - started, sum(row["seconds"] for row in rows)),
             "like": price.like_training(recipe),
             "flops": price.training(recipe) if recipe.epochs else 0.0,
-            "devices": len(devices_for(recipe, self.device)),
+            "devices": devices,
             **speed,
             **provenance(self.device),
         }

@@ -109,6 +109,7 @@ def test_a_constant_network_cannot_be_broken():
 # ----------------------------------------------------------------------------------------------------- trained networks
 
 
+@pytest.mark.slow
 def test_whatever_pgd_breaks_is_broken(trained):
     net, images, labels = trained
     robust = exactly_robust(net, images, labels, [5, 15, 30])

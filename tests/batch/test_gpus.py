@@ -19,7 +19,7 @@ JOB = """
 import os, sys, time
 from pathlib import Path
 from lib.gpus import take_place
-take_place(Path(sys.argv[1]), int(sys.argv[2]))
+take_place(Path(sys.argv[1]), [int(sys.argv[2])])
 print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
 time.sleep(600)
 """
