@@ -69,9 +69,8 @@ def places(gpus: tuple[str, ...], jobs: int) -> str:
 def take_place(folder: Path, shares: Iterable[int] = ()) -> str:
     """Give this process the first free place of the run with this folder: only its GPU is visible from now on. For
     trainings whose batches have these numbers of `shares`, give it places on as many GPUs as one of them can use, all
-    at once.
-    Returns the names of the GPUs, separated by commas; an empty text if the run has no places. To be called before
-    torch looks for GPUs; waits while too many places are taken.
+    at once. Returns the names of the GPUs, separated by commas; an empty text if the run has no places. To be called
+    before torch looks for GPUs; waits while too many places are taken.
     """
     from filelock import FileLock, Timeout
 

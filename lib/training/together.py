@@ -58,7 +58,8 @@ def fit_together(net: nn.Module, recipe: Recipe, inputs: Callable[[torch.device]
         try:
             while not processes.join():
                 pass
-            load_state(Path(meeting) / TRAINED, take)
+            if not load_state(Path(meeting) / TRAINED, take):
+                raise OneLineError(f"{recipe.describe()}: what its {len(devices)} processes left cannot be read")
         except ProcessException:  # the rest was sent SIGTERM, or complains that it has lost one
             if not failed.empty():
                 raise failed.get() from None
